@@ -1,0 +1,72 @@
+# `make demo` and `make test` are all a newcomer needs; each sets up what it uses, once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PIP_ARGS ?=
+SIMD   ?= 0
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := demo
+
+# cores this process may use; tests run in that many processes of one thread each
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+
+.DEFAULT_GOAL := all
+.PHONY: all install get_data demo test test-sdk test-newest lint docs bench clean
+
+all: install get_data  ## the environment and the sample images
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[test,dev,parquet]'
+	$(BIN)/python -m compileall -q ipucnn
+	touch $@
+
+install: $(STAMP)  ## the environment; SIMD=1 builds pillow-simd for this processor
+ifeq ($(SIMD),1)
+	$(BIN)/python -m pip uninstall --quiet --yes pillow
+	CC="cc -march=native" $(BIN)/python -m pip install --no-cache-dir --force-reinstall \
+	  --no-binary pillow-simd --no-deps pillow-simd
+	$(BIN)/python -c "import PIL, PIL.Image; print('Pillow-SIMD', PIL.__version__)"
+endif
+
+get_data: $(STAMP)  ## sample images for `ipucnn run --data real`
+	$(BIN)/ipucnn data fetch sample-images --out data/images
+
+demo: $(STAMP)  ## classify a folder of real JPEG files, from nothing
+	$(BIN)/ipucnn data shapes --out $(DEMO)/shapes --per-class 16
+	$(BIN)/ipucnn run --model resnet18 --weights random --data image_folder \
+	  --data-dir $(DEMO)/shapes --batch-size 16 \
+	  --predictions $(DEMO)/predictions.csv --result $(DEMO)/result.json
+	@echo "The weights are random: until ipucnn trains, expect the accuracy of guessing."
+	@echo "Look at $(DEMO)/predictions.csv and $(DEMO)/result.json."
+
+test: $(STAMP)  ## the tests, on this Python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+test-sdk:  ## the tests on the Poplar SDK's own versions: Python 3.8, torch 2.0.1
+	@python38=$$(sh scripts/find-python.sh 3.8) || { \
+	  echo "error: no Python 3.8 was found, which the Poplar SDK lane needs" >&2; \
+	  echo "hint: install one (pyenv install 3.8) or name it: make test-sdk PYTHON38=/path/to/python3.8" >&2; \
+	  exit 2; }; \
+	$(MAKE) test VENV=.venv-sdk PYTHON="$$python38"
+
+test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whatever is pinned
+	rm -rf build/newest
+	$(BIN)/python -m pip install --quiet --target build/newest --upgrade typer pluggy
+	PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) tests/test_cli.py tests/core/test_registry.py
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(STAMP)  ## the reference pages, from the declarations
+	$(BIN)/python docs/generate.py
+
+bench: $(STAMP)  ## the committed comparisons, measured anew
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/inference.py
+
+clean:  ## everything that make made
+	rm -rf $(VENV) .venv-sdk build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

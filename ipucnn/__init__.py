@@ -1,0 +1,58 @@
+"""ipucnn: image-classification CNNs on Graphcore IPUs, and the same command on CPU and GPU.
+
+Importing this package is light: torch is imported when a model, a dataset or a run is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipucnn.api import create_model, list_models, load_dataset, run
+    from ipucnn.core.errors import IpucnnError
+    from ipucnn.core.hookspecs import hookimpl
+    from ipucnn.core.specs import (
+        BackendSpec,
+        DatasetSpec,
+        ModelSpec,
+        NormLayerSpec,
+        OptimizerSpec,
+        PublishedWeights,
+        Requirement,
+        ScheduleSpec,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "BackendSpec",
+    "DatasetSpec",
+    "IpucnnError",
+    "ModelSpec",
+    "NormLayerSpec",
+    "OptimizerSpec",
+    "PublishedWeights",
+    "Requirement",
+    "ScheduleSpec",
+    "__version__",
+    "create_model",
+    "hookimpl",
+    "list_models",
+    "load_dataset",
+    "run",
+]
+
+_HOMES = {
+    "IpucnnError": "ipucnn.core.errors",
+    "hookimpl": "ipucnn.core.hookspecs",
+    **dict.fromkeys(("create_model", "list_models", "load_dataset", "run"), "ipucnn.api"),
+    **dict.fromkeys(
+        ("BackendSpec", "DatasetSpec", "ModelSpec", "NormLayerSpec", "OptimizerSpec",
+         "PublishedWeights", "Requirement", "ScheduleSpec"), "ipucnn.core.specs"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ipucnn' has no attribute {name!r}")

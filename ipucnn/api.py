@@ -1,0 +1,89 @@
+"""The public Python API; the command line is a thin layer over it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List, Optional
+
+from ipucnn.core.registry import State, registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ipucnn.core.data import ImageDataset
+    from ipucnn.core.results import RunResult
+
+
+def list_models(pattern: str = "*") -> List[str]:
+    """Return the names of the usable models that match a shell wildcard (``"resnet*"``).
+
+    A third party's model whose name is taken appears under its qualified name.
+    """
+    names = []
+    for row in registry().rows("model", pattern):
+        if row.state is State.OK:
+            names.append(row.name)
+        elif row.state is State.CONFLICT:
+            names.append(f"{row.provider.distribution}:{row.name}")
+    return names
+
+
+def create_model(name: str, weights: str = "pretrained", num_classes: Optional[int] = None,
+                 **options: Any) -> nn.Module:
+    """Return a model ready for inference or training.
+
+    Args:
+        name: a model's name, alias, or ``distribution:name``.
+        weights: ``"pretrained"``, ``"pretrained:TAG"``, ``"random"`` or a file.
+        num_classes: outputs; those of the published network when not given.
+        options: the other arguments of `ipucnn.core.models.create_model` (`normlayer`, `norm` ...).
+
+    Returns:
+        A module that maps `(n, 3, size, size)` normalised float images to `(n, classes)` logits;
+        its module and state-dict names are those of its source library.
+
+    Raises:
+        IpucnnError: an unknown name, weights that cannot be fetched or do not fit.
+    """
+    from ipucnn.core import models
+
+    return models.create_model(name, weights=weights, num_classes=num_classes, **options).module
+
+
+def load_dataset(name: str, data_dir: Optional[str] = None, **request: Any) -> ImageDataset:
+    """Return a dataset: images by index, uint8 RGB `(3, height, width)`, with names and labels.
+
+    Args:
+        name: a dataset's name.
+        data_dir: its folder.
+        request: other fields of `ipucnn.core.data.DatasetRequest` (`input_size`, `length` ...).
+
+    Raises:
+        IpucnnError: an unknown name, or data that cannot be found.
+    """
+    from ipucnn.core.data import DatasetRequest
+    from ipucnn.core.specs import DatasetSpec
+
+    spec = registry().get_typed(DatasetSpec, name)
+    dataset: ImageDataset = registry().resolve(spec)(DatasetRequest(data_dir=data_dir, **request))
+    return dataset
+
+
+def run(config: Optional[str] = None, **options: Any) -> RunResult:
+    """Classify images, or measure how fast that goes: `ipucnn run` in Python.
+
+    Args:
+        config: a named profile or YAML file.
+        options: options of `ipucnn run` by name, in any of their spellings
+            (``model="resnet50", batch_size=16``).
+
+    Returns:
+        What was measured; times in seconds and milliseconds, rates in images per second.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core import inference
+    from ipucnn.core.options import RunOptions
+    from ipucnn.core.profiles import resolve
+
+    return inference.run(resolve(RunOptions, {"config": config, **options}))

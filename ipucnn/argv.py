@@ -1,0 +1,77 @@
+"""What is done to the arguments before the parser sees them.
+
+The older applications used argparse: lists were given space-separated (`--pipeline-splits a b`),
+and one of them spelt its options with underscores (`--batch_size`). Both keep working.
+"""
+
+from __future__ import annotations
+
+from typing import Collection, List, Sequence, Tuple
+
+GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
+GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
+
+
+def normalise(argv: Sequence[str], lists: Collection[str]) -> List[str]:
+    """Return `argv` in the parser's form, global options first.
+
+    Args:
+        argv: arguments without the program's name.
+        lists: spellings of the options that take several values.
+    """
+    front, rest = _hoisted([_spelt(argument) for argument in argv])
+    return front + _expanded(rest, lists)
+
+
+def _spelt(argument: str) -> str:
+    if not argument.startswith("--") or argument == "--":
+        return argument
+    name, equals, value = argument.partition("=")
+    name = name.replace("_", "-")
+    if name == "--no-plugins" and equals:
+        name = "--disable-plugins"
+    return name + equals + value
+
+
+def _hoisted(argv: List[str]) -> Tuple[List[str], List[str]]:
+    """Global options are understood before and after the command's name."""
+    front: List[str] = []
+    rest: List[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if argument == "--":
+            rest += [argument, *arguments]
+        elif argument in GLOBAL_SWITCHES or (name in GLOBAL_OPTIONS and "=" in argument):
+            front.append(argument)
+        elif argument in GLOBAL_OPTIONS:
+            front += [argument, *[next(arguments, "")]]
+        else:
+            rest.append(argument)
+    return front, rest
+
+
+def _expanded(argv: List[str], lists: Collection[str]) -> List[str]:
+    """Turn `--option a b` into `--option a --option b` for options that take several values."""
+    result: List[str] = []
+    current = ""
+    first = True
+    for argument in argv:
+        if argument.startswith("--") or (argument.startswith("-") and not _number(argument)):
+            name = argument.partition("=")[0]
+            current, first = (name, "=" not in argument) if name in lists else ("", True)
+            result.append(argument)
+        elif current:
+            result += [argument] if first else [current, argument]
+            first = False
+        else:
+            result.append(argument)
+    return result
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,395 @@
+"""The command line: parse, call the core, print; nothing else.
+
+Options of a command come from its dataclass in `ipucnn.core.options`. Everything heavy is imported
+inside the commands, so that `--help`, completion and listings start in a blink.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+import traceback
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import typer
+from typer.core import TyperCommand
+
+import ipucnn
+from ipucnn import argv as arguments
+from ipucnn import render
+from ipucnn.core import discovery
+from ipucnn.core.declaration import Declared, declared
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.options import RunOptions
+
+_PLAIN = {"rich_markup_mode": None, "no_args_is_help": True}
+app = typer.Typer(
+    name="ipucnn", pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    **_PLAIN, help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
+         "and GPU.")
+data_app = typer.Typer(**_PLAIN, help="Fetch and make data.")
+config_app = typer.Typer(**_PLAIN, help="Named profiles for '--config'.")
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+
+JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
+KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as a shell reports it when the reader of a pipe has gone."""
+
+
+# -- the edge --------------------------------------------------------------------------------
+
+
+def invoke(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; only our own bugs leave a traceback."""
+    lists = {flag for item in declared(RunOptions) if item.many for flag in item.flags}
+    show_traceback = "--traceback" in argv
+    signal.signal(signal.SIGTERM, _terminated)
+    click_error = typer.BadParameter.__mro__[2]  # typer carries its own click since 0.22
+    try:
+        code = typer.main.get_command(app).main(
+            args=arguments.normalise(argv, lists), prog_name="ipucnn", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except IpucnnError as error:
+        if show_traceback:
+            traceback.print_exc()
+        render.report_error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort) as interrupt:
+        render.say("interrupted")
+        return 143 if str(interrupt) == "SIGTERM" else 130
+    except BrokenPipeError:
+        # the interpreter flushes standard output once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        render.report_error(IpucnnError(f"cannot write to standard output: {error.strerror}"))
+        return 1
+    except Exception as error:
+        if not isinstance(error, click_error):
+            raise
+        if show_traceback:
+            traceback.print_exc()
+        message = getattr(error, "format_message", lambda: str(error))()
+        render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
+                                       "'--help' lists the options"))
+        return 2
+
+
+def _terminated(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        render.emit(f"ipucnn {ipucnn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    version: bool = typer.Option(False, "--version", help="Print the version.",
+                                 is_eager=True, callback=_version),
+    plugin: List[str] = typer.Option(
+        [], "--plugin", envvar=discovery.EXTRA_VARIABLE, metavar="FILE|MODULE",
+        help="Load a plugin for this run; may be repeated."),
+    no_plugins: bool = typer.Option(
+        False, "--no-plugins", help="Import no third-party plugin; '--no-plugins=a,b' only not "
+        f"these. Environment: {discovery.DISABLE_VARIABLE}."),
+    disable_plugins: str = typer.Option("", "--disable-plugins", hidden=True),
+    traceback_: bool = typer.Option(False, "--traceback", help="Show where an error came from."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more on standard error."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Say only errors."),
+) -> None:
+    import logging
+
+    from ipucnn.core.registry import Registry, use
+
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.getLogger("ipucnn").setLevel(level)
+    settings = discovery.PluginSettings.from_environment()
+    disabled = {name for name in disable_plugins.split(",") if name}
+    use(Registry(replace(settings, disable_all=settings.disable_all or no_plugins,
+                         disabled=settings.disabled | disabled, extra=tuple(plugin))))
+
+
+# -- options from their declarations -----------------------------------------------------------
+
+
+def _parameter(item: Declared) -> inspect.Parameter:
+    rule = item.option
+    text = rule.help
+    if item.default not in (None, False, (), ""):
+        text += f" Default: {item.default}."
+    if rule.backend_option:
+        text += " Not on every backend."
+    metavar = rule.metavar or ("|".join(rule.choices) if rule.choices else
+                               "" if item.boolean else item.type.__name__.upper())
+    if item.boolean:
+        names = [f"{flag}/--no-{flag[2:]}" for flag in item.flags]
+        if rule.switch:
+            names = list(item.flags)
+    else:
+        names = list(item.flags)
+    # values arrive as text and are converted by the declaration, so that the command line, the
+    # profiles and Python answer a wrong value alike
+    annotation: Any = (Optional[bool] if item.boolean else
+                       Optional[List[str]] if item.many else Optional[str])
+    completion = _completion(rule.kind) if rule.kind else None
+    info = typer.Option(None, *names, help=text, metavar=metavar or None, show_default=False,
+                        rich_help_panel=rule.group, autocompletion=completion)
+    return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=info,
+                             annotation=annotation)
+
+
+class _Sectioned(TyperCommand):
+    """Help with the options under the headings of their declarations."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: Dict[str, List[Any]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record:
+                heading = getattr(parameter, "rich_help_panel", None) or "Options"
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _completion(kind: str) -> Callable[[str], List[str]]:
+    def complete(incomplete: str) -> List[str]:
+        from ipucnn.core.registry import registry
+
+        return [name for name in registry().names(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _with_options(options_class: type) -> Callable[[Callable[[Dict[str, Any]], Any]], Any]:
+    """Give a command the options that a dataclass declares; it gets those the user set."""
+    def decorate(command: Callable[[Dict[str, Any]], Any]) -> Callable[..., Any]:
+        def wrapper(**values: Any) -> Any:
+            return command({name: value for name, value in values.items()
+                            if value is not None and value != []})
+
+        parameters = [_parameter(item) for item in declared(options_class)]
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _let_rows_speak() -> None:
+    """Keep the loader's warnings out of a listing, which says the same in its rows."""
+    import logging
+
+    logging.getLogger("ipucnn.plugins").setLevel(logging.CRITICAL)
+
+
+# -- commands ----------------------------------------------------------------------------------
+
+
+@app.command(cls=_Sectioned)
+@_with_options(RunOptions)
+def run(given: Dict[str, Any]) -> int:
+    """Classify images, or measure how fast that goes."""
+    from ipucnn.core.files import write_json
+    from ipucnn.core.profiles import resolve
+
+    options = resolve(RunOptions, given)
+    as_json = bool(given.get("json"))
+    from ipucnn.core import inference
+
+    def show(result: Any) -> None:
+        if options.result:
+            write_json(options.result, result.as_dict())
+        if as_json:
+            render.emit_json(result.as_dict())
+        else:
+            render.emit(render.run_result(result))
+        for note in [*result.notes, result.accuracy_note]:
+            if note:
+                render.say(f"note: {note}")
+
+    try:
+        with render.RunProgress(options.progress) as progress:
+            result = inference.run(options, progress=progress)
+    except IpucnnError as error:
+        if error.partial is not None:
+            show(error.partial)
+        raise
+    show(result)
+    return {"SIGINT": 130, "SIGTERM": 143}.get(result.stopped_by or "", 0)
+
+
+@app.command("list-plugins")
+def list_plugins(
+    kinds: Optional[List[str]] = typer.Argument(None, metavar="[KIND]...",
+                                                help="Kinds: " + KINDS),
+    pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
+                                help="Only names like this, for example 'resnet*'."),
+    as_json: bool = JSON,
+) -> None:
+    """List every plugin of every kind: what it provides, where it is from, whether it works."""
+    from ipucnn.core.listing import entry
+    from ipucnn.core.registry import State, registry
+    from ipucnn.core.specs import kind_named
+
+    _let_rows_speak()
+    wanted = [kind_named(kind).name for kind in kinds or []] or [None]
+    rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
+    if as_json:
+        render.emit_json([entry(row) for row in rows])
+        return
+    if not rows:
+        render.say(f"nothing matches {pattern!r}")
+        return
+    render.emit(render.table(
+        ("kind", "name", "aliases", "summary", "provider", "state"),
+        [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
+          row.spec.summary if row.spec else "", row.provider.label, row.state.value)
+         for row in rows]))
+    if any(row.state is not State.OK for row in rows):
+        render.emit("")
+    for row in rows:
+        if row.state is not State.OK:
+            render.emit(f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
+                       f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
+                       + (f"; {row.remedy}" if row.remedy else ""))
+
+
+@app.command()
+def show(
+    kind: str = typer.Argument(help="Kind: " + KINDS),
+    name: str = typer.Argument(help="Its name."),
+    splits: bool = typer.Option(False, "--splits",
+                                help="List the modules of a model that can begin a stage."),
+    as_json: bool = JSON,
+) -> None:
+    """Show one plugin: what it is, and for a model its size, cost and published weights."""
+    from ipucnn.core import listing
+
+    if splits:
+        names = listing.splits(kind, name)
+        render.emit_json(names) if as_json else render.emit("\n".join(names))
+        return
+    described = listing.describe(kind, name)
+    if as_json:
+        render.emit_json(described)
+        return
+    weights = described.pop("weights", [])
+    render.emit(render.facts((key.replace("_", " "), value) for key, value in described.items()))
+    if weights:
+        render.emit("\n" + render.table(
+            ("weights", "top-1 %", "top-5 %", "licence", "source", "url"),
+            [(w["tag"], str(w["top1"] or ""), str(w["top5"] or ""), w["licence"], w["source"],
+              w["url"]) for w in weights]))
+
+
+@app.command()
+def doctor(
+    deep: bool = typer.Option(False, "--deep", help="Also import and try the engines."),
+    as_json: bool = JSON,
+) -> int:
+    """Check this installation; exit code 1 when there is a problem, with what mends it."""
+    from ipucnn.core.doctor import examine
+
+    _let_rows_speak()
+    report = examine(deep=deep)
+    if as_json:
+        render.emit_json(report.as_dict())
+    else:
+        render.emit(render.table(("check", "status", "detail"), [
+            (check.name, check.status, check.detail) for check in report.checks]))
+        for check in report.checks:
+            if check.status != "ok" and check.remedy:
+                render.say(f"{check.name}: {check.remedy}")
+    return 0 if report.ok else 1
+
+
+@app.command("check-plugin")
+def check_plugin(
+    name: str = typer.Argument(metavar="DISTRIBUTION|KIND:NAME",
+                               help="A distribution, or one plugin such as 'model:tinynet'."),
+    as_json: bool = JSON,
+) -> int:
+    """Run the conformance checks on a plugin; exit code 1 when one fails."""
+    from ipucnn.testing import check_named
+
+    results = check_named(name)
+    if as_json:
+        render.emit_json(results)
+    else:
+        render.emit(render.table(("plugin", "check", "result"), [
+            (plugin, check, outcome) for plugin, checks in results.items()
+            for check, outcome in checks.items()]))
+    failed = [outcome for checks in results.values() for outcome in checks.values()
+              if outcome != "passed" and not outcome.startswith("skipped")]
+    return 1 if failed else 0
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: str = typer.Argument(help="What to fetch: 'sample-images'."),
+    out: Optional[str] = typer.Option(None, "--out", metavar="DIR",
+                                      help="Where to put it; 'data/images' when not given."),
+) -> None:
+    """Download data that the examples use."""
+    from ipucnn.core.sample_data import fetch_named
+
+    for path in fetch_named(name, out):
+        render.emit(str(path))
+
+
+@data_app.command("shapes")
+def data_shapes(
+    out: str = typer.Option(..., "--out", metavar="DIR", help="Folder to write."),
+    per_class: int = typer.Option(20, "--per-class", min=1, help="Images per class."),
+    size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
+) -> None:
+    """Write the learnable 'shapes' dataset as folders of JPEG images."""
+    from ipucnn.core.sample_data import write_made
+
+    count = write_made("shapes", out, per_class=per_class, size=size, seed=seed)
+    render.emit(f"{count} images in {out}")
+
+
+@config_app.command("list")
+def config_list(as_json: bool = JSON) -> None:
+    """List the named profiles."""
+    from ipucnn.core.profiles import available
+
+    profiles = available()
+    if as_json:
+        render.emit_json([{"name": p.name, "command": "run", "summary": p.summary}
+                          for p in profiles])
+    else:
+        render.emit(render.table(("profile", "command", "summary"),
+                                 [(p.name, "run", p.summary) for p in profiles]))
+
+
+@config_app.command("show")
+def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
+                as_json: bool = JSON) -> None:
+    """Show a profile, resolved: every option it sets and every default it leaves."""
+    import yaml
+
+    from ipucnn.core.profiles import resolve
+
+    options = resolve(RunOptions, {"config": name}).as_dict()
+    render.emit_json(options) if as_json else render.emit(
+        yaml.safe_dump(options, sort_keys=False))

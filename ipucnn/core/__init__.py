@@ -1,0 +1,1 @@
+"""The core of ipucnn: registry, options, execution model and jobs. It knows no plugin by name."""

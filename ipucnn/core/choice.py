@@ -1,0 +1,122 @@
+"""Which backend a run gets, and whether it has what the run asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, List, Tuple
+
+from ipucnn.core.declaration import changed
+from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution import Backend, ExecutionPlan, Probe
+from ipucnn.core.names import key
+from ipucnn.core.registry import Registry
+from ipucnn.core.specs import BackendSpec
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The backend of a run.
+
+    Attributes:
+        spec: its record.
+        backend: the engine.
+        probe: what it found here.
+        why: for `--backend auto`, why it was taken; empty when the user named it.
+    """
+
+    spec: BackendSpec
+    backend: Backend
+    probe: Probe
+    why: str = ""
+
+
+def choose_backend(name: str, registry: Registry) -> Chosen:
+    """Return the backend called `name`, or with `auto` the best one that is usable for inference.
+
+    Raises:
+        UnavailableError: it is not usable here. Another one is never taken silently.
+    """
+    if key(name) != AUTO:
+        spec = registry.get_typed(BackendSpec, name)
+        chosen = _probed(spec, registry)
+        if not chosen.probe.usable:
+            usable = [other.spec.name for other in _usable(registry) if other.spec is not spec]
+            raise UnavailableError(
+                f"backend {spec.name!r} cannot be used here: {chosen.probe.reason}",
+                "; ".join(part for part in (
+                    chosen.probe.remedy,
+                    f"here '--backend {usable[0]}' runs the same command" if usable else "")
+                    if part))
+        return chosen
+    usable_backends = _usable(registry)
+    if not usable_backends:
+        raise UnavailableError("no backend can be used here", "'ipucnn doctor' says what is missing")
+    best = usable_backends[0]
+    others = [spec.name for spec in _inference_specs(registry)
+              if spec not in [chosen.spec for chosen in usable_backends]]
+    why = "the best backend usable here"
+    if others:
+        why += " (not usable: " + ", ".join(others) + ")"
+    return replace(best, why=why)
+
+
+def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> None:
+    """Refuse what the backend's record does not offer, before anything is compiled.
+
+    Raises:
+        UsageError: names every option in question and the backends that have it.
+    """
+    if plan.training and not spec.training:
+        raise UsageError(f"backend {spec.name!r} cannot train",
+                         _offered_by(registry, lambda s: s.training))
+    if not plan.training and not spec.inference:
+        raise UsageError(f"backend {spec.name!r} cannot run inference",
+                         _offered_by(registry, lambda s: s.inference))
+    if plan.precision not in spec.precisions:
+        raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",
+                         "its precisions: " + ", ".join(spec.precisions))
+    refused = [item for item in changed(options)
+               if item.option.backend_option and item.name not in spec.options]
+    if refused:
+        flags = ", ".join(f"'{item.flag}'" for item in refused)
+        verb = "is not an option" if len(refused) == 1 else "are not options"
+        away = " ".join(f"--no-{item.flag[2:]}" for item in refused if item.boolean)
+        hints: List[str] = []
+        for item in refused:
+            having = [s.name for s in _inference_specs(registry) if item.name in s.options]
+            hints.append(f"{item.flag} is for backend " + (", ".join(having) or "none installed"))
+        if getattr(options, "config", None) and away:
+            hints.append(f"to run the profile without, add '{away}'")
+        raise UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
+
+
+def _probed(spec: BackendSpec, registry: Registry) -> Chosen:
+    try:
+        backend: Backend = registry.resolve(spec)()
+    except UnavailableError as error:
+        return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
+    return Chosen(spec, backend, backend.probe())
+
+
+class _Absent(Backend):
+    """Stands for a backend whose requirements are missing."""
+
+    def probe(self) -> Probe:
+        return Probe(usable=False)
+
+
+def _inference_specs(registry: Registry) -> List[BackendSpec]:
+    specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
+    return sorted((s for s in specs if s.inference), key=lambda s: -s.preference)
+
+
+def _usable(registry: Registry) -> List[Chosen]:
+    probed = (_probed(spec, registry) for spec in _inference_specs(registry))
+    return [chosen for chosen in probed if chosen.probe.usable]
+
+
+def _offered_by(registry: Registry, has: Any) -> str:
+    names: Tuple[str, ...] = tuple(s.name for s in _inference_specs(registry) if has(s))
+    return ("backends that can: " + ", ".join(names)) if names else "no installed backend can"

@@ -1,0 +1,83 @@
+"""What a dataset is to the rest of ipucnn.
+
+A dataset plugin gives decoded images by index; transforming, batching and prefetching is the
+loader's business (`ipucnn.core.loader`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """What a run wants of a dataset.
+
+    Attributes:
+        data_dir: the dataset's folder; None when the user gave none.
+        input_size: height and width of the model's input in pixels.
+        num_classes: outputs of the model; None when the dataset decides.
+        length: samples wanted of a dataset that makes its own; None leaves it to the dataset.
+        seed: for datasets that make their images.
+    """
+
+    data_dir: Optional[str] = None
+    input_size: int = 224
+    num_classes: Optional[int] = None
+    length: Optional[int] = None
+    seed: int = 0
+
+
+class ImageDataset(ABC):
+    """Images by index.
+
+    Attributes:
+        class_names: names of the classes its labels count, or empty when it has no labels.
+        ready: its images already have the model's input size and are not resized or cropped.
+    """
+
+    class_names: Tuple[str, ...] = ()
+    ready: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def image(self, index: int) -> torch.Tensor:
+        """Return image `index`: RGB, uint8, `(3, height, width)`.
+
+        Raises:
+            DataError: the image cannot be read; the message names the file.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Return what identifies image `index`: its path, or `shapes/17`."""
+
+    def label(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have labels
+        """Return the right class of image `index`, or None when it is not known."""
+        return None
+
+
+def check_classes(what: str, classes: Sequence[str], num_classes: Optional[int]) -> None:
+    """Refuse a dataset with more classes than the model has outputs.
+
+    Args:
+        what: the dataset, for the message.
+        classes: its class names.
+        num_classes: outputs of the model; None when the dataset decides.
+
+    Raises:
+        DataError: a label would be out of range.
+    """
+    if num_classes is not None and len(classes) > num_classes:
+        raise DataError(f"{what} has {len(classes)} classes and the model {num_classes} outputs",
+                        "take a model with as many outputs, or a dataset with fewer classes")

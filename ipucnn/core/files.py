@@ -1,0 +1,36 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ipucnn.core.errors import DataError
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written (no such folder allowed, a full disk).
+    """
+    target = Path(path)
+    partial = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=str(target.parent),
+                                         prefix=f".{target.name}.", delete=False) as file:
+            partial = file.name
+            json.dump(value, file, indent=2, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, str(target))
+    except OSError as error:
+        if partial and os.path.exists(partial):
+            os.unlink(partial)
+        raise DataError(f"cannot write {path!r}: {error.strerror or error}",
+                        "free space or choose another place") from error

@@ -1,0 +1,245 @@
+"""From the bytes of an image file to the pixels a model takes, in uint8 all the way.
+
+JPEG goes through `torchvision.io` (libjpeg-turbo); everything it does not read goes through Pillow.
+Importing this module is light: torch, torchvision and Pillow come with the first image.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+
+from ipucnn.core import jpeg
+from ipucnn.core.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+MAX_PIXELS = 178_956_970
+"""The largest image that is decoded, in pixels: half a gigabyte as RGB. It is the size from which
+Pillow, too, takes a file for a decompression bomb."""
+
+# Named one by one, because some other formats of Pillow start programs (EPS runs Ghostscript).
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
+
+# Resizing to the shorter side would make a band of an image longer than this; see `eval_transform`.
+_LONGEST_RATIO = 8
+
+_SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
+
+
+def read_image(path: str) -> torch.Tensor:
+    """Return the image in a file: RGB, uint8, `(3, height, width)`, as `decode` does.
+
+    Raises:
+        DataError: the file cannot be read or is not an image; the message names it.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            cause = f"it is a link to {os.readlink(path)!r}, which does not exist"
+        raise DataError(f"cannot read image {path!r}: {cause}", _SKIP_HINT) from error
+    return decode(data, path)
+
+
+def decode(data: bytes, name: str) -> torch.Tensor:
+    """Return an encoded image as RGB pixels.
+
+    What is in the file decides, not its suffix. Grey is repeated over the channels, CMYK converted,
+    16-bit samples reduced to their high byte, transparent parts laid on white as a viewer would
+    show them, the first frame of an animation taken, and an EXIF orientation applied.
+
+    Args:
+        data: the whole file: JPEG, PNG, WebP, GIF, BMP, PNM or TIFF.
+        name: what the error message calls it.
+
+    Returns:
+        uint8, `(3, height, width)`.
+
+    Raises:
+        DataError: it is empty, truncated, damaged, not an image, or larger than `MAX_PIXELS`.
+    """
+    if not data:
+        raise DataError(f"image {name!r} is empty", _SKIP_HINT)
+    try:
+        image = _decode_jpeg(data) if data.startswith(jpeg.MAGIC) else None
+        return _decode_with_pillow(data) if image is None else image
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"cannot decode image {name!r}: {_cause(error)}", _SKIP_HINT) from error
+
+
+def eval_transform(image: torch.Tensor, input_size: int) -> torch.Tensor:
+    """Return the middle of an image at a model's input size.
+
+    The shorter side becomes `input_size * 256 / 224` pixels (bilinear, antialiased), then the
+    central square is cut out: the usual evaluation of ImageNet models, for every input size.
+
+    Args:
+        image: uint8, `(3, height, width)`, any size.
+        input_size: pixels.
+
+    Returns:
+        uint8, `(3, input_size, input_size)`.
+    """
+    short = input_size * 256 // 224
+    height, width = image.shape[-2:]
+    if _native_resize() and max(height, width) <= _LONGEST_RATIO * min(height, width):
+        from torchvision.transforms.v2 import functional
+
+        resized = functional.resize(image, [short], antialias=True)
+        result: torch.Tensor = functional.center_crop(resized, [input_size, input_size])
+        return result
+    return _resize_with_pillow(image, short, input_size)
+
+
+def decoder_versions() -> Dict[str, str]:
+    """Return what decodes and resizes images in this environment; imports torchvision."""
+    import torch
+    import torchvision
+    from torchvision import io as torchvision_io
+
+    try:
+        torchvision_io.decode_jpeg(torch.frombuffer(bytearray(_tiny_jpeg()), dtype=torch.uint8))
+    except RuntimeError as error:
+        decoder = f"does not decode JPEG: {_cause(error)}"
+    else:
+        asks_turbo = getattr(torch.ops.image, "_is_compiled_against_turbo", None)
+        decoder = ("libjpeg (this version does not say whether it is libjpeg-turbo)"
+                   if asks_turbo is None else "libjpeg-turbo" if asks_turbo() else "libjpeg")
+    return {
+        "torchvision.io": f"{torchvision.__version__}, {decoder}",
+        "Pillow": pillow_flavour(),
+        "resize": "torch, native uint8" if _native_resize() else pillow_flavour(),
+    }
+
+
+def pillow_flavour() -> str:
+    """Return which Pillow is installed and its version, without importing torch."""
+    import PIL
+
+    # pillow-simd numbers its releases as those of Pillow with ".postN"
+    name = "pillow-simd" if ".post" in PIL.__version__ else "Pillow"
+    return f"{name} {PIL.__version__}"
+
+
+def _decode_jpeg(data: bytes) -> Optional[torch.Tensor]:
+    """Decode through `torchvision.io`; None leaves it to Pillow to decode or to say what is bad."""
+    import torch
+    from torchvision.io import decode_jpeg
+
+    header = jpeg.read_header(data)
+    if header is None or header.channels not in (1, 3):
+        return None
+    _check_size(header.width, header.height)
+    try:
+        image: torch.Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    except RuntimeError:
+        return None
+    if image.shape[0] == 1:
+        image = image.expand(3, -1, -1).contiguous()
+    return _upright(image, header.orientation)
+
+
+def _decode_with_pillow(data: bytes) -> torch.Tensor:
+    import numpy
+    import torch
+    from PIL import Image
+
+    # What makes an image unusable is raised; Pillow's remarks on odd metadata would only be printed
+    # into the middle of a run. (`warnings.catch_warnings` is not for threads.)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as opened:
+        _check_size(*opened.size)
+        opened.load()
+        orientation = jpeg.exif_orientation(opened.info.get("exif", b""))
+        pixels = numpy.array(_as_rgb(opened))
+    return _upright(torch.from_numpy(pixels).permute(2, 0, 1), orientation)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    import numpy
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        pixels: Any = numpy.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("its 32-bit pixels have no defined white")
+        # Pillow's own conversion clips at 255 instead
+        return Image.fromarray((pixels >> 8).astype(numpy.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Turn and mirror `(3, h, w)` pixels as an EXIF orientation says."""
+    if orientation >= 5:
+        image = image.transpose(1, 2)
+    flipped: Tuple[int, ...] = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(
+        orientation, ())
+    return image.flip(flipped) if flipped else image
+
+
+def _resize_with_pillow(image: torch.Tensor, short: int, input_size: int) -> torch.Tensor:
+    """Resize and crop in one: only the pixels of the crop are computed, whatever the shape."""
+    import numpy
+    import torch
+    from PIL import Image
+
+    height, width = image.shape[-2:]
+    shorter = min(height, width)
+
+    def side(length: int) -> Tuple[float, float]:
+        """Where the crop begins and ends on a side, in pixels of the source."""
+        resized = short * length // shorter
+        start = round((resized - input_size) / 2)
+        return start * length / resized, min((start + input_size) * length / resized, length)
+
+    (left, right), (top, bottom) = side(width), side(height)
+    source = Image.fromarray(numpy.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    # antialiased; `Image.Resampling` is missing from the pillow-simd that many have
+    bilinear = Image.BILINEAR  # type: ignore[attr-defined]
+    crop = source.resize((input_size, input_size), bilinear, box=(left, top, right, bottom))
+    return torch.from_numpy(numpy.array(crop)).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=None)
+def _native_resize() -> bool:
+    """Whether torch resizes uint8 images without going through float (torchvision 0.16)."""
+    import torchvision
+
+    major, minor = torchvision.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (0, 16)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+
+
+def _tiny_jpeg() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def _cause(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # its own text shows a memory address
+        return "it is not an image, or not of a known format"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,253 @@
+"""The job behind `ipucnn run`: classify images with a model on a backend, and measure it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional
+
+from ipucnn.core import predictions
+from ipucnn.core.choice import Chosen, check_offer, choose_backend
+from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution import ExecutionPlan, InferenceSession
+from ipucnn.core.loader import Batch, HostLoader, order
+from ipucnn.core.models import BuiltModel, create_model
+from ipucnn.core.options import RunOptions
+from ipucnn.core.registry import Registry
+from ipucnn.core.registry import registry as current_registry
+from ipucnn.core.results import Meter, RunResult
+from ipucnn.core.scores import Scores
+from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.surgery import NormOptions, normalise
+
+BENCHMARK_ITERATIONS = 100
+"""Host calls over data that has no end; the old application's `--iterations` default."""
+
+Progress = Callable[[str, int, Optional[int]], None]
+"""Called with a phase (`compile`, `run`), the images done and the images in all."""
+
+
+def run(options: RunOptions, registry: Optional[Registry] = None,
+        progress: Optional[Progress] = None) -> RunResult:
+    """Run inference.
+
+    Things are prepared in the order of their cost, so that a mistake is found before minutes are
+    spent. An interrupt while images are classified ends the run early: the result then holds what
+    was done and says so in `stopped_by`.
+
+    Args:
+        options: what to run.
+        registry: where names are looked up; this process's when not given.
+        progress: told how far the run is.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    registry = registry or current_registry()
+    progress = progress or (lambda phase, done, total: None)
+    model = registry.get_typed(ModelSpec, options.model)
+    data = registry.get_typed(DatasetSpec, options.data)
+    registry.get_typed(NormLayerSpec, options.normlayer)
+    plan = options.plan(synthetic=data.on_device)
+    chosen = choose_backend(options.backend, registry)
+    check_offer(options, plan, chosen.spec, registry)
+    _check_predictions(options, data)
+    dataset = _make_dataset(options, plan, model, data, registry)
+    built = _make_model(options, data, dataset, registry)
+    result = _empty_result(options, plan, chosen, built, data)
+    with chosen.backend.inference(built.module, plan, built.input_size) as session:
+        progress("compile", 0, None)
+        result.compile_seconds = session.compile()
+        result.session = session.facts
+        if not options.compile_only:
+            _classify(options, plan, session, dataset, data, built, result, progress)
+    return result
+
+
+def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSession,
+              dataset: ImageDataset, data: DatasetSpec, built: BuiltModel, result: RunResult,
+              progress: Progress) -> None:
+    total = _total(options, plan, data, dataset)
+    loader: Optional[HostLoader] = None
+    if not data.on_device:
+        loader = HostLoader(dataset, built.input_size, session.samples_per_call,
+                            order(len(dataset), total), workers=options.dataloader_worker,
+                            skip_bad=options.skip_bad_samples)
+    scores: Optional[Scores] = None
+    calls = _HostCalls(plan, session, _batches(loader, total, session.samples_per_call),
+                       options.time_limit)
+    try:
+        with ExitStack() as stack:
+            writer = None
+            if options.predictions:
+                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled)
+                writer = stack.enter_context(predictions.writer_class(options.predictions)(
+                    Path(options.predictions), columns))
+                result.predictions = options.predictions
+            stack.callback(calls.close)
+            scores = Scores(dataset, data, built.num_classes, options.top_k, writer)
+            progress("run", 0, total)
+            while calls.execute(scores.add):
+                progress("run", calls.images, total)
+        if calls.out_of_time:
+            result.stopped_by = "time limit"
+    except KeyboardInterrupt as interrupt:
+        # a signal handler may raise it with its own name
+        result.stopped_by = str(interrupt) or "SIGINT"
+    except IpucnnError as error:
+        result.stopped_by = "error"
+        error.partial = result
+        raise
+    finally:
+        _fill_in(result, calls, options.warmup, scores, loader)
+
+
+@dataclass
+class _HostCalls:
+    """Executes host call after host call, in device calls as large as the session takes."""
+
+    plan: ExecutionPlan
+    session: InferenceSession
+    batches: Iterator[Optional[Batch]]
+    time_limit: Optional[float]
+
+    def __post_init__(self) -> None:
+        self.meter = Meter()
+        self.images = 0
+        self.out_of_time = False
+        self._started = time.perf_counter()
+
+    def execute(self, deliver: Callable[[Batch, Any], None]) -> bool:
+        """Execute one combined batch; return whether there may be more."""
+        samples, waited = 0, 0.0
+        latencies: List[float] = []
+        begin = time.perf_counter()
+        more = True
+        try:
+            while more and samples < self.plan.combined_batch:
+                asked = time.perf_counter()
+                if self.time_limit is not None and asked - self._started >= self.time_limit:
+                    self.out_of_time = True
+                    return False
+                try:
+                    batch = next(self.batches)
+                except StopIteration:
+                    more = False
+                    break
+                called = time.perf_counter()
+                logits = self.session(self._fed(batch))
+                latencies.append(time.perf_counter() - called)
+                waited += called - asked
+                samples += self.session.samples_per_call if batch is None else len(batch.indices)
+                if batch is not None:
+                    deliver(batch, logits)
+        finally:  # also what an interrupt leaves unfinished was done and is counted
+            self.images += samples
+            if samples:
+                counters = self.session.device_latency()
+                self.meter.iteration(samples, time.perf_counter() - begin, waited,
+                                     [counters[2]] if counters else latencies)
+        return more
+
+    def _fed(self, batch: Optional[Batch]) -> Any:
+        """Return a batch in the form in which it crosses to the device."""
+        if batch is None:
+            return None
+        if self.plan.normalisation == "host":
+            return normalise(batch.images)
+        return batch.images if self.plan.eight_bit_io else batch.images.float()
+
+    def close(self) -> None:
+        """Stop decoding ahead."""
+        close = getattr(self.batches, "close", None)
+        if close:
+            close()
+
+
+def _batches(loader: Optional[HostLoader], total: int, size: int) -> Iterator[Optional[Batch]]:
+    if loader is not None:
+        return iter(loader)
+    return (None for _ in range(-(-total // size)))
+
+
+def _total(options: RunOptions, plan: ExecutionPlan, data: DatasetSpec,
+           dataset: ImageDataset) -> int:
+    """Return the images of the run: once through real data unless `--iterations` says more."""
+    if options.iterations is None and data.finite:
+        return len(dataset)
+    return plan.combined_batch * (options.iterations or BENCHMARK_ITERATIONS)
+
+
+def _check_predictions(options: RunOptions, data: DatasetSpec) -> None:
+    if options.predictions:
+        predictions.writer_class(options.predictions)
+        if data.on_device:
+            raise UsageError(f"dataset {data.name!r} has no images to write predictions of",
+                             "leave '--predictions' out, or choose another '--data'")
+
+
+def _make_dataset(options: RunOptions, plan: ExecutionPlan, model: ModelSpec, data: DatasetSpec,
+                  registry: Registry) -> ImageDataset:
+    if data.needs_data_dir and not options.data_dir:
+        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
+    length = None if data.finite else plan.combined_batch * (
+        options.iterations or BENCHMARK_ITERATIONS)
+    dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
+        data_dir=options.data_dir, input_size=model.input_size, length=length,
+        num_classes=options.num_classes, seed=options.seed))
+    return dataset
+
+
+def _make_model(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
+                registry: Registry) -> BuiltModel:
+    import torch
+
+    weights = options.chosen_weights
+    classes = options.num_classes
+    if classes is None and data.labelled and not weights.startswith("pretrained"):
+        classes = len(dataset.class_names)  # a fresh head, or a file trained on such data
+    torch.manual_seed(options.seed)
+    return create_model(
+        options.model, num_classes=classes, weights=weights,
+        weights_partial=options.weights_partial, normlayer=options.normlayer,
+        norm=NormOptions(options.groupnorm_group_num, options.norm_eps,
+                         options.batchnorm_momentum),
+        input_padding=options.input_image_padding, model_options=options.model_options,
+        registry=registry)
+
+
+def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, built: BuiltModel,
+                  data: DatasetSpec) -> RunResult:
+    notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
+    if plan.half:
+        notes += chosen.probe.notes
+    return RunResult(
+        model=built.spec.name, dataset=data.name, backend=chosen.spec.name,
+        device=chosen.probe.device, options=options.as_dict(),
+        environment={**describe(), "backend": chosen.probe.versions},
+        plan={"micro_batch": plan.micro_batch, "device_iterations": plan.device_iterations,
+              "replicas": plan.replicas, "stages": plan.stages, "devices": plan.devices,
+              "combined_batch": plan.combined_batch, "precision": plan.precision,
+              "half": chosen.probe.half if plan.half else ""},
+        weights={**asdict(built.weights), "summary": built.weights.summary()}, notes=notes)
+
+
+def _fill_in(result: RunResult, calls: _HostCalls, warmup: int, scores: Optional[Scores],
+             loader: Optional[HostLoader]) -> None:
+    meter = calls.meter
+    result.iterations = len(meter.seconds)
+    result.images = calls.images
+    result.seconds = sum(meter.seconds)
+    result.warmup_iterations = meter.warmup(warmup)
+    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
+    for name, value in figures.items():
+        setattr(result, name, value)
+    if scores is not None:
+        result.accuracy = scores.accuracy()
+        result.accuracy_note = scores.note
+    if loader is not None:
+        result.skipped = {"count": loader.skipped_count, "first": list(loader.skipped)}

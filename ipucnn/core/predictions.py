@@ -1,0 +1,187 @@
+"""A row per classified image: its path, its most probable classes, their names and probabilities.
+
+Rows go to a partial file beside the wanted one and take its name when the run ends, however it
+ends: an interrupted run keeps its rows, and a reader never sees half a file under the final name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Type
+
+from ipucnn.core.errors import DataError, UnavailableError, UsageError
+
+Row = Dict[str, Any]
+
+
+class PredictionWriter(ABC):
+    """Writes rows to one file. Use it as a context manager."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self.columns = list(columns)
+        self._partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append rows.
+
+        Raises:
+            DataError: they cannot be written (a full disk); earlier rows are kept.
+        """
+        try:
+            self._write(list(rows))
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        try:
+            try:
+                self._close()
+            finally:
+                if self._partial.exists():
+                    os.replace(str(self._partial), str(self.path))
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.close()
+        except DataError:
+            if error[0] is None:
+                raise
+
+    def _failure(self, error: OSError) -> DataError:
+        return DataError(f"cannot write predictions to {str(self.path)!r}: "
+                         f"{error.strerror or error}",
+                         "free space or choose another place with '--predictions'")
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _write(self, rows: List[Row]) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class _Csv(PredictionWriter):
+    def _open(self) -> None:
+        # surrogateescape: a file name need not be valid text on Linux
+        self._file = open(self._partial, "w", newline="",  # noqa: SIM115 - closed in _close
+                          encoding="utf-8", errors="surrogateescape")
+        self._csv = csv.DictWriter(self._file, self.columns)
+        self._csv.writeheader()
+
+    def _write(self, rows: List[Row]) -> None:
+        self._csv.writerows(rows)
+        self._file.flush()
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+class _Json(PredictionWriter):
+    def _open(self) -> None:
+        self._file = open(self._partial, "w", encoding="utf-8")  # noqa: SIM115
+        self._first = True
+        self._file.write("[")
+
+    def _write(self, rows: List[Row]) -> None:
+        for row in rows:
+            self._file.write(("\n" if self._first else ",\n") + json.dumps(row))
+            self._first = False
+        self._file.flush()
+
+    def _close(self) -> None:
+        try:
+            self._file.write("\n]\n")
+        finally:
+            self._file.close()
+
+
+class _Parquet(PredictionWriter):
+    def _open(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        text, number = pyarrow.string(), pyarrow.float32()
+        self._schema = pyarrow.schema([
+            (column, pyarrow.int32() if column == "label" or column.startswith("class_")
+             else number if column.startswith("probability_") else text)
+            for column in self.columns])
+        self._writer = pyarrow.parquet.ParquetWriter(str(self._partial), self._schema)
+
+    def _write(self, rows: List[Row]) -> None:
+        import pyarrow
+
+        clean = [{**row, "path": row["path"].encode("utf-8", "replace").decode("utf-8")}
+                 for row in rows]
+        self._writer.write_table(pyarrow.Table.from_pylist(clean, schema=self._schema))
+
+    def _close(self) -> None:
+        self._writer.close()
+
+
+_WRITERS: Dict[str, Type[PredictionWriter]] = {
+    ".csv": _Csv, ".json": _Json, ".parquet": _Parquet}
+
+
+def writer_class(path: str) -> Type[PredictionWriter]:
+    """Return the writer for the suffix of `path`.
+
+    Raises:
+        UsageError: no format has this suffix, or `path` is a folder.
+        UnavailableError: the format's library is missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _WRITERS:
+        raise UsageError(f"predictions file {path!r} has no known format",
+                         "its name must end in .csv, .json or .parquet")
+    if Path(path).is_dir():
+        raise UsageError(f"predictions file {path!r} is a folder", "name a file in it")
+    if suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise UnavailableError("writing Parquet needs pyarrow",
+                                   "pip install 'ipucnn[parquet]'") from error
+    return _WRITERS[suffix]
+
+
+def columns(top_k: int, labelled: bool) -> List[str]:
+    """Return the column names for `top_k` classes per image."""
+    ranked = [f"{what}_{rank}" for rank in range(1, top_k + 1)
+              for what in ("class", "name", "probability")]
+    return ["path", *(["label"] if labelled else []), *ranked]
+
+
+def rows(names: Sequence[str], labels: Sequence[Optional[int]], probabilities: Any,
+         class_names: Sequence[str], top_k: int, labelled: bool) -> List[Row]:
+    """Return one row per image from `(n, classes)` probabilities."""
+    best = probabilities.topk(top_k, dim=1)
+    result: List[Row] = []
+    for name, label, values, classes in zip(names, labels, best.values.tolist(),
+                                            best.indices.tolist()):
+        row: Row = {"path": name}
+        if labelled:
+            row["label"] = label
+        for rank, (value, index) in enumerate(zip(values, classes), start=1):
+            row[f"class_{rank}"] = index
+            row[f"name_{rank}"] = class_names[index]
+            row[f"probability_{rank}"] = round(value, 6)
+        result.append(row)
+    return result

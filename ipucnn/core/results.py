@@ -1,0 +1,148 @@
+"""What a run measured, in a form for people, for JSON and for Python."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from array import array
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Optional, Sequence
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, population standard deviation and range of a series."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Optional[Spread]:
+        """Return the spread of `values`, or None of an empty series."""
+        if not values:
+            return None
+        return cls(statistics.fmean(values), statistics.pstdev(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """The 50th, 90th and 99th percentile (nearest rank) of a series."""
+
+    p50: float
+    p90: float
+    p99: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Optional[Percentiles]:
+        """Return the percentiles of `values`, or None of an empty series."""
+        if not values:
+            return None
+        ranked = sorted(values)
+        return cls(*(ranked[max(0, math.ceil(len(ranked) * q / 100) - 1)] for q in (50, 90, 99)))
+
+
+@dataclass
+class Meter:
+    """Collects the times of a run, host call by host call, device call by device call."""
+
+    seconds: array = field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
+    waits: array = field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
+    samples: array = field(default_factory=lambda: array("q"))  # type: ignore[type-arg]
+    latencies: array = field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
+    latency_starts: array = field(default_factory=lambda: array("q"))  # type: ignore[type-arg]
+
+    def iteration(self, samples: int, seconds: float, wait: float,
+                  latencies: Sequence[float]) -> None:
+        """Add one host call of `samples` images: its wall time, the part waited for data, and
+        the seconds of each device call in it."""
+        self.samples.append(samples)
+        self.seconds.append(seconds)
+        self.waits.append(wait)
+        self.latency_starts.append(len(self.latencies))
+        self.latencies.extend(latencies)
+
+    def warmup(self, wanted: int) -> int:
+        """Return how many first iterations to leave out: at most half of the run."""
+        return min(wanted, len(self.seconds) // 2)
+
+    def figures(self, warmup: int, full: int) -> Dict[str, Any]:
+        """Return the statistics after `warmup` iterations.
+
+        Args:
+            warmup: iterations to leave out.
+            full: samples of a whole iteration; a short last one is left out of the spread of
+                rates when there are others, because it measures the padding.
+        """
+        kept = range(warmup, len(self.seconds))
+        whole = [i for i in kept if self.samples[i] == full] or list(kept)
+        total = sum(self.seconds[i] for i in kept)
+        first = self.latency_starts[warmup] if kept else 0
+        return {
+            "throughput": Spread.of([self.samples[i] / self.seconds[i] for i in whole
+                                     if self.seconds[i] > 0]),
+            "compute_throughput": Spread.of([
+                self.samples[i] / (self.seconds[i] - self.waits[i]) for i in whole
+                if self.seconds[i] > self.waits[i]]),
+            "latency_ms": Percentiles.of([1000 * s for s in self.latencies[first:]]),
+            "data_wait_share": sum(self.waits[i] for i in kept) / total if total else 0.0,
+        }
+
+
+@dataclass
+class RunResult:
+    """The result of `ipucnn run`.
+
+    Attributes:
+        model, dataset, backend, device: canonical names; the device in words.
+        options: the resolved options; given to `--config` they repeat the run.
+        environment: versions and machine.
+        plan: batch algebra of the run.
+        weights: where the weights come from.
+        session: what the backend says of its session (arithmetic, threads, stage balance ...).
+        images: images classified, warm-up included.
+        iterations: host calls done.
+        warmup_iterations: of them, left out of the statistics.
+        seconds: wall time of the iterations.
+        compile_seconds: wall time of preparing the device, before the first iteration.
+        throughput: images per second, waiting for data included.
+        compute_throughput: images per second of the device calls alone.
+        latency_ms: percentiles of one device call, milliseconds.
+        data_wait_share: part of the time spent waiting for images, 0 to 1.
+        accuracy: top-1 and top-5 in per cent, when labels are known.
+        accuracy_note: why there is no accuracy although there are labels.
+        skipped: images left out by `--skip-bad-samples`: their number, and the first of them.
+        predictions: the file of predictions.
+        stopped_by: `SIGINT`, `SIGTERM`, `time limit` or `error` when the run ended early.
+        notes: what the user should know.
+    """
+
+    model: str
+    dataset: str
+    backend: str
+    device: str
+    options: Dict[str, Any]
+    environment: Dict[str, Any]
+    plan: Dict[str, Any]
+    weights: Dict[str, Any]
+    session: Dict[str, Any] = field(default_factory=dict)
+    images: int = 0
+    iterations: int = 0
+    warmup_iterations: int = 0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    throughput: Optional[Spread] = None
+    compute_throughput: Optional[Spread] = None
+    latency_ms: Optional[Percentiles] = None
+    data_wait_share: float = 0.0
+    accuracy: Optional[Dict[str, float]] = None
+    accuracy_note: str = ""
+    skipped: Dict[str, Any] = field(default_factory=lambda: {"count": 0, "first": []})
+    predictions: Optional[str] = None
+    stopped_by: Optional[str] = None
+    notes: List[str] = field(default_factory=list)
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return the result as plain types, for JSON."""
+        return {"format": "ipucnn.run/1", **asdict(self)}

@@ -1,0 +1,111 @@
+"""Reading weights files without running code that is in them."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import tarfile
+import warnings
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ContextManager, Dict
+
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import WeightsError
+
+StateDict = Dict[str, torch.Tensor]
+
+_LAYOUTS = ("model_state_dict", "state_dict", "model")
+"""Where checkpoints keep the weights; otherwise the file is the state dictionary itself."""
+
+_FORBIDDEN = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
+_HOW_TO_CONVERT = ("if you trust the file, load it where it was made and save its state dictionary "
+                   "alone, best as safetensors")
+
+
+def read_weights(path: Path) -> StateDict:
+    """Return the state dictionary in a file, on the CPU.
+
+    `.safetensors` files and what `torch.save` writes are read; of a checkpoint, the weights.
+    Pickled code is refused, never run.
+
+    Raises:
+        WeightsError: the file is missing, damaged, holds code or no weights.
+    """
+    if path.is_dir():
+        raise WeightsError(f"weights '{path}' are a folder", "name a file")
+    if not path.exists():
+        raise WeightsError(f"there is no weights file '{path}'",
+                           "'--weights' takes 'pretrained', 'random' or a file")
+    try:
+        content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}",
+                           "check the file and its permissions") from error
+    for name in _LAYOUTS:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+            break
+    if not isinstance(content, dict) or not content or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in content.items()):
+        raise WeightsError(f"there is no state dictionary in '{path}'",
+                           "it must map names to tensors, itself or under "
+                           + " or ".join(repr(name) for name in _LAYOUTS))
+    return dict(content)
+
+
+def _safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _torch(path: Path) -> Any:
+    try:
+        _refuse_archives(path)
+        with _options_of_old_checkpoints(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the file was written, not what is in it
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, WeightsError):
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        found = _FORBIDDEN.search(str(error))
+        if isinstance(error, pickle.UnpicklingError) and found:
+            raise WeightsError(f"weights '{path}' hold '{found.group(1)}', which could run code, "
+                               "and are refused", _HOW_TO_CONVERT) from error
+        raise _damaged(path, error) from error
+
+
+def _refuse_archives(path: Path) -> None:
+    """Refuse what `torch.load` of torch 2.0 reads without regard to `weights_only`."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+                raise WeightsError(f"weights '{path}' are a TorchScript program, which is not run",
+                                   _HOW_TO_CONVERT)
+    elif tarfile.is_tarfile(path):
+        raise WeightsError(f"weights '{path}' are a tar archive", _HOW_TO_CONVERT)
+
+
+def _options_of_old_checkpoints() -> ContextManager[Any]:
+    """Allow `argparse.Namespace`, which the reference applications saved with their weights.
+
+    torch before 2.5 cannot be told so and refuses such files.
+    """
+    allow = getattr(torch.serialization, "safe_globals", None)
+    return allow([argparse.Namespace]) if allow else nullcontext()
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    lines = str(error).strip().splitlines()
+    return WeightsError(f"'{path}' is damaged or no weights file: "
+                        f"{lines[0][:200] if lines else type(error).__name__}",
+                        "fetch or copy it again")

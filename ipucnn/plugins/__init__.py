@@ -1,0 +1,1 @@
+"""The built-in plugins. Each module is its own entry point and knows no other plugin."""

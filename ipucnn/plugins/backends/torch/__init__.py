@@ -1,0 +1,20 @@
+"""The `torch` backend: the reference executor, on CPU and CUDA."""
+
+from __future__ import annotations
+
+from typing import List
+
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import BackendSpec, Requirement
+
+
+@hookimpl
+def ipucnn_backends() -> List[BackendSpec]:
+    """Return the record of the `torch` backend."""
+    return [BackendSpec(
+        name="torch", aliases=("pytorch",), device="CPU, CUDA",
+        summary="PyTorch on CPU or GPU, with the execution model of the IPU",
+        target="ipucnn.plugins.backends.torch.engine:TorchBackend",
+        requires=(Requirement("torch", "pip install torch torchvision"),),
+        inference=True, training=False, precisions=("16.16", "32.32"),
+        options=("device", "compile", "compile_only", "model_cache_path"), preference=10)]

@@ -1,0 +1,59 @@
+"""Compilation with torch.compile, with a cache that outlives the process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+
+
+def check() -> None:
+    """Raise `UnavailableError` when nothing can be compiled here."""
+    if not hasattr(torch, "compile") or sys.version_info >= (3, 14) or (
+            sys.version_info >= (3, 11) and torch.__version__ < "2.1"):
+        raise UnavailableError(
+            f"torch {torch.__version__} cannot compile on Python {sys.version.split()[0]}",
+            "leave '--compile' out, or use a newer torch")
+    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+        raise UnavailableError("no C++ compiler was found for '--compile'",
+                               "install g++ (Debian: 'apt-get install g++') or leave it out")
+
+
+def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]:
+    """Return `model` compiled for fixed shapes, its code kept in folder `cache` when given.
+
+    Raises:
+        UsageError: the cache folder cannot be made.
+    """
+    # both are read by inductor when it first compiles, which is after this
+    if cache:
+        try:
+            Path(cache).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the model cache {cache!r}: {error.strerror}",
+                             "choose another folder with '--model-cache-path'") from error
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(cache)
+    import torch._inductor.config as inductor
+
+    for switch in ("freezing", "fx_graph_cache"):  # constants folded in; not in torch 2.0
+        if hasattr(inductor, switch):
+            setattr(inductor, switch, True)
+    return torch.compile(model, dynamic=False)
+
+
+def first_call(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Make the call that compiles; a failure of the compiler becomes one line."""
+    try:
+        return call()
+    except (IpucnnError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise IpucnnError(f"the model cannot be compiled here: {lines[0] if lines else error!r}",
+                          "leave '--compile' out") from error

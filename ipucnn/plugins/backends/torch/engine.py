@@ -1,0 +1,38 @@
+"""The backend itself: what it finds here, and which plans it takes."""
+
+from __future__ import annotations
+
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.plugins.backends.torch import compiler
+from ipucnn.plugins.backends.torch.devices import pick
+from ipucnn.plugins.backends.torch.session import TorchInferenceSession
+
+
+class TorchBackend(Backend):
+    """Runs plans on CPU or CUDA with PyTorch."""
+
+    def probe(self) -> Probe:
+        """Describe the best device; PyTorch always has one."""
+        device = pick()
+        notes = ()
+        if device.emulates_half:
+            notes = ("this CPU has no bfloat16 arithmetic: half precision rounds the weights to "
+                     "bfloat16 and computes in float32",)
+        return Probe(usable=True, device=device.name, versions={"torch": torch.__version__},
+                     half=str(device.half).replace("torch.", ""), notes=notes)
+
+    def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
+                  input_size: int) -> InferenceSession:
+        """Make an inference session; see `Backend.inference`."""
+        if plan.option("compile_only") and not plan.option("compile"):
+            raise UsageError("'--compile-only' has nothing to compile on the torch backend",
+                             "add '--compile'")
+        if plan.option("model_cache_path") and not plan.option("compile"):
+            raise UsageError("'--model-cache-path' keeps compiled models, and nothing is compiled",
+                             "add '--compile'")
+        if plan.option("compile"):
+            compiler.check()
+        return TorchInferenceSession(model, plan, input_size, pick(plan.option("device")))

@@ -1,0 +1,1 @@
+"""Dataset formats that ship with ipucnn."""

@@ -1,0 +1,45 @@
+"""`--data real`: any images in a folder, without labels."""
+
+from __future__ import annotations
+
+import os
+from typing import Iterable
+
+from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.errors import DataError
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.image_files import IMAGE_SUFFIXES, FileImages, list_images
+from ipucnn.core.specs import DatasetSpec
+
+DEFAULT_FOLDER = "data/images"
+
+_WAYS = ("bring sample images with 'make get_data' or 'ipucnn data fetch sample-images', draw some "
+         "with 'ipucnn data shapes --out DIR', or name your own folder with '--data-dir'")
+
+
+def make(request: DatasetRequest) -> ImageDataset:
+    """Return the images in the folder, or the one image that `data_dir` names.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    place = request.data_dir or DEFAULT_FOLDER
+    if os.path.isfile(place):
+        return FileImages([place])
+    if not os.path.isdir(place):
+        raise DataError(f"image folder {place!r} does not exist", _WAYS)
+    paths = list_images(place)
+    if not paths:
+        raise DataError(f"there are no images in {place!r}",
+                        f"files ending in {', '.join(IMAGE_SUFFIXES)} count; {_WAYS}")
+    return FileImages(paths)
+
+
+@hookimpl
+def ipucnn_datasets() -> Iterable[DatasetSpec]:
+    """Offer the dataset."""
+    return [DatasetSpec(
+        name="real", summary="any images in a folder, without labels",
+        target="ipucnn.plugins.datasets.real:make",
+        layout=f"image files at any depth below --data-dir ({DEFAULT_FOLDER} when not given), or "
+               "one image file")]

@@ -1,0 +1,17 @@
+"""`--data shapes`: eight kinds of drawn shapes, to learn from without downloading anything."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import DatasetSpec
+
+
+@hookimpl
+def ipucnn_datasets() -> Iterable[DatasetSpec]:
+    """Offer the dataset."""
+    return [DatasetSpec(
+        name="shapes", labelled=True, target="ipucnn.plugins.datasets._shapes_drawing:make",
+        summary="drawn shapes of eight classes, made as they are needed",
+        layout="none; 'ipucnn data shapes --out DIR' writes it as class folders of JPEG files")]

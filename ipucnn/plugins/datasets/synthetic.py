@@ -1,0 +1,50 @@
+"""`--data synthetic`: the device makes its own input, so that only its computing is measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Iterable
+
+from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.errors import DataError
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import DatasetSpec
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_LENGTH = 60_000
+
+
+class SyntheticImages(ImageDataset):
+    """A number of images that never exist on the host."""
+
+    ready = True
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def image(self, index: int) -> torch.Tensor:
+        """Raise: there is no image."""
+        raise DataError(f"image {self.name(index)!r} exists on the device only",
+                        "'--data generated' makes images on the host")
+
+    def name(self, index: int) -> str:
+        """Return `synthetic/<index>`."""
+        return f"synthetic/{index}"
+
+
+def make(request: DatasetRequest) -> ImageDataset:
+    """Return the dataset; a session whose plan is synthetic is called without its images."""
+    return SyntheticImages(DEFAULT_LENGTH if request.length is None else request.length)
+
+
+@hookimpl
+def ipucnn_datasets() -> Iterable[DatasetSpec]:
+    """Offer the dataset."""
+    return [DatasetSpec(
+        name="synthetic", finite=False, on_device=True,
+        target="ipucnn.plugins.datasets.synthetic:make",
+        summary="input made on the device: compute only, nothing crosses from the host")]

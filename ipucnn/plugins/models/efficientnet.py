@@ -1,0 +1,101 @@
+"""EfficientNet B0 to B7, from efficientnet_pytorch."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import gcd
+from typing import TYPE_CHECKING, List, Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import ModelSpec, PublishedWeights, Requirement
+
+if TYPE_CHECKING:
+    import torch
+
+# (input size, first digits of the file's SHA-256, top-1 by the library's README)
+_VARIANTS = {
+    "b0": (224, "355c32eb", 76.3),
+    "b1": (240, "f1951068", 78.8),
+    "b2": (260, "8bb594d6", 79.8),
+    "b3": (300, "5fb5a3c3", 81.1),
+    "b4": (380, "6ed6700e", 82.6),
+    "b5": (456, "b6417697", 83.3),
+    "b6": (528, "c76e70fd", 84.0),
+    "b7": (600, "dcc49843", 84.4),
+}
+_RELEASE = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/"
+
+
+def build(name: str, num_classes: int, efficientnet_expand_ratio: Optional[int] = None,
+          efficientnet_group_dim: Optional[int] = None) -> torch.nn.Module:
+    """Return an EfficientNet with random weights, for images of the variant's own size.
+
+    Args:
+        name: the variant in the library's spelling, `efficientnet-b0`.
+        num_classes: outputs of the last layer.
+        efficientnet_expand_ratio: expansion of every group of blocks but the first, which has
+            none; 6 in the paper and when not given.
+        efficientnet_group_dim: channels per group of the depthwise convolutions; 1 when not given.
+            A layer with fewer channels gets one group.
+
+    Raises:
+        UsageError: a layer's channels cannot be divided into such groups.
+    """
+    from efficientnet_pytorch import EfficientNet
+    from efficientnet_pytorch.utils import get_model_params
+
+    blocks, parameters = get_model_params(name, {"num_classes": num_classes})
+    if efficientnet_expand_ratio is not None:
+        blocks = [blocks[0]] + [block._replace(expand_ratio=efficientnet_expand_ratio)
+                                for block in blocks[1:]]
+    model: torch.nn.Module = EfficientNet(blocks, parameters)
+    # The memory-efficient swish is an autograd function, which can neither be compiled nor exported
+    model.set_swish(memory_efficient=False)  # type: ignore[operator]
+    if efficientnet_group_dim not in (None, 1):
+        _group_depthwise(model, efficientnet_group_dim)
+    return model
+
+
+def _group_depthwise(model: torch.nn.Module, group_dim: int) -> None:
+    import torch
+
+    depthwise = {name: module for name, module in model.named_modules()
+                 if name.endswith("._depthwise_conv") and isinstance(module, torch.nn.Conv2d)}
+    common = 0
+    for name, conv in depthwise.items():
+        common = gcd(common, conv.in_channels)
+        if conv.in_channels % max(conv.in_channels // group_dim, 1):
+            suitable = [d for d in range(1, common + 1) if all(
+                c.in_channels % d == 0 for c in depthwise.values())]
+            raise UsageError(
+                f"option '--efficientnet-group-dim': {group_dim} does not suit layer "
+                f"'{name.replace('.', '/')}', whose {conv.in_channels} channels would make "
+                f"{conv.in_channels // group_dim} unequal groups",
+                "values that divide the channels of all layers: " + ", ".join(map(str, suitable)))
+    for conv in depthwise.values():
+        conv.groups = max(conv.in_channels // group_dim, 1)
+        shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+        conv.weight = torch.nn.Parameter(torch.empty(shape))
+        conv.reset_parameters()
+
+
+@hookimpl
+def ipucnn_models() -> List[ModelSpec]:
+    """EfficientNets of eight sizes."""
+    return [_record(variant) for variant in _VARIANTS]
+
+
+def _record(variant: str) -> ModelSpec:
+    size, digest, top1 = _VARIANTS[variant]
+    name = f"efficientnet-{variant}"
+    return ModelSpec(
+        name=name, aliases=(f"efficientnet{variant}",),
+        summary=f"EfficientNet {variant.upper()}, for images of {size} pixels",
+        target=partial(build, name), family="efficientnet", input_size=size,
+        source="efficientnet_pytorch",
+        options=("efficientnet_expand_ratio", "efficientnet_group_dim"),
+        requires=(Requirement("efficientnet_pytorch", "pip install efficientnet-pytorch"),),
+        weights=(PublishedWeights(
+            tag="imagenet", url=f"{_RELEASE}{name}-{digest}.pth", sha256=digest,
+            licence="Apache-2.0", source="efficientnet_pytorch", top1=top1),))

@@ -1,0 +1,1 @@
+"""Normalisation layers that ship with ipucnn."""

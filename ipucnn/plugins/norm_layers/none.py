@@ -1,0 +1,26 @@
+"""No normalisation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, List
+
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.norms import NormOptions, NormSite
+from ipucnn.core.specs import NormLayerSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+def none(site: NormSite, options: NormOptions) -> torch.nn.Module:  # noqa: ARG001 - the contract
+    """Return a layer that passes its input on."""
+    import torch
+
+    return torch.nn.Identity()
+
+
+@hookimpl
+def ipucnn_norm_layers() -> List[NormLayerSpec]:
+    """No norm."""
+    return [NormLayerSpec(name="none", summary="no normalisation at all",
+                          target="ipucnn.plugins.norm_layers.none:none", aliases=("identity",))]

@@ -1,0 +1,33 @@
+"""The learning rate that falls by the same factor every epoch."""
+
+from __future__ import annotations
+
+from typing import List
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import ScheduleSpec
+
+
+def factor(epoch: float, decay: float) -> float:
+    """Return ``decay ** epoch``: continuous in the fractional epoch.
+
+    Args:
+        epoch: fractional epoch, from 0.
+        decay: what one epoch multiplies the rate by.
+
+    Raises:
+        UsageError: `decay` is not positive.
+    """
+    if not 0 < decay < float("inf"):
+        raise UsageError(f"schedule 'exponential': decay {decay!r} is out of range",
+                         "it must be a number above 0")
+    return float(decay ** epoch)
+
+
+@hookimpl
+def ipucnn_lr_schedules() -> List[ScheduleSpec]:
+    """Return exponential."""
+    return [ScheduleSpec(name="exponential", summary="multiplied by the decay every epoch",
+                         target="ipucnn.plugins.schedulers.exponential:factor",
+                         parameters=("decay",), formula="f(e) = decay ^ e")]

@@ -1,0 +1,172 @@
+"""Text for people: tables and progress. Standard output is data, standard error is conversation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import IpucnnError
+
+if TYPE_CHECKING:
+    from ipucnn.core.results import RunResult
+
+
+def emit(text: str) -> None:
+    """Write data to standard output."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON document to standard output."""
+    emit(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+
+
+def say(text: str) -> None:
+    """Tell the user something on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def report_error(error: IpucnnError) -> None:
+    """Tell the user what went wrong and what to do: one line each."""
+    say(f"error: {error.message}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as text: fitted to a terminal, or in plain columns for a pipe."""
+    rows = list(rows)
+    if not sys.stdout.isatty():  # and without the time it takes to import Rich
+        widths = [max(map(len, column)) for column in zip(headings, *rows)]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+                         for row in [headings, *rows])
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console = Console(width=shutil.get_terminal_size().columns, highlight=False)
+    with console.capture() as captured:
+        console.print(made)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
+
+
+_STYLES = {"ok": "green", "unavailable": "yellow", "warning": "yellow", "disabled": "dim",
+           "failed": "red", "problem": "red", "conflict": "red", "incompatible": "red"}
+
+
+def facts(pairs: Iterable[Tuple[str, Any]]) -> str:
+    """Return aligned `name  value` lines, leaving out what is empty."""
+    kept = [(name, value) for name, value in pairs if value not in (None, "", (), [], {})]
+    width = max((len(name) for name, _ in kept), default=0)
+    return "\n".join(f"{name.ljust(width)}  {_plain(value)}" for name, value in kept)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def run_result(result: RunResult) -> str:
+    """Return the result of a run as text."""
+    rate, compute, latency = result.throughput, result.compute_throughput, result.latency_ms
+    plan = result.plan
+    session = result.session
+    precision = plan["precision"]
+    if plan["half"]:
+        precision += (f" ({session.get('weights_type', plan['half'])} weights, "
+                      f"{session.get('arithmetic', plan['half'])} arithmetic)")
+    lines: List[Tuple[str, Any]] = [
+        ("model", f"{result.model}, {result.weights['summary']}"),
+        ("backend", f"{result.backend} on {result.device}"),
+        ("data", result.dataset),
+        ("precision", precision),
+        ("batch", f"{plan['combined_batch']} = micro-batch {plan['micro_batch']} x "
+                  f"{plan['device_iterations']} device iterations x {plan['replicas']} replicas"),
+        ("images", f"{result.images} in {result.iterations} iterations, "
+                   f"{result.warmup_iterations} of them warm-up"),
+        ("compile", f"{result.compile_seconds:.2f} s"),
+        ("throughput", rate and f"{rate.mean:.1f} images/s  (std {rate.std:.1f}, "
+                                f"min {rate.min:.1f}, max {rate.max:.1f})"),
+        ("device only", compute and f"{compute.mean:.1f} images/s  (waiting for data "
+                                    f"{100 * result.data_wait_share:.0f} % of the time)"),
+        ("latency", latency and f"p50 {latency.p50:.2f} ms, p90 {latency.p90:.2f} ms, "
+                                f"p99 {latency.p99:.2f} ms per device call"),
+        ("accuracy", result.accuracy and f"top-1 {result.accuracy['top1']:.2f} %, top-5 "
+                     f"{result.accuracy['top5']:.2f} % of {result.accuracy['images']} images"),
+        ("stages", ", ".join(f"{stage['begins_at']} {100 * stage['share']:.0f} %"
+                             for stage in session.get("stages", []))),
+        ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None),
+        ("predictions", result.predictions),
+        ("stopped by", result.stopped_by),
+    ]
+    return facts(lines)
+
+
+LINE_INTERVAL = 60.0
+"""Seconds between two lines of progress where there is no bar."""
+
+
+def wants_bar(choice: str) -> bool:
+    """Return whether a progress bar is shown: on terminals, unless told otherwise or in CI."""
+    if choice != "auto":
+        return choice == "on"
+    return sys.stderr.isatty() and not os.environ.get("CI")
+
+
+class RunProgress:
+    """Shows how far a run is, on standard error; use it as a context manager.
+
+    On a terminal a bar, elsewhere a line now and then.
+    """
+
+    def __init__(self, choice: str) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._show = wants_bar(choice)
+        self._lines = choice != "off"
+        self._next_line = time.monotonic() + LINE_INTERVAL
+
+    def __enter__(self) -> Callable[[str, int, Optional[int]], None]:
+        return self._update
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, phase: str, done: int, total: Optional[int]) -> None:
+        if not self._show:
+            if self._lines and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + LINE_INTERVAL
+                say(f"{done} of {total} images")
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("images"), TimeRemainingColumn(),
+                console=Console(file=sys.stderr), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(phase, total=None)
+        words: Dict[str, str] = {"compile": "preparing", "run": "classifying"}
+        self._bar.update(self._task, description=words[phase], completed=done, total=total)

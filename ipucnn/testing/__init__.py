@@ -1,0 +1,36 @@
+"""Conformance suites and helpers for plugin authors.
+
+A plugin is tested in three lines, with pytest::
+
+    from ipucnn.testing import ModelSuite
+
+    class TestTinyNet(ModelSuite):
+        name = "tinynet"
+
+or without it by `check_plugin("model", "tinynet")`. The built-in plugins pass the same suites.
+Importing this package imports neither torch nor pytest.
+"""
+
+from __future__ import annotations
+
+from ipucnn.testing.backends import BackendSuite
+from ipucnn.testing.checking import SUITES, check_distribution, check_plugin
+from ipucnn.testing.datasets import DatasetSuite
+from ipucnn.testing.distributions import write_distribution
+from ipucnn.testing.models import ModelSuite, NormLayerSuite
+from ipucnn.testing.optimisation import OptimizerSuite, ScheduleSuite
+from ipucnn.testing.suite import ConformanceError
+
+__all__ = [
+    "SUITES",
+    "BackendSuite",
+    "ConformanceError",
+    "DatasetSuite",
+    "ModelSuite",
+    "NormLayerSuite",
+    "OptimizerSuite",
+    "ScheduleSuite",
+    "check_distribution",
+    "check_plugin",
+    "write_distribution",
+]

@@ -1,0 +1,169 @@
+"""Conformance of backends."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar, Mapping, Tuple
+from unittest import SkipTest
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution import PRECISIONS, Backend, ExecutionPlan, Probe
+from ipucnn.core.specs import BackendSpec
+from ipucnn.testing.suite import Suite, require
+
+if TYPE_CHECKING:
+    import torch
+
+
+class BackendSuite(Suite[BackendSpec]):
+    """Checks of a backend: its logits against those of the plain module on the CPU.
+
+    Where the backend is not usable only the probe is checked and the rest skipped.
+
+    Attributes:
+        tolerance: largest difference of a logit, as a share of the largest logit, by precision.
+        micro_batch: B of the plans.
+        input_size: height and width of the images.
+    """
+
+    record = BackendSpec
+    tolerance: ClassVar[Mapping[str, float]] = {"32.32": 1e-4, "16.32": 0.05, "16.16": 0.05}
+    micro_batch: int = 2
+    input_size: int = 16
+
+    def usable(self) -> Backend:
+        """Return the backend; skips the check when it cannot run inference here."""
+        try:
+            backend: Backend = self.target()()
+        except IpucnnError as error:
+            raise SkipTest(f"not usable here: {error.message}") from error
+        probe = backend.probe()
+        if not probe.usable:
+            raise SkipTest(f"not usable here: {probe.reason}")
+        if not self.spec.inference:
+            raise SkipTest("it offers no inference")
+        return backend
+
+    def model(self) -> torch.nn.Module:
+        """Return a small network, in eval mode, whose batch norms have statistics of their own."""
+        import torch
+        from torch import nn
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            model = nn.Sequential(
+                nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1, groups=4), nn.BatchNorm2d(16),
+                nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+            for module in model:
+                if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None \
+                        and module.running_var is not None:
+                    module.running_mean.uniform_(-0.5, 0.5)
+                    module.running_var.uniform_(0.5, 2.0)
+        return model.eval()
+
+    def plan(self, precision: str = "32.32", iterations: int = 2,
+             place: str = "device") -> ExecutionPlan:
+        """Return a plan with several micro-batches per call."""
+        return ExecutionPlan(micro_batch=self.micro_batch, device_iterations=iterations,
+                             precision=precision, normalisation=place,
+                             eight_bit_io=place == "device", seed=0)
+
+    def logits(self, plan: ExecutionPlan, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Classify `count` images; return the backend's logits and those of the plain module."""
+        import torch
+
+        from ipucnn.core.normalisation import normalise
+
+        images = torch.randint(0, 256, (count, 3, self.input_size, self.input_size),
+                               dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+        normalised = normalise(images)
+        with torch.no_grad():
+            expected = self.model()(normalised)
+        given = images if plan.eight_bit_io else normalised
+        with self.usable().inference(copy.deepcopy(self.model()), plan,
+                                     self.input_size) as session:
+            seconds = session.compile()
+            require(isinstance(seconds, float) and seconds >= 0,
+                    f"'compile' returned {seconds!r}, expected seconds")
+            size = session.samples_per_call
+            require(0 < size <= plan.combined_batch,
+                    f"'samples_per_call' is {size}, the combined batch {plan.combined_batch}")
+            parts = [session(part) for part in torch.split(given, size)]
+        return torch.cat(parts), expected
+
+    def compare(self, plan: ExecutionPlan, count: int) -> None:
+        """Require the right logits, in float32 on the host."""
+        import torch
+
+        logits, expected = self.logits(plan, count)
+        require(logits.dtype == torch.float32 and logits.device.type == "cpu",
+                f"logits are {logits.dtype} on {logits.device}, expected float32 on the host")
+        require(logits.shape == expected.shape,
+                f"logits of {count} images have shape {tuple(logits.shape)}, expected "
+                f"{tuple(expected.shape)}")
+        error = float((logits - expected).abs().max() / expected.abs().max())
+        require(error <= self.tolerance[plan.precision],
+                f"logits in {plan.precision} are off by {error:.2g} of the largest")
+
+    def test_probe_never_raises_and_explains_itself(self) -> None:
+        """The probe says what there is, or why there is nothing and what to do about it."""
+        try:
+            backend = self.target()()
+        except IpucnnError as error:
+            raise SkipTest(f"not usable here: {error.message}") from error
+        require(isinstance(backend, Backend), f"the target returned {type(backend).__name__}")
+        probe = backend.probe()
+        require(isinstance(probe, Probe), f"'probe' returned {type(probe).__name__}")
+        require(bool(probe.device) if probe.usable else bool(probe.reason and probe.remedy),
+                "a usable backend names its device, another its reason and remedy")
+
+    def test_logits_equal_those_of_the_plain_module(self) -> None:
+        """Over several whole calls in single precision the logits are right."""
+        self._needs("32.32")
+        self.compare(self.plan(), 2 * self.plan().combined_batch)
+
+    def test_short_last_batch(self) -> None:
+        """Fewer images than a call takes give as many rows, and the right ones."""
+        self._needs("32.32")
+        for count in (1, self.plan().combined_batch + 1):
+            self.compare(self.plan(), count)
+
+    def test_result_does_not_depend_on_the_batching(self) -> None:
+        """One micro-batch per call gives the logits that four give."""
+        self._needs("32.32")
+        for iterations in (1, 4):
+            self.compare(self.plan(iterations=iterations), 4 * self.micro_batch)
+
+    def test_images_normalised_on_the_host(self) -> None:
+        """With normalisation on the host it takes float images as they are."""
+        self._needs("32.32")
+        self.compare(self.plan(place="host"), self.micro_batch)
+
+    def test_every_declared_precision_works(self) -> None:
+        """What the record offers beside single precision is computed, to its accuracy."""
+        halves = [p for p in self.spec.precisions if p != "32.32"]
+        if not halves:
+            raise SkipTest("it declares single precision only")
+        if not self.usable().probe().half:
+            raise SkipTest("the device has no half precision")
+        for precision in halves:
+            self.compare(self.plan(precision), 2 * self.micro_batch)
+
+    def test_undeclared_precision_is_refused(self) -> None:
+        """A plan in a precision that the record lacks is refused before anything is compiled."""
+        from ipucnn.core.choice import check_offer
+        from ipucnn.core.options import RunOptions
+
+        for precision in [p for p in PRECISIONS if p not in self.spec.precisions]:
+            plan = self.plan(precision)
+            try:
+                check_offer(RunOptions(), plan, self.spec, self.used_registry)
+            except IpucnnError as error:
+                require(precision in error.message, f"the refusal does not name {precision}")
+            else:
+                require(False, f"precision {precision} is not declared and not refused")
+
+    def _needs(self, precision: str) -> None:
+        if precision not in self.spec.precisions:
+            raise SkipTest(f"it does not declare {precision}")

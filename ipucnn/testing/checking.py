@@ -1,0 +1,87 @@
+"""The conformance suites without pytest, for one plugin or a whole distribution."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional, Type
+
+from ipucnn.core import registry as registries
+from ipucnn.core.errors import PluginError, UnknownNameError
+from ipucnn.core.names import did_you_mean
+from ipucnn.core.registry import Registry
+from ipucnn.core.specs import kind_named
+from ipucnn.testing.backends import BackendSuite
+from ipucnn.testing.datasets import DatasetSuite
+from ipucnn.testing.models import ModelSuite, NormLayerSuite
+from ipucnn.testing.optimisation import OptimizerSuite, ScheduleSuite
+from ipucnn.testing.suite import Suite, run
+
+SUITES: Mapping[str, Type[Suite[Any]]] = {
+    "model": ModelSuite,
+    "dataset": DatasetSuite,
+    "norm-layer": NormLayerSuite,
+    "optimizer": OptimizerSuite,
+    "schedule": ScheduleSuite,
+    "backend": BackendSuite,
+}
+"""The suite of each kind."""
+
+
+def check_plugin(kind: str, name: str, registry: Optional[Registry] = None,
+                 **settings: Any) -> Dict[str, str]:
+    """Make all checks of the suite of `kind` on one plugin.
+
+    Args:
+        kind: in any spelling.
+        name: as on the command line.
+        registry: where it is looked up; that of the process when not given.
+        settings: attributes of the suite (`input_size=64`, `data_dir=...`, `exclude={...}`).
+
+    Returns:
+        For each check "passed", "skipped: reason", or the error in one line.
+
+    Raises:
+        UnknownNameError: nothing provides it.
+        PluginError: the name is ambiguous or its record incompatible.
+    """
+    used = registry or registries.registry()
+    kind = kind_named(kind).name
+    used.get(kind, name)
+    attributes = {"name": name, "registry": used, **settings}
+    return run(type("Checked", (SUITES[kind],), attributes))
+
+
+def check_distribution(name: str, registry: Optional[Registry] = None
+                       ) -> Dict[str, Dict[str, str]]:
+    """Check every plugin of an installed distribution.
+
+    Args:
+        name: of the distribution, or of one of its entry points.
+        registry: where it is looked up; that of the process when not given.
+
+    Returns:
+        The results of `check_plugin` by ``kind/name``; an entry point that did not load has the
+        check "loads" with its state and cause.
+
+    Raises:
+        UnknownNameError: no such distribution provides plugins.
+    """
+    used = registry or registries.registry()
+    rows = used.rows()
+    mine = [row for row in rows if row.provider.answers_to(name)]
+    if not mine:
+        suggestion = did_you_mean(name, {row.provider.distribution for row in rows})
+        raise UnknownNameError(f"no installed plugin distribution is called {name!r}",
+                               "; ".join(filter(None, (suggestion,
+                                                       "'ipucnn list-plugins' lists all"))))
+    results: Dict[str, Dict[str, str]] = {}
+    for row in mine:
+        if row.spec is None or row.state is registries.State.INCOMPATIBLE:
+            results[f"{row.kind or 'entry point'}/{row.provider.entry_point}"] = {
+                "loads": f"{row.state.value}: {row.cause}"}
+            continue
+        try:
+            results[f"{row.kind}/{row.name}"] = check_plugin(
+                row.kind, f"{row.provider.distribution}:{row.name}", used)
+        except PluginError as error:  # two of its entry points give the name
+            results[f"{row.kind}/{row.name}"] = {"loads": str(error)}
+    return results

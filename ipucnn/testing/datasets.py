@@ -1,0 +1,106 @@
+"""Conformance of datasets."""
+
+from __future__ import annotations
+
+from typing import ClassVar, List, Optional
+from unittest import SkipTest
+
+from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.specs import DatasetSpec
+from ipucnn.testing.suite import Suite, require
+
+
+class DatasetSuite(Suite[DatasetSpec]):
+    """Checks of a dataset.
+
+    Attributes:
+        data_dir: a folder in its layout; checks are skipped when it needs one and this is None.
+        input_size: height and width asked for, in pixels.
+        num_classes: outputs of the model it is for; None leaves the classes to the dataset.
+        length: samples asked of a dataset that makes its own.
+    """
+
+    record = DatasetSpec
+    data_dir: Optional[str] = None
+    input_size: int = 32
+    num_classes: Optional[int] = None
+    length: int = 12
+    sample: ClassVar[int] = 24
+
+    def open(self) -> ImageDataset:
+        """Return the dataset, opened anew."""
+        if self.spec.on_device:
+            raise SkipTest("its images are made on the device")
+        if self.spec.needs_data_dir and self.data_dir is None:
+            raise SkipTest("it needs a folder: set 'data_dir'")
+        dataset = self.target()(DatasetRequest(
+            data_dir=self.data_dir, input_size=self.input_size, num_classes=self.num_classes,
+            length=self.length, seed=3))
+        require(isinstance(dataset, ImageDataset), f"the target returned {type(dataset).__name__}")
+        return dataset  # type: ignore[no-any-return]
+
+    def indices(self, dataset: ImageDataset) -> List[int]:
+        """Return the indices that are looked at, spread over the dataset."""
+        step = max(len(dataset) // self.sample, 1)
+        return list(range(0, len(dataset), step))[:self.sample]
+
+    def test_length(self) -> None:
+        """It has images, and says how many."""
+        require(len(self.open()) > 0, "it is empty")
+
+    def test_images_are_rgb_bytes(self) -> None:
+        """Images are uint8, `(3, height, width)`, of the input size when it says `ready`."""
+        import torch
+
+        dataset = self.open()
+        for index in self.indices(dataset):
+            image = dataset.image(index)
+            require(isinstance(image, torch.Tensor) and image.dtype == torch.uint8,
+                    f"image {index} is not a uint8 tensor")
+            require(image.dim() == 3 and image.shape[0] == 3 and min(image.shape) > 0,
+                    f"image {index} has shape {tuple(image.shape)}")
+            require(not dataset.ready or tuple(image.shape[1:]) == (self.input_size,) * 2,
+                    f"image {index} of a 'ready' dataset has shape {tuple(image.shape)}")
+
+    def test_names_are_unique(self) -> None:
+        """Every image has a name of its own."""
+        dataset = self.open()
+        names = [dataset.name(index) for index in range(min(len(dataset), 1000))]
+        require(all(isinstance(name, str) and name for name in names), "a name is no text")
+        require(len(set(names)) == len(names), "two images have the same name")
+
+    def test_labels_count_the_classes(self) -> None:
+        """Labels are integers within its classes, or None throughout when it has none."""
+        dataset = self.open()
+        for index in self.indices(dataset):
+            label = dataset.label(index)
+            if not self.spec.labelled:
+                require(label is None, f"an unlabelled dataset gives image {index} a label")
+                continue
+            require(type(label) is int and 0 <= label < len(dataset.class_names),
+                    f"label {label!r} of image {index} is not among its "
+                    f"{len(dataset.class_names)} classes")
+
+    def test_the_same_index_gives_the_same_image(self) -> None:
+        """An image depends on its index alone: not on the order, nor on which object is asked."""
+        import torch
+
+        dataset, again = self.open(), self.open()
+        indices = self.indices(dataset)
+        images = [dataset.image(index) for index in indices]
+        for position in reversed(range(len(indices))):
+            for other in (dataset, again):
+                require(torch.equal(images[position], other.image(indices[position])),
+                        f"image {indices[position]} is not the same when it is read again")
+
+    def test_global_random_state_is_left_alone(self) -> None:
+        """Reading images moves neither Python's nor torch's global generator."""
+        import random
+
+        import torch
+
+        torch_before, python_before = torch.get_rng_state(), random.getstate()
+        dataset = self.open()
+        dataset.image(0)
+        require(torch.equal(torch_before, torch.get_rng_state()), "torch's global generator moves")
+        require(python_before == random.getstate(), "Python's global generator moves")

@@ -1,0 +1,200 @@
+"""Conformance of models and norm layers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Mapping, Optional
+
+from ipucnn.core.norms import NormOptions, NormSite
+from ipucnn.core.specs import ModelSpec, NormLayerSpec
+from ipucnn.testing.suite import Suite, require
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ModelSuite(Suite[ModelSpec]):
+    """Checks of a model.
+
+    Attributes:
+        input_size: height and width of the images used; the record's when None. A smaller one
+            makes the checks of a large network fast.
+        options: model options it is built with.
+    """
+
+    record = ModelSpec
+    input_size: Optional[int] = None
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    def build(self, num_classes: int = 7, seed: int = 0) -> torch.nn.Module:
+        """Return a new network, in eval mode, with random weights that `seed` decides."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: torch.nn.Module = self.target()(num_classes=num_classes, **self.options)
+        require(isinstance(model, torch.nn.Module), f"the target returned {type(model).__name__}")
+        return model.eval()
+
+    def images(self, count: int = 2) -> torch.Tensor:
+        """Return normalised images, `(count, 3, size, size)`."""
+        import torch
+
+        size = self.input_size or self.spec.input_size
+        return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+    def test_logits_for_any_number_of_classes(self) -> None:
+        """Built for n classes it gives n finite float logits per image."""
+        import torch
+
+        for num_classes in (7, 1000):
+            with torch.no_grad():
+                logits = self.build(num_classes)(self.images())
+            require(tuple(logits.shape) == (2, num_classes),
+                    f"logits for {num_classes} classes have shape {tuple(logits.shape)}")
+            require(bool(torch.isfinite(logits).all()), "logits are not finite")
+
+    def test_eval_is_deterministic(self) -> None:
+        """In eval mode the same images give the same logits, each apart from its neighbours."""
+        import torch
+
+        model, images = self.build(), self.images()
+        with torch.no_grad():
+            first, second, alone = model(images), model(images), model(images[:1])
+        require(torch.equal(first, second), "two evaluations of the same images differ")
+        require(torch.allclose(first[:1], alone, rtol=1e-3, atol=1e-4),
+                "an image's logits depend on its neighbours in the batch")
+
+    def test_state_dict_round_trip(self) -> None:
+        """The state dictionary holds all that the logits depend on."""
+        import torch
+
+        model, other = self.build(seed=0), self.build(seed=1)
+        state = model.state_dict()
+        wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+        require(not wrong, f"the state dictionary holds no tensor under {wrong[:3]}")
+        other.load_state_dict(state)
+        with torch.no_grad():
+            require(torch.equal(model(self.images()), other(self.images())),
+                    "loading the state dictionary does not give the same logits")
+
+    def test_gradient_reaches_every_parameter(self) -> None:
+        """The loss depends on every parameter that asks for a gradient."""
+        import torch
+
+        # In eval mode: dropped branches (stochastic depth) would cut parameters off by chance.
+        model = self.build()
+        loss = torch.nn.functional.cross_entropy(model(self.images()), torch.tensor([0, 1]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        cut = [name for name, p in model.named_parameters()
+               if p.requires_grad and (p.grad is None or not bool(torch.isfinite(p.grad).all()))]
+        require(not cut, f"no finite gradient reaches {', '.join(cut[:3])} ({len(cut)} in all)")
+
+    def test_trains(self) -> None:
+        """A training step changes the parameters and leaves the logits finite."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = self.build().train()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            before = [p.detach().clone() for p in model.parameters()]
+            loss = torch.nn.functional.cross_entropy(model(self.images(4)),
+                                                     torch.tensor([0, 1, 2, 3]))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        require(bool(torch.isfinite(loss)), "the loss is not finite")
+        require(any(not torch.equal(a, b) for a, b in zip(before, model.parameters())),
+                "a training step changes no parameter")
+
+    def test_traces(self) -> None:
+        """It can be traced, as IPUs and exports need it."""
+        import torch
+
+        model, images = self.build(), self.images()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # tracing is deprecated in new torch, and chatty
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                model, images, check_trace=False)
+            require(torch.allclose(traced(images), model(images), rtol=1e-3, atol=1e-4),
+                    "the traced model gives other logits")
+
+    def test_takes_its_declared_options(self) -> None:
+        """The builder has a keyword for every option of the record."""
+        self.accepts(num_classes=7, **dict.fromkeys(self.spec.options))
+
+
+class NormLayerSuite(Suite[NormLayerSpec]):
+    """Checks of a norm layer.
+
+    Attributes:
+        channels: of the layers built.
+        norm_options: what the layers are built with.
+    """
+
+    record = NormLayerSpec
+    channels: int = 32
+    norm_options: NormOptions = NormOptions(groups=4)
+
+    def build(self) -> torch.nn.Module:
+        """Return a layer for `channels` channels."""
+        import torch
+
+        site = NormSite(name="layer1/0/bn1", channels=self.channels, eps=1e-5, momentum=0.1,
+                        affine=True, running_statistics=True, common_channels=self.channels)
+        layer: torch.nn.Module = self.target()(site, self.norm_options)
+        require(isinstance(layer, torch.nn.Module), f"the target returned {type(layer).__name__}")
+        return layer
+
+    def images(self) -> torch.Tensor:
+        """Return activations, `(2, channels, 5, 4)`."""
+        import torch
+
+        return torch.randn(2, self.channels, 5, 4, generator=torch.Generator().manual_seed(1))
+
+    def test_shape_and_type_are_kept(self) -> None:
+        """Activations keep shape and type, in training and in eval mode."""
+        import torch
+
+        for training in (True, False):
+            result = self.build().train(training)(self.images())
+            require(result.shape == self.images().shape, f"the shape becomes {result.shape}")
+            require(result.dtype == torch.float32, f"the type becomes {result.dtype}")
+            require(bool(torch.isfinite(result).all()), "the result is not finite")
+
+    def test_gradient_flows(self) -> None:
+        """The gradient reaches the input and every parameter."""
+        import torch
+
+        layer, images = self.build().train(), self.images().requires_grad_()
+        weight = torch.linspace(-1, 1, images.numel()).view_as(images)
+        (layer(images) * weight).sum().backward()
+        require(images.grad is not None and bool(images.grad.abs().sum() > 0),
+                "no gradient reaches the input")
+        cut = [name for name, p in layer.named_parameters()
+               if p.grad is None or not bool(p.grad.abs().sum() > 0)]
+        require(not cut, f"no gradient reaches {', '.join(cut)}")
+
+    def test_state_dict_round_trip(self) -> None:
+        """A second layer with the same state gives the same result."""
+        import torch
+
+        layer, other = self.build(), self.build()
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(2))
+        layer.train()(self.images())
+        state: Dict[str, torch.Tensor] = layer.state_dict()
+        other.load_state_dict(state)
+        require(torch.equal(layer.eval()(self.images()), other.eval()(self.images())),
+                "loading the state dictionary does not give the same result")
+
+    def test_samples_are_independent_unless_it_says_otherwise(self) -> None:
+        """Only a layer whose record says so mixes the samples of a batch in training."""
+        import torch
+
+        if self.spec.batch_dependent:
+            return
+        layer, images = self.build().train(), self.images()
+        require(torch.allclose(layer(images)[:1], layer(images[:1]), rtol=1e-4, atol=1e-5),
+                "samples influence each other, and the record does not say 'batch_dependent'")

@@ -1,0 +1,1 @@
+from ipucnn.testing.fixtures import fake_distribution  # noqa: F401

@@ -1,0 +1,76 @@
+"""The built-in models, datasets, norm layers and backends pass the suites they ship with."""
+
+import pytest
+from PIL import Image
+
+from ipucnn.core.discovery import PluginSettings
+from ipucnn.core.registry import Registry, State
+from ipucnn.core.specs import DatasetSpec
+from ipucnn.testing import ModelSuite, check_plugin
+from ipucnn.testing.suite import checks
+
+REGISTRY = Registry(PluginSettings(disable_all=True))
+
+# One network of each construction; the rest of a family differs in depth and width alone, and is
+# built and compared with its source library in the tests of the models.
+MODELS = ["resnet18", "resnet50", "resnext50", "mobilenet", "mobilenet-v3-small",
+          "efficientnet-b0"]
+CHEAP = {check: "same construction as a smaller network of its family"
+         for check in checks(ModelSuite)
+         if check not in ("test_target_resolves", "test_takes_its_declared_options")}
+
+
+def unexpected(results):
+    return {check: result for check, result in results.items() if result != "passed"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model(name):
+    assert unexpected(check_plugin("model", name, REGISTRY, input_size=64)) == {}
+
+
+@pytest.mark.parametrize("name", [n for n in REGISTRY.names("model") if n not in MODELS])
+def test_model_of_a_tested_construction(name):
+    results = check_plugin("model", name, REGISTRY, exclude=CHEAP)
+    assert results["test_target_resolves"] == "passed"
+    assert results["test_takes_its_declared_options"] == "passed"
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("norm-layer"))
+def test_norm_layer(name):
+    assert unexpected(check_plugin("norm-layer", name, REGISTRY)) == {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two class folders of real JPEGs, which is also a folder of images."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(6):
+        path = root / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40 + number, 30), (40 * number, 99, 7)).save(str(path), "JPEG")
+    return root
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("dataset"))
+def test_dataset(name, folder):
+    spec = REGISTRY.get_typed(DatasetSpec, name)
+    results = check_plugin("dataset", name, REGISTRY, data_dir=str(folder))
+    if spec.on_device:
+        assert set(unexpected(results).values()) == {
+            "skipped: its images are made on the device"}
+    else:
+        assert unexpected(results) == {}
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("backend"))
+def test_backend(name):
+    results = unexpected(check_plugin("backend", name, REGISTRY))
+    assert {result for result in results.values() if not result.startswith("skipped: ")} == set()
+    if name == "torch":
+        assert results == {}
+
+
+def test_no_built_in_is_left_out():
+    assert {row.kind for row in REGISTRY.rows() if row.state is State.OK} == {
+        "model", "dataset", "norm-layer", "optimizer", "schedule", "backend"}
