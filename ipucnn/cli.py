@@ -52,16 +52,15 @@ def invoke(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     click_error = typer.BadParameter.__mro__[2]  # typer carries its own click since 0.22
     try:
-        code = typer.main.get_command(app).main(
-            args=arguments.normalise(argv, lists), prog_name="ipucnn", standalone_mode=False)
+        code = _execute(arguments.normalise(argv, lists))
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code
     except IpucnnError as error:
         if show_traceback:
             traceback.print_exc()
         render.report_error(error)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort) as interrupt:
+    except KeyboardInterrupt as interrupt:
         render.say("interrupted")
         return 143 if str(interrupt) == "SIGTERM" else 130
     except BrokenPipeError:
@@ -80,9 +79,25 @@ def invoke(argv: Sequence[str]) -> int:
         if show_traceback:
             traceback.print_exc()
         message = getattr(error, "format_message", lambda: str(error))()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            render.say(message)
+            return 2
         render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
                                        "'--help' lists the options"))
         return 2
+
+
+def _execute(argv: List[str]) -> int:
+    command = typer.main.get_command(app)
+    if "_IPUCNN_COMPLETE" in os.environ:  # set by the shell's completion script
+        command.main(prog_name="ipucnn")
+    # not `main()`, which answers interrupts and closed pipes in its own way
+    try:
+        with command.make_context("ipucnn", argv) as context:
+            code = command.invoke(context)
+    except typer.Exit as leaving:
+        code = leaving.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def _terminated(_number: int, _frame: Any) -> None:
@@ -214,8 +229,6 @@ def run(given: Dict[str, Any]) -> int:
     from ipucnn.core import inference
 
     def show(result: Any) -> None:
-        if options.result:
-            write_json(options.result, result.as_dict())
         if as_json:
             render.emit_json(result.as_dict())
         else:
@@ -223,6 +236,8 @@ def run(given: Dict[str, Any]) -> int:
         for note in [*result.notes, result.accuracy_note]:
             if note:
                 render.say(f"note: {note}")
+        if options.result:
+            write_json(options.result, result.as_dict())
 
     try:
         with render.RunProgress(options.progress) as progress:
@@ -243,7 +258,7 @@ def list_plugins(
                                 help="Only names like this, for example 'resnet*'."),
     as_json: bool = JSON,
 ) -> None:
-    """List every plugin of every kind: what it provides, where it is from, whether it works."""
+    """List the plugins of every kind and their state."""
     from ipucnn.core.listing import entry
     from ipucnn.core.registry import State, registry
     from ipucnn.core.specs import kind_named
@@ -279,7 +294,7 @@ def show(
                                 help="List the modules of a model that can begin a stage."),
     as_json: bool = JSON,
 ) -> None:
-    """Show one plugin: what it is, and for a model its size, cost and published weights."""
+    """Show one plugin; of a model size and weights."""
     from ipucnn.core import listing
 
     if splits:
@@ -304,7 +319,10 @@ def doctor(
     deep: bool = typer.Option(False, "--deep", help="Also import and try the engines."),
     as_json: bool = JSON,
 ) -> int:
-    """Check this installation; exit code 1 when there is a problem, with what mends it."""
+    """Check this installation and say what mends it.
+
+    Exit code 1 when there is a problem.
+    """
     from ipucnn.core.doctor import examine
 
     _let_rows_speak()
@@ -326,7 +344,10 @@ def check_plugin(
                                help="A distribution, or one plugin such as 'model:tinynet'."),
     as_json: bool = JSON,
 ) -> int:
-    """Run the conformance checks on a plugin; exit code 1 when one fails."""
+    """Run the conformance checks on a plugin.
+
+    Exit code 1 when one fails.
+    """
     from ipucnn.testing import check_named
 
     results = check_named(name)
@@ -361,7 +382,7 @@ def data_shapes(
     size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
     seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
 ) -> None:
-    """Write the learnable 'shapes' dataset as folders of JPEG images."""
+    """Write the 'shapes' dataset as JPEG folders."""
     from ipucnn.core.sample_data import write_made
 
     count = write_made("shapes", out, per_class=per_class, size=size, seed=seed)
@@ -385,7 +406,7 @@ def config_list(as_json: bool = JSON) -> None:
 @config_app.command("show")
 def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
                 as_json: bool = JSON) -> None:
-    """Show a profile, resolved: every option it sets and every default it leaves."""
+    """Show a profile with all defaults resolved."""
     import yaml
 
     from ipucnn.core.profiles import resolve

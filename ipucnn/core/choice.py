@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 from ipucnn.core.declaration import changed
 from ipucnn.core.errors import UnavailableError, UsageError
@@ -32,17 +32,24 @@ class Chosen:
     why: str = ""
 
 
-def choose_backend(name: str, registry: Registry) -> Chosen:
+def choose_backend(name: str, registry: Registry,
+                   plan: Optional[ExecutionPlan] = None) -> Chosen:
     """Return the backend called `name`, or with `auto` the best one that is usable for inference.
+
+    Args:
+        name: a backend's name, or `auto`.
+        registry: where backends are looked up.
+        plan: what is to be executed, when that is known.
 
     Raises:
         UnavailableError: it is not usable here. Another one is never taken silently.
     """
     if key(name) != AUTO:
         spec = registry.get_typed(BackendSpec, name)
-        chosen = _probed(spec, registry)
+        chosen = _probed(spec, registry, plan)
         if not chosen.probe.usable:
-            usable = [other.spec.name for other in _usable(registry) if other.spec is not spec]
+            usable = [other.spec.name for other in _usable(registry, plan)
+                      if other.spec is not spec]
             raise UnavailableError(
                 f"backend {spec.name!r} cannot be used here: {chosen.probe.reason}",
                 "; ".join(part for part in (
@@ -50,7 +57,7 @@ def choose_backend(name: str, registry: Registry) -> Chosen:
                     f"here '--backend {usable[0]}' runs the same command" if usable else "")
                     if part))
         return chosen
-    usable_backends = _usable(registry)
+    usable_backends = _usable(registry, plan)
     if not usable_backends:
         raise UnavailableError("no backend can be used here", "'ipucnn doctor' says what is missing")
     best = usable_backends[0]
@@ -92,12 +99,12 @@ def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: 
         raise UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
 
 
-def _probed(spec: BackendSpec, registry: Registry) -> Chosen:
+def _probed(spec: BackendSpec, registry: Registry, plan: Optional[ExecutionPlan]) -> Chosen:
     try:
         backend: Backend = registry.resolve(spec)()
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
-    return Chosen(spec, backend, backend.probe())
+    return Chosen(spec, backend, backend.probe_for(plan) if plan else backend.probe())
 
 
 class _Absent(Backend):
@@ -112,8 +119,8 @@ def _inference_specs(registry: Registry) -> List[BackendSpec]:
     return sorted((s for s in specs if s.inference), key=lambda s: -s.preference)
 
 
-def _usable(registry: Registry) -> List[Chosen]:
-    probed = (_probed(spec, registry) for spec in _inference_specs(registry))
+def _usable(registry: Registry, plan: Optional[ExecutionPlan]) -> List[Chosen]:
+    probed = (_probed(spec, registry, plan) for spec in _inference_specs(registry))
     return [chosen for chosen in probed if chosen.probe.usable]
 
 

@@ -105,7 +105,10 @@ def _download(url: str, part: Path, timeout: float) -> None:
         pooch.HTTPDownloader(timeout=timeout, chunk_size=_CHUNK)(url, str(part), None)
     except requests.exceptions.HTTPError as error:
         answer = error.response
-        status = f"{answer.status_code} {answer.reason}" if answer is not None else "an error"
+        status = "an error"
+        if answer is not None:
+            status = f"{answer.status_code} {answer.reason}"
+            answer.close()  # its connection would stay open until the garbage is collected
         raise DataError(f"cannot fetch {url!r}: the server answered {status}",
                         "check the address, or try again later") from error
     except requests.exceptions.RequestException as error:

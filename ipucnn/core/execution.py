@@ -232,6 +232,13 @@ class Backend(ABC):
     def probe(self) -> Probe:
         """Say whether it can be used here, without raising."""
 
+    def probe_for(self, plan: ExecutionPlan) -> Probe:  # noqa: ARG002 - most look at the machine
+        """Say whether `plan` can be executed here, without raising.
+
+        Some plans need less than others: one that only compiles may need no device.
+        """
+        return self.probe()
+
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:
         """Make an inference session.

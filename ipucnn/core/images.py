@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core import jpeg
 from ipucnn.core.errors import DataError
@@ -26,6 +27,8 @@ Pillow, too, takes a file for a decompression bomb."""
 
 # Named one by one, because some other formats of Pillow start programs (EPS runs Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
+
+_UNCHANGED = 0  # torchvision.io.ImageReadMode.UNCHANGED: the channels that the file has
 
 # Resizing to the shorter side would make a band of an image longer than this; see `eval_transform`.
 _LONGEST_RATIO = 8
@@ -106,12 +109,9 @@ def decoder_versions() -> Dict[str, str]:
     """Return what decodes and resizes images in this environment; imports torchvision."""
     import torch
     import torchvision
-    from torchvision import io as torchvision_io
 
-    try:
-        torchvision_io.decode_jpeg(torch.frombuffer(bytearray(_tiny_jpeg()), dtype=torch.uint8))
-    except RuntimeError as error:
-        decoder = f"does not decode JPEG: {_cause(error)}"
+    if _jpeg_decoder() is None:
+        decoder = "does not decode JPEG here, Pillow does"
     else:
         asks_turbo = getattr(torch.ops.image, "_is_compiled_against_turbo", None)
         decoder = ("libjpeg (this version does not say whether it is libjpeg-turbo)"
@@ -135,14 +135,14 @@ def pillow_flavour() -> str:
 def _decode_jpeg(data: bytes) -> Optional[torch.Tensor]:
     """Decode through `torchvision.io`; None leaves it to Pillow to decode or to say what is bad."""
     import torch
-    from torchvision.io import decode_jpeg
 
     header = jpeg.read_header(data)
-    if header is None or header.channels not in (1, 3):
+    decoder = _jpeg_decoder()
+    if decoder is None or header is None or header.channels not in (1, 3):
         return None
     _check_size(header.width, header.height)
     try:
-        image: torch.Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        image = decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8), _UNCHANGED)
     except RuntimeError:
         return None
     if image.shape[0] == 1:
@@ -150,14 +150,36 @@ def _decode_jpeg(data: bytes) -> Optional[torch.Tensor]:
     return _upright(image, header.orientation)
 
 
+@lru_cache(maxsize=None)
+def _jpeg_decoder() -> Optional[Callable[[torch.Tensor, int], torch.Tensor]]:
+    """Return torchvision's decoder of JPEG bytes, or None where it is not built in.
+
+    It is the operator behind `torchvision.io.decode_jpeg`, which warns with every call since
+    torchvision 0.29 because decoding is to move to another package.
+    """
+    import torch
+    import torchvision.io  # noqa: F401 - registers the operator
+
+    return getattr(torch.ops.image, "decode_jpeg", None)
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks on odd metadata from being printed into the middle of a run.
+
+    What makes an image unusable is raised, not warned of. The rule stays, for
+    `warnings.catch_warnings` is not for threads.
+    """
+    pillow = re.compile(r"PIL\.")
+    if not any(rule[3] == pillow for rule in warnings.filters):
+        warnings.filterwarnings("ignore", module=pillow.pattern)
+
+
 def _decode_with_pillow(data: bytes) -> torch.Tensor:
     import numpy
     import torch
     from PIL import Image
 
-    # What makes an image unusable is raised; Pillow's remarks on odd metadata would only be printed
-    # into the middle of a run. (`warnings.catch_warnings` is not for threads.)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    _silence_pillow()
     with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as opened:
         _check_size(*opened.size)
         opened.load()
@@ -226,14 +248,6 @@ def _native_resize() -> bool:
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
-
-
-def _tiny_jpeg() -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def _cause(error: Exception) -> str:

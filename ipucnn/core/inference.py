@@ -22,7 +22,8 @@ from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
 from ipucnn.core.scores import Scores
 from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
-from ipucnn.core.surgery import NormOptions, normalise
+from ipucnn.core.normalisation import normalise
+from ipucnn.core.norms import NormOptions
 
 BENCHMARK_ITERATIONS = 100
 """Host calls over data that has no end; the old application's `--iterations` default."""
@@ -53,7 +54,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     data = registry.get_typed(DatasetSpec, options.data)
     registry.get_typed(NormLayerSpec, options.normlayer)
     plan = options.plan(synthetic=data.on_device)
-    chosen = choose_backend(options.backend, registry)
+    chosen = choose_backend(options.backend, registry, plan)
     check_offer(options, plan, chosen.spec, registry)
     _check_predictions(options, data)
     dataset = _make_dataset(options, plan, model, data, registry)

@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
@@ -57,21 +58,27 @@ def fetch_sample_images(out: Path, url: str = "") -> List[Path]:
         if present:
             return [Path(path) for path in present]
     url = url or os.environ.get(URL_VARIABLE, "") or SAMPLE_IMAGES_URL
+    made = not out.exists()
+    unpacked: List[Tuple[str, Path]] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         # in the folder itself, so that unpacked files only have to be renamed
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=str(out)) as scratch:
-            archive = fetch(url, Path(scratch))
-            unpacked = list(_unpack_images(archive, Path(scratch)))
+            archive = fetch(url, scratch, filename="archive")
+            unpacked += _unpack_images(archive, Path(scratch))
             for name, path in unpacked:
                 os.replace(str(path), str(out / name))
     except IpucnnError as error:
         raise DataError(f"cannot fetch the sample images: {error.message}", _OTHER_WAYS) from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"cannot unpack the sample images of {url!r}: {error}",
-                        _OTHER_WAYS) from error
+        raise DataError(f"cannot unpack the sample images: {url!r} is not a tar archive, or a "
+                        "damaged one", _OTHER_WAYS) from error
     except OSError as error:
         raise _cannot_write(out, error) from error
+    finally:
+        if made and not unpacked:
+            with suppress(OSError):
+                out.rmdir()
     if not unpacked:
         raise DataError(f"there are no images in {url!r}", _OTHER_WAYS)
     return [Path(path) for path in list_images(str(out))]

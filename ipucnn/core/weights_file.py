@@ -41,10 +41,15 @@ def read_weights(path: Path) -> StateDict:
         raise WeightsError(f"there is no weights file '{path}'",
                            "'--weights' takes 'pretrained', 'random' or a file")
     try:
-        content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+        with path.open("rb") as file:
+            header = file.read(2)
     except OSError as error:
         raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}",
                            "check the file and its permissions") from error
+    if header[:1] == pickle.PROTO and header[1:] > b"\2":  # torch.save writes protocol 2
+        raise WeightsError(f"weights '{path}' are a plain pickle, which could run code, and are "
+                           "refused", _HOW_TO_CONVERT)
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for name in _LAYOUTS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -74,9 +79,9 @@ def _torch(path: Path) -> Any:
         with _options_of_old_checkpoints(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how the file was written, not what is in it
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, WeightsError):
+    except WeightsError:
         raise
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged file can raise anything
         found = _FORBIDDEN.search(str(error))
         if isinstance(error, pickle.UnpicklingError) and found:
             raise WeightsError(f"weights '{path}' hold '{found.group(1)}', which could run code, "
@@ -106,6 +111,7 @@ def _options_of_old_checkpoints() -> ContextManager[Any]:
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
-    return WeightsError(f"'{path}' is damaged or no weights file: "
-                        f"{lines[0][:200] if lines else type(error).__name__}",
+    # torch's advice to read the file with `weights_only=False` is not ours
+    reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]
+    return WeightsError(f"'{path}' is damaged or no weights file{reason}",
                         "fetch or copy it again")

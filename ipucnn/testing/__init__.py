@@ -14,7 +14,7 @@ Importing this package imports neither torch nor pytest.
 from __future__ import annotations
 
 from ipucnn.testing.backends import BackendSuite
-from ipucnn.testing.checking import SUITES, check_distribution, check_plugin
+from ipucnn.testing.checking import SUITES, check_distribution, check_named, check_plugin
 from ipucnn.testing.datasets import DatasetSuite
 from ipucnn.testing.distributions import write_distribution
 from ipucnn.testing.models import ModelSuite, NormLayerSuite
@@ -31,6 +31,7 @@ __all__ = [
     "OptimizerSuite",
     "ScheduleSuite",
     "check_distribution",
+    "check_named",
     "check_plugin",
     "write_distribution",
 ]

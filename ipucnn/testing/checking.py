@@ -85,3 +85,24 @@ def check_distribution(name: str, registry: Optional[Registry] = None
         except PluginError as error:  # two of its entry points give the name
             results[f"{row.kind}/{row.name}"] = {"loads": str(error)}
     return results
+
+
+def check_named(name: str, registry: Optional[Registry] = None) -> Dict[str, Dict[str, str]]:
+    """Check what `name` means: a plugin as ``kind:name``, or else a distribution.
+
+    Args:
+        name: ``model:tinynet``, ``model:distribution:tinynet`` or ``distribution``.
+        registry: where it is looked up; that of the process when not given.
+
+    Returns:
+        The results of `check_plugin` by ``kind/name``.
+
+    Raises:
+        UsageError: an unknown kind, name or distribution.
+    """
+    kind, colon, bare = name.partition(":")
+    if not colon:
+        return check_distribution(name, registry)
+    used = registry or registries.registry()
+    spec = used.get(kind, bare)
+    return {f"{kind_named(kind).name}/{spec.name}": check_plugin(kind, bare, used)}

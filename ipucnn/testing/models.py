@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.norms import NormOptions, NormSite
 from ipucnn.core.specs import ModelSpec, NormLayerSpec
@@ -25,6 +25,15 @@ class ModelSuite(Suite[ModelSpec]):
     record = ModelSpec
     input_size: Optional[int] = None
     options: ClassVar[Mapping[str, Any]] = {}
+    _last: ClassVar[Tuple[Any, Any]] = (None, None)
+
+    def network(self) -> torch.nn.Module:
+        """Return `build()`; the checks that only look at a network share one."""
+        key = (type(self), self.name)
+        if ModelSuite._last[0] != key:
+            ModelSuite._last = (key, self.build())
+        network: torch.nn.Module = ModelSuite._last[1]
+        return network.eval()
 
     def build(self, num_classes: int = 7, seed: int = 0) -> torch.nn.Module:
         """Return a new network, in eval mode, with random weights that `seed` decides."""
@@ -48,8 +57,9 @@ class ModelSuite(Suite[ModelSpec]):
         import torch
 
         for num_classes in (7, 1000):
+            model = self.network() if num_classes == 7 else self.build(num_classes)
             with torch.no_grad():
-                logits = self.build(num_classes)(self.images())
+                logits = model(self.images())
             require(tuple(logits.shape) == (2, num_classes),
                     f"logits for {num_classes} classes have shape {tuple(logits.shape)}")
             require(bool(torch.isfinite(logits).all()), "logits are not finite")
@@ -58,7 +68,7 @@ class ModelSuite(Suite[ModelSpec]):
         """In eval mode the same images give the same logits, each apart from its neighbours."""
         import torch
 
-        model, images = self.build(), self.images()
+        model, images = self.network(), self.images()
         with torch.no_grad():
             first, second, alone = model(images), model(images), model(images[:1])
         require(torch.equal(first, second), "two evaluations of the same images differ")
@@ -69,7 +79,7 @@ class ModelSuite(Suite[ModelSpec]):
         """The state dictionary holds all that the logits depend on."""
         import torch
 
-        model, other = self.build(seed=0), self.build(seed=1)
+        model, other = self.network(), self.build(seed=1)
         state = model.state_dict()
         wrong = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
         require(not wrong, f"the state dictionary holds no tensor under {wrong[:3]}")
@@ -83,7 +93,8 @@ class ModelSuite(Suite[ModelSpec]):
         import torch
 
         # In eval mode: dropped branches (stochastic depth) would cut parameters off by chance.
-        model = self.build()
+        model = self.network()
+        model.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(self.images()), torch.tensor([0, 1]))
         loss.backward()  # type: ignore[no-untyped-call]
         cut = [name for name, p in model.named_parameters()
@@ -111,7 +122,7 @@ class ModelSuite(Suite[ModelSpec]):
         """It can be traced, as IPUs and exports need it."""
         import torch
 
-        model, images = self.build(), self.images()
+        model, images = self.network(), self.images()
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing is deprecated in new torch, and chatty
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]

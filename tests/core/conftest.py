@@ -20,7 +20,7 @@ class FileServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 owner.requests.append(self.path)
-                body = owner.files.get(self.path, 404)
+                body = owner.files.get(self.path.partition("?")[0], 404)
                 if isinstance(body, int):
                     self.send_error(body)
                     return

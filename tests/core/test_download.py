@@ -55,7 +55,7 @@ def test_a_damaged_copy_stays_when_no_better_one_comes(url, file_server, tmp_pat
 
 def test_a_truncated_body_is_an_error_even_without_a_hash(url, file_server, tmp_path):
     file_server.cut = 1000
-    with pytest.raises(DataError, match="net.pth': the connection broke before the end"):
+    with pytest.raises(DataError, match=r"net.pth': the connection broke before the end"):
         fetch(url, tmp_path)
     assert os.listdir(tmp_path) == []
 
@@ -94,7 +94,7 @@ def test_an_address_that_is_none(url, tmp_path):
 
 def test_a_folder_that_cannot_be_made(url, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot store .*net.pth") as caught:
+    with pytest.raises(DataError, match=r"cannot store .*net.pth") as caught:
         fetch(url, tmp_path / "file")
     assert "IPUCNN_CACHE" in caught.value.hint
 

@@ -28,7 +28,7 @@ def model(name, aliases=(), **more):
     return f"ipucnn.ModelSpec(name={name!r}, summary='a net'{target}, aliases={aliases!r}{fields})"
 
 
-@pytest.fixture()
+@pytest.fixture
 def install(fake_distribution):
     """Install a one-module distribution: `install('dist', source)`."""
 
@@ -49,7 +49,7 @@ def row(rows, distribution):
     return found[0]
 
 
-# -- a good plugin ---------------------------------------------------------------------------
+# -- a good plugin -----------------------------------------------------------------------
 
 
 def test_good_plugin_is_found_listed_and_resolved(install):
@@ -110,7 +110,7 @@ def test_identical_record_of_a_reloaded_module_is_one_record(fake_distribution):
     assert row(fresh().rows("model"), "copies").state is State.OK
 
 
-# -- broken plugins ----------------------------------------------------------------------------
+# -- broken plugins ----------------------------------------------------------------------
 
 BROKEN = {
     "import": ("import no_such_module_anywhere\n", "ModuleNotFoundError: No module named "
@@ -185,7 +185,7 @@ def test_strict_mode_raises_with_the_attribution(install):
     install("broken-dist", "import no_such_module_anywhere\n")
     reg = fresh(strict=True)
     for _ in range(2):  # and again on the next question
-        with pytest.raises(PluginError, match="models.tiny.*of broken-dist 1.0 failed") as caught:
+        with pytest.raises(PluginError, match=r"models.tiny.*of broken-dist 1.0 failed") as caught:
             reg.rows("model")
         assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
@@ -208,7 +208,7 @@ def test_load_time_is_known(install):
     assert seconds >= 0.2
 
 
-# -- contract versions, requirements, targets ----------------------------------------------------
+# -- contract versions, requirements, targets --------------------------------------------
 
 
 @pytest.mark.parametrize(("version", "remedy"), [(2, "upgrade ipucnn"), (0, "upgrade odd-dist")])
@@ -242,8 +242,8 @@ def test_missing_requirement_makes_it_unavailable_until_used(install):
     assert listed.cause == "needs 'no_such_engine.sub'"
     assert listed.remedy == "pip install no-such-engine"
     spec = reg.get("model", "tinynet")
-    with pytest.raises(UnavailableError, match="'tinynet' of needy 1.0 needs "
-                                               "'no_such_engine.sub'") as caught:
+    with pytest.raises(UnavailableError, match=r"'tinynet' of needy 1.0 needs "
+                                               r"'no_such_engine.sub'") as caught:
         reg.resolve(spec)
     assert caught.value.hint == "pip install no-such-engine"
     assert caught.value.exit_code == 2
@@ -276,11 +276,11 @@ def test_nested_and_callable_targets_resolve(install):
 
 
 def test_record_of_elsewhere_is_refused():
-    with pytest.raises(PluginError, match="'stray' is not in this registry"):
+    with pytest.raises(PluginError, match=r"'stray' is not in this registry"):
         fresh().resolve(ModelSpec(name="stray", summary="s", target=len))
 
 
-# -- names that clash ----------------------------------------------------------------------------
+# -- names that clash --------------------------------------------------------------------
 
 
 def test_duplicate_across_distributions_is_ambiguous_and_the_rest_works(install):
@@ -305,7 +305,7 @@ def test_duplicate_within_a_distribution_is_told_apart_by_entry_point(fake_distr
                       {"models.a": "double_a", "models.b": "double_b"})
     reg = fresh()
     for name in ("tinynet", "double:tinynet"):
-        with pytest.raises(PluginError, match="'models.a:tinynet' and 'models.b:tinynet'"):
+        with pytest.raises(PluginError, match=r"'models.a:tinynet' and 'models.b:tinynet'"):
             reg.get("model", name)
     assert reg.get_typed(ModelSpec, "models.b:tinynet").input_size == 64
 
@@ -340,7 +340,7 @@ def test_name_outranks_an_alias_and_equal_aliases_are_ambiguous(install):
     install("second", plugin(model("other", aliases=("tinynet", "shared"))))
     reg = fresh()
     assert reg.provider_of(reg.get("model", "tinynet")).distribution == "first"
-    with pytest.raises(PluginError, match="'first:a-net' and 'second:other'"):
+    with pytest.raises(PluginError, match=r"'first:a-net' and 'second:other'"):
         reg.get("model", "shared")
 
 
@@ -350,7 +350,7 @@ def test_entry_point_named_like_a_distribution_does_not_capture_it(install):
     assert fresh().get("optimizer", "ipucnn:sgd").summary != "mine"
 
 
-# -- unknown names -------------------------------------------------------------------------------
+# -- unknown names -----------------------------------------------------------------------
 
 
 def test_unknown_name_suggests_and_names_the_listing(install):
@@ -387,7 +387,7 @@ def test_unknown_distribution_in_a_qualified_name(install):
 
 
 def test_unknown_kind():
-    with pytest.raises(UsageError, match="unknown kind 'modell'") as caught:
+    with pytest.raises(UsageError, match=r"unknown kind 'modell'") as caught:
         fresh().get("modell", "x")
     assert "did you mean 'model'" in caught.value.hint
 
@@ -397,7 +397,7 @@ def test_kinds_in_every_spelling(spelling):
     assert fresh().rows(spelling)
 
 
-# -- listings and settings -------------------------------------------------------------------------
+# -- listings and settings ---------------------------------------------------------------
 
 
 def test_rows_are_filtered_by_wildcard_over_names_and_aliases(install):
@@ -423,7 +423,7 @@ def test_disabled_plugin_is_never_imported(install, tmp_path, settings, cause):
     assert cause in listed.cause
     assert listed.remedy
     for name in ("tinynet", "marker-dist:tinynet"):
-        with pytest.raises(UnknownNameError, match="marker-dist 1.0.*is disabled"):
+        with pytest.raises(UnknownNameError, match=r"marker-dist 1.0.*is disabled"):
             reg.get("model", name)
     assert not mark.exists()
     fresh().rows()
@@ -449,7 +449,7 @@ def test_built_in_look_up_and_names_import_no_third_party(install):
     assert "sleeper_plugin" in sys.modules
 
 
-# -- plugins named for one run ----------------------------------------------------------------------
+# -- plugins named for one run -----------------------------------------------------------
 
 
 def test_plugin_file(tmp_path):
@@ -504,7 +504,7 @@ def test_broken_local_plugin_stops_the_run_but_not_the_listing(tmp_path, name, s
     assert any(r.name == "sgd" for r in reg.rows("optimizer"))
 
 
-# -- the built-ins and the registry of the process ---------------------------------------------------
+# -- the built-ins and the registry of the process ---------------------------------------
 
 
 def test_the_process_has_one_registry(install):
@@ -520,7 +520,7 @@ def test_the_process_has_one_registry(install):
 
 
 def test_without_an_installation_it_says_so():
-    with pytest.raises(PluginError, match="own plugins are not installed") as caught:
+    with pytest.raises(PluginError, match=r"own plugins are not installed") as caught:
         Registry(PluginSettings(), entry_points=[])
     assert "pip install" in caught.value.hint
 

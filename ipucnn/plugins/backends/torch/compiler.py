@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import torch  # noqa: TID253
+from torch.torch_version import TorchVersion  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 
 
 def check() -> None:
     """Raise `UnavailableError` when nothing can be compiled here."""
-    if not hasattr(torch, "compile") or sys.version_info >= (3, 14) or (
-            sys.version_info >= (3, 11) and torch.__version__ < "2.1"):
-        raise UnavailableError(
-            f"torch {torch.__version__} cannot compile on Python {sys.version.split()[0]}",
-            "leave '--compile' out, or use a newer torch")
+    if TorchVersion(torch.__version__) < (2, 1):  # torch 2.0 compiles, but leaves the hooks of modules out
+        raise UnavailableError(f"torch {torch.__version__} cannot compile these models",
+                               "leave '--compile' out; torch 2.1 and newer can")
     if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
         raise UnavailableError("no C++ compiler was found for '--compile'",
                                "install g++ (Debian: 'apt-get install g++') or leave it out")
@@ -41,9 +39,9 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(cache)
     import torch._inductor.config as inductor
 
-    for switch in ("freezing", "fx_graph_cache"):  # constants folded in; not in torch 2.0
-        if hasattr(inductor, switch):
-            setattr(inductor, switch, True)
+    inductor.freezing = True  # weights become constants, laid out once for the kernels
+    if hasattr(inductor, "fx_graph_cache"):
+        inductor.fx_graph_cache = True
     return torch.compile(model, dynamic=False)
 
 

@@ -9,7 +9,9 @@ import torch  # noqa: TID253
 
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.surgery import full_precision_norms, normalise_on_device, resolve_splits
+from ipucnn.core.normalisation import normalise_on_device
+from ipucnn.core.surgery import full_precision_norms
+from ipucnn.core.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights

@@ -1,0 +1,270 @@
+import contextlib
+import io
+import os
+import struct
+import warnings
+
+import numpy
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from ipucnn.core import images
+from ipucnn.core.errors import DataError
+
+
+def photograph(width=60, height=40):
+    """A smooth, coloured, asymmetric picture: JPEG keeps it within a few grey levels."""
+    y, x = numpy.mgrid[0:height, 0:width].astype(float)
+    channels = [255 * x / width, 255 * y / height, 127 + 120 * numpy.sin((x + 2 * y) / 25)]
+    return Image.fromarray(numpy.stack(channels, -1).astype(numpy.uint8))
+
+
+def encode(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pixels(tensor):
+    assert tensor.dtype == torch.uint8
+    assert tensor.shape[0] == 3
+    return tensor.permute(1, 2, 0).numpy().astype(int)
+
+
+def assert_close(tensor, reference, tolerance):
+    expected = numpy.asarray(reference.convert("RGB")).astype(int)
+    assert pixels(tensor).shape == expected.shape
+    assert numpy.abs(pixels(tensor) - expected).max() <= tolerance
+
+
+def reference_transform(image, size):
+    """Resize the shorter side, crop the middle: by Pillow alone."""
+    short = size * 256 // 224
+    width, height = image.size
+    shorter = min(width, height)
+    resized = image.resize((short * width // shorter, short * height // shorter), Image.BILINEAR)
+    left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2, "optimize": True},
+    {"restart_marker_blocks": 1}])
+def test_jpeg_agrees_with_pillow(options):
+    data = encode(photograph(), "JPEG", quality=95, **options)
+    assert_close(images.decode(data, "x.jpg"), Image.open(io.BytesIO(data)), 3)
+
+
+def test_grey_jpeg_is_repeated_over_the_channels():
+    grey = photograph().convert("L")
+    result = images.decode(encode(grey, "JPEG", quality=95), "grey.jpg")
+    assert_close(result, grey, 6)
+    assert torch.equal(result[0], result[1])
+    assert torch.equal(result[0], result[2])
+
+
+def test_cmyk_jpeg_has_the_right_colours():
+    cmyk = photograph().convert("CMYK")
+    assert_close(images.decode(encode(cmyk, "JPEG", quality=98), "cmyk.jpg"), cmyk, 12)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 98, "subsampling": 0},
+               "WEBP": {"lossless": True}}.get(format, {})
+    data = encode(photograph(), format, exif=exif, **options)
+    upright = photograph()
+    upright.getexif()[0x0112] = orientation
+    assert_close(images.decode(data, "x"), ImageOps.exif_transpose(upright), 6)
+
+
+def test_the_content_decides_not_the_suffix():
+    assert_close(images.decode(encode(photograph(), "PNG"), "really-a-png.jpg"), photograph(), 0)
+
+
+@pytest.mark.parametrize(("format", "options", "tolerance"), [
+    ("PNG", {}, 0), ("BMP", {}, 0), ("PPM", {}, 0), ("TIFF", {}, 0),
+    ("WEBP", {"lossless": True}, 0), ("WEBP", {"quality": 95}, 40)])
+def test_other_formats(format, options, tolerance):
+    data = encode(photograph(), format, **options)
+    assert_close(images.decode(data, "x"), photograph(), tolerance)
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte():
+    values = numpy.linspace(0, 65535, 64 * 32).astype(numpy.uint16).reshape(32, 64)
+    for format in ("PNG", "TIFF"):
+        result = pixels(images.decode(encode(Image.fromarray(values), format), "deep"))
+        assert (result == (values >> 8)[:, :, None]).all()
+
+
+def test_sixteen_bit_pnm_keeps_its_high_byte():
+    values = numpy.array([[0, 255, 256, 40000, 65535]], dtype=">u2")
+    data = b"P5 5 1 65535\n" + values.tobytes()
+    assert pixels(images.decode(data, "x.pgm"))[0, :, 0].tolist() == [0, 0, 1, 156, 255]
+
+
+def test_pixels_without_a_defined_white_are_refused():
+    data = encode(Image.new("F", (4, 4), 0.5), "TIFF")
+    with pytest.raises(DataError, match=r"'float\.tif'.*no defined white"):
+        images.decode(data, "float.tif")
+
+
+def test_palette_png():
+    palette = photograph().convert("P", palette=Image.ADAPTIVE, colors=32)
+    assert_close(images.decode(encode(palette, "PNG"), "x.png"), palette, 0)
+
+
+@pytest.mark.parametrize("transparency", [0, bytes([0, 255])])
+def test_transparent_palette_lies_on_white(transparency):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 0, 0, 0, 0, 200] + [0] * 762)
+    image.putpixel((1, 0), 1)
+    result = pixels(images.decode(encode(image, "PNG", transparency=transparency), "x.png"))
+    assert result.tolist() == [[[255, 255, 255], [0, 0, 200]]]
+
+
+def test_alpha_lies_on_white():
+    image = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 128, 255)):
+        image.putpixel((x, 0), (0, 0, 0, alpha))
+    result = pixels(images.decode(encode(image, "PNG"), "x.png"))
+    assert result[0, :, 0].tolist() == [255, 127, 0]
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    for format in ("GIF", "WEBP"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+        assert_close(images.decode(data, "x.gif"), frames[0], 0)
+
+
+def with_size(data, width, height):
+    """Overwrite the size in a JPEG's frame header."""
+    start = data.index(b"\xff\xc0")
+    return data[:start + 5] + struct.pack(">HH", height, width) + data[start + 9:]
+
+
+@pytest.mark.parametrize(("data", "cause"), [
+    (b"", "is empty"),
+    (b"\0" * 400, "not an image"),
+    (b"this is text\n" * 20, "not an image"),
+    (b"\xff\xd8\xff", "cannot decode"),
+    (encode(photograph(), "JPEG")[:-2], "truncated"),
+    (encode(photograph(), "JPEG", progressive=True)[:300], "cannot decode"),
+    (encode(photograph(), "PNG")[:200], "truncated"),
+    (encode(photograph(), "WEBP")[:100], "cannot decode"),
+    (encode(photograph(), "GIF")[:200], "cannot decode"),
+    (with_size(encode(photograph(), "JPEG"), 65500, 65500), "more than 178,956,970 pixels"),
+    (b"P6 50000 50000 255\n", "pixels"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+], ids=["empty", "zeros", "text", "magic only", "no end", "half progressive", "half png",
+        "half webp", "half gif", "huge jpeg", "huge ppm", "program"])
+def test_bad_data_is_a_clear_error(data, cause):
+    with pytest.raises(DataError, match=cause) as caught:
+        images.decode(data, "photos/bad.jpg")
+    assert "'photos/bad.jpg'" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert " object at 0x" not in caught.value.message
+    assert "--skip-bad-samples" in caught.value.hint
+
+
+def test_damaged_files_never_raise_anything_else():
+    random = numpy.random.default_rng(0)
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+        good = encode(photograph(), format)
+        for _ in range(25):
+            data = bytearray(good)
+            for place in random.integers(0, len(data), 12):
+                data[place] = random.integers(0, 256)
+            with contextlib.suppress(DataError):
+                assert images.decode(bytes(data), "x").shape[0] == 3
+
+
+def test_pillow_does_not_warn():
+    damaged = bytearray(encode(photograph(), "TIFF"))
+    damaged[-40:] = b""
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([1, 2, 3] * 256)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images.decode(encode(palette, "PNG", transparency=bytes([0, 9])), "x.png")
+        with pytest.raises(DataError):
+            images.decode(bytes(damaged), "x.tif")
+        with pytest.raises(DataError):
+            images.decode(b"P6 10000 10000 255\n", "x.ppm")  # Pillow warns of this size
+    assert [str(warning.message) for warning in caught] == []
+
+
+class TestReadImage:
+    def test_file(self, tmp_path):
+        photograph().save(tmp_path / "x.png")
+        assert_close(images.read_image(str(tmp_path / "x.png")), photograph(), 0)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(DataError, match=r"none\.jpg': no such file"):
+            images.read_image(str(tmp_path / "none.jpg"))
+
+    def test_dangling_link(self, tmp_path):
+        (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+        with pytest.raises(DataError, match=r"link\.jpg': it is a link to '.*gone\.jpg'"):
+            images.read_image(str(tmp_path / "link.jpg"))
+
+    def test_folder(self, tmp_path):
+        with pytest.raises(DataError, match="is not a file"):
+            images.read_image(str(tmp_path))
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+    def test_pipe_does_not_block(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        with pytest.raises(DataError, match="is not a file"):
+            images.read_image(str(tmp_path / "pipe.jpg"))
+
+    @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads all")
+    def test_without_permission(self, tmp_path):
+        path = tmp_path / "secret.jpg"
+        photograph().save(path)
+        path.chmod(0)
+        with pytest.raises(DataError, match=r"secret\.jpg': permission denied"):
+            images.read_image(str(path))
+
+
+class TestEvalTransform:
+    @pytest.mark.parametrize("input_size", [224, 240, 64])
+    @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (90, 61), (1023, 300)])
+    def test_agrees_with_pillow(self, size, input_size):
+        image = photograph(*size)
+        tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
+        result = images.eval_transform(tensor, input_size)
+        assert_close(result, reference_transform(image, input_size), 2)
+
+    @pytest.mark.parametrize("size", [(2000, 3), (3, 2000), (1, 1), (5000, 400)])
+    def test_extreme_shapes(self, size):
+        image = photograph(*size)
+        tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
+        result = images.eval_transform(tensor, 32)
+        assert_close(result, reference_transform(image, 32), 2)
+
+    def test_extreme_shape_costs_no_memory(self):
+        # 60,000 pixels long at 600 pixels across would be 5.5 million when resized: 10 GB
+        result = images.eval_transform(torch.full((3, 4, 60_000), 7, dtype=torch.uint8), 528)
+        assert result.shape == (3, 528, 528)
+        assert result.unique().tolist() == [7]
+
+
+def test_decoder_versions():
+    versions = images.decoder_versions()
+    assert set(versions) == {"torchvision.io", "Pillow", "resize"}
+    assert "libjpeg" in versions["torchvision.io"]
+    assert versions["Pillow"] == images.pillow_flavour()
+
+
+@pytest.mark.parametrize(("version", "flavour"), [
+    ("11.0.0", "Pillow 11.0.0"), ("12.1.1.post0", "pillow-simd 12.1.1.post0")])
+def test_pillow_flavour(monkeypatch, version, flavour):
+    monkeypatch.setattr("PIL.__version__", version)
+    assert images.pillow_flavour() == flavour

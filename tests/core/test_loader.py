@@ -1,0 +1,171 @@
+import itertools
+import threading
+import time
+
+import pytest
+import torch
+
+from ipucnn.core.data import ImageDataset
+from ipucnn.core.errors import DataError, PluginError, UsageError
+from ipucnn.core.loader import MAX_REPORTED, HostLoader, order
+
+
+class Numbers(ImageDataset):
+    """Image i is filled with i; some are bad, and some take longer than the ones after them."""
+
+    ready = True
+
+    def __init__(self, length, size=4, bad=(), seconds=0.0):
+        self.length = length
+        self.size = size
+        self.bad = set(bad)
+        self.seconds = seconds
+        self.made = 0
+
+    def __len__(self):
+        return self.length
+
+    def image(self, index):
+        self.made += 1
+        if self.seconds:
+            time.sleep(self.seconds if index % 3 == 0 else 0)
+        if index in self.bad:
+            raise DataError(f"image 'n/{index}' is bad")
+        return torch.full((3, self.size, self.size), index % 256, dtype=torch.uint8)
+
+    def name(self, index):
+        return f"n/{index}"
+
+    def label(self, index):
+        return index % 5
+
+
+def decoding_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("ipucnn-decode")]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_order_and_contents_do_not_depend_on_the_workers(workers):
+    wanted = [*range(20, 0, -1), 7, 7]
+    with HostLoader(Numbers(30, seconds=0.002), 4, 5, wanted, workers=workers) as loader:
+        batches = list(loader)
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 2]
+    assert [i for batch in batches for i in batch.indices] == wanted
+    for batch in batches:
+        assert batch.images.shape == (len(batch), 3, 4, 4)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images[:, 0, 0, 0].tolist() == batch.indices
+        assert batch.names == [f"n/{i}" for i in batch.indices]
+        assert batch.labels == [i % 5 for i in batch.indices]
+        assert batch.wait_seconds >= 0
+    assert sum(batch.wait_seconds for batch in batches) > 0
+
+
+def test_batches_are_channels_last_in_memory():
+    (batch,) = HostLoader(Numbers(3), 4, 3, range(3), workers=1)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_are_brought_to_the_input_size_unless_ready():
+    dataset = Numbers(2, size=50)
+    dataset.ready = False
+    (batch,) = HostLoader(dataset, 16, 2, range(2), workers=2)
+    assert batch.images.shape == (2, 3, 16, 16)
+
+
+def test_only_a_few_batches_are_prepared_ahead():
+    dataset = Numbers(10**9)
+    with HostLoader(dataset, 4, 8, itertools.count(), workers=2) as loader:
+        next(iter(loader))
+        time.sleep(0.1)
+        assert dataset.made <= 8 + 2 * 8 + 2
+
+
+def test_bad_image_raises_at_its_batch():
+    with HostLoader(Numbers(12, bad=[6]), 4, 2, range(12), workers=3) as loader:
+        batches = iter(loader)
+        assert [next(batches).indices for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+        with pytest.raises(DataError, match="'n/6' is bad"):
+            next(batches)
+    assert decoding_threads() == []
+
+
+def test_skipping_refills_and_counts():
+    loader = HostLoader(Numbers(10, bad=[0, 3, 4]), 4, 3, range(10), workers=2, skip_bad=True)
+    assert [batch.indices for batch in loader] == [[1, 2, 5], [6, 7, 8], [9]]
+    assert loader.skipped_count == 3
+    assert loader.skipped == [(f"n/{i}", f"image 'n/{i}' is bad") for i in (0, 3, 4)]
+
+
+def test_a_bad_image_counts_once_however_often_it_comes_round():
+    dataset = Numbers(3, bad=[1])
+    loader = HostLoader(dataset, 4, 2, order(3, 300), workers=2, skip_bad=True)
+    assert sum(len(batch) for batch in loader) == 200
+    assert loader.skipped_count == len(loader.skipped) == 1
+
+
+def test_remembered_names_are_bounded():
+    bad = range(1, 300)
+    loader = HostLoader(Numbers(300, bad=bad), 4, 2, range(300), workers=2, skip_bad=True)
+    assert [batch.indices for batch in loader] == [[0]]
+    assert loader.skipped_count == 299
+    assert len(loader.skipped) == MAX_REPORTED
+
+
+@pytest.mark.parametrize("indices", [range(4), itertools.cycle(range(4))])
+def test_nothing_but_bad_images_is_an_error(indices):
+    loader = HostLoader(Numbers(4, bad=range(4)), 4, 2, indices, workers=2, skip_bad=True)
+    with pytest.raises(DataError, match="none of the images can be read; the first is 'n/0'"):
+        list(loader)
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_leaving_early_ends_the_threads_without_finishing_the_queue(error):
+    dataset = Numbers(10_000, seconds=0.02)
+    started = time.perf_counter()
+    try:
+        with HostLoader(dataset, 4, 200, range(10_000), workers=2) as loader:
+            batches = iter(loader)
+            next(batches)
+            assert decoding_threads()
+            if error:
+                raise error
+    except (ValueError, KeyboardInterrupt):
+        pass
+    assert decoding_threads() == []
+    assert dataset.made < 602  # the queue held that many
+    assert time.perf_counter() - started < 20
+
+
+def test_closing_the_iterator_ends_the_threads():
+    batches = iter(HostLoader(Numbers(100), 4, 2, range(100), workers=2))
+    next(batches)
+    batches.close()
+    assert decoding_threads() == []
+
+
+def test_nothing_to_do():
+    assert list(HostLoader(Numbers(3), 4, 2, [], workers=2)) == []
+
+
+@pytest.mark.parametrize("image", [
+    torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8),
+    torch.zeros(3, 5, 4, dtype=torch.uint8)])
+def test_a_dataset_that_breaks_the_contract_is_named(image):
+    dataset = Numbers(2)
+    dataset.image = lambda index: image
+    with pytest.raises(PluginError, match=r"dataset gave .*'n/0'"):
+        list(HostLoader(dataset, 4, 2, range(2), workers=1))
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(0, 1), (1, 0)])
+def test_impossible_sizes(batch_size, workers):
+    with pytest.raises(UsageError, match="smallest value"):
+        HostLoader(Numbers(2), 4, batch_size, range(2), workers=workers)
+
+
+def test_order():
+    assert list(order(3, 3)) == [0, 1, 2]
+    assert list(order(3, 7)) == [0, 1, 2, 0, 1, 2, 0]
+    assert list(order(3, 2)) == [0, 1]
+    assert next(order(5, 10**12)) == 0  # lazy

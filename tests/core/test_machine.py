@@ -1,0 +1,59 @@
+import os
+
+import pytest
+
+from ipucnn.core.machine import cgroup_quota, usable_cores
+
+
+def write(root, path, content):
+    place = root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(content)
+
+
+def test_no_cgroups(tmp_path):
+    assert cgroup_quota(tmp_path) is None
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_v2_takes_the_smallest_limit_around_the_group(tmp_path):
+    write(tmp_path, "proc/self/cgroup", "0::/user/job\n")
+    write(tmp_path, "sys/fs/cgroup/user/job/cpu.max", "max 100000\n")
+    assert cgroup_quota(tmp_path) is None
+    write(tmp_path, "sys/fs/cgroup/user/cpu.max", "150000 100000\n")
+    assert cgroup_quota(tmp_path) == 1.5
+    write(tmp_path, "sys/fs/cgroup/user/job/cpu.max", "50000 100000\n")
+    assert cgroup_quota(tmp_path) == 0.5
+    assert usable_cores(tmp_path) == 1
+
+
+def test_v2_in_a_container_sees_only_its_own_mount(tmp_path):
+    write(tmp_path, "proc/self/cgroup", "0::/docker/0123abcd\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "200000 100000\n")
+    assert cgroup_quota(tmp_path) == 2.0
+
+
+@pytest.mark.parametrize("controllers", ["cpu", "cpu,cpuacct", "cpuacct,cpu"])
+def test_v1(tmp_path, controllers):
+    write(tmp_path, "proc/self/cgroup", f"7:memory:/job\n4:{controllers}:/job\n")
+    folder = f"sys/fs/cgroup/{controllers}/job"
+    write(tmp_path, f"{folder}/cpu.cfs_period_us", "100000\n")
+    write(tmp_path, f"{folder}/cpu.cfs_quota_us", "-1\n")
+    assert cgroup_quota(tmp_path) is None
+    write(tmp_path, f"{folder}/cpu.cfs_quota_us", "250000\n")
+    assert cgroup_quota(tmp_path) == 2.5
+
+
+def test_nonsense_is_no_limit(tmp_path):
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "lots\n")
+    assert cgroup_quota(tmp_path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_affinity(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
+    assert usable_cores(tmp_path) == 3
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "110000 100000\n")
+    assert usable_cores(tmp_path) == 2

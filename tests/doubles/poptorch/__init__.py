@@ -1,0 +1,47 @@
+"""A strict stand-in for PopTorch 3.3: what the contract file does not list, it does not have.
+
+It executes on the CPU with the semantics of the real one, as far as ipucnn uses it. Put the folder
+above on `sys.path` to import it. `poptorch._machine` says what hardware it pretends to have.
+Of the contract it imitates inference; what is missing here raises `AttributeError`.
+"""
+
+import os as _os
+
+import torch as _torch
+
+from poptorch import options
+from poptorch._blocks import BeginBlock, removeBlocks, set_overlap_for_input, set_overlap_for_output
+from poptorch._enums import ConnectionType, OutputMode, OverlapMode
+from poptorch._errors import Error, RecoverableError, UnrecoverableError
+from poptorch._executor import PoplarExecutor, inferenceModel
+from poptorch._machine import ipuHardwareIsAvailable, ipuHardwareVersion
+from poptorch.options import Options, PipelinedExecution, ShardedExecution
+
+# the real one asserts the torch that it was built for, too
+assert _torch.__version__.startswith("2.0.1") or _os.environ.get("POPTORCH_DOUBLE_TORCH"), (
+    "This version of PopTorch only works with torch==2.0.1 but the version installed is "
+    f"{_torch.__version__}")
+
+__version__ = "3.3.0-double"
+
+__all__ = [
+    "BeginBlock",
+    "ConnectionType",
+    "Error",
+    "Options",
+    "OutputMode",
+    "OverlapMode",
+    "PipelinedExecution",
+    "PoplarExecutor",
+    "RecoverableError",
+    "ShardedExecution",
+    "UnrecoverableError",
+    "__version__",
+    "inferenceModel",
+    "ipuHardwareIsAvailable",
+    "ipuHardwareVersion",
+    "options",
+    "removeBlocks",
+    "set_overlap_for_input",
+    "set_overlap_for_output",
+]

@@ -1,0 +1,76 @@
+"""Marks on a model: which IPU a module runs on, which transfers overlap with computation."""
+
+from collections import OrderedDict
+
+import torch
+
+from poptorch._enums import OverlapMode
+from poptorch._errors import failure
+
+TRACE = None
+"""The `Trace` of the pass that is being captured; None outside, where all marks do nothing."""
+
+
+class Trace:
+    """What the marks say while a program is captured."""
+
+    def __init__(self, inputs):
+        self.inputs = inputs
+        self.ipus = [0]  # the IPU of each block in order; the first layers are on IPU 0
+        self.block_ids = {}
+        self.outputs = []
+        self.overlaps = False
+
+    def begin(self, user_id, ipu_id):
+        assert ipu_id is not None, f"no IPU was specified for block {user_id}"
+        if self.block_ids.setdefault(user_id, ipu_id) != ipu_id:
+            raise failure(f"block {user_id} is on two IPUs")
+        if ipu_id < self.ipus[-1]:
+            raise failure(f"stage {ipu_id} comes after stage {self.ipus[-1]}", "popart_exception")
+        self.ipus.append(ipu_id)
+
+    @property
+    def stages(self):
+        """1 and the number of changes of IPU along the model."""
+        return 1 + sum(before != after for before, after in zip(self.ipus, self.ipus[1:]))
+
+
+class _BlockHook:
+    def __init__(self, user_id, ipu_id):
+        self.user_id = user_id
+        self.ipu_id = ipu_id
+
+    def __call__(self, module, inputs):
+        if TRACE is not None:
+            TRACE.begin(self.user_id, self.ipu_id)
+
+
+def BeginBlock(layer_to_call, user_id=None, ipu_id=None):
+    assert isinstance(layer_to_call, torch.nn.Module)
+    if any(isinstance(hook, _BlockHook) for hook in layer_to_call._forward_pre_hooks.values()):
+        raise failure("module has already been assigned to a block.")
+    layer_to_call.register_forward_pre_hook(_BlockHook(user_id, ipu_id))
+    return layer_to_call
+
+
+def removeBlocks(module):
+    for part in module.modules():
+        part._forward_pre_hooks = OrderedDict(
+            (key, hook) for key, hook in part._forward_pre_hooks.items()
+            if not isinstance(hook, _BlockHook))
+
+
+def set_overlap_for_input(input_tensors, mode):
+    if TRACE is not None and mode is not OverlapMode.NoOverlap:
+        TRACE.overlaps = True
+        if not any(input_tensors is given for given in TRACE.inputs):
+            raise failure("poptorch.set_overlap_for_input applied on a node which is not a tensor "
+                          "input to the model.")
+    return input_tensors
+
+
+def set_overlap_for_output(output_tensors, mode):
+    if TRACE is not None and mode is not OverlapMode.NoOverlap:
+        TRACE.overlaps = True
+        TRACE.outputs.append(output_tensors)
+    return output_tensors

@@ -1,0 +1,223 @@
+"""The torch backend gives the logits of the plain module, whatever it does to be fast."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+import torch
+
+from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.models import create_model
+from ipucnn.core.normalisation import normalise
+from ipucnn.core.surgery import pad_input_channels
+from ipucnn.plugins.backends.torch import devices
+from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.backends.torch.folding import fold_batch_norms
+
+SIZE = 64
+FAMILIES = ("resnet18", "resnext50", "mobilenet", "mobilenet-v3-small", "efficientnet-b0")
+
+
+def _model(name: str, **options: object) -> torch.nn.Module:
+    torch.manual_seed(3)
+    module = create_model(name, num_classes=10, weights="random", **options).module.eval()
+    for layer in module.modules():  # statistics that folding cannot get right by chance
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.uniform_(-0.1, 0.1)
+            layer.running_var.uniform_(0.8, 1.2)
+    return module
+
+
+def _images(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8,
+                         generator=torch.Generator().manual_seed(1))
+
+
+def _expected(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return module(normalise(images))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_full_precision_gives_the_logits_of_the_plain_module(name):
+    module, images = _model(name), _images(5)
+    expected = _expected(module, images)
+    plan = ExecutionPlan(micro_batch=2, precision="32.32")
+    with TorchBackend().inference(_model(name), plan, SIZE) as session:
+        session.compile()
+        logits = torch.cat([session(images[:2]), session(images[2:4]), session(images[4:])])
+        assert session.facts["folded_batch_norms"] > 0
+        assert session.facts["arithmetic"] == "float32"
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_batch_norm_of_a_resnet_is_folded():
+    module = _model("resnet18")
+    norms = sum(isinstance(m, torch.nn.BatchNorm2d) for m in module.modules())
+    folded, count = fold_batch_norms(module)
+    assert count == norms == 20
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+
+
+def test_an_untraceable_model_is_left_as_it_is():
+    class Branching(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean() if images.sum() > 0 else images.sum()
+
+    module = Branching()
+    assert fold_batch_norms(module) == (module, 0)
+
+
+def test_a_batch_norm_that_is_not_alone_after_its_convolution_stays():
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 1)
+            self.norm = torch.nn.BatchNorm2d(4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            out = self.conv(images)
+            return self.norm(out) + out
+
+    assert fold_batch_norms(Shared().eval())[1] == 0
+
+
+@pytest.mark.parametrize("precision", ["16.16", "32.32"])
+@pytest.mark.parametrize("place", ["device", "host", "none"])
+def test_images_are_normalised_where_the_plan_says(place, precision):
+    module, images = _model("resnet18"), _images(2)
+    fed = normalise(images) if place == "host" else images
+    with torch.no_grad():
+        expected = module(images.float() if place == "none" else normalise(images))
+    plan = ExecutionPlan(micro_batch=2, precision=precision, normalisation=place,
+                         eight_bit_io=place != "host")
+    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+        session.compile()
+        logits = session(fed)
+    loose = {"rtol": 0.1, "atol": 0.15} if precision == "16.16" else {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(logits / expected.abs().max(), expected / expected.abs().max(),
+                               **loose)
+
+
+def test_half_precision_rounds_the_weights():
+    full, half = (
+        TorchBackend().inference(_model("resnet18"), ExecutionPlan(precision=p), SIZE)
+        for p in ("32.32", "16.16"))
+    with full, half:
+        full.compile(), half.compile()
+        exact, rounded = full(_images(1)), half(_images(1))
+        assert half.facts["weights_type"] == "bfloat16"
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).abs().max() < 0.05 * exact.abs().max() + 0.05
+
+
+def test_full_precision_norms_stay_unfolded_and_exact(monkeypatch):
+    monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx512_bf16"}))
+    plan = ExecutionPlan(precision="16.16", full_precision_norm=True)
+    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+        session.compile()
+        assert "folded_batch_norms" not in session.facts
+        assert session.facts["arithmetic"] == "bfloat16"
+        assert session(_images(1)).shape == (1, 10)
+
+
+def test_a_cpu_without_bfloat16_computes_in_single_precision(monkeypatch):
+    monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx2"}))
+    probe = TorchBackend().probe()
+    assert probe.half == "bfloat16"
+    assert "no bfloat16 arithmetic" in probe.notes[0]
+    with TorchBackend().inference(_model("resnet18"), ExecutionPlan(), SIZE) as session:
+        assert (session.facts["weights_type"], session.facts["arithmetic"]) == (
+            "bfloat16", "float32")
+
+
+def test_pipeline_splits_change_no_logits_and_report_the_balance():
+    images = _images(2)
+    expected = _expected(_model("resnet18"), images)
+    plan = ExecutionPlan(micro_batch=2, device_iterations=3, precision="32.32",
+                         pipeline_splits=("layer2", "layer3/1"))
+    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+        session.compile()
+        torch.testing.assert_close(session(images), expected, rtol=1e-4, atol=1e-4)
+        stages = session.facts["stages"]
+    assert [stage["begins_at"] for stage in stages] == ["input", "layer2", "layer3/1"]
+    assert sum(stage["share"] for stage in stages) == pytest.approx(1, abs=0.01)
+    assert all(stage["share"] > 0 for stage in stages)
+
+
+def test_synthetic_data_needs_no_images():
+    plan = ExecutionPlan(micro_batch=3, synthetic=True)
+    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+        session.compile()
+        assert session(None).shape == (3, 10)
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(UsageError, match="'tpu'"):
+        TorchBackend().inference(_model("resnet18"),
+                                 ExecutionPlan(backend_options={"device": "tpu"}), SIZE)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no device 'cuda:3' here"):
+            devices.pick("cuda:3")
+
+
+@pytest.mark.parametrize("option", ["compile_only", "model_cache_path"])
+def test_options_of_compilation_need_compilation(option):
+    plan = ExecutionPlan(backend_options={option: "x"})
+    with pytest.raises(UsageError, match="compile"):
+        TorchBackend().inference(_model("resnet18"), plan, SIZE)
+
+
+def test_without_a_compiler_compilation_is_refused_before_it_starts(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda *_: None)
+    with pytest.raises(UnavailableError):
+        TorchBackend().inference(_model("resnet18"),
+                                 ExecutionPlan(backend_options={"compile": True}), SIZE)
+
+
+CAN_COMPILE = torch.torch_version.TorchVersion(torch.__version__) >= (2, 1)
+
+
+@pytest.mark.skipif(CAN_COMPILE, reason="this torch compiles")
+def test_a_torch_that_compiles_hooks_away_is_refused():
+    with pytest.raises(UnavailableError, match="cannot compile"):
+        TorchBackend().inference(_model("resnet18"),
+                                 ExecutionPlan(backend_options={"compile": True}), SIZE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_COMPILE, reason="torch 2.0 is refused")
+@pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux",
+                    reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path):
+    class Tiny(torch.nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(),
+                             torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                             torch.nn.Linear(4, 10))
+
+    torch.manual_seed(0)
+    module, images = Tiny().eval(), _images(3)
+    expected = _expected(module, images)
+    pad_input_channels(module)  # a hook, which a compiler might leave out
+    plan = ExecutionPlan(micro_batch=2, precision="32.32", backend_options={
+        "compile": True, "model_cache_path": str(tmp_path / "cache")})
+    with TorchBackend().inference(module, plan, SIZE) as session:
+        seconds = session.compile()
+        logits = torch.cat([session(images[:2]), session(images[2:])])
+        assert session.facts["compiled"]
+    assert seconds > 0
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert any((tmp_path / "cache").rglob("*.so")) or any((tmp_path / "cache").rglob("*.py"))
+
+
+def test_processor_features_are_read_from_linux(tmp_path):
+    listing = tmp_path / "cpuinfo"
+    listing.write_text("model name : X\nflags\t\t: fpu avx2 amx_bf16\n")
+    assert devices.cpu_features(listing) == {"fpu", "avx2", "amx_bf16"}
+    assert devices.cpu_features(tmp_path / "missing") == frozenset()

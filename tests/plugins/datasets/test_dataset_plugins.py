@@ -1,0 +1,267 @@
+import os
+import subprocess
+import sys
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from ipucnn.core.data import DatasetRequest
+from ipucnn.core.errors import DataError
+from ipucnn.core.loader import HostLoader
+from ipucnn.core.registry import registry
+from ipucnn.core.sample_data import write_made
+from ipucnn.core.specs import DatasetSpec
+
+
+def load(name, **request):
+    spec = registry().get_typed(DatasetSpec, name)
+    return registry().resolve(spec)(DatasetRequest(**request))
+
+
+def save(path, colour="red", size=(9, 7)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def test_records_say_what_the_datasets_are():
+    specs = {name: registry().get_typed(DatasetSpec, name)
+             for name in ("real", "image_folder", "shapes", "generated", "synthetic")}
+    assert [n for n, s in specs.items() if s.labelled] == ["image_folder", "shapes"]
+    assert [n for n, s in specs.items() if not s.finite] == ["generated", "synthetic"]
+    assert [n for n, s in specs.items() if s.on_device] == ["synthetic"]
+    assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder"]
+
+
+def test_importing_the_plugins_imports_neither_torch_nor_numpy():
+    code = ("import sys; from ipucnn.plugins.datasets import real, image_folder, shapes, "
+            "generated, synthetic; [m.ipucnn_datasets() for m in (real, image_folder, shapes, "
+            "generated, synthetic)]; "
+            "print([m for m in ('torch', 'torchvision', 'numpy', 'PIL') if m in sys.modules])")
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                            check=True)
+    assert output.stdout.strip() == "[]"
+
+
+class TestReal:
+    def test_nested_and_named_as_the_user_would(self, tmp_path, monkeypatch):
+        save(tmp_path / "photos/b.png", "blue")
+        save(tmp_path / "photos/a/c.bmp", "lime")
+        monkeypatch.chdir(tmp_path)
+        dataset = load("real", data_dir="photos")
+        assert [dataset.name(i) for i in range(len(dataset))] == ["photos/a/c.bmp", "photos/b.png"]
+        assert dataset.image(1)[:, 0, 0].tolist() == [0, 0, 255]
+        assert dataset.label(0) is None
+        assert dataset.class_names == ()
+
+    def test_default_folder(self, tmp_path, monkeypatch):
+        save(tmp_path / "data/images/x.png")
+        monkeypatch.chdir(tmp_path)
+        assert load("real").name(0) == "data/images/x.png"
+
+    def test_one_file(self, tmp_path):
+        path = save(tmp_path / "x.png")
+        save(tmp_path / "y.png")
+        dataset = load("real", data_dir=str(path))
+        assert len(dataset) == 1
+        assert dataset.name(0) == str(path)
+
+    @pytest.mark.parametrize("name", [
+        "été 漢字 🦓.png", "a'b\"c\\d\n.png", "x" * 251 + ".png", " .png"])
+    def test_odd_names(self, tmp_path, name):
+        save(tmp_path / name)
+        dataset = load("real", data_dir=str(tmp_path))
+        assert dataset.image(0).shape == (3, 7, 9)
+        assert dataset.name(0) == str(tmp_path / name)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+    def test_name_that_is_not_text(self, tmp_path):
+        save(tmp_path / "x.png")
+        os.rename(os.fsencode(str(tmp_path / "x.png")),
+                  os.fsencode(str(tmp_path)) + b"/caf\xe9.png")
+        os.mkdir(os.fsencode(str(tmp_path)) + b"/\xff.png")
+        with open(os.fsencode(str(tmp_path)) + b"/\xfe.png", "wb"):
+            pass
+        dataset = load("real", data_dir=str(tmp_path))
+        assert dataset.image(0).shape == (3, 7, 9)
+        assert dataset.name(0).endswith(r"caf\xe9.png")
+        with pytest.raises(DataError, match="is empty") as caught:
+            dataset.image(1)
+        assert caught.value.message.encode("utf-8")
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(DataError, match=r"'.*nowhere' does not exist") as caught:
+            load("real", data_dir=str(tmp_path / "nowhere"))
+        for way in ("make get_data", "ipucnn data fetch sample-images", "ipucnn data shapes --out",
+                    "--data-dir"):
+            assert way in caught.value.hint
+
+    def test_empty_folder(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("no image")
+        with pytest.raises(DataError, match="no images in") as caught:
+            load("real", data_dir=str(tmp_path))
+        assert ".jpg" in caught.value.hint
+
+    def test_ten_thousand_files(self, tmp_path):
+        original = save(tmp_path / "00/0.png", size=(1, 1))
+        for number in range(1, 10_000):
+            folder = tmp_path / f"{number % 100:02d}"
+            if number < 100:
+                folder.mkdir(exist_ok=True)
+            os.link(original, folder / f"{number}.png")
+        dataset = load("real", data_dir=str(tmp_path))
+        assert len(dataset) == 10_000
+        with HostLoader(dataset, 2, 500, range(len(dataset)), workers=2) as loader:
+            batches = list(loader)
+        assert [len(batch) for batch in batches] == [500] * 20
+        loaded = [name for batch in batches for name in batch.names]
+        assert loaded == sorted(loaded)
+        assert len(set(loaded)) == 10_000
+
+    def test_bad_files_among_good_ones(self, tmp_path):
+        save(tmp_path / "1.jpg")
+        (tmp_path / "2.jpg").write_text("not a picture")
+        (tmp_path / "3.jpg").write_bytes(b"")
+        (tmp_path / "4.jpg").symlink_to("gone")
+        (tmp_path / "5.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:-20])
+        save(tmp_path / "6.jpg")
+        dataset = load("real", data_dir=str(tmp_path))
+        with pytest.raises(DataError, match=r"2\.jpg"):
+            list(HostLoader(dataset, 8, 4, range(6), workers=2))
+        loader = HostLoader(dataset, 8, 4, range(6), workers=2, skip_bad=True)
+        assert [batch.indices for batch in loader] == [[0, 5]]
+        assert [os.path.basename(name) for name, _ in loader.skipped] == [
+            "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+
+
+class TestImageFolder:
+    def test_classes_and_labels(self, tmp_path):
+        save(tmp_path / "b/1.png", "blue")
+        save(tmp_path / "b/deep/2.png")
+        save(tmp_path / "A/9.png", "lime")
+        save(tmp_path / ".cache/x.png")
+        dataset = load("image-folder", data_dir=str(tmp_path), num_classes=2)
+        assert dataset.class_names == ("A", "b")
+        assert [dataset.label(i) for i in range(len(dataset))] == [0, 1, 1]
+        assert dataset.name(2) == str(tmp_path / "b/deep/2.png")
+        assert dataset.image(0)[:, 0, 0].tolist() == [0, 255, 0]
+
+    def test_reads_what_shapes_writes(self, tmp_path):
+        write_made("shapes", str(tmp_path), per_class=2, size=16)
+        written = load("image_folder", data_dir=str(tmp_path))
+        made = load("shapes", input_size=16, length=16)
+        assert written.class_names == made.class_names
+        assert [written.label(i) for i in range(16)] == sorted(made.label(i) for i in range(16))
+
+    def test_no_folder_given(self):
+        with pytest.raises(DataError, match=r"needs a folder.*--data-dir"):
+            load("image_folder")
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(DataError, match=r"'.*nowhere' does not exist"):
+            load("image_folder", data_dir=str(tmp_path / "nowhere"))
+
+    def test_no_class_folders(self, tmp_path):
+        save(tmp_path / "x.png")
+        with pytest.raises(DataError, match=r"no class folders.*--data real"):
+            load("image_folder", data_dir=str(tmp_path))
+
+    def test_empty_class(self, tmp_path):
+        save(tmp_path / "a/x.png")
+        (tmp_path / "b").mkdir()
+        with pytest.raises(DataError, match=r"'.*b' has no images"):
+            load("image_folder", data_dir=str(tmp_path))
+
+    def test_more_classes_than_outputs(self, tmp_path):
+        for name in "abc":
+            save(tmp_path / name / "x.png")
+        with pytest.raises(DataError, match="has 3 classes and the model 2 outputs"):
+            load("image_folder", data_dir=str(tmp_path), num_classes=2)
+
+
+class TestShapes:
+    @pytest.mark.parametrize("size", [1, 8, 33, 224])
+    def test_any_size(self, size):
+        dataset = load("shapes", input_size=size, length=9)
+        assert dataset.ready
+        for index in range(9):
+            image = dataset.image(index)
+            assert image.shape == (3, size, size)
+            assert image.dtype == torch.uint8
+
+    def test_depends_on_seed_and_index_only(self):
+        first, again = (load("shapes", input_size=32, seed=5) for _ in range(2))
+        other = load("shapes", input_size=32, seed=6, length=64)
+        assert len(first) == 1024
+        assert torch.equal(first.image(9), again.image(9))
+        assert not torch.equal(first.image(9), first.image(17))
+        assert not torch.equal(first.image(9), other.image(9))
+
+    def test_leaves_the_global_generators_alone(self):
+        dataset = load("shapes", input_size=16)
+        torch_state, numpy_state = torch.get_rng_state(), numpy.random.get_state()[1].copy()
+        dataset.image(3)
+        assert torch.equal(torch.get_rng_state(), torch_state)
+        assert (numpy.random.get_state()[1] == numpy_state).all()
+
+    def test_labels_name_the_sorted_classes_in_turn(self):
+        dataset = load("shapes", length=20)
+        assert list(dataset.class_names) == sorted(set(dataset.class_names))
+        assert len(dataset.class_names) == 8
+        assert [dataset.label(i) for i in range(20)] == [i % 8 for i in range(20)]
+        assert dataset.name(17) == "shapes/17"
+
+    def test_every_image_shows_its_shape(self):
+        """The covered area, told from the background by colour, is that of the class's outline."""
+        dataset = load("shapes", input_size=48, length=160)
+        shares = {name: [] for name in dataset.class_names}
+        for index in range(160):
+            red, green, blue = dataset.image(index).long()
+            # the plane colour is the one many pixels have exactly; the background is noisy
+            counts = (65536 * red + 256 * green + blue).unique(return_counts=True)[1]
+            shares[dataset.class_names[dataset.label(index)]].append(counts.max().item() / 48**2)
+        mean = {name: sum(values) / len(values) for name, values in shares.items()}
+        assert all(min(values) > 0.02 for values in shares.values())
+        assert mean["circle"] > mean["ring"] > mean["bar"]
+        assert mean["circle"] > mean["square"] > mean["triangle"] > mean["star"] * 0.8
+        assert mean["circle"] > mean["crescent"]
+
+    def test_a_small_model_is_refused(self):
+        with pytest.raises(DataError, match="8 classes and the model 4 outputs"):
+            load("shapes", num_classes=4)
+        assert len(load("shapes", num_classes=1000, length=3)) == 3
+
+
+class TestGenerated:
+    def test_images_differ_and_are_repeatable(self):
+        dataset = load("generated", input_size=8, length=500, seed=1)
+        images = torch.stack([dataset.image(i) for i in range(500)])
+        assert images.shape == (500, 3, 8, 8)
+        assert images.dtype == torch.uint8
+        assert len(images.flatten(1).unique(dim=0)) == 500
+        assert 120 < images.float().mean() < 135
+        again = load("generated", input_size=8, length=500, seed=1)
+        assert torch.equal(again.image(77), images[77])
+        assert not torch.equal(load("generated", input_size=8, seed=2).image(77), images[77])
+
+    def test_is_ready_unlabelled_and_as_long_as_asked(self):
+        dataset = load("generated", length=10**9)
+        assert len(dataset) == 10**9
+        assert dataset.ready
+        assert dataset.label(5) is None
+        assert dataset.image(10**9 - 1).shape == (3, 224, 224)
+
+    def test_leaves_the_global_generators_alone(self):
+        torch_state, numpy_state = torch.get_rng_state(), numpy.random.get_state()[1].copy()
+        load("generated", input_size=8).image(0)
+        assert torch.equal(torch.get_rng_state(), torch_state)
+        assert (numpy.random.get_state()[1] == numpy_state).all()
+
+
+def test_synthetic_has_no_images_on_the_host():
+    dataset = load("synthetic", length=7)
+    assert len(dataset) == 7
+    with pytest.raises(DataError, match=r"'synthetic/3' exists on the device only.*generated"):
+        dataset.image(3)

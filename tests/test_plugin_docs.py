@@ -1,0 +1,61 @@
+"""`docs/plugins.md` says what the code does: hooks, fields, states, variables and examples."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from ipucnn import testing
+from ipucnn.core import discovery, hookspecs
+from ipucnn.core.discovery import PluginSettings
+from ipucnn.core.registry import Registry, State
+from ipucnn.core.specs import KINDS, ModelSpec, PluginSpec
+
+DOCS = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_every_hook_is_documented_with_its_signature(kind):
+    hook = getattr(hookspecs, kind.hook)
+    returned = str(inspect.signature(hook)).replace("'", "")
+    section = DOCS[DOCS.index(f"```python\ndef {kind.hook}{returned}\n```"):]
+    section = section[:section.index("\n## ") if "\n### " not in section
+                      else section.index("\n### ")]
+    for field in dataclasses.fields(kind.record):
+        if field.name not in {f.name for f in dataclasses.fields(PluginSpec)}:
+            assert f"`{field.name}`" in section, f"{field.name} of {kind.record.__name__}"
+
+
+def test_no_other_hook_is_documented():
+    documented = re.findall(r"^def (ipucnn_\w+)\(\) ->", DOCS, re.MULTILINE)
+    assert documented == [kind.hook for kind in KINDS.values()]
+    assert documented == [name for name in vars(hookspecs) if name.startswith("ipucnn_")]
+
+
+def test_common_fields_states_variables_suites_and_prefixes_are_documented():
+    named = [field.name for field in dataclasses.fields(PluginSpec)]
+    named += [state.value for state in State]
+    named += [discovery.DISABLE_VARIABLE, discovery.LOAD_VARIABLE, discovery.EXTRA_VARIABLE,
+              discovery.STRICT_VARIABLE]
+    for name in named:
+        assert f"| `{name}` |" in DOCS
+    for name in [suite.__name__ for suite in testing.SUITES.values()]:
+        assert f"`{name}`" in DOCS
+    for kind in KINDS.values():
+        assert f"`{kind.prefix}.`" in DOCS
+
+
+def block(text):
+    """Return the code block that contains `text`, without its indentation."""
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if text in c]
+    return code
+
+
+def test_the_one_file_plugin_works(tmp_path):
+    (tmp_path / "mynet.py").write_text(block("nn.Sequential"))
+    reg = Registry(PluginSettings(extra=(str(tmp_path / "mynet.py"),), disable_all=True))
+    assert reg.get_typed(ModelSpec, "mynet").input_size == 64
+    results = testing.check_plugin("model", "mynet", reg)
+    assert set(results.values()) == {"passed"}

@@ -1,0 +1,171 @@
+"""What only a real process shows: signals, closed pipes, full disks, what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+IPUCNN = [sys.executable, "-m", "ipucnn"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SYNTHETIC = ["run", "--data", "synthetic", "--random-weights", "--progress", "off"]
+
+
+def ipucnn(*argv: str, **options):
+    return subprocess.run([*IPUCNN, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, env=ENVIRONMENT, timeout=240, **options)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    assert ipucnn("data", "shapes", "--out", str(folder), "--per-class", "2", "--size",
+                  "48").returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize(("number", "code", "name"), [
+    (signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_an_interrupted_run_keeps_its_results(images, tmp_path, number, code, name):
+    target = tmp_path / "predictions.csv"
+    process = subprocess.Popen(
+        [*IPUCNN, "run", "--data", "real", "--data-dir", str(images), "--weights", "random",
+         "--iterations", "100000", "--predictions", str(target), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=ENVIRONMENT)
+    partial = tmp_path / ".predictions.csv.partial"
+    deadline = time.monotonic() + 200
+    while not (partial.exists() and partial.read_text().count("\n") > 5):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    result = json.loads(out)
+    assert result["stopped_by"] == name
+    assert result["images"] >= 5
+    rows = target.read_text().splitlines()[1:]
+    assert 5 <= len(rows) <= min(16, result["images"])
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.5, 1.0, 2.0])
+def test_ctrl_c_is_quiet_at_any_moment(delay):
+    # `-c` so that the handler of a Python that is still starting is ours as soon as can be
+    process = subprocess.Popen([*IPUCNN, *SYNTHETIC, "--iterations", "100000"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               universal_newlines=True, env=ENVIRONMENT)
+    _wait_until_ours(process)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def _wait_until_ours(process: subprocess.Popen) -> None:
+    """Wait until the interpreter itself has started: before that Python prints a traceback."""
+    maps = Path(f"/proc/{process.pid}/maps")
+    deadline = time.monotonic() + 60
+    while maps.exists() and time.monotonic() < deadline:
+        if "_bisect" in maps.read_text() or "_struct" in maps.read_text():
+            return  # one of the first extension modules that our own imports bring
+        time.sleep(0.01)
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    process = subprocess.Popen([*IPUCNN, "list-plugins", "--json"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert err == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_behind_standard_output_is_told():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*IPUCNN, "list-plugins"], stdout=full, stderr=subprocess.PIPE,
+                              universal_newlines=True, env=ENVIRONMENT, timeout=60)
+    assert done.returncode == 1
+    assert "cannot write to standard output" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_behind_the_result_keeps_what_was_measured(tmp_path):
+    target = tmp_path / "result.json"
+    target.mkdir()  # a name that cannot be replaced, as on a disk that refuses
+    done = ipucnn(*SYNTHETIC, "--iterations", "2", "--result", str(target))
+    assert done.returncode == 1
+    assert "throughput" in done.stdout
+    assert "error: cannot write" in done.stderr
+    assert list(tmp_path.iterdir()) == [target]
+
+
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.table", "pyarrow", "efficientnet_pytorch",
+         "pretrainedmodels", "safetensors")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["run", "--help"], ["list-plugins"],
+                                  ["config", "list"], ["doctor"]])
+def test_light_commands_import_nothing_heavy(argv):
+    program = (
+        "import sys, json\nfrom ipucnn.cli import invoke\n"
+        f"code = invoke({argv!r})\n"
+        f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]), file=sys.stderr)\n"
+        "print(len(sys.modules), file=sys.stderr)\n")
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, env=ENVIRONMENT,
+                          timeout=120)
+    heavy, modules = done.stderr.strip().splitlines()[-2:]
+    assert json.loads(heavy) == []
+    assert int(modules) < 420  # a budget: lower it when you can, think before you raise it
+
+
+def test_completion_knows_plugin_names_without_torch():
+    program = (
+        "import sys\nfrom ipucnn.cli import _completion\n"
+        "print(*_completion('model')('resnet1'))\n"
+        "assert 'torch' not in sys.modules\n")
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                          universal_newlines=True, env=ENVIRONMENT, timeout=60, check=True)
+    assert done.stdout.split() == ["resnet18", "resnet101", "resnet152"]
+
+
+def test_json_is_pure_with_a_broken_plugin_installed(tmp_path):
+    module = tmp_path / "broken_plugin.py"
+    module.write_text("print('noise on standard output?')\nraise RuntimeError('boom')\n")
+    metadata = tmp_path / "broken_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ipucnn]\nmodels.broken = broken_plugin\n")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-W", "default", "-m", "ipucnn", "list-plugins", "--json"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          env=environment, timeout=60)
+    assert done.returncode == 0
+    rows = json.loads(done.stdout)
+    broken = [row for row in rows if row["state"] == "failed"]
+    assert [(row["distribution"], row["version"]) for row in broken] == [("broken-plugin", "1.0")]
+    assert "boom" in broken[0]["cause"]
+
+
+def test_without_its_metadata_ipucnn_says_how_to_install_it(tmp_path):
+    source = Path(__file__).resolve().parents[1] / "ipucnn"
+    program = (
+        "import sys\nfrom importlib import metadata\n"
+        "metadata.distributions = lambda *a, **k: iter(())\n"
+        "from ipucnn.cli import invoke\nsys.exit(invoke(['list-plugins']))\n")
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True,
+                          env={**ENVIRONMENT, "PYTHONPATH": str(source.parent)}, timeout=60)
+    assert done.returncode == 2
+    assert "pip install" in done.stderr
