@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run the command line and return the exit code of the process."""
     try:
-        from ipucnn.cli import invoke  # inside, so that Ctrl-C while importing is quiet too
+        from ipucnn.edge import invoke  # inside, so that Ctrl-C while importing is quiet too
 
         return invoke(sys.argv[1:])
     except KeyboardInterrupt as interrupt:

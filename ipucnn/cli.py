@@ -6,102 +6,33 @@ inside the commands, so that `--help`, completion and listings start in a blink.
 
 from __future__ import annotations
 
-import inspect
-import os
-import signal
 import sys
-import traceback
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 import typer
-from typer.core import TyperCommand
 
 import ipucnn
-from ipucnn import argv as arguments
 from ipucnn import render
+from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
-from ipucnn.core.declaration import Declared, declared
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError
 from ipucnn.core.options import RunOptions
 
-_PLAIN = {"rich_markup_mode": None, "no_args_is_help": True}
 app = typer.Typer(
-    name="ipucnn", pretty_exceptions_enable=False,
+    name="ipucnn", rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    **_PLAIN, help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
+    help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
          "and GPU.")
-data_app = typer.Typer(**_PLAIN, help="Fetch and make data.")
-config_app = typer.Typer(**_PLAIN, help="Named profiles for '--config'.")
+data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
+                       help="Fetch and make data.")
+config_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
+                         help="Named profiles for '--config'.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 
 JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
 KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
-BROKEN_PIPE = 141
-"""128 + SIGPIPE, as a shell reports it when the reader of a pipe has gone."""
-
-
-# -- the edge --------------------------------------------------------------------------------
-
-
-def invoke(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code; only our own bugs leave a traceback."""
-    lists = {flag for item in declared(RunOptions) if item.many for flag in item.flags}
-    show_traceback = "--traceback" in argv
-    signal.signal(signal.SIGTERM, _terminated)
-    click_error = typer.BadParameter.__mro__[2]  # typer carries its own click since 0.22
-    try:
-        code = _execute(arguments.normalise(argv, lists))
-        sys.stdout.flush()
-        return code
-    except IpucnnError as error:
-        if show_traceback:
-            traceback.print_exc()
-        render.report_error(error)
-        return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        render.say("interrupted")
-        return 143 if str(interrupt) == "SIGTERM" else 130
-    except BrokenPipeError:
-        # the interpreter flushes standard output once more when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        render.report_error(IpucnnError(f"cannot write to standard output: {error.strerror}"))
-        return 1
-    except Exception as error:
-        if not isinstance(error, click_error):
-            raise
-        if show_traceback:
-            traceback.print_exc()
-        message = getattr(error, "format_message", lambda: str(error))()
-        if type(error).__name__ == "NoArgsIsHelpError":
-            render.say(message)
-            return 2
-        render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
-                                       "'--help' lists the options"))
-        return 2
-
-
-def _execute(argv: List[str]) -> int:
-    command = typer.main.get_command(app)
-    if "_IPUCNN_COMPLETE" in os.environ:  # set by the shell's completion script
-        command.main(prog_name="ipucnn")
-    # not `main()`, which answers interrupts and closed pipes in its own way
-    try:
-        with command.make_context("ipucnn", argv) as context:
-            code = command.invoke(context)
-    except typer.Exit as leaving:
-        code = leaving.exit_code
-    return code if isinstance(code, int) else 0
-
-
-def _terminated(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt("SIGTERM")
 
 
 def _version(wanted: bool) -> None:
@@ -138,75 +69,6 @@ def _globals(
                          disabled=settings.disabled | disabled, extra=tuple(plugin))))
 
 
-# -- options from their declarations -----------------------------------------------------------
-
-
-def _parameter(item: Declared) -> inspect.Parameter:
-    rule = item.option
-    text = rule.help
-    if item.default not in (None, False, (), ""):
-        text += f" Default: {item.default}."
-    if rule.backend_option:
-        text += " Not on every backend."
-    metavar = rule.metavar or ("|".join(rule.choices) if rule.choices else
-                               "" if item.boolean else item.type.__name__.upper())
-    if item.boolean:
-        names = [f"{flag}/--no-{flag[2:]}" for flag in item.flags]
-        if rule.switch:
-            names = list(item.flags)
-    else:
-        names = list(item.flags)
-    # values arrive as text and are converted by the declaration, so that the command line, the
-    # profiles and Python answer a wrong value alike
-    annotation: Any = (Optional[bool] if item.boolean else
-                       Optional[List[str]] if item.many else Optional[str])
-    completion = _completion(rule.kind) if rule.kind else None
-    info = typer.Option(None, *names, help=text, metavar=metavar or None, show_default=False,
-                        rich_help_panel=rule.group, autocompletion=completion)
-    return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=info,
-                             annotation=annotation)
-
-
-class _Sectioned(TyperCommand):
-    """Help with the options under the headings of their declarations."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: Dict[str, List[Any]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record:
-                heading = getattr(parameter, "rich_help_panel", None) or "Options"
-                sections.setdefault(heading, []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-
-def _completion(kind: str) -> Callable[[str], List[str]]:
-    def complete(incomplete: str) -> List[str]:
-        from ipucnn.core.registry import registry
-
-        return [name for name in registry().names(kind) if name.startswith(incomplete)]
-
-    return complete
-
-
-def _with_options(options_class: type) -> Callable[[Callable[[Dict[str, Any]], Any]], Any]:
-    """Give a command the options that a dataclass declares; it gets those the user set."""
-    def decorate(command: Callable[[Dict[str, Any]], Any]) -> Callable[..., Any]:
-        def wrapper(**values: Any) -> Any:
-            return command({name: value for name, value in values.items()
-                            if value is not None and value != []})
-
-        parameters = [_parameter(item) for item in declared(options_class)]
-        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
-
-    return decorate
-
-
 def _let_rows_speak() -> None:
     """Keep the loader's warnings out of a listing, which says the same in its rows."""
     import logging
@@ -217,8 +79,8 @@ def _let_rows_speak() -> None:
 # -- commands ----------------------------------------------------------------------------------
 
 
-@app.command(cls=_Sectioned)
-@_with_options(RunOptions)
+@app.command(cls=SectionedCommand)
+@with_options(RunOptions)
 def run(given: Dict[str, Any]) -> int:
     """Classify images, or measure how fast that goes."""
     from ipucnn.core.files import write_json
@@ -264,7 +126,7 @@ def list_plugins(
     from ipucnn.core.specs import kind_named
 
     _let_rows_speak()
-    wanted = [kind_named(kind).name for kind in kinds or []] or [None]
+    wanted: List[Optional[str]] = [kind_named(kind).name for kind in kinds or []] or [None]
     rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
     if as_json:
         render.emit_json([entry(row) for row in rows])

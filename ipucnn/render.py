@@ -16,8 +16,21 @@ if TYPE_CHECKING:
 
 
 def emit(text: str) -> None:
-    """Write data to standard output."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """Write data to standard output.
+
+    Raises:
+        BrokenPipeError: its reader has gone.
+        IpucnnError: it cannot be written (a full disk).
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # the interpreter flushes once more when it exits, and must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise IpucnnError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def emit_json(value: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import ipucnn
-from ipucnn import cli
 from ipucnn.core.registry import use
+from ipucnn.edge import invoke
 
 FAST = ["--data", "synthetic", "--random-weights", "--iterations", "1", "--progress", "off"]
 
@@ -28,7 +28,7 @@ def _own_registry():
 def ipucnn_cli(capsys):
     """Run a command in this process; give its exit code, standard output and standard error."""
     def run(*argv: str):
-        code = cli.invoke(list(argv))
+        code = invoke(list(argv))
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -73,7 +73,8 @@ BAD_USAGE = [
      "8-bit input and normalisation on the host", "device"),
     (["run", *FAST, "--efficientnet-expand-ratio", "4"], "--efficientnet-expand-ratio",
      "efficientnet-b0"),
-    (["run", *FAST, "--model", "mobilenet", "--normlayer", "group"], "group", "group counts that suit"),
+    (["run", *FAST, "--model", "mobilenet", "--normlayer", "group"], "group",
+     "group counts that suit"),
     (["run", *FAST, "--device", "cuda:77"], "no device 'cuda:77'", "--device cpu"),
     (["run", *FAST, "--compile-only"], "--compile-only", "--compile"),
     (["run", "--random-weights", "--weights", "x.pt"], "contradicts", "leave one"),
@@ -114,7 +115,8 @@ def test_version_and_help(ipucnn_cli):
     code, out, _ = ipucnn_cli("run", "-h")
     assert code == 0
     for spelling in ("--device-iterations, --device-iteration", "--normlayer, --norm-type",
-                     "--groupnorm-group-num, --norm-num-groups", "--batch-size, --micro-batch-size"):
+                     "--groupnorm-group-num, --norm-num-groups",
+                     "--batch-size, --micro-batch-size"):
         assert spelling in re.sub(r"\s+", " ", out)
 
 
@@ -137,7 +139,7 @@ README_001 = [
 def images(tmp_path_factory) -> Path:
     """A folder of eight real JPEG files."""
     folder = tmp_path_factory.mktemp("images") / "shapes"
-    assert cli.invoke(["data", "shapes", "--out", str(folder), "--per-class", "1", "--size",
+    assert invoke(["data", "shapes", "--out", str(folder), "--per-class", "1", "--size",
                        "64"]) == 0
     return folder
 

@@ -118,7 +118,7 @@ HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.table", "pyarrow", "effic
                                   ["config", "list"], ["doctor"]])
 def test_light_commands_import_nothing_heavy(argv):
     program = (
-        "import sys, json\nfrom ipucnn.cli import invoke\n"
+        "import sys, json\nfrom ipucnn.edge import invoke\n"
         f"code = invoke({argv!r})\n"
         f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]), file=sys.stderr)\n"
         "print(len(sys.modules), file=sys.stderr)\n")
@@ -132,7 +132,7 @@ def test_light_commands_import_nothing_heavy(argv):
 
 def test_completion_knows_plugin_names_without_torch():
     program = (
-        "import sys\nfrom ipucnn.cli import _completion\n"
+        "import sys\nfrom ipucnn.command import _completion\n"
         "print(*_completion('model')('resnet1'))\n"
         "assert 'torch' not in sys.modules\n")
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
@@ -148,7 +148,7 @@ def test_json_is_pure_with_a_broken_plugin_installed(tmp_path):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[ipucnn]\nmodels.broken = broken_plugin\n")
     environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-W", "default", "-m", "ipucnn", "list-plugins", "--json"],
+    done = subprocess.run([sys.executable, "-W", "default", *IPUCNN[1:], "list-plugins", "--json"],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
                           env=environment, timeout=60)
     assert done.returncode == 0
@@ -163,7 +163,7 @@ def test_without_its_metadata_ipucnn_says_how_to_install_it(tmp_path):
     program = (
         "import sys\nfrom importlib import metadata\n"
         "metadata.distributions = lambda *a, **k: iter(())\n"
-        "from ipucnn.cli import invoke\nsys.exit(invoke(['list-plugins']))\n")
+        "from ipucnn.edge import invoke\nsys.exit(invoke(['list-plugins']))\n")
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, universal_newlines=True,
                           env={**ENVIRONMENT, "PYTHONPATH": str(source.parent)}, timeout=60)

@@ -59,7 +59,8 @@ def choose_backend(name: str, registry: Registry,
         return chosen
     usable_backends = _usable(registry, plan)
     if not usable_backends:
-        raise UnavailableError("no backend can be used here", "'ipucnn doctor' says what is missing")
+        raise UnavailableError("no backend can be used here",
+                               "'ipucnn doctor --deep' says what is missing")
     best = usable_backends[0]
     others = [spec.name for spec in _inference_specs(registry)
               if spec not in [chosen.spec for chosen in usable_backends]]

@@ -50,7 +50,7 @@ class Option:
     switch: bool = False
 
 
-def option(default: Any, help: str, **details: Any) -> Any:  # noqa: A002 - argparse's own word
+def option(default: Any, help: str, **details: Any) -> Any:
     """Declare an option; `details` are the other attributes of `Option`."""
     choices = details.pop("choices", {})
     if not isinstance(choices, Mapping):

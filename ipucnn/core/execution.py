@@ -206,7 +206,7 @@ class InferenceSession(ABC):
         """Return (min, max, mean) seconds of the last call by the device's own counters."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a session without a device has nothing to free
         """Free the device."""
 
     def __enter__(self) -> InferenceSession:

@@ -16,14 +16,14 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.loader import Batch, HostLoader, order
 from ipucnn.core.models import BuiltModel, create_model
+from ipucnn.core.normalisation import normalise
+from ipucnn.core.norms import NormOptions
 from ipucnn.core.options import RunOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
 from ipucnn.core.scores import Scores
 from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
-from ipucnn.core.normalisation import normalise
-from ipucnn.core.norms import NormOptions
 
 BENCHMARK_ITERATIONS = 100
 """Host calls over data that has no end; the old application's `--iterations` default."""
@@ -49,7 +49,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         IpucnnError: anything the user can act on.
     """
     registry = registry or current_registry()
-    progress = progress or (lambda phase, done, total: None)
+    progress = progress or (lambda *_: None)
     model = registry.get_typed(ModelSpec, options.model)
     data = registry.get_typed(DatasetSpec, options.data)
     registry.get_typed(NormLayerSpec, options.normlayer)

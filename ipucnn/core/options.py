@@ -82,9 +82,6 @@ class RunOptions:
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads; the cores this process may use when not given.", group="Data",
         minimum=1, names=("--num-workers",))
-    dataloader_rebatch_size: Optional[int] = option(
-        None, "Samples that one loader worker prepares at a time.", group="Data", minimum=1,
-        backend_option=True)
     seed: int = option(0, "Seed of everything random.", group="Data", minimum=0)
 
     backend: str = option("auto", "Execution engine; 'auto' takes the best usable one.",

@@ -55,8 +55,14 @@ class Meter:
 
     def iteration(self, samples: int, seconds: float, wait: float,
                   latencies: Sequence[float]) -> None:
-        """Add one host call of `samples` images: its wall time, the part waited for data, and
-        the seconds of each device call in it."""
+        """Add one host call.
+
+        Args:
+            samples: images it classified.
+            seconds: its wall time.
+            wait: the part of it spent waiting for images.
+            latencies: seconds of each device call in it.
+        """
         self.samples.append(samples)
         self.seconds.append(seconds)
         self.waits.append(wait)

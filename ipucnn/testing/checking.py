@@ -15,7 +15,7 @@ from ipucnn.testing.models import ModelSuite, NormLayerSuite
 from ipucnn.testing.optimisation import OptimizerSuite, ScheduleSuite
 from ipucnn.testing.suite import Suite, run
 
-SUITES: Mapping[str, Type[Suite[Any]]] = {
+SUITES: Mapping[str, Type[Suite]] = {
     "model": ModelSuite,
     "dataset": DatasetSuite,
     "norm-layer": NormLayerSuite,

@@ -10,7 +10,7 @@ from ipucnn.core.specs import DatasetSpec
 from ipucnn.testing.suite import Suite, require
 
 
-class DatasetSuite(Suite[DatasetSpec]):
+class DatasetSuite(Suite):
     """Checks of a dataset.
 
     Attributes:
@@ -20,12 +20,16 @@ class DatasetSuite(Suite[DatasetSpec]):
         length: samples asked of a dataset that makes its own.
     """
 
-    record = DatasetSpec
     data_dir: Optional[str] = None
     input_size: int = 32
     num_classes: Optional[int] = None
     length: int = 12
     sample: ClassVar[int] = 24
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The record under test."""
+        return self.used_registry.get_typed(DatasetSpec, self.name)
 
     def open(self) -> ImageDataset:
         """Return the dataset, opened anew."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class ModelSuite(Suite[ModelSpec]):
+class ModelSuite(Suite):
     """Checks of a model.
 
     Attributes:
@@ -22,10 +22,14 @@ class ModelSuite(Suite[ModelSpec]):
         options: model options it is built with.
     """
 
-    record = ModelSpec
     input_size: Optional[int] = None
     options: ClassVar[Mapping[str, Any]] = {}
     _last: ClassVar[Tuple[Any, Any]] = (None, None)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The record under test."""
+        return self.used_registry.get_typed(ModelSpec, self.name)
 
     def network(self) -> torch.nn.Module:
         """Return `build()`; the checks that only look at a network share one."""
@@ -135,7 +139,7 @@ class ModelSuite(Suite[ModelSpec]):
         self.accepts(num_classes=7, **dict.fromkeys(self.spec.options))
 
 
-class NormLayerSuite(Suite[NormLayerSpec]):
+class NormLayerSuite(Suite):
     """Checks of a norm layer.
 
     Attributes:
@@ -143,9 +147,13 @@ class NormLayerSuite(Suite[NormLayerSpec]):
         norm_options: what the layers are built with.
     """
 
-    record = NormLayerSpec
     channels: int = 32
     norm_options: NormOptions = NormOptions(groups=4)
+
+    @property
+    def spec(self) -> NormLayerSpec:
+        """The record under test."""
+        return self.used_registry.get_typed(NormLayerSpec, self.name)
 
     def build(self) -> torch.nn.Module:
         """Return a layer for `channels` channels."""

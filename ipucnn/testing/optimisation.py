@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class OptimizerSuite(Suite[OptimizerSpec]):
+class OptimizerSuite(Suite):
     """Checks of an optimizer, on the loss ``|w - 1|^2 / 2``.
 
     Attributes:
@@ -22,10 +22,14 @@ class OptimizerSuite(Suite[OptimizerSpec]):
         steps: in which the loss must fall to a tenth.
     """
 
-    record = OptimizerSpec
     lr: float = 0.05
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
     steps: int = 100
+
+    @property
+    def spec(self) -> OptimizerSpec:
+        """The record under test."""
+        return self.used_registry.get_typed(OptimizerSpec, self.name)
 
     def build(self, *weights: torch.Tensor) -> torch.optim.Optimizer:
         """Return an optimizer with a parameter group for each of `weights`."""
@@ -92,7 +96,7 @@ class OptimizerSuite(Suite[OptimizerSpec]):
         self.accepts([], lr=self.lr, **dict.fromkeys(self.spec.hyperparameters))
 
 
-class ScheduleSuite(Suite[ScheduleSpec]):
+class ScheduleSuite(Suite):
     """Checks of a schedule.
 
     Attributes:
@@ -100,9 +104,13 @@ class ScheduleSuite(Suite[ScheduleSpec]):
         epochs: of the training.
     """
 
-    record = ScheduleSpec
     parameters: ClassVar[Mapping[str, Any]] = {}
     epochs: int = 10
+
+    @property
+    def spec(self) -> ScheduleSpec:
+        """The record under test."""
+        return self.used_registry.get_typed(ScheduleSpec, self.name)
 
     def arguments(self) -> Dict[str, Any]:
         """Return the arguments of the schedule."""

@@ -38,7 +38,8 @@ def build_adamw(param_groups: List[Dict[str, Any]], lr: float,
     """
     from torch.optim import AdamW
 
-    return AdamW(param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay)
+    return AdamW(param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
+                 weight_decay=weight_decay)
 
 
 @hookimpl

@@ -15,7 +15,8 @@ from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 
 def check() -> None:
     """Raise `UnavailableError` when nothing can be compiled here."""
-    if TorchVersion(torch.__version__) < (2, 1):  # torch 2.0 compiles, but leaves the hooks of modules out
+    # torch 2.0 compiles too, but leaves the hooks of modules out
+    if TorchVersion(torch.__version__) < "2.1":
         raise UnavailableError(f"torch {torch.__version__} cannot compile these models",
                                "leave '--compile' out; torch 2.1 and newer can")
     if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:

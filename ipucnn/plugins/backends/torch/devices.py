@@ -18,13 +18,13 @@ class Device:
     """A device and its arithmetic.
 
     Attributes:
-        torch: the torch device.
+        place: the torch device.
         name: in words, for results.
         half: the half-precision type of weights here.
         half_arithmetic: the type in which half precision is computed here.
     """
 
-    torch: torch.device
+    place: torch.device
     name: str
     half: torch.dtype
     half_arithmetic: torch.dtype
@@ -50,7 +50,8 @@ def pick(wanted: Optional[str] = None) -> Device:
     if device.type == "cpu":
         return _cpu()
     if device.type != "cuda":
-        raise UsageError(f"the torch backend has no device {wanted!r}", "devices: cpu, cuda, cuda:N")
+        raise UsageError(f"the torch backend has no device {wanted!r}",
+                         "devices: cpu, cuda, cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         raise UsageError(f"there is no device {wanted!r} here: {count} CUDA devices are usable",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Tuple
+
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import UsageError
@@ -17,7 +19,7 @@ class TorchBackend(Backend):
     def probe(self) -> Probe:
         """Describe the best device; PyTorch always has one."""
         device = pick()
-        notes = ()
+        notes: Tuple[str, ...] = ()
         if device.emulates_half:
             notes = ("this CPU has no bfloat16 arithmetic: half precision rounds the weights to "
                      "bfloat16 and computes in float32",)

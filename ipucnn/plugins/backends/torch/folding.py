@@ -33,12 +33,13 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
             calls[node.target] = calls.get(node.target, 0) + 1
     replaced: Dict[str, nn.Module] = {}
     for node in list(graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d):
             continue
         before = node.args[0]
         if before.op != "call_module" or len(before.users) != 1 or calls[before.target] != 1:
             continue
-        convolution, norm = modules[before.target], modules[node.target]
+        convolution = modules[before.target]
         if not isinstance(convolution, nn.Conv2d) or norm.running_mean is None:
             continue
         replaced[before.target] = fuse_conv_bn_eval(convolution, norm)

@@ -30,19 +30,20 @@ class TorchInferenceSession(InferenceSession):
         self._device = device
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
-        if device.torch.type == "cpu":
+        if device.place.type == "cpu":
             torch.set_num_threads(usable_cores())
-        model = model.eval().requires_grad_(False).to(device.torch)
+        model = model.eval().requires_grad_(False).to(device.place)
         splits = resolve_splits(model, plan.pipeline_splits, input_size)
         self.facts: Dict[str, Any] = {
             "weights_type": _name(device.half if plan.half else torch.float32),
             "arithmetic": _name(self._type),
             "compiled": bool(plan.option("compile")),
         }
-        if device.torch.type == "cpu":
+        if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
         if splits:
-            self.facts["stages"] = _stage_balance(model, splits, self._floats(device.torch), self._wait)
+            self.facts["stages"] = _stage_balance(
+                model, splits, self._floats(device.place), self._wait)
         self._model = self._made_ready(model)
         self._call: Callable[..., torch.Tensor] = self._model
         self._synthetic = self._example() if plan.synthetic else None
@@ -68,7 +69,7 @@ class TorchInferenceSession(InferenceSession):
             self._wait()
             return logits.float()
         count = images.shape[0]
-        images = images.to(self._device.torch, non_blocking=True)
+        images = images.to(self._device.place, non_blocking=True)
         if count < self.samples_per_call and self._plan.option("compile"):
             # a compiled program has one shape: pad the last short batch, cut its logits
             padding = images.new_zeros((self.samples_per_call - count, *images.shape[1:]))
@@ -79,7 +80,7 @@ class TorchInferenceSession(InferenceSession):
         """Release the model and what the device holds of it."""
         self._call = self._model = None  # type: ignore[assignment]
         self._synthetic = None
-        if self._device.torch.type == "cuda":
+        if self._device.place.type == "cuda":
             torch.cuda.empty_cache()
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
@@ -103,7 +104,7 @@ class TorchInferenceSession(InferenceSession):
             full_precision_norms(model)
         if plan.normalisation == "device":
             normalise_on_device(model)
-        return model.to(device.torch).to(memory_format=torch.channels_last)
+        return model.to(device.place).to(memory_format=torch.channels_last)
 
     def _floats(self, device: torch.device) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._plan.seed or 0)
@@ -111,15 +112,15 @@ class TorchInferenceSession(InferenceSession):
 
     def _example(self) -> torch.Tensor:
         """Return random images as the plan feeds them, on the device."""
-        images = self._floats(self._device.torch)
+        images = self._floats(self._device.place)
         if self._plan.normalisation == "host":
             return images
         images = (images * 64 + 128).clamp(0, 255)
         return images.to(torch.uint8) if self._plan.eight_bit_io else images
 
     def _wait(self) -> None:
-        if self._device.torch.type == "cuda":
-            torch.cuda.synchronize(self._device.torch)
+        if self._device.place.type == "cuda":
+            torch.cuda.synchronize(self._device.place)
 
 
 def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,

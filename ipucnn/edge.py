@@ -1,0 +1,73 @@
+"""The edge of the process: signals, exit codes, and errors told in one line.
+
+Exit codes: 0 ok, 1 the work failed or a check found a problem, 2 wrong usage, 130 and 143
+interrupted, 141 the reader of standard output has gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from typing import Any, List, Sequence
+
+import typer
+
+from ipucnn import render
+from ipucnn.argv import normalise
+from ipucnn.cli import app
+from ipucnn.core.declaration import declared
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.options import RunOptions
+
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as a shell reports it when the reader of a pipe has gone."""
+
+
+def invoke(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; only our own bugs leave a traceback."""
+    lists = {flag for item in declared(RunOptions) if item.many for flag in item.flags}
+    show_traceback = "--traceback" in argv
+    signal.signal(signal.SIGTERM, _terminated)
+    click_error = typer.BadParameter.__mro__[2]  # typer carries its own click since 0.22
+    try:
+        return _execute(normalise(argv, lists))
+    except IpucnnError as error:
+        if show_traceback:
+            traceback.print_exc()
+        render.report_error(error)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        render.say("interrupted")
+        return 143 if str(interrupt) == "SIGTERM" else 130
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except Exception as error:
+        if not isinstance(error, click_error):
+            raise
+        if show_traceback:
+            traceback.print_exc()
+        message = str(error.format_message())  # type: ignore[attr-defined]
+        if type(error).__name__ == "NoArgsIsHelpError":
+            render.say(message)
+            return 2
+        render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
+                                       "'--help' lists the options"))
+        return 2
+
+
+def _execute(argv: List[str]) -> int:
+    command = typer.main.get_command(app)
+    if "_IPUCNN_COMPLETE" in os.environ:  # set by the shell's completion script
+        command.main(prog_name="ipucnn")
+    # not `main()`, which answers interrupts and closed pipes in its own way
+    try:
+        with command.make_context("ipucnn", argv) as context:
+            code = command.invoke(context)
+    except typer.Exit as leaving:
+        code = leaving.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _terminated(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt("SIGTERM")

@@ -1,0 +1,96 @@
+"""Which backend a run gets, and what it refuses."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from ipucnn.core.choice import check_offer, choose_backend
+from ipucnn.core.declaration import build
+from ipucnn.core.discovery import PluginSettings
+from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.options import RunOptions
+from ipucnn.core.registry import Registry
+from ipucnn.core.specs import BackendSpec
+
+PLUGIN = """
+    from ipucnn import BackendSpec, hookimpl
+    from ipucnn.core.execution import Backend, Probe
+
+    class Picky(Backend):
+        def probe(self):
+            return Probe(usable=True, device="abacus")
+
+    class Absent(Backend):
+        def probe(self):
+            return Probe(usable=False, reason="the abacus has no beads", remedy="buy beads")
+
+    @hookimpl
+    def ipucnn_backends():
+        return [
+            BackendSpec(name="picky", summary="full precision only", target=Picky),
+            BackendSpec(name="absent", summary="no device", target=Absent, preference=99),
+        ]
+"""
+
+
+@pytest.fixture
+def registry(tmp_path):
+    plugin = tmp_path / "abacus.py"
+    plugin.write_text(textwrap.dedent(PLUGIN))
+    return Registry(PluginSettings(extra=(str(plugin),)))
+
+
+def _check(registry, backend, **values):
+    options = build(RunOptions, values)
+    spec = registry.get_typed(BackendSpec, backend)
+    check_offer(options, options.plan(synthetic=False), spec, registry)
+
+
+def test_auto_takes_a_usable_backend_and_says_why(registry):
+    chosen = choose_backend("auto", registry)
+    assert chosen.spec.name == "torch"
+    assert "best backend usable here" in chosen.why
+    assert choose_backend("TORCH", registry).why == ""
+
+
+def test_a_backend_without_its_device_is_an_error_and_never_replaced(registry):
+    with pytest.raises(UnavailableError) as caught:
+        choose_backend("absent", registry)
+    assert "the abacus has no beads" in caught.value.message
+    assert "buy beads" in caught.value.hint
+    assert "--backend torch" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_a_precision_that_the_device_lacks_is_refused(registry):
+    with pytest.raises(UsageError) as caught:
+        _check(registry, "picky", precision="half")
+    assert "'picky' does not compute in precision '16.16'" in caught.value.message
+    assert "32.32" in caught.value.hint
+    _check(registry, "picky", precision="full")
+
+
+def test_every_option_the_backend_lacks_is_named_with_who_has_it(registry):
+    with pytest.raises(UsageError) as caught:
+        _check(registry, "torch", half_partial=True, available_memory_proportion=[0.2])
+    assert "'--half-partial', '--available-memory-proportion' are not options" in (
+        caught.value.message)
+    assert "--half-partial is for backend poptorch" in caught.value.hint
+
+
+@pytest.mark.parametrize("option", [item for item in sorted({
+    name for backend in ("torch", "poptorch")
+    for name in Registry().get("backend", backend).options})])
+def test_options_that_backends_claim_exist(option):
+    assert hasattr(RunOptions(), option)
+
+
+def test_no_backend_option_is_without_a_backend():
+    from ipucnn.core.declaration import declared
+
+    registry = Registry()
+    claimed = {name for backend in registry.names("backend")
+               for name in registry.get("backend", backend).options}
+    assert {item.name for item in declared(RunOptions) if item.option.backend_option} == claimed
