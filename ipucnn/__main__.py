@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+INTERRUPTED = (130, 143)
 
 
 def main() -> int:
@@ -10,10 +13,17 @@ def main() -> int:
     try:
         from ipucnn.edge import invoke  # inside, so that Ctrl-C while importing is quiet too
 
-        return invoke(sys.argv[1:])
+        code = invoke(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        return 143 if str(interrupt) == "SIGTERM" else 130
+        code = 143 if str(interrupt) == "SIGTERM" else 130
+    if code in INTERRUPTED:
+        # Leave at once: an interrupt that passed through `exec` of a text makes CPython end the
+        # process by SIGINT however it was answered, and no thread may hold an impatient user up.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ interrupted, 141 the reader of standard output has gone.
 from __future__ import annotations
 
 import os
-import signal
 import traceback
-from typing import Any, List, Sequence
+from typing import List, Sequence
 
 import typer
 
-from ipucnn import render
+from ipucnn import render, signals
 from ipucnn.argv import normalise
 from ipucnn.cli import app
 from ipucnn.core.declaration import declared
@@ -28,7 +27,7 @@ def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only our own bugs leave a traceback."""
     lists = {flag for item in declared(RunOptions) if item.many for flag in item.flags}
     show_traceback = "--traceback" in argv
-    signal.signal(signal.SIGTERM, _terminated)
+    signals.install()
     click_error = typer.BadParameter.__mro__[2]  # typer carries its own click since 0.22
     try:
         return _execute(normalise(argv, lists))
@@ -67,7 +66,3 @@ def _execute(argv: List[str]) -> int:
     except typer.Exit as leaving:
         code = leaving.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _terminated(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt("SIGTERM")

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.signals import raise_if_swallowed
 
 if TYPE_CHECKING:
     from ipucnn.core.results import RunResult
@@ -160,6 +161,7 @@ class RunProgress:
             self._bar.stop()
 
     def _update(self, phase: str, done: int, total: Optional[int]) -> None:
+        raise_if_swallowed()
         if not self._show:
             if self._lines and time.monotonic() >= self._next_line:
                 self._next_line = time.monotonic() + LINE_INTERVAL

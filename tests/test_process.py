@@ -45,7 +45,10 @@ def test_an_interrupted_run_keeps_its_results(images, tmp_path, number, code, na
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert "Traceback" not in err
     result = json.loads(out)
@@ -58,14 +61,16 @@ def test_an_interrupted_run_keeps_its_results(images, tmp_path, number, code, na
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.5, 1.0, 2.0])
 def test_ctrl_c_is_quiet_at_any_moment(delay):
-    # `-c` so that the handler of a Python that is still starting is ours as soon as can be
     process = subprocess.Popen([*IPUCNN, *SYNTHETIC, "--iterations", "100000"],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                universal_newlines=True, env=ENVIRONMENT)
     _wait_until_ours(process)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
 
@@ -110,7 +115,7 @@ def test_a_full_disk_behind_the_result_keeps_what_was_measured(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.table", "pyarrow", "efficientnet_pytorch",
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.progress", "pyarrow", "efficientnet_pytorch",
          "pretrainedmodels", "safetensors")
 
 

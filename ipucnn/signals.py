@@ -1,0 +1,32 @@
+"""Ctrl-C and termination, also where a library swallows the exception that they raise."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+_pending = ""
+
+
+def install() -> None:
+    """Have SIGINT and SIGTERM raise a `KeyboardInterrupt` that carries their name."""
+    global _pending
+    _pending = ""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise)
+
+
+def raise_if_swallowed() -> None:
+    """Raise again what was raised and not answered.
+
+    Some libraries' imports and callbacks catch every exception: torch 2.0 loses a Ctrl-C while it
+    is being imported. A long job asks between its steps.
+    """
+    if _pending:
+        raise KeyboardInterrupt(_pending)
+
+
+def _raise(number: int, _frame: Any) -> None:
+    global _pending
+    _pending = signal.Signals(number).name
+    raise KeyboardInterrupt(_pending)
