@@ -1,0 +1,32 @@
+"""What every benchmark does: environment, medians, a committed file."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ipucnn.core.environment import describe
+from ipucnn.plugins.backends.torch.devices import cpu_features
+
+RESULTS = Path(__file__).resolve().parent / "results"
+VECTOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
+
+
+def summary(values: List[float]) -> Dict[str, float]:
+    """Return median, minimum and maximum."""
+    return {"median": round(statistics.median(values), 4), "min": round(min(values), 4),
+            "max": round(max(values), 4)}
+
+
+def save(name: str, measured: Dict[str, Any]) -> None:
+    """Write `results/<name>.json` and print it."""
+    environment = describe()
+    environment["command"] = ["python", f"benchmarks/{name}.py", *sys.argv[1:]]
+    environment["vector_flags"] = [flag for flag in VECTOR_FLAGS if flag in cpu_features()]
+    text = json.dumps({**measured, "environment": environment}, indent=2) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text)
+    print(text)
