@@ -80,9 +80,9 @@ def test_every_option_the_backend_lacks_is_named_with_who_has_it(registry):
     assert "--half-partial is for backend poptorch" in caught.value.hint
 
 
-@pytest.mark.parametrize("option", [item for item in sorted({
+@pytest.mark.parametrize("option", sorted({
     name for backend in ("torch", "poptorch")
-    for name in Registry().get("backend", backend).options})])
+    for name in Registry().get("backend", backend).options}))
 def test_options_that_backends_claim_exist(option):
     assert hasattr(RunOptions(), option)
 
