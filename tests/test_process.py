@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -113,6 +115,28 @@ def test_a_full_disk_behind_the_result_keeps_what_was_measured(tmp_path):
     assert "throughput" in done.stdout
     assert "error: cannot write" in done.stderr
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "predictions.json"])
+def test_a_disk_that_fills_during_the_run_keeps_the_rows_that_fitted(images, tmp_path, name):
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    target = tmp_path / name
+    done = ipucnn("run", "--data", "real", "--data-dir", str(images), "--weights", "random",
+                  "--predictions", str(target), preexec_fn=small_disk)
+    assert done.returncode == 1
+    assert "error: cannot write predictions" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "throughput" in done.stdout
+    if name.endswith("json"):
+        rows = json.loads(target.read_text())
+    else:
+        with open(target, newline="") as file:
+            rows = list(csv.DictReader(file))
+    assert 0 < len(rows) < 16
+    assert all(len(row) == 16 and row["probability_5"] for row in rows)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.progress", "pyarrow", "efficientnet_pytorch",

@@ -6,6 +6,7 @@ ends: an interrupted run keeps its rows, and a reader never sees half a file und
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -78,39 +79,61 @@ class PredictionWriter(ABC):
     def _close(self) -> None: ...
 
 
-class _Csv(PredictionWriter):
+class _Text(PredictionWriter):
+    """Text appended row by row; a torn last write is cut off again."""
+
+    tail = ""
+
     def _open(self) -> None:
         # surrogateescape: a file name need not be valid text on Linux
         self._file = open(self._partial, "w", newline="",  # noqa: SIM115 - closed in _close
                           encoding="utf-8", errors="surrogateescape")
-        self._csv = csv.DictWriter(self._file, self.columns)
-        self._csv.writeheader()
-
-    def _write(self, rows: List[Row]) -> None:
-        self._csv.writerows(rows)
-        self._file.flush()
-
-    def _close(self) -> None:
-        self._file.close()
-
-
-class _Json(PredictionWriter):
-    def _open(self) -> None:
-        self._file = open(self._partial, "w", encoding="utf-8")  # noqa: SIM115
-        self._first = True
-        self._file.write("[")
+        self._begin()
+        self._flush()
 
     def _write(self, rows: List[Row]) -> None:
         for row in rows:
-            self._file.write(("\n" if self._first else ",\n") + json.dumps(row))
-            self._first = False
+            self._append(row)
+        self._flush()
+
+    def _flush(self) -> None:
         self._file.flush()
+        self._whole = self._file.tell()
 
     def _close(self) -> None:
-        try:
-            self._file.write("\n]\n")
-        finally:
+        with contextlib.suppress(OSError):  # what did not fit does not fit now either
             self._file.close()
+        with open(self._partial, "r+b") as file:
+            file.truncate(self._whole)
+            file.seek(self._whole)
+            file.write(self.tail.encode())
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _append(self, row: Row) -> None: ...
+
+
+class _Csv(_Text):
+    def _begin(self) -> None:
+        self._csv = csv.DictWriter(self._file, self.columns)
+        self._csv.writeheader()
+
+    def _append(self, row: Row) -> None:
+        self._csv.writerow(row)
+
+
+class _Json(_Text):
+    tail = "\n]\n"
+
+    def _begin(self) -> None:
+        self._separator = "\n"
+        self._file.write("[")
+
+    def _append(self, row: Row) -> None:
+        self._file.write(self._separator + json.dumps(row))
+        self._separator = ",\n"
 
 
 class _Parquet(PredictionWriter):
