@@ -41,9 +41,16 @@ def invoke(argv: Sequence[str]) -> int:
         return 143 if str(interrupt) == "SIGTERM" else 130
     except BrokenPipeError:
         return BROKEN_PIPE
+    except MemoryError:
+        render.report_error(IpucnnError("this machine is out of memory",
+                                        "use a smaller batch, or fewer workers"))
+        return 1
     except Exception as error:
         if not isinstance(error, click_error):
-            raise
+            traceback.print_exc()
+            render.say("error: this is a fault of ipucnn or of a plugin; please report it with the "
+                       "lines above\nhint: '--no-plugins' tells whether a plugin is at fault")
+            return 1
         if show_traceback:
             traceback.print_exc()
         message = str(error.format_message())  # type: ignore[attr-defined]

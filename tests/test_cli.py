@@ -323,6 +323,28 @@ def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, t
     assert json.loads(out)["skipped"]["count"] == 1
 
 
+def test_a_batch_larger_than_memory_says_what_to_try(ipucnn_cli):
+    code, _, err = ipucnn_cli("run", *FAST, "--batch-size", "1000000000")
+    assert code == 1
+    one_line_and_hint(err)
+    assert "--batch-size" in err
+
+
+def test_a_fault_of_a_plugin_keeps_its_traceback(ipucnn_cli, tmp_path):
+    plugin = tmp_path / "faulty.py"
+    plugin.write_text(
+        "from ipucnn import DatasetSpec, hookimpl\n"
+        "def make(request):\n    return 1 / 0\n"
+        "@hookimpl\ndef ipucnn_datasets():\n"
+        "    return [DatasetSpec(name='faulty', summary='x', target=make)]\n")
+    code, _, err = ipucnn_cli("run", "--plugin", str(plugin), "--data", "faulty",
+                              "--random-weights")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "faulty.py" in err
+    assert "--no-plugins" in err
+
+
 def test_python_gives_the_same_result_object(images):
     result = ipucnn.run(data="image_folder", data_dir=str(images), weights="random", batch_size=4)
     assert result.images == 8

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Making folders, and writing files so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, UsageError
+
+
+def make_folder(path: str, option: str) -> str:
+    """Make the folder that an option names, where it is not there yet, and return its full path.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path!r}: {error.strerror}",
+                         f"choose another one with '{option}'") from error
+    return os.path.abspath(path)
 
 
 def write_json(path: str, value: Any) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any, Tuple
 
 import poptorch
 import torch  # noqa: TID253
 
-from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.files import make_folder
 
 PROFILE_FOLDER = "poplar-profile"
 """Where `--profile` writes, in the working folder; PopVision Graph Analyser opens it."""
@@ -49,12 +48,7 @@ def _set_target(options: Any, plan: ExecutionPlan) -> None:
         options.useOfflineIpuTarget(version)
     cache = plan.option("model_cache_path")
     if cache:
-        try:
-            Path(cache).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the model cache {cache!r}: {error.strerror}",
-                             "choose another folder with '--model-cache-path'") from error
-        options.enableExecutableCaching(str(cache))
+        options.enableExecutableCaching(make_folder(cache, "--model-cache-path"))
 
 
 def _set_memory(options: Any, plan: ExecutionPlan) -> None:

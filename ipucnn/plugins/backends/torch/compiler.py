@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 from typing import Any, Callable, Optional
 
 import torch  # noqa: TID253
 from torch.torch_version import TorchVersion  # noqa: TID253
 
-from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.errors import IpucnnError, UnavailableError
+from ipucnn.core.files import make_folder
 
 
 def check() -> None:
@@ -32,12 +32,7 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
     """
     # both are read by inductor when it first compiles, which is after this
     if cache:
-        try:
-            Path(cache).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the model cache {cache!r}: {error.strerror}",
-                             "choose another folder with '--model-cache-path'") from error
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.abspath(cache)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = make_folder(cache, "--model-cache-path")
     import torch._inductor.config as inductor
 
     inductor.freezing = True  # weights become constants, laid out once for the kernels

@@ -10,7 +10,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import pick
-from ipucnn.plugins.backends.torch.session import TorchInferenceSession
+from ipucnn.plugins.backends.torch.session import TorchInferenceSession, memory_errors
 
 
 class TorchBackend(Backend):
@@ -37,4 +37,5 @@ class TorchBackend(Backend):
                              "add '--compile'")
         if plan.option("compile"):
             compiler.check()
-        return TorchInferenceSession(model, plan, input_size, pick(plan.option("device")))
+        with memory_errors(plan.micro_batch):
+            return TorchInferenceSession(model, plan, input_size, pick(plan.option("device")))

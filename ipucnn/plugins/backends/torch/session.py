@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch  # noqa: TID253
 
+from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.normalisation import normalise_on_device
@@ -86,7 +88,9 @@ class TorchInferenceSession(InferenceSession):
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         if self._plan.normalisation != "device":  # the hook on the model casts otherwise
             images = images.to(self._type)
-        with torch.inference_mode() if not self._plan.option("compile") else torch.no_grad():
+        # torch.compile's frozen weights are no inference tensors
+        without = torch.no_grad if self._plan.option("compile") else torch.inference_mode
+        with memory_errors(self._plan.micro_batch), without():
             logits: torch.Tensor = self._call(
                 images.contiguous(memory_format=torch.channels_last))
             return logits
@@ -121,6 +125,19 @@ class TorchInferenceSession(InferenceSession):
     def _wait(self) -> None:
         if self._device.place.type == "cuda":
             torch.cuda.synchronize(self._device.place)
+
+
+@contextmanager
+def memory_errors(micro_batch: int) -> Iterator[None]:
+    """Turn a device that is out of memory into one line with what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "out of memory" not in text and "allocate memory" not in text:
+            raise
+        raise IpucnnError(f"the device is out of memory at a micro-batch of {micro_batch}",
+                          "use a smaller '--batch-size', or '--precision half'") from error
 
 
 def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,
