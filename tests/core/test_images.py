@@ -7,7 +7,7 @@ import warnings
 import numpy
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from ipucnn.core import images
 from ipucnn.core.errors import DataError
@@ -22,6 +22,8 @@ def photograph(width=60, height=40):
 
 def encode(image, format, **options):
     buffer = io.BytesIO()
+    if not features.check("webp") and format == "WEBP":
+        pytest.skip("this Pillow was built without WebP")
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
@@ -157,7 +159,7 @@ def with_size(data, width, height):
     (encode(photograph(), "JPEG")[:-2], "truncated"),
     (encode(photograph(), "JPEG", progressive=True)[:300], "cannot decode"),
     (encode(photograph(), "PNG")[:200], "truncated"),
-    (encode(photograph(), "WEBP")[:100], "cannot decode"),
+    (b"RIFF\x24\x01\0\0WEBPVP8 \x18\x01\0\0" + b"\x30" * 60, "cannot decode|not an image"),
     (encode(photograph(), "GIF")[:200], "cannot decode"),
     (with_size(encode(photograph(), "JPEG"), 65500, 65500), "more than 178,956,970 pixels"),
     (b"P6 50000 50000 255\n", "pixels"),
