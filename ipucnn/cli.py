@@ -7,8 +7,9 @@ inside the commands, so that `--help`, completion and listings start in a blink.
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import typer
 
@@ -69,11 +70,18 @@ def _globals(
                          disabled=settings.disabled | disabled, extra=tuple(plugin))))
 
 
-def _let_rows_speak() -> None:
+@contextmanager
+def _rows_speak() -> Iterator[None]:
     """Keep the loader's warnings out of a listing, which says the same in its rows."""
     import logging
 
-    logging.getLogger("ipucnn.plugins").setLevel(logging.CRITICAL)
+    loader = logging.getLogger("ipucnn.plugins")
+    before = loader.level
+    loader.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        loader.setLevel(before)
 
 
 # -- commands ----------------------------------------------------------------------------------
@@ -125,9 +133,9 @@ def list_plugins(
     from ipucnn.core.registry import State, registry
     from ipucnn.core.specs import kind_named
 
-    _let_rows_speak()
     wanted: List[Optional[str]] = [kind_named(kind).name for kind in kinds or []] or [None]
-    rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
+    with _rows_speak():
+        rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
     if as_json:
         render.emit_json([entry(row) for row in rows])
         return
@@ -187,8 +195,8 @@ def doctor(
     """
     from ipucnn.core.doctor import examine
 
-    _let_rows_speak()
-    report = examine(deep=deep)
+    with _rows_speak():
+        report = examine(deep=deep)
     if as_json:
         render.emit_json(report.as_dict())
     else:
