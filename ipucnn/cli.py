@@ -113,7 +113,7 @@ def run(given: Dict[str, Any]) -> int:
         with render.RunProgress(options.progress) as progress:
             result = inference.run(options, progress=progress)
     except IpucnnError as error:
-        if error.partial is not None:
+        if error.partial is not None and error.partial.images:
             show(error.partial)
         raise
     show(result)

@@ -6,6 +6,7 @@ interrupted, 141 the reader of standard output has gone.
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from typing import List, Sequence
@@ -40,12 +41,17 @@ def invoke(argv: Sequence[str]) -> int:
         render.say("interrupted")
         return 143 if str(interrupt) == "SIGTERM" else 130
     except BrokenPipeError:
+        render.abandon_output()
         return BROKEN_PIPE
     except MemoryError:
         render.report_error(IpucnnError("this machine is out of memory",
                                         "use a smaller batch, or fewer workers"))
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            render.abandon_output()  # typer was writing help
+            render.report_error(IpucnnError(f"cannot write to standard output: {error.strerror}"))
+            return 1
         if not isinstance(error, click_error):
             traceback.print_exc()
             render.say("error: this is a fault of ipucnn or of a plugin; please report it with the "

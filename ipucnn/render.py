@@ -26,12 +26,20 @@ def emit(text: str) -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_output()
+        raise
     except OSError as error:
-        # the interpreter flushes once more when it exits, and must not fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
+        abandon_output()
         raise IpucnnError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def abandon_output() -> None:
+    """Write what is left for standard output nowhere: it cannot be written.
+
+    The interpreter flushes once more when it exits, and must not fail again.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit_json(value: Any) -> None:

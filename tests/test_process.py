@@ -97,9 +97,10 @@ def test_a_reader_that_has_gone_is_no_error():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
-def test_a_full_disk_behind_standard_output_is_told():
+@pytest.mark.parametrize("argv", [["list-plugins"], ["run", "--help"], ["--version"]])
+def test_a_full_disk_behind_standard_output_is_told(argv):
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*IPUCNN, "list-plugins"], stdout=full, stderr=subprocess.PIPE,
+        done = subprocess.run([*IPUCNN, *argv], stdout=full, stderr=subprocess.PIPE,
                               universal_newlines=True, env=ENVIRONMENT, timeout=60)
     assert done.returncode == 1
     assert "cannot write to standard output" in done.stderr
@@ -169,7 +170,15 @@ def test_completion_knows_plugin_names_without_torch():
     assert done.stdout.split() == ["resnet18", "resnet101", "resnet152"]
 
 
-def test_json_is_pure_with_a_broken_plugin_installed(tmp_path):
+JSON_COMMANDS = [
+    ["list-plugins"], ["show", "model", "resnet18"], ["show", "model", "resnet18", "--splits"],
+    ["doctor"], ["check-plugin", "schedule:cosine"], ["config", "list"],
+    ["config", "show", "resnet50-mk2"], [*SYNTHETIC, "--iterations", "1"],
+]
+
+
+@pytest.mark.parametrize("argv", JSON_COMMANDS, ids=" ".join)
+def test_json_is_pure_with_a_broken_plugin_installed(tmp_path, argv):
     module = tmp_path / "broken_plugin.py"
     module.write_text("print('noise on standard output?')\nraise RuntimeError('boom')\n")
     metadata = tmp_path / "broken_plugin-1.0.dist-info"
@@ -177,11 +186,13 @@ def test_json_is_pure_with_a_broken_plugin_installed(tmp_path):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[ipucnn]\nmodels.broken = broken_plugin\n")
     environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-W", "default", *IPUCNN[1:], "list-plugins", "--json"],
+    done = subprocess.run([sys.executable, "-W", "default", *IPUCNN[1:], *argv, "--json"],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
                           env=environment, timeout=60)
-    assert done.returncode == 0
+    assert done.returncode == (1 if argv == ["doctor"] else 0)
     rows = json.loads(done.stdout)
+    if argv != ["list-plugins"]:
+        return
     broken = [row for row in rows if row["state"] == "failed"]
     assert [(row["distribution"], row["version"]) for row in broken] == [("broken-plugin", "1.0")]
     assert "boom" in broken[0]["cause"]
