@@ -149,7 +149,7 @@ def test_published_efficientnets_are_what_the_library_states(name):
     from efficientnet_pytorch.utils import url_map
 
     spec = record(name)
-    readme = metadata.metadata("efficientnet_pytorch").get_payload() or ""
+    readme = metadata.distribution("efficientnet_pytorch").read_text("METADATA") or ""
     stated = re.search(rf"`{name}`\s*\|[^|]*\|\s*([\d.]+)", readme)
     assert spec.weights[0].url == url_map[name]
     assert f"-{spec.weights[0].sha256}." in url_map[name]
@@ -161,7 +161,7 @@ def test_the_published_resnext101_32x4d_is_what_the_library_states():
     from pretrainedmodels import pretrained_settings
 
     weights = record("resnext101_32x4d").weights[0]
-    readme = metadata.metadata("pretrainedmodels").get_payload() or ""
+    readme = metadata.distribution("pretrainedmodels").read_text("METADATA") or ""
     assert weights.url == pretrained_settings["resnext101_32x4d"]["imagenet"]["url"]
     assert f"Our porting | {weights.top1} | {weights.top5}" in readme
     assert f"-{weights.sha256}." in weights.url
