@@ -56,7 +56,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     plan = options.plan(synthetic=data.on_device)
     chosen = choose_backend(options.backend, registry, plan)
     check_offer(options, plan, chosen.spec, registry)
-    _check_predictions(options, data)
+    _check_data_options(options, data)
     dataset = _make_dataset(options, plan, model, data, registry)
     built = _make_model(options, data, dataset, registry)
     result = _empty_result(options, plan, chosen, built, data)
@@ -183,18 +183,29 @@ def _total(options: RunOptions, plan: ExecutionPlan, data: DatasetSpec,
     return plan.combined_batch * (options.iterations or BENCHMARK_ITERATIONS)
 
 
-def _check_predictions(options: RunOptions, data: DatasetSpec) -> None:
+def _check_data_options(options: RunOptions, data: DatasetSpec) -> None:
+    """Refuse options that this dataset gives no meaning, and a missing folder."""
+    reads_folder = data.needs_data_dir or data.default_data_dir
+    if data.needs_data_dir and not options.data_dir:
+        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
+    meaningless = {
+        "--data-dir": bool(options.data_dir) and not reads_folder,
+        "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
+        "--skip-bad-samples": options.skip_bad_samples and data.on_device,
+        "--predictions": bool(options.predictions) and data.on_device,
+    }
+    refused = [flag for flag, without_meaning in meaningless.items() if without_meaning]
+    if refused:
+        flags = ", ".join(f"'{flag}'" for flag in refused)
+        why = "makes its images on the device" if data.on_device else "reads no folder"
+        raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
+                         "leave the option out, or choose another '--data'")
     if options.predictions:
         predictions.writer_class(options.predictions)
-        if data.on_device:
-            raise UsageError(f"dataset {data.name!r} has no images to write predictions of",
-                             "leave '--predictions' out, or choose another '--data'")
 
 
 def _make_dataset(options: RunOptions, plan: ExecutionPlan, model: ModelSpec, data: DatasetSpec,
                   registry: Registry) -> ImageDataset:
-    if data.needs_data_dir and not options.data_dir:
-        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
     length = None if data.finite else plan.combined_batch * (
         options.iterations or BENCHMARK_ITERATIONS)
     dataset: ImageDataset = registry.resolve(data)(DatasetRequest(

@@ -153,6 +153,12 @@ class RunOptions:
         if self.random_weights and self.weights not in ("pretrained", "random"):
             raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
                              "leave one of them out")
+        if self.weights_partial and self.chosen_weights == "random":
+            raise UsageError("'--weights-partial' has no meaning for random weights",
+                             "leave it out, or name weights with '--weights'")
+        if self.top_k != RunOptions.top_k and not self.predictions:
+            raise UsageError("'--top-k' is for predictions, and none are written",
+                             "add '--predictions FILE', or leave it out")
         if 0 < self.num_io_tiles < 32:
             raise UsageError(f"option '--num-io-tiles': {self.num_io_tiles} is too small",
                              "use 0, or at least 32")

@@ -147,6 +147,8 @@ class DatasetSpec(PluginSpec):
         finite: it is a real collection that can be gone through once (not a benchmark stream).
         on_device: images are made on the device and never cross from the host.
         needs_data_dir: `--data-dir` must name its folder.
+        default_data_dir: the folder it reads when `--data-dir` names none; a dataset with neither
+            reads no folder, and `--data-dir` is refused.
         layout: what the folder must look like, for `show` and for error messages.
     """
 
@@ -154,6 +156,7 @@ class DatasetSpec(PluginSpec):
     finite: bool = True
     on_device: bool = False
     needs_data_dir: bool = False
+    default_data_dir: str = ""
     layout: str = ""
 
 

@@ -40,6 +40,6 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     return [DatasetSpec(
         name="real", summary="any images in a folder, without labels",
-        target="ipucnn.plugins.datasets.real:make",
+        target="ipucnn.plugins.datasets.real:make", default_data_dir=DEFAULT_FOLDER,
         layout=f"image files at any depth below --data-dir ({DEFAULT_FOLDER} when not given), or "
                "one image file")]

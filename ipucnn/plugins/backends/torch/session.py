@@ -34,6 +34,9 @@ class TorchInferenceSession(InferenceSession):
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
             torch.set_num_threads(usable_cores())
+        elif not plan.half:  # single precision means it: TensorFloat-32 has 10 bits of fraction
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
         model = model.eval().requires_grad_(False).to(device.place)
         splits = resolve_splits(model, plan.pipeline_splits, input_size)
         self.facts: Dict[str, Any] = {
