@@ -239,7 +239,7 @@ def data_fetch(
                                       help="Where to put it; 'data/images' when not given."),
 ) -> None:
     """Download data that the examples use."""
-    from ipucnn.core.sample_data import fetch_named
+    from ipucnn.core.data.sample_data import fetch_named
 
     for path in fetch_named(name, out):
         render.emit(str(path))
@@ -253,7 +253,7 @@ def data_shapes(
     seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
 ) -> None:
     """Write the 'shapes' dataset as JPEG folders."""
-    from ipucnn.core.sample_data import write_made
+    from ipucnn.core.data.sample_data import write_made
 
     count = write_made("shapes", out, per_class=per_class, size=size, seed=seed)
     render.emit(f"{count} images in {out}")

@@ -52,7 +52,7 @@ def test_links_lead_somewhere(page):
 
 def test_every_module_of_core_is_on_the_map():
     mapped = (ROOT / "docs" / "architecture.md").read_text()
-    missing = [path.stem for path in (ROOT / "ipucnn" / "core").glob("*.py")
+    missing = [path.stem for path in (ROOT / "ipucnn" / "core").rglob("*.py")
                if path.stem != "__init__" and f"`{path.stem}`" not in mapped]
     assert missing == []
 

@@ -298,7 +298,7 @@ def _decode() -> str:
 
     from PIL import Image
 
-    from ipucnn.core.images import decode
+    from ipucnn.core.data.images import decode
 
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (200, 30, 90)).save(buffer, "JPEG", quality=95)
@@ -309,7 +309,7 @@ def _decode() -> str:
 
 
 def _decoders() -> str:
-    from ipucnn.core.images import decoder_versions
+    from ipucnn.core.data.images import decoder_versions
 
     return ", ".join(f"{name}: {version}" for name, version in decoder_versions().items())
 

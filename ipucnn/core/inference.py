@@ -11,10 +11,10 @@ from typing import Any, Callable, Iterator, List, Optional
 from ipucnn.core import predictions
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data.loader import Batch, HostLoader, order
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
-from ipucnn.core.loader import Batch, HostLoader, order
 from ipucnn.core.models import BuiltModel, create_model
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.norms import NormOptions

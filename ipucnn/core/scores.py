@@ -12,7 +12,7 @@ from ipucnn.core.specs import DatasetSpec
 if TYPE_CHECKING:
     import torch
 
-    from ipucnn.core.loader import Batch
+    from ipucnn.core.data.loader import Batch
 
 IMAGENET_CLASSES = 1000
 

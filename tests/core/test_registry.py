@@ -13,7 +13,7 @@ from ipucnn.core.loading import missing_requirements
 from ipucnn.core.registry import Registry, State, registry, use
 from ipucnn.core.specs import KINDS, ModelSpec, OptimizerSpec
 
-FROZEN_V1 = (Path(__file__).parent / "data" / "frozen_v1_plugin.py").read_text()
+FROZEN_V1 = (Path(__file__).parent / "frozen" / "plugin_v1.py").read_text()
 
 
 def plugin(*records, hook="ipucnn_models", before=""):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.loader import Batch
+from ipucnn.core.data.loader import Batch
 from ipucnn.core.scores import Scores, class_names, label_map
 from ipucnn.core.specs import DatasetSpec
 

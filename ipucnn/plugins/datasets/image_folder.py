@@ -6,9 +6,9 @@ import os
 from typing import Iterable, List
 
 from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
+from ipucnn.core.data.image_files import FileImages, folders_in, list_images, printable
 from ipucnn.core.errors import DataError
 from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.image_files import FileImages, folders_in, list_images, printable
 from ipucnn.core.specs import DatasetSpec
 
 LAYOUT = "--data-dir/<class>/ with image files at any depth; classes are numbered in sorted order"

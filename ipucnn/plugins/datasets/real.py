@@ -6,9 +6,9 @@ import os
 from typing import Iterable
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data.image_files import IMAGE_SUFFIXES, FileImages, list_images
 from ipucnn.core.errors import DataError
 from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.image_files import IMAGE_SUFFIXES, FileImages, list_images
 from ipucnn.core.specs import DatasetSpec
 
 DEFAULT_FOLDER = "data/images"

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from ipucnn.core.data import DatasetRequest
+from ipucnn.core.data.loader import HostLoader
+from ipucnn.core.data.sample_data import write_made
 from ipucnn.core.errors import DataError
-from ipucnn.core.loader import HostLoader
 from ipucnn.core.registry import registry
-from ipucnn.core.sample_data import write_made
 from ipucnn.core.specs import DatasetSpec
 
 

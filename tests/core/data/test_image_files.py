@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from ipucnn.core.data.image_files import folders_in, list_images, printable
 from ipucnn.core.errors import DataError
-from ipucnn.core.image_files import folders_in, list_images, printable
 
 
 def touch(folder, *names):

@@ -14,7 +14,7 @@ import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
-from ipucnn.core import jpeg
+from ipucnn.core.data import jpeg
 from ipucnn.core.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ipucnn.core.data import ImageDataset
+from ipucnn.core.data.loader import MAX_REPORTED, HostLoader, order
 from ipucnn.core.errors import DataError, PluginError, UsageError
-from ipucnn.core.loader import MAX_REPORTED, HostLoader, order
 
 
 class Numbers(ImageDataset):

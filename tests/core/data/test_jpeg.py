@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from ipucnn.core import jpeg
+from ipucnn.core.data import jpeg
 
 
 def encoded(size=(12, 7), mode="RGB", orientation=None, endian="<", **options):

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.data import ImageDataset
+from ipucnn.core.data.images import read_image
 from ipucnn.core.errors import DataError
-from ipucnn.core.images import read_image
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data.image_files import IMAGE_SUFFIXES, list_images
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.image_files import IMAGE_SUFFIXES, list_images
 from ipucnn.core.names import key
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec

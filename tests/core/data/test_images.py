@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps, features
 
-from ipucnn.core import images
+from ipucnn.core.data import images
 from ipucnn.core.errors import DataError
 
 

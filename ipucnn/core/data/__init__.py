@@ -1,7 +1,7 @@
 """What a dataset is to the rest of ipucnn.
 
 A dataset plugin gives decoded images by index; transforming, batching and prefetching is the
-loader's business (`ipucnn.core.loader`).
+loader's business (`ipucnn.core.data.loader`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from typing import (
 )
 
 from ipucnn.core.data import ImageDataset
+from ipucnn.core.data.images import eval_transform
 from ipucnn.core.errors import DataError, PluginError, UsageError
-from ipucnn.core.images import eval_transform
 from ipucnn.core.machine import usable_cores
 
 if TYPE_CHECKING:
