@@ -47,8 +47,8 @@ def _globals(
     version: bool = typer.Option(False, "--version", help="Print the version.",
                                  is_eager=True, callback=_version),
     plugin: List[str] = typer.Option(
-        [], "--plugin", envvar=discovery.EXTRA_VARIABLE, metavar="FILE|MODULE",
-        help="Load a plugin for this run; may be repeated."),
+        [], "--plugin", metavar="FILE|MODULE", help="Load a plugin for this run; may be repeated. "
+        f"Environment: {discovery.EXTRA_VARIABLE}."),
     no_plugins: bool = typer.Option(
         False, "--no-plugins", help="Import no third-party plugin; '--no-plugins=a,b' only not "
         f"these. Environment: {discovery.DISABLE_VARIABLE}."),
@@ -61,13 +61,15 @@ def _globals(
 
     from ipucnn.core.registry import Registry, use
 
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("ipucnn").setLevel(level)
+    render.be_quiet(quiet)
     settings = discovery.PluginSettings.from_environment()
     disabled = {name for name in disable_plugins.split(",") if name}
     use(Registry(replace(settings, disable_all=settings.disable_all or no_plugins,
-                         disabled=settings.disabled | disabled, extra=tuple(plugin))))
+                         disabled=settings.disabled | disabled,
+                         extra=(*settings.extra, *plugin))))
 
 
 @contextmanager
@@ -76,12 +78,15 @@ def _rows_speak() -> Iterator[None]:
     import logging
 
     loader = logging.getLogger("ipucnn.plugins")
-    before = loader.level
-    loader.setLevel(logging.CRITICAL)
+
+    def no_warning(record: logging.LogRecord) -> bool:
+        return record.levelno != logging.WARNING
+
+    loader.addFilter(no_warning)
     try:
         yield
     finally:
-        loader.setLevel(before)
+        loader.removeFilter(no_warning)
 
 
 # -- commands ----------------------------------------------------------------------------------
@@ -94,18 +99,18 @@ def run(given: Dict[str, Any]) -> int:
     from ipucnn.core.files import write_json
     from ipucnn.core.profiles import resolve
 
-    options = resolve(RunOptions, given)
-    as_json = bool(given.get("json"))
+    options = resolve(RunOptions, given)  # before torch, whose import takes seconds
+
     from ipucnn.core import inference
 
     def show(result: Any) -> None:
-        if as_json:
+        if options.json:
             render.emit_json(result.as_dict())
         else:
             render.emit(render.run_result(result))
         for note in [*result.notes, result.accuracy_note]:
             if note:
-                render.say(f"note: {note}")
+                render.note(note)
         if options.result:
             write_json(options.result, result.as_dict())
 

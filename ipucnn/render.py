@@ -52,6 +52,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Have `note` and lines of progress say nothing."""
+    global _quiet
+    _quiet = quiet
+
+
+def note(text: str) -> None:
+    """Tell the user something that is no error, unless they want quiet."""
+    if not _quiet:
+        say(f"note: {text}")
+
+
 def report_error(error: IpucnnError) -> None:
     """Tell the user what went wrong and what to do: one line each."""
     say(f"error: {error.message}")
@@ -145,7 +160,7 @@ def wants_bar(choice: str) -> bool:
     """Return whether a progress bar is shown: on terminals, unless told otherwise or in CI."""
     if choice != "auto":
         return choice == "on"
-    return sys.stderr.isatty() and not os.environ.get("CI")
+    return not _quiet and sys.stderr.isatty() and not os.environ.get("CI")
 
 
 class RunProgress:
@@ -158,7 +173,7 @@ class RunProgress:
         self._bar: Any = None
         self._task: Any = None
         self._show = wants_bar(choice)
-        self._lines = choice != "off"
+        self._lines = choice != "off" and not _quiet
         self._next_line = time.monotonic() + LINE_INTERVAL
 
     def __enter__(self) -> Callable[[str, int, Optional[int]], None]:

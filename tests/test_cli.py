@@ -164,6 +164,40 @@ def test_every_example_of_the_old_readme_runs(ipucnn_cli, images, command):
     assert result["throughput"]["mean"] > 0
 
 
+def test_quiet_says_only_errors(ipucnn_cli):
+    assert "note: backend 'torch'" in ipucnn_cli("run", *FAST)[2]
+    assert ipucnn_cli("run", *FAST, "-q")[2] == ""
+    assert "error: " in ipucnn_cli("run", "--model", "nothing", "-q")[2]
+
+
+def test_verbose_tells_what_each_plugin_gave(caplog):
+    import logging
+
+    with caplog.at_level(logging.DEBUG):
+        assert invoke(["-v", "list-plugins", "schedules"]) == 0
+    assert any("gave cosine" in record.getMessage() for record in caplog.records)
+
+
+def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, tmp_path,
+                                                                  monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.py").write_text(
+            "from ipucnn import ModelSpec, hookimpl\n@hookimpl\ndef ipucnn_models():\n"
+            f"    return [ModelSpec(name='{name}', summary='x', target='x:y')]\n")
+    monkeypatch.setenv("IPUCNN_PLUGIN", os.pathsep.join(
+        str(tmp_path / f"{name}.py") for name in ("one", "two")))
+    _, out, _ = ipucnn_cli("list-plugins", "models", "--plugin", str(tmp_path / "three.py"),
+                           "--json")
+    assert {"one", "two", "three"} <= {row["name"] for row in json.loads(out)}
+
+
+def test_help_names_every_kind():
+    from ipucnn import cli
+    from ipucnn.core import specs
+
+    assert ", ".join(specs.KINDS) == cli.KINDS
+
+
 def test_old_spellings_and_new_ones_mean_the_same(ipucnn_cli):
     old = ipucnn_cli("run", *FAST, "--batch_size", "2", "--device-iteration", "2", "--normlayer",
                      "group", "--groupnorm-group-num", "8", "--precision", "full", "--json")

@@ -121,6 +121,8 @@ class Loader:
             if provider.entry_point != LOCAL:  # the run itself fails on a local one
                 log.warning("%s; %s", what, loaded.remedy)
         loaded.seconds = time.perf_counter() - start
+        log.debug("%s took %.0f ms and gave %s", describe(provider), 1000 * loaded.seconds,
+                  ", ".join(spec.name for _, spec in loaded.records) or "nothing")
         self.loaded[provider] = loaded
         return loaded
 
