@@ -398,6 +398,18 @@ def test_python_gives_the_same_result_object(images):
         ipucnn.run(batch_sise=4)
 
 
+def test_progress_is_told_after_every_device_call():
+    from ipucnn.core import inference
+    from ipucnn.core.declaration import build
+    from ipucnn.core.options import RunOptions
+
+    told = []
+    options = build(RunOptions, {"data": "synthetic", "weights": "random", "iterations": 2,
+                                 "device_iterations": 3, "batch_size": 2})
+    inference.run(options, progress=lambda *step: told.append(step))
+    assert told == [("compile", 0, None), *(("run", done, 12) for done in range(0, 13, 2))]
+
+
 def test_iterations_go_round_the_data_and_predict_each_image_once(ipucnn_cli, images, tmp_path):
     code, out, err = ipucnn_cli(
         "run", "--data", "real", "--data-dir", str(images), "--weights", "random", "--batch-size",

@@ -80,7 +80,7 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
                             skip_bad=options.skip_bad_samples)
     scores: Optional[Scores] = None
     calls = _HostCalls(plan, session, _batches(loader, total, session.samples_per_call),
-                       options.time_limit)
+                       options.time_limit, lambda done: progress("run", done, total))
     try:
         with ExitStack() as stack:
             writer = None
@@ -93,7 +93,7 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
             scores = Scores(dataset, data, built.num_classes, options.top_k, writer)
             progress("run", 0, total)
             while calls.execute(scores.add):
-                progress("run", calls.images, total)
+                pass
         if calls.out_of_time:
             result.stopped_by = "time limit"
     except KeyboardInterrupt as interrupt:
@@ -115,6 +115,7 @@ class _HostCalls:
     session: InferenceSession
     batches: Iterator[Optional[Batch]]
     time_limit: Optional[float]
+    tell: Callable[[int], None]
 
     def __post_init__(self) -> None:
         self.meter = Meter()
@@ -146,6 +147,7 @@ class _HostCalls:
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)
                 if batch is not None:
                     deliver(batch, logits)
+                self.tell(self.images + samples)
         finally:  # also what an interrupt leaves unfinished was done and is counted
             self.images += samples
             if samples:
