@@ -121,7 +121,7 @@ def scan() -> List[Found]:
     """Return the installed entry points of the group, built-ins first; one scan per process."""
     global _scanned
     if not _scanned:
-        from importlib import metadata  # 25 ms that `--help` does not need
+        from importlib import metadata  # a scan `--help` does not need
 
         _cache[:] = _scan(metadata.distributions())
         _scanned = True

@@ -61,8 +61,8 @@ def pick(wanted: Optional[str] = None) -> Device:
 
 def _cpu() -> Device:
     native = bool(cpu_features() & {"avx512_bf16", "amx_bf16", "bf16"})
-    # Without such instructions oneDNN converts at every step: ResNet-50 ran 8 times slower than
-    # in single precision. Weights are rounded to bfloat16 all the same, so results mean the same.
+    # Without such instructions every step converts, and is several times slower than in single
+    # precision. Weights are rounded to bfloat16 all the same, so results mean the same.
     arithmetic = torch.bfloat16 if native else torch.float32
     return Device(torch.device("cpu"), f"CPU, {usable_cores()} cores, {_vector_unit()}",
                   torch.bfloat16, arithmetic)
