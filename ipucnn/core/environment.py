@@ -23,7 +23,7 @@ def describe() -> Dict[str, Any]:
             continue
     return {
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": usable_cores(),
         "packages": versions,
