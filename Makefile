@@ -19,6 +19,7 @@ all: install get_data  ## the environment and the sample images
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip uninstall -qq --yes pillow-simd  # it would share files with Pillow
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[test,dev,parquet]'
 	$(BIN)/python -m compileall -q ipucnn
 	touch $@

@@ -29,7 +29,7 @@ def invoke(argv: Sequence[str]) -> int:
     lists = {flag for item in declared(RunOptions) if item.many for flag in item.flags}
     show_traceback = "--traceback" in argv
     signals.install()
-    click_error = typer.BadParameter.__mro__[2]  # typer carries its own click since 0.22
+    click_error = typer.BadParameter.__mro__[2]  # newer typers carry a click of their own
     try:
         return _execute(normalise(argv, lists))
     except IpucnnError as error:

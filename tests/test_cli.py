@@ -84,6 +84,8 @@ BAD_USAGE = [
     (["run", *FAST, "--model", "mobilenet", "--normlayer", "group"], "group",
      "group counts that suit"),
     (["run", *FAST, "--device", "cuda:77"], "no device 'cuda:77'", "--device cpu"),
+    (["run", "--data", "synthetic", "--backend", "torch", "--device", "cuda:77"],
+     "'torch' cannot be used here: there is no device 'cuda:77'", "--device cpu"),
     (["run", *FAST, "--compile-only"], "--compile-only", "--compile"),
     (["run", "--random-weights", "--weights", "x.pt"], "contradicts", "leave one"),
     (["show", "modle", "resnet50"], "unknown kind 'modle'", "model"),

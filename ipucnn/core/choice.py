@@ -48,8 +48,8 @@ def choose_backend(name: str, registry: Registry,
         spec = registry.get_typed(BackendSpec, name)
         chosen = _probed(spec, registry, plan)
         if not chosen.probe.usable:
-            usable = [other.spec.name for other in _usable(registry, plan)
-                      if other.spec is not spec]
+            usable = [other.spec.name for other in _all_probed(registry, plan)
+                      if other.probe.usable and other.spec is not spec]
             raise UnavailableError(
                 f"backend {spec.name!r} cannot be used here: {chosen.probe.reason}",
                 "; ".join(part for part in (
@@ -57,17 +57,17 @@ def choose_backend(name: str, registry: Registry,
                     f"here '--backend {usable[0]}' runs the same command" if usable else "")
                     if part))
         return chosen
-    usable_backends = _usable(registry, plan)
+    probed = _all_probed(registry, plan)
+    usable_backends = [chosen for chosen in probed if chosen.probe.usable]
+    others = [chosen for chosen in probed if not chosen.probe.usable]
     if not usable_backends:
-        raise UnavailableError("no backend can be used here",
-                               "'ipucnn doctor --deep' says what is missing")
-    best = usable_backends[0]
-    others = [spec.name for spec in _inference_specs(registry)
-              if spec not in [chosen.spec for chosen in usable_backends]]
+        raise UnavailableError("no backend can be used for this", "; ".join(
+            f"{chosen.spec.name}: {chosen.probe.reason}: {chosen.probe.remedy}"
+            for chosen in others))
     why = "the best backend usable here"
     if others:
-        why += " (not usable: " + ", ".join(others) + ")"
-    return replace(best, why=why)
+        why += " (not usable: " + ", ".join(chosen.spec.name for chosen in others) + ")"
+    return replace(usable_backends[0], why=why)
 
 
 def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> None:
@@ -120,9 +120,8 @@ def _inference_specs(registry: Registry) -> List[BackendSpec]:
     return sorted((s for s in specs if s.inference), key=lambda s: -s.preference)
 
 
-def _usable(registry: Registry, plan: Optional[ExecutionPlan]) -> List[Chosen]:
-    probed = (_probed(spec, registry, plan) for spec in _inference_specs(registry))
-    return [chosen for chosen in probed if chosen.probe.usable]
+def _all_probed(registry: Registry, plan: Optional[ExecutionPlan]) -> List[Chosen]:
+    return [_probed(spec, registry, plan) for spec in _inference_specs(registry)]
 
 
 def _offered_by(registry: Registry, has: Any) -> str:

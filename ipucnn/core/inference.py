@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Generator, List, Optional
 
 from ipucnn.core import predictions
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
@@ -113,7 +114,7 @@ class _HostCalls:
 
     plan: ExecutionPlan
     session: InferenceSession
-    batches: Iterator[Optional[Batch]]
+    batches: Generator[Optional[Batch], None, None]
     time_limit: Optional[float]
     tell: Callable[[int], None]
 
@@ -166,15 +167,15 @@ class _HostCalls:
 
     def close(self) -> None:
         """Stop decoding ahead."""
-        close = getattr(self.batches, "close", None)
-        if close:
-            close()
+        self.batches.close()
 
 
-def _batches(loader: Optional[HostLoader], total: int, size: int) -> Iterator[Optional[Batch]]:
+def _batches(loader: Optional[HostLoader], total: int,
+             size: int) -> Generator[Optional[Batch], None, None]:
     if loader is not None:
-        return iter(loader)
-    return (None for _ in range(-(-total // size)))
+        yield from loader
+    else:  # the device makes its own images
+        yield from repeat(None, -(-total // size))
 
 
 def _total(options: RunOptions, plan: ExecutionPlan, data: DatasetSpec,

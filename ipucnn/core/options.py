@@ -84,7 +84,7 @@ class RunOptions:
         minimum=1, names=("--num-workers",))
     seed: int = option(0, "Seed of everything random.", group="Data", minimum=0)
 
-    backend: str = option("auto", "Execution engine; 'auto' takes the best usable one.",
+    backend: str = option("auto", "Execution engine; 'auto' takes the best usable built-in one.",
                           group="Execution", kind="backend")
     device: Optional[str] = option(
         None, "Device of the backend ('cpu', 'cuda', 'cuda:1'); the best when not given.",

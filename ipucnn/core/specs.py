@@ -222,7 +222,8 @@ class BackendSpec(PluginSpec):
         training: it can train.
         precisions: the ``compute.master`` pairs it computes in.
         options: names of the options that only some backends have and this one gives a meaning.
-        preference: `--backend auto` takes the usable backend with the highest.
+        preference: `--backend auto` takes the usable built-in backend with the highest; it wakes
+            no third-party plugin, whose backend is taken by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
     """
 

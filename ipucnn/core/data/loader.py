@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,14 +41,12 @@ class Batch:
         indices: index of each image in the dataset.
         labels: class of each image; None where the dataset does not know it.
         names: name of each image.
-        wait_seconds: how long the caller waited for images to be decoded.
     """
 
     images: torch.Tensor
     indices: List[int]
     labels: List[Optional[int]]
     names: List[str]
-    wait_seconds: float
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -148,13 +145,11 @@ class HostLoader:
                     queue: Deque[Tuple[int, Future[Any]]]) -> Optional[Batch]:
         indices: List[int] = []
         pixels: List[Any] = []
-        waited = 0.0
         while len(indices) < self.batch_size:
             self._fill(todo, pool, queue)
             if not queue:
                 break
             index, future = queue.popleft()
-            started = time.perf_counter()
             try:
                 pixels.append(future.result())
                 indices.append(index)
@@ -162,12 +157,10 @@ class HostLoader:
                 if not self.skip_bad:
                     raise
                 self._skip(index, error)
-            finally:
-                waited += time.perf_counter() - started
         if not indices:
             return None
         return Batch(self._stack(pixels), indices, [self.dataset.label(i) for i in indices],
-                     [self.dataset.name(i) for i in indices], waited)
+                     [self.dataset.name(i) for i in indices])
 
     def _fill(self, todo: Iterator[int], pool: ThreadPoolExecutor,
               queue: Deque[Tuple[int, Future[Any]]]) -> None:

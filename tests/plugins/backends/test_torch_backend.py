@@ -13,7 +13,7 @@ from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.models import create_model
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.surgery import pad_input_channels
-from ipucnn.plugins.backends.torch import devices
+from ipucnn.plugins.backends.torch import devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms
 
@@ -163,6 +163,23 @@ def test_an_unknown_device_is_refused():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no device 'cuda:3' here"):
             devices.pick("cuda:3")
+
+
+def test_the_device_that_is_described_is_the_one_that_is_asked_for(monkeypatch):
+    def pick(wanted=None):
+        if wanted == "tpu":
+            raise UsageError("no device 'tpu'", "use another")
+        name, half = ("a CPU", torch.bfloat16) if wanted == "cpu" else ("a GPU", torch.float16)
+        return devices.Device(torch.device("cpu"), name, half, half)
+
+    monkeypatch.setattr(engine, "pick", pick)
+    backend = TorchBackend()
+    assert backend.probe().device == "a GPU"
+    asked = backend.probe_for(ExecutionPlan(backend_options={"device": "cpu"}))
+    assert (asked.device, asked.half) == ("a CPU", "bfloat16")
+    missing = backend.probe_for(ExecutionPlan(backend_options={"device": "tpu"}))
+    assert (missing.usable, missing.reason, missing.remedy) == (False, "no device 'tpu'",
+                                                                "use another")
 
 
 @pytest.mark.parametrize("option", ["compile_only", "model_cache_path"])

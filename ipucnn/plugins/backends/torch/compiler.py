@@ -30,7 +30,7 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
     Raises:
         UsageError: the cache folder cannot be made.
     """
-    # both are read by inductor when it first compiles, which is after this
+    # inductor reads the folder and the switches when it first compiles, which is after this
     if cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = make_folder(cache, "--model-cache-path")
     import torch._inductor.config as inductor

@@ -9,7 +9,7 @@ import torch  # noqa: TID253
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.plugins.backends.torch import compiler
-from ipucnn.plugins.backends.torch.devices import pick
+from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.session import TorchInferenceSession, memory_errors
 
 
@@ -18,7 +18,16 @@ class TorchBackend(Backend):
 
     def probe(self) -> Probe:
         """Describe the best device; PyTorch always has one."""
-        device = pick()
+        return self._described(pick())
+
+    def probe_for(self, plan: ExecutionPlan) -> Probe:
+        """Describe the device that the plan asks for."""
+        try:
+            return self._described(pick(plan.option("device")))
+        except UsageError as error:
+            return Probe(usable=False, reason=error.message, remedy=error.hint)
+
+    def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
         if device.emulates_half:
             notes = ("this CPU has no bfloat16 arithmetic: half precision rounds the weights to "
