@@ -9,7 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipucnn.api import create_model, list_models, load_dataset, run
+    from ipucnn.api import (
+        create_model,
+        list_models,
+        load_dataset,
+        restore,
+        run,
+        train,
+        validate,
+    )
     from ipucnn.core.errors import IpucnnError
     from ipucnn.core.hookspecs import hookimpl
     from ipucnn.core.specs import (
@@ -39,13 +47,17 @@ __all__ = [
     "hookimpl",
     "list_models",
     "load_dataset",
+    "restore",
     "run",
+    "train",
+    "validate",
 ]
 
 _HOMES = {
     "IpucnnError": "ipucnn.core.errors",
     "hookimpl": "ipucnn.core.hookspecs",
-    **dict.fromkeys(("create_model", "list_models", "load_dataset", "run"), "ipucnn.api"),
+    **dict.fromkeys(("create_model", "list_models", "load_dataset", "restore", "run", "train",
+                     "validate"), "ipucnn.api"),
     **dict.fromkeys(
         ("BackendSpec", "DatasetSpec", "ModelSpec", "NormLayerSpec", "OptimizerSpec",
          "PublishedWeights", "Requirement", "ScheduleSpec"), "ipucnn.core.specs"),

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from ipucnn.core.data import ImageDataset
     from ipucnn.core.results import RunResult
+    from ipucnn.core.training.results import TrainResult
+    from ipucnn.core.training.validation import Validation
 
 
 def list_models(pattern: str = "*") -> List[str]:
@@ -87,3 +89,56 @@ def run(config: Optional[str] = None, **options: Any) -> RunResult:
     from ipucnn.core.profiles import resolve
 
     return inference.run(resolve(RunOptions, {"config": config, **options}))
+
+
+def train(config: Optional[str] = None, **options: Any) -> TrainResult:
+    """Train a model: `ipucnn train` in Python.
+
+    Args:
+        config: a named profile or YAML file.
+        options: options of `ipucnn train` by name, in any of their spellings
+            (``model="resnet18", data="shapes", epoch=3``).
+
+    Returns:
+        What was trained; times in seconds, rates in images per second, accuracies in per cent.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.options import TrainOptions
+    from ipucnn.core.profiles import resolve
+    from ipucnn.core.training.phases import train_all
+
+    return train_all(resolve(TrainOptions, {"config": config, **options}, "train"))
+
+
+def restore(checkpoint_path: str, **options: Any) -> TrainResult:
+    """Continue a training: `ipucnn restore` in Python.
+
+    Args:
+        checkpoint_path: a checkpoint, or a folder, whose newest whole checkpoint is taken.
+        options: options of `ipucnn train` that replace those of the checkpoint.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.training.restore import restore as restored
+
+    return restored({"checkpoint_path": checkpoint_path, **options})
+
+
+def validate(checkpoint_path: str, **options: Any) -> List[Validation]:
+    """Tell what stored checkpoints score: `ipucnn validate` in Python.
+
+    Args:
+        checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
+        options: options of `ipucnn validate`.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.declaration import build
+    from ipucnn.core.options import ValidateOptions
+    from ipucnn.core.training.validate import validate as validated
+
+    return validated(build(ValidateOptions, {"checkpoint_path": checkpoint_path, **options}))

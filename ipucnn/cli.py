@@ -14,10 +14,10 @@ from typing import Any, Dict, Iterator, List, Optional
 import typer
 
 import ipucnn
-from ipucnn import render
+from ipucnn import cli_training, render
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options import RunOptions
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 
 JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
+PROFILES = ("run", "train")
 KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
 
 
@@ -88,6 +89,8 @@ def _rows_speak() -> Iterator[None]:
     finally:
         loader.removeFilter(no_warning)
 
+
+cli_training.add_to(app)
 
 # -- commands ----------------------------------------------------------------------------------
 
@@ -161,17 +164,47 @@ def list_plugins(
                        + (f"; {row.remedy}" if row.remedy else ""))
 
 
-@app.command()
+def _plotted(kind: str, name: str, settings: List[str]) -> str:
+    import shutil
+
+    from ipucnn.command import parsed
+    from ipucnn.core.options import TrainOptions
+    from ipucnn.core.plot import plot_schedule
+    from ipucnn.core.profiles import resolve
+    from ipucnn.core.registry import registry
+    from ipucnn.core.specs import kind_named
+    from ipucnn.core.training.rates import learning_rate
+
+    if kind_named(kind).name != "schedule":
+        raise UsageError("'--plot' draws learning-rate schedules only",
+                         "'ipucnn list-plugins schedules' lists them")
+    options = resolve(TrainOptions, {**parsed(TrainOptions, settings), "lr_schedule": name},
+                      "train")
+    width, height = shutil.get_terminal_size()
+    return plot_schedule(learning_rate(options, registry()), options.epoch, min(width, 100),
+                         min(height - 2, 24))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
 def show(
     kind: str = typer.Argument(help="Kind: " + KINDS),
     name: str = typer.Argument(help="Its name."),
     splits: bool = typer.Option(False, "--splits",
                                 help="List the modules of a model that can begin a stage."),
+    plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
+                              "'train' may follow ('--lr 0.1 --epoch 90 --warmup-epoch 5')."),
+    settings: Optional[List[str]] = typer.Argument(None, metavar="[TRAIN OPTION]...",
+                                                   help="With '--plot'."),
     as_json: bool = JSON,
 ) -> None:
-    """Show one plugin; of a model size and weights."""
+    """Show one plugin; of a model size and weights, of a schedule its curve."""
     from ipucnn.core import listing
 
+    if plot:
+        render.emit(_plotted(kind, name, settings or []))
+        return
+    if settings:
+        raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")
     if splits:
         names = listing.splits(kind, name)
         render.emit_json(names) if as_json else render.emit("\n".join(names))
@@ -256,12 +289,37 @@ def data_shapes(
     per_class: int = typer.Option(20, "--per-class", min=1, help="Images per class."),
     size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
     seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
+    validation_per_class: int = typer.Option(
+        0, "--validation-per-class", min=0, help="Further images per class for validation; the "
+        "folder then holds 'train' and 'validation'."),
 ) -> None:
     """Write the 'shapes' dataset as JPEG folders."""
     from ipucnn.core.data.sample_data import write_made
 
-    count = write_made("shapes", out, per_class=per_class, size=size, seed=seed)
+    count = write_made("shapes", out, per_class=per_class, size=size, seed=seed,
+                       validation_per_class=validation_per_class)
     render.emit(f"{count} images in {out}")
+
+
+@data_app.command("verify")
+def data_verify(
+    path: str = typer.Argument(help="Folder of the dataset."),
+    data: Optional[str] = typer.Option(None, "--data", help="Its format; recognised by its layout "
+                                       "when not given."),
+    as_json: bool = JSON,
+) -> int:
+    """Check that a dataset on disk is complete and unchanged.
+
+    Exit code 1 when there is a problem.
+    """
+    from ipucnn.core.data.verify import verify
+
+    problems = verify(path, data)
+    if as_json:
+        render.emit_json({"path": path, "ok": not problems, "problems": problems})
+    else:
+        render.emit("\n".join(problems) or f"{path}: no problem found")
+    return 1 if problems else 0
 
 
 @config_app.command("list")
@@ -269,23 +327,30 @@ def config_list(as_json: bool = JSON) -> None:
     """List the named profiles."""
     from ipucnn.core.profiles import available
 
-    profiles = available()
+    profiles = [(command, p) for command in PROFILES for p in available(command)]
     if as_json:
-        render.emit_json([{"name": p.name, "command": "run", "summary": p.summary}
-                          for p in profiles])
+        render.emit_json([{"name": p.name, "command": command, "summary": p.summary}
+                          for command, p in profiles])
     else:
         render.emit(render.table(("profile", "command", "summary"),
-                                 [(p.name, "run", p.summary) for p in profiles]))
+                                 [(p.name, command, p.summary) for command, p in profiles]))
 
 
 @config_app.command("show")
 def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
+                command: Optional[str] = typer.Option(
+                    None, "--command", help="The command it is for: run or train; the one that "
+                    "has it when not given."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults resolved."""
     import yaml
 
-    from ipucnn.core.profiles import resolve
+    from ipucnn.core.options import COMMANDS
+    from ipucnn.core.profiles import command_of, resolve
 
-    options = resolve(RunOptions, {"config": name}).as_dict()
+    chosen = command or command_of(name)
+    if chosen not in PROFILES:
+        raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILES))
+    options = resolve(COMMANDS[chosen], {"config": name}, chosen).as_dict()
     render.emit_json(options) if as_json else render.emit(
         yaml.safe_dump(options, sort_keys=False))

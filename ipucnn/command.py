@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import typer
 from typer.core import TyperCommand
 
 from ipucnn.core.declaration import Declared, declared
+from ipucnn.core.errors import UsageError
+from ipucnn.core.names import did_you_mean
 
 
 def _parameter(item: Declared) -> inspect.Parameter:
@@ -22,7 +24,7 @@ def _parameter(item: Declared) -> inspect.Parameter:
                                "" if item.boolean else item.type.__name__.upper())
     if item.boolean:
         names = [f"{flag}/--no-{flag[2:]}" for flag in item.flags]
-        if rule.switch:
+        if rule.switch or not rule.negatable:
             names = list(item.flags)
     else:
         names = list(item.flags)
@@ -60,6 +62,31 @@ def _completion(kind: str) -> Callable[[str], List[str]]:
         return [name for name in registry().names(kind) if name.startswith(incomplete)]
 
     return complete
+
+
+def parsed(options_class: type, arguments: Sequence[str]) -> Dict[str, Any]:
+    """Return the options in a list of arguments, by name; for commands within commands.
+
+    Raises:
+        UsageError: an unknown option, or one without its value.
+    """
+    known = {flag: item for item in declared(options_class) for flag in item.flags}
+    given: Dict[str, Any] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name not in known:
+            raise UsageError(f"unknown option {argument!r}",
+                             did_you_mean(name, known) or "'--help' lists the options")
+        item = known[name]
+        if item.boolean:
+            given[item.name] = True
+            continue
+        text = value if equals else next(rest, None)
+        if text is None:
+            raise UsageError(f"option {name!r} needs a value")
+        given[item.name] = [*given.get(item.name, []), text] if item.many else text
+    return given
 
 
 def with_options(options_class: type) -> Callable[[Callable[[Dict[str, Any]], Any]], Any]:

@@ -18,7 +18,7 @@ from ipucnn.argv import normalise
 from ipucnn.cli import app
 from ipucnn.core.declaration import declared
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.options import RunOptions
+from ipucnn.core.options import COMMANDS
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as a shell reports it when the reader of a pipe has gone."""
@@ -26,7 +26,8 @@ BROKEN_PIPE = 141
 
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only our own bugs leave a traceback."""
-    lists = {flag for item in declared(RunOptions) if item.many for flag in item.flags}
+    lists = {flag for command in COMMANDS.values() for item in declared(command) if item.many
+             for flag in item.flags}
     show_traceback = "--traceback" in argv
     signals.install()
     click_error = typer.BadParameter.__mro__[2]  # newer typers carry a click of their own

@@ -14,6 +14,8 @@ from ipucnn.signals import raise_if_swallowed
 
 if TYPE_CHECKING:
     from ipucnn.core.results import RunResult
+    from ipucnn.core.training.results import TrainResult
+    from ipucnn.core.training.validation import Validation
 
 
 def emit(text: str) -> None:
@@ -65,6 +67,12 @@ def note(text: str) -> None:
     """Tell the user something that is no error, unless they want quiet."""
     if not _quiet:
         say(f"note: {text}")
+
+
+def info(text: str) -> None:
+    """Tell the user something on standard error, unless they want quiet."""
+    if not _quiet:
+        say(text)
 
 
 def report_error(error: IpucnnError) -> None:
@@ -150,6 +158,46 @@ def run_result(result: RunResult) -> str:
         ("stopped by", result.stopped_by),
     ]
     return facts(lines)
+
+
+def train_result(result: TrainResult) -> str:
+    """Return the result of a training as text."""
+    plan = result.plan
+    best = result.best
+    lines: List[Tuple[str, Any]] = [
+        ("model", result.model),
+        ("backend", f"{result.backend} on {result.device}"),
+        ("data", result.dataset),
+        ("precision", plan["precision"] + (f" ({plan['half']})" if plan["half"] else "")),
+        ("batch", f"{plan['combined_batch']} per host call, {plan['update_batch']} per update"),
+        ("epochs", str(result.epochs)),
+        ("updates", result.updates),
+        ("throughput", result.images_per_second and
+         f"{result.images_per_second:.1f} images/s  (waiting for data "
+         f"{100 * result.data_wait_share:.0f} % of the time)"),
+        ("training", (result.loss is not None and f"loss {result.loss:.4f}" + (
+            f", accuracy {result.accuracy:.2f} %" if result.accuracy is not None else "")) or None),
+        ("best", best and f"{best['metric']} {best['value']:.4f} at epoch {best['epoch']} "
+                          f"({best['weights']} weights)"),
+        ("skipped", ", ".join(f"{count} {what}" for what, count in result.skipped.items()
+                              if count)),
+        ("checkpoint", result.checkpoint), ("averaged", result.averaged),
+        ("metrics", result.log_dir), ("stopped by", result.stopped_by)]
+    return facts(lines)
+
+
+def validations(found: Sequence[Validation], per_class: bool) -> str:
+    """Return validations as a table, and the classes of the last one when they are wanted."""
+    text = table(
+        ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
+        [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
+          f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
+    if per_class:
+        text += "\n\n" + table(("class", "images", "top-1 %"), [
+            (row["class"], str(row["images"]),
+             "" if row["top1"] is None else f"{row['top1']:.2f}")
+            for row in found[-1].per_class()])
+    return text
 
 
 LINE_INTERVAL = 60.0

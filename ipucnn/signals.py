@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 _pending = ""
 
@@ -14,6 +15,23 @@ def install() -> None:
     _pending = ""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise)
+
+
+@contextmanager
+def graceful() -> Iterator[None]:
+    """Have the first signal only be remembered (`pending`); a second one raises."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _remember)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _raise)
+
+
+def pending() -> str:
+    """Return the name of the signal that has arrived, or an empty string."""
+    return _pending
 
 
 def raise_if_swallowed() -> None:
@@ -30,3 +48,10 @@ def _raise(number: int, _frame: Any) -> None:
     global _pending
     _pending = signal.Signals(number).name
     raise KeyboardInterrupt(_pending)
+
+
+def _remember(number: int, frame: Any) -> None:
+    global _pending
+    if _pending:
+        _raise(number, frame)
+    _pending = signal.Signals(number).name

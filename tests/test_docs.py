@@ -11,7 +11,7 @@ import pytest
 
 from ipucnn.argv import normalise
 from ipucnn.core.declaration import declared
-from ipucnn.core.options import RunOptions
+from ipucnn.core.options import COMMANDS
 from ipucnn.core.profiles import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,20 +27,23 @@ def _commands():
     for page in PAGES:
         for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL):
             for line in block.splitlines():
-                if line.startswith("ipucnn run "):
+                if line.startswith(("ipucnn run ", "ipucnn train ")):
                     yield pytest.param(line, id=f"{page.name}: {line[:50]}")
 
 
 @pytest.mark.parametrize("line", list(_commands()))
 def test_documented_runs_are_accepted(line):
+    command = line.split()[1]
+    options_class = COMMANDS[command]
     words = normalise(shlex.split(line.partition("  #")[0])[2:],
-                      {flag for item in declared(RunOptions) if item.many for flag in item.flags})
-    known = {flag: item for item in declared(RunOptions) for flag in item.flags}
+                      {flag for item in declared(options_class) if item.many
+                       for flag in item.flags})
+    known = {flag: item for item in declared(options_class) for flag in item.flags}
     given = {}
     while words:
         item = known[words.pop(0)]
         given[item.name] = True if item.boolean else words.pop(0)
-    assert resolve(RunOptions, given).plan(synthetic=False).combined_batch >= 1
+    assert resolve(options_class, given, command).plan(synthetic=False).combined_batch >= 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

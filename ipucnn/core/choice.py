@@ -34,7 +34,7 @@ class Chosen:
 
 def choose_backend(name: str, registry: Registry,
                    plan: Optional[ExecutionPlan] = None) -> Chosen:
-    """Return the backend called `name`, or with `auto` the best one that is usable for inference.
+    """Return the backend called `name`, or with `auto` the best usable one.
 
     Args:
         name: a backend's name, or `auto`.
@@ -86,14 +86,14 @@ def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: 
         raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",
                          "its precisions: " + ", ".join(spec.precisions))
     refused = [item for item in changed(options)
-               if item.option.backend_option and item.name not in spec.options]
+               if item.option.backend_option and item.name not in _options(spec, plan)]
     if refused:
         flags = ", ".join(f"'{item.flag}'" for item in refused)
         verb = "is not an option" if len(refused) == 1 else "are not options"
         away = " ".join(f"--no-{item.flag[2:]}" for item in refused if item.boolean)
         hints: List[str] = []
         for item in refused:
-            having = [s.name for s in _inference_specs(registry) if item.name in s.options]
+            having = [s.name for s in _specs(registry) if item.name in _options(s, plan)]
             hints.append(f"{item.flag} is for backend " + (", ".join(having) or "none installed"))
         if getattr(options, "config", None) and away:
             hints.append(f"to run the profile without, add '{away}'")
@@ -115,15 +115,22 @@ class _Absent(Backend):
         return Probe(usable=False)
 
 
-def _inference_specs(registry: Registry) -> List[BackendSpec]:
+def _options(spec: BackendSpec, plan: ExecutionPlan) -> Tuple[str, ...]:
+    return spec.options + (spec.training_options if plan.training else ())
+
+
+def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendSpec]:
     specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
-    return sorted((s for s in specs if s.inference), key=lambda s: -s.preference)
+    return sorted((s for s in specs if training is None or (s.training if training
+                                                            else s.inference)),
+                  key=lambda s: -s.preference)
 
 
 def _all_probed(registry: Registry, plan: Optional[ExecutionPlan]) -> List[Chosen]:
-    return [_probed(spec, registry, plan) for spec in _inference_specs(registry)]
+    return [_probed(spec, registry, plan)
+            for spec in _specs(registry, training=plan is not None and plan.training)]
 
 
 def _offered_by(registry: Registry, has: Any) -> str:
-    names: Tuple[str, ...] = tuple(s.name for s in _inference_specs(registry) if has(s))
+    names: Tuple[str, ...] = tuple(s.name for s in _specs(registry) if has(s))
     return ("backends that can: " + ", ".join(names)) if names else "no installed backend can"

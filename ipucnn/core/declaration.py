@@ -34,6 +34,7 @@ class Option:
         model_option: only models whose record names it have it.
         metavar: how help shows its value.
         switch: it acts on the command line only (`--json`) and is no setting of the run.
+        negatable: a flag that also has a `--no-` form.
     """
 
     help: str
@@ -48,6 +49,7 @@ class Option:
     model_option: bool = False
     metavar: str = ""
     switch: bool = False
+    negatable: bool = True
 
 
 def option(default: Any, help: str, **details: Any) -> Any:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ipucnn.core.training.session import TrainingSession, TrainingSetup
+
 PRECISIONS = ("16.16", "16.32", "32.32")
 """``compute.master``: 16.16 half compute and half weights, 16.32 half compute with fp32 master
 weights, 32.32 single precision. What "half" is depends on the device; a `Probe` says it."""
@@ -217,14 +219,6 @@ class InferenceSession(ABC):
         self.close()
 
 
-class TrainingSession(ABC):
-    """A model being trained on a device."""
-
-    @abstractmethod
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Train on one combined batch; return the loss and the predictions."""
-
-
 class Backend(ABC):
     """An execution engine. A backend subclasses this and offers what its record declares."""
 
@@ -253,7 +247,18 @@ class Backend(ABC):
         """
         raise NotImplementedError
 
-    def training(self, model: torch.nn.Module, loss: Any, optimizer: Any,
-                 plan: ExecutionPlan) -> TrainingSession:
-        """Make a training session."""
+    def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int) -> TrainingSession:
+        """Make a training session.
+
+        Args:
+            model: as `ipucnn.create_model` gives it, parameters that rest without gradient; the
+                backend may change it.
+            plan: what to execute; its `training` is set.
+            setup: loss, optimizer and how they are used.
+            input_size: height and width of the images.
+
+        Raises:
+            UsageError: the plan asks for something that this device lacks.
+        """
         raise NotImplementedError

@@ -26,7 +26,12 @@ def make_folder(path: str, option: str) -> str:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all.
+    """Write `value` as JSON, whole or not at all; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file, whole or not at all.
 
     Raises:
         DataError: it cannot be written (no such folder allowed, a full disk).
@@ -38,8 +43,7 @@ def write_json(path: str, value: Any) -> None:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=str(target.parent),
                                          prefix=f".{target.name}.", delete=False) as file:
             partial = file.name
-            json.dump(value, file, indent=2, default=str)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, str(target))

@@ -11,15 +11,15 @@ from typing import Any, Callable, Generator, List, Optional
 
 from ipucnn.core import predictions
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
-from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import Batch, HostLoader, order
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
-from ipucnn.core.models import BuiltModel, create_model
+from ipucnn.core.models import BuiltModel
 from ipucnn.core.normalisation import normalise
-from ipucnn.core.norms import NormOptions
 from ipucnn.core.options import RunOptions
+from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
@@ -57,9 +57,14 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     plan = options.plan(synthetic=data.on_device)
     chosen = choose_backend(options.backend, registry, plan)
     check_offer(options, plan, chosen.spec, registry)
-    _check_data_options(options, data)
-    dataset = _make_dataset(options, plan, model, data, registry)
-    built = _make_model(options, data, dataset, registry)
+    check_data_options(options, data, {
+        "--predictions": bool(options.predictions) and data.on_device})
+    if options.predictions:
+        predictions.writer_class(options.predictions)
+    length = None if data.finite else plan.combined_batch * (
+        options.iterations or BENCHMARK_ITERATIONS)
+    dataset = make_dataset(options, model, data, registry, length=length)
+    built = make_model(options, data, dataset, registry)
     result = _empty_result(options, plan, chosen, built, data)
     with chosen.backend.inference(built.module, plan, built.input_size) as session:
         progress("compile", 0, None)
@@ -184,55 +189,6 @@ def _total(options: RunOptions, plan: ExecutionPlan, data: DatasetSpec,
     if options.iterations is None and data.finite:
         return len(dataset)
     return plan.combined_batch * (options.iterations or BENCHMARK_ITERATIONS)
-
-
-def _check_data_options(options: RunOptions, data: DatasetSpec) -> None:
-    """Refuse options that this dataset gives no meaning, and a missing folder."""
-    reads_folder = data.needs_data_dir or data.default_data_dir
-    if data.needs_data_dir and not options.data_dir:
-        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
-    meaningless = {
-        "--data-dir": bool(options.data_dir) and not reads_folder,
-        "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
-        "--skip-bad-samples": options.skip_bad_samples and data.on_device,
-        "--predictions": bool(options.predictions) and data.on_device,
-    }
-    refused = [flag for flag, without_meaning in meaningless.items() if without_meaning]
-    if refused:
-        flags = ", ".join(f"'{flag}'" for flag in refused)
-        why = "makes its images on the device" if data.on_device else "reads no folder"
-        raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
-                         "leave the option out, or choose another '--data'")
-    if options.predictions:
-        predictions.writer_class(options.predictions)
-
-
-def _make_dataset(options: RunOptions, plan: ExecutionPlan, model: ModelSpec, data: DatasetSpec,
-                  registry: Registry) -> ImageDataset:
-    length = None if data.finite else plan.combined_batch * (
-        options.iterations or BENCHMARK_ITERATIONS)
-    dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
-        data_dir=options.data_dir, input_size=model.input_size, length=length,
-        num_classes=options.num_classes, seed=options.seed))
-    return dataset
-
-
-def _make_model(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
-                registry: Registry) -> BuiltModel:
-    import torch
-
-    weights = options.chosen_weights
-    classes = options.num_classes
-    if classes is None and data.labelled and not weights.startswith("pretrained"):
-        classes = len(dataset.class_names)  # a fresh head, or a file trained on such data
-    torch.manual_seed(options.seed)
-    return create_model(
-        options.model, num_classes=classes, weights=weights,
-        weights_partial=options.weights_partial, normlayer=options.normlayer,
-        norm=NormOptions(options.groupnorm_group_num, options.norm_eps,
-                         options.batchnorm_momentum),
-        input_padding=options.input_image_padding, model_options=options.model_options,
-        registry=registry)
 
 
 def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, built: BuiltModel,

@@ -44,6 +44,7 @@ def create_model(name: str, *, num_classes: Optional[int] = None, weights: str =
                  weights_partial: bool = False, normlayer: str = DEFAULT_NORM_LAYER,
                  norm: Optional[NormOptions] = None, input_padding: bool = False,
                  model_options: Optional[Mapping[str, Any]] = None,
+                 input_size: Optional[int] = None,
                  registry: Optional[Registry] = None) -> BuiltModel:
     """Build a model: network, norm layers, residual zero-init, weights, input padding.
 
@@ -58,6 +59,7 @@ def create_model(name: str, *, num_classes: Optional[int] = None, weights: str =
         norm: its options; the defaults of `NormOptions` when not given.
         input_padding: have the first convolution read four channels.
         model_options: options that only some models have, by name; None is not given.
+        input_size: height and width of its images; those of its record when not given.
         registry: where names are looked up; this process's when not given.
 
     Raises:
@@ -76,7 +78,7 @@ def create_model(name: str, *, num_classes: Optional[int] = None, weights: str =
     report = load_weights(model, spec, weights, weights_partial)
     if input_padding:
         pad_input_channels(model)
-    return BuiltModel(model, spec, report, spec.input_size, classes)
+    return BuiltModel(model, spec, report, input_size or spec.input_size, classes)
 
 
 def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, Any]:

@@ -52,6 +52,15 @@ def available(command: str = "run") -> List[Profile]:
     return [_read(path.stem, path) for path in sorted((_SHIPPED / command).glob("*.yaml"))]
 
 
+def command_of(name: str) -> str:
+    """Return the command that has the shipped profile `name`; `run` if it is not one's."""
+    wanted = _ALIASES.get(key(name), key(name))
+    commands = sorted(folder.name for folder in _SHIPPED.iterdir() if folder.is_dir())
+    return next((command for command in commands
+                 if any((_SHIPPED / command / f"{spelling}.yaml").is_file()
+                        for spelling in (wanted, key(name)))), "run")
+
+
 def load(name: str, command: str = "run") -> Profile:
     """Return the profile called `name`, or the one in the file `name`.
 
@@ -62,9 +71,9 @@ def load(name: str, command: str = "run") -> Profile:
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         return _read(name, Path(name))
     names = [path.stem for path in sorted((_SHIPPED / command).glob("*.yaml"))]
-    wanted = _ALIASES.get(key(name), key(name))
-    if wanted in names:
-        return _read(wanted, _SHIPPED / command / f"{wanted}.yaml")
+    for wanted in (key(name), _ALIASES.get(key(name), "")):
+        if wanted in names:
+            return _read(wanted, _SHIPPED / command / f"{wanted}.yaml")
     raise UnknownNameError(
         f"unknown profile {name!r}",
         " ".join(part for part in (did_you_mean(name, [*names, *_ALIASES]),

@@ -150,6 +150,8 @@ class DatasetSpec(PluginSpec):
         default_data_dir: the folder it reads when `--data-dir` names none; a dataset with neither
             reads no folder, and `--data-dir` is refused.
         layout: what the folder must look like, for `show` and for error messages.
+        verify: ``"module:attribute"`` of ``verify(folder: str) -> List[str]``, which returns one
+            line per problem with a folder of this format; empty when it cannot be verified.
     """
 
     labelled: bool = False
@@ -158,6 +160,7 @@ class DatasetSpec(PluginSpec):
     needs_data_dir: bool = False
     default_data_dir: str = ""
     layout: str = ""
+    verify: str = ""
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ class BackendSpec(PluginSpec):
         training: it can train.
         precisions: the ``compute.master`` pairs it computes in.
         options: names of the options that only some backends have and this one gives a meaning.
+        training_options: further such options that it has in training only.
         preference: `--backend auto` takes the usable built-in backend with the highest; it wakes
             no third-party plugin, whose backend is taken by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
@@ -231,6 +235,7 @@ class BackendSpec(PluginSpec):
     training: bool = False
     precisions: Tuple[str, ...] = ("32.32",)
     options: Tuple[str, ...] = ()
+    training_options: Tuple[str, ...] = ()
     preference: int = 0
     device: str = ""
 
@@ -238,6 +243,7 @@ class BackendSpec(PluginSpec):
         super().__post_init__()
         self._tuple_of(str, "precisions")
         self._tuple_of(str, "options")
+        self._tuple_of(str, "training_options")
         known = {"16.16", "16.32", "32.32"}
         self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 from torch import nn  # noqa: TID253
 
@@ -78,14 +78,14 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
         return WeightsReport(source="random")
     if weights != "pretrained" and not weights.startswith("pretrained:"):
         path = Path(weights).expanduser()
-        fit = _Fit(model, _unwrapped(read_weights(path), model))
+        fit = _Fit(model, unwrapped(read_weights(path), model))
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
         return fit.load(source=str(path), path=path)
     published = _published(spec, weights.partition(":")[2])
     url = _address(published)
     path = _fetch(url, published)
-    fit = _Fit(model, _unwrapped(read_weights(path), model))
+    fit = _Fit(model, unwrapped(read_weights(path), model))
     if not partial:
         fit.require_body(f"published weights '{published.tag}'", spec)
     return fit.load(source=url, path=path, tag=published.tag, licence=published.licence)
@@ -119,7 +119,37 @@ def _fetch(url: str, published: PublishedWeights) -> Path:
             "and use '--weights FILE'") from error
 
 
-def _unwrapped(state: StateDict, model: nn.Module) -> StateDict:
+def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
+    """Return `state` without the names that wrappers add, where the model lacks them.
+
+    Prefixes come from parallel, compiled and normalising wrappers; within names, the old training
+    application's recomputation added `layer` and its single-precision norms `1`.
+    """
+    state = _without_prefix(state, model)
+    wanted = set(model.state_dict())
+    plain = {}
+    for name, value in state.items():
+        known = name if name in wanted else next(
+            (short for short in _shortened(name) if short in wanted and short not in state), name)
+        plain[known] = value
+    return plain
+
+
+def _shortened(name: str) -> Iterator[str]:
+    """Yield `name` without the levels that wrappers within a model add."""
+    parts = name.split(".")
+    for extra in (("layer",), ("1",), ("layer", "1")):
+        for count in range(1, sum(part in extra for part in parts) + 1):
+            kept, left = [], count
+            for part in reversed(parts):  # wrappers are next to the leaves
+                if part in extra and left:
+                    left -= 1
+                else:
+                    kept.append(part)
+            yield ".".join(reversed(kept))
+
+
+def _without_prefix(state: StateDict, model: nn.Module) -> StateDict:
     """Return `state` without a wrapper's prefix when the model has the entries without it."""
     wanted = model.state_dict()
     for name in state:

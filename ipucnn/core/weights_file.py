@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import re
 import tarfile
 import warnings
 import zipfile
-from contextlib import nullcontext
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any, ContextManager, Dict
+from typing import Any, Dict
 
 import torch  # noqa: TID253
 
@@ -73,12 +72,30 @@ def _safetensors(path: Path) -> Any:
         raise _damaged(path, error) from error
 
 
+def read_checkpoint(path: Path) -> Any:
+    """Return what `torch.save` wrote, whatever it is, without running code that is in it.
+
+    Tensors and plain types are read. Of an `argparse.Namespace`, which the old applications saved
+    with their weights, the values are returned as a dictionary.
+
+    Raises:
+        WeightsError: the file is damaged or holds code.
+    """
+    return _torch(path)
+
+
 def _torch(path: Path) -> Any:
     try:
         _refuse_archives(path)
-        with _options_of_old_checkpoints(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how the file was written, not what is in it
-            return torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                if "argparse.Namespace" not in str(error):
+                    raise
+            return _plain(torch.load(path, map_location="cpu", weights_only=False,
+                                     pickle_module=_Restricted))
     except WeightsError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -87,6 +104,49 @@ def _torch(path: Path) -> Any:
             raise WeightsError(f"weights '{path}' hold '{found.group(1)}', which could run code, "
                                "and are refused", _HOW_TO_CONVERT) from error
         raise _damaged(path, error) from error
+
+
+class _Namespace:
+    """Takes the place of `argparse.Namespace`: attributes and nothing else."""
+
+
+_ALLOWED = {("collections", "OrderedDict"): OrderedDict, ("argparse", "Namespace"): _Namespace}
+_REBUILDING = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Rebuilds tensors, and knows no other function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name in the file, or refuse it."""
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module == "torch._utils" and name in _REBUILDING:
+            return getattr(torch._utils, name)
+        if module == "torch" and (name.endswith("Storage") or isinstance(
+                getattr(torch, name, None), (torch.dtype, torch.Size))):
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+
+class _Restricted:
+    """What `torch.load` uses of the module `pickle`."""
+
+    Unpickler = _Unpickler
+    UnpicklingError = pickle.UnpicklingError
+
+    @staticmethod
+    def load(file: Any, **options: Any) -> Any:
+        """Read one object."""
+        return _Unpickler(file, **options).load()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Namespace):
+        return dict(vars(value))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _refuse_archives(path: Path) -> None:
@@ -98,15 +158,6 @@ def _refuse_archives(path: Path) -> None:
                                    _HOW_TO_CONVERT)
     elif tarfile.is_tarfile(path):
         raise WeightsError(f"weights '{path}' are a tar archive", _HOW_TO_CONVERT)
-
-
-def _options_of_old_checkpoints() -> ContextManager[Any]:
-    """Allow `argparse.Namespace`, which the reference applications saved with their weights.
-
-    torch before 2.5 cannot be told so and refuses such files.
-    """
-    allow = getattr(torch.serialization, "safe_globals", None)
-    return allow([argparse.Namespace]) if allow else nullcontext()
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

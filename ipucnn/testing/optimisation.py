@@ -114,7 +114,7 @@ class ScheduleSuite(Suite):
 
     def arguments(self) -> Dict[str, Any]:
         """Return the arguments of the schedule."""
-        usual = {"epochs": self.epochs, "decay": 0.5,
+        usual = {"epochs": self.epochs, "decay": 0.5, "power": 2.0, "frequency": 1.0,
                  "milestones": (self.epochs * 0.3, self.epochs * 0.6)}
         return dict(self.parameters) or {
             name: value for name, value in usual.items() if name in self.spec.parameters}

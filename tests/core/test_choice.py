@@ -10,7 +10,7 @@ from ipucnn.core.choice import check_offer, choose_backend
 from ipucnn.core.declaration import build
 from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.options import RunOptions
+from ipucnn.core.options import COMMANDS, RunOptions, TrainOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import BackendSpec
 
@@ -82,9 +82,10 @@ def test_every_option_the_backend_lacks_is_named_with_who_has_it(registry):
 
 @pytest.mark.parametrize("option", sorted({
     name for backend in ("torch", "poptorch")
-    for name in Registry().get("backend", backend).options}))
+    for name in (*Registry().get("backend", backend).options,
+                 *Registry().get("backend", backend).training_options)}))
 def test_options_that_backends_claim_exist(option):
-    assert hasattr(RunOptions(), option)
+    assert hasattr(TrainOptions(), option)
 
 
 def test_no_backend_option_is_without_a_backend():
@@ -92,5 +93,7 @@ def test_no_backend_option_is_without_a_backend():
 
     registry = Registry()
     claimed = {name for backend in registry.names("backend")
-               for name in registry.get("backend", backend).options}
-    assert {item.name for item in declared(RunOptions) if item.option.backend_option} == claimed
+               for name in (*registry.get("backend", backend).options,
+                            *registry.get("backend", backend).training_options)}
+    assert {item.name for command in COMMANDS.values() for item in declared(command)
+            if item.option.backend_option} == claimed

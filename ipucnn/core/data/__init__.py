@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
+Box = Tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, relative to its width and height (0 to 1)."""
+
+
 @dataclass(frozen=True)
 class DatasetRequest:
     """What a run wants of a dataset.
@@ -26,6 +30,9 @@ class DatasetRequest:
         num_classes: outputs of the model; None when the dataset decides.
         length: samples wanted of a dataset that makes its own; None leaves it to the dataset.
         seed: for datasets that make their images.
+        split: `train`, `validation`, or None for what an evaluation of the whole dataset takes.
+        class_names: what labels must count, where a model knows its classes; a folder that lacks
+            some of them is then numbered like theirs. Empty leaves the numbers to the dataset.
     """
 
     data_dir: Optional[str] = None
@@ -33,6 +40,8 @@ class DatasetRequest:
     num_classes: Optional[int] = None
     length: Optional[int] = None
     seed: int = 0
+    split: Optional[str] = None
+    class_names: Tuple[str, ...] = ()
 
 
 class ImageDataset(ABC):
@@ -41,10 +50,14 @@ class ImageDataset(ABC):
     Attributes:
         class_names: names of the classes its labels count, or empty when it has no labels.
         ready: its images already have the model's input size and are not resized or cropped.
+        flippable: an image keeps its class when left and right are exchanged.
+        has_boxes: `box` knows where the object is in some of the images.
     """
 
     class_names: Tuple[str, ...] = ()
     ready: bool = False
+    flippable: bool = True
+    has_boxes: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -64,6 +77,10 @@ class ImageDataset(ABC):
 
     def label(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have labels
         """Return the right class of image `index`, or None when it is not known."""
+        return None
+
+    def box(self, index: int) -> Optional[Box]:  # noqa: ARG002 - for those that have boxes
+        """Return the object's bounding box in image `index`, or None when it is not known."""
         return None
 
 

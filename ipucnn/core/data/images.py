@@ -105,6 +105,30 @@ def eval_transform(image: torch.Tensor, input_size: int) -> torch.Tensor:
     return _resize_with_pillow(image, short, input_size)
 
 
+def resized_crop(image: torch.Tensor, top: int, left: int, height: int, width: int,
+                 size: int) -> torch.Tensor:
+    """Return a part of an image at another size (bilinear, antialiased).
+
+    Args:
+        image: uint8, `(3, height, width)`.
+        top: first row of the part, in pixels.
+        left: its first column.
+        height: its rows.
+        width: its columns.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8, `(3, size, size)`.
+    """
+    part = image[:, top:top + height, left:left + width]
+    if _native_resize():
+        from torchvision.transforms.v2 import functional
+
+        result: torch.Tensor = functional.resize(part, [size, size], antialias=True)
+        return result
+    return _pillow_crop(part, (0, 0, width, height), size)
+
+
 def decoder_versions() -> Dict[str, str]:
     """Return what decodes and resizes images in this environment; imports torchvision."""
     import torch
@@ -175,8 +199,6 @@ def _silence_pillow() -> None:
 
 
 def _decode_with_pillow(data: bytes) -> torch.Tensor:
-    import numpy
-    import torch
     from PIL import Image
 
     _silence_pillow()
@@ -184,8 +206,8 @@ def _decode_with_pillow(data: bytes) -> torch.Tensor:
         _check_size(*opened.size)
         opened.load()
         orientation = jpeg.exif_orientation(opened.info.get("exif", b""))
-        pixels = numpy.array(_as_rgb(opened))
-    return _upright(torch.from_numpy(pixels).permute(2, 0, 1), orientation)
+        pixels = from_pillow(_as_rgb(opened))
+    return _upright(pixels, orientation)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -215,10 +237,6 @@ def _upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
 
 def _resize_with_pillow(image: torch.Tensor, short: int, input_size: int) -> torch.Tensor:
     """Resize and crop in one: only the pixels of the crop are computed, whatever the shape."""
-    import numpy
-    import torch
-    from PIL import Image
-
     height, width = image.shape[-2:]
     shorter = min(height, width)
 
@@ -229,11 +247,33 @@ def _resize_with_pillow(image: torch.Tensor, short: int, input_size: int) -> tor
         return start * length / resized, min((start + input_size) * length / resized, length)
 
     (left, right), (top, bottom) = side(width), side(height)
-    source = Image.fromarray(numpy.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    return _pillow_crop(image, (left, top, right, bottom), input_size)
+
+
+def _pillow_crop(image: torch.Tensor, box: Tuple[float, float, float, float],
+                 size: int) -> torch.Tensor:
+    """Return the part of an image in `box` (left, top, right, bottom) as `size` x `size` pixels."""
+    from PIL import Image
+
     # antialiased; `Image.Resampling` is missing from the pillow-simd that many have
     bilinear = Image.BILINEAR  # type: ignore[attr-defined]
-    crop = source.resize((input_size, input_size), bilinear, box=(left, top, right, bottom))
-    return torch.from_numpy(numpy.array(crop)).permute(2, 0, 1)
+    return from_pillow(to_pillow(image).resize((size, size), bilinear, box=box))
+
+
+def to_pillow(image: torch.Tensor) -> Image.Image:
+    """Return uint8 `(3, height, width)` pixels as an image of Pillow."""
+    import numpy
+    from PIL import Image
+
+    return Image.fromarray(numpy.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+
+
+def from_pillow(image: Image.Image) -> torch.Tensor:
+    """Return the pixels of an RGB image of Pillow, uint8 `(3, height, width)`."""
+    import numpy
+    import torch
+
+    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
 
 
 @lru_cache(maxsize=None)

@@ -1,4 +1,4 @@
-"""The host side of inference: decode, transform and batch images while the device computes."""
+"""The host side: decode, transform and batch images while the device computes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
+    Callable,
     Deque,
     Generator,
     Iterable,
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    Transform = Callable[[torch.Tensor, int], torch.Tensor]
+    # entries of `indices` used up with it, the index, and the pixels to come
+    Queue = Deque[Tuple[int, int, Future[Any]]]
+
 MAX_REPORTED = 100
 """How many skipped samples a loader remembers by name; all are counted."""
 
@@ -41,12 +46,15 @@ class Batch:
         indices: index of each image in the dataset.
         labels: class of each image; None where the dataset does not know it.
         names: name of each image.
+        consumed: how many of the loader's indices are used up with this batch, from the start of
+            the iteration, those of bad images included: the rest begins with the next batch.
     """
 
     images: torch.Tensor
     indices: List[int]
     labels: List[Optional[int]]
     names: List[str]
+    consumed: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -68,6 +76,9 @@ class HostLoader:
         workers: decoding threads; the cores this process may use when None.
         skip_bad: leave out images that cannot be read instead of raising. The following images
             move up, so that batches stay full; a bad image is counted once.
+        transform: makes an image of the dataset one of the input size, given the image and its
+            index; runs in a worker, for every image. What evaluation does when None.
+        bad: images that are known to be bad; with `skip_bad` they are left out untried.
 
     Attributes:
         skipped: name and reason of skipped images, the first `MAX_REPORTED`.
@@ -79,7 +90,8 @@ class HostLoader:
 
     def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,
                  indices: Iterable[int], workers: Optional[int] = None,
-                 skip_bad: bool = False) -> None:
+                 skip_bad: bool = False, transform: Optional[Transform] = None,
+                 bad: Iterable[int] = ()) -> None:
         self.workers = usable_cores() if workers is None else workers
         if self.workers < 1 or batch_size < 1:
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
@@ -90,13 +102,19 @@ class HostLoader:
         self.indices = indices
         self.skip_bad = skip_bad
         self.skipped: List[Tuple[str, str]] = []
-        self._bad: Set[int] = set()
+        self._transform = transform
+        self._bad: Set[int] = set(bad) if skip_bad else set()
         self._running: Optional[Generator[Batch, None, None]] = None
 
     @property
     def skipped_count(self) -> int:
         """Number of images skipped so far."""
         return len(self._bad)
+
+    @property
+    def bad(self) -> Tuple[int, ...]:
+        """Sorted indices of the images skipped so far, those known before included."""
+        return tuple(sorted(self._bad))
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the images.
@@ -122,9 +140,9 @@ class HostLoader:
         self.close()
 
     def _batches(self) -> Generator[Batch, None, None]:
-        todo = iter(self.indices)
+        todo = enumerate(self.indices, start=1)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ipucnn-decode")
-        queue: Deque[Tuple[int, Future[Any]]] = deque()
+        queue: Queue = deque()
         yielded = 0
         try:
             while True:
@@ -133,23 +151,24 @@ class HostLoader:
                     break
                 yielded += 1
                 yield batch
-            if self._bad and not yielded:
+            if self.skipped and not yielded:
                 name, reason = self.skipped[0]
                 raise DataError(f"none of the images can be read; the first is {name!r}: {reason}")
         finally:
-            for _, future in queue:
+            for _, _, future in queue:
                 future.cancel()
             pool.shutdown(wait=True)
 
-    def _next_batch(self, todo: Iterator[int], pool: ThreadPoolExecutor,
-                    queue: Deque[Tuple[int, Future[Any]]]) -> Optional[Batch]:
+    def _next_batch(self, todo: Iterator[Tuple[int, int]], pool: ThreadPoolExecutor,
+                    queue: Queue) -> Optional[Batch]:
         indices: List[int] = []
         pixels: List[Any] = []
+        consumed = 0
         while len(indices) < self.batch_size:
             self._fill(todo, pool, queue)
             if not queue:
                 break
-            index, future = queue.popleft()
+            consumed, index, future = queue.popleft()
             try:
                 pixels.append(future.result())
                 indices.append(index)
@@ -160,18 +179,19 @@ class HostLoader:
         if not indices:
             return None
         return Batch(self._stack(pixels), indices, [self.dataset.label(i) for i in indices],
-                     [self.dataset.name(i) for i in indices])
+                     [self.dataset.name(i) for i in indices], consumed)
 
-    def _fill(self, todo: Iterator[int], pool: ThreadPoolExecutor,
-              queue: Deque[Tuple[int, Future[Any]]]) -> None:
+    def _fill(self, todo: Iterator[Tuple[int, int]], pool: ThreadPoolExecutor,
+              queue: Queue) -> None:
         while len(queue) < 2 * self.batch_size + self.workers:
             if len(self._bad) >= len(self.dataset):
                 return  # nothing is left, however often `indices` comes round
-            index = next(todo, None)
-            if index is None:
+            entry = next(todo, None)
+            if entry is None:
                 return
+            consumed, index = entry
             if index not in self._bad:
-                queue.append((index, pool.submit(self._prepare, index)))
+                queue.append((consumed, index, pool.submit(self._prepare, index)))
 
     def _prepare(self, index: int) -> Any:
         """Return the pixels of a sample as an array `(size, size, 3)`; runs in a worker.
@@ -184,7 +204,9 @@ class HostLoader:
         if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
             raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
                               f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
-        if not self.dataset.ready:
+        if self._transform is not None:
+            image = self._transform(image, index)
+        elif not self.dataset.ready:
             image = eval_transform(image, self.input_size)
         if tuple(image.shape[1:]) != (self.input_size, self.input_size):
             raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "

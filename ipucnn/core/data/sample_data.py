@@ -101,7 +101,7 @@ def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
 
 
 def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,
-               quality: int = 90) -> int:
+               quality: int = 90, validation_per_class: int = 0) -> int:
     """Write a dataset that makes its images as a folder of JPEG files, one folder per class.
 
     The same call again does nothing; one that was interrupted is done anew.
@@ -113,6 +113,8 @@ def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,
         size: height and width in pixels.
         seed: of the images.
         quality: of the JPEG files, 1 to 95.
+        validation_per_class: further images of each class; the folder then holds `train` and
+            `validation`.
 
     Returns:
         The number of images in the folder.
@@ -127,9 +129,15 @@ def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,
     classes = make(DatasetRequest(input_size=size, seed=seed)).class_names
     if not classes:
         raise DataError(f"dataset {spec.name!r} has no classes", _LABELLED_ONLY)
-    dataset = make(DatasetRequest(input_size=size, seed=seed, length=per_class * len(classes)))
+    splits = {"train": per_class, "validation": validation_per_class}
+    datasets = {split: make(DatasetRequest(input_size=size, seed=seed, split=split,
+                                           length=count * len(classes)))
+                for split, count in splits.items() if count}
+    total = sum(map(len, datasets.values()))
     parameters = {"dataset": spec.name, "per_class": per_class, "size": size, "seed": seed,
                   "quality": quality}
+    if validation_per_class:
+        parameters["validation_per_class"] = validation_per_class
     folder = Path(out)
     record = folder / _RECORD
     try:
@@ -138,15 +146,16 @@ def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,
         if present and recorded.get("parameters") != parameters:
             raise DataError(f"folder {out!r} is not empty",
                             "choose another with '--out', or remove it first")
-        if recorded.get("complete") and len(list_images(out)) == len(dataset):
-            return len(dataset)
+        if recorded.get("complete") and len(list_images(out)) == total:
+            return total
         folder.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"parameters": parameters, "complete": False}))
-        count = write_folder(dataset, folder, quality)
+        for split, dataset in datasets.items():
+            write_folder(dataset, folder / split if validation_per_class else folder, quality)
         record.write_text(json.dumps({"parameters": parameters, "complete": True}))
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    return count
+    return total
 
 
 def write_folder(dataset: ImageDataset, out: Path, quality: int = 90) -> int:

@@ -70,15 +70,16 @@ class Shapes(ImageDataset):
         length: number of images.
         size: height and width in pixels.
         seed: of the drawing.
+        validation: other images than those to train on.
     """
 
     class_names = CLASSES
     ready = True
 
-    def __init__(self, length: int, size: int, seed: int) -> None:
+    def __init__(self, length: int, size: int, seed: int, validation: bool = False) -> None:
         self._length = length
         self._size = size
-        self._seed = seed
+        self._seed = (seed, 1) if validation else (seed,)
 
     def __len__(self) -> int:
         return self._length
@@ -87,7 +88,7 @@ class Shapes(ImageDataset):
         """Draw image `index`; see `ImageDataset.image`."""
         import torch
 
-        random = numpy.random.default_rng((self._seed, index))
+        random = numpy.random.default_rng((*self._seed, index))
         background, colour = _background(random, self._size)
         share = _mask(random, CLASSES[self.label(index)], self._size)[:, :, None]
         pixels = background + (colour - background) * share
@@ -140,4 +141,4 @@ def make(request: DatasetRequest) -> ImageDataset:
     """
     check_classes("'shapes'", CLASSES, request.num_classes)
     length = DEFAULT_LENGTH if request.length is None else request.length
-    return Shapes(length, request.input_size, request.seed)
+    return Shapes(length, request.input_size, request.seed, request.split == "validation")

@@ -6,16 +6,24 @@ import os
 from typing import Iterable, List
 
 from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
-from ipucnn.core.data.image_files import FileImages, folders_in, list_images, printable
+from ipucnn.core.data.image_files import FileImages, folders_in, list_images
+from ipucnn.core.data.images import read_image
 from ipucnn.core.errors import DataError
 from ipucnn.core.hookspecs import hookimpl
 from ipucnn.core.specs import DatasetSpec
+from ipucnn.plugins.datasets._class_folders import (
+    class_names,
+    images_by_class,
+    validation_folder,
+)
 
-LAYOUT = "--data-dir/<class>/ with image files at any depth; classes are numbered in sorted order"
+LAYOUT = ("--data-dir/<class>/ with image files at any depth, or such folders in "
+          "--data-dir/train and --data-dir/validation; classes are numbered in sorted order")
+_HINT = f"{LAYOUT}; '--data real' takes images without classes"
 
 
 def make(request: DatasetRequest) -> ImageDataset:
-    """Return the images in the class folders of `data_dir`.
+    """Return the images in the class folders of `data_dir`, of one split where it has splits.
 
     Raises:
         DataError: the folder is missing or has no class folders, a class has no images, or there
@@ -27,22 +35,36 @@ def make(request: DatasetRequest) -> ImageDataset:
                         f"name it with '--data-dir'; layout: {LAYOUT}")
     if not os.path.isdir(root):
         raise DataError(f"image folder {root!r} does not exist", f"layout: {LAYOUT}")
-    classes = folders_in(root)
-    if not classes:
-        raise DataError(f"there are no class folders in {root!r}",
-                        f"layout: {LAYOUT}; '--data real' takes images without classes")
-    paths: List[str] = []
-    labels: List[int] = []
-    for label, name in enumerate(classes):
-        found = list_images(os.path.join(root, name))
-        if not found:
-            raise DataError(f"class folder {os.path.join(root, name)!r} has no images",
-                            "add some, or remove the folder")
-        paths += found
-        labels += [label] * len(found)
-    class_names = tuple(printable(name) for name in classes)
-    check_classes(repr(root), class_names, request.num_classes)
-    return FileImages(paths, labels, class_names)
+    train, validation = os.path.join(root, "train"), validation_folder(root)
+    place, classes = root, request.class_names
+    if os.path.isdir(train) and validation is not None:
+        place = train if request.split == "train" else validation
+        classes = classes or class_names(train)
+    elif request.split == "validation":
+        raise DataError(f"there are no validation images in {root!r}",
+                        f"layout: {LAYOUT}; or name their folder with '--validation-data-dir', or "
+                        "add '--no-validation'")
+    elif request.split == "train" and folders_in(root) == ["train"] and folders_in(train):
+        place = train
+    paths, labels, names = images_by_class(place, _HINT, classes)
+    check_classes(repr(root), names, request.num_classes)
+    return FileImages(paths, labels, names)
+
+
+def verify(folder: str) -> List[str]:
+    """Return one line for every image that cannot be read, and for every fault of the layout."""
+    problems = []
+    for split in ("train", "validation") if validation_folder(folder) else ("train",):
+        try:
+            make(DatasetRequest(data_dir=folder, split=split))
+        except DataError as error:
+            problems.append(error.message)
+    for path in list_images(folder):
+        try:
+            read_image(path)
+        except DataError as error:
+            problems.append(error.message)
+    return list(dict.fromkeys(problems))
 
 
 @hookimpl
@@ -50,4 +72,5 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     return [DatasetSpec(
         name="image_folder", summary="labelled images, one folder per class", labelled=True,
-        needs_data_dir=True, target="ipucnn.plugins.datasets.image_folder:make", layout=LAYOUT)]
+        needs_data_dir=True, target="ipucnn.plugins.datasets.image_folder:make", layout=LAYOUT,
+        verify="ipucnn.plugins.datasets.image_folder:verify")]

@@ -25,7 +25,10 @@ def build_adam(param_groups: List[Dict[str, Any]], lr: float,
     """
     from torch.optim import Adam
 
-    return Adam(param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay)
+    from ipucnn.core.training.fused import fused_if_possible
+
+    return fused_if_possible(Adam, param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
+                             weight_decay=weight_decay)
 
 
 def build_adamw(param_groups: List[Dict[str, Any]], lr: float,
@@ -38,8 +41,10 @@ def build_adamw(param_groups: List[Dict[str, Any]], lr: float,
     """
     from torch.optim import AdamW
 
-    return AdamW(param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
-                 weight_decay=weight_decay)
+    from ipucnn.core.training.fused import fused_if_possible
+
+    return fused_if_possible(AdamW, param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
+                             weight_decay=weight_decay)
 
 
 @hookimpl

@@ -31,10 +31,24 @@ def build(param_groups: List[Dict[str, Any]], lr: float, alpha: float = 0.99, ep
                    centered=centered, weight_decay=weight_decay)
 
 
+def build_tf(param_groups: List[Dict[str, Any]], lr: float, alpha: float = 0.99, eps: float = 1e-8,
+             momentum: float = 0.0, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """Return RMSprop as TensorFlow computes it: `eps` inside the root; arguments as `build`."""
+    from ipucnn.plugins.optimizers._rmsprop_tf import RMSpropTF
+
+    return RMSpropTF(param_groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
+                     weight_decay=weight_decay)
+
+
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
-    """Return rmsprop."""
-    return [OptimizerSpec(
-        name="rmsprop", summary="RMSprop, epsilon outside the root",
-        target="ipucnn.plugins.optimizers.rmsprop:build",
-        hyperparameters=("alpha", "eps", "momentum", "centered", "weight_decay"))]
+    """Return rmsprop and rmsprop_tf."""
+    return [
+        OptimizerSpec(
+            name="rmsprop", summary="RMSprop, epsilon outside the root",
+            target="ipucnn.plugins.optimizers.rmsprop:build",
+            hyperparameters=("alpha", "eps", "momentum", "centered", "weight_decay")),
+        OptimizerSpec(
+            name="rmsprop_tf", summary="RMSprop as TensorFlow computes it, epsilon in the root",
+            target="ipucnn.plugins.optimizers.rmsprop:build_tf",
+            hyperparameters=("alpha", "eps", "momentum", "weight_decay"))]

@@ -26,8 +26,10 @@ def build(param_groups: List[Dict[str, Any]], lr: float, momentum: float = 0.0,
     """
     from torch.optim import SGD
 
-    return SGD(param_groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov,
-               weight_decay=weight_decay)
+    from ipucnn.core.training.fused import fused_if_possible
+
+    return fused_if_possible(SGD, param_groups, lr=lr, momentum=momentum, dampening=dampening,
+                             nesterov=nesterov, weight_decay=weight_decay)
 
 
 @hookimpl

@@ -9,12 +9,13 @@ from ipucnn.core.hookspecs import hookimpl
 from ipucnn.core.specs import ScheduleSpec
 
 
-def factor(epoch: float, decay: float) -> float:
-    """Return ``decay ** epoch``: continuous in the fractional epoch.
+def factor(epoch: float, decay: float, frequency: float = 1.0) -> float:
+    """Return ``decay ** (epoch * frequency)``: continuous in the fractional epoch.
 
     Args:
         epoch: fractional epoch, from 0.
-        decay: what one epoch multiplies the rate by.
+        decay: what one update of the schedule multiplies the rate by.
+        frequency: updates per epoch.
 
     Raises:
         UsageError: `decay` is not positive.
@@ -22,12 +23,14 @@ def factor(epoch: float, decay: float) -> float:
     if not 0 < decay < float("inf"):
         raise UsageError(f"schedule 'exponential': decay {decay!r} is out of range",
                          "it must be a number above 0")
-    return float(decay ** epoch)
+    return float(decay ** (epoch * frequency))
 
 
 @hookimpl
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return exponential."""
-    return [ScheduleSpec(name="exponential", summary="multiplied by the decay every epoch",
+    return [ScheduleSpec(name="exponential",
+                         summary="multiplied by the decay at every update of the rate",
                          target="ipucnn.plugins.schedulers.exponential:factor",
-                         parameters=("decay",), formula="f(e) = decay ^ e")]
+                         parameters=("decay", "frequency"),
+                         formula="f(e) = decay ^ (e frequency)")]

@@ -258,6 +258,18 @@ class TestEvalTransform:
         assert result.unique().tolist() == [7]
 
 
+class TestResizedCrop:
+    @pytest.mark.parametrize("size", [16, 60, 150])
+    @pytest.mark.parametrize("place", [(0, 0, 90, 120), (10, 25, 64, 48), (89, 119, 1, 1)])
+    def test_agrees_with_pillow(self, place, size):
+        image = photograph(120, 90)
+        top, left, height, width = place
+        tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
+        expected = image.crop((left, top, left + width, top + height)).resize(
+            (size, size), Image.BILINEAR)
+        assert_close(images.resized_crop(tensor, top, left, height, width, size), expected, 2)
+
+
 def test_decoder_versions():
     versions = images.decoder_versions()
     assert set(versions) == {"torchvision.io", "Pillow", "resize"}

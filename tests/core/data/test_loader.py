@@ -142,6 +142,57 @@ def test_closing_the_iterator_ends_the_threads():
     assert decoding_threads() == []
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_iteration_goes_on_where_a_batch_ended(workers):
+    """Resuming after any batch gives the batches that would have followed."""
+    bad = [0, 5, 6, 12, 19]
+    indices = [*range(3, 20), *range(3)]
+
+    def batches(start, known):
+        with HostLoader(Numbers(20, bad=bad), 4, 3, indices[start:], workers=workers,
+                        skip_bad=True, bad=known) as loader:
+            for batch in loader:
+                yield batch.indices, start + batch.consumed, loader.bad
+
+    whole = list(batches(0, ()))
+    assert [batch for batch, _, _ in whole] == [[3, 4, 7], [8, 9, 10], [11, 13, 14], [15, 16, 17],
+                                                [18, 1, 2]]
+    # bad images are used up by the batch that they would have been in
+    assert [consumed for _, consumed, _ in whole] == [5, 8, 12, 15, 20]
+    for position, (_, consumed, known) in enumerate(whole[:-1]):
+        rest = list(batches(consumed, known))
+        assert [batch[:2] for batch in rest] == [batch[:2] for batch in whole[position + 1:]]
+        assert rest[-1][2] == whole[-1][2] == tuple(bad)
+
+
+def test_images_known_to_be_bad_are_not_tried_again():
+    dataset = Numbers(6)
+    loader = HostLoader(dataset, 4, 2, range(6), workers=2, skip_bad=True, bad=[4, 1])
+    assert [batch.indices for batch in loader] == [[0, 2], [3, 5]]
+    assert dataset.made == 4
+    assert loader.bad == (1, 4)
+    assert loader.skipped_count == 2
+
+
+def test_known_bad_images_are_errors_again_without_skipping():
+    loader = HostLoader(Numbers(3, bad=[1]), 4, 3, range(3), workers=1, bad=[1])
+    with pytest.raises(DataError, match="'n/1' is bad"):
+        list(loader)
+
+
+def test_a_transform_gets_every_image_and_its_index():
+    def transform(image, index):
+        assert image.shape == (3, 7, 7)
+        return torch.full((3, 4, 4), 10 * index + int(image[0, 0, 0]), dtype=torch.uint8)
+
+    for ready in (False, True):
+        dataset = Numbers(9, size=7)
+        dataset.ready = ready
+        loader = HostLoader(dataset, 4, 5, range(9), workers=3, transform=transform)
+        values = torch.cat([batch.images[:, 0, 0, 0] for batch in loader])
+        assert values.tolist() == [11 * i for i in range(9)]
+
+
 def test_nothing_to_do():
     assert list(HostLoader(Numbers(3), 4, 2, [], workers=2)) == []
 

@@ -119,6 +119,27 @@ class TestWriteMade:
             with Image.open(path) as image:
                 assert (image.format, image.size, image.mode) == ("JPEG", (24, 24), "RGB")
 
+    def test_training_and_validation_images(self, tmp_path):
+        def write(**more):
+            return write_made("shapes", str(tmp_path), per_class=2, size=24,
+                              **{"validation_per_class": 1, **more})
+
+        assert write() == 24
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            ".ipucnn.json", "train", "validation"]
+        files = {split: sorted((tmp_path / split).glob("*/*.jpg")) for split in
+                 ("train", "validation")}
+        assert {split: len(paths) for split, paths in files.items()} == {
+            "train": 16, "validation": 8}
+        contents = [path.read_bytes() for paths in files.values() for path in paths]
+        assert len(set(contents)) == 24
+        assert write() == 24
+        assert [path.read_bytes() for paths in files.values() for path in paths] == contents
+        with pytest.raises(DataError, match="is not empty"):
+            write(validation_per_class=2)
+        with pytest.raises(DataError, match="is not empty"):
+            write(validation_per_class=0)
+
     def test_the_same_call_again_does_nothing(self, tmp_path):
         out = str(tmp_path)
         write_made("shapes", out, per_class=1, size=16, seed=3)

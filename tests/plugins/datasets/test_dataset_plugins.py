@@ -10,6 +10,7 @@ from PIL import Image
 from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.loader import HostLoader
 from ipucnn.core.data.sample_data import write_made
+from ipucnn.core.data.verify import verify
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec
@@ -28,17 +29,21 @@ def save(path, colour="red", size=(9, 7)):
 
 def test_records_say_what_the_datasets_are():
     specs = {name: registry().get_typed(DatasetSpec, name)
-             for name in ("real", "image_folder", "shapes", "generated", "synthetic")}
-    assert [n for n, s in specs.items() if s.labelled] == ["image_folder", "shapes"]
+             for name in ("real", "image_folder", "shapes", "generated", "synthetic", "cifar10",
+                          "cifar100", "imagenet")}
+    assert [n for n, s in specs.items() if s.labelled] == [
+        "image_folder", "shapes", "cifar10", "cifar100", "imagenet"]
     assert [n for n, s in specs.items() if not s.finite] == ["generated", "synthetic"]
     assert [n for n, s in specs.items() if s.on_device] == ["synthetic"]
-    assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder"]
+    assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder", "imagenet"]
+    assert [n for n, s in specs.items() if s.verify] == [
+        "image_folder", "cifar10", "cifar100", "imagenet"]
 
 
 def test_importing_the_plugins_imports_neither_torch_nor_numpy():
     code = ("import sys; from ipucnn.plugins.datasets import real, image_folder, shapes, "
-            "generated, synthetic; [m.ipucnn_datasets() for m in (real, image_folder, shapes, "
-            "generated, synthetic)]; "
+            "generated, synthetic, cifar, imagenet; [m.ipucnn_datasets() for m in (real, "
+            "image_folder, shapes, generated, synthetic, cifar, imagenet)]; "
             "print([m for m in ('torch', 'torchvision', 'numpy', 'PIL') if m in sys.modules])")
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                             check=True)
@@ -181,7 +186,89 @@ class TestImageFolder:
             load("image_folder", data_dir=str(tmp_path), num_classes=2)
 
 
+class TestImageFolderSplits:
+    @staticmethod
+    def write(root, validation="validation", train="abc", held_out="abc"):
+        for name in train:
+            save(root / "train" / name / "1.png", "blue")
+            save(root / "train" / name / "2.png", "blue")
+        for name in held_out:
+            save(root / validation / name / "3.png", "lime")
+        return str(root)
+
+    @pytest.mark.parametrize("validation", ["validation", "val", "test"])
+    def test_splits(self, tmp_path, validation):
+        root = self.write(tmp_path, validation)
+        train = load("image_folder", data_dir=root, split="train")
+        assert [train.label(i) for i in range(len(train))] == [0, 0, 1, 1, 2, 2]
+        for split in ("validation", None):
+            dataset = load("image_folder", data_dir=root, split=split)
+            assert [dataset.label(i) for i in range(len(dataset))] == [0, 1, 2]
+            assert dataset.name(0) == str(tmp_path / validation / "a/3.png")
+            assert dataset.class_names == train.class_names == ("a", "b", "c")
+
+    def test_the_class_folders_themselves(self, tmp_path):
+        for name in "ab":
+            save(tmp_path / name / "x.png")
+        for split in ("train", None):
+            assert len(load("image_folder", data_dir=str(tmp_path), split=split)) == 2
+        with pytest.raises(DataError, match="no validation images in") as caught:
+            load("image_folder", data_dir=str(tmp_path), split="validation")
+        for way in ("--data-dir/validation", "--validation-data-dir", "--no-validation"):
+            assert way in caught.value.hint
+
+    def test_labels_are_numbered_by_the_training_classes(self, tmp_path):
+        root = self.write(tmp_path, held_out="ac")
+        dataset = load("image_folder", data_dir=root, split="validation")
+        assert [dataset.label(i) for i in range(2)] == [0, 2]
+        assert dataset.class_names == ("a", "b", "c")
+
+    def test_a_class_that_is_not_trained_is_refused(self, tmp_path):
+        root = self.write(tmp_path, held_out="abd")
+        with pytest.raises(DataError, match=r"class folder '.*validation.d' is none of the 3"):
+            load("image_folder", data_dir=root, split="validation")
+
+    def test_a_folder_elsewhere_is_numbered_like_the_given_classes(self, tmp_path):
+        for name in "ca":
+            save(tmp_path / name / "x.png")
+        dataset = load("image_folder", data_dir=str(tmp_path), class_names=("a", "b", "c"))
+        assert [dataset.label(i) for i in range(2)] == [0, 2]
+        with pytest.raises(DataError, match="is none of the 2 classes"):
+            load("image_folder", data_dir=str(tmp_path), class_names=("a", "b"))
+
+    def test_a_training_folder_alone_is_not_a_class(self, tmp_path):
+        root = self.write(tmp_path, held_out="")
+        train = load("image_folder", data_dir=root, split="train")
+        assert train.class_names == ("a", "b", "c")
+        with pytest.raises(DataError, match="no validation images"):
+            load("image_folder", data_dir=root, split="validation")
+
+    def test_verify_finds_every_bad_image(self, tmp_path):
+        root = self.write(tmp_path)
+        assert verify(root) == []
+        (tmp_path / "train/b/4.jpg").write_text("no image")
+        (tmp_path / "validation/c/5.jpg").write_bytes(b"")
+        problems = verify(root)
+        assert ["4.jpg" in problem for problem in problems] == [True, False]
+        assert ["5.jpg" in problem for problem in problems] == [False, True]
+
+    def test_verify_finds_faults_of_the_layout(self, tmp_path):
+        (problem,) = verify(str(tmp_path))
+        assert "no class folders" in problem
+        (problem,) = verify(self.write(tmp_path, held_out="abcd"))
+        assert "is none of the 3" in problem
+
+
 class TestShapes:
+    def test_splits_have_different_images(self):
+        train, validation, again = (load("shapes", input_size=24, length=40, split=split)
+                                    for split in ("train", "validation", "validation"))
+        images = torch.stack([dataset.image(i) for dataset in (train, validation)
+                              for i in range(40)])
+        assert len(images.flatten(1).unique(dim=0)) == 80
+        assert torch.equal(validation.image(7), again.image(7))
+        assert validation.label(9) == train.label(9) == 1
+
     @pytest.mark.parametrize("size", [1, 8, 33, 224])
     def test_any_size(self, size):
         dataset = load("shapes", input_size=size, length=9)

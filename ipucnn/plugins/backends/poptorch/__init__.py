@@ -25,4 +25,8 @@ def ipucnn_backends() -> List[BackendSpec]:
         options=("available_memory_proportion", "compile_only", "enable_fast_groupnorm",
                  "exchange_memory_target", "half_partial", "model_cache_path", "num_io_tiles",
                  "offline_target_ipu_version", "profile"),
+        training_options=("auto_loss_scaling", "disable_stable_batchnorm", "enable_fp_exceptions",
+                          "enable_optimizer_rts", "enable_recompute",
+                          "enable_stochastic_rounding", "loss_velocity_scaling_ratio",
+                          "offload_optimizer", "recompute_checkpoints", "recompute_mode"),
         preference=30)]

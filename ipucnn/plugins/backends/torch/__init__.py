@@ -16,5 +16,8 @@ def ipucnn_backends() -> List[BackendSpec]:
         summary="PyTorch on CPU or GPU, with the execution model of the IPU",
         target="ipucnn.plugins.backends.torch.engine:TorchBackend",
         requires=(Requirement("torch", "pip install torch torchvision"),),
-        inference=True, training=False, precisions=("16.16", "32.32"),
-        options=("device", "compile", "compile_only", "model_cache_path"), preference=10)]
+        inference=True, training=True,
+        precisions=("16.16", "16.32", "32.32"),
+        options=("device", "compile", "compile_only", "model_cache_path"),
+        training_options=("available_memory_proportion", "ema_decay", "enable_recompute",
+                          "recompute_checkpoints", "recompute_mode"), preference=10)]

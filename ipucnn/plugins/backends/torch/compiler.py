@@ -41,6 +41,11 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
     return torch.compile(model, dynamic=False)
 
 
+def compiled_for_training(model: torch.nn.Module) -> Callable[..., Any]:
+    """Return `model` compiled for fixed shapes, its weights left free to change."""
+    return torch.compile(model, dynamic=False)
+
+
 def first_call(call: Callable[[], torch.Tensor]) -> torch.Tensor:
     """Make the call that compiles; a failure of the compiler becomes one line."""
     try:

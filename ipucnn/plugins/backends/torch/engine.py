@@ -8,9 +8,11 @@ import torch  # noqa: TID253
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.training.session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.session import TorchInferenceSession, memory_errors
+from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 
 class TorchBackend(Backend):
@@ -48,3 +50,19 @@ class TorchBackend(Backend):
             compiler.check()
         with memory_errors(plan.micro_batch):
             return TorchInferenceSession(model, plan, input_size, pick(plan.option("device")))
+
+    def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int) -> TrainingSession:
+        """Make a training session; see `Backend.training`."""
+        for option in ("compile_only", "model_cache_path"):
+            if plan.option(option):
+                raise UsageError(f"'--{option.replace('_', '-')}' has no meaning in training on "
+                                 "the torch backend", "leave it out")
+        if plan.option("compile"):
+            compiler.check()
+            if plan.replicas > 1:
+                raise UsageError("'--compile' cannot train several replicas on one device",
+                                 "leave it out, or use '--gradient-accumulation' instead")
+        with memory_errors(plan.micro_batch):
+            return TorchTrainingSession(model, plan, setup, input_size,
+                                        pick(plan.option("device")))

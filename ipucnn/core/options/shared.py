@@ -1,47 +1,35 @@
-"""The options of every command that works on a model, each declared once.
-
-`ipucnn.core.declaration` turns a declaration into a command-line option, a profile key and a line
-of the reference. Spellings of the older applications stand under `names`. Defaults are those of
-the applications' README, except where a comment says otherwise.
-"""
+"""Groups of options that several commands share; a command's own are in its module."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.declaration import as_dict, changed, option
 from ipucnn.core.errors import UsageError
 
-if TYPE_CHECKING:
-    from ipucnn.core.execution import ExecutionPlan
-
-_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"}
 _PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Options of `ipucnn run`: classify images, or measure how fast that goes.
-
-    Raises:
-        UsageError: two options contradict each other.
-    """
+class ModelOptions:
+    """Which network, and how it is built."""
 
     config: Optional[str] = option(
         None, "Named profile or YAML file whose values replace the defaults.",
         group="Profile", metavar="NAME|FILE", switch=True)
-
     model: str = option("resnet18", "Model to run.", group="Model", kind="model",
                         names=("--model-name",))
     weights: str = option(
         "pretrained", "'pretrained', 'pretrained:TAG', 'random', or a weights file.",
         group="Model", metavar="pretrained|random|FILE")
-    random_weights: bool = option(False, "The same as '--weights random'.", group="Model")
     weights_partial: bool = option(
         False, "Accept a weights file that lacks entries of the model or has others.",
         group="Model")
     num_classes: Optional[int] = option(
         None, "Classes of the model; those of the dataset or of the published weights when not "
         "given.", group="Model", minimum=1)
+    input_size: Optional[int] = option(
+        None, "Height and width of the model's input in pixels; those that the model was designed "
+        "for when not given.", group="Model", minimum=8)
     normlayer: str = option("batch", "Normalisation layer.", group="Model", kind="norm-layer",
                             names=("--norm-type",))
     groupnorm_group_num: int = option(
@@ -66,8 +54,11 @@ class RunOptions:
         None, "Channels per group of EfficientNet's depthwise convolutions; 1 in the paper.",
         group="Model", minimum=1, model_option=True)
 
-    data: str = option("real", "Dataset: your images, generated ones, or none at all.",
-                       group="Data", kind="dataset")
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where images come from and how they reach the device."""
+
     data_dir: Optional[str] = option(
         None, "Folder of the dataset; 'data/images' for 'real' when not given.", group="Data",
         names=("--imagenet-data-path",), metavar="DIR")
@@ -84,6 +75,11 @@ class RunOptions:
         minimum=1, names=("--num-workers",))
     seed: int = option(0, "Seed of everything random.", group="Data", minimum=0)
 
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """What executes it, and in which shape."""
+
     backend: str = option("auto", "Execution engine; 'auto' takes the best usable built-in one.",
                           group="Execution", kind="backend")
     device: Optional[str] = option(
@@ -98,18 +94,6 @@ class RunOptions:
     pipeline_splits: Tuple[str, ...] = option(
         (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'.",
         group="Execution", metavar="MODULE...")
-    precision: str = option(
-        "16.16", "Floating point of compute and weights: half (16.16) or full (32.32).",
-        group="Execution", choices=_PRECISIONS)
-    iterations: Optional[int] = option(
-        None, "Host calls; without it real data is gone through once and other data gets 100.",
-        group="Execution", minimum=1)
-    warmup: int = option(
-        2, "First host calls left out of the statistics, at most half of the run.",
-        group="Execution", minimum=0)
-    time_limit: Optional[float] = option(
-        None, "Stop after so many seconds and report what was done.", group="Execution",
-        exclusive_minimum=0.0, metavar="SECONDS")
     compile: bool = option(False, "Compile the model for the device first.", group="Execution",
                            backend_option=True)
     model_cache_path: Optional[str] = option(
@@ -117,6 +101,11 @@ class RunOptions:
         backend_option=True, metavar="DIR")
     compile_only: bool = option(False, "Compile, fill the cache and stop.", group="Execution",
                                 backend_option=True)
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """What only some devices have."""
 
     half_partial: bool = option(
         False, "Accumulate partial sums of convolutions in half precision.", group="IPU",
@@ -137,10 +126,11 @@ class RunOptions:
     profile: bool = option(False, "Write a profile of the device program.", group="IPU",
                            backend_option=True)
 
-    predictions: Optional[str] = option(
-        None, "Write a row per image: path, classes, names, probabilities.", group="Results",
-        metavar="FILE.csv|.json|.parquet")
-    top_k: int = option(5, "Classes per image in the predictions.", group="Results", minimum=1)
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """What is told, and where."""
+
     result: Optional[str] = option(
         None, "Also write the result as JSON to this file.", group="Results",
         metavar="FILE.json")
@@ -149,16 +139,16 @@ class RunOptions:
     progress: str = option("auto", "Progress bar: on a terminal, always or never.",
                            group="Results", choices=("auto", "on", "off"), switch=True)
 
+
+@dataclass(frozen=True)
+class NetworkOptions(ResultOptions, DeviceOptions, ExecutionOptions, DataOptions, ModelOptions):
+    """What every command that executes a network shares.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
     def __post_init__(self) -> None:
-        if self.random_weights and self.weights not in ("pretrained", "random"):
-            raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
-                             "leave one of them out")
-        if self.weights_partial and self.chosen_weights == "random":
-            raise UsageError("'--weights-partial' has no meaning for random weights",
-                             "leave it out, or name weights with '--weights'")
-        if self.top_k != RunOptions.top_k and not self.predictions:
-            raise UsageError("'--top-k' is for predictions, and none are written",
-                             "add '--predictions FILE', or leave it out")
         if 0 < self.num_io_tiles < 32:
             raise UsageError(f"option '--num-io-tiles': {self.num_io_tiles} is too small",
                              "use 0, or at least 32")
@@ -170,29 +160,22 @@ class RunOptions:
                 "give one for all stages, or one for each")
 
     @property
-    def chosen_weights(self) -> str:
-        """What `--weights` and `--random-weights` mean together."""
-        return "random" if self.random_weights else self.weights
-
-    @property
     def model_options(self) -> Dict[str, Any]:
         """Options that only some models have and that were given."""
         return {item.name: getattr(self, item.name) for item in changed(self)
                 if item.option.model_option}
 
-    def plan(self, synthetic: bool) -> "ExecutionPlan":
-        """Return what is to be executed; raises `UsageError` when it cannot be."""
-        from ipucnn.core.execution import ExecutionPlan
+    @property
+    def backend_options(self) -> Dict[str, Any]:
+        """Options that only some backends have and that were given."""
+        return {item.name: getattr(self, item.name) for item in changed(self)
+                if item.option.backend_option}
 
+    @property
+    def input(self) -> Tuple[str, bool]:
+        """Where images are normalised, and whether they cross to the device as uint8."""
         place = self.normalization_location or ("host" if self.eight_bit_io is False else "device")
-        eight_bit = place != "host" if self.eight_bit_io is None else self.eight_bit_io
-        return ExecutionPlan(
-            micro_batch=self.batch_size, device_iterations=self.device_iterations,
-            replicas=self.replicas, pipeline_splits=self.pipeline_splits,
-            precision=self.precision, normalisation=place, eight_bit_io=eight_bit,
-            synthetic=synthetic, full_precision_norm=self.full_precision_norm, seed=self.seed,
-            backend_options={item.name: getattr(self, item.name) for item in changed(self)
-                             if item.option.backend_option})
+        return place, place != "host" if self.eight_bit_io is None else self.eight_bit_io
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the settings as plain types."""

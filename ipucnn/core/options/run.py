@@ -1,0 +1,71 @@
+"""The options of `ipucnn run`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+from ipucnn.core.declaration import option
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.shared import NetworkOptions
+
+if TYPE_CHECKING:
+    from ipucnn.core.execution import ExecutionPlan
+
+_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"}
+
+
+@dataclass(frozen=True)
+class RunOptions(NetworkOptions):
+    """Options of `ipucnn run`: classify images, or measure how fast that goes.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
+    random_weights: bool = option(False, "The same as '--weights random'.", group="Model")
+    data: str = option("real", "Dataset: your images, generated ones, or none at all.",
+                       group="Data", kind="dataset")
+    precision: str = option(
+        "16.16", "Floating point of compute and weights: half (16.16) or full (32.32).",
+        group="Execution", choices=_PRECISIONS)
+    iterations: Optional[int] = option(
+        None, "Host calls; without it real data is gone through once and other data gets 100.",
+        group="Execution", minimum=1)
+    warmup: int = option(
+        2, "First host calls left out of the statistics, at most half of the run.",
+        group="Execution", minimum=0)
+    time_limit: Optional[float] = option(
+        None, "Stop after so many seconds and report what was done.", group="Execution",
+        exclusive_minimum=0.0, metavar="SECONDS")
+    predictions: Optional[str] = option(
+        None, "Write a row per image: path, classes, names, probabilities.", group="Results",
+        metavar="FILE.csv|.json|.parquet")
+    top_k: int = option(5, "Classes per image in the predictions.", group="Results", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.random_weights and self.weights not in ("pretrained", "random"):
+            raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
+                             "leave one of them out")
+        if self.weights_partial and self.chosen_weights == "random":
+            raise UsageError("'--weights-partial' has no meaning for random weights",
+                             "leave it out, or name weights with '--weights'")
+        if self.top_k != RunOptions.top_k and not self.predictions:
+            raise UsageError("'--top-k' is for predictions, and none are written",
+                             "add '--predictions FILE', or leave it out")
+
+    @property
+    def chosen_weights(self) -> str:
+        """What `--weights` and `--random-weights` mean together."""
+        return "random" if self.random_weights else self.weights
+
+    def plan(self, synthetic: bool) -> "ExecutionPlan":
+        """Return what is to be executed; raises `UsageError` when it cannot be."""
+        from ipucnn.core.execution import ExecutionPlan
+
+        place, eight_bit = self.input
+        return ExecutionPlan(
+            micro_batch=self.batch_size, device_iterations=self.device_iterations,
+            replicas=self.replicas, pipeline_splits=self.pipeline_splits,
+            precision=self.precision, normalisation=place, eight_bit_io=eight_bit,
+            synthetic=synthetic, full_precision_norm=self.full_precision_norm, seed=self.seed,
+            backend_options=self.backend_options)

@@ -1,0 +1,89 @@
+"""The options of the commands that work on stored checkpoints: `validate` and `average`."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+from ipucnn.core.declaration import as_dict, option
+
+
+@dataclass(frozen=True)
+class ValidateOptions:
+    """Options of `ipucnn validate`; what is not given is as the checkpoint was trained."""
+
+    checkpoint_path: Optional[str] = option(
+        None, "Checkpoint, or a folder, all of whose checkpoints are validated in order.",
+        group="Checkpoints", names=("--checkpoint-input-path",), metavar="FILE|DIR")
+    ema: Optional[bool] = option(
+        None, "Validate the moving average of the weights, or not; both when not given.",
+        group="Checkpoints")
+
+    data: Optional[str] = option(None, "Dataset.", group="Data", kind="dataset")
+    data_dir: Optional[str] = option(None, "Folder of the dataset.", group="Data",
+                                     names=("--imagenet-data-path",), metavar="DIR")
+    validation_data_dir: Optional[str] = option(
+        None, "Folder of the validation images, when it is not below '--data-dir'.",
+        group="Data", metavar="DIR")
+    skip_bad_samples: Optional[bool] = option(
+        None, "Count and report images that cannot be read instead of stopping.", group="Data")
+    dataloader_worker: Optional[int] = option(
+        None, "Decoding threads; the cores this process may use when not given.", group="Data",
+        minimum=1, names=("--num-workers",))
+
+    backend: Optional[str] = option(None, "Execution engine.", group="Execution", kind="backend")
+    device: Optional[str] = option(None, "Device of the backend.", group="Execution")
+    batch_size: Optional[int] = option(
+        None, "Micro-batch; it changes no result.", group="Execution", minimum=1,
+        names=("--micro-batch-size",))
+    device_iterations: Optional[int] = option(
+        None, "Steps on the device per host call.", group="Execution", minimum=1,
+        names=("--device-iteration",))
+    replicas: Optional[int] = option(None, "Data-parallel copies.", group="Execution", minimum=1)
+    precision: Optional[str] = option(
+        None, "Floating point: half (16.16) or full (32.32).", group="Execution",
+        choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"})
+
+    per_class: bool = option(False, "Also tell the accuracy of every class.", group="Results")
+    confusion_matrix: Optional[str] = option(
+        None, "Write what each class was taken for.", group="Results", metavar="FILE.csv")
+    result: Optional[str] = option(None, "Also write the result as JSON to this file.",
+                                   group="Results", metavar="FILE.json")
+    json: bool = option(False, "Print the result as JSON instead of a table.", group="Results",
+                        switch=True)
+    progress: str = option("auto", "Progress bar: on a terminal, always or never.",
+                           group="Results", choices=("auto", "on", "off"), switch=True)
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return the settings as plain types."""
+        return as_dict(self)
+
+
+@dataclass(frozen=True)
+class AverageOptions:
+    """Options of `ipucnn average`."""
+
+    checkpoint_path: Optional[str] = option(
+        None, "Folder of checkpoints of one training.", group="Checkpoints",
+        names=("--checkpoint-input-path",), metavar="DIR")
+    checkpoint_output_path: Optional[str] = option(
+        None, "Where the average goes; beside the checkpoints when not given.",
+        group="Checkpoints", names=("--output",), metavar="FILE")
+    weight_avg_strategy: str = option(
+        "mean", "Equal weights, or exponentially less for older checkpoints.",
+        group="Averaging", choices=("mean", "exponential"))
+    weight_avg_exp_decay: float = option(
+        0.99, "Weight of the older ones in the exponential average.", group="Averaging",
+        minimum=0.0, maximum=1.0)
+    weight_avg_n: int = option(-1, "Checkpoints to average, the last ones; -1 takes all.",
+                               group="Averaging", minimum=-1, names=("--weight-avg-N",))
+    reestimate_batch_norm: int = option(
+        0, "Images of the training set from which batch norm's statistics are estimated anew; 0 "
+        "averages them too.", group="Averaging", minimum=0, metavar="IMAGES")
+    data_dir: Optional[str] = option(
+        None, "Folder of the dataset; as trained when not given.", group="Averaging",
+        names=("--imagenet-data-path",), metavar="DIR")
+    json: bool = option(False, "Print the result as JSON instead of text.", group="Results",
+                        switch=True)
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return the settings as plain types."""
+        return as_dict(self)

@@ -1,0 +1,91 @@
+"""The dataset and the model that a command's options name."""
+
+from __future__ import annotations
+
+from typing import Mapping, Optional
+
+import torch  # noqa: TID253
+
+from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.errors import UsageError
+from ipucnn.core.models import BuiltModel, create_model
+from ipucnn.core.norms import NormOptions
+from ipucnn.core.options import RunOptions, TrainOptions
+from ipucnn.core.options.shared import NetworkOptions
+from ipucnn.core.registry import Registry
+from ipucnn.core.specs import DatasetSpec, ModelSpec
+
+
+def check_data_options(options: NetworkOptions, data: DatasetSpec,
+                       further: Mapping[str, bool]) -> None:
+    """Refuse options that this dataset gives no meaning, and a missing folder.
+
+    Args:
+        options: of the command.
+        data: the dataset's record.
+        further: other flags, and whether they are without meaning.
+
+    Raises:
+        UsageError: names all of them.
+    """
+    reads_folder = data.needs_data_dir or data.default_data_dir
+    if data.needs_data_dir and not options.data_dir:
+        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
+    meaningless = {
+        "--data-dir": bool(options.data_dir) and not reads_folder,
+        "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
+        "--skip-bad-samples": options.skip_bad_samples and data.on_device,
+        **further,
+    }
+    refused = [flag for flag, without_meaning in meaningless.items() if without_meaning]
+    if refused:
+        flags = ", ".join(f"'{flag}'" for flag in refused)
+        why = "makes its images on the device" if data.on_device else "reads no folder"
+        raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
+                         "leave the option out, or choose another '--data'")
+
+
+def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
+                 registry: Registry, length: Optional[int] = None, split: Optional[str] = None,
+                 data_dir: Optional[str] = None) -> ImageDataset:
+    """Return the dataset.
+
+    Args:
+        options: of the command.
+        model: record of the model that takes the images.
+        data: the dataset's record.
+        registry: where the dataset's target is looked up.
+        length: samples wanted of a dataset that makes its own.
+        split: `train`, `validation`, or None for the whole.
+        data_dir: another folder than that of the options.
+
+    Raises:
+        DataError: it cannot be found or read.
+    """
+    dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
+        data_dir=data_dir or options.data_dir, input_size=options.input_size or model.input_size,
+        length=length, num_classes=options.num_classes, seed=options.seed, split=split))
+    return dataset
+
+
+def make_model(options: RunOptions | TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+               registry: Registry) -> BuiltModel:
+    """Return the model, with as many outputs as the dataset has classes unless it is told.
+
+    Raises:
+        UsageError: an unknown name or an option without meaning.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    weights = options.chosen_weights
+    classes = options.num_classes
+    fresh = not weights.startswith("pretrained") or isinstance(options, TrainOptions)
+    if classes is None and data.labelled and fresh:
+        classes = len(dataset.class_names)  # a fresh head, or a file trained on such data
+    torch.manual_seed(options.seed)
+    return create_model(
+        options.model, num_classes=classes, weights=weights,
+        weights_partial=options.weights_partial, normlayer=options.normlayer,
+        norm=NormOptions(options.groupnorm_group_num, options.norm_eps,
+                         options.batchnorm_momentum),
+        input_padding=options.input_image_padding, model_options=options.model_options,
+        input_size=options.input_size, registry=registry)

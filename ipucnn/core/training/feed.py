@@ -1,0 +1,89 @@
+"""The order in which samples are trained on, and their way into a session."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
+
+import numpy
+import torch  # noqa: TID253
+
+from ipucnn.core.data.augment import TrainTransform
+from ipucnn.core.data.loader import Batch, HostLoader
+from ipucnn.core.normalisation import normalise
+from ipucnn.core.training.mixing import MixOptions, draw
+from ipucnn.core.training.preparation import Prepared
+from ipucnn.core.training.session import TrainingBatch
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
+    """Return the permutation in which epoch `epoch` (from 0) goes through `length` samples."""
+    return numpy.random.default_rng((seed, epoch)).permutation(length)
+
+
+class Feed:
+    """Combined batches of one epoch, from any position in it.
+
+    Args:
+        prepared: the training.
+        epoch: from 0.
+        consumed: samples of the epoch's order that were used before.
+        bad: samples that are known to be unreadable.
+    """
+
+    def __init__(self, prepared: Prepared, epoch: int, consumed: int = 0,
+                 bad: Sequence[int] = ()) -> None:
+        self._prepared = prepared
+        self._epoch = epoch
+        self._start = consumed
+        self.loader: Optional[HostLoader] = None
+        options, built = prepared.options, prepared.built
+        self._mix = MixOptions(options.mixup_alpha, options.cutmix_lambda_low,
+                               options.cutmix_lambda_high, options.cutmix_disable_prob)
+        if not prepared.data.on_device:
+            order = epoch_order(len(prepared.dataset), options.seed, epoch)
+            self.loader = HostLoader(
+                prepared.dataset, built.input_size, prepared.plan.combined_batch,
+                (int(index) for index in order[consumed:]), workers=options.dataloader_worker,
+                skip_bad=options.skip_bad_samples, transform=_transform(prepared, epoch), bad=bad)
+
+    def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
+        """Yield each whole batch, and how many samples of the order are used up with it."""
+        size = self._prepared.plan.combined_batch
+        if self.loader is None:
+            for consumed in range(self._start + size, len(self._prepared.dataset) + 1, size):
+                yield TrainingBatch(None, None), consumed
+            return
+        with self.loader as loader:
+            for batch in loader:
+                if len(batch) < size:
+                    return
+                yield self._made(batch), self._start + batch.consumed
+
+    def _made(self, batch: Batch) -> TrainingBatch:
+        prepared, plan = self._prepared, self._prepared.plan
+        images = batch.images
+        if plan.normalisation == "host":
+            images = normalise(images)
+        elif not plan.eight_bit_io:
+            images = images.float()
+        labels = torch.tensor(_labels(batch, prepared.data.labelled, prepared.built.num_classes))
+        mixing = draw(self._mix, prepared.options.seed, self._epoch, batch.indices,
+                      plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
+        return TrainingBatch(images, labels, mixing)
+
+
+def _labels(batch: Batch, labelled: bool, classes: int) -> List[int]:
+    if labelled:
+        return [int(label or 0) for label in batch.labels]
+    return [index % classes for index in batch.indices]  # generated images: any labels will do
+
+
+def _transform(prepared: Prepared, epoch: int) -> Optional[Any]:
+    options, dataset = prepared.options, prepared.dataset
+    if options.augmentation == "none" or not prepared.data.labelled:
+        return None
+    return TrainTransform(
+        prepared.built.input_size, options.seed, epoch, dataset,
+        rand_augment=options.rand_augment, magnitude=options.rand_augment_magnitude,
+        use_boxes=options.use_bbox_info)
+

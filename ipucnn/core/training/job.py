@@ -1,0 +1,374 @@
+"""The job behind `ipucnn train` and `ipucnn restore`."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.options import TrainOptions
+from ipucnn.core.registry import Registry
+from ipucnn.core.registry import registry as current_registry
+from ipucnn.core.training import keeper as keeping
+from ipucnn.core.training.averaging import average
+from ipucnn.core.training.checkpoints import Checkpoint, Position, entries, load_stored
+from ipucnn.core.training.feed import Feed
+from ipucnn.core.training.keeper import Keeper
+from ipucnn.core.training.metrics import MetricsWriter
+from ipucnn.core.training.preparation import Prepared, prepare
+from ipucnn.core.training.progress import Figures, Pace, Standing
+from ipucnn.core.training.results import Listener, Status, TrainResult
+from ipucnn.core.training.session import NonFiniteLoss, StateDict, TrainingSession
+from ipucnn.core.training.validation import Evaluator, Validation
+
+RETRY_SECONDS = 60.0
+"""After a checkpoint that could not be written, the next attempt."""
+
+
+def train(options: TrainOptions, registry: Optional[Registry] = None,
+          listener: Optional[Listener] = None,
+          restored: Optional[Checkpoint] = None) -> TrainResult:
+    """Train a model.
+
+    Args:
+        options: what to train.
+        registry: where names are looked up; this process's when not given.
+        listener: told how it goes; asked whether to stop after every host call.
+        restored: the checkpoint to continue from.
+
+    Raises:
+        IpucnnError: anything the user can act on. `partial` then holds the result so far.
+    """
+    prepared = prepare(options, registry or current_registry())
+    listener = listener or Listener()
+    for note in prepared.notes:
+        listener.note(note)
+    folder = Path(options.checkpoint_path) if options.checkpoint_path else None
+    if folder and restored is None:
+        keeping.prepare(folder)
+    template = copy.deepcopy(prepared.built.module)
+    with prepared.chosen.backend.training(prepared.built.module, prepared.plan, prepared.setup,
+                                          prepared.built.input_size) as session:
+        listener.status(Status("preparing", epochs=options.epoch))
+        session.compile()
+        if restored is not None:
+            session.load(restored.weights, restored.session)
+        trainer = _Trainer(prepared, session, listener, template, folder, restored)
+        try:
+            trainer.run()
+        except IpucnnError as error:
+            error.partial = trainer.finished()
+            raise
+        return trainer.finished()
+
+
+class _Trainer:
+    """One training from its start, or a checkpoint, to its end."""
+
+    def __init__(self, prepared: Prepared, session: TrainingSession, listener: Listener,
+                 template: Any, folder: Optional[Path], restored: Optional[Checkpoint]) -> None:
+        self.prepared, self.session, self.listener = prepared, session, listener
+        self.options = prepared.options
+        self.template = template
+        self.folder = folder
+        self.keeper = Keeper(folder, self.options.keep_last, self.options.keep_best) \
+            if folder else None
+        position = restored.position if restored else Position(0, 0, 0, 0)
+        self.epoch, self.call, self.consumed, self.update = (
+            position.epoch, position.call, position.consumed, position.update)
+        self.figures = Figures.from_plain(restored.progress if restored else {})
+        self.log_dir = _log_dir(self.options, folder)
+        self.metrics = MetricsWriter(self.log_dir, self.figures.rows)
+        _write_options(self.log_dir, self.options)
+        self.pace = Pace(prepared.calls * self.options.epoch, prepared.calls * self.epoch
+                         + self.call)
+        self.row_every = max(1, prepared.calls // self.options.logs_per_epoch)
+        self.last_saved = self.retry_at = time.monotonic()
+        self.unsaved = False
+        self.validations: List[Validation] = []
+        self.stopped_by: Optional[str] = None
+        self.averaged = ""
+        self.result_notes = list(prepared.notes)
+        self.restored = str(restored.path) if restored else ""
+
+    # -- epochs --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train all epochs that are left, and what follows them."""
+        if self.epoch and not self.call and self.epoch <= self.options.epoch:
+            self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
+        while self.epoch < self.options.epoch and not self.stopped_by:
+            self.listener.line(f"Epoch {self.epoch + 1}/{self.options.epoch}")
+            if self._train_epoch():
+                self._after_epoch()
+        if self.unsaved and self.keeper:
+            self._save(final=True)
+        if not self.stopped_by or self.stopped_by == "early stopping":
+            self._after_training()
+
+    def _train_epoch(self) -> bool:
+        """Train the rest of the epoch under way; return whether it was finished."""
+        if not self.call:
+            self.figures.start_epoch()
+        feed = Feed(self.prepared, self.epoch, self.consumed, self.figures.bad)
+        batches = iter(feed)
+        started, images = time.perf_counter(), 0
+        try:
+            while self.call < self.prepared.calls:
+                asked = time.perf_counter()
+                item = next(batches, None)
+                if item is None:
+                    break
+                batch, consumed = item
+                waited = time.perf_counter() - asked
+                lr, scaling = self._set_rates()
+                result = self._step(batch, lr, scaling)
+                self.update += self.prepared.plan.device_iterations
+                self.call += 1
+                self.consumed = consumed
+                if feed.loader is not None:
+                    self.figures.bad = list(feed.loader.bad)
+                self.figures.add(result)
+                self.pace.add(result.samples, time.perf_counter() - asked, waited)
+                images += result.samples
+                self._tell(lr)
+                if self.call % self.row_every == 0:
+                    self._row(lr, scaling)
+                if self.call < self.prepared.calls and self._pause():
+                    return False
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        if not self.call:
+            raise IpucnnError("no host call could be filled with readable images",
+                              "use a smaller '--batch-size'")
+        seconds = time.perf_counter() - started
+        self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
+        if not self.options.disable_metrics:
+            self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
+                               f"{self.figures.accuracy():.2f}%")
+        self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
+        if self.epoch % self.options.checkpoint_save_freq == 0 \
+                or self.epoch == self.options.epoch or self.listener.stop():
+            self._save()
+        return not self._stopping()
+
+    def _set_rates(self) -> Tuple[float, float]:
+        calls = self.prepared.calls
+        lr = self.prepared.rate.at(self.epoch + self.call / calls,
+                                   self.epoch + (self.call + 1) / calls)
+        scaling = self.prepared.scaling.at(self.epoch)
+        self.session.set_rates(lr, scaling)
+        return lr, scaling
+
+    def _step(self, batch: Any, lr: float, scaling: float) -> Any:
+        try:
+            result = self.session.step(batch, self.update)
+        except NonFiniteLoss as error:
+            raise self._non_finite(error.update, str(error.value), lr, scaling) from error
+        skipped = self.figures.skipped_updates + result.skipped
+        if result.skipped and skipped > self.options.skip_non_finite:
+            raise self._non_finite(self.update, "not finite", lr, scaling)
+        return result
+
+    def _non_finite(self, update: int, value: str, lr: float, scaling: float) -> IpucnnError:
+        good = self.keeper.last_good if self.keeper else None
+        return IpucnnError(
+            f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
+            f"loss scaling {scaling:g}); last good checkpoint: {good or 'none'}",
+            "use a lower '--lr' or a longer '--warmup-epoch', more precision, or leave such steps "
+            "out with '--skip-non-finite N'")
+
+    # -- between steps -------------------------------------------------------------------------
+
+    def _stopping(self) -> bool:
+        if not self.stopped_by:
+            self.stopped_by = self.listener.stop() or None
+        return bool(self.stopped_by)
+
+    def _pause(self) -> bool:
+        """Save when it is due; return whether the training ends here."""
+        stopping = self._stopping()
+        steps, minutes = self.options.checkpoint_save_steps, self.options.checkpoint_save_minutes
+        now = time.monotonic()
+        due = (steps and self.call % steps == 0) \
+            or (minutes and now - self.last_saved >= 60 * minutes) \
+            or (self.unsaved and now >= self.retry_at)
+        if stopping or due:
+            self._save(final=stopping)
+        return stopping
+
+    def _save(self, final: bool = False) -> None:
+        if self.keeper is None:
+            return
+        warning = self.keeper.save(self.checkpoint())
+        now = time.monotonic()
+        self.unsaved = self.keeper.failed is not None
+        self.last_saved, self.retry_at = now, now + RETRY_SECONDS
+        if warning:
+            self.listener.note(warning)
+        if self.unsaved and final:
+            raise self.keeper.failed or IpucnnError("the checkpoint was not written")
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything that a restored training needs."""
+        return Checkpoint(
+            model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
+            position=Position(self.epoch, self.call, self.consumed, self.update),
+            weights=self.session.weights(), session=self.session.state(),
+            progress=self.figures.as_plain(), options=self.options.as_dict(),
+            class_names=tuple(self.prepared.dataset.class_names),
+            versions=describe()["packages"])
+
+    def _tell(self, lr: float) -> None:
+        self.listener.status(Status(
+            "training", self.epoch + 1, self.options.epoch, self.call, self.prepared.calls,
+            self.figures.loss(), None if self.options.disable_metrics else self.figures.accuracy(),
+            lr, self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+
+    def _row(self, lr: float, scaling: float) -> None:
+        window = self.figures.window()
+        self.figures.rows += 1
+        self.metrics.add({
+            "kind": "train", "epoch": self.epoch + self.call / self.prepared.calls,
+            "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
+            "images_per_second": self.pace.images_per_second,
+            "data_wait_share": self.pace.data_wait_share})
+        self._tell_failed_metrics()
+
+    def _tell_failed_metrics(self) -> None:
+        if self.metrics.failed:
+            self.listener.note(self.metrics.failed + "; it is tried again with the next row")
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def _after_epoch(self) -> None:
+        due = self.epoch % self.options.validation_frequency == 0 \
+            or self.epoch == self.options.epoch
+        if self.options.validation != "during" or not due:
+            return
+        better = False
+        for validation in self._validate():
+            figures = validation.figures()
+            self.figures.rows += 1
+            self.metrics.add({"kind": "validation", "update": self.update, **figures})
+            better |= self.figures.standing.offer(self.options.best_metric, validation)
+        self._tell_failed_metrics()
+        standing = self.figures.standing
+        if better and self.keeper and standing.metric:
+            file = self.keeper.last_good.name if self.keeper.last_good else ""
+            self.keeper.best(file, standing.metric, standing.value, standing.weights,
+                             standing.epoch)
+        standing.waited = 0 if better else standing.waited + 1
+        if self.options.early_stopping and standing.waited >= self.options.early_stopping \
+                and not self.stopped_by and self.epoch < self.options.epoch:
+            self.stopped_by = "early stopping"
+
+    def _validate(self) -> List[Validation]:
+        evaluator = self._evaluator()
+        if evaluator is None:
+            return []
+        kinds = ["raw", *(["ema"] if self.options.ema_decay else [])]
+        found = []
+        with self.session.detached():
+            for kind in kinds:
+                found.append(self._evaluated(evaluator, self.session.weights(ema=kind == "ema"),
+                                             self.epoch, kind))
+        return found
+
+    def _evaluated(self, evaluator: Evaluator, weights: StateDict, epoch: int, kind: str,
+                   checkpoint: str = "") -> Validation:
+        def tell(done: int, total: int) -> None:
+            self.listener.status(Status("validating", epoch, self.options.epoch, done, total))
+            if self.listener.stop():
+                raise KeyboardInterrupt(self.listener.stop())
+
+        validation = evaluator(weights, epoch, kind, checkpoint, tell)
+        self.validations.append(validation)
+        name = " (moving average)" if kind == "ema" else ""
+        self.listener.line(f"Accuracy on test set{name}: {validation.top1:.2f}%")
+        return validation
+
+    def _evaluator(self) -> Optional[Evaluator]:
+        prepared, options = self.prepared, self.options
+        if prepared.validation is None:
+            return None
+        return Evaluator(
+            self.template, prepared.chosen.backend,
+            options.validation_plan(synthetic=False), prepared.built.input_size,
+            prepared.validation, prepared.data.labelled, options.dataloader_worker,
+            options.skip_bad_samples)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _after_training(self) -> None:
+        options = self.options
+        if self.folder and options.weight_avg_strategy != "none":
+            averaged = average(self.folder, options.weight_avg_strategy,
+                               options.weight_avg_exp_decay, options.weight_avg_n, None)
+            self.averaged = str(averaged.path)
+            self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
+        if options.validation != "after":
+            return
+        evaluator = self._evaluator()
+        if evaluator is None:
+            return
+        if self.folder is None or not self.keeper or not self.keeper.last_good:
+            self._validate()
+            return
+        for entry in entries(self.folder):
+            if entry.step:
+                continue
+            stored = load_stored(entry.path)
+            self.listener.line(f"Validation of {entry.path.name}, epoch {stored.epoch}")
+            for kind, weights in (("raw", stored.weights), ("ema", stored.ema)):
+                if weights is not None:
+                    self._evaluated(evaluator, weights, stored.epoch, kind, entry.path.name)
+
+    def finished(self) -> TrainResult:
+        """Return the result of what was done."""
+        prepared, plan = self.prepared, self.prepared.plan
+        standing: Standing = self.figures.standing
+        trained = self.update > 0 and self.figures.samples > 0
+        return TrainResult(
+            model=prepared.built.spec.name, dataset=prepared.data.name,
+            backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
+            options=self.options.as_dict(),
+            environment={**describe(), "backend": prepared.chosen.probe.versions},
+            plan={"micro_batch": plan.micro_batch, "device_iterations": plan.device_iterations,
+                  "replicas": plan.replicas, "gradient_accumulation": plan.gradient_accumulation,
+                  "stages": plan.stages, "devices": plan.devices,
+                  "combined_batch": plan.combined_batch, "update_batch": plan.update_batch,
+                  "precision": plan.precision,
+                  "half": prepared.chosen.probe.half if plan.half else ""},
+            session=self.session.facts, epochs=self.epoch, updates=self.update,
+            images=self.pace.images, seconds=self.pace.seconds,
+            images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
+            loss=self.figures.loss() if trained else None,
+            accuracy=self.figures.accuracy() if trained and not self.options.disable_metrics
+            else None,
+            validations=[validation.figures() for validation in self.validations],
+            best=standing.as_plain(),
+            checkpoint=str(self.keeper.last_good or "") if self.keeper else "",
+            averaged=self.averaged, log_dir=str(self.log_dir), restored=self.restored,
+            skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
+            stopped_by=self.stopped_by, notes=self.result_notes)
+
+
+def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
+    from ipucnn.core.files import make_folder
+
+    name = f"{options.model}_{options.data}_{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    path = options.log_dir or (str(folder) if folder else str(Path("logs") / name))
+    return Path(make_folder(path, "--log-dir"))
+
+
+def _write_options(folder: Path, options: TrainOptions) -> None:
+    import yaml
+
+    from ipucnn.core.files import write_text
+
+    settings: Dict[str, Any] = options.as_dict()
+    write_text(str(folder / "options.yaml"), yaml.safe_dump(settings, sort_keys=False))

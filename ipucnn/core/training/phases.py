@@ -1,0 +1,121 @@
+"""Trainings of more than one phase, and what is done to checkpoints afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional
+
+from ipucnn.core.declaration import build
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options import AverageOptions, TrainOptions
+from ipucnn.core.registry import Registry
+from ipucnn.core.registry import registry as current_registry
+from ipucnn.core.specs import DatasetSpec, ModelSpec
+from ipucnn.core.training.averaging import AverageResult, average, reestimate
+from ipucnn.core.training.job import train
+from ipucnn.core.training.results import Listener, TrainResult
+
+_HALF_SIZES = {224: 160, 380: 252}
+"""Input sizes of half-resolution training in the old application."""
+
+
+def half_size(size: int) -> int:
+    """Return the size of the smaller images: about 5/7, a multiple of 4."""
+    return _HALF_SIZES.get(size, max(8, round(size * 5 / 7 / 4) * 4))
+
+
+def train_all(options: TrainOptions, registry: Optional[Registry] = None,
+              listener: Optional[Listener] = None) -> TrainResult:
+    """Train as the options say; with `half_res_training`, fine-tune from the average afterwards.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    if not options.half_res_training:
+        return train(options, registry, listener)
+    registry = registry or current_registry()
+    listener = listener or Listener()
+    size = options.input_size or registry.get_typed(ModelSpec, options.model).input_size
+    small = half_size(size)
+    listener.line(f"Training at {small} pixels")
+    first = train(replace(options, half_res_training=False, input_size=small), registry, listener)
+    if first.stopped_by in ("SIGINT", "SIGTERM"):
+        listener.note(f"stopped before fine-tuning: restore it, then fine-tune with '--weights' of "
+                      f"the average in '{options.checkpoint_path}'")
+        return first
+    listener.line(f"Fine-tuning at {size} pixels from {first.averaged}")
+    return train(fine_tuning(options, first.averaged, size), registry, listener)
+
+
+def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
+    """Return the options of the fine-tuning that follows a half-resolution training.
+
+    As in the old application: SGD without momentum, cosine from `fine_tune_lr`, no warm-up, no
+    mixing, and training images prepared as those of validation.
+    """
+    return build(TrainOptions, {
+        **options.as_dict(), "half_res_training": False, "weights": weights, "input_size": size,
+        "epoch": options.fine_tune_epoch, "lr": options.fine_tune_lr,
+        "batch_size": options.fine_tune_batch_size,
+        "gradient_accumulation": options.fine_tune_gradient_accumulation,
+        "first_trainable_layer": options.fine_tune_first_trainable_layer,
+        "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine", "warmup_epoch": 0.0,
+        "lr_scheduler_freq": 0.0, "lr_decay": TrainOptions.lr_decay, "lr_epoch_decay": (),
+        "lr_power": TrainOptions.lr_power, "optimizer_eps": TrainOptions.optimizer_eps,
+        "rmsprop_decay": TrainOptions.rmsprop_decay, "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0,
+        "cutmix_lambda_high": 0.0, "augmentation": "none", "use_bbox_info": False,
+        "rand_augment": 0, "weight_avg_strategy": "none",
+        "checkpoint_path": str(Path(str(options.checkpoint_path)) / "fine-tune")})
+
+
+def average_checkpoints(options: AverageOptions,
+                        registry: Optional[Registry] = None) -> AverageResult:
+    """Average a folder's checkpoints, and estimate batch norm's statistics anew when asked.
+
+    Raises:
+        IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
+    """
+    output = Path(options.checkpoint_output_path) if options.checkpoint_output_path else None
+    result = average(Path(str(options.checkpoint_path)), options.weight_avg_strategy,
+                     options.weight_avg_exp_decay, options.weight_avg_n, output)
+    if options.reestimate_batch_norm:
+        _reestimated(result, options, registry or current_registry())
+    return result
+
+
+def _reestimated(result: AverageResult, options: AverageOptions, registry: Registry) -> None:
+    from ipucnn.core.preparation import make_dataset, make_model
+    from ipucnn.core.training.checkpoints import load_stored, replace_weights
+
+    stored = load_stored(result.path)
+    values: Dict[str, Any] = {**stored.options, "model": stored.name, "weights": "random"}
+    if options.data_dir:
+        values["data_dir"] = options.data_dir
+    training = build(TrainOptions, values)
+    data = registry.get_typed(DatasetSpec, training.data)
+    if data.on_device:
+        raise UsageError(f"dataset {data.name!r} has no images to estimate from",
+                         "leave '--reestimate-batch-norm' out")
+    model = registry.get_typed(ModelSpec, training.model)
+    dataset = make_dataset(training, model, data, registry, split="train",
+                           length=options.reestimate_batch_norm)
+    built = make_model(replace(training, num_classes=len(stored.class_names)
+                               or training.num_classes), data, dataset, registry)
+    built.module.load_state_dict(stored.weights)
+    reestimate(built.module, _images(dataset, built.input_size, training,
+                                     options.reestimate_batch_norm))
+    replace_weights(result.path, built.module.state_dict())
+
+
+def _images(dataset: Any, size: int, training: TrainOptions, count: int) -> Iterator[Any]:
+    from ipucnn.core.data.loader import HostLoader
+    from ipucnn.core.normalisation import normalise
+    from ipucnn.core.training.feed import epoch_order
+
+    order = epoch_order(len(dataset), training.seed, 0)[:count]
+    with HostLoader(dataset, size, max(2, training.batch_size), (int(i) for i in order),
+                    workers=training.dataloader_worker,
+                    skip_bad=training.skip_bad_samples) as loader:
+        for batch in loader:
+            yield normalise(batch.images)

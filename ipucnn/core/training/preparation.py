@@ -1,0 +1,139 @@
+"""From options to everything that a training needs, checked before anything takes long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Optional
+
+from ipucnn.core.choice import Chosen, check_offer, choose_backend
+from ipucnn.core.data import ImageDataset
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.models import BuiltModel
+from ipucnn.core.options import TrainOptions
+from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.registry import Registry
+from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.training.loss import Loss
+from ipucnn.core.training.parameters import train_from
+from ipucnn.core.training.rates import (
+    LearningRate,
+    LossScaling,
+    learning_rate,
+    loss_scaling,
+    optimizer_choice,
+)
+from ipucnn.core.training.session import TrainingSetup
+
+
+@dataclass
+class Prepared:
+    """What a training consists of.
+
+    Attributes:
+        options: as they were given.
+        plan: what one host call executes.
+        chosen: the backend.
+        data: the dataset's record.
+        dataset: its training images.
+        validation: its validation images; None when nothing is validated.
+        built: the model.
+        setup: what the session is made for.
+        rate: learning rate by fractional epoch.
+        scaling: loss scaling by epoch.
+        calls: host calls of an epoch.
+        registry: where names were looked up.
+        notes: what the user should know.
+    """
+
+    options: TrainOptions
+    plan: ExecutionPlan
+    chosen: Chosen
+    data: DatasetSpec
+    dataset: ImageDataset
+    validation: Optional[ImageDataset]
+    built: BuiltModel
+    setup: TrainingSetup
+    rate: LearningRate
+    scaling: LossScaling
+    calls: int
+    registry: Registry
+    notes: List[str]
+
+
+def prepare(options: TrainOptions, registry: Registry) -> Prepared:
+    """Check `options` and make what they name.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    model = registry.get_typed(ModelSpec, options.model)
+    data = registry.get_typed(DatasetSpec, options.data)
+    norm = registry.get_typed(NormLayerSpec, options.normlayer)
+    rate, scaling = learning_rate(options, registry), loss_scaling(options)
+    optimizer = optimizer_choice(options, registry)
+    plan = options.plan(synthetic=data.on_device)
+    chosen = choose_backend(options.backend, registry, plan)
+    check_offer(options, plan, chosen.spec, registry)
+    if data.finite and not data.labelled:
+        raise UsageError(f"dataset {data.name!r} has no labels to train on",
+                         "'--data image_folder' takes one folder per class")
+    # an old script that switches only '--data' keeps naming ImageNet's folder
+    data_dir = options.data_dir if data.needs_data_dir or data.default_data_dir else None
+    check_data_options(options if data_dir else _without_folder(options), data, {})
+    length = _length(options, plan)
+    dataset = make_dataset(options, model, data, registry,
+                           length=None if data.finite else length, split="train",
+                           data_dir=data_dir)
+    validation = None
+    if options.validation != "none" and not data.on_device:
+        validation = make_dataset(
+            options, model, data, registry,
+            length=None if data.finite else min(length, plan.combined_batch), split="validation",
+            data_dir=options.validation_data_dir or data_dir)
+    if options.use_bbox_info and not getattr(dataset, "has_boxes", False):
+        raise DataError(f"dataset {data.name!r} has no bounding boxes here",
+                        "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
+                        "leave '--use-bbox-info' out")
+    calls = len(dataset) // plan.combined_batch
+    if calls < 1:
+        raise UsageError(
+            f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
+            "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
+            "'--device-iterations'")
+    built = make_model(options, data, dataset, registry)
+    if options.first_trainable_layer:
+        train_from(built.module, options.first_trainable_layer)
+    setup = TrainingSetup(
+        loss=Loss(options.label_smoothing), optimizer=optimizer, loss_scaling=scaling.at(0),
+        ema_decay=options.ema_decay, tolerate_non_finite=options.skip_non_finite > 0,
+        metrics=not options.disable_metrics)
+    return Prepared(options, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
+                    min(calls, options.iterations or calls), registry,
+                    _notes(plan, chosen, norm))
+
+
+def _without_folder(options: TrainOptions) -> TrainOptions:
+    from dataclasses import replace
+
+    return replace(options, data_dir=None)
+
+
+def _length(options: TrainOptions, plan: ExecutionPlan) -> int:
+    """Return the samples of an epoch of data without an end, at least one host call."""
+    wanted = plan.combined_batch * options.iterations if options.iterations else ENDLESS_EPOCH
+    return max(wanted, plan.combined_batch)
+
+
+ENDLESS_EPOCH = 60_000
+"""Samples of an epoch of generated data, as in the old application."""
+
+
+def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str]:
+    notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
+    if plan.half:
+        notes += chosen.probe.notes
+    if plan.micro_batch == 1 and norm.batch_dependent:
+        notes.append("batch norm over a micro-batch of 1 makes training unstable: use a larger "
+                     "'--batch-size' or '--normlayer group'")
+    return notes

@@ -1,0 +1,149 @@
+"""The job behind `ipucnn validate`: what stored checkpoints score."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from ipucnn.core.choice import check_offer, choose_backend
+from ipucnn.core.declaration import build
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.options import TrainOptions, ValidateOptions
+from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.registry import Registry
+from ipucnn.core.registry import registry as current_registry
+from ipucnn.core.specs import DatasetSpec, ModelSpec
+from ipucnn.core.training.checkpoints import StoredModel, entries, load_stored
+from ipucnn.core.training.results import Listener, Status
+from ipucnn.core.training.validation import Evaluator, Validation
+
+_OF_THE_RUN = ("data", "data_dir", "validation_data_dir", "skip_bad_samples", "dataloader_worker",
+               "backend", "device", "batch_size", "device_iterations", "replicas", "precision")
+
+
+def validate(options: ValidateOptions, registry: Optional[Registry] = None,
+             listener: Optional[Listener] = None) -> List[Validation]:
+    """Validate a checkpoint, or all checkpoints of a folder in the order of their epochs.
+
+    A damaged checkpoint of a folder is told and left out.
+
+    Args:
+        options: what to validate, and on what; the rest is as the checkpoint was trained.
+        registry: where names are looked up; this process's when not given.
+        listener: told how it goes.
+
+    Raises:
+        IpucnnError: anything the user can act on; `partial` holds the validations done.
+    """
+    registry = registry or current_registry()
+    listener = listener or Listener()
+    if not options.checkpoint_path:
+        raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
+    place = Path(options.checkpoint_path)
+    paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
+    if not paths:
+        raise DataError(f"there are no checkpoints in '{place}'",
+                        "name a folder that '--checkpoint-path' of a training wrote")
+    found: List[Validation] = []
+    evaluator: Optional[Evaluator] = None
+    built_for: Tuple[Any, ...] = ()
+    try:
+        for path in paths:
+            try:
+                stored = load_stored(path)
+            except IpucnnError as error:
+                if len(paths) == 1:
+                    raise
+                listener.note(f"'{path}' is skipped: {error.message}")
+                continue
+            if evaluator is None or built_for != _identity(stored):
+                evaluator, built_for = _evaluator(stored, options, registry), _identity(stored)
+            found += _validated(stored, path, evaluator, options, listener)
+    except IpucnnError as error:
+        error.partial = found
+        raise
+    if not found:
+        raise DataError(f"none of the checkpoints in '{place}' can be read",
+                        "restore them from a copy")
+    if options.confusion_matrix:
+        _write_matrix(options.confusion_matrix, found[-1])
+    return found
+
+
+def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: ValidateOptions,
+               listener: Listener) -> List[Validation]:
+    if options.ema and stored.ema is None:
+        raise UsageError(f"checkpoint '{path}' has no moving average",
+                         "leave '--ema' out")
+    wanted = [("raw", stored.weights)] if options.ema is not True else []
+    if stored.ema is not None and options.ema is not False:
+        wanted.append(("ema", stored.ema))
+    found = []
+    for kind, weights in wanted:
+        def tell(done: int, total: int) -> None:
+            listener.status(Status("validating", stored.epoch, 0, done, total))
+            if listener.stop():
+                raise KeyboardInterrupt(listener.stop())
+
+        validation = evaluator(weights, stored.epoch, kind, str(path), tell)
+        found.append(validation)
+        name = " (moving average)" if kind == "ema" else ""
+        listener.line(f"{path.name}, epoch {stored.epoch}{name}: "
+                      f"loss {validation.loss:.4f}, top-5 {validation.top5:.2f}%")
+        listener.line(f"Accuracy on test set: {validation.top1:.2f}%")
+    return found
+
+
+def _identity(stored: StoredModel) -> Tuple[Any, ...]:
+    return stored.name, stored.dataset, repr(sorted(stored.options.items())), stored.class_names
+
+
+def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry) -> Evaluator:
+    values: Dict[str, Any] = {**stored.options, "model": stored.name, "weights": "random"}
+    values.setdefault("data", stored.dataset)
+    for name in _OF_THE_RUN:
+        if getattr(given, name) is not None:
+            values[name] = getattr(given, name)
+    options = build(TrainOptions, {**values, "checkpoint_save_steps": None,
+                                   "checkpoint_save_minutes": None})
+    data = registry.get_typed(DatasetSpec, options.data)
+    if data.on_device or (not data.finite and not stored.old and data.name != stored.dataset):
+        raise UsageError(f"dataset {data.name!r} has no labels to validate with",
+                         "choose another with '--data'")
+    if not (data.needs_data_dir or data.default_data_dir) and given.data_dir is None:
+        options = replace(options, data_dir=None)
+    check_data_options(options, data, {})
+    plan = options.validation_plan(synthetic=False)
+    chosen = choose_backend(options.backend, registry, plan)
+    settings = replace(options, **{name: TrainOptions.__dataclass_fields__[name].default
+                                   for name in options.backend_options
+                                   if name not in plan.backend_options})
+    check_offer(settings, plan, chosen.spec, registry)
+    model = registry.get_typed(ModelSpec, options.model)
+    dataset = make_dataset(options, model, data, registry, length=None if data.finite else plan.combined_batch,
+                           split="validation",
+                           data_dir=options.validation_data_dir or options.data_dir)
+    classes = len(stored.class_names) or options.num_classes
+    if stored.class_names and data.labelled and dataset.class_names \
+            and set(dataset.class_names) - set(stored.class_names):
+        extra = sorted(set(dataset.class_names) - set(stored.class_names))
+        raise DataError(f"the model was not trained on class {extra[0]!r} of dataset "
+                        f"{data.name!r}", "validate on the classes it was trained on")
+    built = make_model(replace(options, num_classes=classes) if classes else options, data,
+                       dataset, registry)
+    return Evaluator(built.module, chosen.backend, plan, built.input_size, dataset, data.labelled,
+                     options.dataloader_worker, options.skip_bad_samples)
+
+
+def _write_matrix(path: str, validation: Validation) -> None:
+    try:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["true / predicted", *validation.class_names])
+            for name, row in zip(validation.class_names, validation.confusion):
+                writer.writerow([name, *row])
+    except OSError as error:
+        raise DataError(f"cannot write {path!r}: {error.strerror or error}",
+                        "free space or choose another place") from error

@@ -1,0 +1,165 @@
+"""Validation: every sample of a dataset counted exactly once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable, Dict, List, Optional
+
+import torch  # noqa: TID253
+from torch import nn  # noqa: TID253
+
+from ipucnn.core.data import ImageDataset
+from ipucnn.core.data.loader import HostLoader
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution import Backend, ExecutionPlan
+from ipucnn.core.normalisation import normalise
+from ipucnn.core.training.session import StateDict
+from ipucnn.core.weights import unwrapped
+
+Tell = Callable[[int, int], None]
+"""Called with the images done and the images in all; may raise to end the validation."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a model scores.
+
+    Attributes:
+        epoch: epochs it was trained for.
+        weights: `raw`, or `ema` for the moving average.
+        images: counted, each once.
+        loss: mean cross-entropy, without label smoothing.
+        top1, top5: per cent of the images whose class is the first, or among the first five.
+        skipped: images that could not be read.
+        checkpoint: file of the weights, if any.
+        confusion: images by true class (row) and predicted class.
+        class_names: of rows and columns.
+    """
+
+    epoch: int
+    weights: str
+    images: int
+    loss: float
+    top1: float
+    top5: float
+    skipped: int = 0
+    checkpoint: str = ""
+    confusion: List[List[int]] = field(default_factory=list)
+    class_names: List[str] = field(default_factory=list)
+
+    def per_class(self) -> List[Dict[str, Any]]:
+        """Return name, number of images and accuracy in per cent of every class."""
+        rows = []
+        for name, row, index in zip(self.class_names, self.confusion, range(len(self.confusion))):
+            total = sum(row)
+            rows.append({"class": name, "images": total,
+                         "top1": 100 * row[index] / total if total else None})
+        return rows
+
+    def figures(self) -> Dict[str, Any]:
+        """Return it as plain types, without the confusion matrix."""
+        kept = asdict(self)
+        del kept["confusion"], kept["class_names"]
+        return kept
+
+
+@dataclass
+class Evaluator:
+    """Evaluates weights of one model on one dataset.
+
+    Attributes:
+        module: the model; it is copied for each evaluation.
+        backend: where it runs.
+        plan: of the inference.
+        input_size: height and width of the images.
+        dataset: the images.
+        labelled: whether it knows their classes; otherwise any labels do.
+        workers, skip_bad: as in `HostLoader`.
+    """
+
+    module: nn.Module
+    backend: Backend
+    plan: ExecutionPlan
+    input_size: int
+    dataset: ImageDataset
+    labelled: bool
+    workers: Optional[int] = None
+    skip_bad: bool = False
+
+    def __call__(self, weights: StateDict, epoch: int, kind: str = "raw", checkpoint: str = "",
+                 tell: Optional[Tell] = None) -> Validation:
+        """Evaluate `weights`.
+
+        Raises:
+            DataError: an image cannot be read, or has no label.
+        """
+        module = copy.deepcopy(self.module)
+        module.load_state_dict(unwrapped(weights, module))
+        total = len(self.dataset)
+        count = _Count()
+        with self.backend.inference(module, self.plan, self.input_size) as session:
+            session.compile()
+            with HostLoader(self.dataset, self.input_size, session.samples_per_call, range(total),
+                            workers=self.workers, skip_bad=self.skip_bad) as loader:
+                for batch in loader:
+                    logits = session(self._fed(batch.images))
+                    count.add(logits, self._labels(batch, logits.shape[1]))
+                    if tell:
+                        tell(count.images, total)
+                skipped = loader.skipped_count
+        if count.images + skipped != total:
+            raise DataError(f"{count.images} of {total} validation images were counted",
+                            "this is a fault of the dataset or of ipucnn; please report it")
+        names = list(self.dataset.class_names) or [str(i) for i in range(len(count.matrix()))]
+        return Validation(epoch, kind, count.images, count.mean_loss(), count.share(1),
+                          count.share(5), skipped, checkpoint, count.matrix(), names)
+
+    def _fed(self, images: torch.Tensor) -> torch.Tensor:
+        if self.plan.normalisation == "host":
+            return normalise(images)
+        return images if self.plan.eight_bit_io else images.float()
+
+    def _labels(self, batch: Any, classes: int) -> torch.Tensor:
+        if not self.labelled:
+            return torch.tensor([index % classes for index in batch.indices])
+        for name, label in zip(batch.names, batch.labels):
+            if label is None:
+                raise DataError(f"image {name!r} has no label", "validation needs one of each")
+        return torch.tensor(batch.labels)
+
+
+class _Count:
+    """Sums over batches, in double precision, so that no batching shows in the figures."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._loss = 0.0
+        self._hits = {1: 0, 5: 0}
+        self._matrix: Optional[torch.Tensor] = None
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        classes = logits.shape[1]
+        losses = nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
+        self._loss += float(losses)
+        best = logits.topk(min(5, classes), dim=1).indices
+        hits = best == labels[:, None]
+        for k in self._hits:
+            self._hits[k] += int(hits[:, :k].sum())
+        if self._matrix is None:
+            self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
+        self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
+        self.images += len(labels)
+
+    def mean_loss(self) -> float:
+        return self._loss / max(1, self.images)
+
+    def share(self, k: int) -> float:
+        return 100 * self._hits[k] / max(1, self.images)
+
+    def matrix(self) -> List[List[int]]:
+        if self._matrix is None:
+            return []
+        classes = round(len(self._matrix) ** 0.5)
+        rows: List[List[int]] = self._matrix.view(classes, classes).tolist()
+        return rows

@@ -1,0 +1,66 @@
+"""The moving average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+import torch  # noqa: TID253
+from torch import nn  # noqa: TID253
+
+
+class MovingAverage:
+    """``average <- d average + (1 - d) weights`` after every update, d rising to `decay`.
+
+    ``d = min(decay, (1 + t) / (10 + t))`` after t updates, so that the random first weights are
+    soon forgotten (the warm-up of TensorFlow's `ExponentialMovingAverage`). Floating buffers are
+    averaged too, others copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._updates = 0
+        self._source = model
+        self._values = {name: value.detach().clone() for name, value in tensors_of(model).items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the model's weights into the average."""
+        d = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        self._updates += 1
+        averages: List[torch.Tensor] = []
+        values: List[torch.Tensor] = []
+        for name, value in tensors_of(self._source).items():
+            if value.is_floating_point():
+                averages.append(self._values[name])
+                values.append(value)
+            else:
+                self._values[name].copy_(value)
+        torch._foreach_mul_(averages, d)
+        torch._foreach_add_(averages, values, alpha=1 - d)
+
+    def weights(self) -> Dict[str, torch.Tensor]:
+        """Return the average by the names of the state dictionary."""
+        return self._values
+
+    def state(self) -> Dict[str, Any]:
+        """Return what a resumed average needs."""
+        return {"updates": self._updates,
+                "weights": {name: value.detach().cpu().clone()
+                            for name, value in self._values.items()}}
+
+    @torch.no_grad()
+    def load(self, state: Dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self._updates = state["updates"]
+        for name, value in self._values.items():
+            value.copy_(state["weights"][name])
+
+
+def tensors_of(model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Return parameters and saved buffers, without the hooks of a state dictionary."""
+    found = dict(model.named_parameters())
+    for path, module in model.named_modules():
+        for name, value in module._buffers.items():
+            if value is not None and name not in module._non_persistent_buffers_set:
+                found[f"{path}.{name}" if path else name] = value
+    return found

@@ -1,0 +1,68 @@
+"""Precision pairs in training: what is computed in half, and what the weights can hold.
+
+Weights are stored in single precision always, so that checkpoints fit every precision. 16.16 rounds
+them to half after every update; 16.32 computes with rounded weights and updates those that are not.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, ContextManager, Iterable, List
+
+import torch  # noqa: TID253
+from torch import nn  # noqa: TID253
+
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.plugins.backends.torch.devices import Device
+
+
+class Precision:
+    """The precision of one training session."""
+
+    def __init__(self, model: nn.Module, plan: ExecutionPlan, device: Device) -> None:
+        self._device = device
+        self._autocast = plan.half and not device.emulates_half
+        norms = plan.full_precision_norm
+        self._rounded: List[torch.Tensor] = [
+            parameter for module in model.modules()
+            if not (norms and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)))
+            for parameter in module.parameters(recurse=False)]
+        self._rounds_updates = plan.precision == "16.16"
+        # autocast rounds the weights itself
+        self._swaps = plan.precision == "16.32" and device.emulates_half
+        self._masters: List[torch.Tensor] = []
+        self.name = str(device.half_arithmetic if plan.half else torch.float32).replace(
+            "torch.", "")
+
+    def compute(self) -> ContextManager[Any]:
+        """Return the context of the forward pass."""
+        if not self._autocast:
+            return nullcontext()
+        context: ContextManager[Any] = torch.autocast(
+            self._device.place.type, dtype=self._device.half)
+        return context
+
+    @torch.no_grad()
+    def begin_update(self) -> None:
+        """Make the weights those that are computed with."""
+        if self._swaps:
+            self._masters = [parameter.detach().clone() for parameter in self._rounded]
+            self._round(self._rounded)
+
+    @torch.no_grad()
+    def before_optimizer(self) -> None:
+        """Make the weights those that are updated."""
+        if self._swaps and self._masters:
+            for parameter, master in zip(self._rounded, self._masters):
+                parameter.copy_(master)
+            self._masters = []
+
+    @torch.no_grad()
+    def end_update(self) -> None:
+        """Have the weights hold no more than their precision."""
+        if self._rounds_updates:
+            self._round(self._rounded)
+
+    def _round(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            tensor.copy_(tensor.to(self._device.half).to(tensor.dtype))

@@ -1,0 +1,84 @@
+"""Recomputation: activations computed again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Sequence
+
+from torch import nn  # noqa: TID253
+from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
+from torch.utils.checkpoint import checkpoint  # noqa: TID253
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.surgery import recompute_points
+
+
+def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]:
+    """Have parts of a model recompute their inside; their inputs and outputs are kept.
+
+    The result is the same bit for bit: random numbers are drawn again from the same state, and the
+    statistics of batch norm are not updated a second time.
+
+    Args:
+        model: its modules get another `forward`; names and parameters stay.
+        mode: `auto` takes the blocks of the network, `manual` the modules that match.
+        patterns: regular expressions of module paths with slashes.
+
+    Returns:
+        The paths of the parts.
+
+    Raises:
+        UsageError: nothing matches.
+    """
+    if mode == "manual":
+        if not patterns:
+            raise UsageError("'--recompute-mode manual' needs modules to keep",
+                             "name them with '--recompute-checkpoints', or use 'auto'")
+        chosen = [path.replace("/", ".") for path in recompute_points(model, patterns)]
+    else:
+        chosen = [f"{name}.{child}" if name else child for name, module in model.named_modules()
+                  if isinstance(module, (nn.Sequential, nn.ModuleList))
+                  for child, block in module.named_children() if list(block.children())]
+    # a part within a part is computed again with it
+    outer = [path for path in chosen if not any(
+        path != other and path.startswith(other + ".") for other in chosen)]
+    for path in outer:
+        module = model.get_submodule(path)
+        module.forward = _Recomputed(module, module.forward)  # type: ignore[method-assign]
+    return outer
+
+
+class _Recomputed:
+    """Stands for the `forward` of a part."""
+
+    def __init__(self, module: nn.Module, forward: Any) -> None:
+        self._module = module
+        self._forward = forward
+
+    def __call__(self, *inputs: Any) -> Any:
+        if not self._module.training:
+            return self._forward(*inputs)
+        passes: List[int] = []
+
+        def run(*values: Any) -> Any:
+            passes.append(1)
+            if len(passes) == 1:
+                return self._forward(*values)
+            with _without_statistics(self._module):
+                return self._forward(*values)
+
+        return checkpoint(run, *inputs, use_reentrant=False)
+
+
+@contextmanager
+def _without_statistics(module: nn.Module) -> Iterator[None]:
+    """Have batch norms use the statistics of the batch without recording them."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
+             and m.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,44 @@
+"""Replicas on one device: the same weights, buffers of their own."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence, Tuple
+
+import torch  # noqa: TID253
+from torch import nn  # noqa: TID253
+
+Buffers = Dict[str, torch.Tensor]
+
+
+class Replicas:
+    """The buffers (running statistics) of every replica; those of one are in the model."""
+
+    def __init__(self, model: nn.Module, count: int) -> None:
+        # normalisation constants and the like are not saved and the same for all
+        saved = set(model.state_dict())
+        self._places: List[Tuple[str, Dict[str, Any], str]] = [
+            (f"{path}.{name}" if path else name, module._buffers, name)
+            for path, module in model.named_modules() for name, value in module._buffers.items()
+            if value is not None and (f"{path}.{name}" if path else name) in saved]
+        first = {key: home[name] for key, home, name in self._places}
+        self._all: List[Buffers] = [first] + [
+            {key: value.clone() for key, value in first.items()} for _ in range(count - 1)]
+
+    def enter(self, replica: int) -> None:
+        """Put a replica's buffers into the model."""
+        if len(self._all) > 1:
+            for key, home, name in self._places:
+                home[name] = self._all[replica][key]
+
+    def snapshot(self) -> List[Buffers]:
+        """Return copies of all buffers."""
+        return [{key: value.detach().clone() for key, value in buffers.items()}
+                for buffers in self._all]
+
+    @torch.no_grad()
+    def put(self, values: Sequence[Buffers]) -> None:
+        """Set all buffers; replicas without values get those of the first."""
+        for number, buffers in enumerate(self._all):
+            given = values[number] if number < len(values) else values[0]
+            for key, value in buffers.items():
+                value.copy_(given[key])

@@ -1,0 +1,285 @@
+"""A training session: the IPU's execution model on one CPU or GPU."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.machine import usable_cores
+from ipucnn.core.normalisation import normalise
+from ipucnn.core.tracing import resolve_splits
+from ipucnn.core.training.mixing import mix_images
+from ipucnn.core.training.parameters import make_optimizer
+from ipucnn.core.training.session import (
+    NonFiniteLoss,
+    StateDict,
+    StepResult,
+    TrainingBatch,
+    TrainingSession,
+    TrainingSetup,
+)
+from ipucnn.plugins.backends.torch import compiler, memory
+from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
+from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.precision import Precision
+from ipucnn.plugins.backends.torch.recompute import recompute
+from ipucnn.plugins.backends.torch.replicas import Replicas
+from ipucnn.plugins.backends.torch.session import memory_errors
+
+
+class TorchTrainingSession(TrainingSession):
+    """Micro-batches of an update one after the other, or together where that means the same."""
+
+    def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int, device: Device) -> None:
+        self._plan, self._setup, self._device = plan, setup, device
+        self._size = input_size
+        if device.place.type == "cpu":
+            torch.set_num_threads(usable_cores())
+        elif not plan.half:  # single precision means it: TensorFloat-32 has 10 bits of fraction
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
+        self._model = model.to(device.place).to(memory_format=torch.channels_last).train()
+        mode = plan.option("recompute_mode") or "none"
+        parts = [] if mode == "none" else recompute(
+            model, mode, plan.option("recompute_checkpoints") or ())
+        self._precision = Precision(model, plan, device)
+        self._precision.end_update()
+        self._replicas = Replicas(model, plan.replicas)
+        self._optimizer = make_optimizer(model, setup.optimizer)
+        self._average = MovingAverage(model, setup.ema_decay) if setup.ema_decay else None
+        self._scaling = setup.loss_scaling
+        self._forward = compiler.compiled_for_training(model) if plan.option("compile") else model
+        self._together = 1
+        self._synthetic = self._made_batch() if plan.synthetic else None
+        self.facts: Dict[str, Any] = {
+            "arithmetic": self._precision.name, "compiled": bool(plan.option("compile")),
+            "splits": list(splits), "recomputed": len(parts), "micro_batches_together": 1}
+        if device.place.type == "cpu":
+            self.facts["threads"] = torch.get_num_threads()
+
+    def compile(self) -> float:
+        """Find out how many micro-batches fit into memory together."""
+        started = time.perf_counter()
+        plan = self._plan
+        per_update = plan.gradient_accumulation * plan.replicas
+        if per_update > 1 and not memory.depends_on_batch(self._model):
+            allowed = memory.budget(plan, self._device.place)
+            with self._undisturbed(0), memory_errors(plan.micro_batch):
+                images, labels = self._example(plan.micro_batch)
+                kept = memory.kept_bytes(lambda: self._loss(images, labels, None)[0])
+            self._together = max(1, min(per_update, allowed // max(1, kept)))
+            self.facts["memory_budget_mib"] = allowed >> 20
+        self.facts["micro_batches_together"] = self._together
+        if plan.option("compile"):
+            with self._undisturbed(0):
+                images, labels = self._example(plan.micro_batch)
+                loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
+                loss.backward()
+                self._optimizer.zero_grad(set_to_none=True)
+        return time.perf_counter() - started
+
+    def set_rates(self, lr: float, loss_scaling: float) -> None:
+        """Set learning rate and loss scaling; see `TrainingSession.set_rates`."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._scaling = loss_scaling
+
+    def step(self, batch: TrainingBatch, update: int) -> StepResult:
+        """Make D weight updates; see `TrainingSession.step`."""
+        plan = self._plan
+        if self._synthetic is not None:
+            batch = self._synthetic
+        assert batch.images is not None
+        assert batch.labels is not None
+        rows = plan.update_batch
+        losses: List[float] = []
+        correct = skipped = 0
+        with memory_errors(plan.micro_batch):
+            for number in range(plan.device_iterations):
+                part = slice(number * rows, (number + 1) * rows)
+                mixing = None if batch.mixing is None else batch.mixing.part(
+                    number * rows // plan.micro_batch, rows // plan.micro_batch, plan.micro_batch)
+                images = self._prepared(batch.images[part])
+                labels = batch.labels[part].to(self._device.place, non_blocking=True)
+                if mixing is not None:
+                    images = mix_images(images, mixing, plan.micro_batch)
+                with self._seeded(update + number):
+                    loss, hits = self._update(images, labels, mixing, update + number)
+                if loss is None:
+                    skipped += 1
+                else:
+                    losses.append(loss)
+                    correct += hits
+        mean = sum(losses) / len(losses) if losses else 0.0
+        return StepResult(mean, rows * len(losses), correct, tuple(losses), skipped)
+
+    def weights(self, ema: bool = False) -> StateDict:
+        """Return the weights; see `TrainingSession.weights`."""
+        self._replicas.enter(0)
+        if not ema or self._average is None:
+            return self._saved()
+        mine = {name: value.detach().clone() for name, value in self._tensors().items()}
+        self._put(self._average.weights())
+        try:
+            return self._saved()
+        finally:
+            self._put(mine)
+
+    def state(self) -> Dict[str, Any]:
+        """Return optimizer state, replicas' buffers and moving average."""
+        return {"optimizer": _on_host(self._optimizer.state_dict()),
+                "replica_buffers": [_on_host(buffers)
+                                    for buffers in self._replicas.snapshot()[1:]],
+                "ema": self._average.state() if self._average else None,
+                "ema_weights": self.weights(ema=True) if self._average else None}
+
+    def load(self, weights: StateDict, state: Dict[str, Any]) -> None:
+        """Continue from saved weights and state; see `TrainingSession.load`."""
+        self._replicas.enter(0)
+        self._model.load_state_dict(weights)
+        first = self._replicas.snapshot()[0]
+        self._replicas.put([first, *state["replica_buffers"]])
+        try:
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise IpucnnError(f"the saved state is not of optimizer "
+                              f"{self._setup.optimizer.name!r}: {error}",
+                              "restore with the options of the training") from error
+        if self._average:
+            if not state.get("ema"):
+                raise IpucnnError("the checkpoint has no moving average",
+                                  "restore without '--ema-decay'")
+            self._average.load(state["ema"])
+
+    def close(self) -> None:
+        """Release what the device holds."""
+        self._synthetic = None
+        if self._device.place.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # -- one update ----------------------------------------------------------------------------
+
+    def _update(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
+                update: int) -> Tuple[Optional[float], int]:
+        """Make one update; return its mean loss (None when it was left out) and the hits."""
+        plan, size = self._plan, self._plan.micro_batch
+        count = len(labels) // size
+        before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
+        self._optimizer.zero_grad(set_to_none=True)
+        self._precision.begin_update()
+        total: Optional[torch.Tensor] = None
+        hits: Optional[torch.Tensor] = None
+        for first in range(0, count, self._together):
+            number = min(self._together, count - first)
+            part = slice(first * size, (first + number) * size)
+            self._replicas.enter(first % plan.replicas if self._together == 1 else 0)
+            loss, logits = self._loss(images[part], labels[part],
+                                      None if mixing is None
+                                      else mixing.part(first, number, size))
+            (loss * (self._scaling * number / count)).backward()
+            weighted = loss.detach() * (number / count)
+            total = weighted if total is None else total + weighted
+            if self._setup.metrics:
+                right = (logits.detach().argmax(1) == labels[part]).sum()
+                hits = right if hits is None else hits + right
+        self._precision.before_optimizer()
+        self._replicas.enter(0)
+        value = float(total) if total is not None else math.nan
+        if not math.isfinite(value):
+            self._optimizer.zero_grad(set_to_none=True)
+            if before is None:
+                raise NonFiniteLoss(update, value)
+            self._replicas.put(before)
+            return None, 0
+        self._unscale()
+        self._optimizer.step()
+        self._precision.end_update()
+        if self._average:
+            self._average.update()
+        return value, int(hits) if hits is not None else 0
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor,
+              mixing: Any) -> Tuple[torch.Tensor, torch.Tensor]:
+        with self._precision.compute():
+            logits = self._forward(images)
+        return self._setup.loss(logits, labels, mixing, self._plan.micro_batch), logits
+
+    def _unscale(self) -> None:
+        if self._scaling != 1.0:
+            torch._foreach_mul_([p.grad for p in self._model.parameters() if p.grad is not None],
+                                1.0 / self._scaling)
+
+    # -- input ---------------------------------------------------------------------------------
+
+    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.to(self._device.place, non_blocking=True)
+        if self._plan.normalisation == "device":
+            images = normalise(images)
+        return images.float().contiguous(memory_format=torch.channels_last)
+
+    def _example(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(self._plan.seed or 0)
+        images = torch.randn(count, 3, self._size, self._size, generator=generator)
+        labels = torch.zeros(count, dtype=torch.int64)
+        place = self._device.place
+        return images.to(place).contiguous(memory_format=torch.channels_last), labels.to(place)
+
+    def _made_batch(self) -> TrainingBatch:
+        """Return images and labels that never leave the device."""
+        images, labels = self._example(self._plan.combined_batch)
+        if self._plan.normalisation == "device":
+            images = (images * 64 + 128).clamp(0, 255)
+        return TrainingBatch(images, labels)
+
+    # -- randomness and state ------------------------------------------------------------------
+
+    @contextmanager
+    def _seeded(self, update: int) -> Iterator[None]:
+        """Have what is random depend on the seed and the number of the update only."""
+        place = self._device.place
+        devices = [place] if place.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            words = numpy.random.SeedSequence((self._plan.seed or 0, update)).generate_state(2)
+            torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
+            yield
+
+    @contextmanager
+    def _undisturbed(self, update: int) -> Iterator[None]:
+        """Leave no trace of a trial in buffers or generators."""
+        before = self._replicas.snapshot()
+        with self._seeded(update):
+            yield
+        self._replicas.put(before)
+
+    def _saved(self) -> StateDict:
+        return {name: (value.detach().float() if value.is_floating_point() else value.detach())
+                .cpu().clone(memory_format=torch.contiguous_format)
+                for name, value in self._model.state_dict().items()}
+
+    def _tensors(self) -> Dict[str, torch.Tensor]:
+        return tensors_of(self._model)
+
+    @torch.no_grad()
+    def _put(self, values: Dict[str, torch.Tensor]) -> None:
+        for name, tensor in self._tensors().items():
+            tensor.copy_(values[name])
+
+
+def _on_host(value: Any) -> Any:
+    """Return nested plain containers with their tensors copied to the host."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_host(item) for item in value)
+    return value

@@ -1,0 +1,155 @@
+"""ImageNet (ILSVRC 2012) as raw folders, with its bounding boxes where they are given."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Dict, List, Optional, Tuple
+
+from ipucnn.core.data import Box, DatasetRequest, ImageDataset, check_classes
+from ipucnn.core.data.image_files import FileImages, folders_in
+from ipucnn.core.errors import DataError
+from ipucnn.plugins.datasets._class_folders import (
+    class_names,
+    images_by_class,
+    validation_folder,
+)
+
+LAYOUT = ("--data-dir/train/<class>/*.JPEG and --data-dir/validation/<class>/*.JPEG (or val/); "
+          "optionally --data-dir/imagenet_2012_bounding_boxes.csv")
+BOXES = "imagenet_2012_bounding_boxes.csv"
+
+_SYNSET = re.compile(r"n\d{8}")  # how ImageNet names its classes
+
+# of the published images, as the old application's check had them
+_MD5 = {"train": "17aed9504492852ddcc2ac247413aa95",
+        "validation": "8d6a57a773cf3c3354c92155a5b1d5bd"}
+
+
+class ImagenetImages(FileImages):
+    """Image files, some with the box of their object."""
+
+    def __init__(self, paths: List[str], labels: List[int], classes: Tuple[str, ...],
+                 boxes: Dict[str, Box]) -> None:
+        super().__init__(paths, labels, classes)
+        self._boxes = boxes
+        self.has_boxes = any(os.path.basename(path) in boxes for path in paths) if boxes else False
+
+    def box(self, index: int) -> Optional[Box]:
+        """Return the box of image `index`."""
+        return self._boxes.get(os.path.basename(self._paths[index]))
+
+
+def make(request: DatasetRequest) -> ImageDataset:
+    """Return one split; validation images for an evaluation.
+
+    Raises:
+        DataError: a folder is missing, the splits differ in their classes, or the file of boxes
+            is damaged.
+    """
+    root = request.data_dir
+    if root is None:
+        raise DataError("dataset 'imagenet' needs a folder",
+                        f"name it with '--data-dir'; layout: {LAYOUT}")
+    if not os.path.isdir(root):
+        raise DataError(f"folder {root!r} does not exist", f"layout: {LAYOUT}")
+    train = os.path.join(root, "train")
+    if request.split == "train":
+        if not os.path.isdir(train):
+            raise DataError(f"there is no folder {train!r}", f"layout: {LAYOUT}")
+        paths, labels, classes = images_by_class(train, LAYOUT)
+    else:
+        folder = _validation(root)
+        if os.path.isdir(train):
+            _check_same_classes(train, folder)
+        paths, labels, classes = images_by_class(folder, LAYOUT, request.class_names)
+    boxes = _boxes(os.path.join(root, BOXES)) if request.split == "train" else {}
+    check_classes(repr(root), classes, request.num_classes)
+    return ImagenetImages(paths, labels, classes, boxes)
+
+
+def _validation(root: str) -> str:
+    """Return the folder of the validation images: below `root`, or `root` itself."""
+    folder = validation_folder(root)
+    if folder is not None:
+        return folder
+    if any(_SYNSET.fullmatch(name) for name in folders_in(root)):
+        return root
+    raise DataError(f"there is no folder {os.path.join(root, 'validation')!r}",
+                    f"layout: {LAYOUT}; or name it with '--validation-data-dir', or add "
+                    "'--no-validation'")
+
+
+def _check_same_classes(train: str, validation: str) -> None:
+    differing = set(class_names(train)).symmetric_difference(class_names(validation))
+    if differing:
+        name = min(differing)
+        there, missing = ((train, validation) if name in class_names(train)
+                          else (validation, train))
+        raise DataError(f"class folder {name!r} is in {there!r} and not in {missing!r}",
+                        "both must have the same class folders")
+
+
+def verify(folder: str) -> List[str]:
+    """Return what is wrong with a folder of ImageNet: both splits against their checksums."""
+    problems = []
+    for split, expected in _MD5.items():
+        place = os.path.join(folder, split) if split == "train" else validation_folder(folder)
+        if place is None or not os.path.isdir(place):
+            problems.append(f"there is no folder {os.path.join(folder, split)!r}")
+            continue
+        try:
+            digest = folder_md5(place)
+        except OSError as error:
+            problems.append(f"cannot read {error.filename!r}: "
+                            f"{(error.strerror or str(error)).lower()}")
+            continue
+        if digest != expected:
+            problems.append(f"{place!r} differs from the published images (MD5 {digest}, expected "
+                            f"{expected})")
+    return problems
+
+
+def folder_md5(folder: str) -> str:
+    """Return the MD5 of a folder: of the sorted digests of all files at any depth.
+
+    This is how the package `checksumdir`, which the published sums were made with, computes it.
+    """
+    digests = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            digest = hashlib.md5()
+            with open(os.path.join(place, name), "rb") as file:
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(block)
+            digests.append(digest.hexdigest())
+    return hashlib.md5("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _boxes(path: str) -> Dict[str, Box]:
+    """Return the boxes by file name; empty when there is no such file."""
+    if not os.path.isfile(path):
+        return {}
+    found: Dict[str, Box] = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            row = [cell.strip() for cell in line.split(",")]
+            if row == [""]:
+                continue
+            try:
+                name, (left, top, right, bottom) = row[0], map(float, row[1:])
+            except ValueError:
+                raise _bad_row(path, number, row) from None
+            if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
+                raise _bad_row(path, number, row)
+            before = found.get(name)
+            found[name] = (left, top, right, bottom) if before is None else (
+                min(left, before[0]), min(top, before[1]), max(right, before[2]),
+                max(bottom, before[3]))  # several objects: around all of them
+    return found
+
+
+def _bad_row(path: str, number: int, row: List[str]) -> DataError:
+    return DataError(f"{path!r}, line {number}: {','.join(row)!r} is no bounding box",
+                     "a line is file name, x1, y1, x2, y2, relative to the image's size (0 to 1)")

@@ -1,0 +1,23 @@
+"""`--data cifar10` and `--data cifar100`: 32-pixel images, fetched when they are missing."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import DatasetSpec
+
+
+@hookimpl
+def ipucnn_datasets() -> Iterable[DatasetSpec]:
+    """Offer both datasets."""
+    files = "ipucnn.plugins.datasets._cifar_files:"
+    return [
+        DatasetSpec(
+            name=f"cifar{classes}", aliases=(f"cifar-{classes}",), labelled=True,
+            summary=f"CIFAR-{classes}: 32-pixel images of {classes} classes, fetched when missing",
+            target=f"{files}make_cifar{classes}", verify=f"{files}verify_cifar{classes}",
+            default_data_dir=f"data/cifar{classes}",
+            layout=f"the published archive's folder, pickled or binary, in --data-dir "
+                   f"(data/cifar{classes} when not given)")
+        for classes in (10, 100)]

@@ -1,0 +1,20 @@
+"""`--data imagenet`: ImageNet as raw folders."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import DatasetSpec
+
+
+@hookimpl
+def ipucnn_datasets() -> Iterable[DatasetSpec]:
+    """Offer the dataset."""
+    return [DatasetSpec(
+        name="imagenet", aliases=("imagenet-raw",), labelled=True, needs_data_dir=True,
+        summary="ImageNet (ILSVRC 2012) as raw folders, with bounding boxes where given",
+        target="ipucnn.plugins.datasets._imagenet_files:make",
+        verify="ipucnn.plugins.datasets._imagenet_files:verify",
+        layout="--data-dir/train/<class>/ and --data-dir/validation/<class>/ (or val/); optionally "
+               "--data-dir/imagenet_2012_bounding_boxes.csv")]

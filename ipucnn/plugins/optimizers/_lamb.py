@@ -1,0 +1,53 @@
+"""LAMB: Adam with a learning rate for every layer."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import torch  # noqa: TID253
+
+
+class Lamb(torch.optim.Optimizer):
+    """``w <- w - lr * |w| / |u| * u`` with ``u = m^ / (sqrt(v^) + eps) + decay * w``.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning" (2020), algorithm 2, with bias
+    correction. The ratio of norms is 1 where one of them is 0, and in groups without weight decay
+    (biases and norm layers), as in the paper's published code.
+    """
+
+    def __init__(self, params: Any, lr: float, betas: Tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-6, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "betas": (betas[0], betas[1]), "eps": eps,
+                                  "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:  # type: ignore[override]
+        """Make one update."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, group, self.state[weight])
+        return loss
+
+    def _update(self, weight: torch.Tensor, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        if not state:
+            state.update(step=0, exp_avg=torch.zeros_like(weight),
+                         exp_avg_sq=torch.zeros_like(weight))
+        state["step"] += 1
+        first, second = group["betas"]
+        gradient, mean, square = weight.grad, state["exp_avg"], state["exp_avg_sq"]
+        assert gradient is not None
+        mean.mul_(first).add_(gradient, alpha=1 - first)
+        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        root = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
+        update = mean / (1 - first ** state["step"]) / root
+        ratio = torch.ones((), device=weight.device)
+        if group["weight_decay"]:
+            update.add_(weight, alpha=group["weight_decay"])
+            norms = weight.norm(), update.norm()
+            ratio = torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1], ratio)
+        weight.sub_(update * (group["lr"] * ratio))

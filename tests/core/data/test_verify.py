@@ -1,0 +1,43 @@
+import pytest
+from PIL import Image
+
+from ipucnn.core.data.verify import recognised, verify
+from ipucnn.core.errors import DataError, UnknownNameError, UsageError
+
+
+@pytest.mark.parametrize(("files", "name"), [
+    (["cifar-10-batches-py/data_batch_1"], "cifar10"),
+    (["cifar-10-batches-bin/data_batch_1.bin"], "cifar10"),
+    (["data_batch_2", "data_batch_1", "batches.meta"], "cifar10"),
+    (["cifar-100-python/train"], "cifar100"),
+    (["cifar-100-binary/train.bin"], "cifar100"),
+    (["train", "test", "meta"], "cifar100"),
+    (["train.bin", "test.bin", "fine_label_names.txt"], "cifar100"),
+    (["train/n01440764/x.JPEG", "validation/n01440764/y.JPEG"], "imagenet"),
+    (["train/cat/1.jpg", "val/cat/2.jpg"], "image_folder"),
+    (["cat/1.jpg", "dog/1.jpg"], "image_folder"),
+    (["train/northern/1.jpg", "val/northern/1.jpg"], "image_folder"),
+])
+def test_formats_are_recognised_by_their_layout(tmp_path, files, name):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    assert recognised(str(tmp_path)) == name
+
+
+def test_the_name_decides_when_it_is_given(tmp_path):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (5, 5)).save(str(tmp_path / "cat/1.png"))
+    assert verify(str(tmp_path)) == verify(str(tmp_path), "image-folder") == []
+    (problem,) = verify(str(tmp_path), "CIFAR100")
+    assert "no cifar100 in" in problem
+
+
+def test_what_cannot_be_verified(tmp_path):
+    with pytest.raises(UsageError, match=r"'shapes' cannot be verified.*imagenet"):
+        verify(str(tmp_path), "shapes")
+    with pytest.raises(UnknownNameError, match="'imagnet'"):
+        verify(str(tmp_path), "imagnet")
+    for path in (tmp_path / "nowhere", __file__):
+        with pytest.raises(DataError, match=r"'.*' does not exist"):
+            verify(str(path))
