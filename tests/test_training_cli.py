@@ -100,7 +100,7 @@ def test_validation_after_training_scores_every_checkpoint(cli):
 
 
 def test_validation_during_training_and_the_best(cli, tmp_path):
-    code, out, err = cli("train", *TINY, "--checkpoint-path", "c", "--validation-mode", "during",
+    code, _out, err = cli("train", *TINY, "--checkpoint-path", "c", "--validation-mode", "during",
                          "--validation-frequency", "1", "--keep-best", "--keep-last", "1",
                          "--best-metric", "loss", "--ema-decay", "0.5")
     assert code == 0, err
@@ -162,7 +162,7 @@ def test_average_never_eats_its_own_output(cli, trained, tmp_path):
 
 
 def test_average_can_estimate_the_statistics_anew(cli, trained, tmp_path):
-    code, out, err = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "a.pt",
+    code, _out, err = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "a.pt",
                          "--reestimate-batch-norm", "32")
     assert code == 0, err
     assert cli("average", "--checkpoint-path", trained, "--output", tmp_path / "b.pt")[0] == 0
@@ -195,8 +195,9 @@ def test_restore_refuses_what_makes_no_sense(cli, trained, change):
 
 def test_a_trained_model_classifies(cli, trained, tmp_path):
     (newest,) = trained.glob("*_2.pt")
-    code, out, err = cli("run", "--model", "mobilenet-v3-small", "--weights", newest, "--data", "shapes",
-                         "--iterations", "1", "--input-size", "32", "--precision", "full", "--batch-size", "64",
+    code, out, err = cli("run", "--model", "mobilenet-v3-small", "--weights", newest, "--data",
+                         "shapes", "--iterations", "1", "--input-size", "32", "--precision",
+                         "full", "--batch-size", "64",
                          "--json", "--progress", "off")
     assert code == 0, err
     assert json.loads(out)["accuracy"]["images"] == 64
@@ -221,10 +222,10 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "message", "code"), [case for case in BAD],
+@pytest.mark.parametrize(("argv", "message", "code"), BAD,
                          ids=lambda value: value if isinstance(value, str) else None)
 def test_bad_usage(cli, argv, message, code):
-    found, out, err = cli(*argv)
+    found, _out, err = cli(*argv)
     assert message in err, err
     assert found == code
     assert err.count("error: ") == 1
@@ -253,7 +254,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, 
     shutil.copytree(str(trained), str(copy))
     (newest,) = copy.glob("*_2.pt")
     newest.write_bytes(newest.read_bytes()[:5000])
-    code, out, err = cli("restore", "--checkpoint-path", copy, "--progress", "off")
+    code, _out, err = cli("restore", "--checkpoint-path", copy, "--progress", "off")
     assert code == 0, err
     assert "_2.pt' is skipped" in err
     assert "restoring" in err

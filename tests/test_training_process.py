@@ -66,7 +66,7 @@ def train_with_kills(folder: Path, kills: int, seed: int, *extra: str) -> int:
             process.communicate()
             done += 1
             continue
-        out, err = process.communicate(timeout=240)
+        _out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         return done
 
@@ -116,7 +116,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, code):
     while not list(folder.glob("*.pt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    _out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "saving after this step" in err
     assert "Traceback" not in err
@@ -148,7 +148,7 @@ def test_a_folder_deleted_under_way_is_made_anew(tmp_path):
     while not list(folder.glob("*.pt")) and time.monotonic() < deadline:
         time.sleep(0.02)
     shutil.rmtree(str(folder), ignore_errors=True)
-    out, err = process.communicate(timeout=240)
+    _out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert str(folder) in err
     assert (folder / "mobilenet-v3-small_shapes_40.pt").exists()

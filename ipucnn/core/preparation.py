@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Tuple
 
 import torch  # noqa: TID253
 
@@ -47,7 +47,8 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
 
 def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
                  registry: Registry, length: Optional[int] = None, split: Optional[str] = None,
-                 data_dir: Optional[str] = None) -> ImageDataset:
+                 data_dir: Optional[str] = None,
+                 class_names: Tuple[str, ...] = ()) -> ImageDataset:
     """Return the dataset.
 
     Args:
@@ -58,13 +59,15 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
         length: samples wanted of a dataset that makes its own.
         split: `train`, `validation`, or None for the whole.
         data_dir: another folder than that of the options.
+        class_names: what the labels count, where the model decides.
 
     Raises:
         DataError: it cannot be found or read.
     """
     dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
         data_dir=data_dir or options.data_dir, input_size=options.input_size or model.input_size,
-        length=length, num_classes=options.num_classes, seed=options.seed, split=split))
+        length=length, num_classes=options.num_classes, seed=options.seed, split=split,
+        class_names=class_names))
     return dataset
 
 

@@ -34,12 +34,13 @@ class Feed:
                  bad: Sequence[int] = ()) -> None:
         self._prepared = prepared
         self._epoch = epoch
-        self._start = consumed
+        self._start, self._left = consumed, 0
         self.loader: Optional[HostLoader] = None
         options, built = prepared.options, prepared.built
         self._mix = MixOptions(options.mixup_alpha, options.cutmix_lambda_low,
                                options.cutmix_lambda_high, options.cutmix_disable_prob)
         if not prepared.data.on_device:
+            self._left = len(prepared.dataset) - consumed
             order = epoch_order(len(prepared.dataset), options.seed, epoch)
             self.loader = HostLoader(
                 prepared.dataset, built.input_size, prepared.plan.combined_batch,
@@ -52,6 +53,8 @@ class Feed:
         if self.loader is None:
             for consumed in range(self._start + size, len(self._prepared.dataset) + 1, size):
                 yield TrainingBatch(None, None), consumed
+            return
+        if self._left < size:
             return
         with self.loader as loader:
             for batch in loader:

@@ -86,11 +86,13 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
                            length=None if data.finite else length, split="train",
                            data_dir=data_dir)
     validation = None
+    elsewhere = options.validation_data_dir
     if options.validation != "none" and not data.on_device:
         validation = make_dataset(
             options, model, data, registry,
-            length=None if data.finite else min(length, plan.combined_batch), split="validation",
-            data_dir=options.validation_data_dir or data_dir)
+            length=None if data.finite else min(length, plan.combined_batch),
+            split=None if elsewhere else "validation", data_dir=elsewhere or data_dir,
+            class_names=tuple(dataset.class_names))
     if options.use_bbox_info and not getattr(dataset, "has_boxes", False):
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
                         "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.choice import check_offer, choose_backend
-from ipucnn.core.declaration import build
+from ipucnn.core.declaration import build, declared
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.options import TrainOptions, ValidateOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
@@ -117,14 +117,16 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry) 
     check_data_options(options, data, {})
     plan = options.validation_plan(synthetic=False)
     chosen = choose_backend(options.backend, registry, plan)
-    settings = replace(options, **{name: TrainOptions.__dataclass_fields__[name].default
-                                   for name in options.backend_options
-                                   if name not in plan.backend_options})
-    check_offer(settings, plan, chosen.spec, registry)
+    training_only: Dict[str, Any] = {item.name: item.default for item in declared(TrainOptions)
+                                     if item.name in options.backend_options
+                                     and item.name not in plan.backend_options}
+    check_offer(replace(options, **training_only), plan, chosen.spec, registry)
     model = registry.get_typed(ModelSpec, options.model)
-    dataset = make_dataset(options, model, data, registry, length=None if data.finite else plan.combined_batch,
-                           split="validation",
-                           data_dir=options.validation_data_dir or options.data_dir)
+    elsewhere = options.validation_data_dir
+    dataset = make_dataset(
+        options, model, data, registry, length=None if data.finite else plan.combined_batch,
+        split=None if elsewhere else "validation", data_dir=elsewhere or options.data_dir,
+        class_names=stored.class_names)
     classes = len(stored.class_names) or options.num_classes
     if stored.class_names and data.labelled and dataset.class_names \
             and set(dataset.class_names) - set(stored.class_names):

@@ -39,9 +39,9 @@ class RMSpropTF(torch.optim.Optimizer):
             if not self.state[weight]:
                 self.state[weight]["square_avg"] = torch.ones_like(weight)
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        grads = [p.grad for p in weights]
+        grads = [p.grad for p in weights if p.grad is not None]
         if group["weight_decay"]:
-            grads = torch._foreach_add(grads, weights, alpha=group["weight_decay"])
+            grads = list(torch._foreach_add(grads, weights, alpha=group["weight_decay"]))
         squares = [self.state[p]["square_avg"] for p in weights]
         moments = [self.state[p]["momentum_buffer"] for p in weights]
         torch._foreach_mul_(squares, group["alpha"])

@@ -58,7 +58,7 @@ class MovingAverage:
 
 def tensors_of(model: nn.Module) -> Dict[str, torch.Tensor]:
     """Return parameters and saved buffers, without the hooks of a state dictionary."""
-    found = dict(model.named_parameters())
+    found: Dict[str, torch.Tensor] = dict(model.named_parameters())
     for path, module in model.named_modules():
         for name, value in module._buffers.items():
             if value is not None and name not in module._non_persistent_buffers_set:

@@ -83,7 +83,7 @@ class TorchTrainingSession(TrainingSession):
             with self._undisturbed(0):
                 images, labels = self._example(plan.micro_batch)
                 loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - started
 
@@ -185,7 +185,8 @@ class TorchTrainingSession(TrainingSession):
             loss, logits = self._loss(images[part], labels[part],
                                       None if mixing is None
                                       else mixing.part(first, number, size))
-            (loss * (self._scaling * number / count)).backward()
+            scaled = loss * (self._scaling * number / count)
+            scaled.backward()  # type: ignore[no-untyped-call]
             weighted = loss.detach() * (number / count)
             total = weighted if total is None else total + weighted
             if self._setup.metrics:
