@@ -72,13 +72,21 @@ class _Recomputed:
 
 @contextmanager
 def _without_statistics(module: nn.Module) -> Iterator[None]:
-    """Have batch norms use the statistics of the batch without recording them."""
+    """Have batch norms use the statistics of the batch without recording them.
+
+    Without a momentum the running ones keep their values; they must stay an input of the layer,
+    because the second pass has to save as many tensors as the first.
+    """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
              and m.training]
+    before = [(norm.momentum, None if norm.num_batches_tracked is None
+               else norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before):
+            norm.momentum = momentum
+            if count is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)
