@@ -7,6 +7,9 @@ SIMD   ?= 0
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEMO   := demo
+DEMO_TRAINING := --model resnet18 --data image_folder --data-dir $(DEMO)/shapes --input-size 32 \
+  --batch-size 32 --lr 0.02 --momentum 0.9 --weight-decay 5e-4 --lr-schedule cosine \
+  --warmup-epoch 1 --checkpoint-path $(DEMO)/checkpoints
 
 # cores this process may use; tests run in that many processes of one thread each
 JOBS := $(shell nproc 2>/dev/null || echo 2)
@@ -35,12 +38,16 @@ endif
 get_data: $(STAMP)  ## sample images for `ipucnn run --data real`
 	$(BIN)/ipucnn data fetch sample-images --out data/images
 
-demo: $(STAMP)  ## classify a folder of real JPEG files, from nothing
-	$(BIN)/ipucnn data shapes --out $(DEMO)/shapes --per-class 16
-	$(BIN)/ipucnn run --model resnet18 --weights random --data image_folder \
-	  --data-dir $(DEMO)/shapes --batch-size 16 \
+demo: $(STAMP)  ## train on real JPEG files, resume, validate and classify, from nothing
+	rm -rf $(DEMO)/checkpoints
+	$(BIN)/ipucnn data shapes --out $(DEMO)/shapes --per-class 120 --validation-per-class 25 --size 64
+	$(BIN)/ipucnn train $(DEMO_TRAINING) --epoch 5 --validation-mode none
+	$(BIN)/ipucnn restore --checkpoint-path $(DEMO)/checkpoints --epoch 10
+	$(BIN)/ipucnn validate --checkpoint-path $(DEMO)/checkpoints/resnet18_image_folder_10.pt --per-class
+	$(BIN)/ipucnn run --model resnet18 --input-size 32 --data image_folder \
+	  --weights $(DEMO)/checkpoints/resnet18_image_folder_10.pt \
+	  --data-dir $(DEMO)/shapes/validation --batch-size 16 \
 	  --predictions $(DEMO)/predictions.csv --result $(DEMO)/result.json
-	@echo "The weights are random: until ipucnn trains, expect the accuracy of guessing."
 	@echo "Look at $(DEMO)/predictions.csv and $(DEMO)/result.json."
 
 test: $(STAMP)  ## the tests, on this Python
