@@ -372,13 +372,27 @@ def test_options_in_an_old_checkpoint(tmp_path, state):
     path = written(tmp_path / "old.pt", {"model_state_dict": state,
                                          "opts": argparse.Namespace(model="small", lr=0.5)})
     model = small()
-    if hasattr(torch.serialization, "safe_globals"):
-        load_weights(model, SMALL, path)
-        assert same(model, state)
-    else:
-        with pytest.raises(WeightsError, match=r"hold 'argparse.Namespace'") as caught:
-            load_weights(model, SMALL, path)
-        assert "state dictionary alone" in caught.value.hint
+    load_weights(model, SMALL, path)
+    assert same(model, state)
+
+
+class _Attack:
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.witness),)
+
+
+def test_code_among_the_options_of_an_old_checkpoint_is_not_run(tmp_path, state):
+    witness = tmp_path / "run"
+    path = written(tmp_path / "old.pt", {
+        "model_state_dict": state, "opts": argparse.Namespace(model=_Attack(witness))})
+    with pytest.raises(WeightsError, match="could run code"):
+        load_weights(small(), SMALL, path)
+    assert not witness.exists()
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
