@@ -7,15 +7,12 @@ SIMD   ?= 0
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEMO   := demo
-DEMO_TRAINING := --model resnet18 --data image_folder --data-dir $(DEMO)/shapes --input-size 32 \
-  --batch-size 32 --lr 0.02 --momentum 0.9 --weight-decay 5e-4 --lr-schedule cosine \
-  --warmup-epoch 1 --checkpoint-path $(DEMO)/checkpoints
 
 # cores this process may use; tests run in that many processes of one thread each
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-newest lint docs bench clean
+.PHONY: all install get_data demo test test-sdk test-newest lint docs bench faults clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -38,17 +35,8 @@ endif
 get_data: $(STAMP)  ## sample images for `ipucnn run --data real`
 	$(BIN)/ipucnn data fetch sample-images --out data/images
 
-demo: $(STAMP)  ## train on real JPEG files, resume, validate and classify, from nothing
-	rm -rf $(DEMO)/checkpoints
-	$(BIN)/ipucnn data shapes --out $(DEMO)/shapes --per-class 120 --validation-per-class 25 --size 64
-	$(BIN)/ipucnn train $(DEMO_TRAINING) --epoch 5 --validation-mode none
-	$(BIN)/ipucnn restore --checkpoint-path $(DEMO)/checkpoints --epoch 10
-	$(BIN)/ipucnn validate --checkpoint-path $(DEMO)/checkpoints/resnet18_image_folder_10.pt --per-class
-	$(BIN)/ipucnn run --model resnet18 --input-size 32 --data image_folder \
-	  --weights $(DEMO)/checkpoints/resnet18_image_folder_10.pt \
-	  --data-dir $(DEMO)/shapes/validation --batch-size 16 \
-	  --predictions $(DEMO)/predictions.csv --result $(DEMO)/result.json
-	@echo "Look at $(DEMO)/predictions.csv and $(DEMO)/result.json."
+demo: $(STAMP)  ## train on real JPEG files, be interrupted, resume, validate and classify
+	sh scripts/demo.sh $(BIN) $(DEMO)
 
 test: $(STAMP)  ## the tests, on this Python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
@@ -75,6 +63,10 @@ docs: $(STAMP)  ## the reference pages, from the declarations
 bench: $(STAMP)  ## the committed comparisons, measured anew
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/training.py
+
+faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
+	$(BIN)/python benchmarks/faults.py
 
 clean:  ## everything that make made
 	rm -rf $(VENV) .venv-sdk build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,9 @@ from typing import Any, List
 from ipucnn import render, signals
 from ipucnn.core.training.results import Listener, Status
 
+_WIDE = 110
+"""Columns of a terminal that has room for a bar beside the figures."""
+
 
 class TrainProgress(Listener):
     """Tells of a training on standard error, and its summary lines on standard output.
@@ -43,7 +46,7 @@ class TrainProgress(Listener):
             return
         if self._bar is None:
             self._start_bar()
-        self._bar.update(self._task, description=describe(status), completed=status.done,
+        self._bar.update(self._task, description=brief(status), completed=status.done,
                          total=status.total or None)
 
     def line(self, text: str) -> None:
@@ -72,9 +75,11 @@ class TrainProgress(Listener):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=20),
-                             TextColumn("{task.completed}/{task.total}"),
-                             console=Console(file=sys.stderr), transient=True)
+        console = Console(file=sys.stderr)
+        # the figures matter more than the bar: on a narrow terminal they stand alone
+        bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
+        self._bar = Progress(*bar, TextColumn("{task.description}"), console=console,
+                             transient=True)
         self._bar.start()
         self._task = self._bar.add_task("preparing", total=None)
 
@@ -104,6 +109,26 @@ def describe(status: Status) -> str:
     if status.seconds_left is not None:
         parts.append(f"{_duration(status.seconds_left)} left")
     return " | ".join(parts)
+
+
+def brief(status: Status) -> str:
+    """Return a status in about 80 characters, for the bar."""
+    if status.phase != "training":
+        return describe(status)
+    parts = [f"{status.epoch}/{status.epochs} {status.done}/{status.total}"]
+    if status.loss is not None:
+        parts.append(f"loss {status.loss:.3f}")
+    if status.accuracy is not None:
+        parts.append(f"acc {status.accuracy:.1f}%")
+    if status.learning_rate is not None:
+        parts.append(f"lr {status.learning_rate:.3g}")
+    if status.images_per_second is not None:
+        parts.append(f"{status.images_per_second:.0f} img/s")
+    if status.data_wait_share is not None:
+        parts.append(f"data {100 * status.data_wait_share:.0f}%")
+    if status.seconds_left is not None:
+        parts.append(f"{_duration(status.seconds_left)} left")
+    return " ".join(parts)
 
 
 def _duration(seconds: float) -> str:

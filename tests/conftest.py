@@ -1,1 +1,43 @@
+"""Fixtures of all tests: installed distributions, and PopTorch's double."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
 from ipucnn.testing.fixtures import fake_distribution  # noqa: F401
+
+DOUBLES = Path(__file__).parent / "doubles"
+BACKEND = "ipucnn.plugins.backends.poptorch."
+
+
+def _forget_poptorch():
+    """Have PopTorch, and what imported it, imported anew."""
+    for name in list(sys.modules):
+        if name.split(".")[0] == "poptorch" or (
+                name.startswith(BACKEND) and name != BACKEND + "engine"):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def without_poptorch(monkeypatch):
+    """No PopTorch, and no variable of it."""
+    for name in ("POPTORCH_IPU_MODEL", "POPTORCH_SMALL_IPU_MODEL", "POPTORCH_DOUBLE_TORCH",
+                 "POPTORCH_DOUBLE_IPUS"):
+        monkeypatch.delenv(name, raising=False)
+    _forget_poptorch()
+    yield
+    _forget_poptorch()
+
+
+@pytest.fixture
+def poptorch_double(without_poptorch, monkeypatch):
+    """The double, as `import poptorch` gives it; `_machine.MACHINE` is what it pretends to be."""
+    monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
+    monkeypatch.setenv("POPTORCH_DOUBLE_TORCH", "any")
+    _forget_poptorch()
+    return importlib.import_module("poptorch")

@@ -274,3 +274,36 @@ def test_half_resolution_training(cli, tmp_path):
     after = torch.load(next(tmp_path.glob("c/fine-tune/*.pt")), weights_only=True)["model"]
     assert torch.equal(before["features.0.0.weight"], after["features.0.0.weight"])
     assert not torch.equal(before["classifier.3.weight"], after["classifier.3.weight"])
+
+
+def test_a_half_resolution_training_is_restored_in_any_phase(cli, tmp_path):
+    argv = ["train", *TINY, "--checkpoint-path", "c", "--half-res-training", "--fine-tune-epoch",
+            "2", "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "features.8",
+            "--weight-avg-strategy", "mean", "--no-validation"]
+    assert cli(*argv)[0] == 0
+    last = tmp_path / "c/fine-tune/mobilenet-v3-small_image_folder_2.pt"
+    whole = last.read_bytes()
+    last.unlink()
+    code, out, err = cli("restore", "--checkpoint-path", "c", "--progress", "off")
+    assert code == 0, err
+    assert "Fine-tuning at 32 pixels from c/fine-tune/mobilenet-v3-small_image_folder_1.pt" in out
+    assert last.read_bytes() == whole
+    for path in [*tmp_path.glob("c/*_2*.pt"), *tmp_path.glob("c/fine-tune/*.pt")]:
+        path.unlink()
+    code, out, err = cli("restore", "--checkpoint-path", "c", "--progress", "off")
+    assert code == 0, err
+    assert "Training at 24 pixels" in out
+    assert last.read_bytes() == whole
+
+
+def test_losses_that_are_not_finite_are_tolerated_up_to_a_number(cli):
+    argv = ["train", *TINY, "--no-validation", "--lr", "1e30", "--epoch", "4", "--json"]
+    code, out, err = cli(*argv, "--skip-non-finite", "100")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["skipped"]["updates"] > 3
+    assert result["updates"] == 12
+    code, out, err = cli(*argv, "--skip-non-finite", "3")
+    assert code == 1
+    assert "not finite" in err
+    assert json.loads(out)["skipped"]["updates"] == 3

@@ -183,8 +183,10 @@ class InferenceSession(ABC):
         samples_per_call: samples that one call takes. A device that holds the whole program takes
             the plan's combined batch; one that need not may take less at a time.
         facts: what the result should say of it (arithmetic, fused layers, stage balance ...).
+        reloadable: it can take other weights without being compiled again (`load`, `pause`).
     """
 
+    reloadable: bool = False
     samples_per_call: int
     facts: Dict[str, Any]
 
@@ -203,6 +205,13 @@ class InferenceSession(ABC):
         Returns:
             Logits, float32 on the host, `(n, classes)`.
         """
+
+    def load(self, weights: Dict[str, torch.Tensor]) -> None:
+        """Take other weights of the same model; only of sessions that are `reloadable`."""
+        raise NotImplementedError
+
+    def pause(self) -> None:  # noqa: B027 - only what holds a device has one to leave
+        """Leave the device to another session; the next call returns to it."""
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
         """Return (min, max, mean) seconds of the last call by the device's own counters."""

@@ -28,11 +28,10 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
     Raises:
         UsageError: names all of them.
     """
-    reads_folder = data.needs_data_dir or data.default_data_dir
     if data.needs_data_dir and not options.data_dir:
         raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
     meaningless = {
-        "--data-dir": bool(options.data_dir) and not reads_folder,
+        "--data-dir": bool(options.data_dir) and not data.reads_folder,
         "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
         "--skip-bad-samples": options.skip_bad_samples and data.on_device,
         **further,

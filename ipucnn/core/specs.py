@@ -152,6 +152,8 @@ class DatasetSpec(PluginSpec):
         layout: what the folder must look like, for `show` and for error messages.
         verify: ``"module:attribute"`` of ``verify(folder: str) -> List[str]``, which returns one
             line per problem with a folder of this format; empty when it cannot be verified.
+        markers: shell patterns of paths within a folder, any of which tells that it has this
+            format. Where several formats match, the longest pattern decides.
     """
 
     labelled: bool = False
@@ -161,6 +163,16 @@ class DatasetSpec(PluginSpec):
     default_data_dir: str = ""
     layout: str = ""
     verify: str = ""
+    markers: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._tuple_of(str, "markers")
+
+    @property
+    def reads_folder(self) -> bool:
+        """Whether a folder of the user's has a meaning."""
+        return self.needs_data_dir or bool(self.default_data_dir)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from unittest import SkipTest
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import PRECISIONS, Backend, ExecutionPlan, Probe
-from ipucnn.core.specs import BackendSpec
-from ipucnn.testing.suite import Suite, require
+from ipucnn.testing.suite import require
+from ipucnn.testing.training import TrainingChecks
 
 if TYPE_CHECKING:
     import torch
 
 
-class BackendSuite(Suite):
-    """Checks of a backend: its logits against those of the plain module on the CPU.
+class BackendSuite(TrainingChecks):
+    """Checks of a backend: its logits against those of the plain module on the CPU, and training.
 
     Where the backend is not usable only the probe is checked and the rest skipped.
 
@@ -29,11 +29,6 @@ class BackendSuite(Suite):
     tolerance: ClassVar[Mapping[str, float]] = {"32.32": 1e-4, "16.32": 0.05, "16.16": 0.05}
     micro_batch: int = 2
     input_size: int = 16
-
-    @property
-    def spec(self) -> BackendSpec:
-        """The record under test."""
-        return self.used_registry.get_typed(BackendSpec, self.name)
 
     def usable(self) -> Backend:
         """Return the backend; skips the check when it cannot run inference here."""

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.execution import Backend, InferenceSession, Probe
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.registry import Registry
+from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.testing import check_distribution, check_named, check_plugin
 from ipucnn.testing.suite import checks
 
@@ -339,6 +341,50 @@ def test_backend_checks(failures, target, expected):
     found = failures(ipucnn.BackendSpec, target)
     assert {c for c, result in found.items() if not result.startswith("skipped")} == expected
     assert found["test_every_declared_precision_works"].startswith("skipped")
+
+
+class OfOneMind(TorchBackend):
+    """Takes the micro-batches of an update for one large one."""
+
+    def training(self, model, plan, setup, input_size):
+        return super().training(model, replace(
+            plan, micro_batch=plan.update_batch, replicas=1, gradient_accumulation=1,
+            pipeline_splits=()), setup, input_size)
+
+
+class Stubborn(TorchBackend):
+    def training(self, model, plan, setup, input_size):
+        session = super().training(model, plan, setup, input_size)
+        session.set_rates = lambda lr, scaling: None
+        return session
+
+
+class Forgetful(TorchBackend):
+    def training(self, model, plan, setup, input_size):
+        session = super().training(model, plan, setup, input_size)
+        empty, load = session.state(), session.load
+        session.load = lambda weights, state: load(weights, {**state, **empty})
+        return session
+
+
+class Boastful(TorchBackend):
+    def training(self, model, plan, setup, input_size):
+        session = super().training(model, plan, setup, input_size)
+        step = session.step
+        session.step = lambda *given: replace(step(*given), samples=1)
+        return session
+
+
+@pytest.mark.parametrize(("target", "expected"), [
+    (TorchBackend, set()),
+    (OfOneMind, {"test_training_with_batch_norm", "test_training_in_a_pipeline"}),
+    (Stubborn, {"test_training_follows_the_learning_rate"}),
+    (Forgetful, {"test_training_resumes_exactly"}),
+    (Boastful, {"test_step_tells_what_it_did"}),
+])
+def test_training_checks(failures, target, expected):
+    found = failures(ipucnn.BackendSpec, target, training=True)
+    assert {c for c, result in found.items() if not result.startswith("skipped")} == expected
 
 
 # -- running them ------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib import import_module
+from pathlib import Path
 from typing import List, Optional
 
 from ipucnn.core.errors import DataError, UsageError
@@ -17,10 +17,10 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
 
     Args:
         path: its folder.
-        name: its format; recognised by its layout when None.
+        name: its format; recognised by its content when None.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or its format cannot be told.
         UsageError: the format is unknown or cannot be verified.
     """
     if not os.path.isdir(path):
@@ -37,13 +37,15 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
 
 
 def recognised(path: str) -> str:
-    """Return the name of the dataset that a folder looks like."""
-    train = os.path.join(path, "train")
-    if os.path.isdir(train) and any(re.fullmatch(r"n\d{8}", name) for name in os.listdir(train)):
-        return "imagenet"
-    inside = set(os.listdir(path))
-    if inside & {"cifar-10-batches-py", "cifar-10-batches-bin", "data_batch_1", "data_batch_1.bin"}:
-        return "cifar10"
-    if inside & {"cifar-100-python", "cifar-100-binary", "train.bin"} or os.path.isfile(train):
-        return "cifar100"
-    return "image_folder"
+    """Return the name of the dataset that a folder looks like, by the markers of the records.
+
+    Raises:
+        DataError: it looks like none.
+    """
+    specs = [registry().get_typed(DatasetSpec, name) for name in registry().names("dataset")]
+    matching = [(len(marker), spec.name) for spec in specs for marker in spec.markers
+                if next(Path(path).glob(marker), None) is not None]
+    if not matching:
+        raise DataError(f"folder {path!r} looks like none of the known datasets",
+                         "name its format with '--data'; is it the right folder?")
+    return max(matching)[1]

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 from ipucnn.core.declaration import as_dict, option
+from ipucnn.core.options.shared import ResultOptions
 
 
 @dataclass(frozen=True)
-class ValidateOptions:
+class ValidateOptions(ResultOptions):
     """Options of `ipucnn validate`; what is not given is as the checkpoint was trained."""
 
     checkpoint_path: Optional[str] = option(
@@ -45,12 +46,6 @@ class ValidateOptions:
     per_class: bool = option(False, "Also tell the accuracy of every class.", group="Results")
     confusion_matrix: Optional[str] = option(
         None, "Write what each class was taken for.", group="Results", metavar="FILE.csv")
-    result: Optional[str] = option(None, "Also write the result as JSON to this file.",
-                                   group="Results", metavar="FILE.json")
-    json: bool = option(False, "Print the result as JSON instead of a table.", group="Results",
-                        switch=True)
-    progress: str = option("auto", "Progress bar: on a terminal, always or never.",
-                           group="Results", choices=("auto", "on", "off"), switch=True)
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the settings as plain types."""

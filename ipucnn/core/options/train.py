@@ -1,6 +1,6 @@
 """The options of `ipucnn train` and `ipucnn restore`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 from ipucnn.core.declaration import option
@@ -299,18 +299,13 @@ class TrainOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
             full_precision_norm=self.full_precision_norm, seed=self.seed,
             backend_options=self._backend_settings())
 
-    def validation_plan(self, synthetic: bool) -> "ExecutionPlan":
+    def validation_plan(self) -> "ExecutionPlan":
         """Return how the model is validated: the same shape, without accumulation."""
-        from ipucnn.core.execution import ExecutionPlan
-
-        place, eight_bit = self.input
-        stages = len(self.pipeline_splits) + 1
-        return ExecutionPlan(
-            micro_batch=self.batch_size, device_iterations=max(self.device_iterations, stages),
-            replicas=self.replicas, pipeline_splits=self.pipeline_splits,
-            precision="16.16" if self.precision.startswith("16") else "32.32",
-            normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
-            full_precision_norm=self.full_precision_norm, seed=self.seed,
+        plan = self.plan(synthetic=False)
+        return replace(
+            plan, training=False, gradient_accumulation=1,
+            device_iterations=plan.validation_iterations,
+            precision="16.16" if plan.half else "32.32",
             backend_options={name: value for name, value in self.backend_options.items()
                              if name in INFERENCE_BACKEND_OPTIONS})
 

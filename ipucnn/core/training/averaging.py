@@ -10,15 +10,9 @@ import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
 
-from ipucnn.core.training.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    Position,
-    StoredModel,
-    entries,
-    load_stored,
-    save,
-)
+from ipucnn.core.training.checkpoint_folder import entries
+from ipucnn.core.training.checkpoints import Checkpoint, CheckpointError, Position, save
+from ipucnn.core.training.stored import StoredModel, load_stored
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch  # noqa: TID253
 from ipucnn.core.data.augment import TrainTransform
 from ipucnn.core.data.loader import Batch, HostLoader
 from ipucnn.core.normalisation import normalise
-from ipucnn.core.training.mixing import MixOptions, draw
+from ipucnn.core.training.mixing import draw
 from ipucnn.core.training.preparation import Prepared
 from ipucnn.core.training.session import TrainingBatch
 
@@ -37,8 +37,7 @@ class Feed:
         self._start, self._left = consumed, 0
         self.loader: Optional[HostLoader] = None
         options, built = prepared.options, prepared.built
-        self._mix = MixOptions(options.mixup_alpha, options.cutmix_lambda_low,
-                               options.cutmix_lambda_high, options.cutmix_disable_prob)
+        self._mix = prepared.setup.mix
         if not prepared.data.on_device:
             self._left = len(prepared.dataset) - consumed
             order = epoch_order(len(prepared.dataset), options.seed, epoch)

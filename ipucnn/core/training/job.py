@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
@@ -14,15 +14,16 @@ from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.training import keeper as keeping
 from ipucnn.core.training.averaging import average
-from ipucnn.core.training.checkpoints import Checkpoint, Position, entries, load_stored
+from ipucnn.core.training.checkpoints import Checkpoint, Position
 from ipucnn.core.training.feed import Feed
 from ipucnn.core.training.keeper import Keeper
 from ipucnn.core.training.metrics import MetricsWriter
 from ipucnn.core.training.preparation import Prepared, prepare
 from ipucnn.core.training.progress import Figures, Pace, Standing
 from ipucnn.core.training.results import Listener, Status, TrainResult
-from ipucnn.core.training.session import NonFiniteLoss, StateDict, TrainingSession
-from ipucnn.core.training.validation import Evaluator, Validation
+from ipucnn.core.training.session import NonFiniteLoss, TrainingSession
+from ipucnn.core.training.validation import Interrupted
+from ipucnn.core.training.validator import Validator
 
 RETRY_SECONDS = 60.0
 """After a checkpoint that could not be written, the next attempt."""
@@ -47,18 +48,20 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     for note in prepared.notes:
         listener.note(note)
     folder = Path(options.checkpoint_path) if options.checkpoint_path else None
-    if folder and restored is None:
-        keeping.prepare(folder)
-    template = copy.deepcopy(prepared.built.module)
-    with prepared.chosen.backend.training(prepared.built.module, prepared.plan, prepared.setup,
-                                          prepared.built.input_size) as session:
+    if folder:
+        _make_ready(folder, restored, options, listener)
+    validator = Validator(prepared, listener)
+    with closing(validator), prepared.chosen.backend.training(
+            prepared.built.module, prepared.plan, prepared.setup,
+            prepared.built.input_size) as session:
         listener.status(Status("preparing", epochs=options.epoch))
-        session.compile()
+        prepared.compile_seconds = session.compile()
         if restored is not None:
-            session.load(restored.weights, restored.session)
-        trainer = _Trainer(prepared, session, listener, template, folder, restored)
+            session.load(restored.weights, restored.session, restored.ema)
+        trainer = _Trainer(prepared, session, validator, listener, folder, restored)
         try:
-            trainer.run()
+            if not prepared.plan.option("compile_only"):
+                trainer.run()
         except IpucnnError as error:
             error.partial = trainer.finished()
             raise
@@ -68,14 +71,17 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
 class _Trainer:
     """One training from its start, or a checkpoint, to its end."""
 
-    def __init__(self, prepared: Prepared, session: TrainingSession, listener: Listener,
-                 template: Any, folder: Optional[Path], restored: Optional[Checkpoint]) -> None:
+    def __init__(self, prepared: Prepared, session: TrainingSession, validator: Validator,
+                 listener: Listener, folder: Optional[Path],
+                 restored: Optional[Checkpoint]) -> None:
         self.prepared, self.session, self.listener = prepared, session, listener
+        self.validator = validator
         self.options = prepared.options
-        self.template = template
         self.folder = folder
-        self.keeper = Keeper(folder, self.options.keep_last, self.options.keep_best) \
-            if folder else None
+        inherited = restored.path if restored and restored.path and folder \
+            and restored.path.parent.resolve() == folder.resolve() else None
+        self.keeper = Keeper(folder, self.options.keep_last, self.options.keep_best,
+                             inherited) if folder else None
         position = restored.position if restored else Position(0, 0, 0, 0)
         self.epoch, self.call, self.consumed, self.update = (
             position.epoch, position.call, position.consumed, position.update)
@@ -88,23 +94,30 @@ class _Trainer:
         self.row_every = max(1, prepared.calls // self.options.logs_per_epoch)
         self.last_saved = self.retry_at = time.monotonic()
         self.unsaved = False
-        self.validations: List[Validation] = []
+        self.saved_update = self.update if inherited else -1
         self.stopped_by: Optional[str] = None
         self.averaged = ""
-        self.result_notes = list(prepared.notes)
         self.restored = str(restored.path) if restored else ""
 
     # -- epochs --------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train all epochs that are left, and what follows them."""
+        try:
+            self._run()
+        except Interrupted as interrupt:  # within a validation
+            self.stopped_by = str(interrupt)
+            if self.saved_update != self.update:
+                self._save(final=True)
+
+    def _run(self) -> None:
         if self.epoch and not self.call and self.epoch <= self.options.epoch:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
         while self.epoch < self.options.epoch and not self.stopped_by:
             self.listener.line(f"Epoch {self.epoch + 1}/{self.options.epoch}")
             if self._train_epoch():
                 self._after_epoch()
-        if self.unsaved and self.keeper:
+        if self.unsaved:
             self._save(final=True)
         if not self.stopped_by or self.stopped_by == "early stopping":
             self._after_training()
@@ -207,6 +220,8 @@ class _Trainer:
         now = time.monotonic()
         self.unsaved = self.keeper.failed is not None
         self.last_saved, self.retry_at = now, now + RETRY_SECONDS
+        if not self.unsaved:
+            self.saved_update = self.update
         if warning:
             self.listener.note(warning)
         if self.unsaved and final:
@@ -217,7 +232,9 @@ class _Trainer:
         return Checkpoint(
             model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
             position=Position(self.epoch, self.call, self.consumed, self.update),
-            weights=self.session.weights(), session=self.session.state(),
+            weights=self.session.weights(),
+            ema=self.session.weights(ema=True) if self.options.ema_decay else None,
+            session=self.session.state(),
             progress=self.figures.as_plain(), options=self.options.as_dict(),
             class_names=tuple(self.prepared.dataset.class_names),
             versions=describe()["packages"])
@@ -250,56 +267,21 @@ class _Trainer:
         if self.options.validation != "during" or not due:
             return
         better = False
-        for validation in self._validate():
-            figures = validation.figures()
+        for validation in self.validator.validate(self.session, self.epoch):
             self.figures.rows += 1
-            self.metrics.add({"kind": "validation", "update": self.update, **figures})
+            self.metrics.add({"kind": "validation", "update": self.update,
+                              **validation.figures()})
             better |= self.figures.standing.offer(self.options.best_metric, validation)
         self._tell_failed_metrics()
         standing = self.figures.standing
-        if better and self.keeper and standing.metric:
-            file = self.keeper.last_good.name if self.keeper.last_good else ""
-            self.keeper.best(file, standing.metric, standing.value, standing.weights,
-                             standing.epoch)
+        if better and self.keeper:
+            if self.options.keep_best and self.saved_update != self.update:
+                self._save()
+            self.keeper.best(standing.as_plain(), self.saved_update == self.update)
         standing.waited = 0 if better else standing.waited + 1
         if self.options.early_stopping and standing.waited >= self.options.early_stopping \
                 and not self.stopped_by and self.epoch < self.options.epoch:
             self.stopped_by = "early stopping"
-
-    def _validate(self) -> List[Validation]:
-        evaluator = self._evaluator()
-        if evaluator is None:
-            return []
-        kinds = ["raw", *(["ema"] if self.options.ema_decay else [])]
-        found = []
-        with self.session.detached():
-            for kind in kinds:
-                found.append(self._evaluated(evaluator, self.session.weights(ema=kind == "ema"),
-                                             self.epoch, kind))
-        return found
-
-    def _evaluated(self, evaluator: Evaluator, weights: StateDict, epoch: int, kind: str,
-                   checkpoint: str = "") -> Validation:
-        def tell(done: int, total: int) -> None:
-            self.listener.status(Status("validating", epoch, self.options.epoch, done, total))
-            if self.listener.stop():
-                raise KeyboardInterrupt(self.listener.stop())
-
-        validation = evaluator(weights, epoch, kind, checkpoint, tell)
-        self.validations.append(validation)
-        name = " (moving average)" if kind == "ema" else ""
-        self.listener.line(f"Accuracy on test set{name}: {validation.top1:.2f}%")
-        return validation
-
-    def _evaluator(self) -> Optional[Evaluator]:
-        prepared, options = self.prepared, self.options
-        if prepared.validation is None:
-            return None
-        return Evaluator(
-            self.template, prepared.chosen.backend,
-            options.validation_plan(synthetic=False), prepared.built.input_size,
-            prepared.validation, prepared.data.labelled, options.dataloader_worker,
-            options.skip_bad_samples)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -312,20 +294,10 @@ class _Trainer:
             self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
         if options.validation != "after":
             return
-        evaluator = self._evaluator()
-        if evaluator is None:
-            return
         if self.folder is None or not self.keeper or not self.keeper.last_good:
-            self._validate()
-            return
-        for entry in entries(self.folder):
-            if entry.step:
-                continue
-            stored = load_stored(entry.path)
-            self.listener.line(f"Validation of {entry.path.name}, epoch {stored.epoch}")
-            for kind, weights in (("raw", stored.weights), ("ema", stored.ema)):
-                if weights is not None:
-                    self._evaluated(evaluator, weights, stored.epoch, kind, entry.path.name)
+            self.validator.validate(self.session, self.epoch)
+        else:
+            self.validator.validate_folder(self.folder)
 
     def finished(self) -> TrainResult:
         """Return the result of what was done."""
@@ -343,18 +315,30 @@ class _Trainer:
                   "combined_batch": plan.combined_batch, "update_batch": plan.update_batch,
                   "precision": plan.precision,
                   "half": prepared.chosen.probe.half if plan.half else ""},
-            session=self.session.facts, epochs=self.epoch, updates=self.update,
+            session=self.session.facts, compile_seconds=prepared.compile_seconds,
+            epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
             loss=self.figures.loss() if trained else None,
             accuracy=self.figures.accuracy() if trained and not self.options.disable_metrics
             else None,
-            validations=[validation.figures() for validation in self.validations],
-            best=standing.as_plain(),
+            validations=[validation.figures() for validation in self.validator.done],
+            best=standing.as_plain() or None,
             checkpoint=str(self.keeper.last_good or "") if self.keeper else "",
             averaged=self.averaged, log_dir=str(self.log_dir), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
-            stopped_by=self.stopped_by, notes=self.result_notes)
+            stopped_by=self.stopped_by, notes=list(self.prepared.notes))
+
+
+def _make_ready(folder: Path, restored: Optional[Checkpoint], options: TrainOptions,
+                listener: Listener) -> None:
+    if restored is None or restored.path is None:
+        keeping.prepare(folder)
+    elif restored.position.epoch < options.epoch:
+        aside = keeping.continue_in(folder, restored.path)
+        if aside:
+            listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
+                          + ", ".join(aside))
 
 
 def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Optional
+from typing import Any, List, Mapping, Optional
 
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
-from ipucnn.core.training.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    Entry,
-    check_unused,
-    entries,
-    remove_stale,
-    save,
-)
+from ipucnn.core.training.checkpoint_folder import Entry, check_unused, entries, remove_stale
+from ipucnn.core.training.checkpoints import Checkpoint, CheckpointError, save
 
 
 def prepare(folder: Path) -> None:
@@ -39,9 +32,41 @@ def prepare(folder: Path) -> None:
             os.fsync(file.fileno())
         probe.unlink()
     except OSError as error:
+        with suppress(OSError):
+            probe.unlink()
         raise UsageError(f"cannot write to folder '{folder}': {error.strerror}",
                          "make room or permission there, or choose another "
                          "'--checkpoint-path'") from error
+
+
+def continue_in(folder: Path, restored: Path) -> List[str]:
+    """Make a folder ready for a restored training, and return what was set aside.
+
+    Checkpoints that are newer than the restored one, whole or damaged, are of another course of
+    the training: they are renamed, so that the newest one stays that of this training.
+
+    Raises:
+        UsageError: as in `prepare`, for another folder than that of the restored checkpoint.
+        CheckpointError: a file cannot be renamed.
+    """
+    if folder.resolve() != restored.parent.resolve():
+        prepare(folder)
+        return []
+    found = entries(folder, averaged=True)
+    names = [entry.path.name for entry in found]
+    later = found[names.index(restored.name) + 1:] if restored.name in names else []
+    for entry in later:
+        try:
+            os.replace(str(entry.path), f"{entry.path}{ASIDE}")
+        except OSError as error:
+            raise CheckpointError(f"cannot rename '{entry.path}': {error.strerror}",
+                                  "make room or permission there, or name another folder with "
+                                  "'--checkpoint-output-dir'") from error
+    return [entry.path.name for entry in later]
+
+
+ASIDE = ".superseded"
+"""What is added to the names of checkpoints that a restored training leaves behind."""
 
 
 class Keeper:
@@ -51,21 +76,20 @@ class Keeper:
         folder: where they go.
         keep_last: epochs to keep, the last ones; 0 keeps all.
         keep_best: never remove the best one.
+        restored: the checkpoint that is continued from.
 
     Attributes:
-        last_good: the last checkpoint that was written, or was there.
+        last_good: the last checkpoint that was written, or restored.
         failed: why the last attempt failed, or None.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 0, keep_best: bool = False) -> None:
+    def __init__(self, folder: Path, keep_last: int = 0, keep_best: bool = False,
+                 restored: Optional[Path] = None) -> None:
         self._folder = folder
         self._keep_last, self._keep_best = keep_last, keep_best
         self._best: Optional[str] = _read_best(folder)
-        self.last_good: Optional[Path] = None
+        self.last_good: Optional[Path] = restored
         self.failed: Optional[CheckpointError] = None
-        with suppress(CheckpointError):
-            there = entries(folder)
-            self.last_good = there[-1].path if there else None
         remove_stale(folder)
 
     def save(self, checkpoint: Checkpoint) -> Optional[str]:
@@ -86,24 +110,29 @@ class Keeper:
         self._remove(bool(checkpoint.position.call))
         return warning
 
-    def best(self, file: str, metric: str, value: float, weights: str, epoch: int) -> None:
-        """Record the best checkpoint in `best.json`."""
-        self._best = file
-        with suppress(IpucnnError):
-            write_json(str(self._folder / "best.json"), {
-                "file": file, "metric": metric, "value": value, "weights": weights,
-                "epoch": epoch})
+    def best(self, figures: Mapping[str, Any], saved: bool) -> None:
+        """Record the best validation in `best.json`.
+
+        Args:
+            figures: metric, value, epoch and weights.
+            saved: whether the last checkpoint is that of this epoch; otherwise there is none.
+        """
+        self._best = self.last_good.name if saved and self.last_good else ""
+        with suppress(IpucnnError):  # it must never end a training
+            write_json(str(self._folder / "best.json"), {"file": self._best, **figures})
 
     def _folder_again(self) -> Optional[str]:
-        if self._folder.is_dir():
+        there = self._folder.is_dir()
+        if there and (self.last_good is None or self.last_good.exists()):
             return None
         try:
-            self._folder.mkdir(parents=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot make folder '{self._folder}': {error.strerror}",
                                   "make room or permission there") from error
         self.last_good = None
-        return f"folder '{self._folder}' was gone and is made anew; its checkpoints are lost"
+        return f"folder '{self._folder}' was {'emptied' if there else 'deleted'}: its earlier " \
+               "checkpoints are lost"
 
     def _remove(self, within_epoch: bool) -> None:
         with suppress(CheckpointError):

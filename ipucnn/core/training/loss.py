@@ -34,12 +34,12 @@ class Loss:
             micro_batch: samples of a micro-batch; all n when 0.
         """
         log_p = torch.log_softmax(logits.float(), dim=1)
-        likelihood = torch.zeros(len(labels), device=log_p.device)
+        terms = []
         for target, share in _targets(labels, mixing, micro_batch or len(labels)):
-            picked = log_p.gather(1, target[:, None])[:, 0]
-            likelihood = likelihood + (picked if share is None else share * picked)
+            picked = torch.nn.functional.nll_loss(log_p, target, reduction="none")
+            terms.append(picked if share is None else share * picked)
         s = self.label_smoothing
-        loss = -likelihood.mean()
+        loss = sum(terms[1:], terms[0]).mean()
         return loss if not s else (1 - s) * loss - s * log_p.mean()
 
 
@@ -54,7 +54,8 @@ def _targets(labels: torch.Tensor, mixing: Optional[Mixing], micro_batch: int
         return values.view(-1, micro_batch).roll(by, 1).reshape(-1)
 
     c, kept = mixing.coefficients, mixing.kept
-    share = None if kept is None else kept.to(labels.device).repeat_interleave(micro_batch)
+    share = None if kept is None else \
+        kept.to(labels.device).view(-1, 1).expand(-1, micro_batch).reshape(-1)
     if c is None:
         assert share is not None
         return [(labels, share), (rolled(rows, 2), 1 - share)]

@@ -32,12 +32,12 @@ class MetricsWriter:
 
     def __init__(self, folder: Path, rows: int = 0) -> None:
         self._folder = folder
-        self._pending: List[Dict[str, Any]] = []
+        self._pending: Dict[str, str] = {}
         self.failed: Optional[str] = None
         kept = _read(folder / "metrics.jsonl")[:rows]
         self.rows = len(kept)
         for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
-                           ("metrics.csv", _csv([dict(zip(COLUMNS, COLUMNS)), *kept]))):
+                           ("metrics.csv", _HEADER + _csv(kept))):
             partial = folder / f".{name}.tmp"
             partial.write_text(text, encoding="utf-8")
             os.replace(str(partial), str(folder / name))
@@ -45,23 +45,26 @@ class MetricsWriter:
     def add(self, row: Dict[str, Any]) -> None:
         """Append a row of plain values."""
         self.rows += 1
-        self._pending.append(row)
-        try:
-            self._append("metrics.jsonl", "".join(map(_line, self._pending)))
-            self._append("metrics.csv", _csv(self._pending))
-        except OSError as error:
-            self.failed = f"cannot write metrics in '{self._folder}': {error.strerror or error}"
-        else:
-            self._pending.clear()
-            self.failed = None
-
-    def _append(self, name: str, text: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with open(self._folder / name, "a", encoding="utf-8") as file:
-            end = file.tell()
+        self.failed = None
+        for name, text in (("metrics.jsonl", _line(row)), ("metrics.csv", _csv([row]))):
+            self._pending[name] = self._pending.get(name, "") + text
             try:
-                file.write(text)
-                file.flush()
+                self._append(name, self._pending[name].encode("utf-8"))
+            except OSError as error:
+                self.failed = f"cannot write metrics in '{self._folder}': {error.strerror or error}"
+            else:
+                del self._pending[name]
+
+    def _append(self, name: str, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # unbuffered: a buffer would write the rest of a row that failed when the file is closed
+        with open(self._folder / name, "ab", buffering=0) as file:
+            end = file.tell()
+            if not end and name == "metrics.csv":  # the folder was deleted meanwhile
+                content = _HEADER.encode("utf-8") + content
+            try:
+                while content:
+                    content = content[file.write(content):]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(end)  # no half row
@@ -78,11 +81,14 @@ def _csv(rows: List[Dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+_HEADER = _csv([dict(zip(COLUMNS, COLUMNS))])
+
+
 def _read(path: Path) -> List[Dict[str, Any]]:
     """Return the whole rows; what a killed process left half written is dropped."""
     rows = []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     for line in text.splitlines():

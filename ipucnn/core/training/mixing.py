@@ -108,11 +108,20 @@ def mix_images(images: torch.Tensor, mixing: Mixing, micro_batch: int) -> torch.
         c = mixing.coefficients.to(images).view(-1, micro_batch, 1, 1, 1)
         rows = c * rows + (1 - c) * rows.roll(1, 1)
     if mixing.boxes is not None:
-        other = rows.roll(2, 1)
-        rows = rows.clone()
-        for row, source, (top, left, bottom, right) in zip(rows, other, mixing.boxes.tolist()):
-            row[:, :, top:bottom, left:right] = source[:, :, top:bottom, left:right]
-    return rows.reshape(images.shape).contiguous(memory_format=torch.channels_last)
+        inside = _inside(mixing.boxes.to(images.device), *images.shape[2:])
+        rows = torch.where(inside, rows.roll(2, 1), rows)
+    return rows.reshape(images.shape)
+
+
+def _inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return which pixels are in the boxes, `(n, 1, 1, height, width)`.
+
+    By comparison, not by slices: a device that compiles the program cannot read their values.
+    """
+    top, left, bottom, right = (edge.view(-1, 1, 1, 1, 1) for edge in boxes.unbind(1))
+    y = torch.arange(height, device=boxes.device).view(1, 1, 1, height, 1)
+    x = torch.arange(width, device=boxes.device).view(1, 1, 1, 1, width)
+    return (y >= top) & (y < bottom) & (x >= left) & (x < right)
 
 
 def _box(options: MixOptions, seed: int, epoch: int, index: int, size: int) -> Sequence[int]:

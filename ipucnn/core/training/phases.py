@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
@@ -13,39 +15,47 @@ from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec
 from ipucnn.core.training.averaging import AverageResult, average, reestimate
+from ipucnn.core.training.checkpoint_folder import newest
+from ipucnn.core.training.checkpoints import Checkpoint, CheckpointError
 from ipucnn.core.training.job import train
+from ipucnn.core.training.preparation import half_size, sized
 from ipucnn.core.training.results import Listener, TrainResult
 
-_HALF_SIZES = {224: 160, 380: 252}
-"""Input sizes of half-resolution training in the old application."""
-
-
-def half_size(size: int) -> int:
-    """Return the size of the smaller images: about 5/7, a multiple of 4."""
-    return _HALF_SIZES.get(size, max(8, round(size * 5 / 7 / 4) * 4))
+FINE_TUNE = "fine-tune"
+"""Folder of the fine-tuning's checkpoints, in that of the training before it."""
 
 
 def train_all(options: TrainOptions, registry: Optional[Registry] = None,
-              listener: Optional[Listener] = None) -> TrainResult:
+              listener: Optional[Listener] = None,
+              restored: Optional[Checkpoint] = None) -> TrainResult:
     """Train as the options say; with `half_res_training`, fine-tune from the average afterwards.
+
+    Args:
+        options: what to train.
+        registry: where names are looked up; this process's when not given.
+        listener: told how it goes.
+        restored: the checkpoint to continue from, of any phase.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    if not options.half_res_training:
-        return train(options, registry, listener)
     registry = registry or current_registry()
     listener = listener or Listener()
-    size = options.input_size or registry.get_typed(ModelSpec, options.model).input_size
-    small = half_size(size)
-    listener.line(f"Training at {small} pixels")
-    first = train(replace(options, half_res_training=False, input_size=small), registry, listener)
+    if not options.half_res_training:
+        return train(options, registry, listener, restored)
+    model = registry.get_typed(ModelSpec, options.model)
+    full = options.input_size or model.input_size
+    listener.line(f"Training at {half_size(full)} pixels")
+    first = train(options, registry, listener, restored)
     if first.stopped_by in ("SIGINT", "SIGTERM"):
-        listener.note(f"stopped before fine-tuning: restore it, then fine-tune with '--weights' of "
-                      f"the average in '{options.checkpoint_path}'")
         return first
-    listener.line(f"Fine-tuning at {size} pixels from {first.averaged}")
-    return train(fine_tuning(options, first.averaged, size), registry, listener)
+    further = fine_tuning(options, first.averaged, full)
+    begun = None
+    if restored is not None and os.path.isdir(str(further.checkpoint_path)):
+        with suppress(CheckpointError):
+            begun, _ = newest(Path(str(further.checkpoint_path)))
+    listener.line(f"Fine-tuning at {full} pixels from {begun.path if begun else first.averaged}")
+    return train(further, registry, listener, begun)
 
 
 def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
@@ -66,7 +76,7 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
         "rmsprop_decay": TrainOptions.rmsprop_decay, "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0,
         "cutmix_lambda_high": 0.0, "augmentation": "none", "use_bbox_info": False,
         "rand_augment": 0, "weight_avg_strategy": "none",
-        "checkpoint_path": str(Path(str(options.checkpoint_path)) / "fine-tune")})
+        "checkpoint_path": str(Path(str(options.checkpoint_path)) / FINE_TUNE)})
 
 
 def average_checkpoints(options: AverageOptions,
@@ -86,7 +96,7 @@ def average_checkpoints(options: AverageOptions,
 
 def _reestimated(result: AverageResult, options: AverageOptions, registry: Registry) -> None:
     from ipucnn.core.preparation import make_dataset, make_model
-    from ipucnn.core.training.checkpoints import load_stored, replace_weights
+    from ipucnn.core.training.stored import load_stored, replace_weights
 
     stored = load_stored(result.path)
     values: Dict[str, Any] = {**stored.options, "model": stored.name, "weights": "random"}
@@ -98,6 +108,7 @@ def _reestimated(result: AverageResult, options: AverageOptions, registry: Regis
         raise UsageError(f"dataset {data.name!r} has no images to estimate from",
                          "leave '--reestimate-batch-norm' out")
     model = registry.get_typed(ModelSpec, training.model)
+    training = sized(training, model)
     dataset = make_dataset(training, model, data, registry, split="train",
                            length=options.reestimate_batch_norm)
     built = make_model(replace(training, num_classes=len(stored.class_names)

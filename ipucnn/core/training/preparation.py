@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import List, Optional
 
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
@@ -15,6 +15,7 @@ from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.training.loss import Loss
+from ipucnn.core.training.mixing import MixOptions
 from ipucnn.core.training.parameters import train_from
 from ipucnn.core.training.rates import (
     LearningRate,
@@ -42,8 +43,8 @@ class Prepared:
         rate: learning rate by fractional epoch.
         scaling: loss scaling by epoch.
         calls: host calls of an epoch.
-        registry: where names were looked up.
         notes: what the user should know.
+        compile_seconds: what making the session ready took, when that is done.
     """
 
     options: TrainOptions
@@ -57,8 +58,8 @@ class Prepared:
     rate: LearningRate
     scaling: LossScaling
     calls: int
-    registry: Registry
     notes: List[str]
+    compile_seconds: float = 0.0
 
 
 def prepare(options: TrainOptions, registry: Registry) -> Prepared:
@@ -68,6 +69,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         IpucnnError: anything the user can act on.
     """
     model = registry.get_typed(ModelSpec, options.model)
+    asked, options = options, sized(options, model)
     data = registry.get_typed(DatasetSpec, options.data)
     norm = registry.get_typed(NormLayerSpec, options.normlayer)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
@@ -78,22 +80,22 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     if data.finite and not data.labelled:
         raise UsageError(f"dataset {data.name!r} has no labels to train on",
                          "'--data image_folder' takes one folder per class")
-    # an old script that switches only '--data' keeps naming ImageNet's folder
-    data_dir = options.data_dir if data.needs_data_dir or data.default_data_dir else None
-    check_data_options(options if data_dir else _without_folder(options), data, {})
+    if not data.reads_folder:
+        # an old script that switches only '--data' keeps naming ImageNet's folder
+        options = replace(options, data_dir=None)
+    check_data_options(options, data, {})
     length = _length(options, plan)
     dataset = make_dataset(options, model, data, registry,
-                           length=None if data.finite else length, split="train",
-                           data_dir=data_dir)
+                           length=None if data.finite else length, split="train")
     validation = None
     elsewhere = options.validation_data_dir
     if options.validation != "none" and not data.on_device:
         validation = make_dataset(
             options, model, data, registry,
             length=None if data.finite else min(length, plan.combined_batch),
-            split=None if elsewhere else "validation", data_dir=elsewhere or data_dir,
+            split=None if elsewhere else "validation", data_dir=elsewhere,
             class_names=tuple(dataset.class_names))
-    if options.use_bbox_info and not getattr(dataset, "has_boxes", False):
+    if options.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
                         "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
                         "leave '--use-bbox-info' out")
@@ -109,16 +111,28 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     setup = TrainingSetup(
         loss=Loss(options.label_smoothing), optimizer=optimizer, loss_scaling=scaling.at(0),
         ema_decay=options.ema_decay, tolerate_non_finite=options.skip_non_finite > 0,
-        metrics=not options.disable_metrics)
-    return Prepared(options, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
-                    min(calls, options.iterations or calls), registry,
+        metrics=not options.disable_metrics,
+        mix=MixOptions(options.mixup_alpha, options.cutmix_lambda_low, options.cutmix_lambda_high,
+                       options.cutmix_disable_prob))
+    return Prepared(asked, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
+                    min(calls, options.iterations or calls),
                     _notes(plan, chosen, norm))
 
 
-def _without_folder(options: TrainOptions) -> TrainOptions:
-    from dataclasses import replace
+_HALF_SIZES = {224: 160, 380: 252}
+"""Input sizes of half-resolution training in the old application."""
 
-    return replace(options, data_dir=None)
+
+def half_size(size: int) -> int:
+    """Return the size of the smaller images: about 5/7, a multiple of 4."""
+    return _HALF_SIZES.get(size, max(8, round(size * 5 / 7 / 4) * 4))
+
+
+def sized(options: TrainOptions, model: ModelSpec) -> TrainOptions:
+    """Return the options with the input size that a half-resolution training has."""
+    if not options.half_res_training:
+        return options
+    return replace(options, input_size=half_size(options.input_size or model.input_size))
 
 
 def _length(options: TrainOptions, plan: ExecutionPlan) -> int:
@@ -135,6 +149,9 @@ def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str
     notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
     if plan.half:
         notes += chosen.probe.notes
+    if plan.precision == "16.16" and chosen.probe.half == "bfloat16":
+        notes.append("weights in bfloat16 lose updates below 1/256 of their size, which slows "
+                     "learning down: '--precision 16.32' or 'full' keeps them")
     if plan.micro_batch == 1 and norm.batch_dependent:
         notes.append("batch norm over a micro-batch of 1 makes training unstable: use a larger "
                      "'--batch-size' or '--normlayer group'")

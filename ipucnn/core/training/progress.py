@@ -35,10 +35,10 @@ class Standing:
         self.epoch, self.weights = validation.epoch, validation.weights
         return True
 
-    def as_plain(self) -> Optional[Dict[str, Any]]:
-        """Return it as plain types, or None before the first validation."""
+    def as_plain(self) -> Dict[str, Any]:
+        """Return what was best as plain types; nothing before the first validation."""
         return {"metric": self.metric, "value": self.value, "epoch": self.epoch,
-                "weights": self.weights} if self.metric else None
+                "weights": self.weights} if self.metric else {}
 
 
 @dataclass

@@ -10,8 +10,9 @@ from ipucnn.core.declaration import build, coerced
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options import RestoreOptions, TrainOptions
 from ipucnn.core.registry import Registry
-from ipucnn.core.training.checkpoints import Checkpoint, load, newest
-from ipucnn.core.training.job import train
+from ipucnn.core.training.checkpoint_folder import newest
+from ipucnn.core.training.checkpoints import Checkpoint, load
+from ipucnn.core.training.phases import train_all
 from ipucnn.core.training.results import Listener, TrainResult
 
 _OF_THE_MODEL = ("model", "num_classes", "normlayer", "groupnorm_group_num", "norm_eps",
@@ -48,7 +49,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     checkpoint, options = _repositioned(checkpoint, saved, options)
     if checkpoint.position.epoch >= options.epoch:
         listener.note(f"all {options.epoch} epochs are trained; '--epoch N' trains on")
-    return train(options, registry, listener, checkpoint)
+    return train_all(options, registry, listener, checkpoint)
 
 
 def _find(place: Path, listener: Listener) -> Checkpoint:

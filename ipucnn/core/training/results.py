@@ -61,6 +61,7 @@ class TrainResult:
         environment: versions and machine.
         plan: the batch algebra.
         session: what the backend says of its session.
+        compile_seconds: what making it ready took.
         epochs: whole epochs trained, those before a restore included.
         updates: weight updates, likewise.
         images: images trained on by this process.
@@ -87,6 +88,7 @@ class TrainResult:
     environment: Dict[str, Any]
     plan: Dict[str, Any]
     session: Dict[str, Any] = field(default_factory=dict)
+    compile_seconds: float = 0.0
     epochs: int = 0
     updates: int = 0
     images: int = 0

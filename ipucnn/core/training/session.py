@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.training.mixing import Mixing, MixOptions
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from ipucnn.core.training.loss import Loss
-    from ipucnn.core.training.mixing import Mixing
 
 StateDict = Dict[str, "torch.Tensor"]
 
@@ -51,6 +51,7 @@ class TrainingSetup:
         tolerate_non_finite: leave out an update whose loss is not finite, and count it, instead
             of raising `NonFiniteLoss`.
         metrics: whether `StepResult.correct` is wanted.
+        mix: how images are mixed; the batches say by how much.
     """
 
     loss: Loss
@@ -59,6 +60,7 @@ class TrainingSetup:
     ema_decay: float = 0.0
     tolerate_non_finite: bool = False
     metrics: bool = True
+    mix: MixOptions = field(default_factory=MixOptions)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class StepResult:
             updates that were not skipped.
         samples: images trained on.
         correct: images whose label was the largest logit; 0 without metrics.
-        losses: mean loss of each weight update, D values.
+        losses: mean loss of each weight update, D values; none where a device only tells their sum.
         skipped: updates left out because their loss was not finite.
     """
 
@@ -154,13 +156,14 @@ class TrainingSession(ABC):
     def state(self) -> Dict[str, Any]:
         """Return what else a resumed session needs, copied to the host.
 
-        Plain types and tensors only: optimizer state, moving average, buffers of the other
-        replicas.
+        Plain types and tensors only: optimizer state, buffers of the other replicas, updates in
+        the moving average.
         """
 
     @abstractmethod
-    def load(self, weights: StateDict, state: Dict[str, Any]) -> None:
-        """Continue from what `weights` and `state` returned.
+    def load(self, weights: StateDict, state: Dict[str, Any],
+             ema: Optional[StateDict] = None) -> None:
+        """Continue from what `weights`, `state` and `weights(ema=True)` returned.
 
         The number of replicas may differ: new ones get the buffers of the first.
 

@@ -15,9 +15,11 @@ from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec
-from ipucnn.core.training.checkpoints import StoredModel, entries, load_stored
-from ipucnn.core.training.results import Listener, Status
-from ipucnn.core.training.validation import Evaluator, Validation
+from ipucnn.core.training.checkpoint_folder import entries
+from ipucnn.core.training.preparation import sized
+from ipucnn.core.training.results import Listener
+from ipucnn.core.training.stored import StoredModel, load_stored
+from ipucnn.core.training.validation import Evaluator, Interrupted, Validation
 
 _OF_THE_RUN = ("data", "data_dir", "validation_data_dir", "skip_bad_samples", "dataloader_worker",
                "backend", "device", "batch_size", "device_iterations", "replicas", "precision")
@@ -59,11 +61,18 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
                 listener.note(f"'{path}' is skipped: {error.message}")
                 continue
             if evaluator is None or built_for != _identity(stored):
+                if evaluator is not None:
+                    evaluator.close()
                 evaluator, built_for = _evaluator(stored, options, registry), _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
+    except Interrupted as interrupt:
+        raise KeyboardInterrupt(str(interrupt)) from None
     except IpucnnError as error:
         error.partial = found
         raise
+    finally:
+        if evaluator is not None:
+            evaluator.close()
     if not found:
         raise DataError(f"none of the checkpoints in '{place}' can be read",
                         "restore them from a copy")
@@ -82,15 +91,9 @@ def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: V
         wanted.append(("ema", stored.ema))
     found = []
     for kind, weights in wanted:
-        def tell(done: int, total: int) -> None:
-            listener.status(Status("validating", stored.epoch, 0, done, total))
-            if listener.stop():
-                raise KeyboardInterrupt(listener.stop())
-
-        validation = evaluator(weights, stored.epoch, kind, str(path), tell)
+        validation = evaluator(weights, stored.epoch, kind, str(path), listener)
         found.append(validation)
-        name = " (moving average)" if kind == "ema" else ""
-        listener.line(f"{path.name}, epoch {stored.epoch}{name}: "
+        listener.line(f"{path.name}, epoch {stored.epoch}{validation.label}: "
                       f"loss {validation.loss:.4f}, top-5 {validation.top5:.2f}%")
         listener.line(f"Accuracy on test set: {validation.top1:.2f}%")
     return found
@@ -108,20 +111,19 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry) 
             values[name] = getattr(given, name)
     options = build(TrainOptions, {**values, "checkpoint_save_steps": None,
                                    "checkpoint_save_minutes": None})
+    model = registry.get_typed(ModelSpec, options.model)
+    options = sized(options, model)
     data = registry.get_typed(DatasetSpec, options.data)
-    if data.on_device or (not data.finite and not stored.old and data.name != stored.dataset):
+    if data.on_device or not (data.labelled or data.name == stored.dataset):
         raise UsageError(f"dataset {data.name!r} has no labels to validate with",
                          "choose another with '--data'")
-    if not (data.needs_data_dir or data.default_data_dir) and given.data_dir is None:
-        options = replace(options, data_dir=None)
     check_data_options(options, data, {})
-    plan = options.validation_plan(synthetic=False)
+    plan = options.validation_plan()
     chosen = choose_backend(options.backend, registry, plan)
     training_only: Dict[str, Any] = {item.name: item.default for item in declared(TrainOptions)
                                      if item.name in options.backend_options
                                      and item.name not in plan.backend_options}
     check_offer(replace(options, **training_only), plan, chosen.spec, registry)
-    model = registry.get_typed(ModelSpec, options.model)
     elsewhere = options.validation_data_dir
     dataset = make_dataset(
         options, model, data, registry, length=None if data.finite else plan.combined_batch,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
@@ -12,13 +13,14 @@ from torch import nn  # noqa: TID253
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import HostLoader
 from ipucnn.core.errors import DataError
-from ipucnn.core.execution import Backend, ExecutionPlan
+from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
 from ipucnn.core.normalisation import normalise
+from ipucnn.core.training.results import Listener, Status
 from ipucnn.core.training.session import StateDict
-from ipucnn.core.weights import unwrapped
 
-Tell = Callable[[int, int], None]
-"""Called with the images done and the images in all; may raise to end the validation."""
+
+class Interrupted(Exception):
+    """The listener of a validation asks to stop."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Validation:
     confusion: List[List[int]] = field(default_factory=list)
     class_names: List[str] = field(default_factory=list)
 
+    @property
+    def label(self) -> str:
+        """Which weights it was, for a line of results; empty for those of the model itself."""
+        return " (moving average)" if self.weights == "ema" else ""
+
     def per_class(self) -> List[Dict[str, Any]]:
         """Return name, number of images and accuracy in per cent of every class."""
         rows = []
@@ -66,7 +73,9 @@ class Validation:
 
 @dataclass
 class Evaluator:
-    """Evaluates weights of one model on one dataset.
+    """Evaluates weights of one model on one dataset; close it when done.
+
+    A device whose session can take other weights compiles once for all evaluations.
 
     Attributes:
         module: the model; it is copied for each evaluation.
@@ -86,28 +95,54 @@ class Evaluator:
     labelled: bool
     workers: Optional[int] = None
     skip_bad: bool = False
+    _kept: Optional[InferenceSession] = field(default=None, init=False)
+
+    def close(self) -> None:
+        """Free the device."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    @contextmanager
+    def _session(self, weights: StateDict) -> Iterator[InferenceSession]:
+        if self._kept is None:
+            module = copy.deepcopy(self.module)
+            module.load_state_dict(weights)
+            session = self.backend.inference(module, self.plan, self.input_size)
+            if not session.reloadable:
+                with session:
+                    session.compile()
+                    yield session
+                return
+            self._kept = session
+            session.compile()
+        else:
+            self._kept.load(weights)
+        yield self._kept
+        self._kept.pause()
 
     def __call__(self, weights: StateDict, epoch: int, kind: str = "raw", checkpoint: str = "",
-                 tell: Optional[Tell] = None) -> Validation:
+                 listener: Optional[Listener] = None) -> Validation:
         """Evaluate `weights`.
 
         Raises:
+            Interrupted: the listener asks to stop.
             DataError: an image cannot be read, or has no label.
         """
-        module = copy.deepcopy(self.module)
-        module.load_state_dict(unwrapped(weights, module))
         total = len(self.dataset)
         count = _Count()
-        with self.backend.inference(module, self.plan, self.input_size) as session:
-            session.compile()
-            with HostLoader(self.dataset, self.input_size, session.samples_per_call, range(total),
-                            workers=self.workers, skip_bad=self.skip_bad) as loader:
-                for batch in loader:
-                    logits = session(self._fed(batch.images))
-                    count.add(logits, self._labels(batch, logits.shape[1]))
-                    if tell:
-                        tell(count.images, total)
-                skipped = loader.skipped_count
+        with self._session(weights) as session, \
+                HostLoader(self.dataset, self.input_size, session.samples_per_call, range(total),
+                           workers=self.workers, skip_bad=self.skip_bad) as loader:
+            for batch in loader:
+                logits = session(self._fed(batch.images))
+                count.add(logits, self._labels(batch, logits.shape[1]))
+                if listener:
+                    listener.status(Status("validating", epoch, done=count.images,
+                                           total=total))
+                    if listener.stop():
+                        raise Interrupted(listener.stop())
+            skipped = loader.skipped_count
         if count.images + skipped != total:
             raise DataError(f"{count.images} of {total} validation images were counted",
                             "this is a fault of the dataset or of ipucnn; please report it")

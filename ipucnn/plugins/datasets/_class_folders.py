@@ -5,10 +5,25 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.image_files import folders_in, list_images, printable
 from ipucnn.core.errors import DataError
 
 VALIDATION_FOLDERS = ("validation", "val", "test")
+
+
+def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
+    """Return the folder that a dataset is read from.
+
+    Raises:
+        DataError: none is named, or there is none.
+    """
+    if request.data_dir is None:
+        raise DataError(f"dataset {dataset!r} needs a folder",
+                        f"name it with '--data-dir'; layout: {layout}")
+    if not os.path.isdir(request.data_dir):
+        raise DataError(f"folder {request.data_dir!r} does not exist", f"layout: {layout}")
+    return request.data_dir
 
 
 def validation_folder(root: str) -> Optional[str]:

@@ -12,6 +12,7 @@ from ipucnn.core.data.image_files import FileImages, folders_in
 from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._class_folders import (
     class_names,
+    given_folder,
     images_by_class,
     validation_folder,
 )
@@ -48,12 +49,7 @@ def make(request: DatasetRequest) -> ImageDataset:
         DataError: a folder is missing, the splits differ in their classes, or the file of boxes
             is damaged.
     """
-    root = request.data_dir
-    if root is None:
-        raise DataError("dataset 'imagenet' needs a folder",
-                        f"name it with '--data-dir'; layout: {LAYOUT}")
-    if not os.path.isdir(root):
-        raise DataError(f"folder {root!r} does not exist", f"layout: {LAYOUT}")
+    root = given_folder(request, "imagenet", LAYOUT)
     train = os.path.join(root, "train")
     if request.split == "train":
         if not os.path.isdir(train):

@@ -13,6 +13,7 @@ from ipucnn.core.hookspecs import hookimpl
 from ipucnn.core.specs import DatasetSpec
 from ipucnn.plugins.datasets._class_folders import (
     class_names,
+    given_folder,
     images_by_class,
     validation_folder,
 )
@@ -29,12 +30,7 @@ def make(request: DatasetRequest) -> ImageDataset:
         DataError: the folder is missing or has no class folders, a class has no images, or there
             are more classes than the model has outputs.
     """
-    root = request.data_dir
-    if root is None:
-        raise DataError("dataset 'image_folder' needs a folder",
-                        f"name it with '--data-dir'; layout: {LAYOUT}")
-    if not os.path.isdir(root):
-        raise DataError(f"image folder {root!r} does not exist", f"layout: {LAYOUT}")
+    root = given_folder(request, "image_folder", LAYOUT)
     train, validation = os.path.join(root, "train"), validation_folder(root)
     place, classes = root, request.class_names
     if os.path.isdir(train) and validation is not None:
@@ -73,4 +69,4 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     return [DatasetSpec(
         name="image_folder", summary="labelled images, one folder per class", labelled=True,
         needs_data_dir=True, target="ipucnn.plugins.datasets.image_folder:make", layout=LAYOUT,
-        verify="ipucnn.plugins.datasets.image_folder:verify")]
+        verify="ipucnn.plugins.datasets.image_folder:verify", markers=("*/*",))]

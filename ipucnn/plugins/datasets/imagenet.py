@@ -16,5 +16,6 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
         summary="ImageNet (ILSVRC 2012) as raw folders, with bounding boxes where given",
         target="ipucnn.plugins.datasets._imagenet_files:make",
         verify="ipucnn.plugins.datasets._imagenet_files:verify",
+        markers=("train/n" + 8 * "[0-9]",),
         layout="--data-dir/train/<class>/ and --data-dir/validation/<class>/ (or val/); optionally "
                "--data-dir/imagenet_2012_bounding_boxes.csv")]

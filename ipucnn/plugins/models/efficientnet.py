@@ -54,7 +54,24 @@ def build(name: str, num_classes: int, efficientnet_expand_ratio: Optional[int] 
     model.set_swish(memory_efficient=False)  # type: ignore[operator]
     if efficientnet_group_dim not in (None, 1):
         _group_depthwise(model, efficientnet_group_dim)
+    _initialise(model)
     return model
+
+
+def _initialise(model: torch.nn.Module) -> None:
+    """Draw random weights as the old training application did.
+
+    Convolutions: He et al., "Delving Deep into Rectifiers" (2015), by fan-out; linear layers:
+    uniform after Glorot and Bengio, "Understanding the difficulty of training deep feedforward
+    neural networks" (2010). Biases keep what the library drew.
+    """
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(module.weight)
 
 
 def _group_depthwise(model: torch.nn.Module, group_dim: int) -> None:
@@ -77,7 +94,6 @@ def _group_depthwise(model: torch.nn.Module, group_dim: int) -> None:
         conv.groups = max(conv.in_channels // group_dim, 1)
         shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
         conv.weight = torch.nn.Parameter(torch.empty(shape))
-        conv.reset_parameters()
 
 
 @hookimpl

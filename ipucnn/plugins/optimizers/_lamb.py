@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Tuple
 
 import torch  # noqa: TID253
 
+from ipucnn.plugins.optimizers._steps import GroupwiseOptimizer
 
-class Lamb(torch.optim.Optimizer):
+
+class Lamb(GroupwiseOptimizer):
     """``w <- w - lr * |w| / |u| * u`` with ``u = m^ / (sqrt(v^) + eps) + decay * w``.
 
     Source: You et al., "Large Batch Optimization for Deep Learning" (2020), algorithm 2, with bias
-    correction. The ratio of norms is 1 where one of them is 0, and in groups without weight decay
-    (biases and norm layers), as in the paper's published code.
+    correction. The ratio of norms is 1 where one of them is 0. It is taken for every tensor, as in
+    the paper's algorithm and as IPUs do, also for biases and norm layers.
     """
 
     def __init__(self, params: Any, lr: float, betas: Tuple[float, float] = (0.9, 0.999),
@@ -20,18 +22,11 @@ class Lamb(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": (betas[0], betas[1]), "eps": eps,
                                   "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:  # type: ignore[override]
-        """Make one update."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group, self.state[weight])
-        return loss
+    def update_group(self, group: Dict[str, Any]) -> None:
+        """Update the parameters of a group that have a gradient."""
+        for weight in group["params"]:
+            if weight.grad is not None:
+                self._update(weight, group, self.state[weight])
 
     def _update(self, weight: torch.Tensor, group: Dict[str, Any], state: Dict[str, Any]) -> None:
         if not state:
@@ -45,9 +40,8 @@ class Lamb(torch.optim.Optimizer):
         square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         root = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
         update = mean / (1 - first ** state["step"]) / root
-        ratio = torch.ones((), device=weight.device)
-        if group["weight_decay"]:
-            update.add_(weight, alpha=group["weight_decay"])
-            norms = weight.norm(), update.norm()
-            ratio = torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1], ratio)
+        update.add_(weight, alpha=group["weight_decay"])
+        norms = weight.norm(), update.norm()
+        ratio = torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1],
+                            torch.ones((), device=weight.device))
         weight.sub_(update * (group["lr"] * ratio))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List
 
 import torch  # noqa: TID253
 
+from ipucnn.plugins.optimizers._steps import GroupwiseOptimizer
 
-class RMSpropTF(torch.optim.Optimizer):
+
+class RMSpropTF(GroupwiseOptimizer):
     """``s <- a s + (1 - a) g^2; m <- mu m + lr g / sqrt(s + eps); w <- w - m``, s from 1.
 
     Against torch's RMSprop: eps is within the root, the mean of squares begins at 1, and the
@@ -20,18 +22,8 @@ class RMSpropTF(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum,
                                   "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:  # type: ignore[override]
-        """Make one update."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._step(group)
-        return loss
-
-    def _step(self, group: Dict[str, Any]) -> None:
+    def update_group(self, group: Dict[str, Any]) -> None:
+        """Update the parameters of a group that have a gradient."""
         weights: List[torch.Tensor] = [p for p in group["params"] if p.grad is not None]
         if not weights:
             return

@@ -38,6 +38,8 @@ def test_what_cannot_be_verified(tmp_path):
         verify(str(tmp_path), "shapes")
     with pytest.raises(UnknownNameError, match="'imagnet'"):
         verify(str(tmp_path), "imagnet")
+    with pytest.raises(DataError, match="none of the known datasets"):
+        verify(str(tmp_path))
     for path in (tmp_path / "nowhere", __file__):
         with pytest.raises(DataError, match=r"'.*' does not exist"):
             verify(str(path))

@@ -2,20 +2,38 @@
 
 It executes on the CPU with the semantics of the real one, as far as ipucnn uses it. Put the folder
 above on `sys.path` to import it. `poptorch._machine` says what hardware it pretends to have.
-Of the contract it imitates inference; what is missing here raises `AttributeError`.
+Of the contract it imitates what ipucnn uses; what is missing here raises `AttributeError`.
 """
 
 import os as _os
 
 import torch as _torch
 
-from poptorch import options
-from poptorch._blocks import BeginBlock, removeBlocks, set_overlap_for_input, set_overlap_for_output
-from poptorch._enums import ConnectionType, OutputMode, OverlapMode
+from poptorch import optim, options
+from poptorch._blocks import (
+    BeginBlock,
+    recomputationCheckpoint,
+    removeBlocks,
+    set_overlap_for_input,
+    set_overlap_for_output,
+)
+from poptorch._enums import (
+    ConnectionType,
+    MeanReductionStrategy,
+    OutputMode,
+    OverlapMode,
+    ReductionType,
+)
 from poptorch._errors import Error, RecoverableError, UnrecoverableError
-from poptorch._executor import PoplarExecutor, inferenceModel
+from poptorch._executor import PoplarExecutor, inferenceModel, trainingModel
 from poptorch._machine import ipuHardwareIsAvailable, ipuHardwareVersion
-from poptorch.options import Options, PipelinedExecution, ShardedExecution
+from poptorch._training import identity_loss
+from poptorch.options import (
+    Options,
+    PipelinedExecution,
+    ShardedExecution,
+    TensorLocationSettings,
+)
 
 # the real one asserts the torch that it was built for, too
 assert _torch.__version__.startswith("2.0.1") or _os.environ.get("POPTORCH_DOUBLE_TORCH"), (
@@ -28,20 +46,27 @@ __all__ = [
     "BeginBlock",
     "ConnectionType",
     "Error",
+    "MeanReductionStrategy",
     "Options",
     "OutputMode",
     "OverlapMode",
     "PipelinedExecution",
     "PoplarExecutor",
     "RecoverableError",
+    "ReductionType",
     "ShardedExecution",
+    "TensorLocationSettings",
     "UnrecoverableError",
     "__version__",
+    "identity_loss",
     "inferenceModel",
     "ipuHardwareIsAvailable",
     "ipuHardwareVersion",
+    "optim",
     "options",
+    "recomputationCheckpoint",
     "removeBlocks",
     "set_overlap_for_input",
     "set_overlap_for_output",
+    "trainingModel",
 ]

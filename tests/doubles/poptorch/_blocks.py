@@ -20,6 +20,7 @@ class Trace:
         self.block_ids = {}
         self.outputs = []
         self.overlaps = False
+        self.kept = 0
 
     def begin(self, user_id, ipu_id):
         assert ipu_id is not None, f"no IPU was specified for block {user_id}"
@@ -74,3 +75,9 @@ def set_overlap_for_output(output_tensors, mode):
         TRACE.overlaps = True
         TRACE.outputs.append(output_tensors)
     return output_tensors
+
+
+def recomputationCheckpoint(*tensors):
+    if TRACE is not None:
+        TRACE.kept += 1
+    return tensors[0] if len(tensors) == 1 else tensors

@@ -17,6 +17,18 @@ class OutputMode(enum.IntEnum):
     Default = 4
 
 
+class ReductionType(enum.Enum):
+    Sum = 0
+    Mean = 1
+    NoReduction = 2
+
+
+class MeanReductionStrategy(enum.Enum):
+    Running = 0
+    Post = 1
+    PostAndLoss = 2
+
+
 class OverlapMode(enum.Enum):
     NoOverlap = "no_overlap"
     OverlapAccumulationLoop = "overlap_accumulation_loop"

@@ -1,13 +1,14 @@
 """The model wrapper: captures a program once and executes it micro-batch by micro-batch."""
 
 import copy
+import inspect
 import time
 import warnings
 from contextlib import nullcontext
 
 import torch
 
-from poptorch import _blocks, _enums
+from poptorch import _blocks, _enums, _training, _updates, optim
 from poptorch._errors import failure
 from poptorch._half import HalfArithmetic
 from poptorch._machine import MACHINE, model_enabled
@@ -26,8 +27,9 @@ class Program:
         self.stages = trace.stages
         self.blocks = trace.block_ids
         self.overlaps = trace.overlaps
+        self.kept = trace.kept
         self.ipus = (max(trace.ipus) + 1) * options.replication_factor
-        self.shapes = [(tensor.shape, tensor.dtype) for tensor in inputs]
+        self.shapes = _shapes(inputs)
         self.attached = False
         self.latency = (0.0, 0.0, 0.0)
 
@@ -35,19 +37,31 @@ class Program:
 class PoplarExecutor:
     def __init__(self, model, options, training, poptorch_version, optimizer=None,
                  user_model=None):
-        if training or optimizer is not None:
-            raise NotImplementedError("the double knows no training")
         if options is not None and not isinstance(options, Options):
             raise failure(f"Invalid type: 'options' is of type {type(options)}")
         options = Options() if options is None else options
         options._freeze()
         self._options = options.clone()
         if self._options.defaultOutputMode():
-            self._options.outputMode(_enums.OutputMode.All)
+            self._options.outputMode(_enums.OutputMode.Final if training
+                                     else _enums.OutputMode.All)
         self._options._freeze()
+        if not training and self._options.Training.gradient_accumulation != 1:
+            raise failure("You must set poptorch.Options().Training.gradientAccumulation to 1")
         self._model = model
         self._user_model = user_model or model
         self._program = None
+        self._training = training
+        self._device = None
+        self._dirty_host_weights = False
+        self._constants = None
+        self._optimizer = None
+        self._seed = self._options._values.get("random_seed", 0)
+        self._cached_rng_state = [self._seed] if "random_seed" in self._options._values else None
+        self._host_rng_state_is_dirty = False
+        if training:
+            self._wrap()
+            self.setOptimizer(optimizer or optim.SGD(model.parameters(), lr=0.01))
 
     @property
     def model(self):
@@ -74,7 +88,7 @@ class PoplarExecutor:
         program = self._program
         if not program.attached:
             self.attachToDevice()
-        if [(tensor.shape, tensor.dtype) for tensor in inputs] != program.shapes:
+        if _shapes(inputs) != program.shapes:
             raise failure("the inputs passed at runtime don't match the inputs used to compile "
                           "the model.")
         if MACHINE.fails is not None:
@@ -85,7 +99,76 @@ class PoplarExecutor:
         return self._program.latency if self._program else (0.0, 0.0, 0.0)
 
     def destroy(self):
+        if self._training and isinstance(self._user_model, _Wrapped):
+            if self._program is not None:
+                self.copyWeightsToHostIfNeeded()
+                self._optimizer.state_dict()
+            self._user_model.__class__ = self._plain_class
         self._program = None
+
+    def setOptimizer(self, optimizer):
+        _updates.kind(optimizer)
+        if isinstance(optimizer, optim.Optimizer):
+            optimizer.state_dict = self._read_state
+        if self._program is not None:
+            if _updates.constants(optimizer) != self._constants:
+                raise failure("a constant attribute of the optimizer has changed")
+            if optimizer is not self._optimizer and isinstance(optimizer, optim.Optimizer):
+                optimizer.ipu_state_is_dirty = True
+        self._optimizer = optimizer
+        self._rates = None if self._program is None else copy.deepcopy(_rates(optimizer))
+        if self.isAttachedToDevice():
+            self._write_state()
+
+    def load_state_dict(self, state_dict, strict=True):
+        found = self._user_model.load_state_dict(state_dict, strict)
+        if self.isAttachedToDevice():
+            self.copyWeightsToDevice()
+        return found
+
+    def copyWeightsToHostIfNeeded(self):
+        if not self._dirty_host_weights:
+            return False
+        self.copyWeightsToHost()
+        return True
+
+    def copyWeightsToHost(self):
+        if self._program is None:
+            raise failure(NOT_COMPILED)
+        self._dirty_host_weights = False
+        self._device.give(self._model)
+
+    def copyWeightsToDevice(self):
+        if self._program is None:
+            raise failure(NOT_COMPILED)
+        self._dirty_host_weights = False
+        if self._training:
+            self._optimizer.state_dict()
+            self._device.take(self._model)
+        else:
+            self._program.model.load_state_dict(self._model.state_dict())
+
+    @property
+    def rng_state(self):
+        if self._program is None:
+            raise failure(NOT_COMPILED)
+        if self._host_rng_state_is_dirty:
+            self._host_rng_state_is_dirty = False
+            self._cached_rng_state = [self._seed, self._device.calls]
+        return self._cached_rng_state
+
+    @rng_state.setter
+    def rng_state(self, state):
+        if self._program is None:
+            raise failure(NOT_COMPILED)
+        self._host_rng_state_is_dirty = False
+        self._cached_rng_state = list(state)
+        if self.isAttachedToDevice():
+            self._copy_rng_state()
+
+    def _copy_rng_state(self):
+        self._seed, self._device.calls = (*self._cached_rng_state, 0)[:2]
+
 
     def isCompiled(self):
         return self._program is not None
@@ -100,42 +183,100 @@ class PoplarExecutor:
         if self._program.attached:
             raise failure("Device is already attached")
         self._program.attached = True
+        self._on_attach()
 
     def detachFromDevice(self):
         if self._program is None:
             raise failure(NOT_COMPILED)
         if not self._program.attached:
             raise failure("Device is not attached")
+        if self._training:
+            self.copyWeightsToHostIfNeeded()
+            self._optimizer.state_dict()
         self._program.attached = False
 
     # -- internals ---------------------------------------------------------------------------
 
     def _parsed(self, args, kwargs):
-        if kwargs:
-            raise NotImplementedError("the double takes positional tensors only")
-        if not all(tensor.is_contiguous() for tensor in args):
+        bound = inspect.signature(self._model.forward).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = list(bound.arguments.values())
+        if not all(tensor.is_contiguous() for tensor in given if tensor is not None):
             warnings.warn("At least one input tensor is not contiguous", stacklevel=3)
-        for tensor in args:
-            assert not tensor.requires_grad
-        return [tensor.to(_OUTSIDE.get(tensor.dtype, tensor.dtype)).contiguous()
-                for tensor in args]
+        for tensor in given:
+            assert tensor is None or not tensor.requires_grad
+        return [None if tensor is None
+                else tensor.to(_OUTSIDE.get(tensor.dtype, tensor.dtype)).contiguous()
+                for tensor in given]
+
+    def _wrap(self):
+        if isinstance(self._user_model, _Wrapped):
+            raise RuntimeError("Model has already been wrapped: call destroy() first")
+        self._plain_class = type(self._user_model)
+        executor = self
+
+        class PoptorchModel(_Wrapped, self._plain_class):
+            def state_dict(self, *args, **kwargs):
+                executor.copyWeightsToHostIfNeeded()
+                return super().state_dict(*args, **kwargs)
+
+        self._user_model.__class__ = PoptorchModel
+
+    def _read_state(self):
+        """Stands for the optimizer's `state_dict`: reads what the device has first."""
+        if self._optimizer.host_state_is_dirty:
+            if self._program is None:
+                raise failure(NOT_COMPILED)
+            self._optimizer.set_state_dict({
+                **_training.state_of(self._device),
+                **torch.optim.Optimizer.state_dict(self._optimizer)})
+            self._optimizer.ipu_state_is_dirty = False
+        return self._optimizer.get_state_dict()
+
+    def _write_state(self):
+        if self._optimizer.ipu_state_is_dirty:
+            assert not self._optimizer.host_state_is_dirty
+            if self._optimizer.has_state():
+                self.copyWeightsToHostIfNeeded()
+                _training.take_state(self._device, self._optimizer.state_dict())
+            self._optimizer.ipu_state_is_dirty = False
+
+    def _on_attach(self):
+        if not self._training:
+            self.copyWeightsToDevice()
+            return
+        self.copyWeightsToDevice()
+        if self._optimizer.has_state():
+            self._optimizer.ipu_state_is_dirty = True
+            self._write_state()
+        else:
+            self._optimizer.host_state_is_dirty = True
+            self._optimizer.ipu_state_is_dirty = False
+        if self._cached_rng_state is not None:
+            self._copy_rng_state()
 
     def _micro_batches(self, inputs):
-        """Return the inputs of each execution: iteration slowest, then replica."""
-        count = self._options.device_iterations * self._options.replication_factor
+        """Return the inputs of each execution: iteration slowest, then accumulation, replica."""
+        count = self._options.device_iterations * self._options.replication_factor \
+            * self._options.Training.gradient_accumulation
         for tensor in inputs:
-            assert tensor.shape[0] % count == 0, (
+            assert tensor is None or tensor.shape[0] % count == 0, (
                 f"Invalid batch dimension: {tensor.shape[0]} must be a multiple of {count}")
-        return list(zip(*(tensor.chunk(count) for tensor in inputs)))
+        # a whole number is 32 bits wide on the device; torch on a CPU wants 64 for indices
+        return list(zip(*([None] * count if tensor is None else
+                          [part.long() if part.dtype == torch.int32 else part
+                           for part in tensor.chunk(count)] for tensor in inputs)))
 
     def _compile(self, inputs):
         options = self._options
         first = self._micro_batches(inputs)[0]
         model = copy.deepcopy(self._model)
+        if self._training:
+            model.__class__ = self._plain_class
         trace = _blocks.Trace(first)
         _blocks.TRACE = trace
         try:
-            output = _compute(model, first)
+            output = self._captured(model, first)
         finally:
             _blocks.TRACE = None
         program = Program(model, options, trace, inputs)
@@ -143,7 +284,12 @@ class PoplarExecutor:
         _check_device(program)
         options._Popart._check()
         pipelined = not isinstance(options._strategy, ShardedExecution)
-        if pipelined and options.device_iterations < program.stages:
+        if pipelined and self._training:
+            stages = 2 * program.stages - 1
+            if program.stages > 1 and options.Training.gradient_accumulation < stages:
+                raise failure("poptorch.Options().Training.gradientAccumulation must be greater "
+                              f"than or equal to the number of pipeline stages ({stages})")
+        elif pipelined and options.device_iterations < program.stages:
             raise failure("poptorch.Options().deviceIterations must be greater than or equal to "
                           f"the number of pipeline stages ({program.stages})")
         weights = sum(w.numel() * w.element_size() for w in model.parameters())
@@ -154,6 +300,24 @@ class PoplarExecutor:
         program.attached = options.connection_type != _enums.ConnectionType.Never
         self._program = program
         MACHINE.programs.append(program)
+        if self._training:
+            self._constants = _updates.constants(self._optimizer)
+            self._rates = copy.deepcopy(_rates(self._optimizer))
+            self._device = _training.Device(model, options.replication_factor)
+            names = {id(p): name for name, p in self._model.named_parameters()}
+            self._device.groups = [[names[id(p)] for p in group["params"]]
+                                   for group in self._optimizer.param_groups]
+            if program.attached:
+                self._on_attach()
+
+    def _captured(self, model, first):
+        """Run the program once to see what it does; training leaves no trace in its buffers."""
+        if not self._training:
+            return _compute(model, first)
+        trial = copy.deepcopy(model)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), \
+                HalfArithmetic() if _training.half(trial, first) else nullcontext():
+            return _training.marked(trial, first)[0]
 
     def _check_overlap(self, trace, output):
         if not trace.overlaps:
@@ -171,6 +335,8 @@ class PoplarExecutor:
 
     def _executed(self, inputs):
         options = self._options
+        if self._training:
+            return self._trained(inputs)
         times, outputs = [], []
         for micro_batch in self._micro_batches(inputs):
             started = time.perf_counter()
@@ -181,6 +347,48 @@ class PoplarExecutor:
             return torch.full_like(result, float("nan"))  # no transfers: whatever was there
         self._program.latency = (min(times), max(times), sum(times) / len(times))
         return result.to(_OUTSIDE.get(result.dtype, result.dtype))
+
+
+    def _trained(self, inputs):
+        if _rates(self._optimizer) != self._rates:
+            raise AssertionError("the double: hyper-parameters changed without setOptimizer()")
+        self._write_state()
+        outputs = _training.run(self._device, self._options, self._optimizer,
+                                self._micro_batches(inputs), self._seed)
+        self._host_rng_state_is_dirty = True
+        self._dirty_host_weights = True
+        self._optimizer.host_state_is_dirty = True
+        results = []
+        for values in zip(*outputs):
+            values = _returned(list(values), self._options)
+            if values[0].dim() == 0:
+                results.append(values[0] if len(values) == 1 else torch.stack(values))
+            else:
+                results.append(torch.cat(values))
+        if self._options._Popart._values.get("syntheticDataMode"):
+            results = [torch.full_like(result, float("nan")) for result in results]
+        return tuple(result.to(_OUTSIDE.get(result.dtype, result.dtype)) for result in results)
+
+
+def _shapes(inputs):
+    return [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs]
+
+
+class _Wrapped:
+    """What a model is while a training wrapper has it."""
+
+
+def _rates(optimizer):
+    return [getattr(optimizer, "loss_scaling", 1.0), *(
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups)]
+
+
+def trainingModel(model, options=None, optimizer=None):
+    if isinstance(model, PoplarExecutor):
+        model = model._user_model
+    return PoplarExecutor(model=model, options=options, training=True,
+                          poptorch_version="3.3.0-double", optimizer=optimizer)
 
 
 def inferenceModel(model, options=None):

@@ -4,6 +4,7 @@ PyTorch 2.0 has no half convolution on the CPU; an IPU rounds results as this do
 """
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -13,7 +14,25 @@ _SELDOM_COMPUTE = ("_to_copy", "copy_", "detach", "clone", "view", "_unsafe_view
 """Operations that move or convert data: they work in any type."""
 
 
+class MixedConvolutions(TorchFunctionMode):
+    """Convolutions take their parameters in the input's type."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.conv2d and args[0].dtype == torch.float16:
+            args = tuple(a.to(torch.float16) if isinstance(a, torch.Tensor) else a for a in args)
+        return func(*args, **(kwargs or {}))
+
+
 class HalfArithmetic(TorchDispatchMode):
+    def __enter__(self):
+        self._convolutions = MixedConvolutions()
+        self._convolutions.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._convolutions.__exit__(*error)
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[1]
@@ -24,9 +43,14 @@ class HalfArithmetic(TorchDispatchMode):
             args = (args[0], *(a.to(args[0].dtype) if isinstance(a, torch.Tensor) else a
                                for a in args[1:]))  # parameters are taken in the input's type
         floating = [t for t in tensors if t.is_floating_point() and t.dim() > 0]
-        rounded = name in ("convolution", "native_batch_norm") or all(
+        rounded = name in ("convolution", "native_batch_norm", "_native_batch_norm_legit") or all(
             t.dtype == torch.float16 for t in floating)
-        result = func(*tree_map(_widened, args), **tree_map(_widened, kwargs))
+        widened = tree_map(_widened, args)
+        result = func(*widened, **tree_map(_widened, kwargs))
+        if "native_batch_norm" in name and "backward" not in name:
+            for mine, theirs in zip(args[3:5], widened[3:5]):  # running statistics, in place
+                if isinstance(mine, torch.Tensor) and mine is not theirs:
+                    mine.copy_(theirs)
         if rounded:
             result = tree_map(_rounded, result)
         if name.endswith("_") and not name.startswith("_"):

@@ -9,7 +9,7 @@ import torch as _torch
 from poptorch import _enums
 from poptorch._errors import failure as _failure
 
-__all__ = ["Options", "PipelinedExecution", "ShardedExecution"]
+__all__ = ["Options", "PipelinedExecution", "ShardedExecution", "TensorLocationSettings"]
 
 _CONTRACT = _Path(__file__).parents[1] / "contracts" / "poptorch-3.3.json"
 _TYPES = {"bool": bool, "uint64": int, "double": float, "string": str,
@@ -92,6 +92,44 @@ class _PopartOptions(_OptionsDict):
                 raise _failure(f"Unknown {type(value).__name__} option {key}")
 
 
+class _TrainingOptions(_OptionsDict):
+    def __init__(self, popart_options):
+        super().__init__(gradient_accumulation=1, mean_reduction=True)
+        self.__dict__["_popart_options"] = popart_options
+
+    def gradientAccumulation(self, gradient_accumulation):
+        assert gradient_accumulation > 0
+        self._set(gradient_accumulation=gradient_accumulation)
+        return self
+
+    def accumulationAndReplicationReductionType(self, reduction_type):
+        assert isinstance(reduction_type, _enums.ReductionType)
+        if reduction_type is _enums.ReductionType.NoReduction:
+            raise ValueError("Unsupported reduction type")
+        self._set(mean_reduction=reduction_type is _enums.ReductionType.Mean)
+        return self
+
+    def setMeanAccumulationAndReplicationReductionStrategy(self, mean_reduction_strategy):
+        assert isinstance(mean_reduction_strategy, _enums.MeanReductionStrategy)
+        self._popart_options.set("meanAccumulationAndReplicationReductionStrategy",
+                                 mean_reduction_strategy.value)
+        return self
+
+    def setAutomaticLossScaling(self, enabled):
+        self._popart_options.set("automaticLossScalingSettings.enabled", enabled)
+        return self
+
+
+class TensorLocationSettings(_OptionsDict):
+    def useOnChipStorage(self, use=True):
+        self._create_or_set(onChip=int(use))
+        return self
+
+    def useReplicatedTensorSharding(self, use=True):
+        self._create_or_set(useReplicatedTensorSharding=int(use))
+        return self
+
+
 class _PrecisionOptions(_OptionsDict):
     def __init__(self, popart_options):
         super().__init__()
@@ -105,6 +143,14 @@ class _PrecisionOptions(_OptionsDict):
         self._popart_options.set("convolutionOptions", {"partialsType": word})
         return self
 
+    def enableStochasticRounding(self, enabled):
+        self._popart_options.set("enableStochasticRounding", enabled)
+        return self
+
+    def enableFloatingPointExceptions(self, enabled):
+        self._popart_options.set("enableFloatingPointChecks", enabled)
+        return self
+
 
 class _TensorLocationOptions(_OptionsDict):
     def numIOTiles(self, num_tiles):
@@ -112,6 +158,11 @@ class _TensorLocationOptions(_OptionsDict):
         assert num_tiles in range(32, 194, 2), (
             "numIOTiles must be an even number between 32 and 192.")
         self._create_or_set(numIOTiles=num_tiles)
+        return self
+
+    def setOptimizerLocation(self, location):
+        assert isinstance(location, TensorLocationSettings)
+        self._create_or_set(location_optimizer=dict(location._values))
         return self
 
 
@@ -125,9 +176,9 @@ class Options(_OptionsDict):
         popart = _PopartOptions()
         self.__dict__.update(
             _popart=popart, _precision=_PrecisionOptions(popart),
-            _locations=_TensorLocationOptions(), _strategy=PipelinedExecution(),
-            _progress_bar=True)
-        self._parts.extend([popart, self._precision, self._locations])
+            _locations=_TensorLocationOptions(), _training=_TrainingOptions(popart),
+            _strategy=PipelinedExecution(), _progress_bar=True)
+        self._parts.extend([popart, self._precision, self._locations, self._training])
         popart.set("instrumentWithHardwareCycleCounter", False)
         popart.set("rearrangeAnchorsOnHost", False)
 
@@ -138,6 +189,10 @@ class Options(_OptionsDict):
     @property
     def Precision(self):
         return self.__dict__["_precision"]
+
+    @property
+    def Training(self):
+        return self.__dict__["_training"]
 
     @property
     def TensorLocations(self):
@@ -215,6 +270,10 @@ class Options(_OptionsDict):
         assert isinstance(random_seed, int)
         _torch.manual_seed(random_seed)
         self._create_or_set(random_seed=random_seed)
+        return self
+
+    def enableStableNorm(self, enabled):
+        self._Popart.set("enableStableNorm", enabled)
         return self
 
     def enableSyntheticData(self, enabled):

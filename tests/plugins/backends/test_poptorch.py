@@ -23,7 +23,6 @@ from ipucnn.core.models import create_model
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.options import RunOptions
 from ipucnn.core.registry import Registry
-from ipucnn.core.specs import BackendSpec
 from ipucnn.plugins.backends.poptorch import ipucnn_backends
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.torch.engine import TorchBackend
@@ -34,35 +33,15 @@ CONTRACT = json.loads((DOUBLES / "contracts" / "poptorch-3.3.json").read_text())
 SIZE = 32
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
-_OF_THE_SDK = ("poptorch", "ipucnn.plugins.backends.poptorch.session",
-               "ipucnn.plugins.backends.poptorch.settings")
-
-
-def _forget():
-    for name in list(sys.modules):
-        if name in _OF_THE_SDK or name.startswith("poptorch."):
-            del sys.modules[name]
-    importlib.invalidate_caches()
-
-
 @pytest.fixture
-def bare(monkeypatch):
+def bare(without_poptorch):
     """No PopTorch, and no variable of it."""
-    for name in ("POPTORCH_IPU_MODEL", "POPTORCH_SMALL_IPU_MODEL", "POPTORCH_DOUBLE_TORCH",
-                 "POPTORCH_DOUBLE_IPUS"):
-        monkeypatch.delenv(name, raising=False)
-    _forget()
-    yield
-    _forget()
 
 
 @pytest.fixture
-def poptorch(bare, monkeypatch):
+def poptorch(poptorch_double):
     """The double, as `import poptorch` gives it."""
-    monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
-    monkeypatch.setenv("POPTORCH_DOUBLE_TORCH", "any")
-    _forget()
-    return importlib.import_module("poptorch")
+    return poptorch_double
 
 
 @pytest.fixture
@@ -387,7 +366,7 @@ def test_poptorch_that_does_not_import_says_why(bare, monkeypatch, tmp_path, cod
 @pytest.mark.skipif(torch.__version__.startswith("2.0.1"), reason="the torch that it is made for")
 def test_double_refuses_another_torch_as_the_real_one_does(poptorch, monkeypatch):
     monkeypatch.delenv("POPTORCH_DOUBLE_TORCH")
-    _forget()
+    del sys.modules["poptorch"]
     probe = PopTorchBackend().probe()
     assert not probe.usable
     assert f"not made for torch {torch.__version__}" in probe.reason
@@ -539,10 +518,6 @@ def test_networks_of_ipucnn_run_in_half_precision(poptorch):
     assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_training_is_not_offered_yet(registry):
-    assert not registry.get_typed(BackendSpec, "ipu").training
-
-
 def test_conformance(poptorch, registry):
     assert set(check_plugin("backend", "poptorch", registry).values()) == {"passed"}
 
@@ -599,17 +574,21 @@ def _differences(value, entry, path):
 def test_double_has_nothing_that_the_contract_lacks(poptorch):
     symbols = CONTRACT["symbols"]
     found = []
-    for name in [*_public(vars(poptorch)), "__version__"]:
-        if name == "options":
-            continue
-        path = f"poptorch.{name}"
+    offered = {f"poptorch.{name}": getattr(poptorch, name)
+               for name in [*_public(vars(poptorch)), "__version__"]
+               if name not in ("options", "optim")}
+    offered.update({f"poptorch.optim.{name}": getattr(poptorch.optim, name)
+                    for name in _public(vars(poptorch.optim))})
+    for path, value in offered.items():
         assert path in symbols, path
-        found += _differences(getattr(poptorch, name), symbols[path], path)
-    for name in ("_PopartOptions", "_PrecisionOptions", "_TensorLocationOptions"):
+        found += _differences(value, symbols[path], path)
+    for name in ("_PopartOptions", "_PrecisionOptions", "_TensorLocationOptions",
+                 "_TrainingOptions"):
         path = f"poptorch.options.{name}"
         found += _differences(getattr(poptorch.options, name), symbols[path], path)
     assert found == []
-    assert set(_public(vars(poptorch.options))) == set(poptorch.options.__all__)
+    for module in (poptorch.options, poptorch.optim):
+        assert set(_public(vars(module))) == set(module.__all__)
 
 
 def test_comparison_with_the_contract_sees_differences():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from ipucnn.core.errors import UnavailableError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.training.loss import Loss
 from ipucnn.core.training.session import (
@@ -16,6 +17,7 @@ from ipucnn.core.training.session import (
     TrainingBatch,
     TrainingSetup,
 )
+from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 from ipucnn.plugins.optimizers.sgd import build
@@ -228,9 +230,10 @@ def test_a_resumed_session_continues_bit_for_bit(name, tmp_path):
         whole.step(TrainingBatch(images, labels), update)
         if update < 3:
             first.step(TrainingBatch(images, labels), update)
-    torch.save({"w": first.weights(), "s": first.state()}, tmp_path / "x.pt")
+    torch.save({"w": first.weights(), "s": first.state(), "e": first.weights(ema=True)},
+               tmp_path / "x.pt")
     saved = torch.load(tmp_path / "x.pt", weights_only=True)
-    second.load(saved["w"], saved["s"])
+    second.load(saved["w"], saved["s"], saved["e"])
     for update, (images, labels) in enumerate(data[3:], 3):
         second.step(TrainingBatch(images, labels), update)
     assert_close(second.weights(), whole.weights(), 0)
@@ -257,3 +260,29 @@ def test_a_copy_of_a_partly_resting_model_rests_too():
     assert not twin[1].training
     assert [p.requires_grad for p in twin.parameters()][-2:] == [True, True]
     assert not any(p.requires_grad for p in list(twin.parameters())[:-2])
+
+
+def test_compiled_training_gives_the_same_weights():
+    try:
+        compiler.check()
+    except UnavailableError as error:
+        pytest.skip(error.message)
+    made = session(network(norm=True), micro_batch=2, gradient_accumulation=2,
+                   options={"compile": True})
+    eager = session(network(norm=True), micro_batch=2, gradient_accumulation=2)
+    assert made.facts["compiled"]
+    data = batches(3, 4)
+    assert_close(run(made, data), run(eager, data), 1e-5)
+
+
+def test_updates_that_are_not_finite_are_left_out_when_tolerated():
+    made = session(network(norm=True), {"tolerate_non_finite": True, "ema_decay": 0.9},
+                   micro_batch=4, device_iterations=2)
+    other = session(network(norm=True), {"ema_decay": 0.9}, micro_batch=4)
+    good, bad = batches(2, 4)
+    images = torch.cat([bad[0] * float("inf"), good[0]])
+    result = made.step(TrainingBatch(images, torch.cat([bad[1], good[1]])), 0)
+    assert (result.skipped, result.samples, len(result.losses)) == (1, 4, 1)
+    other.step(TrainingBatch(*good), 1)
+    assert_close(made.weights(), other.weights(), 0)  # statistics of the bad one are gone too
+    assert_close(made.weights(ema=True), other.weights(ema=True), 0)

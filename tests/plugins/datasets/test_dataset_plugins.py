@@ -253,7 +253,7 @@ class TestImageFolderSplits:
         assert ["5.jpg" in problem for problem in problems] == [False, True]
 
     def test_verify_finds_faults_of_the_layout(self, tmp_path):
-        (problem,) = verify(str(tmp_path))
+        (problem,) = verify(str(tmp_path), "image_folder")
         assert "no class folders" in problem
         (problem,) = verify(self.write(tmp_path, held_out="abcd"))
         assert "is none of the 3" in problem

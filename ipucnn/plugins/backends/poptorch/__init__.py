@@ -21,7 +21,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         summary="Graphcore IPUs through PopTorch of the Poplar SDK 3.3 or 3.4",
         target="ipucnn.plugins.backends.poptorch.engine:PopTorchBackend",
         requires=(Requirement("poptorch", INSTALL),),
-        inference=True, training=False, precisions=("16.16", "32.32"),
+        inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
         options=("available_memory_proportion", "compile_only", "enable_fast_groupnorm",
                  "exchange_memory_target", "half_partial", "model_cache_path", "num_io_tiles",
                  "offline_target_ipu_version", "profile"),

@@ -12,6 +12,7 @@ import torch  # noqa: TID253 - a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.training.session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends.poptorch import INSTALL
 
 OFFLINE_VERSIONS = (1, 2, 21)
@@ -52,6 +53,30 @@ class PopTorchBackend(Backend):
         from ipucnn.plugins.backends.poptorch.session import PopTorchInferenceSession
 
         return PopTorchInferenceSession(model, plan, input_size)
+
+    def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int) -> TrainingSession:
+        """Make a training session; see `Backend.training`.
+
+        Raises:
+            UnavailableError: there is no PopTorch here, or not as many IPUs as the plan needs.
+            UsageError: something that the device cannot do.
+        """
+        sdk = _sdk()
+        if setup.tolerate_non_finite:
+            raise UsageError("'--skip-non-finite' has no meaning on an IPU, which has made its "
+                             "update when the host sees the loss", "leave it out; "
+                             "'--auto-loss-scaling' or a lower '--loss-scaling' may help")
+        if plan.option("enable_optimizer_rts") and plan.replicas == 1:
+            raise UsageError("'--enable-optimizer-rts' shards the optimizer's state over replicas, "
+                             "and there is one", "add '--replicas', or leave it out")
+        _check_target(plan)
+        _check_devices(plan, sdk)
+        if plan.option("num_io_tiles", 0):
+            raise UsageError("'--num-io-tiles' is for inference here", "leave it out")
+        from ipucnn.plugins.backends.poptorch.training import PopTorchTrainingSession
+
+        return PopTorchTrainingSession(model, plan, setup, input_size)
 
     def _probe(self, offline: Optional[int]) -> Probe:
         try:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import poptorch
 import torch  # noqa: TID253
 
-from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
-from ipucnn.core.surgery import full_precision_norms, normalise_on_device, resolve_splits
+from ipucnn.core.surgery import normalise_on_device
+from ipucnn.plugins.backends.poptorch.errors import device_errors
+from ipucnn.plugins.backends.poptorch.programs import InferenceProgram, in_precision, place_stages
 from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, inference_options
 
 log = logging.getLogger("ipucnn.poptorch")
@@ -21,6 +21,8 @@ log = logging.getLogger("ipucnn.poptorch")
 class PopTorchInferenceSession(InferenceSession):
     """Calls take the combined batch, B x D x R: the program runs that many samples each time."""
 
+    reloadable = True
+
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> None:
         self.samples_per_call = plan.combined_batch
         self._plan = plan
@@ -28,10 +30,7 @@ class PopTorchInferenceSession(InferenceSession):
         self._type = torch.float16 if plan.half else torch.float32
         self._ran = False
         model = model.eval()
-        splits = resolve_splits(model, plan.pipeline_splits, input_size)
-        for stage, split in enumerate(splits, start=1):
-            poptorch.BeginBlock(model.get_submodule(split.replace("/", ".")), user_id=split,
-                                ipu_id=stage)
+        splits = place_stages(model, plan, input_size)
         name = str(self._type).replace("torch.", "")
         self.facts: Dict[str, Any] = {"weights_type": name, "arithmetic": name,
                                       "ipus": plan.devices}
@@ -39,7 +38,7 @@ class PopTorchInferenceSession(InferenceSession):
             self.facts["stages_begin_at"] = ["input", *splits]
         if plan.option("profile"):
             self.facts["profile"] = PROFILE_FOLDER
-        self._program = _Program(self._made_ready(model), self._type,
+        self._program = InferenceProgram(self._made_ready(model), self._type,
                                  overlap=bool(plan.option("num_io_tiles", 0)))
         self._executor = poptorch.inferenceModel(self._program.eval(), inference_options(plan))
         # PopTorch wants inputs also when the device makes its own; it reads only their shape
@@ -48,7 +47,7 @@ class PopTorchInferenceSession(InferenceSession):
     def compile(self) -> float:
         """Compile for the IPUs, or take the program from the cache, and load it."""
         started = time.perf_counter()
-        with self._device_errors("be compiled"):
+        with device_errors("be compiled", self._plan):
             self._executor.compile(self._example())
         return time.perf_counter() - started
 
@@ -67,6 +66,19 @@ class PopTorchInferenceSession(InferenceSession):
             padding = batch.new_zeros((self.samples_per_call - count, *batch.shape[1:]))
             batch = torch.cat([batch, padding])
         return self._run(batch)[:count]
+
+    def load(self, weights: Dict[str, torch.Tensor]) -> None:
+        """Take other weights into the compiled program; see `InferenceSession.load`."""
+        with device_errors("take other weights", self._plan):
+            self._program.model.load_state_dict(weights)
+            if self._executor.isAttachedToDevice():
+                self._executor.copyWeightsToDevice()
+
+    def pause(self) -> None:
+        """Leave the IPUs; the next call attaches again and copies the weights."""
+        with device_errors("leave the IPUs", self._plan):
+            if self._executor.isAttachedToDevice():
+                self._executor.detachFromDevice()
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
         """Return the round trip of the last call's device iterations; none for synthetic data."""
@@ -91,63 +103,14 @@ class PopTorchInferenceSession(InferenceSession):
         return torch.zeros(self._shape, dtype=self._input_type)
 
     def _run(self, batch: torch.Tensor) -> torch.Tensor:
-        with self._device_errors("run"):
+        with device_errors("run", self._plan):
             logits: torch.Tensor = self._executor(batch)
         self._ran = True
         return logits.float()
 
     def _made_ready(self, model: torch.nn.Module) -> torch.nn.Module:
         plan = self._plan
-        model = model.to(self._type)
-        if plan.half and plan.full_precision_norm:
-            full_precision_norms(model)
+        model = in_precision(model, plan, self._type)
         if plan.normalisation == "device":
             normalise_on_device(model, arithmetic=self._type)
         return model
-
-    @contextmanager
-    def _device_errors(self, doing: str) -> Iterator[None]:
-        """Turn what PopTorch raises into one line with what to try."""
-        try:
-            yield
-        except poptorch.Error as error:
-            message = str(getattr(error, "message", "") or error).strip()
-            line = message.splitlines()[0] if message else type(error).__name__
-            raise IpucnnError(f"the model cannot {doing} on the IPU: {line}",
-                              _what_to_try(error, message, self._plan)) from error
-
-
-class _Program(torch.nn.Module):
-    """What runs on the device: the model between the marks for overlapped transfers."""
-
-    def __init__(self, model: torch.nn.Module, dtype: torch.dtype, overlap: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.dtype = dtype
-        self.overlap = overlap
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.overlap:  # the mark must be the first thing that an input meets
-            images = poptorch.set_overlap_for_input(
-                images, poptorch.OverlapMode.OverlapDeviceIterationLoop)
-        logits: torch.Tensor = self.model(images.to(self.dtype))
-        if self.overlap:
-            logits = poptorch.set_overlap_for_output(
-                logits, poptorch.OverlapMode.OverlapDeviceIterationLoop)
-        return logits
-
-
-def _what_to_try(error: Exception, message: str, plan: ExecutionPlan) -> str:
-    told = f"{getattr(error, 'type', '')} {message}".lower()
-    if "out of memory" in told or "memory_allocation" in told:
-        return (f"try a smaller '--batch-size' than {plan.micro_batch}, more pipeline splits, a "
-                "lower '--available-memory-proportion', '--half-partial', or '--precision half'")
-    if "failed to acquire" in told:
-        return ("'gc-monitor' shows who uses the IPUs; with POPTORCH_WAIT_FOR_IPU=1 the run waits "
-                "for them")
-    if isinstance(error, poptorch.RecoverableError):
-        action = getattr(error, "recovery_action", "")
-        return f"the IPUs need a reset ({action}): see 'gc-reset', then run again"
-    if isinstance(error, poptorch.UnrecoverableError):
-        return "the IPU hardware failed: 'gc-monitor' and the system's log say more"
-    return "POPTORCH_LOG_LEVEL=INFO shows what led to it"

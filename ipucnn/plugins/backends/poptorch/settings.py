@@ -23,10 +23,64 @@ def inference_options(plan: ExecutionPlan) -> Any:
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
+    options = _common_options(plan)
+    options.outputMode(poptorch.OutputMode.All)
+    _set_transfers(options, plan)
+    return options
+
+
+def training_options(plan: ExecutionPlan, metrics: bool) -> Any:
+    """Return the `poptorch.Options` of a training plan.
+
+    Args:
+        plan: of the training.
+        metrics: sums of loss and hits are returned, else the loss of the last micro-batches only.
+
+    Raises:
+        UsageError: the folder of `--model-cache-path` cannot be made.
+    """
+    options = _common_options(plan)
+    options.outputMode(poptorch.OutputMode.Sum if metrics else poptorch.OutputMode.Final)
+    options.Training.gradientAccumulation(plan.gradient_accumulation)
+    # an update is the mean over everything that it sees, whatever its shape
+    options.Training.accumulationAndReplicationReductionType(poptorch.ReductionType.Mean)
+    options.enableStableNorm(not plan.option("disable_stable_batchnorm", False))
+    if plan.option("auto_loss_scaling"):
+        options.Training.setAutomaticLossScaling(True)
+    if plan.option("enable_stochastic_rounding"):
+        options.Precision.enableStochasticRounding(True)
+    if plan.option("enable_fp_exceptions"):
+        options.Precision.enableFloatingPointExceptions(True)
+    _set_recomputation(options, plan)
+    _set_optimizer_state(options, plan)
+    return options
+
+
+_RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE = 1, 3
+"""PopART's `RecomputationType`."""
+
+
+def _set_recomputation(options: Any, plan: ExecutionPlan) -> None:
+    if (plan.option("recompute_mode") or "none") != "none":
+        options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipeline_splits
+                            else _RECOMPUTE_STANDARD)
+
+
+def _set_optimizer_state(options: Any, plan: ExecutionPlan) -> None:
+    offload, shard = plan.option("offload_optimizer"), plan.option("enable_optimizer_rts")
+    if offload or shard:
+        place = poptorch.TensorLocationSettings()
+        if offload:
+            place.useOnChipStorage(False)
+        if shard:
+            place.useReplicatedTensorSharding(True)
+        options.TensorLocations.setOptimizerLocation(place)
+
+
+def _common_options(plan: ExecutionPlan) -> Any:
     options = poptorch.Options()
     options.deviceIterations(plan.device_iterations)
     options.replicationFactor(plan.replicas)
-    options.outputMode(poptorch.OutputMode.All)
     options.enableSyntheticData(plan.synthetic)
     options.showCompilationProgressBar(sys.stderr.isatty())
     if plan.seed is not None:
@@ -37,7 +91,6 @@ def inference_options(plan: ExecutionPlan) -> Any:
     _set_target(options, plan)
     _set_memory(options, plan)
     _set_arithmetic(options, plan)
-    _set_transfers(options, plan)
     _set_engine(options, plan)
     return options
 
@@ -83,8 +136,13 @@ def _set_transfers(options: Any, plan: ExecutionPlan) -> None:
 def _set_engine(options: Any, plan: ExecutionPlan) -> None:
     # `setEngineOptions` replaces all that was set before and `enableProfiling` adds to it, so the
     # order matters
+    settings = {}
     target = plan.option("exchange_memory_target")
     if target:
-        options._Popart.setEngineOptions({"opt.internalExchangeOptimisationTarget": target})
+        settings["opt.internalExchangeOptimisationTarget"] = target
+    if plan.option("enable_stochastic_rounding"):  # replicas must round alike, or they drift
+        settings["target.deterministicWorkers"] = "portable"
+    if settings:
+        options._Popart.setEngineOptions(settings)
     if plan.option("profile"):
         options.enableProfiling(PROFILE_FOLDER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Dict, List
 
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
@@ -14,19 +14,22 @@ class MovingAverage:
     ``d = min(decay, (1 + t) / (10 + t))`` after t updates, so that the random first weights are
     soon forgotten (the warm-up of TensorFlow's `ExponentialMovingAverage`). Floating buffers are
     averaged too, others copied.
+
+    Attributes:
+        updates: updates so far.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._updates = 0
+        self.updates = 0
         self._source = model
         self._values = {name: value.detach().clone() for name, value in tensors_of(model).items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the model's weights into the average."""
-        d = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        self._updates += 1
+        d = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
         averages: List[torch.Tensor] = []
         values: List[torch.Tensor] = []
         for name, value in tensors_of(self._source).items():
@@ -42,18 +45,12 @@ class MovingAverage:
         """Return the average by the names of the state dictionary."""
         return self._values
 
-    def state(self) -> Dict[str, Any]:
-        """Return what a resumed average needs."""
-        return {"updates": self._updates,
-                "weights": {name: value.detach().cpu().clone()
-                            for name, value in self._values.items()}}
-
     @torch.no_grad()
-    def load(self, state: Dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        self._updates = state["updates"]
-        for name, value in self._values.items():
-            value.copy_(state["weights"][name])
+    def load(self, updates: int) -> None:
+        """Take the model's weights as the average after so many updates."""
+        self.updates = updates
+        for name, value in tensors_of(self._source).items():
+            self._values[name].copy_(value)
 
 
 def tensors_of(model: nn.Module) -> Dict[str, torch.Tensor]:

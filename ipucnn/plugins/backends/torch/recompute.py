@@ -55,17 +55,17 @@ class _Recomputed:
         self._module = module
         self._forward = forward
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **settings: Any) -> Any:
         if not self._module.training:
-            return self._forward(*inputs)
+            return self._forward(*inputs, **settings)
         passes: List[int] = []
 
         def run(*values: Any) -> Any:
             passes.append(1)
             if len(passes) == 1:
-                return self._forward(*values)
+                return self._forward(*values, **settings)
             with _without_statistics(self._module):
-                return self._forward(*values)
+                return self._forward(*values, **settings)
 
         return checkpoint(run, *inputs, use_reentrant=False)
 

@@ -111,7 +111,8 @@ class TorchTrainingSession(TrainingSession):
                 images = self._prepared(batch.images[part])
                 labels = batch.labels[part].to(self._device.place, non_blocking=True)
                 if mixing is not None:
-                    images = mix_images(images, mixing, plan.micro_batch)
+                    images = mix_images(images, mixing, plan.micro_batch).contiguous(
+                        memory_format=torch.channels_last)
                 with self._seeded(update + number):
                     loss, hits = self._update(images, labels, mixing, update + number)
                 if loss is None:
@@ -139,12 +140,18 @@ class TorchTrainingSession(TrainingSession):
         return {"optimizer": _on_host(self._optimizer.state_dict()),
                 "replica_buffers": [_on_host(buffers)
                                     for buffers in self._replicas.snapshot()[1:]],
-                "ema": self._average.state() if self._average else None,
-                "ema_weights": self.weights(ema=True) if self._average else None}
+                "ema_updates": self._average.updates if self._average else 0}
 
-    def load(self, weights: StateDict, state: Dict[str, Any]) -> None:
+    def load(self, weights: StateDict, state: Dict[str, Any],
+             ema: Optional[StateDict] = None) -> None:
         """Continue from saved weights and state; see `TrainingSession.load`."""
         self._replicas.enter(0)
+        if self._average:
+            if ema is None:
+                raise IpucnnError("the checkpoint has no moving average",
+                                  "restore without '--ema-decay'")
+            self._model.load_state_dict(ema)
+            self._average.load(state["ema_updates"])
         self._model.load_state_dict(weights)
         first = self._replicas.snapshot()[0]
         self._replicas.put([first, *state["replica_buffers"]])
@@ -154,11 +161,6 @@ class TorchTrainingSession(TrainingSession):
             raise IpucnnError(f"the saved state is not of optimizer "
                               f"{self._setup.optimizer.name!r}: {error}",
                               "restore with the options of the training") from error
-        if self._average:
-            if not state.get("ema"):
-                raise IpucnnError("the checkpoint has no moving average",
-                                  "restore without '--ema-decay'")
-            self._average.load(state["ema"])
 
     def close(self) -> None:
         """Release what the device holds."""

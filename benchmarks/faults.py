@@ -1,0 +1,374 @@
+"""Trainings that meet faults must end as those that meet none: the same files, byte for byte.
+
+Every training here is a real process. The reference of a kind of training is one that nothing
+happens to. The others are killed at random moments, signalled, left without room or permission to
+write, robbed of their folder, or find checkpoints damaged; they are continued with
+`ipucnn restore` until they finish. A run has lost something when any checkpoint, or any figure of
+`metrics.jsonl` and `metrics.csv` that is not of the clock, differs from the reference.
+
+Full file systems are real ones of a few megabytes where this process may mount them (as root);
+elsewhere those runs are left out and the result says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Sequence
+
+OPTIMIZERS = ("sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb")
+CLOCK = ("images_per_second", "data_wait_share")
+EPOCHS = 2
+TRAINING = ["train", "--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir",
+            "../pictures", "--input-size", "32", "--precision", "full", "--batch-size", "4",
+            "--gradient-accumulation", "2", "--device-iterations", "2", "--epoch", str(EPOCHS),
+            "--lr", "0.01", "--logs-per-epoch", "4", "--checkpoint-save-steps", "1",
+            "--keep-last", "2", "--mixup-alpha", "0.2", "--cutmix-lambda-low", "0.3",
+            "--cutmix-lambda-high", "0.9", "--ema-decay", "0.9", "--validation-mode", "during",
+            "--validation-frequency", "1", "--keep-best", "--dataloader-worker", "3",
+            "--progress", "off", "--checkpoint-path", "c"]
+RESTORE = ["restore", "--checkpoint-path", "c", "--progress", "off"]
+SECONDS = 300
+FILE_SYSTEM = "192m"
+
+
+class Lost(Exception):
+    """A training did not do what it must."""
+
+
+def start(folder: Path, argv: Sequence[str]) -> subprocess.Popen[str]:
+    """Start `ipucnn` in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ipucnn", *argv], cwd=str(folder), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def finish(process: subprocess.Popen[str], *codes: int) -> str:
+    """Wait for a process and return what it said; raise `Lost` on another exit code."""
+    try:
+        _, said = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise Lost(f"hangs: {process.args}") from None
+    if process.returncode not in codes or "Traceback" in said:
+        raise Lost(f"exit code {process.returncode}: {said[-600:]}")
+    return said
+
+
+def next_command(folder: Path, extra: Sequence[str]) -> List[str]:
+    """Return what a user would type now: go on where there are checkpoints, else begin."""
+    return RESTORE if list(folder.glob("c/*.pt")) else [*TRAINING, *extra]
+
+
+def remains(folder: Path) -> Dict[str, Any]:
+    """Return everything that a training leaves behind, without what the clock wrote."""
+    here = folder / "c"
+    rows = [json.loads(line) for line in (here / "metrics.jsonl").read_text().splitlines()]
+    with (here / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    for row in [*rows, *table]:
+        for name in CLOCK:
+            row.pop(name, None)
+    return {"rows": rows, "table": table, "best": json.loads((here / "best.json").read_text()),
+            "files": {path.name: path.read_bytes() for path in here.glob("*.pt")},
+            "left over": [path.name for path in here.glob(".*")]}
+
+
+def compare(folder: Path, reference: Dict[str, Any]) -> None:
+    """Raise `Lost` when a training left anything else than the reference."""
+    found = remains(folder)
+    for what, expected in reference.items():
+        if found[what] != expected:
+            raise Lost(f"{what} differ: {_first_difference(expected, found[what])}")
+
+
+def _first_difference(expected: Any, found: Any) -> str:
+    if isinstance(expected, dict):
+        different = sorted(name for name in {*expected, *found}
+                           if expected.get(name) != found.get(name))
+        return ", ".join(different)
+    pairs = [pair for pair in zip(expected, found) if pair[0] != pair[1]]
+    return f"{pairs[0][0]} != {pairs[0][1]}" if pairs else f"{len(expected)} != {len(found)}"
+
+
+# -- faults: each lets a training run into one kind, and returns how often ----------------------
+
+
+def kills(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
+          count: int = 4) -> int:
+    """Kill the process at random moments, from its start to its end."""
+    return _cut_short(folder, extra, chance, seconds, count, signal.SIGKILL, -signal.SIGKILL)
+
+
+def interrupts(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float) -> int:
+    """Send SIGINT at random moments; the process must save and say 130."""
+    return _cut_short(folder, extra, chance, seconds, 2, signal.SIGINT, 130)
+
+
+def terminations(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float) -> int:
+    """Send SIGTERM at random moments; the process must save and say 143."""
+    return _cut_short(folder, extra, chance, seconds, 2, signal.SIGTERM, 143)
+
+
+def _cut_short(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
+               count: int, number: signal.Signals, code: int) -> int:
+    met = 0
+    for _ in range(count):
+        process = start(folder, next_command(folder, extra))
+        # Python itself must be up before a signal is ours to answer
+        time.sleep(chance.uniform(0.5 if code > 0 else 0.0, seconds))
+        met += process.poll() is None
+        process.send_signal(number)
+        finish(process, code, 0)
+    return met
+
+
+def damage(folder: Path, extra: Sequence[str], chance: random.Random, _seconds: float) -> int:
+    """Damage the newest checkpoint in several ways; it must be named and passed over."""
+    from ipucnn.core.training.checkpoint_folder import entries
+
+    finish(start(folder, [*TRAINING, *extra]), 0)
+    whole = [entry.path for entry in entries(folder / "c")]
+    met = 0
+    while len(whole) > 1:
+        newest = whole.pop()
+        content = bytearray(newest.read_bytes())
+        place = chance.randrange(len(content))
+        way = chance.choice(("truncated", "flipped", "zeroed", "empty"))
+        if way == "truncated":
+            del content[place:]
+        elif way == "flipped":
+            content[place] ^= 1 << chance.randrange(8)
+        elif way == "zeroed":
+            content[place:place + 4096] = bytes(len(content[place:place + 4096]))
+        else:
+            content.clear()
+        newest.write_bytes(bytes(content))
+        process = start(folder, RESTORE)
+        said = _until_restored(process)
+        process.kill()
+        process.communicate()
+        met += 1
+        if f"restoring 'c/{newest.name}'" in said:
+            break  # only the archive's padding was hit: it reads as it was
+        if newest.name not in said:
+            raise Lost(f"{way} '{newest.name}' is not named: {said}")
+    return met
+
+
+def _until_restored(process: subprocess.Popen[str]) -> str:
+    said = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        said += line
+        if line.startswith("note: restoring"):
+            return said
+    raise Lost(f"nothing was restored: {said}")
+
+
+def lost_folder(folder: Path, extra: Sequence[str], _chance: random.Random,
+                _seconds: float) -> int:
+    """Delete the folder of checkpoints under way; training goes on and tells of it."""
+    process = start(folder, [*TRAINING, *extra])
+    _wait_for_checkpoint(folder)
+    while list(folder.glob("c/*.pt")):  # the training writes there meanwhile
+        shutil.rmtree(str(folder / "c"), ignore_errors=True)
+    said = finish(process, 0)
+    if "checkpoints are lost" not in said:
+        raise Lost(f"the lost folder is not told of: {said[-600:]}")
+    if not (folder / "c" / f"mobilenet-v3-small_image_folder_{EPOCHS}.pt").exists():
+        raise Lost("the last checkpoint was not written")
+    shutil.rmtree(str(folder / "c"))
+    return 1
+
+
+def full_disk(folder: Path, extra: Sequence[str], chance: random.Random, _seconds: float) -> int:
+    """Fill the file system under way; when there is room again, go on."""
+    with _small_file_system(folder / "c"):
+        process = start(folder, [*TRAINING, *extra])
+        _wait_for_checkpoint(folder)
+        filler = folder / "c" / "filler"
+        leave = chance.randrange(1 << 20)
+        usage = shutil.disk_usage(str(folder / "c"))
+        filler.write_bytes(bytes(max(0, usage.free - leave)))
+        said = finish(process, 1)
+        if "No space left" not in said:
+            raise Lost(f"the full disk is not told of: {said[-600:]}")
+        _require_whole_checkpoint(folder)
+        filler.unlink()
+        finish(start(folder, RESTORE), 0)
+        shutil.copytree(str(folder / "c"), str(folder / "copy"))
+    _from_copy(folder)
+    return 1
+
+
+def read_only(folder: Path, extra: Sequence[str], _chance: random.Random, _seconds: float) -> int:
+    """Have the file system become read-only under way; when it can be written again, go on."""
+    with _small_file_system(folder / "c"):
+        process = start(folder, [*TRAINING, *extra])
+        _wait_for_checkpoint(folder)
+        while subprocess.call(["mount", "-o", "remount,ro", str(folder / "c")],
+                              stderr=subprocess.DEVNULL):  # busy while a file is being written
+            time.sleep(0.005)
+        said = finish(process, 1)
+        if "Read-only file system" not in said:
+            raise Lost(f"the read-only folder is not told of: {said[-600:]}")
+        _require_whole_checkpoint(folder)
+        subprocess.check_call(["mount", "-o", "remount,rw", str(folder / "c")])
+        finish(start(folder, RESTORE), 0)
+        shutil.copytree(str(folder / "c"), str(folder / "copy"))
+    _from_copy(folder)
+    return 1
+
+
+def _from_copy(folder: Path) -> None:
+    shutil.rmtree(str(folder / "c"))
+    (folder / "copy").rename(folder / "c")
+
+
+def _wait_for_checkpoint(folder: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not list(folder.glob("c/*.pt")):
+        if time.monotonic() > deadline:
+            raise Lost("no checkpoint was written")
+        time.sleep(0.005)
+
+
+def _require_whole_checkpoint(folder: Path) -> None:
+    from ipucnn.core.training.checkpoint_folder import newest
+
+    newest(folder / "c")
+
+
+@contextmanager
+def _small_file_system(place: Path) -> Iterator[None]:
+    place.mkdir()
+    subprocess.check_call(["mount", "-t", "tmpfs", "-o", f"size={FILE_SYSTEM}", "tmpfs",
+                           str(place)])
+    try:
+        yield
+    finally:
+        subprocess.call(["umount", "-l", str(place)])
+
+
+def may_mount() -> bool:
+    """Return whether this process may mount file systems."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = shutil.which("mount") is not None and not subprocess.call(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
+            stderr=subprocess.DEVNULL)
+        if mounted:
+            subprocess.call(["umount", "-l", folder])
+        return mounted
+
+
+Fault = Callable[[Path, Sequence[str], random.Random, float], int]
+FAULTS: Dict[str, Fault] = {
+    "kills": kills, "interrupts": interrupts, "terminations": terminations, "damage": damage,
+    "lost_folder": lost_folder, "full_disk": full_disk, "read_only": read_only}
+NEED_MOUNT = ("full_disk", "read_only")
+
+
+# -- the campaign -------------------------------------------------------------------------------
+
+
+def campaign(place: Path, optimizers: Sequence[str], faults: Sequence[str], runs: int, seed: int,
+             jobs: int) -> Dict[str, Any]:
+    """Run it and return, by fault, runs tried, faults met and what was lost."""
+    finish(start(place, ["data", "shapes", "--out", "pictures", "--per-class", "8",
+                         "--validation-per-class", "1", "--size", "40"]), 0)
+    skipped = [fault for fault in faults if fault in NEED_MOUNT and not may_mount()]
+    possible = [fault for fault in faults if fault not in skipped]
+    table: Dict[str, Any] = {fault: {"runs": 0, "faults": 0, "lost": []} for fault in possible}
+
+    def of_one(optimizer: str) -> List[Tried]:
+        return list(_of_optimizer(place, optimizer, possible, runs, seed))
+
+    with ThreadPoolExecutor(jobs) as pool:  # each job waits for a process of one thread
+        for tried in pool.map(of_one, optimizers):
+            for run in tried:
+                entry = table[run.fault]
+                entry["runs"] += 1
+                entry["faults"] += run.met
+                if run.lost:
+                    entry["lost"].append(f"{run.name}: {run.lost}")
+    return {"optimizers": list(optimizers), "runs_per_fault_and_optimizer": runs, "seed": seed,
+            "not_possible_here": skipped, "by_fault": table,
+            "runs": sum(entry["runs"] for entry in table.values()),
+            "faults": sum(entry["faults"] for entry in table.values()),
+            "runs_that_lost_anything": sum(len(entry["lost"]) for entry in table.values())}
+
+
+@dataclass
+class Tried:
+    """One training that met faults: how many, and what it lost, if anything."""
+
+    name: str
+    fault: str
+    met: int = 0
+    lost: str = ""
+
+
+def _of_optimizer(place: Path, optimizer: str, faults: Sequence[str], runs: int,
+                  seed: int) -> Iterator[Tried]:
+    extra = ["--optimizer", optimizer]
+    (place / optimizer).mkdir()
+    begun = time.monotonic()
+    finish(start(place / optimizer, [*TRAINING, *extra]), 0)
+    seconds = time.monotonic() - begun
+    reference = remains(place / optimizer)
+    for fault in faults:
+        for number in range(runs):
+            run = Tried(f"{optimizer}-{fault}-{number}", fault)
+            folder = place / run.name
+            folder.mkdir()
+            try:
+                run.met = FAULTS[fault](folder, extra, random.Random(f"{seed}-{run.name}"), seconds)
+                finish(start(folder, next_command(folder, extra)), 0)
+                compare(folder, reference)
+            except Exception as error:  # whatever it is, this run lost something
+                run.lost = str(error) or repr(error)
+            print(f"{run.name}: {run.lost or 'nothing lost'}", file=sys.stderr, flush=True)
+            shutil.rmtree(str(folder), ignore_errors=True)
+            yield run
+
+
+def main() -> int:
+    """Run the campaign; exit code 1 when anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
+    parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--runs", type=int, default=2, help="per fault and optimizer")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
+                        help="trainings at a time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="JSON file; results/faults.json when not given")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        measured = campaign(Path(place), arguments.optimizers, arguments.faults, arguments.runs,
+                            arguments.seed, arguments.jobs)
+    if arguments.out:
+        Path(arguments.out).write_text(json.dumps(measured, indent=2) + "\n")
+    else:
+        from common import save
+
+        save("faults", measured)
+    return 1 if measured["runs_that_lost_anything"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The device's own optimizers: only their hyper-parameters are read, their `step` never runs.
+
+A value that is given to the constructor can change later; one that is not is compiled in.
+Everything is given by keyword, because positions moved between releases.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List
+
+import poptorch
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.training.parameters import parameter_groups
+from ipucnn.core.training.session import OptimizerChoice
+
+Groups = List[Dict[str, Any]]
+Maker = Callable[[Groups, OptimizerChoice, float, float], torch.optim.Optimizer]
+
+
+def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling: float,
+                   velocity_ratio: float) -> torch.optim.Optimizer:
+    """Return the device's optimizer of that name.
+
+    Args:
+        model: whose parameters are trained.
+        choice: the optimizer and its hyper-parameters.
+        loss_scaling: at the beginning.
+        velocity_ratio: loss scaling over velocity scaling, of `sgd_combined`.
+
+    Raises:
+        UsageError: the device has no such optimizer.
+    """
+    maker = MAKERS.get(choice.name)
+    if maker is None:
+        raise UsageError(f"the IPU has no optimizer {choice.name!r}",
+                         "optimizers: " + ", ".join(MAKERS))
+    groups = parameter_groups(model, choice.weight_decay)
+    return maker(groups, choice, loss_scaling, velocity_ratio)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, loss_scaling: float,
+              velocity_ratio: float) -> bool:
+    """Set the changing values of an optimizer; return whether the device must be told."""
+    before = _rates(optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if getattr(optimizer, "use_combined_accum", False):
+            group["velocity_scaling"] = loss_scaling / velocity_ratio
+    optimizer.loss_scaling = loss_scaling  # type: ignore[attr-defined]
+    return _rates(optimizer) != before
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> List[Any]:
+    return [optimizer.loss_scaling,  # type: ignore[attr-defined]
+            *((group["lr"], group.get("velocity_scaling")) for group in optimizer.param_groups)]
+
+
+def _maker(name: str, combined: bool = False, **fixed: Any) -> Maker:
+    """Return what makes the optimizer of that class."""
+    def make(groups: Groups, choice: OptimizerChoice, scaling: float,
+             ratio: float) -> torch.optim.Optimizer:
+        # a momentum of 0 that is given could change, and would cost the device a tensor
+        given = {key: value for key, value in choice.hyperparameters.items()
+                 if value or key != "momentum"}
+        if combined:
+            given["velocity_scaling"] = scaling / ratio
+        made: torch.optim.Optimizer = getattr(poptorch.optim, name)(
+            groups, lr=choice.lr, weight_decay=choice.weight_decay, loss_scaling=scaling,
+            **given, **fixed)
+        return made
+
+    return make
+
+
+MAKERS: Dict[str, Maker] = {
+    "sgd": _maker("SGD", use_combined_accum=False),
+    "sgd_combined": _maker("SGD", combined=True, use_combined_accum=True),
+    "adam": _maker("Adam"), "adamw": _maker("AdamW"),
+    "rmsprop": _maker("RMSprop", use_tf_variant=False),
+    "rmsprop_tf": _maker("RMSprop", use_tf_variant=True), "lamb": _maker("LAMB")}
+"""By the name of the registered optimizer that each computes."""

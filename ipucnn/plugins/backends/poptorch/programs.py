@@ -1,0 +1,99 @@
+"""What is compiled for the device: a model with everything that runs beside it."""
+
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+import poptorch
+import torch  # noqa: TID253
+
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.surgery import full_precision_norms, normalise_on_device, resolve_splits
+from ipucnn.core.training.loss import Loss
+from ipucnn.core.training.mixing import Mixing, mix_images
+
+
+class InferenceProgram(torch.nn.Module):
+    """The model between the marks for overlapped transfers."""
+
+    def __init__(self, model: torch.nn.Module, dtype: torch.dtype, overlap: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+        self.overlap = overlap
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a micro-batch."""
+        if self.overlap:  # the mark must be the first thing that an input meets
+            images = poptorch.set_overlap_for_input(
+                images, poptorch.OverlapMode.OverlapDeviceIterationLoop)
+        logits: torch.Tensor = self.model(images.to(self.dtype))
+        if self.overlap:
+            logits = poptorch.set_overlap_for_output(
+                logits, poptorch.OverlapMode.OverlapDeviceIterationLoop)
+        return logits
+
+
+class TrainingProgram(torch.nn.Module):
+    """Normalisation, mixing, the model, its loss and its hits, all on the device.
+
+    Args:
+        model: to train, in the precision of its weights.
+        loss: of a micro-batch.
+        dtype: what is computed in.
+        micro_batch: B.
+        normalise: take images of 0 to 255.
+        metrics: whether hits are counted.
+    """
+
+    def __init__(self, model: torch.nn.Module, loss: Loss, dtype: torch.dtype, micro_batch: int,
+                 normalise: bool, metrics: bool) -> None:
+        super().__init__()
+        self.front = torch.nn.Identity()
+        if normalise:
+            normalise_on_device(self.front, dtype, arithmetic=dtype)
+        self.model = model
+        self.loss = loss
+        self.dtype = dtype
+        self.micro_batch = micro_batch
+        self.metrics = metrics
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor,
+                coefficients: Optional[torch.Tensor] = None,
+                boxes: Optional[torch.Tensor] = None, kept: Optional[torch.Tensor] = None
+                ) -> Tuple[torch.Tensor, ...]:
+        """Return the loss of a micro-batch and, where they are counted, its hits."""
+        images = self.front(images).to(self.dtype)
+        mixing = None
+        if coefficients is not None or boxes is not None:
+            mixing = Mixing(coefficients, boxes, kept)
+            images = mix_images(images, mixing, self.micro_batch)
+        logits = self.model(images).float()
+        # the device trains what it recognises as a loss; without this mark it would be the
+        # likelihood within, and label smoothing and mixing would get no gradient
+        loss = poptorch.identity_loss(self.loss(logits, labels, mixing, self.micro_batch), "none")
+        if not self.metrics:
+            return (loss,)
+        return loss, (logits.argmax(1) == labels).float().sum()
+
+
+def place_stages(model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> Tuple[str, ...]:
+    """Begin a pipeline stage at each split of the plan, and return the splits.
+
+    Raises:
+        UsageError: a split is unknown or out of order.
+    """
+    splits = resolve_splits(model, plan.pipeline_splits, input_size)
+    for stage, split in enumerate(splits, start=1):
+        poptorch.BeginBlock(model.get_submodule(split.replace("/", ".")), user_id=split,
+                            ipu_id=stage)
+    return tuple(splits)
+
+
+def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
+                 weights: torch.dtype) -> torch.nn.Module:
+    """Return the model with its weights in their precision, norm layers as the plan says."""
+    model = model.to(weights)
+    if weights is torch.float16 and plan.full_precision_norm:
+        full_precision_norms(model)
+    return model

@@ -1,0 +1,199 @@
+"""A training session: forward, backward and weight update in one program on the device."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional
+
+import poptorch
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.surgery import recompute_points
+from ipucnn.core.training.mixing import draw
+from ipucnn.core.training.session import (
+    NonFiniteLoss,
+    StateDict,
+    StepResult,
+    TrainingBatch,
+    TrainingSession,
+    TrainingSetup,
+)
+from ipucnn.plugins.backends.poptorch.errors import device_errors
+from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
+from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
+from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, training_options
+
+log = logging.getLogger("ipucnn.poptorch")
+
+_MODEL = "model."
+
+
+class PopTorchTrainingSession(TrainingSession):
+    """A call trains on B x D x R x G samples and makes D updates, without the host in between."""
+
+    def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int) -> None:
+        self._plan, self._setup = plan, setup
+        self._compute = torch.float16 if plan.half else torch.float32
+        weights = torch.float16 if plan.precision == "16.16" else torch.float32
+        splits = place_stages(model.eval(), plan, input_size)
+        kept = _keep_for_backward(model, plan)
+        self._program = TrainingProgram(
+            in_precision(model, plan, weights).train(), setup.loss, self._compute,
+            plan.micro_batch, plan.normalisation == "device", setup.metrics)
+        self._ratio: float = plan.option("loss_velocity_scaling_ratio", 1.0)
+        self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling, self._ratio)
+        self._executor = poptorch.trainingModel(
+            self._program, training_options(plan, setup.metrics), self._optimizer)
+        self._images = torch.zeros(
+            (plan.combined_batch, 3, input_size, input_size),
+            dtype=torch.uint8 if plan.eight_bit_io else self._compute)
+        self.facts: Dict[str, Any] = {
+            "weights_type": str(weights).replace("torch.", ""),
+            "arithmetic": str(self._compute).replace("torch.", ""), "ipus": plan.devices,
+            "recomputed": plan.option("recompute_mode") or (
+                "by the pipeline" if splits else "none"), "kept_for_backward": kept}
+        if splits:
+            self.facts["stages_begin_at"] = ["input", *splits]
+        if plan.option("profile"):
+            self.facts["profile"] = PROFILE_FOLDER
+
+    def compile(self) -> float:
+        """Compile for the IPUs, or take the program from the cache, and load it."""
+        started = time.perf_counter()
+        with device_errors("be compiled for training", self._plan):
+            self._executor.compile(**self._inputs(self._example()))
+        return time.perf_counter() - started
+
+    def set_rates(self, lr: float, loss_scaling: float) -> None:
+        """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
+        if set_rates(self._optimizer, lr, loss_scaling, self._ratio):
+            with device_errors("take other rates", self._plan):
+                self._executor.setOptimizer(self._optimizer)
+
+    def step(self, batch: TrainingBatch, update: int) -> StepResult:
+        """Make one host call; see `TrainingSession.step`.
+
+        With several device iterations the device tells sums over all of them, so that there is no
+        loss of each update; without metrics it tells the loss of the last micro-batches only.
+        """
+        plan = self._plan
+        given = self._example() if batch.images is None else batch
+        with device_errors("be trained", plan):
+            told = self._executor(**self._inputs(given))
+        per_replica = plan.device_iterations * plan.gradient_accumulation \
+            if self._setup.metrics else 1
+        loss = float(told[0].double().sum()) / (plan.replicas * per_replica)
+        if not math.isfinite(loss) and not plan.synthetic:
+            raise NonFiniteLoss(update, loss)
+        return StepResult(
+            loss, plan.combined_batch,
+            int(told[1].double().sum()) if self._setup.metrics and not plan.synthetic else 0,
+            (loss,) if plan.device_iterations == 1 else ())
+
+    def weights(self, ema: bool = False) -> StateDict:  # noqa: ARG002 - the device averages none
+        """Return the weights; see `TrainingSession.weights`."""
+        with device_errors("return its weights", self._plan):
+            self._executor.copyWeightsToHostIfNeeded()
+            state = self._program.state_dict()
+        return {name[len(_MODEL):]: (value.float() if value.is_floating_point() else value)
+                .detach().clone(memory_format=torch.contiguous_format)
+                for name, value in state.items()}
+
+    def state(self) -> Dict[str, Any]:
+        """Return the device's optimizer state and the state of its random numbers."""
+        with device_errors("return its optimizer state", self._plan):
+            return {"optimizer": _plain(self._optimizer.state_dict()),
+                    "random": [int(word) for word in self._executor.rng_state or ()]}
+
+    def load(self, weights: StateDict, state: Dict[str, Any],
+             ema: Optional[StateDict] = None) -> None:  # noqa: ARG002
+        """Continue from saved weights and state; see `TrainingSession.load`.
+
+        Every replica gets the running statistics of the first one.
+        """
+        optimizer = state.get("optimizer", {})
+        if "ipu_state" not in optimizer:
+            raise IpucnnError("the checkpoint's optimizer state is not of an IPU",
+                              "restore it on the backend that wrote it, or start from its weights "
+                              "with 'ipucnn train --weights FILE'")
+        with device_errors("take saved weights", self._plan):
+            try:
+                self._optimizer.load_state_dict(optimizer)
+            except (ValueError, KeyError) as error:
+                raise IpucnnError(f"the saved state is not of optimizer "
+                                  f"{self._setup.optimizer.name!r}: {error}",
+                                  "restore with the options of the training") from error
+            self._executor.load_state_dict({_MODEL + name: value
+                                            for name, value in weights.items()})
+            self._executor.setOptimizer(self._optimizer)
+            if state.get("random"):
+                self._executor.rng_state = list(state["random"])
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Give the IPUs to a validation, and take them back with everything as it was."""
+        with device_errors("leave the IPUs for validation", self._plan):
+            # attaching sets the random numbers' state to what was last read: without this every
+            # epoch would draw the same
+            self._executor.rng_state  # noqa: B018
+            self._executor.detachFromDevice()
+        yield
+        with device_errors("return to the IPUs after validation", self._plan):
+            self._executor.attachToDevice()
+
+    def close(self) -> None:
+        """Release the IPUs and the program."""
+        try:
+            self._executor.destroy()
+        except poptorch.Error as error:
+            # what broke the device was already reported by the call that met it
+            log.debug("the program could not be released: %s", error)
+
+    def _example(self) -> TrainingBatch:
+        """Return a batch of the right shape; a synthetic program reads nothing else of it."""
+        plan, count = self._plan, self._plan.combined_batch
+        mixing = draw(self._setup.mix, 0, 0, range(count), plan.micro_batch,
+                      self._images.shape[2]) if self._setup.mix.enabled else None
+        return TrainingBatch(self._images, torch.zeros(count, dtype=torch.int64), mixing)
+
+    def _inputs(self, batch: TrainingBatch) -> Dict[str, torch.Tensor]:
+        assert batch.images is not None
+        assert batch.labels is not None
+        given = {"images": batch.images.to(self._images.dtype).contiguous(),
+                 "labels": batch.labels}
+        for name in ("coefficients", "boxes", "kept"):
+            value = getattr(batch.mixing, name, None)
+            if value is not None:
+                given[name] = value
+        return given
+
+
+def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
+    """Mark the outputs that recomputation starts from; return how many."""
+    if plan.option("recompute_mode") != "manual":
+        return 0
+    points = recompute_points(model, plan.option("recompute_checkpoints") or ())
+    for path in points:
+        model.get_submodule(path.replace("/", ".")).register_forward_hook(_keep)
+    return len(points)
+
+
+def _keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+    return poptorch.recomputationCheckpoint(output)
+
+
+def _plain(value: Any) -> Any:
+    """Return nested plain containers with copies of their tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value

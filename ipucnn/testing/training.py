@@ -1,0 +1,307 @@
+"""Conformance of backends that train."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
+from unittest import SkipTest
+
+from ipucnn.core.execution import Backend, ExecutionPlan
+from ipucnn.core.specs import BackendSpec, OptimizerSpec
+from ipucnn.testing.suite import Suite, require
+
+if TYPE_CHECKING:
+    import torch
+
+    from ipucnn.core.training.session import (
+        OptimizerChoice,
+        StateDict,
+        StepResult,
+        TrainingSession,
+    )
+
+    Samples = Tuple[torch.Tensor, torch.Tensor]
+
+CALLS = 3
+"""Host calls of a short training."""
+
+
+class TrainingChecks(Suite):
+    """Checks of a backend's training sessions: their weights against those of a plain torch loop.
+
+    Attributes:
+        training_tolerance: largest difference of a weight after a short training in single
+            precision.
+        optimizers: those that are checked; all built-in ones.
+        splits: pipeline splits of the small network that are checked; none skips the check.
+    """
+
+    training_tolerance: ClassVar[float] = 1e-5
+    optimizers: ClassVar[Sequence[str]] = ("sgd", "sgd_combined", "adam", "adamw", "rmsprop",
+                                           "rmsprop_tf", "lamb")
+    splits: ClassVar[Sequence[str]] = ("body",)
+    image_size: ClassVar[int] = 8
+
+    @property
+    def spec(self) -> BackendSpec:
+        """The record under test."""
+        return self.used_registry.get_typed(BackendSpec, self.name)
+
+    def trainer(self) -> Backend:
+        """Return the backend; skips the check when it cannot train here."""
+        if not self.spec.training:
+            raise SkipTest("it offers no training")
+        backend: Backend = self.target()()
+        probe = backend.probe()
+        if not probe.usable:
+            raise SkipTest(f"not usable here: {probe.reason}")
+        return backend
+
+    def network(self, batch_norm: bool = False) -> torch.nn.Module:
+        """Return a small network for five classes."""
+        import torch
+        from torch import nn
+
+        def norm(channels: int) -> nn.Module:
+            return nn.BatchNorm2d(channels) if batch_norm else nn.GroupNorm(2, channels)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(11)
+            model = nn.Sequential()
+            model.add_module("stem", nn.Sequential(
+                nn.Conv2d(3, 6, 3, padding=1), norm(6), nn.ReLU()))
+            model.add_module("body", nn.Sequential(
+                nn.Conv2d(6, 6, 3, padding=1), norm(6), nn.ReLU()))
+            model.add_module("head", nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)))
+        return model
+
+    def training_plan(self, **values: Any) -> ExecutionPlan:
+        """Return a plan in single precision."""
+        return ExecutionPlan(**{"precision": "32.32", "normalisation": "host", "training": True,
+                                "eight_bit_io": False, "seed": 3, **values})
+
+    def choice(self, name: str = "sgd") -> OptimizerChoice:
+        """Return an optimizer whose hyper-parameters all matter."""
+        from ipucnn.core.training.session import OptimizerChoice
+
+        spec = self.used_registry.get_typed(OptimizerSpec, name)
+        values = {"momentum": 0.9, "eps": 1e-3, "alpha": 0.9, "decay": 0.9}
+        given = {key: values[key] for key in spec.hyperparameters if key in values}
+        return OptimizerChoice(spec.name, 0.05, 0.01, given, self.used_registry.resolve(spec))
+
+    def samples(self, plan: ExecutionPlan, calls: int = CALLS) -> List[Samples]:
+        """Return images and labels of some host calls."""
+        import torch
+
+        generator = torch.Generator().manual_seed(7)
+        size = self.image_size
+        return [(torch.randn(plan.combined_batch, 3, size, size, generator=generator),
+                 torch.randint(0, 5, (plan.combined_batch,), generator=generator))
+                for _ in range(calls)]
+
+    def session(self, model: torch.nn.Module, plan: ExecutionPlan,
+                optimizer: Optional[OptimizerChoice] = None, **setup: Any) -> TrainingSession:
+        """Return a session that is ready."""
+        from ipucnn.core.training.loss import Loss
+        from ipucnn.core.training.session import TrainingSetup
+
+        made = self.trainer().training(
+            copy.deepcopy(model), plan,
+            TrainingSetup(**{"loss": Loss(), "optimizer": optimizer or self.choice(), **setup}),
+            self.image_size)
+        made.compile()
+        return made
+
+    def train(self, session: TrainingSession, samples: Sequence[Samples], plan: ExecutionPlan,
+              first: int = 0, lr: Callable[[int], float] = lambda _: 0.05,
+              scaling: float = 1.0) -> List[StepResult]:
+        """Make some host calls."""
+        from ipucnn.core.training.session import TrainingBatch
+
+        results = []
+        for number, (images, labels) in enumerate(samples, first):
+            session.set_rates(lr(number), scaling)
+            results.append(session.step(TrainingBatch(images, labels),
+                                        number * plan.device_iterations))
+        return results
+
+    def compare_training(self, model: torch.nn.Module, plan: ExecutionPlan,
+                optimizer: Optional[OptimizerChoice] = None,
+                lr: Callable[[int], float] = lambda _: 0.05, scaling: float = 1.0) -> None:
+        """Require the weights that a plain loop gives."""
+        samples = self.samples(plan)
+        with self.session(model, plan, optimizer, loss_scaling=scaling) as session:
+            results = self.train(session, samples, plan, lr=lr, scaling=scaling)
+            found = session.weights()
+        expected, losses = plain_training(model, plan, optimizer or self.choice(), samples, lr)
+        self.require_equal(found, expected, self.training_tolerance)
+        for number, result in enumerate(results):
+            first = number * plan.device_iterations
+            wanted = losses[first:first + plan.device_iterations]
+            mean = sum(wanted) / len(wanted)
+            require(abs(result.loss - mean) <= self.training_tolerance,
+                    f"the loss of call {number} is {result.loss}, expected {mean}")
+            require(not result.losses or all(
+                abs(a - b) <= self.training_tolerance for a, b in zip(result.losses, wanted)),
+                f"the losses of call {number} are {result.losses}, expected {wanted}")
+
+    def require_equal(self, found: StateDict, expected: StateDict, tolerance: float) -> None:
+        """Require equal names and values."""
+        import torch
+
+        require(set(found) == set(expected),
+                f"weights have other names: {sorted(set(found) ^ set(expected))}")
+        for name, value in expected.items():
+            if not value.is_floating_point():
+                continue
+            require(found[name].dtype == torch.float32 and found[name].device.type == "cpu",
+                    f"{name!r} is not float32 on the host")
+            error = float((found[name] - value).abs().max())
+            require(error <= tolerance, f"{name!r} is off by {error:.2g}")
+
+    def test_training_of_every_shape_equals_plain_torch(self) -> None:
+        """However a batch is divided, an update is the mean gradient of its samples."""
+        for micro, iterations, replicas, accumulation in (
+                (4, 1, 1, 1), (1, 1, 4, 1), (1, 1, 1, 4), (2, 3, 2, 2)):
+            self.compare_training(self.network(), self.training_plan(
+                micro_batch=micro, device_iterations=iterations, replicas=replicas,
+                gradient_accumulation=accumulation))
+
+    def test_training_with_batch_norm(self) -> None:
+        """Statistics are of a micro-batch; replicas run their own, the first one's is saved."""
+        for replicas, accumulation in ((1, 1), (1, 3), (2, 2)):
+            self.compare_training(self.network(batch_norm=True), self.training_plan(
+                micro_batch=3, device_iterations=2, replicas=replicas,
+                gradient_accumulation=accumulation))
+
+    def test_training_with_every_optimizer(self) -> None:
+        """Each optimizer updates as its registered implementation does."""
+        for name in self.optimizers:
+            self.compare_training(self.network(), self.training_plan(
+                micro_batch=2, device_iterations=2, gradient_accumulation=2), self.choice(name))
+
+    def test_training_in_a_pipeline(self) -> None:
+        """Splitting a model changes no weight."""
+        if not self.splits:
+            raise SkipTest("no splits are checked")
+        self.compare_training(self.network(batch_norm=True), self.training_plan(
+            micro_batch=2, pipeline_splits=tuple(self.splits),
+            gradient_accumulation=2 * len(self.splits) + 1))
+
+    def test_training_follows_the_learning_rate(self) -> None:
+        """A learning rate that is set holds from the next call on."""
+        for name in ("sgd", "rmsprop_tf"):
+            self.compare_training(self.network(), self.training_plan(micro_batch=2),
+                                  self.choice(name), lr=lambda call: 0.1 / (call + 1))
+
+    def test_loss_scaling_changes_nothing(self) -> None:
+        """In single precision loss scaling shows neither in weights nor in losses."""
+        for name in ("sgd", "adamw", "lamb"):
+            self.compare_training(self.network(), self.training_plan(micro_batch=2, replicas=2),
+                                  self.choice(name), scaling=128.0)
+
+    def test_training_resumes_exactly(self) -> None:
+        """What was saved in the middle continues to the same bits, for each optimizer."""
+        import torch
+
+        plan = self.training_plan(micro_batch=2, replicas=2, device_iterations=2)
+        model, samples = self.network(batch_norm=True), self.samples(plan, 4)
+        for name in self.optimizers:
+            with self.session(model, plan, self.choice(name)) as whole:
+                self.train(whole, samples, plan)
+                expected = whole.weights()
+            with self.session(model, plan, self.choice(name)) as first:
+                self.train(first, samples[:2], plan)
+                file = io.BytesIO()
+                torch.save([first.weights(), first.state()], file)
+            file.seek(0)
+            weights, state = torch.load(file, weights_only=True)
+            with self.session(model, plan, self.choice(name)) as second:
+                second.load(weights, state)
+                self.train(second, samples[2:], plan, first=2)
+                self.require_equal(second.weights(), expected, 0.0)
+
+    def test_training_alternates_with_validation(self) -> None:
+        """Another session may have the device in between, and nothing changes."""
+        import torch
+
+        plan = self.training_plan(micro_batch=2)
+        model, samples = self.network(batch_norm=True), self.samples(plan)
+        expected, _ = plain_training(model, plan, self.choice(), samples)
+        with self.session(model, plan) as session:
+            for number, part in enumerate(samples):
+                self.train(session, [part], plan, first=number)
+                with session.detached():
+                    copied = self.network(batch_norm=True)
+                    copied.load_state_dict(session.weights())
+                    inference = ExecutionPlan(micro_batch=2, precision="32.32", seed=3,
+                                              normalisation="host", eight_bit_io=False)
+                    with self.trainer().inference(copied, inference, self.image_size) as other:
+                        other.compile()
+                        logits = other(part[0])
+                with torch.no_grad():
+                    wanted = copied.eval()(part[0])
+                require(torch.allclose(logits, wanted, atol=1e-4),
+                        "validation between updates is not of the weights at that time")
+            self.require_equal(session.weights(), expected, self.training_tolerance)
+
+    def test_step_tells_what_it_did(self) -> None:
+        """A step counts its samples and hits, and has a loss for each update or for none."""
+        plan = self.training_plan(micro_batch=2, device_iterations=3, gradient_accumulation=2)
+        with self.session(self.network(), plan) as session:
+            (result,) = self.train(session, self.samples(plan, 1), plan)
+        require(result.samples == plan.combined_batch, f"it counted {result.samples} samples")
+        require(len(result.losses) in (0, 3), f"it told {len(result.losses)} losses of 3 updates")
+        require(not result.losses or abs(result.loss - sum(result.losses) / 3) < 1e-5,
+                "its loss is not their mean")
+        require(0 <= result.correct <= result.samples, f"it counted {result.correct} hits")
+
+
+def plain_training(model: torch.nn.Module, plan: ExecutionPlan, optimizer: OptimizerChoice,
+                   samples: Sequence[Samples], lr: Callable[[int], float] = lambda _: 0.05
+                   ) -> Tuple[StateDict, List[float]]:
+    """Train as a device does, one micro-batch at a time, and return weights and losses.
+
+    Samples go to device iterations first, then to accumulation steps, then to replicas. A replica
+    has buffers of its own, and gradients are means over everything that an update sees.
+    """
+    import torch
+
+    from ipucnn.core.training.parameters import make_optimizer
+
+    model = copy.deepcopy(model).train()
+    updates = make_optimizer(model, optimizer)
+    buffers: List[Dict[str, torch.Tensor]] = [
+        {name: value.clone() for name, value in model.named_buffers()}
+        for _ in range(plan.replicas)]
+    losses = []
+    for number, (images, labels) in enumerate(samples):
+        for group in updates.param_groups:
+            group["lr"] = lr(number)
+        parts = list(zip(torch.split(images, plan.micro_batch),
+                         torch.split(labels, plan.micro_batch)))
+        share = 1 / (plan.replicas * plan.gradient_accumulation)
+        for iteration in range(plan.device_iterations):
+            updates.zero_grad()
+            total = 0.0
+            for step in range(plan.gradient_accumulation):
+                for replica in range(plan.replicas):
+                    _exchange(model, buffers[replica])
+                    part = parts[(iteration * plan.gradient_accumulation + step)
+                                 * plan.replicas + replica]
+                    loss = torch.nn.functional.cross_entropy(model(part[0]), part[1]) * share
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    total += float(loss.detach())
+                    buffers[replica] = {name: value.clone()
+                                        for name, value in model.named_buffers()}
+            updates.step()
+            losses.append(total)
+    _exchange(model, buffers[0])
+    return {name: value.detach() for name, value in model.state_dict().items()}, losses
+
+
+def _exchange(model: torch.nn.Module, values: Dict[str, torch.Tensor]) -> None:
+    for name, value in model.named_buffers():
+        value.copy_(values[name])

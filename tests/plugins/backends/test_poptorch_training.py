@@ -1,0 +1,312 @@
+"""Training through PopTorch, on the strict double: options, traps, and the whole commands."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.registry import use
+from ipucnn.core.training.loss import Loss
+from ipucnn.core.training.mixing import MixOptions, draw
+from ipucnn.core.training.session import (
+    NonFiniteLoss,
+    OptimizerChoice,
+    TrainingBatch,
+    TrainingSetup,
+)
+from ipucnn.edge import invoke
+from ipucnn.plugins.backends.poptorch import ipucnn_backends
+from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
+from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.optimizers.sgd import build
+
+SIZE = 16
+
+
+@pytest.fixture(autouse=True)
+def machine(poptorch_double):
+    """What the double pretends to run on."""
+    return poptorch_double._machine.MACHINE
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8), nn.ReLU()),
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
+
+
+def session(backend=None, setup=None, options=None, model=None, **plan):
+    made = (backend or PopTorchBackend()).training(
+        model or network(), ExecutionPlan(**{
+            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 4,
+            "backend_options": options or {}, **plan}),
+        TrainingSetup(**{"loss": Loss(), "optimizer": OptimizerChoice(
+            "sgd", 0.1, 0.01, {"momentum": 0.9}, build), **(setup or {})}), SIZE)
+    made.compile()
+    return made
+
+
+def batch(count, seed=0, eight_bit=True):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    return TrainingBatch(images if eight_bit else images.float(),
+                         torch.randint(0, 5, (count,), generator=generator))
+
+
+def trained(made, batches, per_call=1):
+    for number, part in enumerate(batches):
+        result = made.step(part, number * per_call)
+    return result, made.weights()
+
+
+def assert_close(a, b, tolerance=1e-5):
+    assert list(a) == list(b)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=name)
+
+
+# -- what is computed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setup", [
+    {"loss": Loss(0.1)},
+    {"mix": MixOptions(mixup_alpha=0.3)},
+    {"mix": MixOptions(cutmix_low=0.2, cutmix_high=0.8)},
+    {"mix": MixOptions(0.3, 0.2, 0.8), "loss": Loss(0.2)},
+], ids=["smoothing", "mixup", "cutmix", "all"])
+def test_smoothed_and_mixed_training_is_that_of_the_torch_backend(setup):
+    """What is added to a likelihood is trained only when the sum is marked as the loss."""
+    weights = []
+    for backend in (PopTorchBackend(), TorchBackend()):
+        made = session(backend, setup, gradient_accumulation=2)
+        parts = [batch(8, seed) for seed in range(3)]
+        if "mix" in setup:
+            parts = [TrainingBatch(part.images, part.labels,
+                                   draw(setup["mix"], 5, 0, range(8), 4, SIZE)) for part in parts]
+        weights.append(trained(made, parts)[1])
+    assert_close(*weights)
+
+
+def test_loss_and_hits_are_those_of_the_torch_backend():
+    plan = {"device_iterations": 2, "replicas": 2, "gradient_accumulation": 3}
+    part = batch(4 * 12)
+    results = [session(backend, **plan).step(part, 0)
+               for backend in (PopTorchBackend(), TorchBackend())]
+    assert abs(results[0].loss - results[1].loss) < 1e-5
+    assert results[0].correct == results[1].correct
+    assert results[0].samples == results[1].samples == 48
+
+
+def test_without_metrics_only_the_last_loss_crosses(machine):
+    made = session(setup={"metrics": False}, gradient_accumulation=2)
+    assert machine.programs[-1].options.output_mode == 0  # Final
+    result = made.step(batch(8), 0)
+    assert result.correct == 0
+    assert result.loss > 0
+
+
+@pytest.mark.parametrize(("precision", "weights", "loosely"), [
+    ("16.16", torch.float16, 0.02), ("16.32", torch.float32, 0.02)])
+def test_half_precision(machine, precision, weights, loosely):
+    made = session(precision=precision, micro_batch=4)
+    model = machine.programs[-1].model.model
+    assert model[2][2].weight.dtype == weights
+    parts = [batch(4, seed) for seed in range(3)]
+    found = trained(made, parts)[1]
+    expected = trained(session(TorchBackend(), precision="32.32"), parts)[1]
+    assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
+    assert_close(found, expected, loosely)
+
+
+def test_a_loss_that_is_not_finite_is_raised_with_its_update():
+    made = session(eight_bit_io=False)
+    bad = batch(4, eight_bit=False)
+    with pytest.raises(NonFiniteLoss) as error:
+        made.step(TrainingBatch(bad.images * float("inf"), bad.labels), 7)
+    assert error.value.update == 7
+
+
+# -- options -----------------------------------------------------------------------------------
+
+OPTIONS = [
+    ("auto_loss_scaling", True, "automaticLossScalingSettings.enabled", True),
+    ("disable_stable_batchnorm", True, "enableStableNorm", False),
+    ("enable_fp_exceptions", True, "enableFloatingPointChecks", True),
+    ("enable_stochastic_rounding", True, "enableStochasticRounding", True),
+    ("recompute_mode", "auto", "autoRecomputation", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "key", "meaning"), OPTIONS)
+def test_option_reaches_popart(machine, name, value, key, meaning):
+    session()
+    assert machine.programs[-1].options._Popart._values.get(key) != meaning
+    session(options={name: value})
+    assert machine.programs[-1].options._Popart._values[key] == meaning
+
+
+def test_stochastic_rounding_keeps_replicas_alike(machine):
+    session(options={"enable_stochastic_rounding": True, "exchange_memory_target": "balanced"})
+    assert machine.programs[-1].options._Popart._values["engineOptions"] == {
+        "opt.internalExchangeOptimisationTarget": "balanced",
+        "target.deterministicWorkers": "portable"}
+
+
+def test_a_pipeline_recomputes_in_its_own_way(machine):
+    session(options={"recompute_mode": "auto"}, pipeline_splits=("1",), gradient_accumulation=3)
+    assert machine.programs[-1].options._Popart._values["autoRecomputation"] == 3
+    assert machine.programs[-1].stages == 2
+
+
+def test_recomputation_keeps_what_is_named(machine):
+    made = session(options={"recompute_mode": "manual", "recompute_checkpoints": ("0", "1")})
+    assert machine.programs[-1].kept == made.facts["kept_for_backward"] > 0
+
+
+@pytest.mark.parametrize(("options", "place"), [
+    ({"offload_optimizer": True}, {"onChip": 0}),
+    ({"enable_optimizer_rts": True}, {"useReplicatedTensorSharding": 1}),
+    ({"offload_optimizer": True, "enable_optimizer_rts": True},
+     {"onChip": 0, "useReplicatedTensorSharding": 1})])
+def test_where_the_optimizer_state_is(machine, options, place):
+    session(options=options, replicas=2)
+    assert machine.programs[-1].options.TensorLocations.location_optimizer == place
+
+
+def test_velocity_scaling_follows_loss_scaling(machine):
+    choice = OptimizerChoice("sgd_combined", 0.1, 0.0, {"momentum": 0.9}, build)
+    made = session(setup={"optimizer": choice, "loss_scaling": 64.0},
+                   options={"loss_velocity_scaling_ratio": 4.0})
+    assert made._optimizer.param_groups[0]["velocity_scaling"] == 16
+    made.set_rates(0.1, 128.0)
+    assert made._optimizer.param_groups[0]["velocity_scaling"] == 32
+    assert made.step(batch(4), 0).loss > 0
+
+
+def test_every_training_option_of_the_record_is_tried_here():
+    tried = {name for name, *_ in OPTIONS} | {
+        "offload_optimizer", "enable_optimizer_rts", "recompute_checkpoints",
+        "loss_velocity_scaling_ratio",
+        "enable_recompute"}  # which the options turn into recompute_mode
+    (record,) = ipucnn_backends()
+    assert set(record.training_options) == tried
+
+
+@pytest.mark.parametrize(("setup", "options", "said"), [
+    ({"tolerate_non_finite": True}, {}, "--skip-non-finite"),
+    ({}, {"enable_optimizer_rts": True}, "--enable-optimizer-rts"),
+    ({}, {"num_io_tiles": 32}, "--num-io-tiles"),
+    ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, {}, build)}, {}, "'mine'")])
+def test_what_the_device_cannot_do_is_refused(setup, options, said):
+    with pytest.raises(UsageError, match=said):
+        session(setup=setup, options=options)
+
+
+# -- life cycle --------------------------------------------------------------------------------
+
+
+def test_the_model_is_given_back_when_the_session_ends(machine):
+    model = network()
+    kind = type(model)
+    with session(model=model) as made:
+        made.step(batch(4), 0)
+    assert type(model) is kind
+    with session(model=model) as again:  # it can be wrapped once more
+        again.step(batch(4), 0)
+
+
+def test_weights_are_fresh_after_every_call(machine):
+    made = session()
+    before = made.weights()
+    made.step(batch(4), 0)
+    after = made.weights()
+    assert not torch.equal(before["0.0.weight"], after["0.0.weight"])
+    made.step(batch(4), 1)
+    assert not torch.equal(made.weights()["0.0.weight"], after["0.0.weight"])
+
+
+def test_out_of_memory_says_what_to_try(machine):
+    machine.bytes_per_ipu = 100
+    with pytest.raises(IpucnnError, match="cannot be compiled for training") as error:
+        session()
+    assert "--recompute-mode auto" in error.value.hint
+
+
+def test_a_state_of_another_backend_is_refused():
+    other = session(TorchBackend())
+    with pytest.raises(IpucnnError, match="not of an IPU"):
+        session().load(other.weights(), other.state())
+
+
+# -- the commands ------------------------------------------------------------------------------
+
+TINY = ["--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir", "pictures",
+        "--input-size", "32", "--precision", "full", "--batch-size", "4", "--iterations", "3",
+        "--epoch", "2", "--lr", "0.05", "--momentum", "0.9", "--progress", "off",
+        "--backend", "poptorch"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    assert invoke(["data", "shapes", "--out", str(folder), "--per-class", "4", "--size", "40",
+                   "--validation-per-class", "3"]) == 0
+    return folder
+
+
+@pytest.fixture
+def cli(pictures, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pictures").symlink_to(pictures)
+    monkeypatch.chdir(tmp_path)
+    use(None)
+
+    def run(*argv: str):
+        code = invoke([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    yield run
+    use(None)
+
+
+def test_training_validating_and_restoring(cli, machine, tmp_path):
+    result = json.loads(cli("train", *TINY, "--validation-mode", "during", "--checkpoint-path", "c",
+                            "--validation-frequency", "1", "--json"))
+    assert result["backend"] == "poptorch"
+    assert result["device"] == "IPU version 2"
+    assert result["compile_seconds"] > 0
+    assert [v["images"] for v in result["validations"]] == [24, 24]
+    # the validation compiles once, and takes the weights of each epoch
+    assert len(machine.programs) == 2
+    stored = json.loads(cli("validate", "--checkpoint-path", "c", "--progress", "off", "--json"))
+    for before, after in zip(result["validations"], stored["validations"]):
+        assert abs(before["loss"] - after["loss"]) < 1e-5
+    whole = torch.load("c/mobilenet-v3-small_image_folder_2.pt", weights_only=True)["model"]
+    os.unlink("c/mobilenet-v3-small_image_folder_2.pt")
+    cli("restore", "--checkpoint-path", "c", "--progress", "off")
+    again = torch.load("c/mobilenet-v3-small_image_folder_2.pt", weights_only=True)["model"]
+    for name, value in whole.items():
+        assert torch.equal(value, again[name]), name
+
+
+def test_synthetic_data_and_compilation_only(cli, machine):
+    synthetic = [*TINY, "--data", "synthetic"]
+    position = synthetic.index("--data-dir")
+    del synthetic[position:position + 2]
+    result = json.loads(cli("train", *synthetic, "--json", "--log-dir", "log"))
+    assert result["updates"] == 6
+    result = json.loads(cli("train", *TINY, "--json", "--log-dir", "log",
+                            "--offline-target-ipu-version", "2", "--compile-only"))
+    assert result["updates"] == 0
+    assert result["device"] == "offline target, IPU version 2"
+    assert not machine.programs[-1].attached
