@@ -18,7 +18,9 @@ def build_resnext101_32x4d(num_classes: int) -> torch.nn.Module:
     import torch
 
     device = torch.empty(0).device
-    with torch.device("cpu"):  # the library makes its layers when it is imported
+    # The library makes its layers when it is imported: on the CPU then, whatever the device in
+    # force, and without drawing from the seed, or a process's first network would differ.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         from pretrainedmodels.models.resnext import resnext101_32x4d
 
         # It makes them once per process: without the copy, all models would share their weights.

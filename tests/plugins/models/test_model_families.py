@@ -187,6 +187,17 @@ def test_random_weights_follow_torchs_generator(name):
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+def test_importing_the_source_library_draws_nothing_from_the_seed(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("pretrainedmodels")]:
+        monkeypatch.delitem(sys.modules, name)
+    build = registry().resolve(record("resnext101_32x4d"))
+    weights = []
+    for _ in range(2):  # the first one imports it
+        torch.manual_seed(1)
+        weights.append(build(num_classes=5).features[0].weight)
+    assert torch.equal(*weights)
+
+
 def test_two_resnext101_32x4d_share_nothing():
     build = registry().resolve(record("resnext101_32x4d"))
     torch.manual_seed(1)
