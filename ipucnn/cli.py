@@ -18,6 +18,7 @@ from ipucnn import cli_training, render
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.instances import speaks
 from ipucnn.core.options import RunOptions
 
 app = typer.Typer(
@@ -114,7 +115,7 @@ def run(given: Dict[str, Any]) -> int:
         for note in [*result.notes, result.accuracy_note]:
             if note:
                 render.note(note)
-        if options.result:
+        if options.result and speaks():
             write_json(options.result, result.as_dict())
 
     try:

@@ -9,6 +9,7 @@ import typer
 from ipucnn import render, signals
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.instances import speaks
 from ipucnn.core.options import AverageOptions, RestoreOptions, TrainOptions, ValidateOptions
 from ipucnn.progress import TrainProgress
 
@@ -60,7 +61,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             render.emit_json(result.as_dict())
         else:
             render.emit(render.train_result(result))
-        if given.get("result"):
+        if given.get("result") and speaks():
             from ipucnn.core.files import write_json
 
             write_json(given["result"], result.as_dict())
@@ -91,7 +92,7 @@ def validate(given: Dict[str, Any]) -> int:
             render.emit_json(document)
         else:
             render.emit(render.validations(found, options.per_class))
-        if options.result:
+        if options.result and speaks():
             from ipucnn.core.files import write_json
 
             write_json(options.result, document)

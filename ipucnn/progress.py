@@ -68,7 +68,7 @@ class TrainProgress(Listener):
         if name and not self._stopping:
             self._stopping = True
             self._end_bar()
-            render.say(f"{name}: saving after this step; a second one aborts")
+            render.info(f"{name}: saving after this step; a second one aborts")
         return name
 
     def _start_bar(self) -> None:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.instances import own_name, speaks
 from ipucnn.signals import raise_if_swallowed
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def emit(text: str) -> None:
         BrokenPipeError: its reader has gone.
         IpucnnError: it cannot be written (a full disk).
     """
+    if not speaks():
+        return
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
@@ -65,19 +68,18 @@ def be_quiet(quiet: bool) -> None:
 
 def note(text: str) -> None:
     """Tell the user something that is no error, unless they want quiet."""
-    if not _quiet:
-        say(f"note: {text}")
+    info(f"note: {text}")
 
 
 def info(text: str) -> None:
     """Tell the user something on standard error, unless they want quiet."""
-    if not _quiet:
+    if not _quiet and speaks():
         say(text)
 
 
 def report_error(error: IpucnnError) -> None:
     """Tell the user what went wrong and what to do: one line each."""
-    say(f"error: {error.message}")
+    say(f"error: {own_name()}{error.message}")
     if error.hint:
         say(f"hint: {error.hint}")
 
@@ -208,7 +210,7 @@ def wants_bar(choice: str) -> bool:
     """Return whether a progress bar is shown: on terminals, unless told otherwise or in CI."""
     if choice != "auto":
         return choice == "on"
-    return not _quiet and sys.stderr.isatty() and not os.environ.get("CI")
+    return not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
 
 
 class RunProgress:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.instances import ALONE, Instances
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -134,6 +135,21 @@ class ExecutionPlan:
         return self.micro_batch * self.replicas * self.gradient_accumulation
 
     @property
+    def local_replicas(self) -> int:
+        """Replicas of one instance."""
+        return self.replicas // self.instances
+
+    @property
+    def local_batch(self) -> int:
+        """Samples per host call of one instance."""
+        return self.combined_batch // self.instances
+
+    @property
+    def local_devices(self) -> int:
+        """Devices of one instance."""
+        return self.local_replicas * self.stages
+
+    @property
     def validation_iterations(self) -> int:
         """Device iterations of a validation call: enough to fill the pipeline."""
         return max(self.device_iterations, self.stages)
@@ -241,6 +257,14 @@ class Backend(ABC):
         Some plans need less than others: one that only compiles may need no device.
         """
         return self.probe()
+
+    def instances(self) -> Instances:
+        """Join the processes that were started to share the work, when there are several.
+
+        Raises:
+            UnavailableError: what lets them talk to each other is missing.
+        """
+        return ALONE
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

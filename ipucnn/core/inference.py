@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Callable, Generator, List, Optional
 
@@ -14,8 +14,9 @@ from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import Batch, HostLoader, order
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
+from ipucnn.core.instances import ALONE, Instances, fitted, join, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.options import RunOptions
@@ -37,6 +38,9 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         progress: Optional[Progress] = None) -> RunResult:
     """Run inference.
 
+    Of several instances each classifies its part, and all get the result of all: a host call takes
+    as long as the slowest one's.
+
     Things are prepared in the order of their cost, so that a mistake is found before minutes are
     spent. An interrupt while images are classified ends the run early: the result then holds what
     was done and says so in `stopped_by`.
@@ -54,11 +58,16 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     model = registry.get_typed(ModelSpec, options.model)
     data = registry.get_typed(DatasetSpec, options.data)
     registry.get_typed(NormLayerSpec, options.normlayer)
-    plan = options.plan(synthetic=data.on_device)
+    options, told = fitted(options)
+    plan = options.plan(data.on_device, launched_count())
     chosen = choose_backend(options.backend, registry, plan)
     check_offer(options, plan, chosen.spec, registry)
     check_data_options(options, data, {
         "--predictions": bool(options.predictions) and data.on_device})
+    instances = join(chosen.backend)
+    if options.predictions and instances.count > 1:
+        raise UsageError("'--predictions' is written by one process, and poprun started "
+                         f"{instances.count}", "leave it out, or start one process")
     if options.predictions:
         predictions.writer_class(options.predictions)
     length = None if data.finite else plan.combined_batch * (
@@ -66,27 +75,32 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     dataset = make_dataset(options, model, data, registry, length=length)
     built = make_model(options, data, dataset, registry)
     result = _empty_result(options, plan, chosen, built, data)
+    result.notes += told
     with chosen.backend.inference(built.module, plan, built.input_size) as session:
         progress("compile", 0, None)
         result.compile_seconds = session.compile()
         result.session = session.facts
         if not options.compile_only:
-            _classify(options, plan, session, dataset, data, built, result, progress)
+            _classify(options, plan, session, dataset, data, built, result, progress, instances)
     return result
 
 
 def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSession,
               dataset: ImageDataset, data: DatasetSpec, built: BuiltModel, result: RunResult,
-              progress: Progress) -> None:
-    total = _total(options, plan, data, dataset)
+              progress: Progress, instances: Instances) -> None:
+    everything = _total(options, plan, data, dataset)
+    total = len(range(instances.index, everything, instances.count))
     loader: Optional[HostLoader] = None
     if not data.on_device:
         loader = HostLoader(dataset, built.input_size, session.samples_per_call,
-                            order(len(dataset), total), workers=options.dataloader_worker,
+                            islice(order(len(dataset), everything), instances.index, None,
+                                   instances.count), workers=options.dataloader_worker,
                             skip_bad=options.skip_bad_samples)
     scores: Optional[Scores] = None
     calls = _HostCalls(plan, session, _batches(loader, total, session.samples_per_call),
-                       options.time_limit, lambda done: progress("run", done, total))
+                       options.time_limit,
+                       lambda done: progress("run", done * instances.count, everything))
+    ended = False
     try:
         with ExitStack() as stack:
             writer = None
@@ -97,20 +111,22 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
                 result.predictions = options.predictions
             stack.callback(calls.close)
             scores = Scores(dataset, data, built.num_classes, options.top_k, writer)
-            progress("run", 0, total)
+            progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
         if calls.out_of_time:
             result.stopped_by = "time limit"
+        ended = True
     except KeyboardInterrupt as interrupt:
         # a signal handler may raise it with its own name
         result.stopped_by = str(interrupt) or "SIGINT"
+        ended = True
     except IpucnnError as error:
         result.stopped_by = "error"
         error.partial = result
         raise
     finally:
-        _fill_in(result, calls, options.warmup, scores, loader)
+        _fill_in(result, calls, options.warmup, scores, loader, instances if ended else ALONE)
 
 
 @dataclass
@@ -136,7 +152,7 @@ class _HostCalls:
         begin = time.perf_counter()
         more = True
         try:
-            while more and samples < self.plan.combined_batch:
+            while more and samples < self.plan.local_batch:
                 asked = time.perf_counter()
                 if self.time_limit is not None and asked - self._started >= self.time_limit:
                     self.out_of_time = True
@@ -201,24 +217,27 @@ def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, buil
         device=chosen.probe.device, options=options.as_dict(),
         environment={**describe(), "backend": chosen.probe.versions},
         plan={"micro_batch": plan.micro_batch, "device_iterations": plan.device_iterations,
-              "replicas": plan.replicas, "stages": plan.stages, "devices": plan.devices,
+              "replicas": plan.replicas, "instances": plan.instances, "stages": plan.stages,
+              "devices": plan.devices,
               "combined_batch": plan.combined_batch, "precision": plan.precision,
               "half": chosen.probe.half if plan.half else ""},
         weights={**asdict(built.weights), "summary": built.weights.summary()}, notes=notes)
 
 
 def _fill_in(result: RunResult, calls: _HostCalls, warmup: int, scores: Optional[Scores],
-             loader: Optional[HostLoader]) -> None:
-    meter = calls.meter
+             loader: Optional[HostLoader], instances: Instances) -> None:
+    meter = Meter.together(instances.gather(calls.meter.as_plain()))
     result.iterations = len(meter.seconds)
-    result.images = calls.images
+    result.images = sum(instances.gather(calls.images))
     result.seconds = sum(meter.seconds)
     result.warmup_iterations = meter.warmup(warmup)
     figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
     for name, value in figures.items():
         setattr(result, name, value)
     if scores is not None:
+        scores.share(instances)
         result.accuracy = scores.accuracy()
         result.accuracy_note = scores.note
     if loader is not None:
-        result.skipped = {"count": loader.skipped_count, "first": list(loader.skipped)}
+        result.skipped = {"count": sum(instances.gather(loader.skipped_count)),
+                          "first": list(loader.skipped)}

@@ -69,6 +69,27 @@ class Meter:
         self.latency_starts.append(len(self.latencies))
         self.latencies.extend(latencies)
 
+    def as_plain(self) -> List[List[Any]]:
+        """Return samples, seconds, wait and latencies of each iteration, for `together`."""
+        ends = [*self.latency_starts[1:], len(self.latencies)]
+        return [[samples, seconds, wait, self.latencies[start:end].tolist()]
+                for samples, seconds, wait, start, end in zip(
+                    self.samples, self.seconds, self.waits, self.latency_starts, ends)]
+
+    @classmethod
+    def together(cls, parts: Sequence[List[List[Any]]]) -> Meter:
+        """Return what instances that run side by side measured together.
+
+        An iteration has the samples of all of them and lasts as long as the slowest.
+        """
+        meter = cls()
+        for iteration in range(max(map(len, parts))):
+            rows = [part[iteration] for part in parts if iteration < len(part)]
+            meter.iteration(sum(row[0] for row in rows), max(row[1] for row in rows),
+                            max(row[2] for row in rows),
+                            [latency for row in rows for latency in row[3]])
+        return meter
+
     def warmup(self, wanted: int) -> int:
         """Return how many first iterations to leave out: at most half of the run."""
         return min(wanted, len(self.seconds) // 2)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ipucnn.core import predictions
 from ipucnn.core.data import ImageDataset
+from ipucnn.core.instances import Instances
 from ipucnn.core.names import key
 from ipucnn.core.specs import DatasetSpec
 
@@ -71,6 +72,11 @@ class Scores:
                 self._counted += 1
                 self._top1 += classes[0] == mapped[label]
                 self._top5 += mapped[label] in classes
+
+    def share(self, instances: Instances) -> None:
+        """Count what all instances scored."""
+        self._counted, self._top1, self._top5 = (int(total) for total in instances.totals(
+            [self._counted, self._top1, self._top5]))
 
     def accuracy(self) -> Optional[Dict[str, float]]:
         """Return top-1 and top-5 in per cent and the images counted, or None without labels."""

@@ -241,6 +241,7 @@ class BackendSpec(PluginSpec):
         preference: `--backend auto` takes the usable built-in backend with the highest; it wakes
             no third-party plugin, whose backend is taken by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
+        instances: several processes can share the replicas, as `poprun` starts them.
     """
 
     inference: bool = True
@@ -250,6 +251,7 @@ class BackendSpec(PluginSpec):
     training_options: Tuple[str, ...] = ()
     preference: int = 0
     device: str = ""
+    instances: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

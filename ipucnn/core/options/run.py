@@ -58,7 +58,7 @@ class RunOptions(NetworkOptions):
         """What `--weights` and `--random-weights` mean together."""
         return "random" if self.random_weights else self.weights
 
-    def plan(self, synthetic: bool) -> "ExecutionPlan":
+    def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":
         """Return what is to be executed; raises `UsageError` when it cannot be."""
         from ipucnn.core.execution import ExecutionPlan
 
@@ -67,5 +67,6 @@ class RunOptions(NetworkOptions):
             micro_batch=self.batch_size, device_iterations=self.device_iterations,
             replicas=self.replicas, pipeline_splits=self.pipeline_splits,
             precision=self.precision, normalisation=place, eight_bit_io=eight_bit,
-            synthetic=synthetic, full_precision_norm=self.full_precision_norm, seed=self.seed,
+            synthetic=synthetic, instances=instances,
+            full_precision_norm=self.full_precision_norm, seed=self.seed,
             backend_options=self.backend_options)

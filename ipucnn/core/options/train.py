@@ -286,7 +286,7 @@ class TrainOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
             return "auto"
         return self.recompute_mode
 
-    def plan(self, synthetic: bool) -> "ExecutionPlan":
+    def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":
         """Return what is to be executed; raises `UsageError` when it cannot be."""
         from ipucnn.core.execution import ExecutionPlan
 
@@ -295,13 +295,13 @@ class TrainOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
             micro_batch=self.batch_size, device_iterations=self.device_iterations,
             replicas=self.replicas, gradient_accumulation=self.gradient_accumulation,
             pipeline_splits=self.pipeline_splits, precision=self.precision, training=True,
-            normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
+            normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic, instances=instances,
             full_precision_norm=self.full_precision_norm, seed=self.seed,
             backend_options=self._backend_settings())
 
-    def validation_plan(self) -> "ExecutionPlan":
+    def validation_plan(self, instances: int = 1) -> "ExecutionPlan":
         """Return how the model is validated: the same shape, without accumulation."""
-        plan = self.plan(synthetic=False)
+        plan = self.plan(False, instances)
         return replace(
             plan, training=False, gradient_accumulation=1,
             device_iterations=plan.validation_iterations,

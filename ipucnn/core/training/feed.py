@@ -1,4 +1,7 @@
-"""The order in which samples are trained on, and their way into a session."""
+"""The order in which samples are trained on, and their way into a session.
+
+Of several instances, each prepares its own part of every host call.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.data.augment import TrainTransform
 from ipucnn.core.data.loader import Batch, HostLoader
+from ipucnn.core.instances import own_part
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.training.mixing import draw
 from ipucnn.core.training.preparation import Prepared
@@ -26,7 +30,7 @@ class Feed:
     Args:
         prepared: the training.
         epoch: from 0.
-        consumed: samples of the epoch's order that were used before.
+        consumed: samples of the epoch's order that were used before, by all instances.
         bad: samples that are known to be unreadable.
     """
 
@@ -40,15 +44,17 @@ class Feed:
         self._mix = prepared.setup.mix
         if not prepared.data.on_device:
             self._left = len(prepared.dataset) - consumed
-            order = epoch_order(len(prepared.dataset), options.seed, epoch)
+            order = own_part(epoch_order(len(prepared.dataset), options.seed, epoch)[consumed:],
+                             prepared.plan, prepared.instances.index)
             self.loader = HostLoader(
-                prepared.dataset, built.input_size, prepared.plan.combined_batch,
-                (int(index) for index in order[consumed:]), workers=options.dataloader_worker,
+                prepared.dataset, built.input_size, prepared.plan.local_batch,
+                (int(index) for index in order), workers=options.dataloader_worker,
                 skip_bad=options.skip_bad_samples, transform=_transform(prepared, epoch), bad=bad)
 
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
         """Yield each whole batch, and how many samples of the order are used up with it."""
-        size = self._prepared.plan.combined_batch
+        plan = self._prepared.plan
+        size = plan.combined_batch
         if self.loader is None:
             for consumed in range(self._start + size, len(self._prepared.dataset) + 1, size):
                 yield TrainingBatch(None, None), consumed
@@ -57,9 +63,9 @@ class Feed:
             return
         with self.loader as loader:
             for batch in loader:
-                if len(batch) < size:
+                if len(batch) < plan.local_batch:
                     return
-                yield self._made(batch), self._start + batch.consumed
+                yield self._made(batch), self._start + batch.consumed * plan.instances
 
     def _made(self, batch: Batch) -> TrainingBatch:
         prepared, plan = self._prepared, self._prepared.plan

@@ -9,24 +9,20 @@ from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.instances import Agreement
 from ipucnn.core.options import TrainOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
-from ipucnn.core.training import keeper as keeping
 from ipucnn.core.training.averaging import average
 from ipucnn.core.training.checkpoints import Checkpoint, Position
 from ipucnn.core.training.feed import Feed
-from ipucnn.core.training.keeper import Keeper
-from ipucnn.core.training.metrics import MetricsWriter
 from ipucnn.core.training.preparation import Prepared, prepare
 from ipucnn.core.training.progress import Figures, Pace, Standing
+from ipucnn.core.training.records import FileRecords, Records, make_ready
 from ipucnn.core.training.results import Listener, Status, TrainResult
 from ipucnn.core.training.session import NonFiniteLoss, TrainingSession
 from ipucnn.core.training.validation import Interrupted
 from ipucnn.core.training.validator import Validator
-
-RETRY_SECONDS = 60.0
-"""After a checkpoint that could not be written, the next attempt."""
 
 
 def train(options: TrainOptions, registry: Optional[Registry] = None,
@@ -48,8 +44,8 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     for note in prepared.notes:
         listener.note(note)
     folder = Path(options.checkpoint_path) if options.checkpoint_path else None
-    if folder:
-        _make_ready(folder, restored, options, listener)
+    if folder and not prepared.instances.index:
+        make_ready(folder, restored, options, listener)
     validator = Validator(prepared, listener)
     with closing(validator), prepared.chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
@@ -78,23 +74,21 @@ class _Trainer:
         self.validator = validator
         self.options = prepared.options
         self.folder = folder
-        inherited = restored.path if restored and restored.path and folder \
-            and restored.path.parent.resolve() == folder.resolve() else None
-        self.keeper = Keeper(folder, self.options.keep_last, self.options.keep_best,
-                             inherited) if folder else None
+        self.instances = prepared.instances
+        self.agree = Agreement(self.instances)
         position = restored.position if restored else Position(0, 0, 0, 0)
         self.epoch, self.call, self.consumed, self.update = (
             position.epoch, position.call, position.consumed, position.update)
-        self.figures = Figures.from_plain(restored.progress if restored else {})
-        self.log_dir = _log_dir(self.options, folder)
-        self.metrics = MetricsWriter(self.log_dir, self.figures.rows)
-        _write_options(self.log_dir, self.options)
+        self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
+        self.records: Records = FileRecords(self.options, folder, restored, self.figures.rows) \
+            if not self.instances.index else Records()
         self.pace = Pace(prepared.calls * self.options.epoch, prepared.calls * self.epoch
                          + self.call)
         self.row_every = max(1, prepared.calls // self.options.logs_per_epoch)
-        self.last_saved = self.retry_at = time.monotonic()
         self.unsaved = False
-        self.saved_update = self.update if inherited else -1
+        # every instance must know this, because they decide alike and write nothing but the first
+        self.saved_update = self.instances.gather(
+            self.update if self.records.last_good else -1)[0]
         self.stopped_by: Optional[str] = None
         self.averaged = ""
         self.restored = str(restored.path) if restored else ""
@@ -145,8 +139,9 @@ class _Trainer:
                 if feed.loader is not None:
                     self.figures.bad = list(feed.loader.bad)
                 self.figures.add(result)
-                self.pace.add(result.samples, time.perf_counter() - asked, waited)
-                images += result.samples
+                samples = result.samples * self.instances.count
+                self.pace.add(samples, time.perf_counter() - asked, waited)
+                images += samples
                 self._tell(lr)
                 if self.call % self.row_every == 0:
                     self._row(lr, scaling)
@@ -159,14 +154,16 @@ class _Trainer:
                               "use a smaller '--batch-size'")
         seconds = time.perf_counter() - started
         self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
+        self.figures.end_epoch(self.instances)
         if not self.options.disable_metrics:
             self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
                                f"{self.figures.accuracy():.2f}%")
         self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
+        self._stopping(now=True)
         if self.epoch % self.options.checkpoint_save_freq == 0 \
-                or self.epoch == self.options.epoch or self.listener.stop():
+                or self.epoch == self.options.epoch or self.stopped_by:
             self._save()
-        return not self._stopping()
+        return not self.stopped_by
 
     def _set_rates(self) -> Tuple[float, float]:
         calls = self.prepared.calls
@@ -187,7 +184,7 @@ class _Trainer:
         return result
 
     def _non_finite(self, update: int, value: str, lr: float, scaling: float) -> IpucnnError:
-        good = self.keeper.last_good if self.keeper else None
+        good = self.records.last_good
         return IpucnnError(
             f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
             f"loss scaling {scaling:g}); last good checkpoint: {good or 'none'}",
@@ -196,36 +193,34 @@ class _Trainer:
 
     # -- between steps -------------------------------------------------------------------------
 
-    def _stopping(self) -> bool:
-        if not self.stopped_by:
-            self.stopped_by = self.listener.stop() or None
-        return bool(self.stopped_by)
+    def _stopping(self, now: bool = False) -> bool:
+        """Learn whether the training ends here; return whether a checkpoint is due."""
+        stop, due = self.agree(self.listener.stop(),
+                               self.records.due(self.options.checkpoint_save_minutes), now)
+        self.stopped_by = self.stopped_by or stop or None
+        return due
 
     def _pause(self) -> bool:
         """Save when it is due; return whether the training ends here."""
-        stopping = self._stopping()
-        steps, minutes = self.options.checkpoint_save_steps, self.options.checkpoint_save_minutes
-        now = time.monotonic()
-        due = (steps and self.call % steps == 0) \
-            or (minutes and now - self.last_saved >= 60 * minutes) \
-            or (self.unsaved and now >= self.retry_at)
-        if stopping or due:
-            self._save(final=stopping)
-        return stopping
+        due = self._stopping()
+        steps = self.options.checkpoint_save_steps
+        if self.stopped_by or due or (steps and self.call % steps == 0):
+            self._save(final=bool(self.stopped_by))
+        return bool(self.stopped_by)
 
     def _save(self, final: bool = False) -> None:
-        if self.keeper is None:
+        if self.folder is None:
             return
-        warning = self.keeper.save(self.checkpoint())
-        now = time.monotonic()
-        self.unsaved = self.keeper.failed is not None
-        self.last_saved, self.retry_at = now, now + RETRY_SECONDS
+        # an instance that does not write has part of it all the same
+        warning = self.records.save(self.checkpoint())
+        self.unsaved = self.instances.gather(self.records.failed is not None)[0]
         if not self.unsaved:
             self.saved_update = self.update
         if warning:
             self.listener.note(warning)
         if self.unsaved and final:
-            raise self.keeper.failed or IpucnnError("the checkpoint was not written")
+            raise self.records.failed or IpucnnError("the first instance could not write the "
+                                                     "checkpoint")
 
     def checkpoint(self) -> Checkpoint:
         """Return everything that a restored training needs."""
@@ -235,7 +230,7 @@ class _Trainer:
             weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.ema_decay else None,
             session=self.session.state(),
-            progress=self.figures.as_plain(), options=self.options.as_dict(),
+            progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
             class_names=tuple(self.prepared.dataset.class_names),
             versions=describe()["packages"])
 
@@ -246,18 +241,18 @@ class _Trainer:
             lr, self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
 
     def _row(self, lr: float, scaling: float) -> None:
-        window = self.figures.window()
-        self.figures.rows += 1
-        self.metrics.add({
+        window = self.figures.window(self.instances)
+        self._record({
             "kind": "train", "epoch": self.epoch + self.call / self.prepared.calls,
             "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
             "images_per_second": self.pace.images_per_second,
             "data_wait_share": self.pace.data_wait_share})
-        self._tell_failed_metrics()
 
-    def _tell_failed_metrics(self) -> None:
-        if self.metrics.failed:
-            self.listener.note(self.metrics.failed + "; it is tried again with the next row")
+    def _record(self, row: Dict[str, Any]) -> None:
+        self.figures.rows += 1
+        failed = self.records.row(row)
+        if failed:
+            self.listener.note(failed)
 
     # -- validation ----------------------------------------------------------------------------
 
@@ -268,16 +263,13 @@ class _Trainer:
             return
         better = False
         for validation in self.validator.validate(self.session, self.epoch):
-            self.figures.rows += 1
-            self.metrics.add({"kind": "validation", "update": self.update,
-                              **validation.figures()})
+            self._record({"kind": "validation", "update": self.update, **validation.figures()})
             better |= self.figures.standing.offer(self.options.best_metric, validation)
-        self._tell_failed_metrics()
         standing = self.figures.standing
-        if better and self.keeper:
+        if better:
             if self.options.keep_best and self.saved_update != self.update:
                 self._save()
-            self.keeper.best(standing.as_plain(), self.saved_update == self.update)
+            self.records.best(standing.as_plain(), self.update)
         standing.waited = 0 if better else standing.waited + 1
         if self.options.early_stopping and standing.waited >= self.options.early_stopping \
                 and not self.stopped_by and self.epoch < self.options.epoch:
@@ -288,13 +280,15 @@ class _Trainer:
     def _after_training(self) -> None:
         options = self.options
         if self.folder and options.weight_avg_strategy != "none":
-            averaged = average(self.folder, options.weight_avg_strategy,
-                               options.weight_avg_exp_decay, options.weight_avg_n, None)
-            self.averaged = str(averaged.path)
-            self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
+            if not self.instances.index:
+                averaged = average(self.folder, options.weight_avg_strategy,
+                                   options.weight_avg_exp_decay, options.weight_avg_n, None)
+                self.averaged = str(averaged.path)
+                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
+            self.averaged = self.instances.gather(self.averaged)[0]
         if options.validation != "after":
             return
-        if self.folder is None or not self.keeper or not self.keeper.last_good:
+        if self.folder is None or not self.instances.gather(bool(self.records.last_good))[0]:
             self.validator.validate(self.session, self.epoch)
         else:
             self.validator.validate_folder(self.folder)
@@ -311,7 +305,7 @@ class _Trainer:
             environment={**describe(), "backend": prepared.chosen.probe.versions},
             plan={"micro_batch": plan.micro_batch, "device_iterations": plan.device_iterations,
                   "replicas": plan.replicas, "gradient_accumulation": plan.gradient_accumulation,
-                  "stages": plan.stages, "devices": plan.devices,
+                  "instances": plan.instances, "stages": plan.stages, "devices": plan.devices,
                   "combined_batch": plan.combined_batch, "update_batch": plan.update_batch,
                   "precision": plan.precision,
                   "half": prepared.chosen.probe.half if plan.half else ""},
@@ -324,35 +318,7 @@ class _Trainer:
             else None,
             validations=[validation.figures() for validation in self.validator.done],
             best=standing.as_plain() or None,
-            checkpoint=str(self.keeper.last_good or "") if self.keeper else "",
-            averaged=self.averaged, log_dir=str(self.log_dir), restored=self.restored,
+            checkpoint=str(self.records.last_good or ""),
+            averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
             stopped_by=self.stopped_by, notes=list(self.prepared.notes))
-
-
-def _make_ready(folder: Path, restored: Optional[Checkpoint], options: TrainOptions,
-                listener: Listener) -> None:
-    if restored is None or restored.path is None:
-        keeping.prepare(folder)
-    elif restored.position.epoch < options.epoch:
-        aside = keeping.continue_in(folder, restored.path)
-        if aside:
-            listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
-                          + ", ".join(aside))
-
-
-def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
-    from ipucnn.core.files import make_folder
-
-    name = f"{options.model}_{options.data}_{time.strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
-    path = options.log_dir or (str(folder) if folder else str(Path("logs") / name))
-    return Path(make_folder(path, "--log-dir"))
-
-
-def _write_options(folder: Path, options: TrainOptions) -> None:
-    import yaml
-
-    from ipucnn.core.files import write_text
-
-    settings: Dict[str, Any] = options.as_dict()
-    write_text(str(folder / "options.yaml"), yaml.safe_dump(settings, sort_keys=False))

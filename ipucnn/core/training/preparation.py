@@ -9,6 +9,7 @@ from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.instances import Instances, fitted, join, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.options import TrainOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
@@ -42,6 +43,7 @@ class Prepared:
         setup: what the session is made for.
         rate: learning rate by fractional epoch.
         scaling: loss scaling by epoch.
+        instances: the processes that share the training.
         calls: host calls of an epoch.
         notes: what the user should know.
         compile_seconds: what making the session ready took, when that is done.
@@ -57,6 +59,7 @@ class Prepared:
     setup: TrainingSetup
     rate: LearningRate
     scaling: LossScaling
+    instances: Instances
     calls: int
     notes: List[str]
     compile_seconds: float = 0.0
@@ -69,14 +72,22 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         IpucnnError: anything the user can act on.
     """
     model = registry.get_typed(ModelSpec, options.model)
+    options, told = fitted(options)
     asked, options = options, sized(options, model)
     data = registry.get_typed(DatasetSpec, options.data)
     norm = registry.get_typed(NormLayerSpec, options.normlayer)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)
-    plan = options.plan(synthetic=data.on_device)
+    plan = options.plan(data.on_device, launched_count())
     chosen = choose_backend(options.backend, registry, plan)
     check_offer(options, plan, chosen.spec, registry)
+    instances = join(chosen.backend)
+    if instances.count > 1:
+        _check_shared(options)
+        # the same random numbers everywhere, whatever each host's profile says
+        seed = instances.gather(options.seed)[0]
+        asked, options, plan = (replace(asked, seed=seed), replace(options, seed=seed),
+                                replace(plan, seed=seed))
     if data.finite and not data.labelled:
         raise UsageError(f"dataset {data.name!r} has no labels to train on",
                          "'--data image_folder' takes one folder per class")
@@ -108,6 +119,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     built = make_model(options, data, dataset, registry)
     if options.first_trainable_layer:
         train_from(built.module, options.first_trainable_layer)
+    instances.share_weights(built.module)
     setup = TrainingSetup(
         loss=Loss(options.label_smoothing), optimizer=optimizer, loss_scaling=scaling.at(0),
         ema_decay=options.ema_decay, tolerate_non_finite=options.skip_non_finite > 0,
@@ -115,8 +127,14 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         mix=MixOptions(options.mixup_alpha, options.cutmix_lambda_low, options.cutmix_lambda_high,
                        options.cutmix_disable_prob))
     return Prepared(asked, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
-                    min(calls, options.iterations or calls),
-                    _notes(plan, chosen, norm))
+                    instances, min(calls, options.iterations or calls),
+                    told + _notes(plan, chosen, norm))
+
+
+def _check_shared(options: TrainOptions) -> None:
+    if options.skip_bad_samples:
+        raise UsageError("'--skip-bad-samples' would move images between instances",
+                         "find bad images with 'ipucnn data verify', and leave it out")
 
 
 _HALF_SIZES = {224: 160, 380: 252}

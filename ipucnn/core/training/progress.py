@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple
 
+from ipucnn.core.instances import ALONE, Instances
 from ipucnn.core.training.session import StepResult
 from ipucnn.core.training.validation import Validation
 
@@ -41,12 +42,18 @@ class Standing:
                 "weights": self.weights} if self.metric else {}
 
 
+_SUMS = ("loss_sum", "samples", "correct", "row_loss_sum", "row_samples", "row_correct")
+
+
 @dataclass
 class Figures:
     """Sums over the epoch and over the rows of the metrics files; saved with a checkpoint.
 
+    They are this instance's own. All instances' are added up for a row and at an epoch's end, not
+    at every call; a checkpoint keeps them apart, so that a restored training adds the same.
+
     Attributes:
-        loss_sum, samples, correct: over the epoch so far.
+        loss_sum, samples, correct: over the epoch so far; at its end, of all instances.
         row_loss_sum, row_samples, row_correct: since the last row.
         rows: rows written.
         skipped_updates: updates left out because their loss was not finite.
@@ -66,14 +73,26 @@ class Figures:
     standing: Standing = field(default_factory=Standing)
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Figures:
-        """Return what `as_plain` gave."""
-        known = dict(values)
-        return cls(**{**known, "standing": Standing(**known.pop("standing", {}))})
+    def from_plain(cls, values: Mapping[str, Any], instances: Instances = ALONE) -> Figures:
+        """Return what `as_plain` gave to this instance.
 
-    def as_plain(self) -> Dict[str, Any]:
-        """Return them as plain types."""
-        return asdict(self)
+        Of another number of instances, the first gets all sums.
+        """
+        known = dict(values)
+        sums = known.pop("instances", [[known.get(name, 0) for name in _SUMS]])
+        if len(sums) == instances.count:
+            own = sums[instances.index]
+        else:
+            own = [sum(column) if not instances.index else 0 for column in zip(*sums)]
+        return cls(**{**known, **dict(zip(_SUMS, own)),
+                      "standing": Standing(**known.pop("standing", {}))})
+
+    def as_plain(self, instances: Instances = ALONE) -> Dict[str, Any]:
+        """Return them as plain types, with the sums of every instance; collective."""
+        plain = asdict(self)
+        if instances.count > 1:
+            plain["instances"] = instances.gather([plain[name] for name in _SUMS])
+        return plain
 
     def start_epoch(self) -> None:
         """Begin the sums of an epoch."""
@@ -89,6 +108,11 @@ class Figures:
         self.row_correct += result.correct
         self.skipped_updates += result.skipped
 
+    def end_epoch(self, instances: Instances) -> None:
+        """Make the sums of the epoch those of all instances."""
+        loss, samples, correct = instances.totals([self.loss_sum, self.samples, self.correct])
+        self.loss_sum, self.samples, self.correct = loss, int(samples), int(correct)
+
     def loss(self) -> float:
         """Return the mean loss of the epoch so far."""
         return self.loss_sum / max(1, self.samples)
@@ -97,11 +121,11 @@ class Figures:
         """Return the accuracy of the epoch so far, in per cent."""
         return 100 * self.correct / max(1, self.samples)
 
-    def window(self) -> Dict[str, float]:
-        """Return loss and accuracy since the last row, and begin the next."""
-        samples = max(1, self.row_samples)
-        figures = {"loss": self.row_loss_sum / samples,
-                   "accuracy": 100 * self.row_correct / samples}
+    def window(self, instances: Instances = ALONE) -> Dict[str, float]:
+        """Return loss and accuracy of all instances since the last row, and begin the next."""
+        loss, samples, correct = instances.totals(
+            [self.row_loss_sum, self.row_samples, self.row_correct])
+        figures = {"loss": loss / max(1, samples), "accuracy": 100 * correct / max(1, samples)}
         self.row_loss_sum, self.row_samples, self.row_correct = 0.0, 0, 0
         return figures
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.declaration import build, coerced
 from ipucnn.core.errors import UsageError
+from ipucnn.core.instances import fitted
 from ipucnn.core.options import RestoreOptions, TrainOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.training.checkpoint_folder import newest
@@ -45,7 +46,9 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     saved = build(TrainOptions, checkpoint.options)
     folder = output or str(checkpoint.path.parent if checkpoint.path else place)
     options = _overridden(saved, values, listener)
-    options = replace(options, checkpoint_path=folder)
+    options, told = fitted(replace(options, checkpoint_path=folder))
+    for note in told:
+        listener.note(note)
     checkpoint, options = _repositioned(checkpoint, saved, options)
     if checkpoint.position.epoch >= options.epoch:
         listener.note(f"all {options.epoch} epochs are trained; '--epoch N' trains on")

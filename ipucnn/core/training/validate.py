@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ipucnn.core.choice import check_offer, choose_backend
 from ipucnn.core.declaration import build, declared
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.instances import fitted, join, launched_count, speaks
 from ipucnn.core.options import TrainOptions, ValidateOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
@@ -63,7 +64,8 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
             if evaluator is None or built_for != _identity(stored):
                 if evaluator is not None:
                     evaluator.close()
-                evaluator, built_for = _evaluator(stored, options, registry), _identity(stored)
+                evaluator = _evaluator(stored, options, registry, listener)
+                built_for = _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
     except Interrupted as interrupt:
         raise KeyboardInterrupt(str(interrupt)) from None
@@ -76,7 +78,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     if not found:
         raise DataError(f"none of the checkpoints in '{place}' can be read",
                         "restore them from a copy")
-    if options.confusion_matrix:
+    if options.confusion_matrix and speaks():
         _write_matrix(options.confusion_matrix, found[-1])
     return found
 
@@ -103,7 +105,8 @@ def _identity(stored: StoredModel) -> Tuple[Any, ...]:
     return stored.name, stored.dataset, repr(sorted(stored.options.items())), stored.class_names
 
 
-def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry) -> Evaluator:
+def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
+               listener: Listener) -> Evaluator:
     values: Dict[str, Any] = {**stored.options, "model": stored.name, "weights": "random"}
     values.setdefault("data", stored.dataset)
     for name in _OF_THE_RUN:
@@ -118,12 +121,16 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry) 
         raise UsageError(f"dataset {data.name!r} has no labels to validate with",
                          "choose another with '--data'")
     check_data_options(options, data, {})
-    plan = options.validation_plan()
+    options, told = fitted(options)
+    for note in told:
+        listener.note(note)
+    plan = options.validation_plan(launched_count())
     chosen = choose_backend(options.backend, registry, plan)
     training_only: Dict[str, Any] = {item.name: item.default for item in declared(TrainOptions)
                                      if item.name in options.backend_options
                                      and item.name not in plan.backend_options}
     check_offer(replace(options, **training_only), plan, chosen.spec, registry)
+    instances = join(chosen.backend)
     elsewhere = options.validation_data_dir
     dataset = make_dataset(
         options, model, data, registry, length=None if data.finite else plan.combined_batch,
@@ -138,7 +145,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry) 
     built = make_model(replace(options, num_classes=classes) if classes else options, data,
                        dataset, registry)
     return Evaluator(built.module, chosen.backend, plan, built.input_size, dataset, data.labelled,
-                     options.dataloader_worker, options.skip_bad_samples)
+                     options.dataloader_worker, options.skip_bad_samples, instances)
 
 
 def _write_matrix(path: str, validation: Validation) -> None:

@@ -1,4 +1,4 @@
-"""Validation: every sample of a dataset counted exactly once."""
+"""Validation: every sample of a dataset counted exactly once, by one instance or another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import HostLoader
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
+from ipucnn.core.instances import ALONE, Instances
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.training.results import Listener, Status
 from ipucnn.core.training.session import StateDict
@@ -85,6 +86,7 @@ class Evaluator:
         dataset: the images.
         labelled: whether it knows their classes; otherwise any labels do.
         workers, skip_bad: as in `HostLoader`.
+        instances: the processes that share the images; all get the same result.
     """
 
     module: nn.Module
@@ -95,6 +97,7 @@ class Evaluator:
     labelled: bool
     workers: Optional[int] = None
     skip_bad: bool = False
+    instances: Instances = ALONE
     _kept: Optional[InferenceSession] = field(default=None, init=False)
 
     def close(self) -> None:
@@ -126,29 +129,37 @@ class Evaluator:
         """Evaluate `weights`.
 
         Raises:
-            Interrupted: the listener asks to stop.
+            Interrupted: the listener of any instance asks to stop.
             DataError: an image cannot be read, or has no label.
         """
         total = len(self.dataset)
-        count = _Count()
+        # every instance takes each so-many-th image, so that their parts differ by one at most
+        own = range(self.instances.index, total, self.instances.count)
+        count, stopped = _Count(), ""
         with self._session(weights) as session, \
-                HostLoader(self.dataset, self.input_size, session.samples_per_call, range(total),
+                HostLoader(self.dataset, self.input_size, session.samples_per_call, own,
                            workers=self.workers, skip_bad=self.skip_bad) as loader:
             for batch in loader:
                 logits = session(self._fed(batch.images))
                 count.add(logits, self._labels(batch, logits.shape[1]))
                 if listener:
-                    listener.status(Status("validating", epoch, done=count.images,
-                                           total=total))
-                    if listener.stop():
-                        raise Interrupted(listener.stop())
-            skipped = loader.skipped_count
+                    listener.status(Status("validating", epoch,
+                                           done=count.images * self.instances.count, total=total))
+                    stopped = listener.stop()
+                    if stopped:
+                        break
+            count.skipped = loader.skipped_count
+        stopped = next((reason for reason in self.instances.gather(stopped) if reason), "")
+        if stopped:
+            raise Interrupted(stopped)
+        count.share(self.instances)
+        skipped = count.skipped
         if count.images + skipped != total:
             raise DataError(f"{count.images} of {total} validation images were counted",
                             "this is a fault of the dataset or of ipucnn; please report it")
         names = list(self.dataset.class_names) or [str(i) for i in range(len(count.matrix()))]
-        return Validation(epoch, kind, count.images, count.mean_loss(), count.share(1),
-                          count.share(5), skipped, checkpoint, count.matrix(), names)
+        return Validation(epoch, kind, count.images, count.mean_loss(), count.per_cent(1),
+                          count.per_cent(5), skipped, checkpoint, count.matrix(), names)
 
     def _fed(self, images: torch.Tensor) -> torch.Tensor:
         if self.plan.normalisation == "host":
@@ -168,7 +179,7 @@ class _Count:
     """Sums over batches, in double precision, so that no batching shows in the figures."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.images = self.skipped = 0
         self._loss = 0.0
         self._hits = {1: 0, 5: 0}
         self._matrix: Optional[torch.Tensor] = None
@@ -186,10 +197,23 @@ class _Count:
         self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
         self.images += len(labels)
 
+    def share(self, instances: Instances) -> None:
+        """Make the sums those of all instances."""
+        if instances.count == 1:
+            return
+        matrix = torch.zeros(0, dtype=torch.int64) if self._matrix is None else self._matrix
+        entries = max(instances.gather(len(matrix)))  # one that had no images knows no classes
+        if entries:
+            self._matrix = instances.sum(nn.functional.pad(matrix, (0, entries - len(matrix))))
+        images, skipped, first, five, self._loss = instances.totals(
+            [self.images, self.skipped, self._hits[1], self._hits[5], self._loss])
+        self.images, self.skipped = int(images), int(skipped)
+        self._hits = {1: int(first), 5: int(five)}
+
     def mean_loss(self) -> float:
         return self._loss / max(1, self.images)
 
-    def share(self, k: int) -> float:
+    def per_cent(self, k: int) -> float:
         return 100 * self._hits[k] / max(1, self.images)
 
     def matrix(self) -> List[List[int]]:

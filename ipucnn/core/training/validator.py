@@ -33,8 +33,9 @@ class Validator:
         if prepared.validation is not None:
             self._evaluator = Evaluator(
                 copy.deepcopy(prepared.built.module), prepared.chosen.backend,
-                options.validation_plan(), prepared.built.input_size, prepared.validation,
-                prepared.data.labelled, options.dataloader_worker, options.skip_bad_samples)
+                options.validation_plan(prepared.instances.count), prepared.built.input_size,
+                prepared.validation, prepared.data.labelled, options.dataloader_worker,
+                options.skip_bad_samples, prepared.instances)
 
     def close(self) -> None:
         """Free the device."""

@@ -78,7 +78,8 @@ def run(device, options, optimizer, parts, seed):
     steps, replicas = options.Training.gradient_accumulation, options.replication_factor
     model, outputs = device.model, []
     named = dict(model.named_parameters())
-    share = 1 / (steps * replicas) if options.Training.mean_reduction else 1.0
+    processes = options._values.get("processes", 1)
+    share = 1 / (steps * replicas * processes) if options.Training.mean_reduction else 1.0
     for iteration in range(options.device_iterations):
         sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()
                 if p.requires_grad}
@@ -88,7 +89,8 @@ def run(device, options, optimizer, parts, seed):
                 part = parts[(iteration * steps + step) * replicas + replica]
                 with torch.random.fork_rng(devices=[]), torch.enable_grad(), \
                         HalfArithmetic() if half(model, part) else nullcontext():
-                    torch.manual_seed(seed * 1000003 + device.calls * 1009 + replica)
+                    torch.manual_seed(seed * 1000003 + device.calls * 1009 + replica
+                                      + 101 * options._values.get("process", 0))
                     result, loss = marked(model, part)
                     found = torch.autograd.grad(
                         loss * optimizer.loss_scaling, [named[name] for name in sums],
@@ -99,6 +101,9 @@ def run(device, options, optimizer, parts, seed):
                         sums[name] += gradient.float() / optimizer.loss_scaling * share
                 outputs.append(tuple(t.detach().clone() for t in (
                     result if isinstance(result, tuple) else (result,))))
+        if processes > 1:  # the IPUs of all instances reduce among themselves
+            for name in sorted(sums):
+                torch.distributed.all_reduce(sums[name])
         _step(device, optimizer, sums)
     device.enter(0)
     return outputs

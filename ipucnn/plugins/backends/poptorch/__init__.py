@@ -29,4 +29,4 @@ def ipucnn_backends() -> List[BackendSpec]:
                           "enable_optimizer_rts", "enable_recompute",
                           "enable_stochastic_rounding", "loss_velocity_scaling_ratio",
                           "offload_optimizer", "recompute_checkpoints", "recompute_mode"),
-        preference=30)]
+        instances=True, preference=30)]

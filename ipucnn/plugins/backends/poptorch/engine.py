@@ -12,6 +12,7 @@ import torch  # noqa: TID253 - a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.instances import Instances, launched
 from ipucnn.core.training.session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends.poptorch import INSTALL
 
@@ -77,6 +78,12 @@ class PopTorchBackend(Backend):
         from ipucnn.plugins.backends.poptorch.training import PopTorchTrainingSession
 
         return PopTorchTrainingSession(model, plan, setup, input_size)
+
+    def instances(self) -> Instances:
+        """Join the other instances of `poprun`; see `Backend.instances`."""
+        from ipucnn.plugins.backends.poptorch.poprun import joined
+
+        return joined()
 
     def _probe(self, offline: Optional[int]) -> Probe:
         try:
@@ -164,8 +171,12 @@ def _check_target(plan: ExecutionPlan) -> None:
 
 
 def _check_devices(plan: ExecutionPlan, sdk: Any) -> None:
-    count = plan.devices
-    need = f"{plan.replicas} replicas of {plan.stages} pipeline stages need {count} IPUs"
+    if launched() is not None:
+        from ipucnn.plugins.backends.poptorch.poprun import check_stages
+
+        check_stages(plan)
+    count = plan.local_devices
+    need = f"{plan.local_replicas} replicas of {plan.stages} pipeline stages need {count} IPUs"
     if count > MOST_IPUS:
         raise UsageError(f"{need}, and a process can use {MOST_IPUS}",
                          "use fewer '--replicas' or pipeline splits")

@@ -19,14 +19,14 @@ log = logging.getLogger("ipucnn.poptorch")
 
 
 class PopTorchInferenceSession(InferenceSession):
-    """Calls take the combined batch, B x D x R: the program runs that many samples each time."""
+    """Calls take the local batch, B x D x R: the program runs that many samples each time."""
 
     reloadable = True
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> None:
-        self.samples_per_call = plan.combined_batch
+        self.samples_per_call = plan.local_batch
         self._plan = plan
-        self._shape = (plan.combined_batch, 3, input_size, input_size)
+        self._shape = (plan.local_batch, 3, input_size, input_size)
         self._type = torch.float16 if plan.half else torch.float32
         self._ran = False
         model = model.eval()

@@ -10,6 +10,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.files import make_folder
+from ipucnn.core.instances import launched, speaks
 
 PROFILE_FOLDER = "poplar-profile"
 """Where `--profile` writes, in the working folder; PopVision Graph Analyser opens it."""
@@ -78,11 +79,10 @@ def _set_optimizer_state(options: Any, plan: ExecutionPlan) -> None:
 
 
 def _common_options(plan: ExecutionPlan) -> Any:
-    options = poptorch.Options()
+    options = _new_options(plan)
     options.deviceIterations(plan.device_iterations)
-    options.replicationFactor(plan.replicas)
     options.enableSyntheticData(plan.synthetic)
-    options.showCompilationProgressBar(sys.stderr.isatty())
+    options.showCompilationProgressBar(sys.stderr.isatty() and speaks())
     if plan.seed is not None:
         options.randomSeed(plan.seed)
     if plan.replicas > 1:
@@ -93,6 +93,15 @@ def _common_options(plan: ExecutionPlan) -> Any:
     _set_arithmetic(options, plan)
     _set_engine(options, plan)
     return options
+
+
+def _new_options(plan: ExecutionPlan) -> Any:
+    if launched() is None:
+        return poptorch.Options().replicationFactor(plan.replicas)
+    from popdist.poptorch import Options
+
+    # they take the replicas from poprun, and the place of this instance among the others
+    return Options(ipus_per_replica=plan.stages)
 
 
 def _set_target(options: Any, plan: ExecutionPlan) -> None:

@@ -13,6 +13,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.instances import ALONE
 from ipucnn.core.surgery import recompute_points
 from ipucnn.core.training.mixing import draw
 from ipucnn.core.training.session import (
@@ -25,6 +26,7 @@ from ipucnn.core.training.session import (
 )
 from ipucnn.plugins.backends.poptorch.errors import device_errors
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
+from ipucnn.plugins.backends.poptorch.poprun import joined
 from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
 from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, training_options
 
@@ -34,11 +36,15 @@ _MODEL = "model."
 
 
 class PopTorchTrainingSession(TrainingSession):
-    """A call trains on B x D x R x G samples and makes D updates, without the host in between."""
+    """A call trains on B x D x R x G samples and makes D updates, without the host in between.
+
+    Of several instances, each has its share of the replicas R, and feeds these.
+    """
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> None:
         self._plan, self._setup = plan, setup
+        self._instances = joined() if plan.instances > 1 else ALONE
         self._compute = torch.float16 if plan.half else torch.float32
         weights = torch.float16 if plan.precision == "16.16" else torch.float32
         splits = place_stages(model.eval(), plan, input_size)
@@ -51,7 +57,7 @@ class PopTorchTrainingSession(TrainingSession):
         self._executor = poptorch.trainingModel(
             self._program, training_options(plan, setup.metrics), self._optimizer)
         self._images = torch.zeros(
-            (plan.combined_batch, 3, input_size, input_size),
+            (plan.local_batch, 3, input_size, input_size),
             dtype=torch.uint8 if plan.eight_bit_io else self._compute)
         self.facts: Dict[str, Any] = {
             "weights_type": str(weights).replace("torch.", ""),
@@ -88,11 +94,11 @@ class PopTorchTrainingSession(TrainingSession):
             told = self._executor(**self._inputs(given))
         per_replica = plan.device_iterations * plan.gradient_accumulation \
             if self._setup.metrics else 1
-        loss = float(told[0].double().sum()) / (plan.replicas * per_replica)
+        loss = float(told[0].double().sum()) / (plan.local_replicas * per_replica)
         if not math.isfinite(loss) and not plan.synthetic:
             raise NonFiniteLoss(update, loss)
         return StepResult(
-            loss, plan.combined_batch,
+            loss, plan.local_batch,
             int(told[1].double().sum()) if self._setup.metrics and not plan.synthetic else 0,
             (loss,) if plan.device_iterations == 1 else ())
 
@@ -106,10 +112,11 @@ class PopTorchTrainingSession(TrainingSession):
                 for name, value in state.items()}
 
     def state(self) -> Dict[str, Any]:
-        """Return the device's optimizer state and the state of its random numbers."""
+        """Return the device's optimizer state and every instance's state of random numbers."""
         with device_errors("return its optimizer state", self._plan):
             return {"optimizer": _plain(self._optimizer.state_dict()),
-                    "random": [int(word) for word in self._executor.rng_state or ()]}
+                    "random": self._instances.gather(
+                        [int(word) for word in self._executor.rng_state or ()])}
 
     def load(self, weights: StateDict, state: Dict[str, Any],
              ema: Optional[StateDict] = None) -> None:  # noqa: ARG002
@@ -132,8 +139,9 @@ class PopTorchTrainingSession(TrainingSession):
             self._executor.load_state_dict({_MODEL + name: value
                                             for name, value in weights.items()})
             self._executor.setOptimizer(self._optimizer)
-            if state.get("random"):
-                self._executor.rng_state = list(state["random"])
+            random = state.get("random", [])
+            if len(random) == self._instances.count and random[self._instances.index]:
+                self._executor.rng_state = list(random[self._instances.index])
 
     @contextmanager
     def detached(self) -> Iterator[None]:
@@ -157,7 +165,7 @@ class PopTorchTrainingSession(TrainingSession):
 
     def _example(self) -> TrainingBatch:
         """Return a batch of the right shape; a synthetic program reads nothing else of it."""
-        plan, count = self._plan, self._plan.combined_batch
+        plan, count = self._plan, self._plan.local_batch
         mixing = draw(self._setup.mix, 0, 0, range(count), plan.micro_batch,
                       self._images.shape[2]) if self._setup.mix.enabled else None
         return TrainingBatch(self._images, torch.zeros(count, dtype=torch.int64), mixing)
