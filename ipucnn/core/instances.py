@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from ipucnn.core.errors import UsageError
 
@@ -104,8 +104,8 @@ class Instances:
         """Return the sum over all instances; float64 or int64."""
         return tensor
 
-    def share_weights(self, model: torch.nn.Module) -> None:
-        """Give every instance the first one's parameters and buffers."""
+    def share(self, weights: Dict[str, torch.Tensor]) -> None:
+        """Give every instance the first one's weights and buffers, in place."""
 
     def totals(self, values: Sequence[float]) -> List[float]:
         """Return the sums of some figures over all instances."""

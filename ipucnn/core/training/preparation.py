@@ -119,7 +119,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     built = make_model(options, data, dataset, registry)
     if options.first_trainable_layer:
         train_from(built.module, options.first_trainable_layer)
-    instances.share_weights(built.module)
+    instances.share(built.module.state_dict())
     setup = TrainingSetup(
         loss=Loss(options.label_smoothing), optimizer=optimizer, loss_scaling=scaling.at(0),
         ema_decay=options.ema_decay, tolerate_non_finite=options.skip_non_finite > 0,

@@ -52,9 +52,14 @@ class Validator:
         kinds = ["raw", *(["ema"] if self._prepared.options.ema_decay else [])]
         if self._evaluator is None:
             return []
+        done = []
         with session.detached():
-            return [self._scored(session.weights(ema=kind == "ema"), epoch, kind)
-                    for kind in kinds]
+            for kind in kinds:
+                weights = session.weights(ema=kind == "ema")
+                # each has running statistics of its own replicas: those of the first one count
+                self._prepared.instances.share(weights)
+                done.append(self._scored(weights, epoch, kind))
+        return done
 
     def validate_folder(self, folder: Path) -> None:
         """Validate all checkpoints at the ends of epochs.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import Any, List
+from typing import Any, Dict, List
 
 import torch  # noqa: TID253
 
@@ -53,9 +53,9 @@ class PopRunInstances(Instances):
         summed: torch.Tensor = self._hvd.allreduce(tensor, op=self._hvd.Sum)
         return summed
 
-    def share_weights(self, model: torch.nn.Module) -> None:
-        """See `Instances.share_weights`."""
-        self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+    def share(self, weights: Dict[str, torch.Tensor]) -> None:
+        """See `Instances.share`."""
+        self._hvd.broadcast_parameters(weights, root_rank=0)
 
 
 _joined: List[Instances] = []
