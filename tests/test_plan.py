@@ -136,11 +136,17 @@ def test_the_fine_tuning_is_planned_too(plan):
             if line.startswith("fine-tuning: samples per weight update")] == ["768"]
 
 
+def test_a_fine_tuning_that_cannot_be_is_refused_before_the_training(capsys):
+    assert invoke(["train", *HALF, "--fine-tune-gradient-accumulation", "2"]) == 2
+    assert "in fine-tuning: 2 pipeline stages" in capsys.readouterr().err
+
+
 WRONG = [
     (["--pipeline-splits", "layer2", "layer3", "--gradient-accumulation", "4"],
      "3 pipeline stages need a gradient accumulation of at least 5", "--gradient-accumulation 5"),
     ([*HALF, "--fine-tune-gradient-accumulation", "2"],
-     "2 pipeline stages need a gradient accumulation of at least 3", "3"),
+     "in fine-tuning: 2 pipeline stages need a gradient accumulation of at least 3 (",
+     "--fine-tune-gradient-accumulation"),
     (["--model", "resnet81"], "unknown model 'resnet81'", "resnet18"),
     (["--optimizer", "sdg"], "unknown optimizer 'sdg'", "'sgd'"),
     (["--data", "cifar11"], "unknown dataset 'cifar11'", "'cifar10'"),
@@ -162,7 +168,9 @@ WRONG = [
      "64 replicas of 1 pipeline stages need 64 IPUs, and launch profile 'pod16' has 16",
      "--replicas 16"),
     (["--replicas", "3", "--pipeline-splits", "layer3", "--gradient-accumulation", "3", "--ipus",
-      "6"], "3 replicas of 2 pipeline stages need 8 IPUs, and the system has 6", "--replicas 3"),
+      "6"], "3 replicas of 2 pipeline stages need 8 IPUs, and the system has 6", "--replicas 2"),
+    (["--pipeline-splits", "layer2", "layer3", "--gradient-accumulation", "5", "--ipus", "2"],
+     "need 4 IPUs, and the system has 2", "fewer '--pipeline-splits'"),
     (["--config", "resnet50-pod64", "--launch", "pod64", "--poprun"],
      "launch profile 'pod64' has 4 hosts, and none is named", "--hosts"),
     (["--poprun", "--json"], "'--poprun' and '--json' exclude each other", "shell"),

@@ -11,7 +11,7 @@ from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.options import PlanOptions, TrainOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import BackendSpec, DatasetSpec
-from ipucnn.core.training.outline import endless_epoch, fine_tuning
+from ipucnn.core.training.outline import endless_epoch, fine_tuning_plan
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     plan = options.plan(synthetic=data.on_device)
     if options.backend != "auto":
         check_offer(options, plan, registry.get_typed(BackendSpec, options.backend), registry)
-    second = None
-    if options.half_res_training:
-        # the weights and the size are known when the first phase has ended; the shape is now
-        second = fine_tuning(options, "random", 8).plan(synthetic=data.on_device)
+    second = fine_tuning_plan(options, data.on_device) if options.half_res_training else None
     plan = replace(plan, instances=launch.instances_for(plan.replicas))
     made = TrainingPlan(options, plan, second,
                         None if data.finite else endless_epoch(options, plan), launch)
@@ -93,7 +90,7 @@ def _check_fit(made: TrainingPlan) -> None:
     available, stages = made.launch.ipus, made.plan.stages
     if available is None or made.ipus <= available:
         return
-    fitting = available // stages
+    fitting = (1 << (available.bit_length() - 1)) // stages  # of the IPUs that can be reserved
     way = (f"use '--replicas {fitting}', and more '--gradient-accumulation' for the same samples "
            "per update, or a larger system" if fitting else
            "use fewer '--pipeline-splits', or a larger system")

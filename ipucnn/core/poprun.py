@@ -68,4 +68,4 @@ def _plugins(settings: PluginSettings) -> List[str]:
 
 
 def _text(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ipucnn.core.declaration import build
+from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.options import TrainOptions
 
@@ -40,3 +41,16 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
         "cutmix_lambda_high": 0.0, "augmentation": "none", "use_bbox_info": False,
         "rand_augment": 0, "weight_avg_strategy": "none",
         "checkpoint_path": str(Path(str(options.checkpoint_path)) / FINE_TUNE)})
+
+
+def fine_tuning_plan(options: TrainOptions, synthetic: bool) -> ExecutionPlan:
+    """Return what the fine-tuning executes; raises `UsageError` when it cannot be.
+
+    Its weights and input size come from the phase before; neither changes the plan.
+    """
+    try:
+        return fine_tuning(options, "random", options.input_size or 224).plan(synthetic)
+    except UsageError as error:
+        raise UsageError(f"in fine-tuning: {error.message}",
+                         "change '--fine-tune-batch-size' or "
+                         "'--fine-tune-gradient-accumulation'") from error

@@ -18,7 +18,7 @@ from ipucnn.core.training.averaging import AverageResult, average, reestimate
 from ipucnn.core.training.checkpoint_folder import newest
 from ipucnn.core.training.checkpoints import Checkpoint, CheckpointError
 from ipucnn.core.training.job import train
-from ipucnn.core.training.outline import fine_tuning
+from ipucnn.core.training.outline import fine_tuning, fine_tuning_plan
 from ipucnn.core.training.preparation import half_size, sized
 from ipucnn.core.training.results import Listener, TrainResult
 
@@ -41,6 +41,7 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     if not options.half_res_training:
         return train(options, registry, listener, restored)
+    fine_tuning_plan(options, synthetic=False)  # refused now, not after days
     model = registry.get_typed(ModelSpec, options.model)
     full = options.input_size or model.input_size
     listener.line(f"Training at {half_size(full)} pixels")
