@@ -22,6 +22,9 @@ def options_page() -> str:
             lines += ["", "Every option of `train`, where it makes sense, and:"]
             items = [item for item in declared(options_class)
                      if item.name in ("checkpoint_path", "checkpoint_output_dir")]
+        elif command == "plan":
+            lines += ["", "Every option of `train`, and:"]
+            items = declared(options_class)
         else:
             items = declared(options_class)
         for group in dict.fromkeys(item.option.group for item in items):

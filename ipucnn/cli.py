@@ -14,12 +14,12 @@ from typing import Any, Dict, Iterator, List, Optional
 import typer
 
 import ipucnn
-from ipucnn import cli_training, render
+from ipucnn import cli_plan, cli_training, render
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.instances import speaks
-from ipucnn.core.options import RunOptions
+from ipucnn.core.options import PROFILED, RunOptions
 
 app = typer.Typer(
     name="ipucnn", rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -29,12 +29,11 @@ app = typer.Typer(
 data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
                        help="Fetch and make data.")
 config_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
-                         help="Named profiles for '--config'.")
+                         help="Named profiles for '--config' and '--launch'.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 
 JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
-PROFILES = ("run", "train")
 KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
 
 
@@ -92,6 +91,7 @@ def _rows_speak() -> Iterator[None]:
 
 
 cli_training.add_to(app)
+cli_plan.add_to(app)
 
 # -- commands ----------------------------------------------------------------------------------
 
@@ -328,7 +328,7 @@ def config_list(as_json: bool = JSON) -> None:
     """List the named profiles."""
     from ipucnn.core.profiles import available
 
-    profiles = [(command, p) for command in PROFILES for p in available(command)]
+    profiles = [(command, p) for command in PROFILED for p in available(command)]
     if as_json:
         render.emit_json([{"name": p.name, "command": command, "summary": p.summary}
                           for command, p in profiles])
@@ -340,18 +340,19 @@ def config_list(as_json: bool = JSON) -> None:
 @config_app.command("show")
 def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
                 command: Optional[str] = typer.Option(
-                    None, "--command", help="The command it is for: run or train; the one that "
+                    None, "--command", help="What it is for: run, train or launch; the one that "
                     "has it when not given."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults resolved."""
     import yaml
 
-    from ipucnn.core.options import COMMANDS
-    from ipucnn.core.profiles import command_of, resolve
+    from ipucnn.core.declaration import as_dict, build
+    from ipucnn.core.profiles import command_of, values_of
 
     chosen = command or command_of(name)
-    if chosen not in PROFILES:
-        raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILES))
-    options = resolve(COMMANDS[chosen], {"config": name}, chosen).as_dict()
+    if chosen not in PROFILED:
+        raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILED))
+    kind = PROFILED[chosen]
+    options = as_dict(build(kind, values_of(kind, name, chosen)))
     render.emit_json(options) if as_json else render.emit(
         yaml.safe_dump(options, sort_keys=False))

@@ -89,14 +89,15 @@ def parsed(options_class: type, arguments: Sequence[str]) -> Dict[str, Any]:
     return given
 
 
-def with_options(options_class: type) -> Callable[[Callable[[Dict[str, Any]], Any]], Any]:
-    """Give a command the options that a dataclass declares; it gets those the user set."""
+def with_options(*options_classes: type) -> Callable[[Callable[[Dict[str, Any]], Any]], Any]:
+    """Give a command the options that dataclasses declare; it gets those the user set."""
     def decorate(command: Callable[[Dict[str, Any]], Any]) -> Callable[..., Any]:
         def wrapper(**values: Any) -> Any:
             return command({name: value for name, value in values.items()
                             if value is not None and value != []})
 
-        parameters = [_parameter(item) for item in declared(options_class)]
+        parameters = [_parameter(item) for options_class in options_classes
+                      for item in declared(options_class)]
         wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}

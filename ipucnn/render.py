@@ -14,6 +14,8 @@ from ipucnn.core.instances import own_name, speaks
 from ipucnn.signals import raise_if_swallowed
 
 if TYPE_CHECKING:
+    from ipucnn.core.execution import ExecutionPlan
+    from ipucnn.core.planning import TrainingPlan
     from ipucnn.core.results import RunResult
     from ipucnn.core.training.results import TrainResult
     from ipucnn.core.training.validation import Validation
@@ -160,6 +162,35 @@ def run_result(result: RunResult) -> str:
         ("stopped by", result.stopped_by),
     ]
     return facts(lines)
+
+
+def training_plan(made: TrainingPlan) -> str:
+    """Return what a training would be as text."""
+    options, plan, launch = made.options, made.plan, made.launch
+    spare = f", of {made.ipus:,} reserved: they are given out in powers of two"
+    lines: List[Tuple[str, Any]] = [
+        ("model", options.model), ("data", options.data), ("precision", plan.precision),
+        ("replicas", plan.replicas),
+        ("pipeline stages", plan.stages),
+        ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
+        ("IPUs", f"{plan.devices:,}" + (spare if made.ipus != plan.devices else "")),
+        ("hosts", launch.host_count),
+        ("instances", plan.instances),
+        ("replicas per instance", made.replicas_per_instance),
+        ("epoch", made.epoch_samples and f"{made.epoch_samples:,} generated samples"),
+        *_algebra(plan)]
+    if made.fine_tuning:
+        lines += [(f"fine-tuning: {name}", value) for name, value in _algebra(made.fine_tuning)]
+    return facts(lines)
+
+
+def _algebra(plan: ExecutionPlan) -> List[Tuple[str, Any]]:
+    return [
+        ("micro-batch", plan.micro_batch),
+        ("gradient accumulation", plan.gradient_accumulation),
+        ("device iterations", plan.device_iterations),
+        ("samples per weight update", plan.update_batch),
+        ("samples per host call", plan.combined_batch)]
 
 
 def train_result(result: TrainResult) -> str:

@@ -13,6 +13,7 @@ from ipucnn.argv import normalise
 from ipucnn.core.declaration import declared
 from ipucnn.core.options import COMMANDS
 from ipucnn.core.profiles import resolve
+from ipucnn.edge import invoke
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,6 +45,13 @@ def test_documented_runs_are_accepted(line):
         item = known[words.pop(0)]
         given[item.name] = True if item.boolean else words.pop(0)
     assert resolve(options_class, given, command).plan(synthetic=False).combined_batch >= 1
+
+
+@pytest.mark.parametrize("line", [
+    line.partition("  #")[0].partition(" |")[0] for page in PAGES
+    for line in page.read_text().splitlines() if line.startswith("ipucnn plan ")])
+def test_documented_plans_can_be_made(line, capsys):
+    assert invoke(shlex.split(line.partition("#")[0])[1:]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

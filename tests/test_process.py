@@ -144,7 +144,9 @@ HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.progress", "pyarrow", "ef
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["run", "--help"], ["list-plugins"],
-                                  ["config", "list"], ["doctor"]])
+                                  ["config", "list"], ["doctor"], ["plan", "--help"],
+                                  ["plan", "--config", "resnet50", "--launch", "pod16"],
+                                  ["plan", "--config", "resnet50", "--poprun"]])
 def test_light_commands_import_nothing_heavy(argv):
     program = (
         "import sys, json\nfrom ipucnn.edge import invoke\n"
@@ -172,7 +174,8 @@ def test_completion_knows_plugin_names_without_torch():
 JSON_COMMANDS = [
     ["list-plugins"], ["show", "model", "resnet18"], ["show", "model", "resnet18", "--splits"],
     ["doctor"], ["check-plugin", "schedule:cosine"], ["config", "list"],
-    ["config", "show", "resnet50-mk2"], [*SYNTHETIC, "--iterations", "1"],
+    ["config", "show", "resnet50-mk2"], ["plan", "--launch", "pod16"],
+    [*SYNTHETIC, "--iterations", "1"],
 ]
 
 

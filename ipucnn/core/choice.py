@@ -83,8 +83,8 @@ def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: 
         raise UsageError(f"backend {spec.name!r} cannot run inference",
                          _offered_by(registry, lambda s: s.inference))
     if plan.instances > 1 and not spec.instances:
-        raise UsageError(f"poprun started {plan.instances} instances, and backend {spec.name!r} "
-                         "runs in one process",
+        raise UsageError(f"backend {spec.name!r} runs in one process, and there are "
+                         f"{plan.instances} instances",
                          _offered_by(registry, lambda s: s.instances) + "; or leave poprun out")
     if plan.precision not in spec.precisions:
         raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",

@@ -154,6 +154,15 @@ class ExecutionPlan:
         """Device iterations of a validation call: enough to fill the pipeline."""
         return max(self.device_iterations, self.stages)
 
+    def algebra(self) -> Dict[str, Any]:
+        """Return its numbers and what follows from them, for results."""
+        return {"micro_batch": self.micro_batch, "device_iterations": self.device_iterations,
+                "replicas": self.replicas, "instances": self.instances,
+                "gradient_accumulation": self.gradient_accumulation,
+                "stages": self.stages, "devices": self.devices,
+                "combined_batch": self.combined_batch, "update_batch": self.update_batch,
+                "precision": self.precision}
+
     @property
     def half(self) -> bool:
         """Whether computation is in half precision."""

@@ -216,11 +216,7 @@ def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, buil
         model=built.spec.name, dataset=data.name, backend=chosen.spec.name,
         device=chosen.probe.device, options=options.as_dict(),
         environment={**describe(), "backend": chosen.probe.versions},
-        plan={"micro_batch": plan.micro_batch, "device_iterations": plan.device_iterations,
-              "replicas": plan.replicas, "instances": plan.instances, "stages": plan.stages,
-              "devices": plan.devices,
-              "combined_batch": plan.combined_batch, "precision": plan.precision,
-              "half": chosen.probe.half if plan.half else ""},
+        plan={**plan.algebra(), "half": chosen.probe.half if plan.half else ""},
         weights={**asdict(built.weights), "summary": built.weights.summary()}, notes=notes)
 
 

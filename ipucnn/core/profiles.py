@@ -48,7 +48,7 @@ class Profile:
 
 
 def available(command: str = "run") -> List[Profile]:
-    """Return the shipped profiles of a command, by name."""
+    """Return the shipped profiles of a command, or of launches, by name."""
     return [_read(path.stem, path) for path in sorted((_SHIPPED / command).glob("*.yaml"))]
 
 
@@ -129,19 +129,34 @@ def _values(path: Path, root: Any) -> Any:
     return values, origins
 
 
-def resolve(options_class: Any, given: Mapping[str, Any], command: str = "run") -> Any:
-    """Build a command's options: defaults, then the profile in `given`, then `given` itself.
+def values_of(options_class: Any, name: str, command: str) -> Dict[str, Any]:
+    """Return the validated option values of the profile called `name`.
 
     Raises:
         UsageError: an unknown profile or option, or a value that is not allowed.
     """
-    name = given.get("config")
-    if not name:
-        return build(options_class, given)
-    profile = load(str(name), command)
+    profile = load(name, command)
     for spelling in profile.values:
         found = lookup(options_class, spelling)
         if found is not None and found.option.switch:
             raise UsageError(f"{spelling!r} cannot stand in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
-    return build(options_class, coerced(options_class, profile.values, profile.origins), given)
+    return coerced(options_class, profile.values, profile.origins)
+
+
+def resolve(options_class: Any, given: Mapping[str, Any], command: str = "run",
+            named_by: str = "config") -> Any:
+    """Build a command's options: defaults, then the profile in `given`, then `given` itself.
+
+    Args:
+        options_class: the dataclass of the options.
+        given: values by name; `named_by` among them names the profile.
+        command: what the profile is for.
+        named_by: the option that names it.
+
+    Raises:
+        UsageError: an unknown profile or option, or a value that is not allowed.
+    """
+    name = given.get(named_by)
+    return build(options_class, values_of(options_class, str(name), command) if name else {},
+                 given)

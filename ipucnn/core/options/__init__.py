@@ -7,14 +7,18 @@ the applications' README, except where a comment says otherwise.
 
 from typing import Dict
 
+from ipucnn.core.options.plan import LaunchOptions, PlanOptions
 from ipucnn.core.options.run import RunOptions
 from ipucnn.core.options.stored import AverageOptions, ValidateOptions
 from ipucnn.core.options.train import RestoreOptions, TrainOptions
 
 COMMANDS: Dict[str, type] = {
     "run": RunOptions, "train": TrainOptions, "restore": RestoreOptions,
-    "validate": ValidateOptions, "average": AverageOptions}
+    "validate": ValidateOptions, "average": AverageOptions, "plan": PlanOptions}
 """The commands whose options are declared, and their declarations."""
 
-__all__ = ["COMMANDS", "AverageOptions", "RestoreOptions", "RunOptions", "TrainOptions",
-           "ValidateOptions"]
+PROFILED: Dict[str, type] = {"run": RunOptions, "train": TrainOptions, "launch": LaunchOptions}
+"""What a profile may be for, and what it may hold."""
+
+__all__ = ["COMMANDS", "PROFILED", "AverageOptions", "LaunchOptions", "PlanOptions",
+           "RestoreOptions", "RunOptions", "TrainOptions", "ValidateOptions"]

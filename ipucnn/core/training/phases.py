@@ -18,11 +18,9 @@ from ipucnn.core.training.averaging import AverageResult, average, reestimate
 from ipucnn.core.training.checkpoint_folder import newest
 from ipucnn.core.training.checkpoints import Checkpoint, CheckpointError
 from ipucnn.core.training.job import train
+from ipucnn.core.training.outline import fine_tuning, fine_tuning_plan
 from ipucnn.core.training.preparation import half_size, sized
 from ipucnn.core.training.results import Listener, TrainResult
-
-FINE_TUNE = "fine-tune"
-"""Folder of the fine-tuning's checkpoints, in that of the training before it."""
 
 
 def train_all(options: TrainOptions, registry: Optional[Registry] = None,
@@ -43,6 +41,7 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     if not options.half_res_training:
         return train(options, registry, listener, restored)
+    fine_tuning_plan(options, synthetic=False)  # refused now, not after days
     model = registry.get_typed(ModelSpec, options.model)
     full = options.input_size or model.input_size
     listener.line(f"Training at {half_size(full)} pixels")
@@ -56,27 +55,6 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
             begun, _ = newest(Path(str(further.checkpoint_path)))
     listener.line(f"Fine-tuning at {full} pixels from {begun.path if begun else first.averaged}")
     return train(further, registry, listener, begun)
-
-
-def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
-    """Return the options of the fine-tuning that follows a half-resolution training.
-
-    As in the old application: SGD without momentum, cosine from `fine_tune_lr`, no warm-up, no
-    mixing, and training images prepared as those of validation.
-    """
-    return build(TrainOptions, {
-        **options.as_dict(), "half_res_training": False, "weights": weights, "input_size": size,
-        "epoch": options.fine_tune_epoch, "lr": options.fine_tune_lr,
-        "batch_size": options.fine_tune_batch_size,
-        "gradient_accumulation": options.fine_tune_gradient_accumulation,
-        "first_trainable_layer": options.fine_tune_first_trainable_layer,
-        "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine", "warmup_epoch": 0.0,
-        "lr_scheduler_freq": 0.0, "lr_decay": TrainOptions.lr_decay, "lr_epoch_decay": (),
-        "lr_power": TrainOptions.lr_power, "optimizer_eps": TrainOptions.optimizer_eps,
-        "rmsprop_decay": TrainOptions.rmsprop_decay, "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0,
-        "cutmix_lambda_high": 0.0, "augmentation": "none", "use_bbox_info": False,
-        "rand_augment": 0, "weight_avg_strategy": "none",
-        "checkpoint_path": str(Path(str(options.checkpoint_path)) / FINE_TUNE)})
 
 
 def average_checkpoints(options: AverageOptions,

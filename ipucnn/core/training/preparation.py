@@ -17,6 +17,7 @@ from ipucnn.core.registry import Registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.training.loss import Loss
 from ipucnn.core.training.mixing import MixOptions
+from ipucnn.core.training.outline import endless_epoch
 from ipucnn.core.training.parameters import train_from
 from ipucnn.core.training.rates import (
     LearningRate,
@@ -95,7 +96,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         # an old script that switches only '--data' keeps naming ImageNet's folder
         options = replace(options, data_dir=None)
     check_data_options(options, data, {})
-    length = _length(options, plan)
+    length = endless_epoch(options, plan)
     dataset = make_dataset(options, model, data, registry,
                            length=None if data.finite else length, split="train")
     validation = None
@@ -151,16 +152,6 @@ def sized(options: TrainOptions, model: ModelSpec) -> TrainOptions:
     if not options.half_res_training:
         return options
     return replace(options, input_size=half_size(options.input_size or model.input_size))
-
-
-def _length(options: TrainOptions, plan: ExecutionPlan) -> int:
-    """Return the samples of an epoch of data without an end, at least one host call."""
-    wanted = plan.combined_batch * options.iterations if options.iterations else ENDLESS_EPOCH
-    return max(wanted, plan.combined_batch)
-
-
-ENDLESS_EPOCH = 60_000
-"""Samples of an epoch of generated data, as in the old application."""
 
 
 def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str]:
