@@ -176,7 +176,7 @@ def training_plan(made: TrainingPlan) -> str:
         ("IPUs", f"{plan.devices:,}" + (spare if made.ipus != plan.devices else "")),
         ("hosts", launch.host_count),
         ("instances", plan.instances),
-        ("replicas per instance", made.replicas_per_instance),
+        ("replicas per instance", made.plan.local_replicas),
         ("epoch", made.epoch_samples and f"{made.epoch_samples:,} generated samples"),
         *_algebra(plan)]
     if made.fine_tuning:

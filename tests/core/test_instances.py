@@ -26,7 +26,7 @@ def test_the_environment_tells_which_instance_this_is():
 @pytest.mark.parametrize("variables", [
     poprun(total="many"), poprun(total=0), poprun(local=3), poprun(offset=-1)])
 def test_a_broken_environment_is_an_error(variables):
-    with pytest.raises(UsageError, match="POPDIST|poprun gave") as caught:
+    with pytest.raises(UsageError, match=r"POPDIST|poprun gave") as caught:
         launched(variables)
     assert caught.value.hint
 
