@@ -108,8 +108,8 @@ def _check_overlap(options, trace, output):
     if options.output_mode not in (_enums.OutputMode.All, _enums.OutputMode.Sum):
         raise failure("Unsupported output mode for overlapped IO.")
     outputs = list(output) if isinstance(output, (tuple, list)) else [output]
-    for marked in trace.outputs:
-        returns = sum(marked is given for given in outputs)
+    for value in trace.outputs:
+        returns = sum(value is given for given in outputs)
         if returns == 0:
             raise failure("poptorch.set_overlap_for_output applied on a node which is not a "
                           "tensor output to the model.")

@@ -9,6 +9,7 @@ from poptorch import _updates
 from poptorch._half import HalfArithmetic
 from poptorch._losses import marked
 
+
 class Device:
     """The weights on the IPUs and the optimizer's state beside them."""
 

@@ -72,8 +72,7 @@ class PopTorchBackend(Backend):
                              "and there is one", "add '--replicas', or leave it out")
         _check_target(plan)
         _check_devices(plan, sdk)
-        if plan.option("num_io_tiles", 0):
-            raise UsageError("'--num-io-tiles' is for inference here", "leave it out")
+        _check_io_tiles(plan)
         from ipucnn.plugins.backends.poptorch.training import PopTorchTrainingSession
 
         return PopTorchTrainingSession(model, plan, setup, input_size)
