@@ -85,17 +85,25 @@ class PopTorchBackend(Backend):
             device = "IPU model (an emulation: its speed means nothing)"
         else:
             try:
-                found = sdk.ipuHardwareIsAvailable()
-                version = sdk.ipuHardwareVersion() if found else 0
+                count = _most_ipus(sdk)
+                version = sdk.ipuHardwareVersion() if count else 0
             except Exception as error:  # the driver below may fail in any way; a probe never does
                 return Probe(usable=False, versions=versions, remedy=_WITHOUT_HARDWARE,
                              reason=f"the IPU driver failed: {first_line(error)}")
-            if not found:
+            if not count:
                 return Probe(usable=False, versions=versions, remedy=_WITHOUT_HARDWARE,
                              reason="this machine has no IPU")
-            device = f"IPU version {version}"
+            device = f"IPU version {version}, up to {count} in a program"
         return Probe(usable=True, device=device, versions=versions, half="float16",
                      notes=newer_note(sdk))
+
+
+def _most_ipus(sdk: Any) -> int:
+    """Return how many IPUs a program can have here; they are given out in powers of two."""
+    count = 0
+    while count < MOST_IPUS and sdk.ipuHardwareIsAvailable(2 * count or 1):
+        count = 2 * count or 1
+    return count
 
 
 def _check_target(plan: ExecutionPlan) -> None:
