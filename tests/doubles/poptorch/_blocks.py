@@ -26,6 +26,8 @@ class Trace:
 
     def begin(self, user_id, ipu_id):
         assert ipu_id is not None, f"no IPU was specified for block {user_id}"
+        if user_id is None:
+            user_id = str(len(self.block_ids))
         if self.block_ids.setdefault(user_id, ipu_id) != ipu_id:
             raise failure(f"block {user_id} is on two IPUs")
         if ipu_id < self.ipus[-1]:
