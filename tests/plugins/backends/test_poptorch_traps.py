@@ -449,13 +449,14 @@ def test_wrapping_twice(poptorch):
     poptorch.trainingModel(model)(torch.ones(1))
 
 
-def test_saved_weights_need_no_poptorch(tmp_path):
+def test_saved_weights_need_no_poptorch():
     made = session()
     made.step(batch(2), 0)
-    assert {type(value) for value in made.weights().values()} == {torch.Tensor}
-    torch.save(made.weights(), tmp_path / "weights.pt")
-    assert set(torch.load(tmp_path / "weights.pt", weights_only=True)) == set(
-        network().state_dict())
+    saved = made.weights()
+    assert list(saved) == list(network().state_dict())
+    assert {type(value) for value in saved.values()} == {torch.Tensor}
+    assert not {value.data_ptr() for value in saved.values()} & {
+        value.data_ptr() for value in made._program.state_dict().values()}
 
 
 def test_host_weights_are_stale_until_they_are_read(poptorch):
@@ -689,7 +690,7 @@ def test_dampening_also_on_the_first_step(poptorch):
     weight = nn.Parameter(torch.ones(1))  # torch leaves it out once
     weight.grad = torch.ones(1)
     torch.optim.SGD([weight], **given).step()
-    assert float(weight) == 0
+    assert weight.tolist() == [0]
 
 
 def test_adamw_corrects_its_bias_in_any_case(poptorch):
