@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.registry import Registry
 from ipucnn.core.training.loss import Loss
 from ipucnn.core.training.session import OptimizerChoice, TrainingBatch, TrainingSetup
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
@@ -82,7 +84,8 @@ def network():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         return nn.Sequential(
-            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8),
+                          nn.ReLU()),
             nn.Sequential(nn.Dropout(0.0), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
             nn.Sequential(nn.Linear(8, 5)))
 
@@ -756,6 +759,26 @@ def test_rates_of_a_session_reach_the_device(name):
     made.set_rates(0.1, 8.0)
     made.step(batch(2), 1)
     assert not torch.equal(before, made.weights()["2.0.weight"])
+
+
+@pytest.mark.parametrize(("name", "given"), [
+    ("sgd", {"momentum": 0.9}), ("sgd_combined", {"momentum": 0.9}),
+    ("adamw", {"betas": (0.8, 0.99), "eps": 1e-4}),
+    ("rmsprop", {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3}),
+    ("rmsprop_tf", {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3}),
+    ("lamb", {"betas": (0.8, 0.99), "eps": 1e-4})])
+def test_updates_of_a_session_are_those_of_the_torch_backend(name, given):
+    """Also in the second call, at another rate: RMSprop's buffer may hold the rate or not."""
+    registry = Registry(PluginSettings(disable_all=True))
+    make = registry.resolve(registry.get("optimizer", name))
+    weights = []
+    for backend in (PopTorchBackend(), TorchBackend()):
+        made = session(backend, optimizer=OptimizerChoice(name, 0.01, 0.01, given, make))
+        for number, rate in enumerate((0.01, 0.002, 0.02)):
+            made.set_rates(rate, 1.0)
+            made.step(batch(2, number), number)
+        weights.append(made.weights())
+    same(*weights, tolerance=1e-5)
 
 
 def test_plain_state_of_torch_cannot_be_loaded(poptorch):
