@@ -195,8 +195,7 @@ def _algebra(plan: ExecutionPlan) -> List[Tuple[str, Any]]:
 
 def train_result(result: TrainResult) -> str:
     """Return the result of a training as text."""
-    plan = result.plan
-    best = result.best
+    plan, best, latency = result.plan, result.best, result.device_latency_ms
     lines: List[Tuple[str, Any]] = [
         ("model", result.model),
         ("backend", f"{result.backend} on {result.device}"),
@@ -208,6 +207,8 @@ def train_result(result: TrainResult) -> str:
         ("throughput", result.images_per_second and
          f"{result.images_per_second:.1f} images/s  (waiting for data "
          f"{100 * result.data_wait_share:.0f} % of the time)"),
+        ("latency", latency and f"mean {latency['mean']:.2f} ms, min {latency['min']:.2f} ms, "
+                                f"max {latency['max']:.2f} ms per host call, by the device"),
         ("training", (result.loss is not None and f"loss {result.loss:.4f}" + (
             f", accuracy {result.accuracy:.2f} %" if result.accuracy is not None else "")) or None),
         ("best", best and f"{best['metric']} {best['value']:.4f} at epoch {best['epoch']} "

@@ -82,6 +82,7 @@ def test_the_line_of_the_table_runs(cli, data, old, new):
         if "--pipeline-splits" in options:  # the smallest accumulation that fills four stages
             small += " --gradient-accumulation 7"
         out = cli(command, *options, "--backend", "poptorch", *shlex.split(small))
+        assert "latency" in out
     assert "IPU version 2" in out or command == "validate"
 
 

@@ -11,61 +11,24 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Tuple
 
 from ipucnn.core import discovery
+from ipucnn.core.checks import OK, PROBLEM, WARNING, Check, Report
+from ipucnn.core.doctor_sdk import check_sdk
 from ipucnn.core.download import cache_dir
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loading import describe
 from ipucnn.core.machine import cgroup_quota, usable_cores
 from ipucnn.core.registry import Registry, Row, State, registry
 
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
-
 OLDEST_PYTHON = (3, 8)
 LITTLE_SPACE = 1 << 30
 SLOW_SECONDS = 1.0
-SDK_VARIABLES = ("POPLAR_SDK_ENABLED", "POPLAR_ENGINE_OPTIONS", "POPTORCH_IPU_MODEL",
-                 "POPART_LOG_LEVEL", "POPLAR_LOG_LEVEL", "IPUOF_CONFIG_PATH",
-                 "IPUOF_VIPU_API_PARTITION_ID")
 _REINSTALL = "pip install --force-reinstall torch torchvision"
 _PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        status: `ok`, `warning` or `problem`.
-        detail: what was found.
-        remedy: the command or step that mends it; empty when there is nothing to mend.
-    """
-
-    name: str
-    status: str
-    detail: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """All findings of an examination."""
-
-    checks: Tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether no check found a problem; warnings do not count."""
-        return all(check.status != PROBLEM for check in self.checks)
-
-    def as_dict(self) -> Dict[str, Any]:
-        """Return it as plain types."""
-        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
 
 def examine(deep: bool = False, plugins: Optional[Registry] = None) -> Report:
@@ -199,7 +162,7 @@ def _machine() -> List[Check]:
     detail = f"{usable_cores()} usable of {total}"
     if quota is not None:
         detail += f"; the control group allows {quota:g}"
-    checks = [Check("cores", OK, detail), _memory(), _pillow(), _sdk()]
+    checks = [Check("cores", OK, detail), _memory(), _pillow(), *check_sdk()]
     folders = {"working folder": Path.cwd(), "cache folder": cache_dir(),
                "temporary folder": Path(tempfile.gettempdir())}
     return checks + [check_folder(name, folder) for name, folder in folders.items()]
@@ -226,14 +189,6 @@ def _pillow() -> Check:
     if not simd and not plain:
         return Check("decoders", PROBLEM, "Pillow is not installed", "pip install pillow")
     return Check("decoders", OK, f"pillow-simd {simd}" if simd else f"Pillow {plain}")
-
-
-def _sdk() -> Check:
-    found = [f"{name}={os.environ[name]}" for name in SDK_VARIABLES if name in os.environ]
-    if found:
-        return Check("IPU SDK", OK, ", ".join(found))
-    return Check("IPU SDK", OK, "not enabled in this shell",
-                 "to use IPUs, source the SDK's 'enable' script first")
 
 
 def check_folder(name: str, folder: Path) -> Check:
@@ -321,8 +276,10 @@ def _prober(used: Registry, row: Row) -> Callable[[], Check]:
             raise ValueError(row.name)
         found = used.resolve(row.spec)().probe()
         if not found.usable:
-            return Check(name, OK, f"not usable here: {found.reason}", found.remedy)
+            return Check(name, WARNING, f"not usable here: {found.reason}", found.remedy)
         half = f"half precision is {found.half}" if found.half else "no half precision"
-        return Check(name, OK, "; ".join([found.device, half, *found.notes]))
+        versions = ", ".join(f"{what} {version}" for what, version in found.versions.items())
+        return Check(name, OK, "; ".join(
+            part for part in (found.device, half, versions, *found.notes) if part))
 
     return probe

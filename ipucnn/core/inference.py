@@ -210,8 +210,7 @@ def _total(options: RunOptions, plan: ExecutionPlan, data: DatasetSpec,
 def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, built: BuiltModel,
                   data: DatasetSpec) -> RunResult:
     notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
-    if plan.half:
-        notes += chosen.probe.notes
+    notes += chosen.probe.notes
     return RunResult(
         model=built.spec.name, dataset=data.name, backend=chosen.spec.name,
         device=chosen.probe.device, options=options.as_dict(),

@@ -19,7 +19,7 @@ from ipucnn.core.training.feed import Feed
 from ipucnn.core.training.preparation import Prepared, prepare
 from ipucnn.core.training.progress import Figures, Pace, Standing
 from ipucnn.core.training.records import FileRecords, Records, make_ready
-from ipucnn.core.training.results import Listener, Status, TrainResult
+from ipucnn.core.training.results import Listener, Status, TrainResult, milliseconds
 from ipucnn.core.training.session import NonFiniteLoss, TrainingSession
 from ipucnn.core.training.validation import Interrupted
 from ipucnn.core.training.validator import Validator
@@ -308,6 +308,7 @@ class _Trainer:
             epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
+            device_latency_ms=milliseconds(self.session.device_latency()),
             loss=self.figures.loss() if trained else None,
             accuracy=self.figures.accuracy() if trained and not self.options.disable_metrics
             else None,

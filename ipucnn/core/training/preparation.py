@@ -156,8 +156,7 @@ def sized(options: TrainOptions, model: ModelSpec) -> TrainOptions:
 
 def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str]:
     notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
-    if plan.half:
-        notes += chosen.probe.notes
+    notes += chosen.probe.notes
     if plan.precision == "16.16" and chosen.probe.half == "bfloat16":
         notes.append("weights in bfloat16 lose updates below 1/256 of their size, which slows "
                      "learning down: '--precision 16.32' or 'full' keeps them")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class Listener:
         return ""
 
 
+def milliseconds(latency: Optional[Tuple[float, float, float]]) -> Optional[Dict[str, float]]:
+    """Return (min, max, mean) seconds of a device call by name, in milliseconds."""
+    if latency is None:
+        return None
+    return {name: 1000 * value for name, value in zip(("min", "max", "mean"), latency)}
+
+
 @dataclass
 class TrainResult:
     """The result of `ipucnn train` and `ipucnn restore`.
@@ -68,6 +75,8 @@ class TrainResult:
         seconds: time of this process's training.
         images_per_second: of training, validation left out.
         data_wait_share: part of that time spent waiting for images, 0 to 1.
+        device_latency_ms: shortest, longest and mean host call by the device's own counters, from
+            its first input asked for to its last output written; None where there are none.
         loss, accuracy: of the last epoch.
         validations: figures of every validation.
         best: which validation was best: metric, value, epoch, weights and file.
@@ -95,6 +104,7 @@ class TrainResult:
     seconds: float = 0.0
     images_per_second: Optional[float] = None
     data_wait_share: float = 0.0
+    device_latency_ms: Optional[Dict[str, float]] = None
     loss: Optional[float] = None
     accuracy: Optional[float] = None
     validations: List[Dict[str, Any]] = field(default_factory=list)

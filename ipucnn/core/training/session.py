@@ -171,6 +171,14 @@ class TrainingSession(ABC):
             IpucnnError: the state is of another optimizer or model.
         """
 
+    def device_latency(self) -> Optional[Tuple[float, float, float]]:
+        """Return (min, max, mean) seconds of a call by the device's own counters.
+
+        From its first input asked for to its last output written, over all calls so far; None
+        where a device does not count, or has not run.
+        """
+        return None
+
     @contextmanager
     def detached(self) -> Iterator[None]:
         """Leave the device to another session for a while."""

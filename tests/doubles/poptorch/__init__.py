@@ -26,8 +26,8 @@ from poptorch._enums import (
 )
 from poptorch._errors import Error, RecoverableError, UnrecoverableError
 from poptorch._executor import PoplarExecutor, inferenceModel, trainingModel
+from poptorch._losses import identity_loss
 from poptorch._machine import ipuHardwareIsAvailable, ipuHardwareVersion
-from poptorch._training import identity_loss
 from poptorch.options import (
     Options,
     PipelinedExecution,

@@ -19,16 +19,45 @@ class Trace:
         self.ipus = [0]  # the IPU of each block in order; the first layers are on IPU 0
         self.block_ids = {}
         self.outputs = []
-        self.overlaps = False
+        self.modes = set()
+        self.used = []
+        self.marked = []
         self.kept = 0
 
     def begin(self, user_id, ipu_id):
         assert ipu_id is not None, f"no IPU was specified for block {user_id}"
+        if user_id is None:
+            user_id = str(len(self.block_ids))
         if self.block_ids.setdefault(user_id, ipu_id) != ipu_id:
             raise failure(f"block {user_id} is on two IPUs")
         if ipu_id < self.ipus[-1]:
             raise failure(f"stage {ipu_id} comes after stage {self.ipus[-1]}", "popart_exception")
         self.ipus.append(ipu_id)
+
+    def use(self, arguments):
+        """Take notice of an operation; an input whose transfer overlaps has no other."""
+        for given in arguments:
+            if any(given is marked for marked in self.marked):
+                raise failure("poptorch.set_overlap_for_input must be the only op applied to an "
+                              "input.")
+            if any(given is one for one in self.inputs):
+                self.used.append(given)
+
+    def mark(self, given, mode):
+        if any(given is one for one in self.used):
+            raise failure("poptorch.set_overlap_for_input must be the only op applied to an "
+                          "input.")
+        if not any(given is one for one in self.inputs):
+            raise failure("poptorch.set_overlap_for_input applied on a node which is not a tensor "
+                          "input to the model.")
+        self.modes.add(mode)
+        marked = given.view_as(given)
+        self.marked.append(given)
+        return marked
+
+    @property
+    def overlaps(self):
+        return bool(self.modes)
 
     @property
     def stages(self):
@@ -62,17 +91,14 @@ def removeBlocks(module):
 
 
 def set_overlap_for_input(input_tensors, mode):
-    if TRACE is not None and mode is not OverlapMode.NoOverlap:
-        TRACE.overlaps = True
-        if not any(input_tensors is given for given in TRACE.inputs):
-            raise failure("poptorch.set_overlap_for_input applied on a node which is not a tensor "
-                          "input to the model.")
-    return input_tensors
+    if TRACE is None or mode is OverlapMode.NoOverlap:
+        return input_tensors
+    return TRACE.mark(input_tensors, mode)
 
 
 def set_overlap_for_output(output_tensors, mode):
     if TRACE is not None and mode is not OverlapMode.NoOverlap:
-        TRACE.overlaps = True
+        TRACE.modes.add(mode)
         TRACE.outputs.append(output_tensors)
     return output_tensors
 

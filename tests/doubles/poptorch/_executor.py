@@ -4,34 +4,17 @@ import copy
 import inspect
 import time
 import warnings
-from contextlib import nullcontext
 
 import torch
 
-from poptorch import _blocks, _enums, _training, _updates, optim
+from poptorch import _enums, _training, _updates, optim
+from poptorch._compiling import compiled, compute, shapes
 from poptorch._errors import failure
-from poptorch._half import HalfArithmetic
-from poptorch._machine import MACHINE, model_enabled
-from poptorch.options import Options, ShardedExecution
+from poptorch._machine import MACHINE
+from poptorch._outputs import narrowed, returned
+from poptorch.options import Options
 
 NOT_COMPILED = "Model has not been compiled or has been destroyed."
-_OUTSIDE = {torch.int64: torch.int32, torch.float64: torch.float32, torch.bfloat16: torch.float32}
-
-
-class Program:
-    """What was compiled: the weights at that time, the options, and where it runs."""
-
-    def __init__(self, model, options, trace, inputs):
-        self.model = model
-        self.options = options
-        self.stages = trace.stages
-        self.blocks = trace.block_ids
-        self.overlaps = trace.overlaps
-        self.kept = trace.kept
-        self.ipus = (max(trace.ipus) + 1) * options.replication_factor
-        self.shapes = _shapes(inputs)
-        self.attached = False
-        self.latency = (0.0, 0.0, 0.0)
 
 
 class PoplarExecutor:
@@ -88,7 +71,7 @@ class PoplarExecutor:
         program = self._program
         if not program.attached:
             self.attachToDevice()
-        if _shapes(inputs) != program.shapes:
+        if shapes(inputs) != program.shapes:
             raise failure("the inputs passed at runtime don't match the inputs used to compile "
                           "the model.")
         if MACHINE.fails is not None:
@@ -169,7 +152,6 @@ class PoplarExecutor:
     def _copy_rng_state(self):
         self._seed, self._device.calls = (*self._cached_rng_state, 0)[:2]
 
-
     def isCompiled(self):
         return self._program is not None
 
@@ -201,12 +183,11 @@ class PoplarExecutor:
         bound = inspect.signature(self._model.forward).bind(*args, **kwargs)
         bound.apply_defaults()
         given = list(bound.arguments.values())
-        if not all(tensor.is_contiguous() for tensor in given if tensor is not None):
+        if any(tensor is not None and not tensor.is_contiguous() for tensor in given):
             warnings.warn("At least one input tensor is not contiguous", stacklevel=3)
-        for tensor in given:
-            assert tensor is None or not tensor.requires_grad
-        return [None if tensor is None
-                else tensor.to(_OUTSIDE.get(tensor.dtype, tensor.dtype)).contiguous()
+        if any(tensor is not None and tensor.requires_grad for tensor in given):
+            warnings.warn("Input tensor has requires_grad=True set", stacklevel=3)
+        return [None if tensor is None else narrowed(tensor.detach()).contiguous()
                 for tensor in given]
 
     def _wrap(self):
@@ -260,118 +241,55 @@ class PoplarExecutor:
         count = self._options.device_iterations * self._options.replication_factor \
             * self._options.Training.gradient_accumulation
         for tensor in inputs:
-            assert tensor is None or tensor.shape[0] % count == 0, (
+            assert tensor is None or tensor.dim() == 0 or tensor.shape[0] % count == 0, (
                 f"Invalid batch dimension: {tensor.shape[0]} must be a multiple of {count}")
         # a whole number is 32 bits wide on the device; torch on a CPU wants 64 for indices
-        return list(zip(*([None] * count if tensor is None else
+        return list(zip(*([tensor] * count if tensor is None or tensor.dim() == 0 else
                           [part.long() if part.dtype == torch.int32 else part
                            for part in tensor.chunk(count)] for tensor in inputs)))
 
     def _compile(self, inputs):
-        options = self._options
-        first = self._micro_batches(inputs)[0]
         model = copy.deepcopy(self._model)
         if self._training:
             model.__class__ = self._plain_class
-        trace = _blocks.Trace(first)
-        _blocks.TRACE = trace
-        try:
-            output = self._captured(model, first)
-        finally:
-            _blocks.TRACE = None
-        program = Program(model, options, trace, inputs)
-        self._check_overlap(trace, output)
-        _check_device(program)
-        options._Popart._check()
-        pipelined = not isinstance(options._strategy, ShardedExecution)
-        if pipelined and self._training:
-            stages = 2 * program.stages - 1
-            if program.stages > 1 and options.Training.gradient_accumulation < stages:
-                raise failure("poptorch.Options().Training.gradientAccumulation must be greater "
-                              f"than or equal to the number of pipeline stages ({stages})")
-        elif pipelined and options.device_iterations < program.stages:
-            raise failure("poptorch.Options().deviceIterations must be greater than or equal to "
-                          f"the number of pipeline stages ({program.stages})")
-        weights = sum(w.numel() * w.element_size() for w in model.parameters())
-        if MACHINE.bytes_per_ipu is not None and \
-                weights / program.stages > MACHINE.bytes_per_ipu:
-            raise failure("Out of memory: Cannot fit all variable data onto one or more tiles.",
-                          "popart_exception")
-        program.attached = options.connection_type != _enums.ConnectionType.Never
-        self._program = program
-        MACHINE.programs.append(program)
+        self._program = program = compiled(model, self._options, self._training,
+                                           self._micro_batches(inputs)[0], inputs)
         if self._training:
             self._constants = _updates.constants(self._optimizer)
             self._rates = copy.deepcopy(_rates(self._optimizer))
-            self._device = _training.Device(model, options.replication_factor)
+            self._device = _training.Device(model, self._options.replication_factor)
             names = {id(p): name for name, p in self._model.named_parameters()}
             self._device.groups = [[names[id(p)] for p in group["params"]]
                                    for group in self._optimizer.param_groups]
             if program.attached:
                 self._on_attach()
 
-    def _captured(self, model, first):
-        """Run the program once to see what it does; training leaves no trace in its buffers."""
-        if not self._training:
-            return _compute(model, first)
-        trial = copy.deepcopy(model)
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), \
-                HalfArithmetic() if _training.half(trial, first) else nullcontext():
-            return _training.marked(trial, first)[0]
-
-    def _check_overlap(self, trace, output):
-        if not trace.overlaps:
-            return
-        options = self._options
-        if not isinstance(options._strategy, ShardedExecution):
-            raise failure("Overlapped IO is not supported with poptorch.PipelinedExecution.")
-        if "numIOTiles" not in options.TensorLocations._values:
-            raise failure("No IO tiles allocated.")
-        if options.output_mode not in (_enums.OutputMode.All, _enums.OutputMode.Sum):
-            raise failure("Unsupported output mode for overlapped IO.")
-        if any(marked is not output for marked in trace.outputs):
-            raise failure("poptorch.set_overlap_for_output applied on a node which is not a tensor "
-                          "output to the model.")
-
     def _executed(self, inputs):
-        options = self._options
+        parts, started = self._micro_batches(inputs), time.perf_counter()
         if self._training:
-            return self._trained(inputs)
-        times, outputs = [], []
-        for micro_batch in self._micro_batches(inputs):
-            started = time.perf_counter()
-            outputs.append(_compute(self._program.model, micro_batch))
-            times.append(time.perf_counter() - started)
-        result = torch.cat(_returned(outputs, options))
-        if options._Popart._values.get("syntheticDataMode"):
-            return torch.full_like(result, float("nan"))  # no transfers: whatever was there
-        self._program.latency = (min(times), max(times), sum(times) / len(times))
-        return result.to(_OUTSIDE.get(result.dtype, result.dtype))
+            results = self._trained(parts)
+            seconds = time.perf_counter() - started
+            times = [seconds] * self._options.replication_factor
+        else:
+            outputs, times = [], []
+            for part in parts:
+                started = time.perf_counter()
+                outputs.append(compute(self._program.model, part))
+                times.append(time.perf_counter() - started)
+            results = returned(outputs, self._options)
+        if not self._options._Popart._values.get("syntheticDataMode"):
+            self._program.latency = (min(times), max(times), sum(times) / len(times))
+        return results
 
-
-    def _trained(self, inputs):
+    def _trained(self, parts):
         if _rates(self._optimizer) != self._rates:
             raise AssertionError("the double: hyper-parameters changed without setOptimizer()")
         self._write_state()
-        outputs = _training.run(self._device, self._options, self._optimizer,
-                                self._micro_batches(inputs), self._seed)
+        outputs = _training.run(self._device, self._options, self._optimizer, parts, self._seed)
         self._host_rng_state_is_dirty = True
         self._dirty_host_weights = True
         self._optimizer.host_state_is_dirty = True
-        results = []
-        for values in zip(*outputs):
-            values = _returned(list(values), self._options)
-            if values[0].dim() == 0:
-                results.append(values[0] if len(values) == 1 else torch.stack(values))
-            else:
-                results.append(torch.cat(values))
-        if self._options._Popart._values.get("syntheticDataMode"):
-            results = [torch.full_like(result, float("nan")) for result in results]
-        return tuple(result.to(_OUTSIDE.get(result.dtype, result.dtype)) for result in results)
-
-
-def _shapes(inputs):
-    return [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs]
+        return tuple(returned(list(values), self._options) for values in zip(*outputs))
 
 
 class _Wrapped:
@@ -396,44 +314,3 @@ def inferenceModel(model, options=None):
         model = model._user_model
     return PoplarExecutor(model=copy.copy(model), options=options, training=False,
                           poptorch_version="3.3.0-double")
-
-
-def _compute(model, micro_batch):
-    tensors = [*micro_batch, *model.parameters(), *model.buffers()]
-    half = any(tensor.dtype == torch.float16 for tensor in tensors)
-    with torch.no_grad(), HalfArithmetic() if half else nullcontext():
-        return model(*micro_batch)
-
-
-def _returned(outputs, options):
-    """Return the micro-batches that the output mode sends to the host."""
-    replicas = options.replication_factor
-    if options.output_mode == _enums.OutputMode.All:
-        return outputs
-    if options.output_mode == _enums.OutputMode.Final:
-        return outputs[-replicas:]
-    if options.output_mode == _enums.OutputMode.Sum:
-        return [sum(outputs[replica::replicas]) for replica in range(replicas)]
-    period = options.output_return_period
-    return [output for index, output in enumerate(outputs)
-            if index // replicas % period == period - 1]
-
-
-def _check_device(program):
-    """Check what is checked before a device is given out."""
-    options, count = program.options, program.ipus
-    assert count <= 64, f"{count} IPUs are more than a process can use"
-    offline = options.connection_type == _enums.ConnectionType.Never
-    if options._values.get("use_model", model_enabled()):
-        if offline:
-            raise failure("ConnectionType.Never / poptorch.Options.useOfflineIpuTarget not "
-                          "supported for the IPU model")
-        return
-    if offline:
-        return
-    rounded = 1 << (count - 1).bit_length()
-    if rounded != count and not options.auto_round_num_ipus:
-        raise failure(f"The model specifies the use of {count} IPUs, however PopTorch must reserve "
-                      f"a minimum of {rounded}")
-    if MACHINE.busy or rounded > MACHINE.ipus:
-        raise failure(f"Failed to acquire {rounded} IPU(s)")

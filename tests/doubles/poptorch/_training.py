@@ -6,19 +6,8 @@ from contextlib import nullcontext
 import torch
 
 from poptorch import _updates
-from poptorch._errors import failure
 from poptorch._half import HalfArithmetic
-
-LOSSES = None
-"""Losses that were marked since the pass began; None outside a program."""
-
-
-def identity_loss(x, reduction):
-    assert reduction in ("sum", "mean", "none"), "Unsupported reduction type!"
-    loss = x if reduction == "none" else getattr(x, reduction)()
-    if LOSSES is not None:
-        LOSSES.append(loss)
-    return loss
+from poptorch._losses import marked
 
 
 class Device:
@@ -50,22 +39,6 @@ class Device:
     def enter(self, replica):
         for place, value in zip(self.model.buffers(), self.buffers[replica]):
             place.data = value  # each replica updates its own in place
-
-
-def marked(model, arguments):
-    """Run a forward pass; return its outputs and the loss that is trained."""
-    global LOSSES
-    LOSSES = []
-    try:
-        outputs = model(*arguments)
-        losses = LOSSES
-    finally:
-        LOSSES = None
-    if not losses:
-        raise failure("Couldn't find a loss in graph!")
-    if len(losses) > 1:
-        raise failure("Multiple independent losses found in graph.")
-    return outputs, losses[0]
 
 
 def half(model, arguments):

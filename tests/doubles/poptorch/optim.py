@@ -61,6 +61,8 @@ def _split(given, own):
 
 
 def _finish(optimizer, names, own, **attributes):
+    if optimizer.defaults.get("amsgrad"):
+        raise ValueError("Only non-amsgrad Adam/AdamW optimizers are supported.")
     for name, value in attributes.items():
         if name.endswith("accum_type"):
             value = _torch.float32 if value is None else value

@@ -313,7 +313,9 @@ def test_probe_describes_the_ipus(machine):
     assert probe.usable
     assert probe.half == "float16"
     assert probe.versions == {"poptorch": "3.3.0-double", "torch": torch.__version__}
-    assert "version 2" in probe.device
+    assert probe.device == "IPU version 2, up to 16 in a program"
+    machine.ipus = 6
+    assert PopTorchBackend().probe().device == "IPU version 2, up to 4 in a program"
     machine.ipus = 0
     probe = PopTorchBackend().probe()
     assert not probe.usable

@@ -182,6 +182,49 @@ def test_where_the_optimizer_state_is(machine, options, place):
     assert machine.programs[-1].options.TensorLocations.location_optimizer == place
 
 
+@pytest.mark.parametrize(("plan", "mode"), [
+    ({"gradient_accumulation": 2, "device_iterations": 2}, "OverlapAccumulationLoop"),
+    ({"device_iterations": 2, "replicas": 2}, "OverlapDeviceIterationLoop")])
+@pytest.mark.parametrize("setup", [
+    {}, {"metrics": False}, {"mix": MixOptions(0.3, 0.2, 0.8)}], ids=["", "no metrics", "mixed"])
+def test_transfers_overlap_without_changing_the_training(machine, plan, mode, setup):
+    results = []
+    for backend, options in ((PopTorchBackend(), {"num_io_tiles": 64}), (TorchBackend(), {})):
+        made = session(backend, setup, options, **plan)
+        count = 16
+        mixing = draw(setup["mix"], 5, 0, range(count), 4, SIZE) if "mix" in setup else None
+        part = batch(count)
+        results.append((made.step(TrainingBatch(part.images, part.labels, mixing), 0),
+                        made.weights()))
+    assert abs(results[0][0].loss - results[1][0].loss) < 1e-5
+    assert_close(results[0][1], results[1][1])
+    program = machine.programs[-1]
+    assert {found.name for found in program.modes} == {mode}
+    assert program.options.toDict()["numIOTiles"] == 64
+    assert program.options.toDict()["execution_mode"] == 1  # sharded
+    assert program.options._Popart._values["defaultPrefetchBufferingDepth"] == 3
+
+
+def test_without_tiles_no_transfer_overlaps(machine):
+    session()
+    assert machine.programs[-1].modes == set()
+    assert machine.programs[-1].options.toDict()["execution_mode"] == 0
+
+
+def test_tiles_for_transfers_and_a_pipeline_exclude_each_other():
+    with pytest.raises(UsageError, match="'--num-io-tiles' and pipeline splits"):
+        session(options={"num_io_tiles": 32}, pipeline_splits=("1",), gradient_accumulation=3)
+
+
+def test_round_trips_are_those_of_all_calls(machine):
+    made = session(replicas=2)
+    assert made.device_latency() is None
+    for seconds, number in (((1.0, 3.0, 2.0), 0), ((0.5, 1.5, 1.0), 1)):
+        made._executor.getLatency = lambda told=seconds: told
+        made.step(batch(8), number)
+    assert made.device_latency() == (0.5, 3.0, 1.5)
+
+
 def test_velocity_scaling_follows_loss_scaling(machine):
     choice = OptimizerChoice("sgd_combined", 0.1, 0.0, {"momentum": 0.9}, build)
     made = session(setup={"optimizer": choice, "loss_scaling": 64.0},
@@ -204,7 +247,7 @@ def test_every_training_option_of_the_record_is_tried_here():
 @pytest.mark.parametrize(("setup", "options", "said"), [
     ({"tolerate_non_finite": True}, {}, "--skip-non-finite"),
     ({}, {"enable_optimizer_rts": True}, "--enable-optimizer-rts"),
-    ({}, {"num_io_tiles": 32}, "--num-io-tiles"),
+    ({}, {"num_io_tiles": 33}, "--num-io-tiles"),
     ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, {}, build)}, {}, "'mine'")])
 def test_what_the_device_cannot_do_is_refused(setup, options, said):
     with pytest.raises(UsageError, match=said):
@@ -283,8 +326,10 @@ def test_training_validating_and_restoring(cli, machine, tmp_path):
     result = json.loads(cli("train", *TINY, "--validation-mode", "during", "--checkpoint-path", "c",
                             "--validation-frequency", "1", "--json"))
     assert result["backend"] == "poptorch"
-    assert result["device"] == "IPU version 2"
+    assert result["device"].startswith("IPU version 2")
     assert result["compile_seconds"] > 0
+    latency = result["device_latency_ms"]
+    assert 0 < latency["min"] <= latency["mean"] <= latency["max"]
     assert [v["images"] for v in result["validations"]] == [24, 24]
     # the validation compiles once, and takes the weights of each epoch
     assert len(machine.programs) == 2
@@ -305,6 +350,7 @@ def test_synthetic_data_and_compilation_only(cli, machine):
     del synthetic[position:position + 2]
     result = json.loads(cli("train", *synthetic, "--json", "--log-dir", "log"))
     assert result["updates"] == 6
+    assert result["device_latency_ms"] is None
     result = json.loads(cli("train", *TINY, "--json", "--log-dir", "log",
                             "--offline-target-ipu-version", "2", "--compile-only"))
     assert result["updates"] == 0

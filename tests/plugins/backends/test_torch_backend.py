@@ -130,6 +130,8 @@ def test_a_cpu_without_bfloat16_computes_in_single_precision(monkeypatch):
     probe = TorchBackend().probe()
     assert probe.half == "bfloat16"
     assert "no bfloat16 arithmetic" in probe.notes[0]
+    assert TorchBackend().probe_for(ExecutionPlan()).notes == probe.notes
+    assert TorchBackend().probe_for(ExecutionPlan(precision="32.32")).notes == ()
     with TorchBackend().inference(_model("resnet18"), ExecutionPlan(), SIZE) as session:
         assert (session.facts["weights_type"], session.facts["arithmetic"]) == (
             "bfloat16", "float32")

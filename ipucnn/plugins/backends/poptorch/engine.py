@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import platform
-import sys
 from typing import Any, Dict, Optional
 
 import torch  # noqa: TID253 - a backend's engine is loaded when it is used
@@ -14,7 +10,7 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.instances import Instances, launched
 from ipucnn.core.training.session import TrainingSession, TrainingSetup
-from ipucnn.plugins.backends.poptorch import INSTALL
+from ipucnn.plugins.backends.poptorch.sdk import emulated, first_line, load, newer_note
 
 OFFLINE_VERSIONS = (1, 2, 21)
 """IPU generations that PopTorch compiles for without hardware: Mk1, Mk2, and Mk2 with FP8."""
@@ -47,7 +43,7 @@ class PopTorchBackend(Backend):
         Raises:
             UnavailableError: there is no PopTorch here, or not as many IPUs as the plan needs.
         """
-        sdk = _sdk()
+        sdk = load()
         _check_target(plan)
         _check_devices(plan, sdk)
         _check_io_tiles(plan)
@@ -63,7 +59,7 @@ class PopTorchBackend(Backend):
             UnavailableError: there is no PopTorch here, or not as many IPUs as the plan needs.
             UsageError: something that the device cannot do.
         """
-        sdk = _sdk()
+        sdk = load()
         if setup.tolerate_non_finite:
             raise UsageError("'--skip-non-finite' has no meaning on an IPU, which has made its "
                              "update when the host sees the loss", "leave it out; "
@@ -73,8 +69,7 @@ class PopTorchBackend(Backend):
                              "and there is one", "add '--replicas', or leave it out")
         _check_target(plan)
         _check_devices(plan, sdk)
-        if plan.option("num_io_tiles", 0):
-            raise UsageError("'--num-io-tiles' is for inference here", "leave it out")
+        _check_io_tiles(plan)
         from ipucnn.plugins.backends.poptorch.training import PopTorchTrainingSession
 
         return PopTorchTrainingSession(model, plan, setup, input_size)
@@ -87,7 +82,7 @@ class PopTorchBackend(Backend):
 
     def _probe(self, offline: Optional[int]) -> Probe:
         try:
-            sdk = _sdk()
+            sdk = load()
         except UnavailableError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
         versions: Dict[str, str] = {"poptorch": sdk.__version__, "torch": torch.__version__}
@@ -97,60 +92,25 @@ class PopTorchBackend(Backend):
             device = "IPU model (an emulation: its speed means nothing)"
         else:
             try:
-                found = sdk.ipuHardwareIsAvailable()
-                version = sdk.ipuHardwareVersion() if found else 0
+                count = _most_ipus(sdk)
+                version = sdk.ipuHardwareVersion() if count else 0
             except Exception as error:  # the driver below may fail in any way; a probe never does
                 return Probe(usable=False, versions=versions, remedy=_WITHOUT_HARDWARE,
-                             reason=f"the IPU driver failed: {_first_line(error)}")
-            if not found:
+                             reason=f"the IPU driver failed: {first_line(error)}")
+            if not count:
                 return Probe(usable=False, versions=versions, remedy=_WITHOUT_HARDWARE,
                              reason="this machine has no IPU")
-            device = f"IPU version {version}"
-        return Probe(usable=True, device=device, versions=versions, half="float16")
+            device = f"IPU version {version}, up to {count} in a program"
+        return Probe(usable=True, device=device, versions=versions, half="float16",
+                     notes=newer_note(sdk))
 
 
-def emulated() -> bool:
-    """Return whether PopTorch will use the IPU model, as its own reading of the environment has it.
-
-    Source: PopTorch 3.3, `popart_compiler/source/Utils.cpp`; the small model is one of few tiles.
-    """
-    for variable in ("POPTORCH_IPU_MODEL", "POPTORCH_SMALL_IPU_MODEL"):
-        try:
-            if int(os.environ.get(variable, "0")) != 0:
-                return True
-        except ValueError:
-            continue
-    return False
-
-
-def _sdk() -> Any:
-    """Return the `poptorch` module.
-
-    Raises:
-        UnavailableError: it is missing, or does not import in this environment.
-    """
-    try:
-        return importlib.import_module("poptorch")
-    except ModuleNotFoundError as error:
-        if error.name == "poptorch":
-            raise UnavailableError("'poptorch' is not installed", INSTALL) from error
-        raise _unimportable(error) from error
-    except Exception as error:  # an assertion on torch's version, a library that is not found ...
-        raise _unimportable(error) from error
-
-
-def _unimportable(error: Exception) -> UnavailableError:
-    here = f"torch {torch.__version__} and Python {platform.python_version()}"
-    if isinstance(error, AssertionError):  # PopTorch asserts the torch that it was built for
-        return UnavailableError(
-            f"'poptorch' is not made for {here}: {_first_line(error)}",
-            "the Poplar SDK 3.3 and 3.4 need torch 2.0.1, torchvision 0.15.2 and Python 3.8: use "
-            "an environment with these")
-    remedy = "source the enable.sh scripts of the Poplar SDK in this shell"
-    if sys.version_info[:2] != (3, 8):
-        remedy += "; its wheels for Ubuntu 20.04 are for Python 3.8"
-    return UnavailableError(f"'poptorch' cannot be imported with {here}: {_first_line(error)}",
-                            remedy)
+def _most_ipus(sdk: Any) -> int:
+    """Return how many IPUs a program can have here; they are given out in powers of two."""
+    count = 0
+    while count < MOST_IPUS and sdk.ipuHardwareIsAvailable(2 * count or 1):
+        count = 2 * count or 1
+    return count
 
 
 def _check_target(plan: ExecutionPlan) -> None:
@@ -201,8 +161,3 @@ def _check_io_tiles(plan: ExecutionPlan) -> None:
     if plan.pipeline_splits:
         raise UsageError("'--num-io-tiles' and pipeline splits exclude each other: transfers "
                          "cannot overlap with a pipeline", "leave one of them out")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import poptorch
 import torch  # noqa: TID253
@@ -44,10 +44,12 @@ class TrainingProgram(torch.nn.Module):
         micro_batch: B.
         normalise: take images of 0 to 255.
         metrics: whether hits are counted.
+        overlap: how far transfers run ahead of the computation; None without tiles for them.
     """
 
     def __init__(self, model: torch.nn.Module, loss: Loss, dtype: torch.dtype, micro_batch: int,
-                 normalise: bool, metrics: bool) -> None:
+                 normalise: bool, metrics: bool,
+                 overlap: Optional[poptorch.OverlapMode] = None) -> None:
         super().__init__()
         self.front = torch.nn.Identity()
         if normalise:
@@ -57,12 +59,26 @@ class TrainingProgram(torch.nn.Module):
         self.dtype = dtype
         self.micro_batch = micro_batch
         self.metrics = metrics
+        self.overlap = overlap
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor,
                 coefficients: Optional[torch.Tensor] = None,
                 boxes: Optional[torch.Tensor] = None, kept: Optional[torch.Tensor] = None
                 ) -> Tuple[torch.Tensor, ...]:
         """Return the loss of a micro-batch and, where they are counted, its hits."""
+        given: List[Any] = [images, labels, coefficients, boxes, kept]
+        if self.overlap is None:
+            return self._computed(*given)
+        # the mark must be the first thing that an input meets, and the last of an output
+        marked: List[Any] = [
+            None if tensor is None else poptorch.set_overlap_for_input(tensor, self.overlap)
+            for tensor in given]
+        return tuple(poptorch.set_overlap_for_output(output, self.overlap)
+                     for output in self._computed(*marked))
+
+    def _computed(self, images: torch.Tensor, labels: torch.Tensor,
+                  coefficients: Optional[torch.Tensor], boxes: Optional[torch.Tensor],
+                  kept: Optional[torch.Tensor]) -> Tuple[torch.Tensor, ...]:
         images = self.front(images).to(self.dtype)
         mixing = None
         if coefficients is not None or boxes is not None:

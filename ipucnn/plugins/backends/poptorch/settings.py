@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 import poptorch
 import torch  # noqa: TID253
@@ -35,13 +35,14 @@ def training_options(plan: ExecutionPlan, metrics: bool) -> Any:
 
     Args:
         plan: of the training.
-        metrics: sums of loss and hits are returned, else the loss of the last micro-batches only.
+        metrics: whether hits are counted; see `returns_sums`.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
     options = _common_options(plan)
-    options.outputMode(poptorch.OutputMode.Sum if metrics else poptorch.OutputMode.Final)
+    options.outputMode(poptorch.OutputMode.Sum if returns_sums(plan, metrics)
+                       else poptorch.OutputMode.Final)
     options.Training.gradientAccumulation(plan.gradient_accumulation)
     # an update is the mean over everything that it sees, whatever its shape
     options.Training.accumulationAndReplicationReductionType(poptorch.ReductionType.Mean)
@@ -54,7 +55,28 @@ def training_options(plan: ExecutionPlan, metrics: bool) -> Any:
         options.Precision.enableFloatingPointExceptions(True)
     _set_recomputation(options, plan)
     _set_optimizer_state(options, plan)
+    _set_transfers(options, plan)
     return options
+
+
+def returns_sums(plan: ExecutionPlan, metrics: bool) -> bool:
+    """Return whether a training call tells sums, or only of the last micro-batches.
+
+    Transfers that overlap with computation bring every value or sums of them.
+    """
+    return metrics or bool(plan.option("num_io_tiles", 0))
+
+
+def training_overlap(plan: ExecutionPlan) -> Optional[poptorch.OverlapMode]:
+    """Return how far a training's transfers run ahead; None without tiles for them.
+
+    The next micro-batch of an update is fetched early where there are several, which takes less
+    memory than fetching those of the next update.
+    """
+    if not plan.option("num_io_tiles", 0):
+        return None
+    return (poptorch.OverlapMode.OverlapAccumulationLoop if plan.gradient_accumulation > 1
+            else poptorch.OverlapMode.OverlapDeviceIterationLoop)
 
 
 _RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE = 1, 3
@@ -131,7 +153,7 @@ def _set_arithmetic(options: Any, plan: ExecutionPlan) -> None:
 
 
 def _set_transfers(options: Any, plan: ExecutionPlan) -> None:
-    """Set tiles aside for transfers; the session marks the tensors that are to overlap.
+    """Set tiles aside for transfers; the program marks the tensors that are to overlap.
 
     Source: PopTorch user guide, "Efficient IPU I/O", which also says that it needs this strategy.
     """

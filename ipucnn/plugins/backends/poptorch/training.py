@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import poptorch
 import torch  # noqa: TID253
@@ -28,7 +28,12 @@ from ipucnn.plugins.backends.poptorch.errors import device_errors
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
 from ipucnn.plugins.backends.poptorch.poprun import joined
 from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
-from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, training_options
+from ipucnn.plugins.backends.poptorch.settings import (
+    PROFILE_FOLDER,
+    returns_sums,
+    training_options,
+    training_overlap,
+)
 
 log = logging.getLogger("ipucnn.poptorch")
 
@@ -51,11 +56,13 @@ class PopTorchTrainingSession(TrainingSession):
         kept = _keep_for_backward(model, plan)
         self._program = TrainingProgram(
             in_precision(model, plan, weights).train(), setup.loss, self._compute,
-            plan.micro_batch, plan.normalisation == "device", setup.metrics)
+            plan.micro_batch, plan.normalisation == "device", setup.metrics,
+            training_overlap(plan))
         self._ratio: float = plan.option("loss_velocity_scaling_ratio", 1.0)
         self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling, self._ratio)
         self._executor = poptorch.trainingModel(
             self._program, training_options(plan, setup.metrics), self._optimizer)
+        self._latency = _Latency()
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size),
             dtype=torch.uint8 if plan.eight_bit_io else self._compute)
@@ -92,8 +99,9 @@ class PopTorchTrainingSession(TrainingSession):
         given = self._example() if batch.images is None else batch
         with device_errors("be trained", plan):
             told = self._executor(**self._inputs(given))
+        self._latency.add(self._executor.getLatency())
         per_replica = plan.device_iterations * plan.gradient_accumulation \
-            if self._setup.metrics else 1
+            if returns_sums(plan, self._setup.metrics) else 1
         loss = float(told[0].double().sum()) / (plan.local_replicas * per_replica)
         if not math.isfinite(loss) and not plan.synthetic:
             raise NonFiniteLoss(update, loss)
@@ -101,6 +109,10 @@ class PopTorchTrainingSession(TrainingSession):
             loss, plan.local_batch,
             int(told[1].double().sum()) if self._setup.metrics and not plan.synthetic else 0,
             (loss,) if plan.device_iterations == 1 else ())
+
+    def device_latency(self) -> Optional[Tuple[float, float, float]]:
+        """Return the round trips so far; see `TrainingSession.device_latency`."""
+        return self._latency.summary()
 
     def weights(self, ema: bool = False) -> StateDict:  # noqa: ARG002 - the device averages none
         """Return the weights; see `TrainingSession.weights`."""
@@ -180,6 +192,24 @@ class PopTorchTrainingSession(TrainingSession):
             if value is not None:
                 given[name] = value
         return given
+
+
+class _Latency:
+    """Round trips of all calls; PopTorch tells those of the last one, zero for synthetic data."""
+
+    def __init__(self) -> None:
+        self._shortest, self._longest, self._sum, self._calls = math.inf, 0.0, 0.0, 0
+
+    def add(self, last: Tuple[float, float, float]) -> None:
+        """Take in what `getLatency` says after a call: (min, max, mean) over its replicas."""
+        if last[1] > 0:
+            self._shortest = min(self._shortest, last[0])
+            self._longest = max(self._longest, last[1])
+            self._sum, self._calls = self._sum + last[2], self._calls + 1
+
+    def summary(self) -> Optional[Tuple[float, float, float]]:
+        """Return (min, max, mean) over the calls; None when none was timed."""
+        return (self._shortest, self._longest, self._sum / self._calls) if self._calls else None
 
 
 def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Tuple
 
 import torch  # noqa: TID253
@@ -25,9 +26,10 @@ class TorchBackend(Backend):
     def probe_for(self, plan: ExecutionPlan) -> Probe:
         """Describe the device that the plan asks for."""
         try:
-            return self._described(pick(plan.option("device")))
+            probe = self._described(pick(plan.option("device")))
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
+        return probe if plan.half else replace(probe, notes=())  # they are on half precision
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
