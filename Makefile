@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-newest lint docs bench faults clean
+.PHONY: all install get_data demo test test-sdk test-horovod test-newest lint docs bench faults clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -48,6 +48,9 @@ test-sdk:  ## the tests on the Poplar SDK's own versions: Python 3.8, torch 2.0.
 	  exit 2; }; \
 	$(MAKE) test VENV=.venv-sdk PYTHON="$$python38"
 
+test-horovod:  ## several instances with the real Horovod, which is built (needs a C++ compiler, CMake)
+	sh scripts/test-horovod.sh $(PYTHON) .venv-horovod
+
 test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whatever is pinned
 	rm -rf build/newest
 	$(BIN)/python -m pip install --quiet --target build/newest --upgrade typer pluggy
@@ -69,4 +72,4 @@ faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothin
 	$(BIN)/python benchmarks/faults.py
 
 clean:  ## everything that make made
-	rm -rf $(VENV) .venv-sdk build $(DEMO) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-sdk .venv-horovod build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,8 @@
 """A stand-in for the `poprun` launcher: real processes on this machine, its environment.
 
 `python poprun.py --num-instances 2 --num-replicas 4 --ipus-per-replica 1 COMMAND ...`; options
-that the contract file does not list are refused.
+that the contract file does not list are refused. With POPRUN_DOUBLE_HOROVOD=real the processes
+get the installed Horovod, over Gloo, instead of its double.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 DOUBLES = Path(__file__).parent
+REAL_HOROVOD = os.environ.get("POPRUN_DOUBLE_HOROVOD") == "real"
 
 
 def parser():
@@ -34,7 +36,8 @@ def environments(replicas, instances, ipus_per_replica, store):
     if replicas % instances:
         sys.exit("poprun: the replicas cannot be divided among the instances")
     local = replicas // instances
-    path = os.pathsep.join([str(DOUBLES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    host = [] if REAL_HOROVOD else [str(DOUBLES / "host")]
+    path = os.pathsep.join([str(DOUBLES), *host, *filter(None, [os.environ.get("PYTHONPATH")])])
     return [{**os.environ, "PYTHONPATH": path, "POPTORCH_DOUBLE_TORCH": "any",
              "POPDIST_NUM_TOTAL_REPLICAS": str(replicas),
              "POPDIST_NUM_LOCAL_REPLICAS": str(local),
@@ -46,12 +49,31 @@ def environments(replicas, instances, ipus_per_replica, store):
             for index in range(instances)]
 
 
+def rendezvous(instances):
+    """Start what processes of the real Horovod find each other through; return its variables."""
+    from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+    from horovod.runner.http.http_server import RendezvousServer
+
+    server = RendezvousServer(verbose=0)
+    port = server.start()
+    server.init(get_host_assignments(parse_hosts(f"localhost:{instances}"), instances))
+    return [{"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+             "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
+             "HOROVOD_GLOO_IFACE": "lo", "HOROVOD_HOSTNAME": "localhost",
+             "HOROVOD_RANK": str(index), "HOROVOD_SIZE": str(instances),
+             "HOROVOD_LOCAL_RANK": str(index), "HOROVOD_LOCAL_SIZE": str(instances),
+             "HOROVOD_CROSS_RANK": "0", "HOROVOD_CROSS_SIZE": "1"} for index in range(instances)]
+
+
 def main():
     given = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        running = [subprocess.Popen(given.command, env=environment) for environment in environments(
-            int(given.num_replicas or 1), int(given.num_instances or 1),
-            int(given.ipus_per_replica or 1), os.path.join(folder, "store"))]
+        instances = int(given.num_instances or 1)
+        more = rendezvous(instances) if REAL_HOROVOD else [{}] * instances
+        running = [subprocess.Popen(given.command, env={**environment, **variables})
+                   for environment, variables in zip(environments(
+                       int(given.num_replicas or 1), instances, int(given.ipus_per_replica or 1),
+                       os.path.join(folder, "store")), more)]
 
         def forward(number, _frame):
             for process in running:
