@@ -529,11 +529,17 @@ def _expected_parameters(entry):
     return [(p["name"], p["kind"], p.get("default")) for p in entry["params"]]
 
 
+def _written(default):
+    if default is inspect.Parameter.empty:
+        return None
+    if isinstance(default, enum.Enum):
+        return f"{type(default).__name__}.{default.name}"
+    return repr(default)
+
+
 def _parameters(function, method=False):
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0:]
-    return [(p.name, p.kind.name.lower(),
-             None if p.default is inspect.Parameter.empty else repr(p.default))
-            for p in parameters]
+    return [(p.name, p.kind.name.lower(), _written(p.default)) for p in parameters]
 
 
 def _public(names):

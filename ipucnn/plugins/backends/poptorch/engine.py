@@ -13,7 +13,7 @@ import torch  # noqa: TID253 - a backend's engine is loaded when it is used
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.training.session import TrainingSession, TrainingSetup
-from ipucnn.plugins.backends.poptorch import INSTALL
+from ipucnn.plugins.backends.poptorch import INSTALL, THREADS
 
 OFFLINE_VERSIONS = (1, 2, 21)
 """IPU generations that PopTorch compiles for without hardware: Mk1, Mk2, and Mk2 with FP8."""
@@ -50,6 +50,7 @@ class PopTorchBackend(Backend):
         _check_target(plan)
         _check_devices(plan, sdk)
         _check_io_tiles(plan)
+        _check_loading(plan)
         from ipucnn.plugins.backends.poptorch.session import PopTorchInferenceSession
 
         return PopTorchInferenceSession(model, plan, input_size)
@@ -74,6 +75,7 @@ class PopTorchBackend(Backend):
         _check_devices(plan, sdk)
         if plan.option("num_io_tiles", 0):
             raise UsageError("'--num-io-tiles' is for inference here", "leave it out")
+        _check_loading(plan)
         from ipucnn.plugins.backends.poptorch.training import PopTorchTrainingSession
 
         return PopTorchTrainingSession(model, plan, setup, input_size)
@@ -190,6 +192,13 @@ def _check_io_tiles(plan: ExecutionPlan) -> None:
     if plan.pipeline_splits:
         raise UsageError("'--num-io-tiles' and pipeline splits exclude each other: transfers "
                          "cannot overlap with a pipeline", "leave one of them out")
+
+
+def _check_loading(plan: ExecutionPlan) -> None:
+    mode = plan.option("dataloader_mode", THREADS)
+    if plan.option("dataloader_rebatch_size") is not None and mode != "rebatched":
+        raise UsageError(f"'--dataloader-rebatch-size' has no meaning in data loader mode {mode!r}",
+                         "add '--dataloader-mode rebatched', or leave it out")
 
 
 def _first_line(error: Exception) -> str:
