@@ -113,7 +113,7 @@ class AsynchronousDataAccessor:
         self._process = process
         theirs.close()
         try:
-            self._buffers = self._pipe.recv()
+            self._buffers, self._single = self._pipe.recv()
         except EOFError:
             self._buffers = None
         if self._buffers is None:
@@ -161,7 +161,8 @@ class AsynchronousDataAccessor:
             raise StopIteration
         self._slot, rows = told
         self._used = True
-        return [buffer[self._slot][:rows] for buffer in self._buffers]
+        item = [buffer[self._slot][:rows] for buffer in self._buffers]
+        return item[0] if self._single else item
 
     def _told(self):
         while not self._pipe.poll(0.2):
@@ -195,7 +196,7 @@ class _Server:
         self.size = buffer_size
         self.free = list(range(buffer_size))
         self.starts = 0
-        self.buffers = None
+        self.buffers, self.single = None, False
 
     def serve(self, indefinitely):
         items = self.items()
@@ -205,7 +206,7 @@ class _Server:
         self.buffers = [
             tensor.new_zeros((self.size, self.rows or len(tensor), *tensor.shape[1:]))
             .share_memory_() for tensor in first]
-        self.pipe.send(self.buffers)
+        self.pipe.send((self.buffers, self.single))
         ahead = [first]
         while True:
             try:
@@ -252,7 +253,8 @@ class _Server:
         """Flat lists of tensors; where they are rebatched, of so many rows."""
         spare = None
         for item in self.loader:
-            item = [item] if isinstance(item, _torch.Tensor) else list(item)
+            self.single = isinstance(item, _torch.Tensor)
+            item = [item] if self.single else list(item)
             assert all(isinstance(tensor, _torch.Tensor) for tensor in item)
             if self.rows is None:
                 yield item

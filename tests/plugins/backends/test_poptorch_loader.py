@@ -20,6 +20,7 @@ from ipucnn.core.data.loader import HostLoader
 from ipucnn.core.errors import DataError, IpucnnError, PluginError, UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.registry import use
+from ipucnn.core.training.stored import load_stored
 from ipucnn.edge import invoke
 from ipucnn.plugins.datasets.image_folder import make
 
@@ -297,8 +298,7 @@ def cli(pictures, tmp_path, monkeypatch, capsys):
 
 
 def weights(folder, name):
-    return torch.load(f"{folder}/mobilenet-v3-small_image_folder_{name}.pt",
-                      weights_only=True)["model"]
+    return load_stored(Path(folder) / f"mobilenet-v3-small_image_folder_{name}.pt").weights
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -387,6 +387,7 @@ def test_no_process_is_left_behind(pictures, tmp_path, mode, number):
     if number == signal.SIGINT:
         assert process.returncode == 130, err
         assert "Traceback" not in err
+        assert "Warning" not in err
     deadline = time.monotonic() + 30
     while any(map(alive, started)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -398,3 +399,55 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+# -- the double --------------------------------------------------------------------------------
+
+
+class Places(torch.utils.data.Dataset):
+    """Sample i is i."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, place):
+        return torch.tensor([place])
+
+
+def test_double_has_the_rules_of_the_real_loader(machine, poptorch_double, monkeypatch):
+    loader = poptorch_double.DataLoader
+    options = poptorch_double.Options().deviceIterations(2)
+    whole = loader(options, Places(), 2)
+    assert (whole.combinedBatchSize, len(whole)) == (4, 2)
+    assert [batch.flatten().tolist() for batch in whole] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    with pytest.raises(AttributeError, match="frozen"):
+        options.deviceIterations(3)
+    with pytest.warns(UserWarning, match="not divisible"):
+        assert len(loader(options, Places(), 2, drop_last=False)) == 3
+    with pytest.raises(AssertionError):
+        loader(options, Places(), 2, mode=poptorch_double.DataLoaderMode.AsyncRebatched,
+               rebatched_worker_size=5)
+    with pytest.raises(TypeError):
+        loader(options, Places(), 2, rebatched_size=4)
+    assert loader(options, Places(), None, drop_last=False).combinedBatchSize is None
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    assert torch.cat(list(loader(options, Places(), 1))).flatten().tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("mode", ["Async", "AsyncRebatched"])
+def test_double_takes_its_memory_back(poptorch_double, mode):
+    """With `drop_last=False`, both modes rebuild the batches; the last one is short."""
+    with pytest.warns(UserWarning, match="not divisible"):
+        loader = poptorch_double.DataLoader(
+            poptorch_double.Options(), Places(), 4, drop_last=False, rebatched_worker_size=3,
+            mode=poptorch_double.DataLoaderMode[mode])
+    kept, cloned = [], []
+    for batch in loader:
+        kept.append(batch)
+        cloned.append(batch.flatten().tolist())
+    assert len(loader) == 3
+    assert cloned == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert all((batch == 0xAA).all() for batch in kept)
+    loader.terminate()
+    assert not children()

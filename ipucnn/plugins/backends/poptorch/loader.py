@@ -15,7 +15,19 @@ import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Callable, Generator, Iterable, Iterator, List, Optional, Sequence, Tuple
+from multiprocessing import resource_tracker
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import poptorch
 import torch  # noqa: TID253
@@ -65,9 +77,12 @@ class _Order:
     def __len__(self) -> int:
         return int(self._state[0])
 
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if os.getpid() != self._host:  # what this process starts will ignore them, too
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def __iter__(self) -> Iterator[Tuple[int, int]]:
-        if os.getpid() != self._host:
-            _leave_interrupts_to_the_host()
         epoch = int(self._state[1])
         return ((epoch, int(self._indices[place])) for place in range(len(self)))
 
@@ -92,10 +107,19 @@ class _Samples(torch.utils.data.Dataset[Any]):
             return self._blank, True
 
 
-def _leave_interrupts_to_the_host(*_: Any) -> None:
-    # Ctrl-C reaches every process of a terminal. The host answers it: it may want to finish a step,
-    # and PopTorch waits without end for a worker that left on its own accord.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_left_to_the_host() -> Iterator[None]:
+    """Have processes that start meanwhile never see Ctrl-C, which reaches all of a terminal's.
+
+    The host answers it, after the start: it may want to finish a step and save, and PopTorch waits
+    without end for a process that left on its own accord.
+    """
+    resource_tracker.ensure_running()  # its start would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass
@@ -145,7 +169,7 @@ class Workers:
             self._order = _Order(self.capacity)
         self._order.set(filled, epoch)
         self._busy = True
-        with self._errors():
+        with self._errors(), _interrupts_left_to_the_host():
             if self._loader is None:
                 self._loader = self._started()
             items = iter(self._loader)
@@ -187,8 +211,7 @@ class Workers:
             return poptorch.DataLoader(
                 poptorch.Options(), _Samples(self.prepare, self._order), self.batch_size,
                 num_workers=self.count, drop_last=True, persistent_workers=True,
-                auto_distributed_partitioning=False, mode=mode, sampler=self._order,
-                worker_init_fn=_leave_interrupts_to_the_host, **options)
+                auto_distributed_partitioning=False, mode=mode, sampler=self._order, **options)
         except BaseException as error:  # an interrupt, too: nobody else knows what was started
             for process in multiprocessing.active_children():
                 if process not in before:
