@@ -335,7 +335,7 @@ def test_training_goes_on_from_the_middle_of_an_epoch(cli, monkeypatch):
 def test_inference_and_stored_checkpoints(cli):
     common = ["--model", "mobilenet-v3-small", "--weights", "random", "--data", "real",
               "--data-dir", "pictures/train", "--input-size", "32", "--batch-size", "5",
-              *ON_IPU, "--dataloader-worker", "1", "--progress", "off"]
+              "--precision", "full", *ON_IPU, "--dataloader-worker", "1", "--progress", "off"]
     for mode in ("threads", "sync"):
         cli("run", *common, "--dataloader-mode", mode, "--predictions", f"{mode}.csv")
     assert Path("threads.csv").read_text() == Path("sync.csv").read_text()

@@ -14,7 +14,7 @@ import pickle
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import resource_tracker
 from typing import (
     Any,
@@ -25,10 +25,10 @@ from typing import (
     Iterator,
     List,
     Optional,
-    Sequence,
     Tuple,
 )
 
+import numpy
 import poptorch
 import torch  # noqa: TID253
 
@@ -43,12 +43,14 @@ LONGEST_PASS = 1 << 21
 
 _BLANK = -1
 
+Array = Any  # of numpy
+
 Entry = Tuple[int, int]
 """Of what a loader is to do: the indices consumed with this one, and the index."""
 
 
 def _shared(length: int) -> torch.Tensor:
-    numbers = torch.zeros(length, dtype=torch.int64)
+    numbers = torch.zeros(length, dtype=torch.int32)
     numbers.share_memory_()  # type: ignore[no-untyped-call]
     return numbers
 
@@ -61,10 +63,11 @@ class _Order:
         self._state = _shared(3)  # samples, epoch, whether to stop
         self._host = os.getpid()
 
-    def set(self, indices: Sequence[int], epoch: int) -> None:
-        """Say what the next pass goes through."""
-        self._indices[:len(indices)] = torch.tensor(indices)
-        self._state[0], self._state[1] = len(indices), epoch
+    def set(self, indices: Array, length: int, epoch: int) -> None:
+        """Say what the next pass goes through: `indices`, then blanks up to `length`."""
+        self._indices[:len(indices)] = torch.from_numpy(indices)
+        self._indices[len(indices):length] = _BLANK
+        self._state[0], self._state[1] = length, epoch
 
     def stop(self) -> None:
         """Have whatever is under way come to nothing, and so end soon."""
@@ -146,11 +149,9 @@ class Workers:
     @property
     def capacity(self) -> int:
         """Samples that one pass can go through: whole batches."""
-        wanted = min(max(len(self.prepare.dataset), 1), LONGEST_PASS)
-        return -(-wanted // self.batch_size) * self.batch_size
+        return -(-LONGEST_PASS // self.batch_size) * self.batch_size
 
-    def load(self, indices: Sequence[int],
-             epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
+    def load(self, indices: Array, epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
         """Yield whole batches: pixels `(batch_size, size, size, 3)`, and which of them failed.
 
         Args:
@@ -164,10 +165,9 @@ class Workers:
         if self._busy:  # a pass was left, and its work is still under way
             self.close()
         count = -(-len(indices) // self.batch_size)
-        filled = [*indices, *[_BLANK] * (count * self.batch_size - len(indices))]
         if self._loader is None:
             self._order = _Order(self.capacity)
-        self._order.set(filled, epoch)
+        self._order.set(indices, count * self.batch_size, epoch)
         self._busy = True
         with self._errors(), _interrupts_left_to_the_host():
             if self._loader is None:
@@ -230,7 +230,8 @@ class Workers:
             yield
         except (RuntimeError, AssertionError, OSError, EOFError, StopIteration,
                 poptorch.Error) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = str(getattr(error, "message", "") or error).strip()
+            line = (said.splitlines() or [type(error).__name__])[0]
             raise IpucnnError(
                 f"the processes of '--dataloader-mode {self.mode}' failed: {line}",
                 "memory may be short, also that which they share (/dev/shm): try fewer "
@@ -256,13 +257,15 @@ class PopTorchLoader(Loader):
         """Yield the batches; see `Loader.batches`."""
         workers = self._workers_for(self.prepare, self.batch_size, self.workers)
         size = self.batch_size
-        spare: Tuple[torch.Tensor, List[Entry]] = (torch.empty(0), [])
+        spare: Tuple[torch.Tensor, List[Entry]] = (torch.empty(0), [])  # short of a batch
         while True:
-            part = list(islice(todo, workers.capacity))
-            if not part:
+            part = numpy.fromiter(chain.from_iterable(islice(todo, workers.capacity)),
+                                  dtype=numpy.int64).reshape(-1, 2)
+            if not len(part):
                 break
-            for number, made in enumerate(workers.load([index for _, index in part], self.epoch)):
-                pixels, entries = self._readable(*made, part[number * size:(number + 1) * size])
+            for number, made in enumerate(workers.load(part[:, 1], self.epoch)):
+                pixels, entries = self._readable(
+                    *made, part[number * size:(number + 1) * size].tolist())
                 if spare[1]:  # images were skipped, and the following ones move up
                     pixels, entries = torch.cat([spare[0], pixels]), spare[1] + entries
                 if len(entries) >= size:
