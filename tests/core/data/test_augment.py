@@ -41,7 +41,7 @@ def crops(dataset, count, size=40, **options):
     transform = TrainTransform(size, 0, dataset, **options)
     found = []
     for index in range(count):
-        image = transform(dataset.image(0), index)
+        image = transform(dataset.image(0), index, 0)
         red, green = image[0].float().mean(0), image[1].float().mean(1)
         flipped = bool(red[0] > red[-1])
         found.append((*sorted((float(red[0]), float(red[-1]))), float(green[0]), float(green[-1]),
