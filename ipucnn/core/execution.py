@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Tuple, Type
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.instances import ALONE, Instances
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ipucnn.core.data import ImageDataset
+    from ipucnn.core.data.loader import Loader
     from ipucnn.core.training.session import TrainingSession, TrainingSetup
 
 PRECISIONS = ("16.16", "16.32", "32.32")
@@ -201,7 +203,28 @@ class Probe:
     notes: Tuple[str, ...] = ()
 
 
-class InferenceSession(ABC):
+class Fed:
+    """A session, as seen by what feeds it images."""
+
+    def loader(self, dataset: ImageDataset, input_size: int, batch_size: int,
+               indices: Iterable[int], **how: Any) -> Loader:
+        """Return what decodes and batches images for this session, until it is closed.
+
+        Threads do unless a backend has its own ways; the batches are the same in all of them.
+
+        Args:
+            dataset: the first of the arguments of a `Loader`, as the other ones.
+            input_size: height and width of the images.
+            batch_size: images per batch.
+            indices: which images, in which order.
+            **how: a `Loader`'s further arguments.
+        """
+        from ipucnn.core.data.loader import HostLoader
+
+        return HostLoader(dataset, input_size, batch_size, indices, **how)
+
+
+class InferenceSession(Fed, ABC):
     """A model made ready on a device. Use it as a context manager: leaving it frees the device.
 
     Attributes:
@@ -235,14 +258,14 @@ class InferenceSession(ABC):
         """Take other weights of the same model; only of sessions that are `reloadable`."""
         raise NotImplementedError
 
-    def pause(self) -> None:  # noqa: B027 - only what holds a device has one to leave
+    def pause(self) -> None:
         """Leave the device to another session; the next call returns to it."""
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
         """Return (min, max, mean) seconds of the last call by the device's own counters."""
         return None
 
-    def close(self) -> None:  # noqa: B027 - a session without a device has nothing to free
+    def close(self) -> None:
         """Free the device."""
 
     def __enter__(self) -> InferenceSession:

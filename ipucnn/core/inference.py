@@ -12,7 +12,7 @@ from typing import Any, Callable, Generator, List, Optional
 from ipucnn.core import predictions
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.loader import Batch, HostLoader, order
+from ipucnn.core.data.loader import Batch, Loader, order
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
@@ -90,12 +90,12 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
               progress: Progress, instances: Instances) -> None:
     everything = _total(options, plan, data, dataset)
     total = len(range(instances.index, everything, instances.count))
-    loader: Optional[HostLoader] = None
+    loader: Optional[Loader] = None
     if not data.on_device:
-        loader = HostLoader(dataset, built.input_size, session.samples_per_call,
-                            islice(order(len(dataset), everything), instances.index, None,
-                                   instances.count), workers=options.dataloader_worker,
-                            skip_bad=options.skip_bad_samples)
+        own = islice(order(len(dataset), everything), instances.index, None, instances.count)
+        loader = session.loader(dataset, built.input_size, session.samples_per_call, own,
+                                workers=options.dataloader_worker,
+                                skip_bad=options.skip_bad_samples)
     scores: Optional[Scores] = None
     calls = _HostCalls(plan, session, _batches(loader, total, session.samples_per_call),
                        options.time_limit,
@@ -191,7 +191,7 @@ class _HostCalls:
         self.batches.close()
 
 
-def _batches(loader: Optional[HostLoader], total: int,
+def _batches(loader: Optional[Loader], total: int,
              size: int) -> Generator[Optional[Batch], None, None]:
     if loader is not None:
         yield from loader
@@ -220,7 +220,7 @@ def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, buil
 
 
 def _fill_in(result: RunResult, calls: _HostCalls, warmup: int, scores: Optional[Scores],
-             loader: Optional[HostLoader], instances: Instances) -> None:
+             loader: Optional[Loader], instances: Instances) -> None:
     meter = Meter.together(instances.gather(calls.meter.as_plain()))
     result.iterations = len(meter.seconds)
     result.images = sum(instances.gather(calls.images))

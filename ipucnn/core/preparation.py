@@ -33,6 +33,7 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
     meaningless = {
         "--data-dir": bool(options.data_dir) and not data.reads_folder,
         "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
+        "--dataloader-mode": options.dataloader_mode != "threads" and data.on_device,
         "--skip-bad-samples": options.skip_bad_samples and data.on_device,
         **further,
     }

@@ -7,6 +7,7 @@ workers, and in a resumed training.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 import numpy
@@ -28,37 +29,36 @@ LEAST_OVERLAP = 0.1
 Place = Tuple[int, int, int, int]
 
 
+@dataclass(frozen=True)
 class TrainTransform:
     """Random crop, flip, and perhaps RandAugment.
 
-    Args:
+    Attributes:
         input_size: height and width of the result in pixels.
         seed: of the training.
-        epoch: from 0.
         dataset: where the images come from; `ready` ones are not cropped.
         rand_augment: operations of RandAugment per image.
         magnitude: their strength, 0 to 30.
         use_boxes: have crops show the object where its bounding box is known.
     """
 
-    def __init__(self, input_size: int, seed: int, epoch: int, dataset: ImageDataset,
-                 rand_augment: int = 0, magnitude: int = 9, use_boxes: bool = False) -> None:
-        self._size = input_size
-        self._key = (seed, epoch)
-        self._dataset = dataset
-        self._operations, self._magnitude = rand_augment, magnitude
-        self._use_boxes = use_boxes
+    input_size: int
+    seed: int
+    dataset: ImageDataset
+    rand_augment: int = 0
+    magnitude: int = 9
+    use_boxes: bool = False
 
-    def __call__(self, image: torch.Tensor, index: int) -> torch.Tensor:
-        """Return a changed image, uint8 `(3, input_size, input_size)`."""
-        random = numpy.random.default_rng((*self._key, index))
-        if not self._dataset.ready:
-            box = self._dataset.box(index) if self._use_boxes else None
+    def __call__(self, image: torch.Tensor, index: int, epoch: int) -> torch.Tensor:
+        """Return a changed image, uint8 `(3, input_size, input_size)`; epochs count from 0."""
+        random = numpy.random.default_rng((self.seed, epoch, index))
+        if not self.dataset.ready:
+            box = self.dataset.box(index) if self.use_boxes else None
             place = crop(random, image.shape[1], image.shape[2], box)
-            image = resized_crop(image, *place, self._size)
-        if self._dataset.flippable and random.random() < 0.5:
+            image = resized_crop(image, *place, self.input_size)
+        if self.dataset.flippable and random.random() < 0.5:
             image = image.flip(2)
-        return rand_augment(random, image, self._operations, self._magnitude)
+        return rand_augment(random, image, self.rand_augment, self.magnitude)
 
 
 def crop(random: numpy.random.Generator, height: int, width: int,

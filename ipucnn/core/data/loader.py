@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -15,6 +18,7 @@ from typing import (
     Iterator,
     List,
     Optional,
+    Sequence,
     Set,
     Tuple,
 )
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    Transform = Callable[[torch.Tensor, int], torch.Tensor]
+    Transform = Callable[[torch.Tensor, int, int], torch.Tensor]
     # entries of `indices` used up with it, the index, and the pixels to come
     Queue = Deque[Tuple[int, int, Future[Any]]]
 
@@ -60,25 +64,64 @@ class Batch:
         return len(self.indices)
 
 
-class HostLoader:
-    """Batches of a dataset's images, prepared ahead by threads.
+@dataclass(frozen=True)
+class Preparation:
+    """Makes a sample ready for a model; the same whichever thread or process does it.
 
-    Decoding and resizing release the interpreter lock, so threads are enough. About two batches are
-    prepared ahead, so memory does not grow with the number of images. Batches come in the order of
-    `indices`, the same for any number of workers; only the last may be short. Use the loader as a
-    context manager, or close it: its threads then end after the images they are working on.
+    Attributes:
+        dataset: where images come from.
+        input_size: height and width of the model's input, in pixels.
+        transform: makes an image of the dataset one of the input size, given the image, its index
+            and the epoch. What evaluation does when None.
+    """
+
+    dataset: ImageDataset
+    input_size: int
+    transform: Optional[Transform] = None
+
+    def __call__(self, index: int, epoch: int = 0) -> Any:
+        """Return the pixels of a sample as an array `(size, size, 3)`.
+
+        numpy does the copying: torch would start a team of threads of its own in every worker.
+
+        Raises:
+            DataError: the image cannot be read.
+            PluginError: the dataset gave something that is no image of the right kind or size.
+        """
+        import numpy
+
+        image = self.dataset.image(index)
+        if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
+            raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
+                              f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
+        if self.transform is not None:
+            image = self.transform(image, index, epoch)
+        elif not self.dataset.ready:
+            image = eval_transform(image, self.input_size)
+        if tuple(image.shape[1:]) != (self.input_size, self.input_size):
+            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
+                              f"{image.shape[2]}x{image.shape[1]} pixels, expected the input size, "
+                              f"{self.input_size}")
+        return numpy.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+class Loader(ABC):
+    """Batches of a dataset's images, in the order of `indices`; only the last may be short.
+
+    What it gives is the same for any kind and number of workers. Use it as a context manager, or
+    close it.
 
     Args:
         dataset: where images come from.
         input_size: height and width of the model's input, in pixels.
         batch_size: images per batch.
         indices: which images, in which order; may be a generator.
-        workers: decoding threads; the cores this process may use when None.
+        workers: how many work for it; the cores this process may use when None.
         skip_bad: leave out images that cannot be read instead of raising. The following images
             move up, so that batches stay full; a bad image is counted once.
-        transform: makes an image of the dataset one of the input size, given the image and its
-            index; runs in a worker, for every image. What evaluation does when None.
+        transform: see `Preparation`; runs in a worker, for every image.
         bad: images that are known to be bad; with `skip_bad` they are left out untried.
+        epoch: for the transform.
 
     Attributes:
         skipped: name and reason of skipped images, the first `MAX_REPORTED`.
@@ -91,18 +134,18 @@ class HostLoader:
     def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,
                  indices: Iterable[int], workers: Optional[int] = None,
                  skip_bad: bool = False, transform: Optional[Transform] = None,
-                 bad: Iterable[int] = ()) -> None:
+                 bad: Iterable[int] = (), epoch: int = 0) -> None:
         self.workers = usable_cores() if workers is None else workers
         if self.workers < 1 or batch_size < 1:
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
                              "the smallest value of both is 1")
         self.dataset = dataset
-        self.input_size = input_size
+        self.prepare = Preparation(dataset, input_size, transform)
+        self.epoch = epoch
         self.batch_size = batch_size
         self.indices = indices
         self.skip_bad = skip_bad
         self.skipped: List[Tuple[str, str]] = []
-        self._transform = transform
         self._bad: Set[int] = set(bad) if skip_bad else set()
         self._running: Optional[Generator[Batch, None, None]] = None
 
@@ -123,37 +166,90 @@ class HostLoader:
             DataError: an image of the next batch cannot be read; with `skip_bad`, none can.
         """
         self.close()
-        self._running = self._batches()
+        self._running = self._checked()
         return self._running
 
     def close(self) -> None:
-        """End the iteration that is under way, and its threads."""
+        """End the iteration that is under way."""
         if self._running is not None:
             self._running.close()
             self._running = None
 
-    def __enter__(self) -> HostLoader:
+    def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, kind: Any, error: Optional[BaseException],
                  trace: Optional[TracebackType]) -> None:
         self.close()
 
-    def _batches(self) -> Generator[Batch, None, None]:
-        todo = enumerate(self.indices, start=1)
+    @abstractmethod
+    def batches(self, todo: Iterator[Tuple[int, int]]) -> Generator[Batch, None, None]:
+        """Yield the batches, `batch` of the images and `skip` of those that cannot be read.
+
+        Args:
+            todo: as `(consumed, index)`, what is left to do at any time; it ends when no image of
+                the dataset can be read, however often `indices` comes round.
+        """
+
+    def batch(self, images: torch.Tensor, entries: Sequence[Tuple[int, int]]) -> Batch:
+        """Return a batch.
+
+        Args:
+            images: `(n, size, size, 3)`, as `prepare` gives them.
+            entries: their `(consumed, index)`.
+        """
+        indices = [index for _, index in entries]
+        return Batch(images.permute(0, 3, 1, 2), indices, [self.dataset.label(i) for i in indices],
+                     [self.dataset.name(i) for i in indices], entries[-1][0])
+
+    def skip(self, index: int, error: DataError) -> None:
+        """Leave out an image that cannot be read.
+
+        Raises:
+            DataError: bad images are not to be skipped.
+        """
+        if not self.skip_bad:
+            raise error
+        if index not in self._bad and len(self.skipped) < MAX_REPORTED:
+            self.skipped.append((self.dataset.name(index), error.message))
+        self._bad.add(index)
+
+    def _todo(self) -> Iterator[Tuple[int, int]]:
+        for consumed, index in enumerate(self.indices, start=1):
+            if len(self._bad) >= len(self.dataset):
+                return
+            if index not in self._bad:
+                yield consumed, index
+
+    def _checked(self) -> Generator[Batch, None, None]:
+        yielded = 0
+        with closing(self.batches(self._todo())) as batches:
+            for batch in batches:
+                yielded += 1
+                yield batch
+        if self.skipped and not yielded:
+            name, reason = self.skipped[0]
+            raise DataError(f"none of the images can be read; the first is {name!r}: {reason}")
+
+
+class HostLoader(Loader):
+    """Batches prepared ahead by threads.
+
+    Decoding and resizing release the interpreter lock, so threads are enough. About two batches are
+    prepared ahead, so memory does not grow with the number of images. Its threads end after the
+    images they are working on.
+    """
+
+    def batches(self, todo: Iterator[Tuple[int, int]]) -> Generator[Batch, None, None]:
+        """Yield the batches; see `Loader.batches`."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ipucnn-decode")
         queue: Queue = deque()
-        yielded = 0
         try:
             while True:
                 batch = self._next_batch(todo, pool, queue)
                 if batch is None:
-                    break
-                yielded += 1
+                    return
                 yield batch
-            if self.skipped and not yielded:
-                name, reason = self.skipped[0]
-                raise DataError(f"none of the images can be read; the first is {name!r}: {reason}")
         finally:
             for _, _, future in queue:
                 future.cancel()
@@ -161,69 +257,24 @@ class HostLoader:
 
     def _next_batch(self, todo: Iterator[Tuple[int, int]], pool: ThreadPoolExecutor,
                     queue: Queue) -> Optional[Batch]:
-        indices: List[int] = []
+        import numpy
+        import torch
+
+        entries: List[Tuple[int, int]] = []
         pixels: List[Any] = []
-        consumed = 0
-        while len(indices) < self.batch_size:
-            self._fill(todo, pool, queue)
+        while len(entries) < self.batch_size:
+            for consumed, index in islice(
+                    todo, 2 * self.batch_size + self.workers - len(queue)):
+                queue.append((consumed, index, pool.submit(self.prepare, index, self.epoch)))
             if not queue:
                 break
             consumed, index, future = queue.popleft()
             try:
                 pixels.append(future.result())
-                indices.append(index)
+                entries.append((consumed, index))
             except DataError as error:
-                if not self.skip_bad:
-                    raise
-                self._skip(index, error)
-        if not indices:
-            return None
-        return Batch(self._stack(pixels), indices, [self.dataset.label(i) for i in indices],
-                     [self.dataset.name(i) for i in indices], consumed)
-
-    def _fill(self, todo: Iterator[Tuple[int, int]], pool: ThreadPoolExecutor,
-              queue: Queue) -> None:
-        while len(queue) < 2 * self.batch_size + self.workers:
-            if len(self._bad) >= len(self.dataset):
-                return  # nothing is left, however often `indices` comes round
-            entry = next(todo, None)
-            if entry is None:
-                return
-            consumed, index = entry
-            if index not in self._bad:
-                queue.append((consumed, index, pool.submit(self._prepare, index)))
-
-    def _prepare(self, index: int) -> Any:
-        """Return the pixels of a sample as an array `(size, size, 3)`; runs in a worker.
-
-        numpy does the copying: torch would start a team of threads of its own in every worker.
-        """
-        import numpy
-
-        image = self.dataset.image(index)
-        if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
-            raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
-                              f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
-        if self._transform is not None:
-            image = self._transform(image, index)
-        elif not self.dataset.ready:
-            image = eval_transform(image, self.input_size)
-        if tuple(image.shape[1:]) != (self.input_size, self.input_size):
-            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
-                              f"{image.shape[2]}x{image.shape[1]} pixels, expected the input size, "
-                              f"{self.input_size}")
-        return numpy.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-    def _stack(self, pixels: List[Any]) -> torch.Tensor:
-        import numpy
-        import torch
-
-        return torch.from_numpy(numpy.stack(pixels)).permute(0, 3, 1, 2)
-
-    def _skip(self, index: int, error: DataError) -> None:
-        if index not in self._bad and len(self.skipped) < MAX_REPORTED:
-            self.skipped.append((self.dataset.name(index), error.message))
-        self._bad.add(index)
+                self.skip(index, error)
+        return self.batch(torch.from_numpy(numpy.stack(pixels)), entries) if entries else None
 
 
 def order(length: int, total: int) -> Iterator[int]:

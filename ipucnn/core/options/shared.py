@@ -71,8 +71,16 @@ class DataOptions:
         None, "Send images to the device as uint8; done when not given, unless the host "
         "normalises.", group="Data")
     dataloader_worker: Optional[int] = option(
-        None, "Decoding threads; the cores this process may use when not given.", group="Data",
-        minimum=1, names=("--num-workers",))
+        None, "Decoding threads, or processes where '--dataloader-mode' says so; the cores this "
+        "process may use when not given.", group="Data", minimum=1, names=("--num-workers",))
+    # threads start at once, share their memory and need no shared one: a default for any machine
+    dataloader_mode: str = option(
+        "threads", "Who decodes: threads of this process, or the worker processes of PopTorch's "
+        "data loader in one of its modes, for more images per second than one process decodes.",
+        group="Data", choices=("threads", "sync", "async", "rebatched"), backend_option=True)
+    dataloader_rebatch_size: Optional[int] = option(
+        None, "Images that a worker of mode 'rebatched' decodes at a time, at most a host call's; "
+        "1024 when not given.", group="Data", minimum=1, backend_option=True)
     seed: int = option(0, "Seed of everything random.", group="Data", minimum=0)
 
 

@@ -27,8 +27,14 @@ class ValidateOptions(ResultOptions):
     skip_bad_samples: Optional[bool] = option(
         None, "Count and report images that cannot be read instead of stopping.", group="Data")
     dataloader_worker: Optional[int] = option(
-        None, "Decoding threads; the cores this process may use when not given.", group="Data",
-        minimum=1, names=("--num-workers",))
+        None, "Decoding threads, or processes where '--dataloader-mode' says so; the cores this "
+        "process may use when not given.", group="Data", minimum=1, names=("--num-workers",))
+    dataloader_mode: Optional[str] = option(
+        None, "Who decodes: threads, or worker processes in a mode of PopTorch's data loader.",
+        group="Data", choices=("threads", "sync", "async", "rebatched"))
+    dataloader_rebatch_size: Optional[int] = option(
+        None, "Images that a worker of mode 'rebatched' decodes at a time.", group="Data",
+        minimum=1)
 
     backend: Optional[str] = option(None, "Execution engine.", group="Execution", kind="backend")
     device: Optional[str] = option(None, "Device of the backend.", group="Execution")

@@ -11,12 +11,12 @@ import numpy
 import torch  # noqa: TID253
 
 from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.loader import Batch, HostLoader
+from ipucnn.core.data.loader import Batch, Loader
 from ipucnn.core.instances import own_part
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.training.mixing import draw
 from ipucnn.core.training.preparation import Prepared
-from ipucnn.core.training.session import TrainingBatch
+from ipucnn.core.training.session import TrainingBatch, TrainingSession
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
@@ -29,27 +29,29 @@ class Feed:
 
     Args:
         prepared: the training.
+        session: what is fed.
         epoch: from 0.
         consumed: samples of the epoch's order that were used before, by all instances.
         bad: samples that are known to be unreadable.
     """
 
-    def __init__(self, prepared: Prepared, epoch: int, consumed: int = 0,
-                 bad: Sequence[int] = ()) -> None:
+    def __init__(self, prepared: Prepared, session: TrainingSession, epoch: int,
+                 consumed: int = 0, bad: Sequence[int] = ()) -> None:
         self._prepared = prepared
         self._epoch = epoch
         self._start, self._left = consumed, 0
-        self.loader: Optional[HostLoader] = None
+        self.loader: Optional[Loader] = None
         options, built = prepared.options, prepared.built
         self._mix = prepared.setup.mix
         if not prepared.data.on_device:
             self._left = len(prepared.dataset) - consumed
             order = own_part(epoch_order(len(prepared.dataset), options.seed, epoch)[consumed:],
                              prepared.plan, prepared.instances.index)
-            self.loader = HostLoader(
+            self.loader = session.loader(
                 prepared.dataset, built.input_size, prepared.plan.local_batch,
                 (int(index) for index in order), workers=options.dataloader_worker,
-                skip_bad=options.skip_bad_samples, transform=_transform(prepared, epoch), bad=bad)
+                skip_bad=options.skip_bad_samples, transform=_transform(prepared), bad=bad,
+                epoch=epoch)
 
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
         """Yield each whole batch, and how many samples of the order are used up with it."""
@@ -86,12 +88,12 @@ def _labels(batch: Batch, labelled: bool, classes: int) -> List[int]:
     return [index % classes for index in batch.indices]  # generated images: any labels will do
 
 
-def _transform(prepared: Prepared, epoch: int) -> Optional[Any]:
+def _transform(prepared: Prepared) -> Optional[Any]:
     options, dataset = prepared.options, prepared.dataset
     if options.augmentation == "none" or not prepared.data.labelled:
         return None
     return TrainTransform(
-        prepared.built.input_size, options.seed, epoch, dataset,
+        prepared.built.input_size, options.seed, dataset,
         rand_augment=options.rand_augment, magnitude=options.rand_augment_magnitude,
         use_boxes=options.use_bbox_info)
 

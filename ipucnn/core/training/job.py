@@ -120,7 +120,7 @@ class _Trainer:
         """Train the rest of the epoch under way; return whether it was finished."""
         if not self.call:
             self.figures.start_epoch()
-        feed = Feed(self.prepared, self.epoch, self.consumed, self.figures.bad)
+        feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
         batches = iter(feed)
         started, images = time.perf_counter(), 0
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution import Fed
 from ipucnn.core.training.mixing import Mixing, MixOptions
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class NonFiniteLoss(IpucnnError):
         self.value = value
 
 
-class TrainingSession(ABC):
+class TrainingSession(Fed, ABC):
     """A model being trained on a device. Leaving its context frees the device.
 
     Everything random on the device (dropout) depends on the plan's seed and the number of the
@@ -184,7 +185,7 @@ class TrainingSession(ABC):
         """Leave the device to another session for a while."""
         yield
 
-    def close(self) -> None:  # noqa: B027 - a session without a device has nothing to free
+    def close(self) -> None:
         """Free the device."""
 
     def __enter__(self) -> TrainingSession:

@@ -11,7 +11,6 @@ import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.loader import HostLoader
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances
@@ -85,7 +84,7 @@ class Evaluator:
         input_size: height and width of the images.
         dataset: the images.
         labelled: whether it knows their classes; otherwise any labels do.
-        workers, skip_bad: as in `HostLoader`.
+        workers, skip_bad: as in `Loader`.
         instances: the processes that share the images; all get the same result.
     """
 
@@ -137,8 +136,8 @@ class Evaluator:
         own = range(self.instances.index, total, self.instances.count)
         count, stopped = _Count(), ""
         with self._session(weights) as session, \
-                HostLoader(self.dataset, self.input_size, session.samples_per_call, own,
-                           workers=self.workers, skip_bad=self.skip_bad) as loader:
+                session.loader(self.dataset, self.input_size, session.samples_per_call, own,
+                               workers=self.workers, skip_bad=self.skip_bad) as loader:
             for batch in loader:
                 logits = session(self._fed(batch.images))
                 count.add(logits, self._labels(batch, logits.shape[1]))

@@ -38,10 +38,10 @@ class Gradients(ImageDataset):
 
 def crops(dataset, count, size=40, **options):
     """Left, right, top and bottom of the crops of `count` samples in pixels, and who is flipped."""
-    transform = TrainTransform(size, 0, 0, dataset, **options)
+    transform = TrainTransform(size, 0, dataset, **options)
     found = []
     for index in range(count):
-        image = transform(dataset.image(0), index)
+        image = transform(dataset.image(0), index, 0)
         red, green = image[0].float().mean(0), image[1].float().mean(1)
         flipped = bool(red[0] > red[-1])
         found.append((*sorted((float(red[0]), float(red[-1]))), float(green[0]), float(green[-1]),
@@ -50,7 +50,8 @@ def crops(dataset, count, size=40, **options):
 
 
 def transformed(dataset, index=3, size=24, seed=0, epoch=0, **options):
-    return TrainTransform(size, seed, epoch, dataset, **options)(dataset.image(index), index)
+    transform = TrainTransform(size, seed, dataset, **options)
+    return transform(dataset.image(index), index, epoch)
 
 
 class TestStandard:
@@ -110,14 +111,14 @@ class TestStandard:
         image = dataset.image(1)
         before = image.clone()
         for index in range(20):
-            TrainTransform(24, 0, 0, dataset, rand_augment=3, magnitude=20)(image, index)
+            TrainTransform(24, 0, dataset, rand_augment=3, magnitude=20)(image, index, 0)
         assert torch.equal(image, before)
 
     def test_resizing_is_antialiased(self):
         dataset = Gradients(height=512, width=512)
         stripes = torch.zeros(3, 512, 512, dtype=torch.uint8)
         stripes[:, :, ::2] = 255
-        image = TrainTransform(16, 0, 0, dataset)(stripes, 0).float()
+        image = TrainTransform(16, 0, dataset)(stripes, 0, 0).float()
         assert (image - 127.5).abs().max() < 20
 
 
@@ -134,9 +135,9 @@ class TestRandomness:
     def test_the_number_of_workers_does_not_matter(self, options):
         def images(workers, indices):
             dataset = Gradients(30)
-            transform = TrainTransform(32, 5, 2, dataset, **options)
+            transform = TrainTransform(32, 5, dataset, **options)
             with HostLoader(dataset, 32, 7, indices, workers=workers,
-                            transform=transform) as loader:
+                            transform=transform, epoch=2) as loader:
                 return torch.cat([batch.images for batch in loader])
 
         expected = images(1, range(30))

@@ -180,15 +180,17 @@ def test_known_bad_images_are_errors_again_without_skipping():
         list(loader)
 
 
-def test_a_transform_gets_every_image_and_its_index():
-    def transform(image, index):
+def test_a_transform_gets_every_image_its_index_and_the_epoch():
+    def transform(image, index, epoch):
         assert image.shape == (3, 7, 7)
+        assert epoch == 6
         return torch.full((3, 4, 4), 10 * index + int(image[0, 0, 0]), dtype=torch.uint8)
 
     for ready in (False, True):
         dataset = Numbers(9, size=7)
         dataset.ready = ready
-        loader = HostLoader(dataset, 4, 5, range(9), workers=3, transform=transform)
+        loader = HostLoader(dataset, 4, 5, range(9), workers=3, transform=transform,
+                            epoch=6)
         values = torch.cat([batch.images[:, 0, 0, 0] for batch in loader])
         assert values.tolist() == [11 * i for i in range(9)]
 

@@ -19,13 +19,16 @@ from poptorch._blocks import (
 )
 from poptorch._enums import (
     ConnectionType,
+    DataLoaderMode,
     MeanReductionStrategy,
     OutputMode,
     OverlapMode,
     ReductionType,
+    SharingStrategy,
 )
 from poptorch._errors import Error, RecoverableError, UnrecoverableError
 from poptorch._executor import PoplarExecutor, inferenceModel, trainingModel
+from poptorch._loading import AsynchronousDataAccessor, DataLoader
 from poptorch._losses import identity_loss
 from poptorch._machine import ipuHardwareIsAvailable, ipuHardwareVersion
 from poptorch.options import (
@@ -43,8 +46,11 @@ assert _torch.__version__.startswith("2.0.1") or _os.environ.get("POPTORCH_DOUBL
 __version__ = "3.3.0-double"
 
 __all__ = [
+    "AsynchronousDataAccessor",
     "BeginBlock",
     "ConnectionType",
+    "DataLoader",
+    "DataLoaderMode",
     "Error",
     "MeanReductionStrategy",
     "Options",
@@ -55,6 +61,7 @@ __all__ = [
     "RecoverableError",
     "ReductionType",
     "ShardedExecution",
+    "SharingStrategy",
     "TensorLocationSettings",
     "UnrecoverableError",
     "__version__",

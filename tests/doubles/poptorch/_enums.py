@@ -9,6 +9,19 @@ class ConnectionType(enum.IntEnum):
     Never = 2
 
 
+class DataLoaderMode(enum.IntEnum):
+    Sync = 0
+    Async = 1
+    AsyncRebatched = 2
+
+
+class SharingStrategy(enum.IntEnum):
+    SharedMemory = 0
+    FileSystem = 1
+    Fork = 2
+    ForkServer = 3
+
+
 class OutputMode(enum.IntEnum):
     Final = 0
     EveryN = 1

@@ -302,7 +302,8 @@ def test_every_option_of_the_record_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "num_io_tiles", "exchange_memory_target",
              "available_memory_proportion", "profile", "model_cache_path",
              "offline_target_ipu_version", "compile_only"}
-    assert set(ipucnn_backends()[0].options) == tried
+    of_the_loader = {"dataloader_mode", "dataloader_rebatch_size"}
+    assert set(ipucnn_backends()[0].options) == tried | of_the_loader
 
 
 # -- what there is, and what is not ------------------------------------------------------------
@@ -531,11 +532,17 @@ def _expected_parameters(entry):
     return [(p["name"], p["kind"], p.get("default")) for p in entry["params"]]
 
 
+def _written(default):
+    if default is inspect.Parameter.empty:
+        return None
+    if isinstance(default, enum.Enum):
+        return f"{type(default).__name__}.{default.name}"
+    return repr(default)
+
+
 def _parameters(function, method=False):
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0:]
-    return [(p.name, p.kind.name.lower(),
-             None if p.default is inspect.Parameter.empty else repr(p.default))
-            for p in parameters]
+    return [(p.name, p.kind.name.lower(), _written(p.default)) for p in parameters]
 
 
 def _public(names):

@@ -10,6 +10,7 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.instances import Instances, launched
 from ipucnn.core.training.session import TrainingSession, TrainingSetup
+from ipucnn.plugins.backends.poptorch import THREADS
 from ipucnn.plugins.backends.poptorch.sdk import emulated, first_line, load, newer_note
 
 OFFLINE_VERSIONS = (1, 2, 21)
@@ -47,6 +48,7 @@ class PopTorchBackend(Backend):
         _check_target(plan)
         _check_devices(plan, sdk)
         _check_io_tiles(plan)
+        _check_loading(plan)
         from ipucnn.plugins.backends.poptorch.session import PopTorchInferenceSession
 
         return PopTorchInferenceSession(model, plan, input_size)
@@ -70,6 +72,7 @@ class PopTorchBackend(Backend):
         _check_target(plan)
         _check_devices(plan, sdk)
         _check_io_tiles(plan)
+        _check_loading(plan)
         from ipucnn.plugins.backends.poptorch.training import PopTorchTrainingSession
 
         return PopTorchTrainingSession(model, plan, setup, input_size)
@@ -161,3 +164,10 @@ def _check_io_tiles(plan: ExecutionPlan) -> None:
     if plan.pipeline_splits:
         raise UsageError("'--num-io-tiles' and pipeline splits exclude each other: transfers "
                          "cannot overlap with a pipeline", "leave one of them out")
+
+
+def _check_loading(plan: ExecutionPlan) -> None:
+    mode = plan.option("dataloader_mode", THREADS)
+    if plan.option("dataloader_rebatch_size") is not None and mode != "rebatched":
+        raise UsageError(f"'--dataloader-rebatch-size' has no meaning in data loader mode {mode!r}",
+                         "add '--dataloader-mode rebatched', or leave it out")

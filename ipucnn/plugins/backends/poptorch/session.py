@@ -12,13 +12,14 @@ import torch  # noqa: TID253
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.surgery import normalise_on_device
 from ipucnn.plugins.backends.poptorch.errors import device_errors
+from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
 from ipucnn.plugins.backends.poptorch.programs import InferenceProgram, in_precision, place_stages
 from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, inference_options
 
 log = logging.getLogger("ipucnn.poptorch")
 
 
-class PopTorchInferenceSession(InferenceSession):
+class PopTorchInferenceSession(FedByProcesses, InferenceSession):
     """Calls take the local batch, B x D x R: the program runs that many samples each time."""
 
     reloadable = True
@@ -88,7 +89,8 @@ class PopTorchInferenceSession(InferenceSession):
         return (shortest, longest, mean) if longest > 0 else None
 
     def close(self) -> None:
-        """Release the IPUs and the program."""
+        """Release the IPUs and the program, and end what feeds them."""
+        self.stop_loading()
         try:
             self._executor.destroy()
         except poptorch.Error as error:

@@ -25,6 +25,7 @@ from ipucnn.core.training.session import (
     TrainingSetup,
 )
 from ipucnn.plugins.backends.poptorch.errors import device_errors
+from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
 from ipucnn.plugins.backends.poptorch.poprun import joined
 from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
@@ -40,7 +41,7 @@ log = logging.getLogger("ipucnn.poptorch")
 _MODEL = "model."
 
 
-class PopTorchTrainingSession(TrainingSession):
+class PopTorchTrainingSession(FedByProcesses, TrainingSession):
     """A call trains on B x D x R x G samples and makes D updates, without the host in between.
 
     Of several instances, each has its share of the replicas R, and feeds these.
@@ -168,7 +169,8 @@ class PopTorchTrainingSession(TrainingSession):
             self._executor.attachToDevice()
 
     def close(self) -> None:
-        """Release the IPUs and the program."""
+        """Release the IPUs and the program, and end what feeds them."""
+        self.stop_loading()
         try:
             self._executor.destroy()
         except poptorch.Error as error:

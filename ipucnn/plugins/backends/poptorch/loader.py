@@ -1,0 +1,320 @@
+"""Images through `poptorch.DataLoader`: worker processes, where one interpreter is too slow.
+
+PopTorch's loader is made once for a session, and its processes serve every epoch: what they are to
+do next is in memory that they share with the host. ipucnn alone decides the order; what is short of
+a whole batch is filled with blanks, which the host cuts off, so that no mode of PopTorch's meets a
+short batch, drops one, or changes into another mode because of it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from multiprocessing import resource_tracker
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Tuple,
+)
+
+import numpy
+import poptorch
+import torch  # noqa: TID253
+
+from ipucnn.core.data import ImageDataset
+from ipucnn.core.data.loader import Batch, Loader, Preparation
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.execution import ExecutionPlan, Fed
+from ipucnn.plugins.backends.poptorch import DEFAULT_REBATCH_SIZE, LOADER_MODES, THREADS
+
+LONGEST_PASS = 1 << 21
+"""Samples in one pass of PopTorch's loader; longer runs are several passes."""
+
+_BLANK = -1
+
+Array = Any  # of numpy
+
+Entry = Tuple[int, int]
+"""Of what a loader is to do: the indices consumed with this one, and the index."""
+
+
+def _shared(length: int) -> torch.Tensor:
+    numbers = torch.zeros(length, dtype=torch.int32)
+    numbers.share_memory_()  # type: ignore[no-untyped-call]
+    return numbers
+
+
+class _Order:
+    """What comes next, in memory that all processes share: the sampler of PopTorch's loader."""
+
+    def __init__(self, capacity: int) -> None:
+        self._indices = _shared(capacity)
+        self._state = _shared(3)  # samples, epoch, whether to stop
+        self._host = os.getpid()
+
+    def set(self, indices: Array, length: int, epoch: int) -> None:
+        """Say what the next pass goes through: `indices`, then blanks up to `length`."""
+        self._indices[:len(indices)] = torch.from_numpy(indices)
+        self._indices[len(indices):length] = _BLANK
+        self._state[0], self._state[1] = length, epoch
+
+    def stop(self) -> None:
+        """Have whatever is under way come to nothing, and so end soon."""
+        self._state[2] = 1
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self._state[2])
+
+    def __len__(self) -> int:
+        return int(self._state[0])
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if os.getpid() != self._host:  # what this process starts will ignore them, too
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __iter__(self) -> Iterator[Tuple[int, int]]:
+        epoch = int(self._state[1])
+        return ((epoch, int(self._indices[place])) for place in range(len(self)))
+
+
+class _Samples(torch.utils.data.Dataset[Any]):
+    """Pixels of `(epoch, index)`, and whether they could not be made."""
+
+    def __init__(self, prepare: Preparation, order: _Order) -> None:
+        self._prepare, self._order = prepare, order
+        self._blank = torch.zeros((prepare.input_size, prepare.input_size, 3), dtype=torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, entry: Tuple[int, int]) -> Tuple[torch.Tensor, bool]:
+        epoch, index = entry
+        if index == _BLANK or self._order.stopped:
+            return self._blank, False
+        try:
+            return torch.from_numpy(self._prepare(index, epoch)), False
+        except Exception:  # the host meets it again, and can tell what it is
+            return self._blank, True
+
+
+@contextmanager
+def _interrupts_left_to_the_host() -> Iterator[None]:
+    """Have processes that start meanwhile never see Ctrl-C, which reaches all of a terminal's.
+
+    The host answers it, after the start: it may want to finish a step and save, and PopTorch waits
+    without end for a process that left on its own accord.
+    """
+    resource_tracker.ensure_running()  # its start would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass
+class Workers:
+    """The processes behind one `poptorch.DataLoader`; they start with the first pass.
+
+    Attributes:
+        prepare: makes a sample; in the asynchronous modes it is pickled.
+        batch_size: samples of one item, a host call's.
+        count: worker processes.
+        mode: one of PopTorch's `LOADER_MODES`.
+        rebatch_size: samples that a worker makes at a time in mode `rebatched`.
+    """
+
+    prepare: Preparation
+    batch_size: int
+    count: int
+    mode: str
+    rebatch_size: int
+    _order: Any = field(default=None, init=False, compare=False)
+    _loader: Any = field(default=None, init=False, compare=False)
+    _busy: bool = field(default=False, init=False, compare=False)
+
+    @property
+    def capacity(self) -> int:
+        """Samples that one pass can go through: whole batches."""
+        return -(-LONGEST_PASS // self.batch_size) * self.batch_size
+
+    def load(self, indices: Array, epoch: int) -> Iterator[Tuple[torch.Tensor, torch.Tensor]]:
+        """Yield whole batches: pixels `(batch_size, size, size, 3)`, and which of them failed.
+
+        Args:
+            indices: at most `capacity`; the last batch is filled up.
+            epoch: for the transform.
+
+        Raises:
+            IpucnnError: a process ended, or there is no memory to share.
+            UsageError: the dataset cannot be pickled.
+        """
+        if self._busy:  # a pass was left, and its work is still under way
+            self.close()
+        count = -(-len(indices) // self.batch_size)
+        if self._loader is None:
+            self._order = _Order(self.capacity)
+        self._order.set(indices, count * self.batch_size, epoch)
+        self._busy = True
+        with self._errors(), _interrupts_left_to_the_host():
+            if self._loader is None:
+                self._loader = self._started()
+            items = iter(self._loader)
+        for left in reversed(range(count)):
+            with self._errors():
+                pixels, failed = next(items)
+                if self.mode != "sync":  # the next item may take this one's place
+                    pixels, failed = pixels.clone(), failed.clone()
+                if not left and next(items, None) is not None:
+                    raise RuntimeError("it returned more than it was asked for")
+            self._busy = bool(left)
+            yield pixels, failed
+
+    def close(self) -> None:
+        """End the processes."""
+        loader, self._loader, self._busy = self._loader, None, False
+        if loader is None:
+            return
+        self._order.stop()
+        loader.terminate()  # the process of the asynchronous modes
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:  # what torch keeps for the next pass, in mode `sync`
+            iterator._shutdown_workers()
+
+    def _started(self) -> Any:
+        # With one iteration, replica and accumulation PopTorch's combined batch is the batch
+        # size, which ipucnn has worked out.
+        options: Any = {}
+        mode = poptorch.DataLoaderMode.Sync
+        if self.mode != "sync":
+            mode = poptorch.DataLoaderMode.Async
+            # otherwise it begins the next pass on its own, before it knows what comes
+            options["async_options"] = {"load_indefinitely": False}
+        if self.mode == "rebatched" and self.batch_size > 1:
+            mode = poptorch.DataLoaderMode.AsyncRebatched
+            options["rebatched_worker_size"] = min(self.rebatch_size, self.batch_size)
+        before = multiprocessing.active_children()
+        try:
+            return poptorch.DataLoader(
+                poptorch.Options(), _Samples(self.prepare, self._order), self.batch_size,
+                num_workers=self.count, drop_last=True, persistent_workers=True,
+                auto_distributed_partitioning=False, mode=mode, sampler=self._order, **options)
+        except BaseException as error:  # an interrupt, too: nobody else knows what was started
+            for process in multiprocessing.active_children():
+                if process not in before:
+                    process.terminate()
+                    process.join()
+            if isinstance(error, (pickle.PicklingError, AttributeError, TypeError)):
+                kind = type(self.prepare.dataset).__name__
+                raise UsageError(
+                    f"the dataset ({kind}) cannot be sent to another process: {error}",
+                    "'--dataloader-mode sync' and 'threads' need not send it") from error
+            raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, AssertionError, OSError, EOFError, StopIteration,
+                poptorch.Error) as error:
+            said = str(getattr(error, "message", "") or error).strip()
+            line = (said.splitlines() or [type(error).__name__])[0]
+            raise IpucnnError(
+                f"the processes of '--dataloader-mode {self.mode}' failed: {line}",
+                "memory may be short, also that which they share (/dev/shm): try fewer "
+                "'--dataloader-worker', or '--dataloader-mode threads'; a script must call ipucnn "
+                "below \"if __name__ == '__main__':\"") from error
+
+
+class PopTorchLoader(Loader):
+    """Batches prepared ahead by the worker processes of a session; see `Loader`.
+
+    Args:
+        workers_for: returns the session's processes, given what they prepare, the batch size and
+            their number.
+        arguments: see `Loader`.
+    """
+
+    def __init__(self, workers_for: Callable[[Preparation, int, int], Workers],
+                 *arguments: Any, **how: Any) -> None:
+        super().__init__(*arguments, **how)
+        self._workers_for = workers_for
+
+    def batches(self, todo: Iterator[Entry]) -> Generator[Batch, None, None]:
+        """Yield the batches; see `Loader.batches`."""
+        workers = self._workers_for(self.prepare, self.batch_size, self.workers)
+        size = self.batch_size
+        spare: Tuple[torch.Tensor, List[Entry]] = (torch.empty(0), [])  # short of a batch
+        while True:
+            part = numpy.fromiter(chain.from_iterable(islice(todo, workers.capacity)),
+                                  dtype=numpy.int64).reshape(-1, 2)
+            if not len(part):
+                break
+            for number, made in enumerate(workers.load(part[:, 1], self.epoch)):
+                pixels, entries = self._readable(
+                    *made, part[number * size:(number + 1) * size].tolist())
+                if spare[1]:  # images were skipped, and the following ones move up
+                    pixels, entries = torch.cat([spare[0], pixels]), spare[1] + entries
+                if len(entries) >= size:
+                    yield self.batch(pixels[:size], entries[:size])
+                    pixels, entries = pixels[size:], entries[size:]
+                spare = pixels, entries
+        if spare[1]:
+            yield self.batch(*spare)
+
+    def _readable(self, pixels: torch.Tensor, failed: torch.Tensor,
+                  entries: List[Entry]) -> Tuple[torch.Tensor, List[Entry]]:
+        """Return what is no blank; what failed in a worker fails here, where it can be told."""
+        skipped = []
+        for row in failed.nonzero().flatten().tolist():
+            index = entries[row][1]
+            try:
+                pixels[row] = torch.from_numpy(self.prepare(index, self.epoch))
+            except DataError as error:
+                self.skip(index, error)
+                skipped.append(row)
+        if not skipped:
+            return pixels[:len(entries)], entries
+        kept = [row for row in range(len(entries)) if row not in skipped]
+        return pixels[kept], [entries[row] for row in kept]
+
+
+class FedByProcesses(Fed):
+    """A session whose images come through PopTorch's loader where its plan says so."""
+
+    _plan: ExecutionPlan
+    _workers: Optional[Workers] = None
+
+    def loader(self, dataset: ImageDataset, input_size: int, batch_size: int,
+               indices: Iterable[int], **how: Any) -> Loader:
+        """Return what feeds this session; see `Fed.loader`."""
+        if self._plan.option("dataloader_mode", THREADS) not in LOADER_MODES:
+            return super().loader(dataset, input_size, batch_size, indices, **how)
+        return PopTorchLoader(self._workers_for, dataset, input_size, batch_size, indices, **how)
+
+    def stop_loading(self) -> None:
+        """End the worker processes."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def _workers_for(self, prepare: Preparation, batch_size: int, count: int) -> Workers:
+        wanted = Workers(prepare, batch_size, count, self._plan.option("dataloader_mode"),
+                         self._plan.option("dataloader_rebatch_size", DEFAULT_REBATCH_SIZE))
+        if self._workers is None or self._workers != wanted:
+            self.stop_loading()
+            self._workers = wanted
+        return self._workers
