@@ -12,7 +12,7 @@ if [ ! -f "$venv/.horovod" ]; then
   # shellcheck disable=SC2086 # PIP_ARGS is a list of words
   "$venv/bin/pip" install --quiet ${PIP_ARGS:-} "$torch" numpy 'setuptools<81' wheel packaging \
     cloudpickle psutil cffi pyyaml typer rich pluggy pooch 'plotext<6' Pillow safetensors pytest \
-    pytest-timeout pytest-xdist hatchling
+    pytest-timeout pytest-xdist hatchling editables
   if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
     echo "error: '$torch' is a CUDA build, with which Horovod does not build here" >&2
     echo "hint: make test-horovod PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'" >&2
