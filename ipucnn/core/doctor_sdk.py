@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable, List, Mapping, Optional, Tuple
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
+from ipucnn.core.instances import BUILD_HOROVOD
 from ipucnn.core.sdk_variables import check_variables
 
 SUPPORTED = ("3.3", "3.4")
@@ -157,11 +158,12 @@ def check_poprun(env: Mapping[str, str],
         return [Check("poprun", WARNING, "only some of poprun's POPDIST variables are set",
                       "unset them, or start the command with 'poprun'")]
     checks = [Check("poprun", OK, f"{local} of {total} replicas are this instance's")]
-    for name, why in (("popdist", "tells an instance its part"),
-                      ("horovod", "carries values between the hosts' instances")):
+    for name, why, remedy in (
+            ("popdist", "tells an instance its part",
+             "install the popdist wheel of the Poplar SDK's folder"),
+            ("horovod", "carries values between instances", BUILD_HOROVOD)):
         checks.append(Check(name, OK, "installed") if has(name) else Check(
-            name, WARNING, f"it is not installed; it {why}",
-            f"install the {name} wheel of the Poplar SDK's folder"))
+            name, WARNING, f"it is not installed; it {why}", remedy))
     return checks
 
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", bound=Any)
 
+BUILD_HOROVOD = ("build Horovod against this environment's torch: HOROVOD_WITH_PYTORCH=1 "
+                 "pip install --no-binary horovod horovod==0.28.1")
+"""What people do who lack it; a Horovod that was built for another torch does not load."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """What `poprun` tells a process in its environment.

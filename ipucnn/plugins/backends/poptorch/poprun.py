@@ -14,10 +14,8 @@ import torch  # noqa: TID253
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.instances import ALONE, Instances
+from ipucnn.core.instances import ALONE, BUILD_HOROVOD, Instances
 
-_HOROVOD = ("install the Horovod of the Poplar SDK, or build it against this environment's torch: "
-            "HOROVOD_WITH_PYTORCH=1 pip install --no-binary :all: horovod==0.28.1")
 _POPDIST = "install the popdist wheel of the Poplar SDK, whose 'poprun' started this process"
 
 
@@ -32,7 +30,7 @@ class PopRunInstances(Instances):
         popdist = _needed("popdist", _POPDIST)
         popdist.init()
         self.index, self.count = popdist.getInstanceIndex(), popdist.getNumInstances()
-        self._hvd = _needed("horovod.torch", _HOROVOD)
+        self._hvd = _needed("horovod.torch", BUILD_HOROVOD)
         self._hvd.init()
         if (self._hvd.rank(), self._hvd.size()) != (self.index, self.count):
             raise UnavailableError(
