@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Tuple
 from ipucnn.core.declaration import changed
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, Probe
+from ipucnn.core.instances import ALONE, Instances, launched
 from ipucnn.core.names import key
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import BackendSpec
@@ -30,6 +31,14 @@ class Chosen:
     backend: Backend
     probe: Probe
     why: str = ""
+
+    def join(self) -> Instances:
+        """Return the processes that share the work, this one among them.
+
+        Raises:
+            UnavailableError: what lets them talk to each other is missing.
+        """
+        return ALONE if launched() is None else self.backend.instances()
 
 
 def choose_backend(name: str, registry: Registry,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
+from ipucnn.core.data.feeding import Fed
 from ipucnn.core.errors import UsageError
 from ipucnn.core.instances import ALONE, Instances
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ipucnn.core.data import ImageDataset
-    from ipucnn.core.data.loader import Loader
     from ipucnn.core.training.session import TrainingSession, TrainingSetup
 
 PRECISIONS = ("16.16", "16.32", "32.32")
@@ -201,27 +200,6 @@ class Probe:
     remedy: str = ""
     half: str = ""
     notes: Tuple[str, ...] = ()
-
-
-class Fed:
-    """A session, as seen by what feeds it images."""
-
-    def loader(self, dataset: ImageDataset, input_size: int, batch_size: int,
-               indices: Iterable[int], **how: Any) -> Loader:
-        """Return what decodes and batches images for this session, until it is closed.
-
-        Threads do unless a backend has its own ways; the batches are the same in all of them.
-
-        Args:
-            dataset: the first of the arguments of a `Loader`, as the other ones.
-            input_size: height and width of the images.
-            batch_size: images per batch.
-            indices: which images, in which order.
-            **how: a `Loader`'s further arguments.
-        """
-        from ipucnn.core.data.loader import HostLoader
-
-        return HostLoader(dataset, input_size, batch_size, indices, **how)
 
 
 class InferenceSession(Fed, ABC):

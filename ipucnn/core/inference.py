@@ -16,7 +16,7 @@ from ipucnn.core.data.loader import Batch, Loader, order
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
-from ipucnn.core.instances import ALONE, Instances, fitted, join, launched_count
+from ipucnn.core.instances import ALONE, Instances, fitted, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.options import RunOptions
@@ -64,7 +64,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     check_offer(options, plan, chosen.spec, registry)
     check_data_options(options, data, {
         "--predictions": bool(options.predictions) and data.on_device})
-    instances = join(chosen.backend)
+    instances = chosen.join()
     if options.predictions and instances.count > 1:
         raise UsageError("'--predictions' is written by one process, and poprun started "
                          f"{instances.count}", "leave it out, or start one process")

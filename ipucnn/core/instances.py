@@ -18,8 +18,6 @@ from ipucnn.core.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from ipucnn.core.execution import Backend, ExecutionPlan
-
 Options = TypeVar("Options", bound=Any)
 
 BUILD_HOROVOD = ("build Horovod against this environment's torch: HOROVOD_WITH_PYTORCH=1 "
@@ -139,35 +137,6 @@ def launched_count() -> int:
     """Return how many instances there are."""
     launch = launched()
     return 1 if launch is None else launch.count
-
-
-def join(backend: Backend) -> Instances:
-    """Return the instances that this process belongs to.
-
-    Raises:
-        UnavailableError: what lets them talk to each other is missing.
-    """
-    return ALONE if launched() is None else backend.instances()
-
-
-def own_part(order: Any, plan: ExecutionPlan, index: int) -> Any:
-    """Return which samples of an order are an instance's.
-
-    Each host call takes the next B x D x R x G of them; within a call the replica varies faster
-    than accumulation step and iteration (`TrainingBatch`). So the instances together train on what
-    one process with all replicas would, sample for sample.
-
-    Args:
-        order: indices of samples, a numpy array; what fills no host call is left out.
-        plan: of all instances.
-        index: of the instance.
-    """
-    if plan.instances == 1:
-        return order
-    whole = len(order) // plan.combined_batch * plan.combined_batch
-    first = index * plan.local_replicas
-    return order[:whole].reshape(-1, plan.replicas, plan.micro_batch)[
-        :, first:first + plan.local_replicas].reshape(-1)
 
 
 class Agreement:

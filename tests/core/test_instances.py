@@ -7,7 +7,8 @@ import pytest
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.instances import ALONE, Agreement, Instances, Launch, launched, own_part
+from ipucnn.core.instances import ALONE, Agreement, Instances, Launch, launched
+from ipucnn.core.training.feed import own_part
 from ipucnn.core.training.progress import Figures
 from ipucnn.core.training.session import StepResult
 

@@ -12,7 +12,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.data.augment import TrainTransform
 from ipucnn.core.data.loader import Batch, Loader
-from ipucnn.core.instances import own_part
+from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.training.mixing import draw
 from ipucnn.core.training.preparation import Prepared
@@ -22,6 +22,27 @@ from ipucnn.core.training.session import TrainingBatch, TrainingSession
 def epoch_order(length: int, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
     """Return the permutation in which epoch `epoch` (from 0) goes through `length` samples."""
     return numpy.random.default_rng((seed, epoch)).permutation(length)
+
+
+def own_part(order: numpy.ndarray[Any, Any], plan: ExecutionPlan,
+             index: int) -> numpy.ndarray[Any, Any]:
+    """Return which samples of an order are an instance's.
+
+    Each host call takes the next B x D x R x G of them; within a call the replica varies faster
+    than accumulation step and iteration (`TrainingBatch`). So the instances together train on what
+    one process with all replicas would, sample for sample.
+
+    Args:
+        order: indices of samples, a numpy array; what fills no host call is left out.
+        plan: of all instances.
+        index: of the instance.
+    """
+    if plan.instances == 1:
+        return order
+    whole = len(order) // plan.combined_batch * plan.combined_batch
+    first = index * plan.local_replicas
+    return order[:whole].reshape(-1, plan.replicas, plan.micro_batch)[
+        :, first:first + plan.local_replicas].reshape(-1)
 
 
 class Feed:

@@ -9,7 +9,7 @@ from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.instances import Instances, fitted, join, launched_count
+from ipucnn.core.instances import Instances, fitted, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.options import TrainOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
@@ -82,7 +82,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     plan = options.plan(data.on_device, launched_count())
     chosen = choose_backend(options.backend, registry, plan)
     check_offer(options, plan, chosen.spec, registry)
-    instances = join(chosen.backend)
+    instances = chosen.join()
     if instances.count > 1:
         _check_shared(options)
         # the same random numbers everywhere, whatever each host's profile says

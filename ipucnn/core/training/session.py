@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 
+from ipucnn.core.data.feeding import Fed
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import Fed
 from ipucnn.core.training.mixing import Mixing, MixOptions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ipucnn.core.choice import check_offer, choose_backend
 from ipucnn.core.declaration import build, declared
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.instances import fitted, join, launched_count, speaks
+from ipucnn.core.instances import fitted, launched_count, speaks
 from ipucnn.core.options import TrainOptions, ValidateOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
@@ -133,7 +133,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                                      if item.name in options.backend_options
                                      and item.name not in plan.backend_options}
     check_offer(replace(options, **training_only), plan, chosen.spec, registry)
-    instances = join(chosen.backend)
+    instances = chosen.join()
     elsewhere = options.validation_data_dir
     dataset = make_dataset(
         options, model, data, registry, length=None if data.finite else plan.combined_batch,

@@ -33,9 +33,10 @@ import poptorch
 import torch  # noqa: TID253
 
 from ipucnn.core.data import ImageDataset
+from ipucnn.core.data.feeding import Fed
 from ipucnn.core.data.loader import Batch, Loader, Preparation
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.execution import ExecutionPlan, Fed
+from ipucnn.core.execution import ExecutionPlan
 from ipucnn.plugins.backends.poptorch import DEFAULT_REBATCH_SIZE, LOADER_MODES, THREADS
 
 LONGEST_PASS = 1 << 21
