@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import typer
 
 import ipucnn
-from ipucnn import cli_plan, cli_training, render
+from ipucnn import cli_plan, cli_training, render, signals
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -105,7 +105,8 @@ def run(given: Dict[str, Any]) -> int:
 
     options = resolve(RunOptions, given)  # before torch, whose import takes seconds
 
-    from ipucnn.core import inference
+    with signals.held():
+        from ipucnn.core import inference
 
     def show(result: Any) -> None:
         if options.json:

@@ -119,7 +119,8 @@ def average(given: Dict[str, Any]) -> int:
     if not options.checkpoint_path:
         raise UsageError("no folder of checkpoints is named", "add '--checkpoint-path DIR'")
 
-    from ipucnn.core.training.phases import average_checkpoints
+    with signals.held():
+        from ipucnn.core.training.phases import average_checkpoints
 
     result = average_checkpoints(options)
     facts = {"path": str(result.path), "strategy": result.strategy, "epoch": result.epoch,

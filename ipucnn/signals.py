@@ -29,6 +29,18 @@ def graceful() -> Iterator[None]:
             signal.signal(number, _raise)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Have a signal wait for the end of the block, which should be short; a second one raises.
+
+    Some libraries cannot be interrupted: torch 2.0 may abort the process when an exception comes
+    up within its import.
+    """
+    with graceful():
+        yield
+    raise_if_swallowed()
+
+
 def pending() -> str:
     """Return the name of the signal that has arrived, or an empty string."""
     return _pending
