@@ -125,6 +125,14 @@ class DeviceOptions:
         False, "Group norm with strided channel grouping.", group="IPU", backend_option=True)
     num_io_tiles: int = option(0, "Tiles kept for input and output; 0, or at least 32.",
                                group="IPU", minimum=0, backend_option=True)
+    prefetch_depth: Optional[int] = option(
+        None, "Micro-batches that are sent ahead of their use; 3 with '--num-io-tiles' and the "
+        "engine's own choice without, when not given.", group="IPU", minimum=1,
+        backend_option=True)
+    connection_type: Optional[str] = option(
+        None, "When IPUs are taken: before compiling ('always', also when not given), or once the "
+        "program is ready ('ondemand'), which leaves them to others meanwhile.", group="IPU",
+        choices=("always", "ondemand"), backend_option=True)
     exchange_memory_target: Optional[str] = option(
         None, "What tile exchanges are optimised for.", group="IPU", backend_option=True,
         choices=("cycles", "balanced", "memory"))

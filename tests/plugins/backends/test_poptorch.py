@@ -227,6 +227,7 @@ def test_plan_values_become_options(machine):
     ("half_partial", True, "convolutionOptions", {"partialsType": "half"}),
     ("enable_fast_groupnorm", True, "groupNormStridedChannelGrouping", True),
     ("num_io_tiles", 32, "defaultPrefetchBufferingDepth", 3),
+    ("prefetch_depth", 5, "defaultPrefetchBufferingDepth", 5),
     ("exchange_memory_target", "balanced", "engineOptions",
      {"opt.internalExchangeOptimisationTarget": "balanced"}),
 ])
@@ -241,6 +242,19 @@ def test_available_memory_is_per_stage(machine, shares, meaning):
     plan = ExecutionPlan(device_iterations=2, pipeline_splits=("layer3",),
                          backend_options={"available_memory_proportion": shares})
     assert _compiled(machine, plan).options.available_memory_proportion == meaning
+
+
+def test_prefetch_depth_wins_over_that_of_io_tiles(machine):
+    program = _compiled(machine, _with(num_io_tiles=32, prefetch_depth=2))
+    assert program.options._Popart._values["defaultPrefetchBufferingDepth"] == 2
+
+
+@pytest.mark.parametrize(("given", "name"), [
+    (None, "Always"), ("always", "Always"), ("ondemand", "OnDemand")])
+def test_when_ipus_are_taken(machine, poptorch, given, name):
+    program = _compiled(machine, _with(**({"connection_type": given} if given else {})))
+    assert program.options.connection_type == getattr(poptorch.ConnectionType, name)
+    assert program.attached
 
 
 def test_io_tiles_come_with_overlapped_transfers(machine):
@@ -292,7 +306,9 @@ def test_offline_target_compiles_without_hardware(machine):
 
 @pytest.mark.parametrize(("options", "said"), [
     ({"offline_target_ipu_version": 3, "compile_only": True}, "no IPU version 3"),
-    ({"offline_target_ipu_version": 2}, "cannot be run here")])
+    ({"offline_target_ipu_version": 2}, "cannot be run here"),
+    ({"offline_target_ipu_version": 2, "compile_only": True, "connection_type": "ondemand"},
+     "--connection-type")])
 def test_offline_target_that_cannot_be_is_refused(poptorch, options, said):
     with pytest.raises(UsageError, match=said):
         _session(_with(**options))
@@ -301,7 +317,7 @@ def test_offline_target_that_cannot_be_is_refused(poptorch, options, said):
 def test_every_option_of_the_record_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "num_io_tiles", "exchange_memory_target",
              "available_memory_proportion", "profile", "model_cache_path",
-             "offline_target_ipu_version", "compile_only"}
+             "offline_target_ipu_version", "compile_only", "connection_type", "prefetch_depth"}
     of_the_loader = {"dataloader_mode", "dataloader_rebatch_size"}
     assert set(ipucnn_backends()[0].options) == tried | of_the_loader
 

@@ -125,6 +125,9 @@ def _check_target(plan: ExecutionPlan) -> None:
         if emulated():
             raise UsageError("'--offline-target-ipu-version' and the IPU model exclude each other",
                              "unset POPTORCH_IPU_MODEL, or leave the option out")
+        if plan.option("connection_type") is not None:
+            raise UsageError("'--connection-type' has no meaning for an offline target, which has "
+                             "no IPU to take", "leave it out")
         if not plan.option("compile_only"):
             raise UsageError("a model compiled for an offline target cannot be run here",
                              "add '--compile-only'")

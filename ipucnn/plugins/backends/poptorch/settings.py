@@ -130,6 +130,8 @@ def _set_target(options: Any, plan: ExecutionPlan) -> None:
     version = plan.option("offline_target_ipu_version")
     if version is not None:
         options.useOfflineIpuTarget(version)
+    elif plan.option("connection_type") == "ondemand":
+        options.connectionType(poptorch.ConnectionType.OnDemand)
     cache = plan.option("model_cache_path")
     if cache:
         options.enableExecutableCaching(make_folder(cache, "--model-cache-path"))
@@ -161,7 +163,9 @@ def _set_transfers(options: Any, plan: ExecutionPlan) -> None:
     if tiles:
         options.TensorLocations.numIOTiles(tiles)
         options.setExecutionStrategy(poptorch.ShardedExecution())
-        options._Popart.set("defaultPrefetchBufferingDepth", _IO_BUFFERS)
+    depth = plan.option("prefetch_depth", _IO_BUFFERS if tiles else None)
+    if depth is not None:
+        options._Popart.set("defaultPrefetchBufferingDepth", depth)
 
 
 def _set_engine(options: Any, plan: ExecutionPlan) -> None:
