@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
-from ipucnn.core.checks import OK, WARNING, Check
+from ipucnn.core.doctor.checks import OK, WARNING, Check
 
 Meaning = Optional[Tuple[str, str]]
 """A status and what the setting means; None when there is nothing to say of it."""

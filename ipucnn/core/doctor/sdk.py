@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Callable, List, Mapping, Optional, Tuple
 
-from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
+from ipucnn.core.doctor.checks import OK, PROBLEM, WARNING, Check
+from ipucnn.core.doctor.variables import check_variables
 from ipucnn.core.instances import BUILD_HOROVOD
-from ipucnn.core.sdk_variables import check_variables
 
 SUPPORTED = ("3.3", "3.4")
 """Releases of the SDK; both are made for the same torch and Python."""

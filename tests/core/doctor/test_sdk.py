@@ -6,11 +6,12 @@ from importlib import metadata
 
 import pytest
 
-from ipucnn.core import doctor, doctor_sdk
-from ipucnn.core.checks import OK, PROBLEM, WARNING
+from ipucnn.core import doctor
 from ipucnn.core.discovery import PluginSettings
+from ipucnn.core.doctor import sdk as doctor_sdk
+from ipucnn.core.doctor.checks import OK, PROBLEM, WARNING
+from ipucnn.core.doctor.variables import check_variables
 from ipucnn.core.registry import Registry, use
-from ipucnn.core.sdk_variables import check_variables
 from ipucnn.edge import invoke
 
 MAKER = "Author: Graphcore\nAuthor-email: contact@graphcore.ai\nHome-page: http://graphcore.ai\n"

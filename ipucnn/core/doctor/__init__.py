@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 
 from ipucnn.core import discovery
-from ipucnn.core.checks import OK, PROBLEM, WARNING, Check, Report
-from ipucnn.core.doctor_sdk import check_sdk
+from ipucnn.core.doctor.checks import OK, PROBLEM, WARNING, Check, Report
+from ipucnn.core.doctor.sdk import check_sdk
 from ipucnn.core.download import cache_dir
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loading import describe
