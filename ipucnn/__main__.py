@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
+from typing import Any
 
 INTERRUPTED = (130, 143)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
     """Run the command line and return the exit code of the process."""
+    atexit.register(_answer_signals, signal.SIG_IGN)  # registered first, called last
     try:
         from ipucnn.edge import invoke  # inside, so that Ctrl-C while importing is quiet too
 
@@ -23,7 +28,15 @@ def main() -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    # The work is done, and a signal must not make it look as if it were not. Threads and exit
+    # functions may still be cut short; after them Python would restore what kills the process.
+    _answer_signals(lambda *_: os._exit(code))
     return code
+
+
+def _answer_signals(answer: Any) -> None:
+    for number in SIGNALS:
+        signal.signal(number, answer)
 
 
 if __name__ == "__main__":

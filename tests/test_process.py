@@ -77,6 +77,32 @@ def test_ctrl_c_is_quiet_at_any_moment(delay):
     assert "Traceback" not in err
 
 
+LATE = """
+import builtins, os, signal, sys
+from ipucnn.__main__ import main
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+
+sys.argv = ["ipucnn", "--version"]
+code = main()
+if {when!r} == "while modules are taken down":
+    builtins.late = Late()
+else:
+    os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("when", ["while threads are waited for", "while modules are taken down"])
+def test_a_signal_after_the_work_changes_nothing(when):
+    done = subprocess.run([sys.executable, "-c", LATE.replace("{when!r}", repr(when))],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"ipucnn ")
+
+
 def _wait_until_ours(process: subprocess.Popen) -> None:
     """Wait until the interpreter itself has started: before that Python prints a traceback."""
     maps = Path(f"/proc/{process.pid}/maps")
