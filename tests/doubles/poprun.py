@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,11 @@ def parser():
     return made
 
 
+def loopback():
+    """Return the network interface on which processes of one machine meet, whatever its name."""
+    return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+
+
 def environments(replicas, instances, ipus_per_replica, store):
     """Return what each instance finds in its environment."""
     if replicas % instances:
@@ -45,6 +51,7 @@ def environments(replicas, instances, ipus_per_replica, store):
              "POPDIST_REPLICA_INDEX_OFFSET": str(index * local),
              "POPDIST_LOCAL_INSTANCE_INDEX": str(index),
              "POPDIST_UNIFORM_REPLICAS_PER_INSTANCE": "1", "POPDIST_DOUBLE_STORE": store,
+             "GLOO_SOCKET_IFNAME": loopback(),
              "OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_SIZE": str(instances)}
             for index in range(instances)]
 
@@ -59,7 +66,7 @@ def rendezvous(instances):
     server.init(get_host_assignments(parse_hosts(f"localhost:{instances}"), instances))
     return [{"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
              "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
-             "HOROVOD_GLOO_IFACE": "lo", "HOROVOD_HOSTNAME": "localhost",
+             "HOROVOD_GLOO_IFACE": loopback(), "HOROVOD_HOSTNAME": "localhost",
              "HOROVOD_RANK": str(index), "HOROVOD_SIZE": str(instances),
              "HOROVOD_LOCAL_RANK": str(index), "HOROVOD_LOCAL_SIZE": str(instances),
              "HOROVOD_CROSS_RANK": "0", "HOROVOD_CROSS_SIZE": "1"} for index in range(instances)]
