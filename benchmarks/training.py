@@ -3,7 +3,8 @@
 The hand-written loop is the fastest plain one: channels-last, fused SGD, and of float32 and
 bfloat16 autocast whichever is faster here; it computes no accuracy, writes nothing and shows
 nothing. `ipucnn` trains in the same precision with everything on: accuracy, progress bar, rows of
-metrics, signals asked for. The two take turns of a few weight updates each, so that both meet the same machine.
+metrics, signals asked for. The two take turns of a few weight updates each, so that both meet the
+same machine.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def measure(name: str, size: int, batch: int, rounds: int, autocast: bool) -> Tu
         with tempfile.TemporaryDirectory() as folder, turns:
             train(build(TrainOptions, {
                 "model": name, "data": "synthetic", "input_size": size, "batch_size": batch,
-                "precision": "16.32" if autocast else "full", "backend": "torch", "iterations": turn * (rounds + 2),
+                "precision": "16.32" if autocast else "full", "backend": "torch",
+                "iterations": turn * (rounds + 2),
                 "epoch": 1, "momentum": 0.9, "logs_per_epoch": 10, "log_dir": folder,
                 "validation_mode": "none"}), listener=turns)
     finally:
