@@ -4,6 +4,7 @@
 exchange among themselves goes through torch's own process group, which `init` starts.
 """
 
+import atexit as _atexit
 import os as _os
 
 
@@ -33,6 +34,8 @@ def init():
     assert not dist.is_initialized(), "popdist.init() twice"
     dist.init_process_group("gloo", init_method="file://" + _os.environ["POPDIST_DOUBLE_STORE"],
                             rank=getInstanceIndex(), world_size=getNumInstances())
+    # its threads would else be running when Python ends, which aborts the process now and then
+    _atexit.register(dist.destroy_process_group)
 
 
 def getNumTotalReplicas():
