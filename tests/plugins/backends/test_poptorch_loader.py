@@ -442,7 +442,8 @@ def test_double_takes_its_memory_back(poptorch_double, mode):
     with pytest.warns(UserWarning, match="not divisible"):
         loader = poptorch_double.DataLoader(
             poptorch_double.Options(), Places(), 4, drop_last=False, rebatched_worker_size=3,
-            mode=poptorch_double.DataLoaderMode[mode])
+            mode=poptorch_double.DataLoaderMode[mode],
+            async_options={"load_indefinitely": False})  # else the next pass fills the ring anew
     kept, cloned = [], []
     for batch in loader:
         kept.append(batch)
