@@ -269,7 +269,7 @@ class _Trainer:
         if better:
             if self.options.keep_best and self.saved_update != self.update:
                 self._save()
-            self.records.best(standing.as_plain(), self.update)
+            self.records.best(standing.as_plain(), self.saved_update == self.update)
         standing.waited = 0 if better else standing.waited + 1
         if self.options.early_stopping and standing.waited >= self.options.early_stopping \
                 and not self.stopped_by and self.epoch < self.options.epoch:

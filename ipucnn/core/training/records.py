@@ -44,13 +44,11 @@ class Records:
         log_dir: folder of metrics and options.
         last_good: the last checkpoint that was written, or restored.
         failed: why the last checkpoint could not be written, or None.
-        saved_update: the weight update that the last checkpoint holds; -1 without one.
     """
 
     log_dir: Optional[Path] = None
     last_good: Optional[Path] = None
     failed: Optional[CheckpointError] = None
-    saved_update: int = -1
 
     def due(self, minutes: Optional[float]) -> bool:  # noqa: ARG002
         """Return whether it is time for a checkpoint, or to try a failed one again."""
@@ -60,8 +58,8 @@ class Records:
         """Write a checkpoint; return what the user should know, or None."""
         return None
 
-    def best(self, figures: Dict[str, Any], update: int) -> None:
-        """Record which validation was best, after weight update number `update`."""
+    def best(self, figures: Dict[str, Any], saved: bool) -> None:
+        """Record which validation was best, and whether the last checkpoint is what it saw."""
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:  # noqa: ARG002
         """Write a row of metrics; return what the user should know, or None."""
@@ -85,7 +83,6 @@ class FileRecords(Records):
         self._keeper = Keeper(folder, options.keep_last, options.keep_best,
                               inherited) if folder else None
         self.last_good = inherited
-        self.saved_update = restored.position.update if restored and inherited else -1
         self.log_dir = _log_dir(options, folder)
         self._metrics = MetricsWriter(self.log_dir, rows)
         self._saved_at = self._retry_at = time.monotonic()
@@ -105,14 +102,12 @@ class FileRecords(Records):
         self.failed, self.last_good = self._keeper.failed, self._keeper.last_good
         self._saved_at = time.monotonic()
         self._retry_at = self._saved_at + RETRY_SECONDS
-        if self.failed is None:
-            self.saved_update = checkpoint.position.update
         return warning
 
-    def best(self, figures: Dict[str, Any], update: int) -> None:
+    def best(self, figures: Dict[str, Any], saved: bool) -> None:
         """See `Records.best`."""
         if self._keeper is not None:
-            self._keeper.best(figures, self.saved_update == update)
+            self._keeper.best(figures, saved)
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """See `Records.row`."""

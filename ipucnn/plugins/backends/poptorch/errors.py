@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Any, Iterator
 
 import poptorch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import ExecutionPlan
+
+log = logging.getLogger("ipucnn.poptorch")
 
 
 @contextmanager
@@ -26,6 +29,14 @@ def device_errors(doing: str, plan: ExecutionPlan) -> Iterator[None]:
         line = message.splitlines()[0] if message else type(error).__name__
         raise IpucnnError(f"the model cannot {doing} on the IPU: {line}",
                           _what_to_try(error, message, plan)) from error
+
+
+def release(executor: Any) -> None:
+    """Release the IPUs and the program; what broke them was told by the call that met it."""
+    try:
+        executor.destroy()
+    except poptorch.Error as error:
+        log.debug("the program could not be released: %s", error)
 
 
 def _what_to_try(error: Exception, message: str, plan: ExecutionPlan) -> str:

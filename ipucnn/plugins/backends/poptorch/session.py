@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Dict, Optional, Tuple
 
@@ -11,12 +10,10 @@ import torch  # noqa: TID253
 
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.surgery import normalise_on_device
-from ipucnn.plugins.backends.poptorch.errors import device_errors
+from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
 from ipucnn.plugins.backends.poptorch.programs import InferenceProgram, in_precision, place_stages
 from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, inference_options
-
-log = logging.getLogger("ipucnn.poptorch")
 
 
 class PopTorchInferenceSession(FedByProcesses, InferenceSession):
@@ -91,11 +88,7 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
     def close(self) -> None:
         """Release the IPUs and the program, and end what feeds them."""
         self.stop_loading()
-        try:
-            self._executor.destroy()
-        except poptorch.Error as error:
-            # what broke the device was already reported by the call that met it
-            log.debug("the program could not be released: %s", error)
+        release(self._executor)
 
     @property
     def _input_type(self) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from ipucnn.core.training.session import (
     TrainingSession,
     TrainingSetup,
 )
-from ipucnn.plugins.backends.poptorch.errors import device_errors
+from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
 from ipucnn.plugins.backends.poptorch.poprun import joined
@@ -35,8 +34,6 @@ from ipucnn.plugins.backends.poptorch.settings import (
     training_options,
     training_overlap,
 )
-
-log = logging.getLogger("ipucnn.poptorch")
 
 _MODEL = "model."
 
@@ -171,11 +168,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
     def close(self) -> None:
         """Release the IPUs and the program, and end what feeds them."""
         self.stop_loading()
-        try:
-            self._executor.destroy()
-        except poptorch.Error as error:
-            # what broke the device was already reported by the call that met it
-            log.debug("the program could not be released: %s", error)
+        release(self._executor)
 
     def _example(self) -> TrainingBatch:
         """Return a batch of the right shape; a synthetic program reads nothing else of it."""
