@@ -79,15 +79,16 @@ def test_poprun_refuses_what_the_real_one_would(words):
     assert "started" not in done.stdout
 
 
-def test_poprun_sets_the_variables_of_the_contract():
-    done = subprocess.run(
+def test_poprun_sets_the_variables_of_the_contract(tmp_path):
+    # Each process has a file of its own: lines of two that share a pipe may run into each other.
+    subprocess.run(
         [sys.executable, str(DOUBLES / "poprun.py"), "--num-instances=2", "--num-replicas=4",
          "--ipus-per-replica=2", sys.executable, "-c",
-         "import json, os; print(json.dumps({k: v for k, v in os.environ.items() "
-         "if k.startswith('POPDIST_NUM') or k == 'POPDIST_REPLICA_INDEX_OFFSET'}))"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=60)
-    found = sorted((json.loads(line) for line in done.stdout.splitlines()),
-                   key=lambda row: row["POPDIST_REPLICA_INDEX_OFFSET"])
+         "import json, os; from pathlib import Path; found = {k: v for k, v in os.environ.items() "
+         "if k.startswith('POPDIST_NUM') or k == 'POPDIST_REPLICA_INDEX_OFFSET'}; "
+         "Path(found['POPDIST_REPLICA_INDEX_OFFSET'] + '.json').write_text(json.dumps(found))"],
+        cwd=str(tmp_path), timeout=60, check=True)
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
     assert found == [{"POPDIST_NUM_TOTAL_REPLICAS": "4", "POPDIST_NUM_LOCAL_REPLICAS": "2",
                       "POPDIST_NUM_IPUS_PER_REPLICA": "2",
                       "POPDIST_REPLICA_INDEX_OFFSET": offset} for offset in ("0", "2")]
