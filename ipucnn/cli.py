@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import typer
 
 import ipucnn
-from ipucnn import cli_plan, cli_training, render, signals
+from ipucnn import cli_export, cli_plan, cli_training, render, signals
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -91,6 +91,7 @@ def _rows_speak() -> Iterator[None]:
 
 
 cli_training.add_to(app)
+cli_export.add_to(app)
 cli_plan.add_to(app)
 
 # -- commands ----------------------------------------------------------------------------------

@@ -242,6 +242,9 @@ class BackendSpec(PluginSpec):
             no third-party plugin, whose backend is taken by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
         instances: several processes can share the replicas, as `poprun` starts them.
+        pipelining: a model can be split into stages.
+        onnx: ``"module:attribute"`` of the `ipucnn.core.onnx.target.OnnxTarget` that tells which
+            ONNX files its engine reads; empty when it reads none.
     """
 
     inference: bool = True
@@ -252,14 +255,18 @@ class BackendSpec(PluginSpec):
     preference: int = 0
     device: str = ""
     instances: bool = False
+    pipelining: bool = True
+    onnx: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._tuple_of(str, "precisions")
         self._tuple_of(str, "options")
         self._tuple_of(str, "training_options")
-        known = {"16.16", "16.32", "32.32"}
+        known = {"16.16", "16.32", "32.32", "int8"}
         self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
+        self._check(not self.onnx or bool(_TARGET.fullmatch(self.onnx)), "onnx",
+                    "'package.module:attribute'")
 
 
 @dataclass(frozen=True)
