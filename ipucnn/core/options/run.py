@@ -24,6 +24,10 @@ class RunOptions(NetworkOptions):
     random_weights: bool = option(False, "The same as '--weights random'.", group="Model")
     data: str = option("real", "Dataset: your images, generated ones, or none at all.",
                        group="Data", kind="dataset")
+    annotations: Optional[str] = option(
+        None, "COCO's file of annotations, for the image ids in the predictions; the one in the "
+        "folder 'annotations' of '--data-dir', or else the numbers in the names of the images, "
+        "when not given.", group="Data", metavar="FILE.json")
     precision: str = option(
         "16.16", "Floating point of compute and weights: half (16.16) or full (32.32).",
         group="Execution", choices=_PRECISIONS)
@@ -51,6 +55,9 @@ class RunOptions(NetworkOptions):
                              "leave it out, or name weights with '--weights'")
         if self.top_k != RunOptions.top_k and not self.predictions:
             raise UsageError("'--top-k' is for predictions, and none are written",
+                             "add '--predictions FILE', or leave it out")
+        if self.annotations and not self.predictions:
+            raise UsageError("'--annotations' is for predictions, and none are written",
                              "add '--predictions FILE', or leave it out")
 
     @property
