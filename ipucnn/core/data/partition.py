@@ -80,8 +80,7 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
     places = [os.path.join(str(number), os.path.relpath(path, data_dir))
               for number in range(partitions)
               for path in images[bounds[number]:bounds[number + 1]]]
-    made_as = _make(dict(zip(places, images)), os.path.realpath(output),
-                    _ways(copy))
+    made_as = _make(dict(zip(places, images)), os.path.realpath(output), _ways(copy))
     for place in places:
         log.debug("%s", printable(os.path.join(output, place)))
     return Partitions(output, [end - begin for begin, end in zip(bounds, bounds[1:])], made_as)
