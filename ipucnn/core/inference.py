@@ -67,7 +67,8 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     if stored is not None:
         model, plan = stored.spec, stored.fitted(plan)
     check_data_options(options, data, {
-        "--predictions": bool(options.predictions) and data.on_device})
+        "--predictions": bool(options.predictions) and data.on_device,
+        "--annotations": bool(options.annotations) and not data.annotations})
     instances = chosen.join()
     if options.predictions and instances.count > 1:
         raise UsageError("'--predictions' is written by one process, and poprun started "
@@ -76,10 +77,11 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         predictions.writer_class(options.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.iterations or BENCHMARK_ITERATIONS)
-    dataset = make_dataset(options, model, data, registry, length=length)
+    dataset = make_dataset(options, model, data, registry, length=length,
+                           annotations=options.annotations)
     built = stored.built if stored else make_model(options, data, dataset, registry)
     result = _empty_result(options, plan, chosen, built, data)
-    result.notes += told
+    result.notes += [*told, *dataset.notes]
     with chosen.backend.inference(built.module, plan, built.input_size) as session:
         progress("compile", 0, None)
         result.compile_seconds = session.compile()
@@ -109,7 +111,8 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
         with ExitStack() as stack:
             writer = None
             if options.predictions:
-                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled)
+                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled,
+                                              dataset.has_image_ids)
                 writer = stack.enter_context(predictions.writer_class(options.predictions)(
                     Path(options.predictions), columns))
                 result.predictions = options.predictions

@@ -33,6 +33,7 @@ class Scores:
     def __init__(self, dataset: ImageDataset, spec: DatasetSpec, classes: int, top_k: int,
                  writer: Optional[predictions.PredictionWriter] = None,
                  names: Sequence[str] = ()) -> None:
+        self._dataset = dataset
         self._labelled = spec.labelled
         self._top_k = min(top_k, classes)
         self._writer = writer
@@ -60,9 +61,10 @@ class Scores:
         names, labels = [batch.names[row] for row in fresh], [batch.labels[row] for row in fresh]
         logits = logits[fresh].float()
         if self._writer is not None:
+            ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
             self._writer.write(predictions.rows(
                 names, labels, logits.softmax(dim=1), self._class_names, self._top_k,
-                self._labelled))
+                self._labelled, ids if self._dataset.has_image_ids else None))
         if self._label_map is not None:
             self._count(labels, logits, self._label_map)
 

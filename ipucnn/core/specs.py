@@ -154,6 +154,7 @@ class DatasetSpec(PluginSpec):
             line per problem with a folder of this format; empty when it cannot be verified.
         markers: shell patterns of paths within a folder, any of which tells that it has this
             format. Where several formats match, the longest pattern decides.
+        annotations: it takes a file of annotations (`--annotations`).
     """
 
     labelled: bool = False
@@ -164,6 +165,7 @@ class DatasetSpec(PluginSpec):
     layout: str = ""
     verify: str = ""
     markers: Tuple[str, ...] = ()
+    annotations: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

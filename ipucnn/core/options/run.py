@@ -29,6 +29,10 @@ class RunOptions(NetworkOptions):
         names=("--model-path",), metavar="FILE|DIR", backend_option=True)
     data: str = option("real", "Dataset: your images, generated ones, or none at all.",
                        group="Data", kind="dataset")
+    annotations: Optional[str] = option(
+        None, "COCO's file of annotations, for the image ids in the predictions; the one in the "
+        "folder 'annotations' of '--data-dir', or else the numbers in the names of the images, "
+        "when not given.", group="Data", metavar="FILE.json")
     precision: str = option(
         "16.16", "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
         "(int8) for which a network is calibrated.", group="Execution", choices=_PRECISIONS)
@@ -58,6 +62,9 @@ class RunOptions(NetworkOptions):
             self._check_onnx()
         if self.top_k != RunOptions.top_k and not self.predictions:
             raise UsageError("'--top-k' is for predictions, and none are written",
+                             "add '--predictions FILE', or leave it out")
+        if self.annotations and not self.predictions:
+            raise UsageError("'--annotations' is for predictions, and none are written",
                              "add '--predictions FILE', or leave it out")
 
     def _check_onnx(self) -> None:
