@@ -40,12 +40,17 @@ class OptimizerValueMap:
 
 
 class Optimizer:
+    def __init__(self):
+        raise TypeError(f"popart.{type(self).__name__}: No constructor defined!")
+
+    def getLossScalingVal(self):
+        return self._values["lossScaling"].val()
+
+
+class _Valued(Optimizer):
     """What all have: values by name, and for some weights values of their own."""
 
     _family = ""
-
-    def __init__(self):
-        raise TypeError(f"popart.{type(self).__name__}: No constructor defined!")
 
     def _setup(self, values, clipping=()):
         unset = _UNSET[self._family]
@@ -59,9 +64,6 @@ class Optimizer:
         if not self._values["lossScaling"].val():
             raise popart_exception("Loss scaling cannot be 0")
         self._check(self._values)
-
-    def getLossScalingVal(self):
-        return self._values["lossScaling"].val()
 
     def insertSpecific(self, id, pyd):
         if id in self._specific:
@@ -131,7 +133,7 @@ def _read(where, keys, values):
     return found
 
 
-class SGD(Optimizer):
+class SGD(_Valued):
     _family = "SGD"
 
     def __init__(self, pyd, clip_norm_settings=(),
@@ -209,7 +211,7 @@ class ConstSGD(SGD):
                           "lossScaling": (loss_scaling, True)}, clip_norm_settings)
 
 
-class Adam(Optimizer):
+class Adam(_Valued):
     _family = "Adam"
 
     def __init__(self, values, mode=_enums.AdamMode.Adam,
@@ -268,7 +270,7 @@ class Adam(Optimizer):
         return value - trust * of["learningRate"] * step
 
 
-class Adaptive(Optimizer):
+class Adaptive(_Valued):
     _family = "Adaptive"
 
     def __init__(self, values, mode=_enums.AdaptiveMode.RMSProp,
