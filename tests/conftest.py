@@ -58,7 +58,7 @@ def poptorch_double(without_poptorch, monkeypatch):
 @pytest.fixture
 def popart_double(monkeypatch):
     """PopART's double, as `import popart` gives it; `_machine.MACHINE` is its hardware."""
-    for name in ("IPUS", "BYTES", "POOL", "LOG", "IMPORT_ORDER"):
+    for name in ("IPUS", "BYTES", "FAILS", "POOL", "LOG", "IMPORT_ORDER"):
         monkeypatch.delenv(f"POPART_DOUBLE_{name}", raising=False)
     monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
     _forget_popart()

@@ -95,12 +95,19 @@ class _Valued(Optimizer):
         return {name: value.val() for name, value in
                 {**self._values, **self._specific.get(weight, {})}.items()}
 
-    def _compiled(self):
-        """Return what is part of the program and must stay."""
+    def _kind(self):
+        """Return the choices that another optimizer has to share to take the place of this."""
         return {}
 
+    def _compiled(self):
+        """Return what is part of the program: the kind, and the values that are constant."""
+        return type(self).__name__, str(self._kind()), sorted(
+            (weight, name, value.val() if value.isConst() else None)
+            for weight, values in [("", self._values), *self._specific.items()]
+            for name, value in values.items())
+
     def _check_replacement(self, other):
-        if type(other) is not type(self) or self._compiled() != other._compiled():
+        if type(other) is not type(self) or self._kind() != other._kind():
             raise popart_exception("Can not replace optimizer: it is of another type or mode")
         if set(self._specific) != set(other._specific):
             raise popart_exception("Replacement OptimizerValueMap has a different number of "
@@ -163,7 +170,7 @@ class SGD(_Valued):
     def nesterov(self):
         return self._map("nesterov")
 
-    def _compiled(self):
+    def _kind(self):
         return {"separate": self._separate, "velocity": self._has_velocity(None)}
 
     def _has_velocity(self, weight):
@@ -236,7 +243,7 @@ class Adam(_Valued):
     def maxWeightNorms(self):
         return self._map("maxWeightNorm")
 
-    def _compiled(self):
+    def _kind(self):
         return {"mode": self._mode, "decay": self._decay_mode}
 
     def _initial(self, weight, value):
@@ -292,7 +299,7 @@ class Adaptive(_Valued):
     def epss(self):
         return self._map("eps")
 
-    def _compiled(self):
+    def _kind(self):
         return {"mode": self._mode, "decay": self._decay_mode, "tf": self._tf}
 
     def _has_momentum(self, weight):

@@ -472,10 +472,46 @@ def test_synthetic_data_needs_no_input(popart):
     assert session.getCycleCount() > 0
 
 
-def test_memory_runs_out(popart, machine):
+def test_memory_runs_out(popart, machine, monkeypatch):
+    data = exported(small().eval())
     machine.bytes_per_ipu = 100
     with pytest.raises(popart.OutOfMemoryException, match="Out of memory"):
-        inferring(popart, exported(small().eval())).prepareDevice()
+        inferring(popart, data).prepareDevice()
+    machine.bytes_per_ipu = None
+    monkeypatch.setenv("POPART_DOUBLE_BYTES", "1:100")
+    first = inferring(popart, data)
+    first.prepareDevice()
+    with pytest.raises(popart.OutOfMemoryException):
+        inferring(popart, data).prepareDevice()
+
+
+def test_a_run_fails_on_demand(popart, monkeypatch):
+    monkeypatch.setenv("POPART_DOUBLE_FAILS", "0:2")
+    session = ready(inferring(popart, exported(small().eval())))
+    run(popart, session, x=images(2))
+    with pytest.raises(popart.poplar_runtime_error, match="IPU 0"):
+        run(popart, session, x=images(2))
+
+
+def test_a_device_on_demand_is_attached_when_it_is_needed(popart, machine):
+    machine.ipus = 1
+    manager, demand = popart.DeviceManager(), popart.DeviceConnectionType.OnDemand
+    devices = [manager.acquireAvailableDevice(1, connectionType=demand) for _ in range(2)]
+    sessions = [popart.InferenceSession(exported(small().eval()), popart.DataFlow(1, ["y"]), device)
+                for device in devices]
+    ready(sessions[0])
+    with pytest.raises(popart.popart_runtime_error, match="Failed to attach"):
+        sessions[1].prepareDevice()
+    devices[0].detach()
+    run(popart, ready(sessions[1]), x=images(2))
+
+
+def test_the_training_form_infers_with_the_statistics_of_the_batch(popart):
+    model, x = small(), images(2)
+    made = popart.GraphTransformer(exported(model, training=True))
+    made.prepareNodesForTraining()
+    found = run(popart, ready(inferring(popart, made.getModelProto())), x=x)["y"]
+    np.testing.assert_allclose(found, model(torch.from_numpy(x)).detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_shapes_that_the_model_leaves_open_are_given(popart):
