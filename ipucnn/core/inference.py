@@ -19,6 +19,7 @@ from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances, fitted, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.normalisation import normalise
+from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
@@ -55,15 +56,19 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     """
     registry = registry or current_registry()
     progress = progress or (lambda *_: None)
-    model = registry.get_typed(ModelSpec, options.model)
     data = registry.get_typed(DatasetSpec, options.data)
     registry.get_typed(NormLayerSpec, options.normlayer)
+    model = registry.get_typed(ModelSpec, options.model)
     options, told = fitted(options)
     plan = options.plan(data.on_device, launched_count())
-    chosen = choose_backend(options.backend, registry, plan)
+    chosen = choose_backend(options.backend, registry, plan, options)
     check_offer(options, plan, chosen.spec, registry)
+    stored = read_stored(options, model)
+    if stored is not None:
+        model, plan = stored.spec, stored.fitted(plan)
     check_data_options(options, data, {
-        "--predictions": bool(options.predictions) and data.on_device})
+        "--predictions": bool(options.predictions) and data.on_device,
+        "--annotations": bool(options.annotations) and not data.annotations})
     instances = chosen.join()
     if options.predictions and instances.count > 1:
         raise UsageError("'--predictions' is written by one process, and poprun started "
@@ -72,10 +77,11 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         predictions.writer_class(options.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.iterations or BENCHMARK_ITERATIONS)
-    dataset = make_dataset(options, model, data, registry, length=length)
-    built = make_model(options, data, dataset, registry)
+    dataset = make_dataset(options, model, data, registry, length=length,
+                           annotations=options.annotations)
+    built = stored.built if stored else make_model(options, data, dataset, registry)
     result = _empty_result(options, plan, chosen, built, data)
-    result.notes += told
+    result.notes += [*told, *dataset.notes]
     with chosen.backend.inference(built.module, plan, built.input_size) as session:
         progress("compile", 0, None)
         result.compile_seconds = session.compile()
@@ -105,12 +111,14 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
         with ExitStack() as stack:
             writer = None
             if options.predictions:
-                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled)
+                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled,
+                                              dataset.has_image_ids)
                 writer = stack.enter_context(predictions.writer_class(options.predictions)(
                     Path(options.predictions), columns))
                 result.predictions = options.predictions
             stack.callback(calls.close)
-            scores = Scores(dataset, data, built.num_classes, options.top_k, writer)
+            scores = Scores(dataset, data, built.num_classes, options.top_k, writer,
+                            built.class_names)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass

@@ -27,14 +27,17 @@ class Scores:
         classes: outputs of the model.
         top_k: classes per image in the predictions.
         writer: where predictions go, if anywhere.
+        names: of the outputs, where the model knows them.
     """
 
     def __init__(self, dataset: ImageDataset, spec: DatasetSpec, classes: int, top_k: int,
-                 writer: Optional[predictions.PredictionWriter] = None) -> None:
+                 writer: Optional[predictions.PredictionWriter] = None,
+                 names: Sequence[str] = ()) -> None:
+        self._dataset = dataset
         self._labelled = spec.labelled
         self._top_k = min(top_k, classes)
         self._writer = writer
-        self._class_names = class_names(classes, dataset)
+        self._class_names = list(names) or class_names(classes, dataset)
         self._label_map = label_map(dataset, self._class_names) if spec.labelled else None
         self._last_index = -1
         self._first_pass = True
@@ -58,9 +61,10 @@ class Scores:
         names, labels = [batch.names[row] for row in fresh], [batch.labels[row] for row in fresh]
         logits = logits[fresh].float()
         if self._writer is not None:
+            ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
             self._writer.write(predictions.rows(
                 names, labels, logits.softmax(dim=1), self._class_names, self._top_k,
-                self._labelled))
+                self._labelled, ids if self._dataset.has_image_ids else None))
         if self._label_map is not None:
             self._count(labels, logits, self._label_map)
 
@@ -90,6 +94,11 @@ def class_names(classes: int, dataset: Any) -> List[str]:
     """Return a name for each output: the dataset's, ImageNet's for 1000, or numbers."""
     if len(dataset.class_names) == classes:
         return list(dataset.class_names)
+    return names_of_classes(classes)
+
+
+def names_of_classes(classes: int) -> List[str]:
+    """Return ImageNet's names for 1000 outputs, else numbers."""
     if classes == IMAGENET_CLASSES:
         # the names travel with torchvision's weights; nothing is downloaded
         from torchvision.models import ResNet18_Weights
