@@ -30,7 +30,8 @@ def _forget_popart():
     """Have PopART, and what imported it, imported anew."""
     for name in list(sys.modules):
         if name.split(".")[0] == "popart" or (
-                name.startswith(POPART_BACKEND) and name != POPART_BACKEND + "engine"):
+                name.startswith(POPART_BACKEND)
+                and name[len(POPART_BACKEND):] not in ("engine", "operators")):
             del sys.modules[name]
     importlib.invalidate_caches()
 
