@@ -484,7 +484,8 @@ sys.exit(code)
 def test_popart_is_imported_before_onnx(tmp_path, monkeypatch, backend):
     monkeypatch.setenv("POPART_DOUBLE_IMPORT_ORDER", "strict")
     done = subprocess.run([sys.executable, "-c", _ALONE.format(
-        doubles=str(_popart_only(tmp_path)), backend=backend)], capture_output=True, text=True, check=False)
+        doubles=str(_popart_only(tmp_path)), backend=backend)],
+        capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert '"backend": "popart"' in done.stdout
 
