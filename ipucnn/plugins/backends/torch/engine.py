@@ -34,10 +34,10 @@ class TorchBackend(Backend):
             probe = self._described(device)
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
-        if not plan.half:  # the notes are on half precision
-            return replace(probe, notes=(), preference=_CUDA if device.place.type == "cuda" else None)
-        return replace(probe, preference=_CUDA if device.place.type == "cuda" else
-                       None if device.emulates_half else _NATIVE_HALF)
+        rank = (_CUDA if device.place.type == "cuda" else
+                _NATIVE_HALF if plan.half and not device.emulates_half else None)
+        # the notes are on half precision
+        return replace(probe, preference=rank, notes=probe.notes if plan.half else ())
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
