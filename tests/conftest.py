@@ -1,4 +1,4 @@
-"""Fixtures of all tests: installed distributions, and PopTorch's double."""
+"""Fixtures of all tests: installed distributions, and the doubles of PopTorch and PopART."""
 
 from __future__ import annotations
 
@@ -14,11 +14,24 @@ DOUBLES = Path(__file__).parent / "doubles"
 BACKEND = "ipucnn.plugins.backends.poptorch."
 
 
+POPART_BACKEND = "ipucnn.plugins.backends.popart."
+
+
 def _forget_poptorch():
     """Have PopTorch, and what imported it, imported anew."""
     for name in list(sys.modules):
         if name.split(".")[0] == "poptorch" or (
                 name.startswith(BACKEND) and name != BACKEND + "engine"):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def _forget_popart():
+    """Have PopART, and what imported it, imported anew."""
+    for name in list(sys.modules):
+        if name.split(".")[0] == "popart" or (
+                name.startswith(POPART_BACKEND)
+                and name[len(POPART_BACKEND):] not in ("engine", "operators")):
             del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -41,3 +54,14 @@ def poptorch_double(without_poptorch, monkeypatch):
     monkeypatch.setenv("POPTORCH_DOUBLE_TORCH", "any")
     _forget_poptorch()
     return importlib.import_module("poptorch")
+
+
+@pytest.fixture
+def popart_double(monkeypatch):
+    """PopART's double, as `import popart` gives it; `_machine.MACHINE` is its hardware."""
+    for name in ("IPUS", "BYTES", "FAILS", "POOL", "LOG", "IMPORT_ORDER"):
+        monkeypatch.delenv(f"POPART_DOUBLE_{name}", raising=False)
+    monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
+    _forget_popart()
+    yield importlib.import_module("popart")
+    _forget_popart()
