@@ -55,8 +55,9 @@ def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> Run
     parent = _Parent(options, plugins, folder, progress)
     unmerged: Optional[IpucnnError] = None
     try:
-        parent.start()
-        parent.listen()
+        with _noted_signals() as signals:
+            parent.start()
+            parent.listen(signals)
     finally:
         parent.end()
         try:
@@ -107,21 +108,27 @@ class _Parent:
                 raise IpucnnError(f"cannot start instance {index} of {count}: {error.strerror}",
                                   "use fewer '--instances'") from error
 
-    def listen(self) -> None:
-        """Hear the processes until all have ended."""
-        with _noted_signals() as signals:
-            while any(child.exit_code is None for child in self.children):
-                wait([child.connection for child in self.children
-                      if not child.connection.closed], timeout=TICK)
-                for child in self.children:
-                    for kind, value in child.messages():
-                        self._hear(child, kind, value)
-                self._answer()
-                self._show_output()
-                if len(signals) > 1:
-                    raise KeyboardInterrupt(signals[0])
-                if signals:
-                    self._stop(signals[0])
+    def listen(self, signals: List[str]) -> None:
+        """Hear the processes until all have ended.
+
+        Args:
+            signals: names of those that have arrived, also meanwhile; the first one stops the run.
+
+        Raises:
+            KeyboardInterrupt: a second one has arrived.
+        """
+        while any(child.exit_code is None for child in self.children):
+            wait([child.connection for child in self.children if not child.connection.closed],
+                 timeout=TICK)
+            for child in self.children:
+                for kind, value in child.messages():
+                    self._hear(child, kind, value)
+            self._answer()
+            self._show_output()
+            if len(signals) > 1:
+                raise KeyboardInterrupt(signals[0])
+            if signals:
+                self._stop(signals[0])
 
     def _hear(self, child: Child, kind: str, value: Any) -> None:
         if kind == "progress":
