@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Iterator, List, Optional, Tuple
 
 _share: Optional[int] = None
+"""Cores' worth of work of this process, where it is one of several that share them."""
+
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the number of cores this process may use, at least 1.
