@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import typer
 
 import ipucnn
-from ipucnn import cli_plan, cli_training, render, signals
+from ipucnn import cli_export, cli_plan, cli_training, render, signals
 from ipucnn.command import SectionedCommand, with_options
 from ipucnn.core import discovery
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -91,6 +91,7 @@ def _rows_speak() -> Iterator[None]:
 
 
 cli_training.add_to(app)
+cli_export.add_to(app)
 cli_plan.add_to(app)
 
 # -- commands ----------------------------------------------------------------------------------
@@ -301,6 +302,26 @@ def data_shapes(
     count = write_made("shapes", out, per_class=per_class, size=size, seed=seed,
                        validation_per_class=validation_per_class)
     render.emit(f"{count} images in {out}")
+
+
+@data_app.command("partition")
+def data_partition(
+    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", help="Folder of the images."),
+    partitions: int = typer.Option(..., "--partitions", min=1, help="How many parts."),
+    output: str = typer.Option(..., "--output", metavar="DIR",
+                               help="Folder to make; its sub-folders are 0, 1 ..."),
+    copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),
+    as_json: bool = JSON,
+) -> None:
+    """Divide a folder of images into numbered folders of equal size.
+
+    Images are in the order of their names and keep them. They become hard links, or where those
+    cannot be made symbolic ones, or copies. '--verbose' tells where each of them is.
+    """
+    from ipucnn.core.data.partition import partition
+
+    made = partition(data_dir, partitions, output, copy)
+    render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
 
 
 @data_app.command("verify")

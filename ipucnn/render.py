@@ -15,6 +15,7 @@ from ipucnn.signals import raise_if_swallowed
 
 if TYPE_CHECKING:
     from ipucnn.core.execution import ExecutionPlan
+    from ipucnn.core.onnx.job import ExportResult
     from ipucnn.core.planning import TrainingPlan
     from ipucnn.core.results import RunResult
     from ipucnn.core.training.results import TrainResult
@@ -175,6 +176,21 @@ def _instances(result: RunResult) -> List[str]:
             f", exit code {own['exit_code']}" if own.get("exit_code") else ""))
     folders = {os.path.dirname(own["log"]) for own in result.instances if "log" in own}
     return [*parts, *(f"logs in {folder}" for folder in folders)]
+
+
+def export_result(result: ExportResult) -> str:
+    """Return the result of an export as aligned lines."""
+    shape = " x ".join("any" if size is None else str(size) for size in result.input["shape"])
+    return facts([
+        ("file", result.path), ("size", f"{result.size / 2**20:.1f} MiB"),
+        ("model", result.model), ("for", result.target),
+        ("operator set", f"ai.onnx {result.opset}, format version {result.ir_version}"),
+        ("images", f"{shape} {result.input['type']}"),
+        ("operators", ", ".join(f"{name} {count}" for name, count in result.operators.items())),
+        ("weights", result.weights),
+        ("compared", "; ".join(f"batch {batch}: {difference:.1e}" for batch, difference
+                               in result.differences.items())
+         + f" of the largest logit from torch (at most {result.tolerance:.0e})")])
 
 
 def training_plan(made: TrainingPlan) -> str:

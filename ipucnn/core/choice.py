@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, List, Optional, Tuple
 
-from ipucnn.core.declaration import changed
+from ipucnn.core.declaration import Declared, changed
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import Backend, ExecutionPlan, Probe
 from ipucnn.core.instances import ALONE, Instances, launched
@@ -41,14 +41,16 @@ class Chosen:
         return ALONE if launched() is None else self.backend.instances()
 
 
-def choose_backend(name: str, registry: Registry,
-                   plan: Optional[ExecutionPlan] = None) -> Chosen:
+def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] = None,
+                   options: Any = None) -> Chosen:
     """Return the backend called `name`, or with `auto` the best usable one.
 
     Args:
         name: a backend's name, or `auto`.
         registry: where backends are looked up.
         plan: what is to be executed, when that is known.
+        options: those of the command; with `auto`, backends that lack one of them are passed over
+            when another has all.
 
     Raises:
         UnavailableError: it is not usable here. Another one is never taken silently.
@@ -73,10 +75,30 @@ def choose_backend(name: str, registry: Registry,
         raise UnavailableError("no backend can be used for this", "; ".join(
             f"{chosen.spec.name}: {chosen.probe.reason}: {chosen.probe.remedy}"
             for chosen in others))
+    usable_backends.sort(key=lambda chosen: -(
+        chosen.spec.preference if chosen.probe.preference is None else chosen.probe.preference))
+    offering = [chosen for chosen in usable_backends
+                if plan is None or not _lacks(options, plan, chosen.spec)]
+    best = (offering or usable_backends)[0]
     why = "the best backend usable here"
+    passed_over = [chosen.spec.name for chosen in usable_backends[:usable_backends.index(best)]]
+    if passed_over:
+        why += " (without what is asked for: " + ", ".join(passed_over) + ")"
     if others:
         why += " (not usable: " + ", ".join(chosen.spec.name for chosen in others) + ")"
-    return replace(usable_backends[0], why=why)
+    return replace(best, why=why)
+
+
+def _lacks(options: Any, plan: ExecutionPlan, spec: BackendSpec) -> bool:
+    """Whether `check_offer` would refuse."""
+    return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
+            or bool(options is not None and _refused(options, plan, spec)))
+
+
+def _refused(options: Any, plan: ExecutionPlan, spec: BackendSpec) -> List[Declared]:
+    """Return the options that were given and that only other backends have."""
+    return [item for item in changed(options)
+            if item.option.backend_option and item.name not in _options(spec, plan)]
 
 
 def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> None:
@@ -98,8 +120,10 @@ def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: 
     if plan.precision not in spec.precisions:
         raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",
                          "its precisions: " + ", ".join(spec.precisions))
-    refused = [item for item in changed(options)
-               if item.option.backend_option and item.name not in _options(spec, plan)]
+    if plan.stages > 1 and not spec.pipelining:
+        raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
+                         "no meaning there", _offered_by(registry, lambda s: s.pipelining))
+    refused = _refused(options, plan, spec)
     if refused:
         flags = ", ".join(f"'{item.flag}'" for item in refused)
         verb = "is not an option" if len(refused) == 1 else "are not options"

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from ipucnn.core.training.session import TrainingSession, TrainingSetup
 
-PRECISIONS = ("16.16", "16.32", "32.32")
+PRECISIONS = ("16.16", "16.32", "32.32", "int8")
 """``compute.master``: 16.16 half compute and half weights, 16.32 half compute with fp32 master
-weights, 32.32 single precision. What "half" is depends on the device; a `Probe` says it."""
+weights, 32.32 single precision. What "half" is depends on the device; a `Probe` says it. int8 is
+inference with weights and activations quantised after training."""
 
 NORMALISATION_PLACES = ("device", "host", "none")
 
@@ -195,6 +196,8 @@ class Probe:
         remedy: how people get it.
         half: what half precision is here (``bfloat16``); empty when there is none.
         notes: what the user should know about speed or precision here.
+        preference: its rank for `--backend auto` with this device and plan; that of the backend's
+            record when None.
     """
 
     usable: bool
@@ -204,6 +207,7 @@ class Probe:
     remedy: str = ""
     half: str = ""
     notes: Tuple[str, ...] = ()
+    preference: Optional[int] = None
 
 
 class InferenceSession(Fed, ABC):

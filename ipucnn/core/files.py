@@ -31,7 +31,12 @@ def write_json(path: str, value: Any) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file, whole or not at all.
+    """Write a text file, whole or not at all; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file, whole or not at all.
 
     Raises:
         DataError: it cannot be written (no such folder allowed, a full disk).
@@ -40,10 +45,10 @@ def write_text(path: str, text: str) -> None:
     partial = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=str(target.parent),
-                                         prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=str(target.parent), prefix=f".{target.name}.",
+                                         delete=False) as file:
             partial = file.name
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, str(target))

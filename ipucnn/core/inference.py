@@ -18,6 +18,7 @@ from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.normalisation import normalise
+from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
@@ -54,9 +55,9 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     """
     registry = registry or current_registry()
     progress = progress or (lambda *_: None)
-    model = registry.get_typed(ModelSpec, options.model)
     data = registry.get_typed(DatasetSpec, options.chosen_data)
     registry.get_typed(NormLayerSpec, options.normlayer)
+    model = registry.get_typed(ModelSpec, options.model)
     if options.instances > 1 and launched() is not None:
         raise UsageError(f"'--instances {options.instances}' would start processes of each that "
                          "poprun started", "leave it out, or leave poprun out")
@@ -64,10 +65,14 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     plan = options.plan(data.on_device, launched_count())
     # processes that ipucnn starts need nothing of a backend: to each, its part is everything
     executed = plan.local() if options.instances > 1 else plan
-    chosen = choose_backend(options.backend, registry, executed)
+    chosen = choose_backend(options.backend, registry, executed, options)
     check_offer(options, executed, chosen.spec, registry)
+    stored = read_stored(options, model)
+    if stored is not None:
+        model, plan, executed = stored.spec, stored.fitted(plan), stored.fitted(executed)
     check_data_options(options, data, {
-        "--predictions": bool(options.predictions) and data.on_device})
+        "--predictions": bool(options.predictions) and data.on_device,
+        "--annotations": bool(options.annotations) and not data.annotations})
     instances = part or chosen.join()
     if options.predictions and launched_count() > 1:
         raise UsageError("'--predictions' is written by one process, and poprun started "
@@ -76,13 +81,14 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         predictions.writer_class(options.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.iterations or BENCHMARK_ITERATIONS)
-    dataset = make_dataset(options, model, data, registry, length=length)
-    built = make_model(options, data, dataset, registry)
+    dataset = make_dataset(options, model, data, registry, length=length,
+                           annotations=options.annotations)
+    built = stored.built if stored else make_model(options, data, dataset, registry)
     if options.instances > 1 and part is None:
         del dataset, built  # made to find mistakes, and to fetch weights once
         return bulk.run(options, registry.settings, progress)
     result = _empty_result(options, plan, chosen, built, data)
-    result.notes += told
+    result.notes += [*told, *dataset.notes]
     with chosen.backend.inference(built.module, executed, built.input_size) as session:
         progress("compile", 0, None)
         # also the moment from which all are ready, so that they are measured side by side
@@ -114,13 +120,14 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
         with ExitStack() as stack:
             writer = None
             if options.predictions:
-                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled)
+                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled,
+                                              dataset.has_image_ids)
                 writer = stack.enter_context(
                     instances.prediction_writer(options.predictions, columns))
                 result.predictions = options.predictions
             stack.callback(calls.close)
             scores = Scores(dataset, data, built.num_classes, options.top_k, writer,
-                            instances)
+                            built.class_names, instances)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass

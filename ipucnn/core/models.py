@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
@@ -31,6 +31,7 @@ class BuiltModel:
         weights: where its weights come from.
         input_size: height and width of its images in pixels.
         num_classes: its outputs.
+        class_names: what they mean, where the model itself knows.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class BuiltModel:
     weights: WeightsReport
     input_size: int
     num_classes: int
+    class_names: Tuple[str, ...] = ()
 
 
 def create_model(name: str, *, num_classes: Optional[int] = None, weights: str = "pretrained",

@@ -1,4 +1,4 @@
-"""A row per classified image: its path, its most probable classes, their names and probabilities.
+"""A row per classified image: path, id, its most probable classes, their names and probabilities.
 
 Rows go to a partial file beside the wanted one and take its name when the run ends, however it
 ends: an interrupted run keeps its rows, and a reader never sees half a file under the final name.
@@ -148,7 +148,8 @@ class _Parquet(PredictionWriter):
 
         text, number = pyarrow.string(), pyarrow.float32()
         self._schema = pyarrow.schema([
-            (column, pyarrow.int32() if column == "label" or column.startswith("class_")
+            (column, pyarrow.int64() if column == "image_id"
+             else pyarrow.int32() if column == "label" or column.startswith("class_")
              else number if column.startswith("probability_") else text)
             for column in self.columns])
         self._writer = pyarrow.parquet.ParquetWriter(str(self._partial), self._schema)
@@ -190,21 +191,24 @@ def writer_class(path: str) -> Type[PredictionWriter]:
     return _WRITERS[suffix]
 
 
-def columns(top_k: int, labelled: bool) -> List[str]:
+def columns(top_k: int, labelled: bool, with_ids: bool = False) -> List[str]:
     """Return the column names for `top_k` classes per image."""
     ranked = [f"{what}_{rank}" for rank in range(1, top_k + 1)
               for what in ("class", "name", "probability")]
-    return ["path", *(["label"] if labelled else []), *ranked]
+    return ["path", *(["image_id"] if with_ids else []), *(["label"] if labelled else []), *ranked]
 
 
 def rows(names: Sequence[str], labels: Sequence[Optional[int]], probabilities: Any,
-         class_names: Sequence[str], top_k: int, labelled: bool) -> List[Row]:
-    """Return one row per image from `(n, classes)` probabilities."""
+         class_names: Sequence[str], top_k: int, labelled: bool,
+         ids: Optional[Sequence[Optional[int]]] = None) -> List[Row]:
+    """Return one row per image from `(n, classes)` probabilities; `ids` where there is a column."""
     best = probabilities.topk(top_k, dim=1)
     result: List[Row] = []
-    for name, label, values, classes in zip(names, labels, best.values.tolist(),
-                                            best.indices.tolist()):
+    for position, (name, label, values, classes) in enumerate(zip(
+            names, labels, best.values.tolist(), best.indices.tolist())):
         row: Row = {"path": name}
+        if ids is not None:
+            row["image_id"] = ids[position]
         if labelled:
             row["label"] = label
         for rank, (value, index) in enumerate(zip(values, classes), start=1):

@@ -40,7 +40,8 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
     refused = [flag for flag, without_meaning in meaningless.items() if without_meaning]
     if refused:
         flags = ", ".join(f"'{flag}'" for flag in refused)
-        why = "makes its images on the device" if data.on_device else "reads no folder"
+        why = ("makes its images on the device" if data.on_device
+               else "has no annotations" if data.reads_folder else "reads no folder")
         raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
                          "leave the option out, or choose another '--data'")
 
@@ -48,7 +49,8 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
 def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
                  registry: Registry, length: Optional[int] = None, split: Optional[str] = None,
                  data_dir: Optional[str] = None,
-                 class_names: Tuple[str, ...] = ()) -> ImageDataset:
+                 class_names: Tuple[str, ...] = (),
+                 annotations: Optional[str] = None) -> ImageDataset:
     """Return the dataset.
 
     Args:
@@ -60,6 +62,7 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
         split: `train`, `validation`, or None for the whole.
         data_dir: another folder than that of the options.
         class_names: what the labels count, where the model decides.
+        annotations: file of annotations.
 
     Raises:
         DataError: it cannot be found or read.
@@ -67,7 +70,7 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
     dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
         data_dir=data_dir or options.data_dir, input_size=options.input_size or model.input_size,
         length=length, num_classes=options.num_classes, seed=options.seed, split=split,
-        class_names=class_names))
+        class_names=class_names, annotations=annotations))
     return dataset
 
 

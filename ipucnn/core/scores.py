@@ -27,16 +27,18 @@ class Scores:
         classes: outputs of the model.
         top_k: classes per image in the predictions.
         writer: where predictions go, if anywhere.
+        names: of the outputs, where the model knows them.
         instances: who take turns in the order of the images.
     """
 
     def __init__(self, dataset: ImageDataset, spec: DatasetSpec, classes: int, top_k: int,
                  writer: Optional[predictions.PredictionWriter] = None,
-                 instances: Instances = ALONE) -> None:
+                 names: Sequence[str] = (), instances: Instances = ALONE) -> None:
+        self._dataset = dataset
         self._labelled = spec.labelled
         self._top_k = min(top_k, classes)
         self._writer = writer
-        self._class_names = class_names(classes, dataset)
+        self._class_names = list(names) or class_names(classes, dataset)
         self._label_map = label_map(dataset, self._class_names) if spec.labelled else None
         self._first_pass = True
         self._next, self._stride = instances.index, instances.count
@@ -61,9 +63,11 @@ class Scores:
         names, labels = [batch.names[row] for row in fresh], [batch.labels[row] for row in fresh]
         logits = logits[fresh].float()
         if self._writer is not None:
+            ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
             self._writer.write(predictions.rows(
                 names, labels, logits.softmax(dim=1), self._class_names, self._top_k,
-                self._labelled), [batch.indices[row] for row in fresh])
+                self._labelled, ids if self._dataset.has_image_ids else None),
+                [batch.indices[row] for row in fresh])
         if self._label_map is not None:
             self._count(labels, logits, self._label_map)
 
@@ -96,6 +100,11 @@ def class_names(classes: int, dataset: Any) -> List[str]:
     """Return a name for each output: the dataset's, ImageNet's for 1000, or numbers."""
     if len(dataset.class_names) == classes:
         return list(dataset.class_names)
+    return names_of_classes(classes)
+
+
+def names_of_classes(classes: int) -> List[str]:
+    """Return ImageNet's names for 1000 outputs, else numbers."""
     if classes == IMAGENET_CLASSES:
         # the names travel with torchvision's weights; nothing is downloaded
         from torchvision.models import ResNet18_Weights

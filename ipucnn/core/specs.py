@@ -154,6 +154,7 @@ class DatasetSpec(PluginSpec):
             line per problem with a folder of this format; empty when it cannot be verified.
         markers: shell patterns of paths within a folder, any of which tells that it has this
             format. Where several formats match, the longest pattern decides.
+        annotations: it takes a file of annotations (`--annotations`).
     """
 
     labelled: bool = False
@@ -164,6 +165,7 @@ class DatasetSpec(PluginSpec):
     layout: str = ""
     verify: str = ""
     markers: Tuple[str, ...] = ()
+    annotations: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,6 +244,9 @@ class BackendSpec(PluginSpec):
             no third-party plugin, whose backend is taken by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
         instances: several processes can share the replicas, as `poprun` starts them.
+        pipelining: a model can be split into stages.
+        onnx: ``"module:attribute"`` of the `ipucnn.core.onnx.target.OnnxTarget` that tells which
+            ONNX files its engine reads; empty when it reads none.
     """
 
     inference: bool = True
@@ -252,14 +257,18 @@ class BackendSpec(PluginSpec):
     preference: int = 0
     device: str = ""
     instances: bool = False
+    pipelining: bool = True
+    onnx: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._tuple_of(str, "precisions")
         self._tuple_of(str, "options")
         self._tuple_of(str, "training_options")
-        known = {"16.16", "16.32", "32.32"}
+        known = {"16.16", "16.32", "32.32", "int8"}
         self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
+        self._check(not self.onnx or bool(_TARGET.fullmatch(self.onnx)), "onnx",
+                    "'package.module:attribute'")
 
 
 @dataclass(frozen=True)

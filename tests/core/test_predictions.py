@@ -59,6 +59,20 @@ def test_a_run_that_breaks_keeps_its_rows(tmp_path, suffix):
     assert len(_read(path)) == 2
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_image_ids_are_a_column_of_whole_numbers(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    row = predictions.rows(["a.jpg", "b.jpg"], [None, None], torch.eye(2, 3), NAMES, 1, False,
+                           [2**62 + 1, None])
+    columns = predictions.columns(1, False, with_ids=True)
+    with predictions.writer_class(str(path))(path, columns) as writer:
+        writer.write(row)
+    first, second = _read(path)
+    assert list(first) == ["path", "image_id", "class_1", "name_1", "probability_1"]
+    assert int(first["image_id"]) == 2**62 + 1
+    assert second["image_id"] in (None, "")
+
+
 def test_unusual_file_names_are_written(tmp_path):
     name = b"bad\xff.jpg".decode("utf-8", "surrogateescape")
     row = predictions.rows([name], [None], torch.tensor([[1.0, 0.0, 0.0]]), NAMES, 1, False)

@@ -33,6 +33,8 @@ class DatasetRequest:
         split: `train`, `validation`, or None for what an evaluation of the whole dataset takes.
         class_names: what labels must count, where a model knows its classes; a folder that lacks
             some of them is then numbered like theirs. Empty leaves the numbers to the dataset.
+        annotations: file of annotations, for a dataset whose record takes one; None leaves it to
+            the dataset to find its own.
     """
 
     data_dir: Optional[str] = None
@@ -42,6 +44,7 @@ class DatasetRequest:
     seed: int = 0
     split: Optional[str] = None
     class_names: Tuple[str, ...] = ()
+    annotations: Optional[str] = None
 
 
 class ImageDataset(ABC):
@@ -52,12 +55,16 @@ class ImageDataset(ABC):
         ready: its images already have the model's input size and are not resized or cropped.
         flippable: an image keeps its class when left and right are exchanged.
         has_boxes: `box` knows where the object is in some of the images.
+        has_image_ids: `image_id` knows the number of some of the images.
+        notes: what the user should know of it.
     """
 
     class_names: Tuple[str, ...] = ()
     ready: bool = False
     flippable: bool = True
     has_boxes: bool = False
+    has_image_ids: bool = False
+    notes: Tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -81,6 +88,13 @@ class ImageDataset(ABC):
 
     def box(self, index: int) -> Optional[Box]:  # noqa: ARG002 - for those that have boxes
         """Return the object's bounding box in image `index`, or None when it is not known."""
+        return None
+
+    def image_id(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have ids
+        """Return the number that image `index` has in its dataset, or None without one.
+
+        It fits into 64 bits.
+        """
         return None
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from ipucnn.core.declaration import option
+from ipucnn.core.declaration import changed, option
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
 from ipucnn.core.options.shared import NetworkOptions
@@ -11,7 +11,8 @@ from ipucnn.core.options.shared import NetworkOptions
 if TYPE_CHECKING:
     from ipucnn.core.execution import ExecutionPlan
 
-_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"}
+_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32",
+               "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class RunOptions(NetworkOptions):
     """
 
     random_weights: bool = option(False, "The same as '--weights random'.", group="Model")
+    onnx: Optional[str] = option(
+        None, "Run this ONNX file, or that of '--model' and '--batch-size' in a folder which "
+        "'ipucnn export' filled, instead of a network of the registry.", group="Model",
+        names=("--model-path",), metavar="FILE|DIR", backend_option=True)
     data: str = option("real", "Dataset: your images, generated ones, or none at all.",
                        group="Data", kind="dataset")
     synthetic: Optional[bool] = option(
@@ -31,9 +36,13 @@ class RunOptions(NetworkOptions):
         1, "Processes on this machine that share the images, the cores and the replicas; each has "
         "one replica unless '--replicas' says how many there are in all.", group="Execution",
         minimum=1, names=("--num-ipus",))
+    annotations: Optional[str] = option(
+        None, "COCO's file of annotations, for the image ids in the predictions; the one in the "
+        "folder 'annotations' of '--data-dir', or else the numbers in the names of the images, "
+        "when not given.", group="Data", metavar="FILE.json")
     precision: str = option(
-        "16.16", "Floating point of compute and weights: half (16.16) or full (32.32).",
-        group="Execution", choices=_PRECISIONS)
+        "16.16", "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
+        "(int8) for which a network is calibrated.", group="Execution", choices=_PRECISIONS)
     iterations: Optional[int] = option(
         None, "Host calls; without it real data is gone through once and other data gets 100.",
         group="Execution", minimum=1)
@@ -73,9 +82,25 @@ class RunOptions(NetworkOptions):
         if self.weights_partial and self.chosen_weights == "random":
             raise UsageError("'--weights-partial' has no meaning for random weights",
                              "leave it out, or name weights with '--weights'")
+        if self.onnx:
+            self._check_onnx()
         if self.top_k != RunOptions.top_k and not self.predictions:
             raise UsageError("'--top-k' is for predictions, and none are written",
                              "add '--predictions FILE', or leave it out")
+        if self.annotations and not self.predictions:
+            raise UsageError("'--annotations' is for predictions, and none are written",
+                             "add '--predictions FILE', or leave it out")
+
+    def _check_onnx(self) -> None:
+        """Refuse what only a network of the registry can be asked for."""
+        settled = ("random_weights", "weights", "weights_partial", "num_classes", "input_size",
+                   "normlayer", "groupnorm_group_num", "norm_eps", "batchnorm_momentum",
+                   "full_precision_norm", "input_image_padding", "normalization_location",
+                   "eight_bit_io", "pipeline_splits")
+        for item in changed(self):
+            if item.name in settled or item.option.model_option:
+                raise UsageError(f"'{item.flag}' has no meaning for an ONNX file, which settled it "
+                                 "when it was exported", "leave it out, or export again with it")
 
     @property
     def chosen_weights(self) -> str:

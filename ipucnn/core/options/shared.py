@@ -6,7 +6,8 @@ from typing import Any, Dict, Optional, Tuple
 from ipucnn.core.declaration import as_dict, changed, option
 from ipucnn.core.errors import UsageError
 
-_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
+PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
+"""Where images are normalised, by every spelling."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class DataOptions:
         False, "Count and report images that cannot be read instead of stopping.", group="Data")
     normalization_location: Optional[str] = option(
         None, "Where images are normalised; on the device when not given. 'none' feeds 0..255.",
-        group="Data", choices=_PLACES, names=("--normalisation-location",))
+        group="Data", choices=PLACES, names=("--normalisation-location",))
     eight_bit_io: Optional[bool] = option(
         None, "Send images to the device as uint8; done when not given, unless the host "
         "normalises.", group="Data")

@@ -30,20 +30,21 @@ def save(path, colour="red", size=(9, 7)):
 def test_records_say_what_the_datasets_are():
     specs = {name: registry().get_typed(DatasetSpec, name)
              for name in ("real", "image_folder", "shapes", "generated", "synthetic", "cifar10",
-                          "cifar100", "imagenet")}
+                          "cifar100", "imagenet", "coco")}
     assert [n for n, s in specs.items() if s.labelled] == [
         "image_folder", "shapes", "cifar10", "cifar100", "imagenet"]
     assert [n for n, s in specs.items() if not s.finite] == ["generated", "synthetic"]
     assert [n for n, s in specs.items() if s.on_device] == ["synthetic"]
-    assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder", "imagenet"]
+    assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder", "imagenet", "coco"]
+    assert [n for n, s in specs.items() if s.annotations] == ["coco"]
     assert [n for n, s in specs.items() if s.verify] == [
-        "image_folder", "cifar10", "cifar100", "imagenet"]
+        "image_folder", "cifar10", "cifar100", "imagenet", "coco"]
 
 
 def test_importing_the_plugins_imports_neither_torch_nor_numpy():
     code = ("import sys; from ipucnn.plugins.datasets import real, image_folder, shapes, "
-            "generated, synthetic, cifar, imagenet; [m.ipucnn_datasets() for m in (real, "
-            "image_folder, shapes, generated, synthetic, cifar, imagenet)]; "
+            "generated, synthetic, cifar, imagenet, coco; [m.ipucnn_datasets() for m in (real, "
+            "image_folder, shapes, generated, synthetic, cifar, imagenet, coco)]; "
             "print([m for m in ('torch', 'torchvision', 'numpy', 'PIL') if m in sys.modules])")
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                             check=True)

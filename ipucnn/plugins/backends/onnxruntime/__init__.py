@@ -1,14 +1,23 @@
-"""The `onnxruntime` backend."""
+"""The `onnxruntime` backend: inference with ONNX Runtime on CPU and CUDA."""
 
 from __future__ import annotations
 
 from typing import List
 
 from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import BackendSpec
+from ipucnn.core.specs import BackendSpec, Requirement
+
+INSTALL = "pip install 'ipucnn[onnxruntime]'"
 
 
 @hookimpl
 def ipucnn_backends() -> List[BackendSpec]:
     """Return the record of the `onnxruntime` backend."""
-    return []
+    return [BackendSpec(
+        name="onnxruntime", aliases=("ort",), device="CPU, CUDA",
+        summary="ONNX Runtime on CPU or GPU",
+        target="ipucnn.plugins.backends.onnxruntime.engine:OnnxRuntimeBackend",
+        requires=(Requirement("onnxruntime", INSTALL), Requirement("onnx", INSTALL)),
+        inference=True, precisions=("16.16", "32.32"), options=("device", "onnx"),
+        pipelining=False, onnx="ipucnn.plugins.backends.onnxruntime.target:TARGET",
+        preference=15)]

@@ -1,0 +1,33 @@
+"""The command that writes ONNX files."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import typer
+
+from ipucnn import render, signals
+from ipucnn.command import SectionedCommand, with_options
+from ipucnn.core.options import ExportOptions
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(cls=SectionedCommand)(export)
+
+
+@with_options(ExportOptions)
+def export(given: Dict[str, Any]) -> None:
+    """Write a network as an ONNX file, checked and compared with torch."""
+    from ipucnn.core.profiles import resolve
+
+    options = resolve(ExportOptions, given, "export")
+    with signals.held():
+        from ipucnn.core.onnx.job import export as exported
+
+    render.info(f"exporting {options.checkpoint_path or options.model}")
+    result = exported(options)
+    if options.json:
+        render.emit_json(result.as_dict())
+    else:
+        render.emit(render.export_result(result))

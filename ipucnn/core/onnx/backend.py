@@ -1,0 +1,119 @@
+"""What backends that read ONNX share: from a module, or a file, to the graph for their engine."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
+
+import torch  # noqa: TID253
+
+from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
+from ipucnn.core.normalisation import normalise_on_device
+from ipucnn.core.onnx.export import INPUT, exported
+from ipucnn.core.onnx.network import OnnxNetwork, check_batch
+from ipucnn.core.onnx.target import OnnxTarget
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass
+class Graph:
+    """A model as an engine gets it.
+
+    Attributes:
+        proto: the model; the engine may change it.
+        input_name: of its images.
+        input_type: of its images: `uint8`, `float32` or `float16`.
+        input_size: their height and width.
+        batch: images per call; None when any number will do.
+        half: its weights are float16 already, as a file's can be.
+    """
+
+    proto: onnx.ModelProto
+    input_name: str
+    input_type: torch.dtype
+    input_size: int
+    batch: Optional[int]
+    half: bool = False
+
+
+class OnnxBackend(Backend):
+    """A backend whose engine reads ONNX. A subclass gives `target` and `session`.
+
+    Attributes:
+        target: which ONNX the engine reads.
+        dynamic_batch: it wants graphs that take any number of images, not just micro-batches.
+    """
+
+    target: ClassVar[OnnxTarget]
+    dynamic_batch: ClassVar[bool] = False
+
+    @abstractmethod
+    def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
+        """Make an inference session from a checked graph; see `Backend.inference`."""
+
+    def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
+                  input_size: int) -> InferenceSession:
+        """Make an inference session; see `Backend.inference`.
+
+        Raises:
+            UsageError: the network needs an operator that the engine lacks, or a file has another
+                batch than the plan.
+        """
+        if isinstance(model, OnnxNetwork):
+            check_batch(model, plan.micro_batch)
+            self.target.check(model.proto, f"'{model.path}'")
+            return self.session(Graph(
+                model.proto, model.input_name, getattr(torch, model.input_type), model.input_size,
+                model.batch, half=model.half_weights), plan)
+        return self.session(graph_of(model, plan, input_size, self.target, self.dynamic_batch),
+                            plan)
+
+
+def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, target: OnnxTarget,
+             dynamic_batch: bool) -> Graph:
+    """Return the graph of a module, normalising images where the plan says.
+
+    Args:
+        model: changed: in evaluation mode, and with normalisation.
+        plan: what is executed.
+        input_size: height and width of the images.
+        target: what will read it.
+        dynamic_batch: let it take any number of images.
+    """
+    module, images = graph_module(model, plan, input_size)
+    proto = exported(module, images, target, dynamic_batch=dynamic_batch)
+    return Graph(proto, INPUT, images.dtype, input_size,
+                 None if dynamic_batch else plan.micro_batch)
+
+
+def graph_module(model: torch.nn.Module, plan: ExecutionPlan,
+                 input_size: int) -> Tuple[torch.nn.Module, torch.Tensor]:
+    """Return what a graph is made of: the model with its normalisation, and a micro-batch for it.
+
+    Args:
+        model: changed: in evaluation mode, and with normalisation.
+        plan: what is executed.
+        input_size: height and width of the images.
+    """
+    model = model.eval().requires_grad_(False)
+    if plan.normalisation == "device":
+        normalise_on_device(model)
+    elif plan.eight_bit_io:
+        model = _Floats(model)
+    return model, torch.zeros((plan.micro_batch, 3, input_size, input_size),
+                              dtype=torch.uint8 if plan.eight_bit_io else torch.float32)
+
+
+class _Floats(torch.nn.Module):
+    """A model that takes bytes as numbers of 0 to 255."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images.float())
+        return logits

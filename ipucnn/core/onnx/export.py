@@ -1,0 +1,113 @@
+"""A torch module as an ONNX graph."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any, Iterator, Optional
+
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.onnx.simplify import simplified
+from ipucnn.core.onnx.target import OnnxTarget
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUT = "images", "logits"
+"""Names of the graph's input and output."""
+
+INSTALL = "pip install 'ipucnn[onnxruntime]'"
+
+_NEWEST = 20 if hasattr(torch, "export") else 17
+"""The newest operator set of torch's exporter by tracing: 17 in torch 2.0, 20 in today's."""
+
+
+def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
+    """Return the operator set of a file: the newest that torch writes and the target reads.
+
+    Raises:
+        UsageError: another one is wanted and is not among those.
+    """
+    oldest, newest = target.opsets[0], min(_NEWEST, target.opsets[1])
+    if wanted is not None and not oldest <= wanted <= newest:
+        raise UsageError(f"operator set {wanted} is not one of {oldest} to {newest}, which "
+                         f"{target.name} reads and torch {torch.__version__} writes",
+                         f"leave '--opset' out to get {newest}")
+    return wanted or newest
+
+
+def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, *,
+             what: str = "the model", opset: Optional[int] = None, dynamic_batch: bool = False,
+             training: bool = False) -> onnx.ModelProto:
+    """Return `module` as ONNX, checked for its target.
+
+    The exporter that traces is used on every torch: it writes the operator sets that PopART needs
+    and exists in torch 2.0. Batch norms are folded into convolutions unless `training`, in which
+    parameters keep their names and nothing is folded.
+
+    Args:
+        module: maps `images` to logits; in evaluation mode unless `training`.
+        images: an example, `(n, 3, size, size)`, of the type that the graph will take.
+        target: what will read it.
+        what: the model, for messages.
+        opset: operator set; the newest that torch and the target share when not given.
+        dynamic_batch: let the graph take any number of images.
+        training: export for training.
+
+    Raises:
+        UsageError: the model needs an operator that the operator set or the target lacks.
+        UnavailableError: the onnx package is missing.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise UnavailableError("exporting needs the onnx package", INSTALL) from error
+
+    opset = chosen_opset(opset, target)
+    buffer = io.BytesIO()
+    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
+    how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
+        torch.onnx.export).parameters else {}
+    if dynamic_batch:
+        how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
+    try:
+        with _quiet():
+            torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
+                              opset_version=opset,
+                              input_names=[INPUT], output_names=[OUTPUT], training=mode,
+                              do_constant_folding=not training, **how)
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        raise UsageError(f"{what} cannot be exported to operator set {opset}: "
+                         f"{str(error).splitlines()[0]}",
+                         "take another network or norm layer, or a newer '--opset'") from error
+    except RuntimeError as error:
+        if "SymbolicValueError" not in type(error).__name__:
+            raise
+        raise IpucnnError(f"{what} cannot be exported to operator set {opset}: "
+                          f"{str(error).splitlines()[0]}",
+                          "take another network or a newer '--opset'") from error
+    model = onnx.load_from_string(buffer.getvalue())
+    model = simplified(model)
+    onnx.checker.check_model(model)
+    target.check(model, what)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks for its developers away from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        # torch 2.0 prints a banner
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,82 @@
+"""Which ONNX an engine reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Iterator, Mapping, Tuple
+
+from ipucnn.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+MOST_BYTES = 2**31 - 1
+"""Size of the largest model: a protocol buffer holds less than 2 GiB."""
+
+
+@dataclass(frozen=True)
+class OnnxTarget:
+    """What an engine accepts.
+
+    Attributes:
+        name: the engine, for messages.
+        opsets: the oldest and the newest version of the ai.onnx operator set.
+        ir_version: the newest version of the file format; 0 when any will do.
+        operators: ai.onnx operators it has, and since which operator-set versions they are
+            implemented; an empty tuple is for those it rewrites. Empty when it has all.
+        domains: further operator domains it has.
+    """
+
+    name: str
+    opsets: Tuple[int, int]
+    ir_version: int = 0
+    operators: Mapping[str, Tuple[int, ...]] = field(default_factory=dict)
+    domains: Tuple[str, ...] = ()
+
+    def check(self, model: onnx.ModelProto, what: str) -> None:
+        """Refuse a model that the engine cannot read.
+
+        Args:
+            model: with any operators.
+            what: the model, for messages.
+
+        Raises:
+            UsageError: names the operator set, the format version or the operators.
+        """
+        opset = opset_of(model)
+        oldest, newest = self.opsets
+        if not oldest <= opset <= newest:
+            raise UsageError(
+                f"{what} has operator set {opset}, and {self.name} reads {oldest} to {newest}",
+                f"export it again: 'ipucnn export --opset {min(max(opset, oldest), newest)}'")
+        if self.ir_version and model.ir_version > self.ir_version:
+            raise UsageError(
+                f"{what} has format version (IR) {model.ir_version}, and {self.name} reads up to "
+                f"{self.ir_version}", f"export it again: 'ipucnn export --opset {newest}'")
+        missing = sorted(set(self._missing(model, opset)))
+        if missing:
+            raise UsageError(
+                f"{what} needs operators that {self.name} lacks: " + ", ".join(missing),
+                "take another network or norm layer, or another engine")
+
+    def _missing(self, model: onnx.ModelProto, opset: int) -> Iterator[str]:
+        import onnx
+
+        for node in model.graph.node:
+            if node.domain not in ("", "ai.onnx"):
+                if node.domain not in self.domains:
+                    yield f"{node.domain}.{node.op_type}"
+            elif self.operators:
+                known = self.operators.get(node.op_type)
+                if known is None:
+                    yield node.op_type
+                elif known:
+                    since = onnx.defs.get_schema(node.op_type, opset).since_version
+                    if since not in known:
+                        yield f"{node.op_type}-{since}"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the ai.onnx operator set that a model uses."""
+    return max((entry.version for entry in model.opset_import
+                if entry.domain in ("", "ai.onnx")), default=1)

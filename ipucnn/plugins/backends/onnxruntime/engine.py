@@ -1,0 +1,144 @@
+"""The backend itself: what it finds here, and its session."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, Optional, Tuple
+
+import onnxruntime  # noqa: TID253 - a backend's engine is loaded when it is used
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.machine import usable_cores
+from ipucnn.core.onnx.backend import Graph, OnnxBackend
+from ipucnn.core.onnx.examples import example
+from ipucnn.core.onnx.precision import in_float16, rounded
+from ipucnn.plugins.backends.onnxruntime.target import TARGET
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeBackend(OnnxBackend):
+    """Runs inference plans on CPU or CUDA with ONNX Runtime."""
+
+    target = TARGET
+    dynamic_batch = True
+
+    def probe(self) -> Probe:
+        """Describe the best device; the CPU is always there."""
+        return _described(_device(None))
+
+    def probe_for(self, plan: ExecutionPlan) -> Probe:
+        """Describe the device that the plan asks for."""
+        try:
+            device = _device(plan.option("device"))
+        except UsageError as error:
+            return Probe(usable=False, reason=error.message, remedy=error.hint)
+        return _described(device, plan.half)
+
+    def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
+        """Make an inference session; see `OnnxBackend.session`."""
+        return OnnxRuntimeSession(graph, plan, *_device(plan.option("device")))
+
+
+def _device(wanted: Optional[str]) -> Tuple[str, int]:
+    """Return the kind and the number of the device called `wanted`, or of the best one."""
+    there = onnxruntime.get_available_providers()
+    name, _, index = (wanted or (
+        "cuda" if _PROVIDERS["cuda"] in there else "cpu")).partition(":")
+    if name not in _PROVIDERS or (index and not index.isdecimal()):
+        raise UsageError(f"the onnxruntime backend has no device {wanted!r}",
+                         "devices: cpu, cuda, cuda:N")
+    if _PROVIDERS[name] not in there:
+        raise UsageError(f"there is no device {wanted!r} here: this ONNX Runtime is built without "
+                         "CUDA", "pip install onnxruntime-gpu, or use '--device cpu'")
+    return name, int(index or 0)
+
+
+def _described(device: Tuple[str, int], half: bool = False) -> Probe:
+    versions = {"onnxruntime": onnxruntime.__version__}
+    if device[0] == "cuda":
+        return Probe(usable=True, device=f"CUDA device {device[1]}", versions=versions,
+                     half="float16", preference=26)
+    note = ("ONNX Runtime computes in float32 on a CPU: half precision rounds the weights to "
+            "bfloat16")
+    return Probe(usable=True, device=f"CPU, {usable_cores()} cores", versions=versions,
+                 half="bfloat16", notes=(note,) if half else ())
+
+
+class OnnxRuntimeSession(InferenceSession):
+    """Calls take one micro-batch; replicas share the device."""
+
+    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int) -> None:
+        self.samples_per_call = plan.micro_batch
+        self._graph = graph
+        self._plan = plan
+        self._type = graph.input_type
+        emulated = plan.half and kind == "cpu"
+        if plan.half and not graph.half:
+            graph.proto = (rounded(graph.proto, torch.bfloat16) if emulated
+                           else in_float16(graph.proto))
+        self._provider: Tuple[str, Dict[str, Any]] = (
+            _PROVIDERS[kind], {"device_id": index} if kind == "cuda" else {})
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = usable_cores()
+        self._options.log_severity_level = 3  # errors: the rest is for its developers
+        self._session: Any = None
+        self._synthetic: Any = None
+        self.facts: Dict[str, Any] = {
+            "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
+                             else "bfloat16"),
+            "arithmetic": "float16" if plan.half and not emulated else "float32",
+            "provider": self._provider[0], "threads": usable_cores()}
+
+    def compile(self) -> float:
+        """Have the graph optimised, and make one call so that buffers are allocated."""
+        started = time.perf_counter()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                self._graph.proto.SerializeToString(), self._options, providers=[self._provider])
+        except Exception as error:  # its exceptions have no common base but this
+            raise _refused(error) from error
+        if self._session.get_providers()[0] != self._provider[0]:
+            raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
+                              "check the driver and the CUDA libraries, or use '--device cpu'")
+        self._output = self._session.get_outputs()[0].name
+        images = example(self._plan, self._graph)
+        if self._plan.synthetic:
+            self._synthetic = images
+        self._run(images)
+        return time.perf_counter() - started
+
+    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
+        """Classify up to a micro-batch; see `InferenceSession.__call__`."""
+        if images is None:
+            return self._run(self._synthetic)
+        count = len(images)
+        if self._graph.batch and count < self._graph.batch:  # a file of one batch size
+            images = torch.cat([images, images.new_zeros(
+                (self._graph.batch - count, *images.shape[1:]))])
+        return self._run(images)[:count]
+
+    def close(self) -> None:
+        """Release the graph and the engine."""
+        self._session = self._synthetic = None
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        fed = images.to(self._type).contiguous().numpy()
+        try:
+            logits = self._session.run([self._output], {self._graph.input_name: fed})[0]
+        except Exception as error:
+            raise _refused(error) from error
+        return torch.from_numpy(logits).float()
+
+
+def _refused(error: Exception) -> Exception:
+    """Return what the user is told of an exception of the engine."""
+    if not type(error).__module__.startswith("onnxruntime"):
+        return error
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "alloc" in text.lower() or "memory" in text.lower():
+        return IpucnnError(f"ONNX Runtime is out of memory: {text}", "use a smaller '--batch-size'")
+    return IpucnnError(f"ONNX Runtime refuses the network: {text}",
+                       "try another backend, or export it with another '--opset'")
