@@ -18,8 +18,8 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances, fitted, launched_count
 from ipucnn.core.models import BuiltModel
-from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.normalisation import normalise
+from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry

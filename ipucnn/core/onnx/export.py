@@ -27,9 +27,18 @@ _NEWEST = 20 if hasattr(torch, "export") else 17
 """The newest operator set of torch's exporter by tracing: 17 in torch 2.0, 20 in today's."""
 
 
-def newest_opset(target: OnnxTarget) -> int:
-    """Return the newest operator set that torch writes and the target reads."""
-    return min(_NEWEST, target.opsets[1])
+def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
+    """Return the operator set of a file: the newest that torch writes and the target reads.
+
+    Raises:
+        UsageError: another one is wanted and is not among those.
+    """
+    oldest, newest = target.opsets[0], min(_NEWEST, target.opsets[1])
+    if wanted is not None and not oldest <= wanted <= newest:
+        raise UsageError(f"operator set {wanted} is not one of {oldest} to {newest}, which "
+                         f"{target.name} reads and torch {torch.__version__} writes",
+                         f"leave '--opset' out to get {newest}")
+    return wanted or newest
 
 
 def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, *,
@@ -59,12 +68,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
     except ImportError as error:
         raise UnavailableError("exporting needs the onnx package", INSTALL) from error
 
-    opset = opset or newest_opset(target)
-    oldest, newest = target.opsets[0], newest_opset(target)
-    if not oldest <= opset <= newest:
-        raise UsageError(f"operator set {opset} is not one of {oldest} to {newest}, which "
-                         f"{target.name} reads and torch {torch.__version__} writes",
-                         f"leave '--opset' out to get {newest}")
+    opset = chosen_opset(opset, target)
     buffer = io.BytesIO()
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
     how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
@@ -73,7 +77,8 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
         with _quiet():
-            torch.onnx.export(module, (images,), buffer, opset_version=opset,
+            torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
+                              opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
                               do_constant_folding=not training, **how)
     except torch.onnx.errors.UnsupportedOperatorError as error:

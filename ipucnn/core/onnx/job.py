@@ -19,7 +19,7 @@ from ipucnn.core.models import BuiltModel, create_model
 from ipucnn.core.norms import NormOptions
 from ipucnn.core.onnx.backend import graph_module
 from ipucnn.core.onnx.examples import random_images
-from ipucnn.core.onnx.export import exported
+from ipucnn.core.onnx.export import chosen_opset, exported
 from ipucnn.core.onnx.metadata import Metadata
 from ipucnn.core.onnx.precision import in_float16
 from ipucnn.core.onnx.target import MOST_BYTES, OnnxTarget, opset_of
@@ -84,6 +84,7 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
     """
     registry = registry or current_registry()
     target = read_by(registry.get_typed(BackendSpec, options.target), registry)
+    chosen_opset(options.opset, target)  # before weights are fetched
     built, class_names = _model(options, registry)
     size = built.input_size
     what = f"model {built.spec.name!r}"

@@ -116,7 +116,8 @@ def _evaluated(node: onnx.NodeProto, values: Dict[str, Any], model: onnx.ModelPr
         [onnx.helper.make_empty_tensor_value_info(node.output[0])])
     alone = onnx.helper.make_model(graph, opset_imports=list(model.opset_import),
                                    ir_version=model.ir_version)
-    return ReferenceEvaluator(alone).run(None, given)[0]
+    results: Any = ReferenceEvaluator(alone).run(None, given)
+    return results[0]
 
 
 def _rebuild(model: onnx.ModelProto, kept: List[onnx.NodeProto],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import onnxruntime  # noqa: TID253 - a backend's engine is loaded when it is used
 import torch  # noqa: TID253
@@ -87,8 +87,8 @@ class OnnxRuntimeSession(InferenceSession):
         self._session: Any = None
         self._synthetic: Any = None
         self.facts: Dict[str, Any] = {
-            "weights_type": "float32" if not plan.half else "bfloat16" if emulated and not graph.half
-            else "float16",
+            "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
+                             else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
             "provider": self._provider[0], "threads": usable_cores()}
 

@@ -36,7 +36,7 @@ OPERATORS: Dict[str, Tuple[int, ...]] = {
     "ThresholdedRelu": (10,), "Tile": (1, 6), "TopK": (1, 10, 11), "Transpose": (1,),
     "Unsqueeze": (1, 11), "Upsample": (9,), "Where": (9,),
 }
-"""Operators of ai.onnx and the versions PopART has; none given for those that it rewrites or folds."""
+"""Operators of ai.onnx and the versions PopART has; none given for those it rewrites or folds."""
 
 TARGET = OnnxTarget(name="PopART", opsets=(6, 11), ir_version=6, operators=OPERATORS,
                     domains=("ai.graphcore",))
