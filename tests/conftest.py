@@ -1,8 +1,9 @@
-"""Fixtures of all tests: installed distributions, and the doubles of PopTorch and PopART."""
+"""Fixtures of all tests: installed distributions, small CIFAR-10 files, doubles of the SDK."""
 
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from ipucnn.testing.fixtures import fake_distribution  # noqa: F401
 
+CIFAR10 = Path("data", "cifar10", "cifar-10-batches-bin")
 DOUBLES = Path(__file__).parent / "doubles"
 BACKEND = "ipucnn.plugins.backends.poptorch."
 
@@ -65,3 +67,17 @@ def popart_double(monkeypatch):
     _forget_popart()
     yield importlib.import_module("popart")
     _forget_popart()
+
+
+@pytest.fixture
+def small_cifar10(tmp_path):
+    """CIFAR-10's published binary form with 250 images to train on and 50 to validate."""
+    chance = random.Random(0)
+    folder = tmp_path / CIFAR10
+    folder.mkdir(parents=True)
+    (folder / "batches.meta.txt").write_text("".join(f"class{i}\n" for i in range(10)))
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        (folder / f"{name}.bin").write_bytes(b"".join(
+            bytes([i % 10]) + chance.getrandbits(8 * 3072).to_bytes(3072, "big")
+            for i in range(50)))
+    return folder
