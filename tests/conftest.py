@@ -1,4 +1,4 @@
-"""Fixtures of all tests: distributions, small CIFAR-10 files, doubles of PopTorch and PopART."""
+"""Fixtures of all tests: installed distributions, small CIFAR-10 files, doubles of the SDK."""
 
 from __future__ import annotations
 
