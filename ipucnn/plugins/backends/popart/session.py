@@ -132,8 +132,7 @@ class PopArtInferenceSession(InferenceSession):
         proto = graphs.own_weights(proto)
         if self._graph.batch is None:
             proto = graphs.with_batch(proto, self._plan.micro_batch)
-        nodes = proto.graph.node
-        model = graphs.in_half(proto) if self._convert else proto.SerializeToString()
+        model = graphs.transformed(proto, self._convert)
         if self._stages or self._plan.option("available_memory_proportion"):
-            model = graphs.placed(model, nodes, self._stages, self._plan)
+            model = graphs.placed(model, proto.graph.node, self._stages, self._plan)
         return model
