@@ -124,13 +124,17 @@ def read_network(path: Path) -> OnnxNetwork:
         if size > MOST_BYTES:
             raise _too_large(path, size)
         proto = onnx.load_model_from_string(path.read_bytes())
-        size += sum(_bytes(tensor) for tensor in proto.graph.initializer
-                    if tensor.data_location == onnx.TensorProto.EXTERNAL)
+        outside = [tensor for tensor in proto.graph.initializer
+                   if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        size += sum(map(_bytes, outside))
         if size > MOST_BYTES:
             raise _too_large(path, size)
         onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        for tensor in outside:
+            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx tell it themselves
+                raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
         onnx.checker.check_model(proto)
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
         raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
                         "fetch or export it again") from error

@@ -82,7 +82,7 @@ GRAPHS = {
          node("Add", "b c", "d"), node("Add", "x d", "y")], [X], [ANY],
         {"w": numpy.float32(7)}), None),
     "random numbers": (model(
-        [node("RandomNormal", "", "r", shape=[1], seed=1.0, scale=0.0), node("Add", "x r", "y")],
+        [node("RandomNormal", "", "r", shape=[1], seed=1.0, scale=1e-30), node("Add", "x r", "y")],
         [X], [ANY]), ["RandomNormal", "Add"]),
 }
 
