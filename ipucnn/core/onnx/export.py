@@ -115,8 +115,9 @@ def blamed(what: str) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks for its developers away from the user."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, graphs = logger.level, torch._C._jit_is_onnx_log_enabled()
     logger.setLevel(logging.ERROR)
+    torch._C._jit_set_onnx_log_enabled(False)  # which prints the graph when something fails
     try:
         # torch 2.0 prints a banner
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -124,3 +125,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        torch._C._jit_set_onnx_log_enabled(graphs)

@@ -21,7 +21,7 @@ from ipucnn.plugins.backends.onnxruntime.target import TARGET as NEW
 from ipucnn.plugins.backends.popart.operators import TARGET as POPART
 
 # deeper or wider than another of the same layers: PopART, the stricter of the two, is enough
-LARGER = {"resnet34", "resnet101", "resnet152", "resnext101", *(
+LARGER = {"resnet34", "resnet101", "resnet152", "resnext101", "resnext101_32x4d", *(
     f"efficientnet-b{number}" for number in range(1, 8))}
 
 
@@ -36,26 +36,36 @@ def built_in():
 MODELS = list(built_in())
 CASES = [(name, norm, target) for name in MODELS
          for norm in (["batch"] if name in LARGER else ["batch", "group", "none"])
-         for target in ([POPART] if name in LARGER else [POPART, NEW])]
+         for target in ([POPART] if name in LARGER or norm == "none" else [POPART, NEW])]
+
+
+def size(name):
+    if name == "resnext101_32x4d":
+        return 224  # it pools 7 x 7 pixels at its end, whatever there is
+    # of a single pixel rounding grows from block to block
+    return 64 if name.startswith("efficientnet") else 32
 
 
 def made(name, norm="batch", seed=0):
     """Return a model for small images, whose logits depend on them as those of a trained one do."""
     torch.manual_seed(seed)
-    module = create_model(name, weights="random", num_classes=10, normlayer=norm, input_size=32,
+    module = create_model(name, weights="random", num_classes=10, normlayer=norm,
                           norm=NormOptions(groups=8) if norm == "group" else None).module.eval()
     hooks = [layer.register_forward_hook(_scale) for layer in module.modules()
              if isinstance(layer, (nn.Conv2d, nn.Linear))]
     with torch.no_grad():
-        module(random_images((4, 3, 32, 32), torch.float32, 1))
+        module(random_images((2, 3, size(name), size(name)), torch.float32, 1))
     for hook in hooks:
         hook.remove()
     return module
 
 
 def _scale(layer, _, output):
-    """Have a layer's outputs deviate by one: random weights of deep networks let images vanish."""
-    factor = 1 / output.std().clamp(min=1e-6)
+    """Have a layer's outputs deviate as much as its inputs might.
+
+    With random weights images vanish in deep networks, or the smallest difference grows.
+    """
+    factor = 0.4 / output.std().clamp(min=1e-6)
     layer.weight.mul_(factor)
     return output if layer.bias is not None and layer.bias.mul_(factor) is None else output * factor
 
@@ -64,14 +74,14 @@ def _scale(layer, _, output):
                          ids=[f"{name}-{norm}-{target.name}" for name, norm, target in CASES])
 def test_it_computes_what_torch_does(name, norm, target):
     plan = ExecutionPlan(micro_batch=2, precision="32.32", normalisation="host", eight_bit_io=False)
-    module, images = graph_module(made(name, norm), plan, 32)
+    module, images = graph_module(made(name, norm), plan, size(name))
     proto = exported(module, images, target, dynamic_batch=True)
     assert opset_of(proto) == (11 if target is POPART else 17 if torch.__version__ < "2.1" else 20)
-    examples = [random_images((n, 3, 32, 32), torch.float32, n) for n in (1, 5)]
+    examples = [random_images((n, *images.shape[1:]), torch.float32, n) for n in (1, 3)]
     with torch.no_grad():
         logits = module(examples[1])
-    assert logits.std(0).mean() > 0.05 * logits.abs().max()  # or the comparison would say nothing
-    assert [batch for batch, _ in compare(proto, module, examples, TOLERANCE["32.32"])] == [1, 5]
+    assert logits.std(0).mean() > 0.01 * logits.abs().max()  # or the comparison would say nothing
+    assert [batch for batch, _ in compare(proto, module, examples, TOLERANCE["32.32"])] == [1, 3]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet-v3-small", "efficientnet-b0"])
