@@ -57,25 +57,28 @@ def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
     return simplified(proto)  # what was computed from the number is constant now
 
 
-def transformed(proto: onnx.ModelProto, half: bool) -> bytes:
-    """Return a model for PopART: whole numbers are constants, and all floats are of one type.
+def in_half(proto: onnx.ModelProto) -> bytes:
+    """Return a model with inputs, outputs, weights and arithmetic in float16.
 
     Args:
-        proto: the model; changed in place.
-        half: give inputs, outputs, weights and arithmetic of float32 the type float16.
+        proto: the model in float32; changed in place.
     """
     from onnx import TensorProto
 
-    if half:
-        for node in proto.graph.node:  # the transformer changes tensors, and no other attributes
-            for attribute in node.attribute:
-                if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
-                    attribute.i = TensorProto.FLOAT16
+    for node in proto.graph.node:  # the transformer changes tensors, and no other attributes
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
     transformer = popart.GraphTransformer(proto.SerializeToString())
-    # shapes and indices must be known to the compiler, and weights are variables here
+    transformer.convertFloatsToHalfs()
+    result: bytes = transformer.getModelProto()
+    return result
+
+
+def with_constants(model: bytes) -> bytes:
+    """Return a model whose shapes and indices are constants; weights are variables here."""
+    transformer = popart.GraphTransformer(model)
     transformer.convertAllFixedPointInitializersToConstants()
-    if half:
-        transformer.convertFloatsToHalfs()
     result: bytes = transformer.getModelProto()
     return result
 
