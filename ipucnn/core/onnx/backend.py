@@ -84,7 +84,8 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
         dynamic_batch: let it take any number of images.
     """
     module, images = graph_module(model, plan, input_size)
-    proto = exported(module, images, target, dynamic_batch=dynamic_batch)
+    proto = exported(module, images, target, what=f"network {type(model).__name__!r}",
+                     dynamic_batch=dynamic_batch)
     return Graph(proto, INPUT, images.dtype, input_size,
                  None if dynamic_batch else plan.micro_batch)
 

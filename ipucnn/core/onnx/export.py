@@ -115,9 +115,10 @@ def blamed(what: str) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks for its developers away from the user."""
     logger = logging.getLogger("torch.onnx")
-    level, graphs = logger.level, torch._C._jit_is_onnx_log_enabled()
+    level, log = logger.level, torch._C._jit_onnx_log
     logger.setLevel(logging.ERROR)
-    torch._C._jit_set_onnx_log_enabled(False)  # which prints the graph when something fails
+    # newer torch cannot switch it off: it prints the whole graph to standard output on an error
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         # torch 2.0 prints a banner
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -125,4 +126,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-        torch._C._jit_set_onnx_log_enabled(graphs)
+        torch._C._jit_onnx_log = log
