@@ -77,11 +77,13 @@ def test_it_computes_what_torch_does(name, norm, target):
     module, images = graph_module(made(name, norm), plan, size(name))
     proto = exported(module, images, target, dynamic_batch=True)
     assert opset_of(proto) == (11 if target is POPART else 17 if torch.__version__ < "2.1" else 20)
-    examples = [random_images((n, *images.shape[1:]), torch.float32, n) for n in (1, 3)]
+    batches = [3] if name in LARGER else [1, 3]
+    examples = [random_images((n, *images.shape[1:]), torch.float32, n) for n in batches]
     with torch.no_grad():
-        logits = module(examples[1])
+        logits = module(examples[-1])
     assert logits.std(0).mean() > 0.01 * logits.abs().max()  # or the comparison would say nothing
-    assert [batch for batch, _ in compare(proto, module, examples, TOLERANCE["32.32"])] == [1, 3]
+    assert [batch for batch, _ in compare(proto, module, examples,
+                                          TOLERANCE["32.32"])] == batches
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet-v3-small", "efficientnet-b0"])
