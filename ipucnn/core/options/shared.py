@@ -35,7 +35,7 @@ class ModelOptions:
                             names=("--norm-type",))
     groupnorm_group_num: int = option(
         32, "Groups of group normalisation.", group="Model", minimum=1,
-        names=("--norm-num-groups",))
+        names=("--norm-num-groups", "--norm-groups"))
     # None keeps what the model was designed with: EfficientNet's 1e-3 is not ResNet's 1e-5.
     norm_eps: Optional[float] = option(
         None, "Epsilon of the norm layers; the model's own when not given.", group="Model",
@@ -51,6 +51,10 @@ class ModelOptions:
     efficientnet_group_dim: Optional[int] = option(
         None, "Channels per group of EfficientNet's depthwise convolutions; 1 in the paper.",
         group="Model", minimum=1, model_option=True)
+    shortcut_type: Optional[str] = option(
+        None, "Shortcuts of residual networks: A pads with zeros where shapes differ, B projects "
+        "there, C projects everywhere; the network's own when not given.", group="Model",
+        choices=("A", "B", "C"), model_option=True)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,9 @@ class DeviceOptions:
         None, "Compile for this IPU version without having one.", group="IPU",
         backend_option=True)
     profile: bool = option(False, "Write a profile of the device program.", group="IPU",
-                           backend_option=True)
+                           backend_option=True, names=("--get-reports",))
+    ipu_model: bool = option(False, "Simulate the IPU instead of using one.", group="IPU",
+                             backend_option=True, names=("--simulation",))
 
 
 @dataclass(frozen=True)
