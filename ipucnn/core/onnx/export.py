@@ -33,7 +33,7 @@ def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
     Raises:
         UsageError: another one is wanted and is not among those.
     """
-    oldest, newest = max(_OLDEST, target.opsets[0]), min(_NEWEST, target.opsets[1])
+    oldest, newest = max(_OLDEST, target.opsets[0]), min(_NEWEST, target.opsets[1] or _NEWEST)
     if wanted is not None and not oldest <= wanted <= newest:
         raise UsageError(f"operator set {wanted} is not one of {oldest} to {newest}, which "
                          f"{target.name} reads and torch {torch.__version__} writes",
