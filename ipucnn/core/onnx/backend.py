@@ -98,12 +98,15 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
     modules = tuple(execution_order(model, input_size)) if splits else ()
     module, images = graph_module(model, plan, input_size)
 
+    def made() -> onnx.ModelProto:
+        return exported(module, images, target, what=f"network {type(model).__name__!r}",
+                        dynamic_batch=dynamic_batch)
+
     def remade(weights: Dict[str, torch.Tensor]) -> onnx.ModelProto:
         model.load_state_dict(weights)
-        return exported(module, images, target, dynamic_batch=dynamic_batch)
+        return made()
 
-    proto = exported(module, images, target, dynamic_batch=dynamic_batch)
-    return Graph(proto, INPUT, images.dtype, input_size,
+    return Graph(made(), INPUT, images.dtype, input_size,
                  None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
                  remade=remade)
 
