@@ -53,9 +53,19 @@ from popart._flow import (
     PyWeightsIO,
 )
 from popart._machine import DeviceInfo, DeviceManager
+from popart._optimizers import (
+    SGD,
+    Adam,
+    Adaptive,
+    ConstSGD,
+    Optimizer,
+    OptimizerValue,
+    OptimizerValueMap,
+)
 from popart._options import Patterns, SessionOptions
 from popart._session import InferenceSession
 from popart._tensors import DataType, TensorInfo
+from popart._training import TrainingSession
 from popart._transformer import GraphTransformer
 
 globals().update(_all_enums.ENUMS)
@@ -68,6 +78,26 @@ defaultAiGraphcoreOpset = 1
 
 def versionString():
     return "3.3.0-double"
+
+
+def reservedAcclPrefix():
+    return "Accl___"
+
+
+def reservedAccl1Prefix():
+    return "Accl1___"
+
+
+def reservedAccl2Prefix():
+    return "Accl2___"
+
+
+def reservedAccl3Prefix():
+    return "Accl3___"
+
+
+def reservedStepPrefix():
+    return "Step___"
 
 
 def packageHash():

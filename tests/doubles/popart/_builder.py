@@ -3,7 +3,7 @@
 import re
 from contextlib import contextmanager
 
-from popart import _enums, _models
+from popart import _enums, _models, _shapes
 from popart._contract import CONTRACT, bound, parameters
 from popart._errors import popart_exception
 from popart._flow import InputSettings
@@ -155,15 +155,16 @@ class Builder:
             outputName, onnx_type(info), info.shape()))
 
     def getInputTensorIds(self):
-        weights = {one.name for one in self._model.graph.initializer}
-        inputs = [value.name for value in self._model.graph.input]
-        return inputs + sorted(weights - set(inputs))
+        return [value.name for value in self._model.graph.input]
 
     def getOutputTensorIds(self):
         return [value.name for value in self._model.graph.output]
 
     def getTrainableTensorIds(self):
-        return [one.name for one in self._model.graph.initializer if one.data_type in (1, 10)]
+        return [one.name for one in self._model.graph.initializer]
+
+    def getValueTensorIds(self):
+        return [value.name for value in self._model.graph.value_info]
 
     def getTensorShape(self, id):
         return self._info(id).shape()
@@ -305,7 +306,7 @@ class Builder:
         for value in [*graph.value_info, *graph.input, *graph.output]:
             if value.name == name and info_of(value) is not None:
                 return info_of(value)
-        found = _models.infos(self._model).get(name)
+        found = _shapes.infos(self._model, [name]).get(name)
         if found is None:
             raise popart_exception(f"{name} is not an known tensor.")
         return found

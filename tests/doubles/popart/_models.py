@@ -1,16 +1,13 @@
-"""Reading ONNX models with the checks of PopART, and what is known about their tensors."""
+"""Reading ONNX models with the checks of PopART, and the operators in them."""
 
 import os
 
 from popart._contract import CONTRACT
 from popart._errors import popart_exception
-from popart._tensors import TensorInfo, info_of
+from popart._tensors import info_of
 
 DOMAIN = "ai.graphcore"
 _OLDEST, _NEWEST = 6, 11
-_SAME_SHAPE = ("Swish", "Gelu", "GeluErf", "Scale", "Detach", "CheckpointOutput",
-               "GroupNormalization")
-LOSSES = ("Nll", "IdentityLoss", "L1")
 
 
 def read(source):
@@ -122,51 +119,3 @@ def shaped(model, shapes):
                 value.name, kind, shapes.get(value.name).shape()))
             del copied.graph.value_info[:]
     return copied
-
-
-def infos(model):
-    """Return the `TensorInfo` of each tensor of which it can be known."""
-    import onnx
-
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    del plain.graph.node[:]
-    names = {one.name for one in plain.graph.output}
-    for node in model.graph.node:
-        plain.graph.node.extend(_stand_ins(node))
-    known = {value.name: info_of(value) for value in plain.graph.output}
-    del plain.graph.output[:]
-    plain = onnx.shape_inference.infer_shapes(plain, data_prop=True)
-    known.update((value.name, info_of(value)) for value in
-                 [*plain.graph.input, *plain.graph.value_info, *plain.graph.output])
-    for one in plain.graph.initializer:
-        known[one.name] = TensorInfo(onnx.TensorProto.DataType.Name(one.data_type),
-                                     list(one.dims))
-    made = {name for node in model.graph.node for name in node.output} | names
-    return {name: _narrowed(info) if name in made else info
-            for name, info in known.items() if info is not None}
-
-
-def _narrowed(info):
-    """Whole numbers have 32 bits on the device."""
-    narrow = {"INT64": "INT32", "UINT64": "UINT32"}.get(info.data_type())
-    return info if narrow is None else TensorInfo(narrow, info.shape())
-
-
-def _stand_ins(node):
-    """Return ONNX's own nodes with outputs of the same shapes."""
-    import onnx
-
-    if node.domain != DOMAIN:
-        return [node]
-    if node.op_type in LOSSES:
-        reduction = [one.s for one in node.attribute if one.name == "reduction"]
-        keep = reduction == [b"None"]
-        kind = {"axes": [1], "keepdims": 0} if node.op_type == "Nll" else {}
-        if keep and not kind:
-            return [onnx.helper.make_node("Identity", node.input[:1], node.output)]
-        kind = kind if keep else {"keepdims": 0}
-        return [onnx.helper.make_node("ReduceSum", node.input[:1], node.output, **kind)]
-    if node.op_type in _SAME_SHAPE:
-        return [onnx.helper.make_node("Identity", node.input[:1], node.output[:1])]
-    raise NotImplementedError(f"the double has no {DOMAIN}.{node.op_type}")

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from popart import _enums, _executor, _models, _options, _placement
+from popart import _enums, _executor, _models, _options, _placement, _shapes
 from popart._errors import OutOfMemoryException, popart_exception, popart_runtime_error
 from popart._flow import DataFlow, InputShapeInfo, IStepIO, IWeightsIO
 from popart._machine import MACHINE, DeviceInfo
@@ -26,6 +26,7 @@ class _Session:
     """
 
     _training = False
+    _losses = ()
 
     def _prepare(self, fnModel, dataFlow, deviceInfo, inputShapeInfo, patterns, userOptions, name):
         for value, kind in ((dataFlow, DataFlow), (deviceInfo, DeviceInfo),
@@ -42,7 +43,7 @@ class _Session:
         if not self._training and not dataFlow.nAnchors():
             raise popart_exception("User must specify an anchor tensor when doing inference.")
         _models.check_operators(model, options.strictOpVersions, self._training)
-        self._infos = _models.infos(model)
+        self._infos = _shapes.infos(model, [*dataFlow.anchors(), *self._losses])
         self._check_anchors()
         self._stages = _placement.verify(model, options, deviceInfo, dataFlow.batchesPerStep(),
                                          self._training)
@@ -52,7 +53,7 @@ class _Session:
         self._host = dict(self._graph.weights)
         self._device = self._stream = None
         self._prepared = self._loaded = self._ran = False
-        self._seconds = 0.0
+        self._seconds, self._seed = 0.0, 0
 
     def _check_anchors(self):
         steps = self._flow.batchesPerStep()
@@ -123,7 +124,11 @@ class _Session:
 
     def setRandomSeed(self, seedValue):
         self._need_engine()
-        torch.manual_seed(seedValue)
+        self._seed = seedValue
+
+    def getRandomSeed(self):
+        self._need_engine()
+        return self._seed
 
     # -- weights -----------------------------------------------------------------------------
 
@@ -166,7 +171,7 @@ class _Session:
         if self._constant():
             raise popart_runtime_error("Cannot call resetHostWeights when constantWeights is set")
         for one in _models.read(modelProtoOrFilename).graph.initializer:
-            if one.name not in self._infos and one.name not in self._host:
+            if one.name not in self._host and one.name not in self._graph.fixed:
                 if ignoreWeightsInModelWithoutCorrespondingHostWeight:
                     continue
                 raise popart_runtime_error(f"resetWeights, no tensor '{one.name}' in tensors")
@@ -183,7 +188,7 @@ class _Session:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         given = {one.name for one in model.graph.initializer}
-        for name in set(self._stream) - given:
+        for name in sorted(set(self._stream) - given):
             model.graph.initializer.add(name=name)
         if not self._constant():
             for one in model.graph.initializer:
@@ -284,8 +289,8 @@ class _Session:
         return self._state_info(name).data_type_lcase()
 
     def _state_info(self, name):
-        return self._infos[name] if name in self._infos else TensorInfo(
-            self._host[name].numpy())
+        return TensorInfo("FLOAT16" if name in self._graph.halves else "FLOAT",
+                          self._host[name].shape)
 
     def _check_array(self, name, array):
         if TensorInfo(array) != self._state_info(name):
@@ -354,8 +359,7 @@ class InferenceSession(_Session):
         if not own and not self._graph.halves:
             return self._by_runtime(part, anchors)
         with torch.no_grad():
-            values = self._graph.run({name: _executor.tensor(array) for name, array in
-                                      part.items()}, self._device, anchors)
+            values = self._graph.run(_executor.tensors(part), self._device, anchors)
         return {name: _executor.array(value, self._infos[name]) for name, value in values.items()}
 
     def _by_runtime(self, part, anchors):

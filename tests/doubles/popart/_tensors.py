@@ -73,11 +73,11 @@ def onnx_type(info):
 
 
 def info_of(value):
-    """Return the `TensorInfo` of an ONNX value; None as the size of an unknown dimension."""
+    """Return the `TensorInfo` of an ONNX value; None where a dimension is unknown."""
     import onnx
 
     tensor = value.type.tensor_type
-    if not tensor.elem_type:
+    if not tensor.elem_type or not tensor.HasField("shape"):
         return None
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
