@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, ClassVar, Dict, Optional, Tuple
 
 import torch  # noqa: TID253
 
@@ -13,6 +13,7 @@ from ipucnn.core.normalisation import normalise_on_device
 from ipucnn.core.onnx.export import INPUT, exported
 from ipucnn.core.onnx.network import OnnxNetwork, check_batch
 from ipucnn.core.onnx.target import OnnxTarget
+from ipucnn.core.tracing import execution_order, resolve_splits
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +30,10 @@ class Graph:
         input_size: their height and width.
         batch: images per call; None when any number will do.
         half: its weights are float16 already, as a file's can be.
+        splits: modules that begin the plan's pipeline stages.
+        modules: with splits, the paths of all modules in order of execution.
+        remade: makes the model again from other weights, a state dictionary of the module; None
+            for a file, which has none.
     """
 
     proto: onnx.ModelProto
@@ -37,6 +42,9 @@ class Graph:
     input_size: int
     batch: Optional[int]
     half: bool = False
+    splits: Tuple[str, ...] = ()
+    modules: Tuple[str, ...] = ()
+    remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
 
 
 class OnnxBackend(Backend):
@@ -82,11 +90,22 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
         input_size: height and width of the images.
         target: what will read it.
         dynamic_batch: let it take any number of images.
+
+    Raises:
+        UsageError: a pipeline split is unknown or out of order.
     """
+    splits = tuple(resolve_splits(model, plan.pipeline_splits, input_size))
+    modules = tuple(execution_order(model, input_size)) if splits else ()
     module, images = graph_module(model, plan, input_size)
+
+    def remade(weights: Dict[str, torch.Tensor]) -> onnx.ModelProto:
+        model.load_state_dict(weights)
+        return exported(module, images, target, dynamic_batch=dynamic_batch)
+
     proto = exported(module, images, target, dynamic_batch=dynamic_batch)
     return Graph(proto, INPUT, images.dtype, input_size,
-                 None if dynamic_batch else plan.micro_batch)
+                 None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
+                 remade=remade)
 
 
 def graph_module(model: torch.nn.Module, plan: ExecutionPlan,

@@ -45,6 +45,9 @@ class RunOptions(NetworkOptions):
     time_limit: Optional[float] = option(
         None, "Stop after so many seconds and report what was done.", group="Execution",
         exclusive_minimum=0.0, metavar="SECONDS")
+    report_hw_cycle_count: bool = option(
+        False, "Count the device's clock cycles of a host call.", group="IPU",
+        backend_option=True)
     predictions: Optional[str] = option(
         None, "Write a row per image: path, classes, names, probabilities.", group="Results",
         metavar="FILE.csv|.json|.parquet")

@@ -20,5 +20,9 @@ def ipucnn_backends() -> List[BackendSpec]:
         summary="Graphcore IPUs through PopART of the Poplar SDK 3.3 or 3.4",
         target="ipucnn.plugins.backends.popart.engine:PopArtBackend",
         requires=(Requirement("popart", INSTALL), Requirement("onnx", "pip install onnx")),
-        inference=True, precisions=("16.16", "32.32"), options=("onnx",),
+        inference=True, precisions=("16.16", "32.32"),
+        options=("available_memory_proportion", "compile_only", "connection_type",
+                 "enable_fast_groupnorm", "exchange_memory_target", "half_partial", "ipu_model",
+                 "model_cache_path", "offline_target_ipu_version", "onnx", "prefetch_depth",
+                 "profile", "report_hw_cycle_count"),
         onnx="ipucnn.plugins.backends.popart.operators:TARGET", preference=25)]

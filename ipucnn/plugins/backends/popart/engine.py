@@ -1,0 +1,87 @@
+"""The backend itself: what it finds here, and which plans it takes."""
+
+from __future__ import annotations
+
+from typing import Dict, Optional
+
+import torch  # noqa: TID253 - a backend's engine is loaded when it is used
+
+from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.onnx.backend import Graph, OnnxBackend
+from ipucnn.plugins.backends.popart.operators import TARGET
+from ipucnn.plugins.backends.popart.sdk import first_line, load, newer_note, version
+
+_WITHOUT_HARDWARE = ("emulate an IPU with '--ipu-model', or compile for one with "
+                     "'--offline-target-ipu-version 2 --compile-only'")
+
+
+class PopArtBackend(OnnxBackend):
+    """Runs plans on IPU hardware or the IPU model, and compiles for IPUs that are elsewhere."""
+
+    target = TARGET
+
+    def probe(self) -> Probe:
+        """Describe the IPUs of this machine.
+
+        A machine with PopART and no IPU is not usable, except for plans that emulate one or only
+        compile.
+        """
+        return self._probe(None)
+
+    def probe_for(self, plan: ExecutionPlan) -> Probe:
+        """Describe what `plan` is executed on."""
+        return self._probe(plan)
+
+    def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
+                  input_size: int) -> InferenceSession:
+        """Make an inference session; see `Backend.inference`.
+
+        Raises:
+            UnavailableError: there is no PopART here, or not as many IPUs as the plan needs.
+        """
+        _check(plan)
+        return super().inference(model, plan, input_size)
+
+    def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
+        """Make an inference session; see `OnnxBackend.session`."""
+        from ipucnn.plugins.backends.popart.session import PopArtInferenceSession
+
+        return PopArtInferenceSession(graph, plan)
+
+    def _probe(self, plan: Optional[ExecutionPlan]) -> Probe:
+        try:
+            sdk = load()
+        except UnavailableError as error:
+            return Probe(usable=False, reason=error.message, remedy=error.hint)
+        from ipucnn.plugins.backends.popart.devices import most_ipus, needs_hardware
+
+        versions: Dict[str, str] = {"popart": version(sdk)}
+        if plan is None or needs_hardware(plan):
+            try:
+                count = most_ipus()
+            except Exception as error:  # the driver below may fail in any way; a probe never does
+                return Probe(usable=False, versions=versions, remedy=_WITHOUT_HARDWARE,
+                             reason=f"the IPU driver failed: {first_line(error)}")
+            if not count:
+                return Probe(usable=False, versions=versions, remedy=_WITHOUT_HARDWARE,
+                             reason="this machine has no IPU")
+            device = f"IPU, up to {count} in a program"
+        elif plan.option("ipu_model"):
+            device = "IPU model (an emulation: its speed means nothing)"
+        else:
+            device = f"offline target, IPU version {plan.option('offline_target_ipu_version')}"
+        return Probe(usable=True, device=device, versions=versions, half="float16",
+                     notes=newer_note(sdk))
+
+
+def _check(plan: ExecutionPlan) -> None:
+    """Refuse a plan that cannot be executed here, before its graph is made."""
+    load()
+    from ipucnn.plugins.backends.popart.devices import check_devices
+
+    if plan.full_precision_norm and plan.half:
+        raise UsageError("'--full-precision-norm' has no meaning for backend 'popart', which "
+                         "computes a whole graph in one precision",
+                         "leave it out, or use '--precision full'")
+    check_devices(plan)

@@ -1,0 +1,84 @@
+"""ONNX graphs in the form that PopART takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional, Sequence
+
+import popart
+
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.plugins.backends.popart.placing import place
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def own_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give each use of a weight a weight of its own, named for the node that reads it.
+
+    The exporter names weights by numbers and lets those share one tensor that happen to be equal.
+    The names made here depend on the network only, so that other weights of it find their places,
+    and no tensor is used on two IPUs.
+
+    Args:
+        proto: the model; changed in place.
+    """
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    inputs = [entry for entry in proto.graph.input if entry.name not in weights]
+    own = []
+    for node in proto.graph.node:
+        for position, name in enumerate(node.input):
+            if name in weights:
+                tensor = type(weights[name])()
+                tensor.CopyFrom(weights[name])
+                tensor.name = f"{node.output[0]}.{position}"
+                node.input[position] = tensor.name
+                own.append(tensor)
+    for field, entries in ((proto.graph.initializer, own), (proto.graph.input, inputs)):
+        del field[:]
+        field.extend(entries)
+    return proto
+
+
+def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
+    """Have a graph that takes any number of images take this number.
+
+    Args:
+        proto: the model; changed in place.
+        images: per call.
+    """
+    from ipucnn.core.onnx.simplify import simplified
+
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    for entry in (*proto.graph.input, *proto.graph.output):
+        if entry.name not in weights:
+            entry.type.tensor_type.shape.dim[0].dim_value = images
+    del proto.graph.value_info[:]
+    return simplified(proto)  # what was computed from the number is constant now
+
+
+def in_half(proto: onnx.ModelProto) -> bytes:
+    """Return a model with inputs, outputs, weights and arithmetic in float16.
+
+    Args:
+        proto: the model in float32; changed in place.
+    """
+    from onnx import TensorProto
+
+    for node in proto.graph.node:  # the transformer changes tensors, and no attributes
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+    transformer = popart.GraphTransformer(proto.SerializeToString())
+    transformer.convertFloatsToHalfs()
+    result: bytes = transformer.getModelProto()
+    return result
+
+
+def placed(model: bytes, nodes: Sequence[onnx.NodeProto], stages: Optional[Sequence[int]],
+           plan: ExecutionPlan) -> bytes:
+    """Return a model whose nodes say where they are computed; see `placing.place`."""
+    builder = popart.Builder(model)
+    place(builder, nodes, stages, plan)
+    result: bytes = builder.getModelProto()
+    return result

@@ -1,0 +1,81 @@
+"""Which pipeline stage, and so which IPU of its replica, computes each node of a graph."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution import ExecutionPlan
+
+_WITH_PLANS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+"""Operators whose temporary values `--available-memory-proportion` limits."""
+
+
+def stages_of(nodes: Sequence[Any], splits: Sequence[str], modules: Sequence[str]) -> List[int]:
+    """Return the stage of each node.
+
+    The exporter names a node for the module that it is of, and writes nodes in the order in which
+    they run. A stage begins at the first node of its split's module, or, where that one has none
+    left because it was folded into another, of a later one.
+
+    Args:
+        nodes: ONNX nodes in order.
+        splits: paths of the modules that begin stages 1, 2, ...; `layer1/2`.
+        modules: paths of all modules in order of execution.
+
+    Raises:
+        UsageError: a stage has no node.
+    """
+    place = {path: position for position, path in enumerate(modules)}
+    begins = [place[split] for split in splits]
+    stages: List[int] = []
+    stage = 0
+    for node in nodes:
+        position = place.get(module_of(node.name), -1)
+        while stage < len(begins) and position >= begins[stage]:
+            stage += 1
+        stages.append(stage)
+    for number, split in enumerate(splits, start=1):
+        if number not in stages:
+            raise UsageError(f"pipeline split {split!r} leaves a stage empty: its layers were "
+                             "folded into others", "name a module that holds a convolution")
+    return stages
+
+
+def module_of(name: str) -> str:
+    """Return the path of the module that a node is of; empty for a node of the model itself.
+
+    `/layer1/layer1.0/conv1/Conv` is of `layer1/0/conv1`: a module within a sequence or list has
+    the sequence's name before its own.
+    """
+    path: List[str] = []
+    before = ""
+    for part in name.split("/")[1:-1]:
+        own = part[len(before) + 1:] if before and part.startswith(before + ".") else part
+        path += own.split(".")
+        before = part
+    return "/".join(path)
+
+
+def place(builder: Any, nodes: Sequence[Any], stages: Optional[Sequence[int]],
+          plan: ExecutionPlan) -> None:
+    """Put nodes on the IPUs of their stages, with their share of tile memory.
+
+    Args:
+        builder: a `popart.Builder` of the graph.
+        nodes: ONNX nodes of the graph.
+        stages: of each node; None for one IPU.
+        plan: what is executed.
+    """
+    shares: Tuple[float, ...] = plan.option("available_memory_proportion", ())
+    for number, node in enumerate(nodes):
+        if node.op_type == "Constant":  # not an operation, once PopART has read it
+            continue
+        outputs = {name for name in node.output if name}
+        stage = stages[number] if stages else 0
+        if stages:
+            builder.virtualGraph(outputs, stage)
+            builder.pipelineStage(outputs, stage)
+        if shares and node.op_type in _WITH_PLANS:
+            builder.setAvailableMemoryProportion(
+                outputs, shares[stage if len(shares) > 1 else 0])
