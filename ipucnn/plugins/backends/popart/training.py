@@ -86,7 +86,7 @@ class PopArtTrainingSession(TrainingSession):
             self._session.prepareDevice(not plan.option("compile_only", False))
             if not plan.option("compile_only"):
                 # a program from the cache has the weights of the training that it was made for
-                self._session.resetHostWeights(self._graph.proto, True)
+                self._session.resetHostWeights(self._graph.proto)
                 self._session.weightsFromHost()
                 self._anchors = self._session.initAnchorArrays()
                 for array in self._anchors.values():
@@ -204,7 +204,7 @@ class PopArtTrainingSession(TrainingSession):
         its upper word.
         """
         plan = self._plan
-        first, second = numpy.random.SeedSequence(plan.seed or 0).generate_state(2).tolist()
+        first, second = map(int, numpy.random.SeedSequence(plan.seed or 0).generate_state(2))
         passed = update * plan.gradient_accumulation
         return ((second + passed) % _WORD) * _WORD + (first + passed * plan.replicas) % _WORD
 

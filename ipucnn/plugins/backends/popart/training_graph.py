@@ -80,21 +80,21 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
     put_values(proto, state)
     norms = _write_norms(proto, learning)
     moving = {name for node in norms for name in node.input[3:]}
-    used = {name for node in proto.graph.node for name in node.input}
-    given = {one.name: one for one in proto.graph.initializer if one.name in used}
+    given = {one.name: one for one in proto.graph.initializer}
     fixed = [name for name in given if name not in learning | moving]
     builder = popart.Builder(_in_types(proto, fixed, plan.half))
     labels = builder.addInputTensor(popart.TensorInfo("INT32", [plan.micro_batch]), "labels")
     value, predicted = _add_loss(builder, labels, loss, plan.half)
     nodes = _nodes(builder)
     place(builder, nodes, stages_of(nodes, splits, modules) if splits else None, plan)
+    kept = _recompute_between(builder, nodes, points)
     return TrainingGraph(
         builder.getModelProto(), INPUT, labels, value, predicted,
         tuple(name for name in given if name in learning),
         sha256(b"".join(given[name].SerializeToString() for name in fixed)).hexdigest(),
         tuple(node.input[3].rpartition(".")[0] for node in norms),
         any(node.op_type == "Dropout" for node in nodes), tuple(splits),
-        _recompute_between(builder, nodes, points))
+        kept)
 
 
 def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
@@ -147,6 +147,10 @@ def _write_norms(proto: onnx.ModelProto, learning: Set[str]) -> List[onnx.NodePr
             helper.make_node("Add", [names[2], names[1]], [out], name=node.name)]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    weights = [one for one in proto.graph.initializer if one.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(weights)
     proto.opset_import.append(helper.make_opsetid(_OWN, 1))
     return keeping
 
