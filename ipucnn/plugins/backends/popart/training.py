@@ -15,6 +15,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.files import make_folder
 from ipucnn.core.onnx.backend import with_images
 from ipucnn.core.training.session import (
     NonFiniteLoss,
@@ -73,10 +74,12 @@ class PopArtTrainingSession(TrainingSession):
         plan, every = self._plan, popart.AnchorReturnType("All")
         options = training_options(plan)
         if options.enableEngineCaching:  # PopART does not look at the values of constants
-            options.cachePath = str(Path(options.cachePath, self._graph.resting))
+            options.cachePath = make_folder(str(Path(options.cachePath, self._graph.resting)),
+                                            "--model-cache-path")
         told = {self._graph.loss: every}
         if self._setup.metrics:
             told[self._graph.predicted] = every
+        self._host = None
         with device_errors("be compiled for training", plan):
             self._device = devices.acquire(plan)
             self._session = popart.TrainingSession(
@@ -185,12 +188,14 @@ class PopArtTrainingSession(TrainingSession):
 
     def _have_rest(self, weights: StateDict) -> None:
         """Make the program anew if it was compiled with other values of what is not trained."""
+        device = {tensor.name for tensor in self._read().graph.initializer}
+        if all(torch.equal(weights[name], value) for name, value in self._state.items()
+               if name not in device and not name.endswith(_COUNTED)):
+            return
         self._module.load_state_dict(weights)
-        graph = training_graph(self._module, self._example, self._plan, self._setup.loss)
-        if graph.resting != self._graph.resting:
-            self._graph = graph
-            self.close()
-            self.compile()
+        self._graph = training_graph(self._module, self._example, self._plan, self._setup.loss)
+        self.close()
+        self.compile()
 
     def _made_optimizer(self) -> Any:
         return make_optimizer(
