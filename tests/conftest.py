@@ -1,4 +1,4 @@
-"""Fixtures of all tests: distributions, small CIFAR-10 files, doubles of PopTorch and PopART."""
+"""Fixtures of all tests: installed distributions, small CIFAR-10 files, doubles of the SDK."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def _forget_popart():
     """Have PopART, and what imported it, imported anew."""
     for name in list(sys.modules):
         if name.split(".")[0] == "popart" or (
-                name.startswith(POPART_BACKEND) and name != POPART_BACKEND + "engine"):
+                name.startswith(POPART_BACKEND)
+                and name[len(POPART_BACKEND):] not in ("engine", "operators")):
             del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -60,7 +61,7 @@ def poptorch_double(without_poptorch, monkeypatch):
 @pytest.fixture
 def popart_double(monkeypatch):
     """PopART's double, as `import popart` gives it; `_machine.MACHINE` is its hardware."""
-    for name in ("IPUS", "BYTES", "POOL", "LOG", "IMPORT_ORDER"):
+    for name in ("IPUS", "BYTES", "FAILS", "POOL", "LOG", "IMPORT_ORDER"):
         monkeypatch.delenv(f"POPART_DOUBLE_{name}", raising=False)
     monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
     _forget_popart()

@@ -6,9 +6,9 @@ import json
 import shlex
 
 import pytest
-import torch
 
 from ipucnn.core.registry import use
+from ipucnn.core.training.checkpoints import load
 from ipucnn.edge import invoke
 
 SHORT = "--epochs 1 --progress off --json --norm-groups 4 --norm-type GROUP --precision 32"
@@ -100,12 +100,12 @@ def test_a_restored_training_has_what_the_options_stood_for(cli, tmp_path):
                        "--base-learning-rate -7 --learning-rate-schedule 0.5 --no-validation "
                        "--shortcut-type C --checkpoint-path saved --progress off")
     assert code == 0, err
-    checkpoint = torch.load("saved/resnet8-cifar_cifar10_1.pt", weights_only=True)
-    saved = checkpoint["options"]
+    checkpoint = load(tmp_path / "saved/resnet8-cifar_cifar10_1.pt")
+    saved = checkpoint.options
     assert (saved["model"], saved["lr"], saved["replicas"], saved["batch_size"]) == (
         "resnet8-cifar", 20 / 128, 2, 10)
     assert saved["lr_epoch_decay"] == [0.5]
-    assert "layer1.0.downsample.0.weight" in checkpoint["model"]
+    assert "layer1.0.downsample.0.weight" in checkpoint.weights
     code, out, err = cli("restore --checkpoint-path saved --epoch 2 --progress off --json")
     assert code == 0, err
     restored = json.loads(out)

@@ -97,6 +97,7 @@ def test_what_they_stand_for(given, expected):
     ({"valid_per_epoch": 2}, "'--valid-per-epoch 2' is not once in a number of epochs", "0.5"),
     ({"valid_per_epoch": 0.3}, "'--valid-per-epoch 0.3'", ""),
     ({"valid_per_epoch": 1, "validation_mode": "after"}, "contradicts '--validation-mode'", ""),
+    ({"valid_per_epoch": 1, "no_validation": True}, "contradicts '--no-validation'", ""),
     ({"steps_per_log": 1, "logs_per_epoch": 2}, "'--steps-per-log' contradicts", ""),
     ({"ckpt": "ckpt.onnx"}, "'--ckpt ckpt.onnx'", "--checkpoint-path"),
 ])

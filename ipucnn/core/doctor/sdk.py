@@ -28,10 +28,10 @@ _WHEEL = "Graphcore's wheel is in the folder of the Poplar SDK 3.3 or 3.4, and o
 
 
 def check_sdk(environ: Optional[Mapping[str, str]] = None) -> List[Check]:
-    """Judge what there is of the SDK: PopTorch, the shell, the variables, and `poprun`'s needs."""
+    """Judge what there is of the SDK: PopTorch, PopART, the shell, variables, `poprun`'s needs."""
     env = os.environ if environ is None else environ
     found = _distribution("poptorch")
-    return [*(_installed(found) if found else [_absent()]), _shell(env, found),
+    return [*(_installed(found) if found else [_absent()]), _popart(), _shell(env, found),
             *check_variables(env), *check_poprun(env)]
 
 
@@ -62,14 +62,7 @@ def _installed(found: metadata.Distribution) -> List[Check]:
         return [Check("PopTorch", PROBLEM, f"the installed 'poptorch' {version} is not "
                       "Graphcore's: it names another maker or has no compiled core",
                       "pip uninstall poptorch; " + _WHEEL)]
-    release = ".".join(version.split(".")[:2])
-    if release in SUPPORTED:
-        checks = [Check("PopTorch", OK, f"{version}, Graphcore's")]
-    else:
-        old = _numbers(release) < _numbers(SUPPORTED[0])
-        checks = [Check("PopTorch", PROBLEM if old else WARNING,
-                        f"{version}, Graphcore's; ipucnn is made for {' and '.join(SUPPORTED)}",
-                        "use the Poplar SDK 3.3 or 3.4")]
+    checks = [_release("PopTorch", version)]
     wanted = [why for why in (_wrong_python(found), _wrong_torch(found)) if why]
     if wanted:
         checks.append(Check("PopTorch's needs", PROBLEM, "; ".join(wanted),
@@ -77,6 +70,16 @@ def _installed(found: metadata.Distribution) -> List[Check]:
     else:
         checks.append(Check("PopTorch's needs", OK, "its Python and its torch are here"))
     return checks
+
+
+def _release(name: str, version: str) -> Check:
+    release = ".".join(version.split(".")[:2])
+    if release in SUPPORTED:
+        return Check(name, OK, f"{version}, Graphcore's")
+    old = _numbers(release) < _numbers(SUPPORTED[0])
+    return Check(name, PROBLEM if old else WARNING,
+                 f"{version}, Graphcore's; ipucnn is made for {' and '.join(SUPPORTED)}",
+                 "use the Poplar SDK 3.3 or 3.4")
 
 
 def _absent() -> Check:
@@ -108,6 +111,39 @@ def _wrong_torch(found: metadata.Distribution) -> str:
         return ""
     return f"it needs torch {wanted}, and " + (f"{here} is installed" if here
                                                else "none is installed")
+
+
+# -- PopART ----------------------------------------------------------------------------------------
+
+
+def _popart() -> Check:
+    """Judge the module `popart` that would be imported.
+
+    Graphcore's is in the SDK's folder, which tells its release, beside a compiled core; it is no
+    distribution, and a package index has another of that name.
+    """
+    try:
+        spec = importlib.util.find_spec("popart")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin:
+        return Check("PopART", OK, "not enabled in this shell", "to use it, " + _ENABLE)
+    package = Path(spec.origin).parent
+    core = sorted(package.parent.glob("popart_core*"))
+    if not core:
+        other = _distribution("popart")
+        return Check("PopART", PROBLEM if other else WARNING, f"the 'popart' of {package} is not "
+                     "Graphcore's: it has no compiled core",
+                     ("pip uninstall popart" if other else "remove it") + "; " + _ENABLE)
+    made_for = re.search(r"cpython-(\d)(\d+)", " ".join(path.name for path in core))
+    if made_for and tuple(map(int, made_for.groups())) != sys.version_info[:2]:
+        return Check("PopART", PROBLEM, f"it is made for Python {'.'.join(made_for.groups())}, and "
+                     f"this is {sys.version_info[0]}.{sys.version_info[1]}",
+                     "make an environment of this Python")
+    release = re.search(r"popart[^/]*-(\d+\.\d+\.\d+)", str(package))
+    if release is None:
+        return Check("PopART", OK, f"Graphcore's, in {package}")
+    return _release("PopART", release.group(1))
 
 
 # -- the shell -------------------------------------------------------------------------------------

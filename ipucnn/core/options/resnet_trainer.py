@@ -61,8 +61,8 @@ class ResNetTrainerOptions:
 _STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
     "size": ("model",), "dataset": ("data",), "base_learning_rate": ("lr",),
     "learning_rate_schedule": ("lr_epoch_decay",), "replication_factor": ("replicas",),
-    "pipeline": ("pipeline_splits",), "valid_per_epoch": ("validation_mode",
-                                                          "validation_frequency")}
+    "pipeline": ("pipeline_splits",),
+    "valid_per_epoch": ("validation_mode", "validation_frequency", "no_validation")}
 
 
 def merged(sources: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -339,7 +339,7 @@ class _TrainingOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
 INFERENCE_BACKEND_OPTIONS = frozenset({
     "device", "compile", "dataloader_mode", "dataloader_rebatch_size", "model_cache_path",
     "half_partial", "available_memory_proportion", "enable_fast_groupnorm", "num_io_tiles",
-    "prefetch_depth", "connection_type", "exchange_memory_target"})
+    "prefetch_depth", "connection_type", "exchange_memory_target", "ipu_model"})
 """Backend options of a training that its validation has too."""
 
 

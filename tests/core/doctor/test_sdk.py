@@ -18,6 +18,7 @@ MAKER = "Author: Graphcore\nAuthor-email: contact@graphcore.ai\nHome-page: http:
 HERE = "{}.{}".format(*sys.version_info)
 NEEDS = f"Requires-Python: =={HERE}.*\nRequires-Dist: torch=={metadata.version('torch')}\n"
 CORE = "poptorch/poptorch_core.cpython-{}{}-x86_64-linux-gnu.so".format(*sys.version_info)
+POPART_CORE = CORE.partition("/")[2].replace("poptorch", "popart")
 
 
 def named(checks):
@@ -55,7 +56,7 @@ def sdk(tmp_path):
 def test_graphcores_wheel_is_recognised_and_not_imported(install, sdk):
     install()
     checks = doctor_sdk.check_sdk(sdk())
-    assert [check.status for check in checks] == [OK] * 3
+    assert [check.status for check in checks] == [OK] * 4
     assert named(checks)["PopTorch"].detail == "3.3.0+112992, Graphcore's"
     assert "poptorch" not in sys.modules
 
@@ -78,6 +79,59 @@ def test_releases(install, version, status):
     assert check.status == status
     assert version in check.detail
     assert ("3.3 and 3.4" in check.detail) is (status != OK)
+
+
+# -- PopART ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def popart(tmp_path, monkeypatch):
+    """Return what enables a `popart`, which must never be imported."""
+    def enable(version="3.3.0+7857", core=POPART_CORE):
+        folder = tmp_path / f"popart-ubuntu_20_04-{version}" / "python"
+        (folder / "popart").mkdir(parents=True)
+        (folder / "popart" / "__init__.py").write_text("raise AssertionError('it was imported')")
+        if core:
+            (folder / core).write_text("")
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        for name in [name for name in sys.modules if name.split(".")[0] == "popart"]:
+            monkeypatch.delitem(sys.modules, name)
+        return named(doctor_sdk.check_sdk({}))["PopART"]
+
+    return enable
+
+
+def test_no_popart():
+    check = named(doctor_sdk.check_sdk({}))["PopART"]
+    assert (check.status, check.detail) == (OK, "not enabled in this shell")
+    assert "enable.sh" in check.remedy
+
+
+@pytest.mark.parametrize(("version", "status"), [
+    ("3.3.0+7857", OK), ("3.4.0", OK), ("3.2.1", PROBLEM), ("3.5.0", WARNING)])
+def test_popart_of_the_sdk(popart, version, status):
+    check = popart(version)
+    assert check.status == status
+    assert check.detail.startswith(version.partition("+")[0] + ", Graphcore's")
+    assert "popart" not in sys.modules
+
+
+def test_popart_for_another_python(popart):
+    check = popart(core="popart_core.cpython-27-x86_64-linux-gnu.so")
+    assert check.status == PROBLEM
+    assert f"made for Python 2.7, and this is {HERE}" in check.detail
+
+
+def test_popart_of_a_package_index(popart, fake_distribution):
+    assert popart(core="").status == WARNING
+    fake_distribution("popart", {"popart/unrelated.py": ""}, {}, "0.1")
+    check = popart("0.1", core="")
+    assert check.status == PROBLEM
+    assert "is not Graphcore's" in check.detail
+    assert check.remedy.startswith("pip uninstall popart")
+
+
+# -- PopTorch's needs --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("said", "core", "found"), [

@@ -1,8 +1,11 @@
 """The IPUs that the double pretends to have, and PopART's way to them.
 
-Processes set the environment: POPART_DOUBLE_IPUS is the number of IPUs, POPART_DOUBLE_BYTES the
-memory for weights of each, POPART_DOUBLE_POOL a folder through which processes share the IPUs,
-POPART_DOUBLE_LOG a file that gets a line of JSON for each event.
+Processes set the environment:
+    POPART_DOUBLE_IPUS: the number of IPUs.
+    POPART_DOUBLE_BYTES: the memory for weights of each; `3:100` is 100 bytes on IPU 3 alone.
+    POPART_DOUBLE_FAILS: `3:2` has IPU 3 fail in a session's second run.
+    POPART_DOUBLE_POOL: a folder through which processes share the IPUs.
+    POPART_DOUBLE_LOG: a file that gets a line of JSON for each event.
 """
 
 import fcntl
@@ -12,7 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Set
 
 from popart import _enums
-from popart._errors import popart_exception, popart_runtime_error
+from popart._errors import (
+    popart_exception,
+    popart_runtime_error,
+    poplar_application_runtime_error,
+)
 
 _TILES = {"ipu1": 1216, "ipu2": 1472, "ipu21": 1472}
 
@@ -30,8 +37,7 @@ class Machine:
     """
 
     ipus: int = field(default_factory=lambda: int(os.environ.get("POPART_DOUBLE_IPUS", "16")))
-    bytes_per_ipu: Optional[int] = field(default_factory=lambda: (
-        int(os.environ["POPART_DOUBLE_BYTES"]) if "POPART_DOUBLE_BYTES" in os.environ else None))
+    bytes_per_ipu: Optional[int] = None
     fails: Optional[Exception] = None
     taken: Set[int] = field(default_factory=set)
     locks: Dict[int, Any] = field(default_factory=dict)
@@ -42,6 +48,21 @@ class Machine:
         if "POPART_DOUBLE_LOG" in os.environ:
             with open(os.environ["POPART_DOUBLE_LOG"], "a") as log:
                 log.write(json.dumps(self.events[-1]) + "\n")
+
+    def memory(self, ipus):
+        """Return the bytes of the smallest of these IPUs; None is without limit."""
+        ipu, _, size = os.environ.get("POPART_DOUBLE_BYTES", "").rpartition(":")
+        if size and (not ipu or int(ipu) in ipus):
+            return int(size)
+        return self.bytes_per_ipu
+
+    def check_run(self, ipus, number):
+        """Raise what the run of this number, from 1, on these IPUs is to raise."""
+        ipu, _, failing = os.environ.get("POPART_DOUBLE_FAILS", "").partition(":")
+        if failing and int(ipu) in ipus and int(failing) == number:
+            raise poplar_application_runtime_error(f"IPU {ipu}: an exception on a tile")
+        if self.fails is not None:
+            raise self.fails
 
     def take(self, ipus):
         """Take these IPUs for this process; False when one of them is in use."""
@@ -131,7 +152,8 @@ class DeviceManager:
             connectionType=_enums.DeviceConnectionType.Always,
             selectionCriterion=_enums.DeviceSelectionCriterion.First):
         _check(pattern, connectionType)
-        assert isinstance(selectionCriterion, _enums.DeviceSelectionCriterion)
+        if not isinstance(selectionCriterion, _enums.DeviceSelectionCriterion):
+            raise TypeError("tryAcquireAvailableDevice(): incompatible function arguments")
         if numIpus < 1 or numIpus & (numIpus - 1):
             raise popart_exception(
                 f"You have attempted to acquire {numIpus} IPUs. The number of IPUs requested must "
@@ -207,7 +229,9 @@ class DeviceManager:
 
 
 def _check(pattern, connection):
-    assert isinstance(pattern, _enums.SyncPattern)
+    if not (isinstance(pattern, _enums.SyncPattern)
+            and isinstance(connection, _enums.DeviceConnectionType)):
+        raise TypeError("incompatible function arguments")
     if connection is _enums.DeviceConnectionType.Never:
         raise popart_exception("Trying to acquire a hardware device when connectionType is "
                                "DeviceConnectionType::Never")

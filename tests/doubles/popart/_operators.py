@@ -1,7 +1,7 @@
 """ONNX operators up to opset 11, and PopART's own, as functions of torch tensors.
 
-Each takes the node's attributes, the inputs (None where one is left out) and whether the graph
-trains, and returns a tensor or a tuple of them.
+Each takes the node's attributes and the inputs, None where one is left out, and returns a tensor
+or a tuple of them.
 """
 
 import math

@@ -40,12 +40,17 @@ class OptimizerValueMap:
 
 
 class Optimizer:
+    def __init__(self):
+        raise TypeError(f"popart.{type(self).__name__}: No constructor defined!")
+
+    def getLossScalingVal(self):
+        return self._values["lossScaling"].val()
+
+
+class _Valued(Optimizer):
     """What all have: values by name, and for some weights values of their own."""
 
     _family = ""
-
-    def __init__(self):
-        raise TypeError(f"popart.{type(self).__name__}: No constructor defined!")
 
     def _setup(self, values, clipping=()):
         unset = _UNSET[self._family]
@@ -59,9 +64,6 @@ class Optimizer:
         if not self._values["lossScaling"].val():
             raise popart_exception("Loss scaling cannot be 0")
         self._check(self._values)
-
-    def getLossScalingVal(self):
-        return self._values["lossScaling"].val()
 
     def insertSpecific(self, id, pyd):
         if id in self._specific:
@@ -93,12 +95,19 @@ class Optimizer:
         return {name: value.val() for name, value in
                 {**self._values, **self._specific.get(weight, {})}.items()}
 
-    def _compiled(self):
-        """Return what is part of the program and must stay."""
+    def _kind(self):
+        """Return the choices that another optimizer has to share to take the place of this."""
         return {}
 
+    def _compiled(self):
+        """Return what is part of the program: the kind, and the values that are constant."""
+        return type(self).__name__, str(self._kind()), sorted(
+            (weight, name, value.val() if value.isConst() else None)
+            for weight, values in [("", self._values), *self._specific.items()]
+            for name, value in values.items())
+
     def _check_replacement(self, other):
-        if type(other) is not type(self) or self._compiled() != other._compiled():
+        if type(other) is not type(self) or self._kind() != other._kind():
             raise popart_exception("Can not replace optimizer: it is of another type or mode")
         if set(self._specific) != set(other._specific):
             raise popart_exception("Replacement OptimizerValueMap has a different number of "
@@ -131,7 +140,7 @@ def _read(where, keys, values):
     return found
 
 
-class SGD(Optimizer):
+class SGD(_Valued):
     _family = "SGD"
 
     def __init__(self, pyd, clip_norm_settings=(),
@@ -161,7 +170,7 @@ class SGD(Optimizer):
     def nesterov(self):
         return self._map("nesterov")
 
-    def _compiled(self):
+    def _kind(self):
         return {"separate": self._separate, "velocity": self._has_velocity(None)}
 
     def _has_velocity(self, weight):
@@ -209,7 +218,7 @@ class ConstSGD(SGD):
                           "lossScaling": (loss_scaling, True)}, clip_norm_settings)
 
 
-class Adam(Optimizer):
+class Adam(_Valued):
     _family = "Adam"
 
     def __init__(self, values, mode=_enums.AdamMode.Adam,
@@ -234,7 +243,7 @@ class Adam(Optimizer):
     def maxWeightNorms(self):
         return self._map("maxWeightNorm")
 
-    def _compiled(self):
+    def _kind(self):
         return {"mode": self._mode, "decay": self._decay_mode}
 
     def _initial(self, weight, value):
@@ -268,7 +277,7 @@ class Adam(Optimizer):
         return value - trust * of["learningRate"] * step
 
 
-class Adaptive(Optimizer):
+class Adaptive(_Valued):
     _family = "Adaptive"
 
     def __init__(self, values, mode=_enums.AdaptiveMode.RMSProp,
@@ -290,7 +299,7 @@ class Adaptive(Optimizer):
     def epss(self):
         return self._map("eps")
 
-    def _compiled(self):
+    def _kind(self):
         return {"mode": self._mode, "decay": self._decay_mode, "tf": self._tf}
 
     def _has_momentum(self, weight):

@@ -173,9 +173,8 @@ def verify(options, device, training):
     if device.numIpus % options.replicatedGraphCount:
         raise popart_exception("For replicated graphs, the number of IPUs must be divisible by the "
                                "replication factor.")
-    for name in ("partialsTypeMatMuls", ):
-        if getattr(options, name) not in ("", "half", "float"):
-            raise popart_exception(f"{name} is neither half nor float")
+    if options.partialsTypeMatMuls not in ("", "half", "float"):
+        raise popart_exception("partialsTypeMatMuls is neither half nor float")
     for field, found in options.__dict__.items():
         if field in _UNKNOWN and found != _default(field, SessionOptions._fields[field]):
             raise NotImplementedError(f"the double does not know what {field} would change")

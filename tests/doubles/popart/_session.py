@@ -52,8 +52,8 @@ class _Session:
         self._graph = _executor.Graph(model, self._training)
         self._host = dict(self._graph.weights)
         self._device = self._stream = None
-        self._prepared = self._loaded = self._ran = False
-        self._seconds, self._seed = 0.0, 0
+        self._prepared = self._loaded = False
+        self._runs, self._seconds, self._seed = 0, 0.0, 0
 
     def _check_anchors(self):
         steps = self._flow.batchesPerStep()
@@ -210,8 +210,7 @@ class _Session:
         if self._device is None and self._host:
             raise popart_runtime_error("Must call weightsFromHost before run as the model has "
                                        "initializers")
-        if MACHINE.fails is not None:
-            raise MACHINE.fails
+        MACHINE.check_run(self._info.driverIds, self._runs + 1)
         synthetic = self._options.syntheticDataMode is not _enums.SyntheticDataMode.Off
         inputs = self._taken(stepio, synthetic)
         anchors = self._flow.anchors()
@@ -221,12 +220,12 @@ class _Session:
         started = time.perf_counter()
         results = self._executed(inputs, anchors)
         self._seconds = time.perf_counter() - started
-        self._ran = True
+        self._runs += 1
         for name, array in outputs.items():
             array[...] = self._returned(name, results[name]).reshape(array.shape)
 
     def getCycleCount(self, id=""):
-        if not self._ran:
+        if not self._runs:
             raise popart_runtime_error("Must call run before getCycleCount.")
         if not self._options.instrumentWithHardwareCycleCounter or id:
             raise popart_runtime_error(
@@ -266,7 +265,8 @@ class _Session:
         graphs = self._info.numIpus // self._options.replicatedGraphCount
         if self._options.virtualGraphMode is _enums.VirtualGraphMode.Off:
             graphs = 1
-        if MACHINE.bytes_per_ipu is not None and size / graphs > MACHINE.bytes_per_ipu:
+        memory = MACHINE.memory(self._info.driverIds)
+        if memory is not None and size / graphs > memory:
             raise OutOfMemoryException(popart_exception(
                 "Out of memory: Cannot fit all variable data onto one or more tiles."))
 
@@ -275,8 +275,13 @@ class _Session:
                    if name not in ("cachePath", "enableEngineCaching")}
         text = [self._model.SerializeToString(), repr((
             options, self._info.numIpus, self._info.version, self._flow.batchesPerStep(),
-            [(name, self._flow.art(name).id()) for name in self._flow.anchors()])).encode()]
+            [(name, self._flow.art(name).id()) for name in self._flow.anchors()],
+            self._compiled())).encode()]
         return str(int(hashlib.sha256(b"".join(text)).hexdigest()[:15], 16))
+
+    def _compiled(self):
+        """Return what else is part of the program."""
+        return None
 
     def _cache_path(self):
         options = self._options
@@ -356,7 +361,8 @@ class InferenceSession(_Session):
 
     def _computed(self, part, anchors):
         own = any(node.domain == _models.DOMAIN for node in self._model.graph.node)
-        if not own and not self._graph.halves:
+        # a normalisation in its training form takes the statistics of the batch
+        if not own and not self._graph.halves and not self._graph.statistics:
             return self._by_runtime(part, anchors)
         with torch.no_grad():
             values = self._graph.run(_executor.tensors(part), self._device, anchors)

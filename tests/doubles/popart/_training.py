@@ -56,6 +56,9 @@ class TrainingSession(_Session):
 
     # -- internals ---------------------------------------------------------------------------
 
+    def _compiled(self):
+        return self._loss, self._optimizer._compiled()
+
     def _check_loss(self):
         if self._loss not in self._infos:
             raise popart_exception(f"Could not find loss tensor '{self._loss}' in main graph "
