@@ -43,9 +43,6 @@ class ModelOptions:
     batchnorm_momentum: Optional[float] = option(
         None, "Momentum of batch norm's running statistics; the model's own when not given.",
         group="Model", exclusive_minimum=0.0, maximum=1.0)
-    full_precision_norm: bool = option(
-        False, "Compute norm layers in single precision within a half-precision model.",
-        group="Model")
     input_image_padding: bool = option(
         False, "Pad images with a fourth, zero channel, which some devices prefer.", group="Model")
     efficientnet_expand_ratio: Optional[int] = option(
@@ -104,6 +101,9 @@ class ExecutionOptions:
         1, "Steps on the device before control returns to the host.", group="Execution",
         minimum=1, names=("--device-iteration", "--batches-per-step"))
     replicas: int = option(1, "Data-parallel copies of the model.", group="Execution", minimum=1)
+    full_precision_norm: bool = option(
+        False, "Compute norm layers in single precision within a half-precision model.",
+        group="Model")
     pipeline_splits: Tuple[str, ...] = option(
         (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'.",
         group="Execution", metavar="MODULE...")
