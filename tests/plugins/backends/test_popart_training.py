@@ -183,6 +183,32 @@ def test_a_norm_layer_cannot_learn_with_resting_statistics():
                                  TrainingSetup(Loss(), choice()), SIZE)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_group_norms_are_popart_s_own(popart_double, monkeypatch, training):
+    """`--enable-fast-groupnorm` changes no other operator."""
+    import onnx
+
+    graphs = []
+    name = "TrainingSession" if training else "InferenceSession"
+    real = getattr(popart_double, name)
+    monkeypatch.setattr(popart_double, name, lambda **given: (
+        graphs.append(onnx.load_from_string(given["fnModel"]).graph), real(**given))[1])
+    if training:
+        session()
+    else:
+        model, images = network().eval(), batch(4, eight_bit=False).images
+        with torch.no_grad():
+            expected = model(images)
+        with PopArtBackend().inference(model, ExecutionPlan(
+                micro_batch=4, precision="32.32", normalisation="none", eight_bit_io=False),
+                SIZE) as made:
+            made.compile()
+            torch.testing.assert_close(made(images), expected, rtol=1e-5, atol=1e-5)
+    norms = [node for node in graphs[0].node if "Norm" in node.op_type]
+    assert ("ai.graphcore", "GroupNormalization") in [(n.domain, n.op_type) for n in norms]
+    assert "InstanceNormalization" not in [n.op_type for n in norms]
+
+
 def test_half_precision(made):
     found = trained(session(precision="16.16"), [batch(4, seed) for seed in range(3)])[1]
     expected = trained(session(TorchBackend()), [batch(4, seed) for seed in range(3)])[1]

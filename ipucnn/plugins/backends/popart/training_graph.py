@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, List, Tuple
 
-import numpy
 import popart
 import torch  # noqa: TID253
 
-from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.onnx.export import INPUT, OUTPUT, exported
 from ipucnn.core.tracing import execution_order, recompute_points, resolve_splits
 from ipucnn.core.training.loss import Loss
 from ipucnn.core.training.session import StateDict
 from ipucnn.plugins.backends.popart.graphs import in_half
+from ipucnn.plugins.backends.popart.norms import batch_norms, group_norms
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.placing import module_of, place, stages_of
 
 if TYPE_CHECKING:
     import onnx
-
-_OWN = "ai.graphcore"
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
     proto = exported(model, images, TARGET, training=True)
     model.load_state_dict(state)  # tracing moves the running statistics
     put_values(proto, state)
-    norms = _write_norms(proto, learning)
+    norms = batch_norms(group_norms(proto), learning)
     moving = {name for node in norms for name in node.input[3:]}
     given = {one.name: one for one in proto.graph.initializer}
     fixed = [name for name in given if name not in learning | moving]
@@ -106,53 +103,6 @@ def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
             array = values[tensor.name].detach().cpu().numpy()
             tensor.CopyFrom(numpy_helper.from_array(
                 array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type)), tensor.name))
-
-
-def _write_norms(proto: onnx.ModelProto, learning: Set[str]) -> List[onnx.NodeProto]:
-    """Write norm layers as PopART trains them; return those that keep running statistics.
-
-    ONNX's operator has the variance of the population where torch and PopART's own have that of a
-    sample. With statistics that rest it has no gradient in PopART: it becomes the product and the
-    sum that it is then.
-
-    Raises:
-        UsageError: such a layer has parameters that learn.
-    """
-    from onnx import helper, numpy_helper
-
-    values = {one.name: one for one in proto.graph.initializer}
-    nodes, keeping = [], []
-    for node in proto.graph.node:
-        nodes.append(node)
-        if node.op_type != "BatchNormalization":
-            continue
-        if len(node.output) == 5:
-            node.domain = _OWN
-            keeping.append(node)
-            continue
-        if learning & set(node.input[1:]):
-            raise UsageError(f"norm layer {module_of(node.name)!r} would learn while its running "
-                             "statistics rest, which PopART cannot",
-                             "have its parameters rest too, or put it into training mode")
-        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-        weight, bias, mean, variance = (
-            numpy_helper.to_array(values[name]).reshape(-1, 1, 1) for name in node.input[1:])
-        factor = weight / numpy.sqrt(variance + numpy.float32(epsilon))
-        out = node.output[0]
-        names = [out + "/factor", out + "/shift", out + "/product"]
-        proto.graph.initializer.extend(map(
-            numpy_helper.from_array, (factor, bias - mean * factor), names[:2]))
-        nodes[-1:] = [
-            helper.make_node("Mul", [node.input[0], names[0]], [names[2]], name=node.name),
-            helper.make_node("Add", [names[2], names[1]], [out], name=node.name)]
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    weights = [one for one in proto.graph.initializer if one.name in used]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(weights)
-    proto.opset_import.append(helper.make_opsetid(_OWN, 1))
-    return keeping
 
 
 def _in_types(proto: onnx.ModelProto, fixed: List[str], half: bool) -> bytes:
