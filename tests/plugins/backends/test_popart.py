@@ -19,6 +19,7 @@ from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.models import create_model
 from ipucnn.core.normalisation import normalise
 from ipucnn.core.onnx.job import export
+from ipucnn.core.onnx.network import read_network
 from ipucnn.core.options import RunOptions
 from ipucnn.core.options.export import ExportOptions
 from ipucnn.core.registry import Registry
@@ -455,6 +456,26 @@ def test_exported_files_run(popart_double, registry, tmp_path, monkeypatch, dyna
         assert result.images == 24
         rows[backend] = [line.split(",")[:2] for line in path.read_text().splitlines()]
     assert rows["popart"] == rows["torch"]
+
+
+def test_shapes_among_the_weights_of_a_file_become_constants(popart_double, made, tmp_path):
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes = [helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+             helper.make_node("Reshape", ["pooled", "shape"], ["logits"])]
+    graph = helper.make_graph(
+        nodes, "graph", [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(torch.tensor([1, 3]).numpy(), "shape")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    save(model, str(tmp_path / "pool.onnx"))
+    plan = ExecutionPlan(precision="32.32", normalisation="none", eight_bit_io=False)
+    images = _images(1, 8).float()
+    with PopArtBackend().inference(read_network(tmp_path / "pool.onnx"), plan, 8) as session:
+        session.compile()
+        assert not session.reloadable
+        torch.testing.assert_close(session(images), images.mean((2, 3)), **CLOSE)
+    assert list(made[-1]._model.graph.initializer) == []
 
 
 def test_another_batch_than_the_file_s_is_refused(popart_double, registry, tmp_path):

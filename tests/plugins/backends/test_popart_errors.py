@@ -203,6 +203,16 @@ def test_a_device_that_fails_while_it_runs(popart_double, machine, told, name, s
     assert not machine.taken
 
 
+def test_a_graph_that_popart_does_not_read(popart_double, told, monkeypatch):
+    def fails(*_):
+        raise popart_double.popart_exception("the checker says no\nmore")
+
+    monkeypatch.setattr(popart_double, "GraphTransformer", fails)
+    error, hint = told(code=1)
+    assert error.endswith("the model cannot be prepared on the IPU: the checker says no")
+    assert "POPART_LOG_LEVEL" in hint
+
+
 # -- options that contradict each other --------------------------------------------------------
 
 

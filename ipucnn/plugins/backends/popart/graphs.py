@@ -65,12 +65,20 @@ def in_half(proto: onnx.ModelProto) -> bytes:
     """
     from onnx import TensorProto
 
-    for node in proto.graph.node:  # the transformer changes tensors, and no attributes
+    for node in proto.graph.node:  # the transformer changes tensors, and no other attributes
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
     transformer = popart.GraphTransformer(proto.SerializeToString())
     transformer.convertFloatsToHalfs()
+    result: bytes = transformer.getModelProto()
+    return result
+
+
+def with_constants(model: bytes) -> bytes:
+    """Return a model whose shapes and indices are constants; weights are variables here."""
+    transformer = popart.GraphTransformer(model)
+    transformer.convertAllFixedPointInitializersToConstants()
     result: bytes = transformer.getModelProto()
     return result
 

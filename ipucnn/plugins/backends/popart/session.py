@@ -11,8 +11,15 @@ import torch  # noqa: TID253
 
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.onnx.backend import Graph
-from ipucnn.plugins.backends.popart import devices, graphs
+from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
+from ipucnn.plugins.backends.popart.graphs import (
+    in_half,
+    own_weights,
+    placed,
+    with_batch,
+    with_constants,
+)
 from ipucnn.plugins.backends.popart.norms import group_norms
 from ipucnn.plugins.backends.popart.placing import stages_of
 from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER, inference_options
@@ -56,7 +63,7 @@ class PopArtInferenceSession(InferenceSession):
         started = time.perf_counter()
         plan = self._plan
         with device_errors("be compiled", plan):
-            self._device = devices.acquire(plan)
+            self._device = acquire(plan)
             self._session = popart.InferenceSession(
                 fnModel=self._model,
                 dataFlow=popart.DataFlow(plan.device_iterations,
@@ -105,7 +112,7 @@ class PopArtInferenceSession(InferenceSession):
         """Release the IPUs and the program."""
         self._session = None
         if self._device is not None:
-            devices.release(self._device)
+            release(self._device)
             self._device = None
 
     @property
@@ -115,7 +122,7 @@ class PopArtInferenceSession(InferenceSession):
     def _run(self, batch: Any) -> torch.Tensor:
         with device_errors("run", self._plan):
             if not self._device.isAttached:
-                devices.reattach(self._device)
+                reattach(self._device)
                 self._session.loadEngineAndConnectStreams()
                 self._load_weights()
             self._session.run(popart.PyStepIO({self._graph.input_name: batch}, self._anchors))
@@ -131,11 +138,12 @@ class PopArtInferenceSession(InferenceSession):
         self._session.weightsFromHost()
 
     def _made_ready(self, proto: onnx.ModelProto) -> bytes:
-        proto = graphs.own_weights(proto)
+        proto = own_weights(proto)
         if self._graph.batch is None:
-            proto = graphs.with_batch(proto, self._plan.micro_batch)
-        nodes = proto.graph.node
-        model = graphs.in_half(proto) if self._convert else proto.SerializeToString()
-        if self._stages or self._plan.option("available_memory_proportion"):
-            model = graphs.placed(model, nodes, self._stages, self._plan)
+            proto = with_batch(proto, self._plan.micro_batch)
+        with device_errors("be prepared", self._plan):
+            model = with_constants(
+                in_half(proto) if self._convert else proto.SerializeToString())
+            if self._stages or self._plan.option("available_memory_proportion"):
+                model = placed(model, proto.graph.node, self._stages, self._plan)
         return model

@@ -25,11 +25,15 @@ from ipucnn.core.training.session import (
     TrainingSession,
     TrainingSetup,
 )
-from ipucnn.plugins.backends.popart import devices
+from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
 from ipucnn.plugins.backends.popart.optimizers import make_optimizer
 from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER
-from ipucnn.plugins.backends.popart.training_graph import put_values, training_graph
+from ipucnn.plugins.backends.popart.training_graph import (
+    TrainingGraph,
+    put_values,
+    training_graph,
+)
 from ipucnn.plugins.backends.popart.training_settings import training_options
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ class PopArtTrainingSession(TrainingSession):
         # what the device does not return: what rests, and what it does not count
         self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self._module, self._example = with_images(model.train(), plan, input_size)
-        self._graph = training_graph(self._module, self._example, plan, setup.loss)
+        self._graph = self._made_graph()
         self._undecayed = [name for name in self._graph.trained if self._state[name].dim() == 1]
         self._rates = (setup.optimizer.lr, setup.loss_scaling)
         self._optimizer = self._made_optimizer()
@@ -81,7 +85,7 @@ class PopArtTrainingSession(TrainingSession):
             told[self._graph.predicted] = every
         self._host = None
         with device_errors("be compiled for training", plan):
-            self._device = devices.acquire(plan)
+            self._device = acquire(plan)
             self._session = popart.TrainingSession(
                 fnModel=self._graph.proto, dataFlow=popart.DataFlow(plan.device_iterations, told),
                 loss=self._graph.loss, optimizer=self._optimizer, deviceInfo=self._device,
@@ -175,7 +179,7 @@ class PopArtTrainingSession(TrainingSession):
             self._device.detach()
         yield
         with device_errors("return to the IPUs after validation", self._plan):
-            devices.reattach(self._device)
+            reattach(self._device)
             self._session.loadEngineAndConnectStreams()
             self._session.weightsFromHost()
 
@@ -183,7 +187,7 @@ class PopArtTrainingSession(TrainingSession):
         """Release the IPUs and the program."""
         self._session = None
         if self._device is not None:
-            devices.release(self._device)
+            release(self._device)
             self._device = None
 
     def _have_rest(self, weights: StateDict) -> None:
@@ -193,9 +197,13 @@ class PopArtTrainingSession(TrainingSession):
                if name not in device and not name.endswith(_COUNTED)):
             return
         self._module.load_state_dict(weights)
-        self._graph = training_graph(self._module, self._example, self._plan, self._setup.loss)
+        self._graph = self._made_graph()
         self.close()
         self.compile()
+
+    def _made_graph(self) -> TrainingGraph:
+        with device_errors("be prepared for training", self._plan):
+            return training_graph(self._module, self._example, self._plan, self._setup.loss)
 
     def _made_optimizer(self) -> Any:
         return make_optimizer(
