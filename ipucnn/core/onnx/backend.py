@@ -120,22 +120,26 @@ def graph_module(model: torch.nn.Module, plan: ExecutionPlan,
         plan: what is executed.
         input_size: height and width of the images.
     """
-    model = model.eval().requires_grad_(False)
+    return with_images(model.eval().requires_grad_(False), plan, input_size)
+
+
+def with_images(model: torch.nn.Module, plan: ExecutionPlan,
+                input_size: int) -> Tuple[torch.nn.Module, torch.Tensor]:
+    """Have a model take images as the plan says, and return it with a micro-batch of them.
+
+    Args:
+        model: changed: it normalises images, or takes bytes as numbers of 0 to 255.
+        plan: what is executed.
+        input_size: height and width of the images.
+    """
     if plan.normalisation == "device":
         normalise_on_device(model)
     elif plan.eight_bit_io:
-        model = _Floats(model)
+        model.register_forward_pre_hook(_as_floats)
     return model, torch.zeros((plan.micro_batch, 3, input_size, input_size),
                               dtype=torch.uint8 if plan.eight_bit_io else torch.float32)
 
 
-class _Floats(torch.nn.Module):
-    """A model that takes bytes as numbers of 0 to 255."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(images.float())
-        return logits
+def _as_floats(_model: torch.nn.Module,
+               inputs: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, ...]:
+    return (inputs[0].float(), *inputs[1:])

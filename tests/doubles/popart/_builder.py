@@ -341,6 +341,8 @@ class Builder:
                 f"{schema.min_input}..{schema.max_input}")
         several = "num_outputs" in given or schema.min_output > 1
         outputs = self._outputs(kind, given.pop("num_outputs", schema.min_output))
+        if kind == "Cast":  # it takes the type's name
+            given["to"] = onnx.TensorProto.DataType.Value(given["to"])
         if kind == "Constant":
             given = {"value": onnx.numpy_helper.from_array(given["value"])}
         self._append(kind, "", inputs, outputs, given)

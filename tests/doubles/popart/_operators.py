@@ -5,6 +5,7 @@ or a tuple of them.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -63,13 +64,13 @@ def _average_pool(attributes, x):
                         bool(attributes.get("ceil_mode", 0)), counted)
 
 
-def _batch_norm(attributes, x, scale, shift, mean, variance, outputs=1):
+def _batch_norm(attributes, x, scale, shift, mean, variance, outputs=1, unbiased=False):
     epsilon, momentum = attributes.get("epsilon", 1e-5), attributes.get("momentum", 0.9)
     if outputs == 1:
         return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, epsilon)
     others = [0, *range(2, x.dim())]
     with torch.no_grad():
-        batch_mean, batch_variance = x.mean(others), x.var(others, unbiased=False)
+        batch_mean, batch_variance = x.mean(others), x.var(others, unbiased=unbiased)
         kept = (momentum * mean + (1 - momentum) * batch_mean,
                 momentum * variance + (1 - momentum) * batch_variance)
     return (F.batch_norm(x, None, None, scale, shift, True, 0.0, epsilon), *kept, batch_mean,
@@ -267,6 +268,7 @@ OPERATORS = {
 """The operators of ai.onnx."""
 
 OWN = {
+    "BatchNormalization": partial(_batch_norm, unbiased=True),
     "Nll": _nll, "IdentityLoss": _loss(lambda a, x: x),
     "L1": _loss(lambda a, x: a["lambda"] * x.abs()), "GroupNormalization": _group_norm,
     "Swish": _plain(F.silu), "Gelu": _plain(lambda x: F.gelu(x, approximate="tanh")),

@@ -9,6 +9,7 @@ import torch  # noqa: TID253 - a backend's engine is loaded when it is used
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.onnx.backend import Graph, OnnxBackend
+from ipucnn.core.training.session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.sdk import first_line, load, newer_note, version
 
@@ -49,6 +50,20 @@ class PopArtBackend(OnnxBackend):
 
         return PopArtInferenceSession(graph, plan)
 
+    def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int) -> TrainingSession:
+        """Make a training session; see `Backend.training`.
+
+        Raises:
+            UnavailableError: there is no PopART here, or not as many IPUs as the plan needs.
+            UsageError: something that the device cannot do.
+        """
+        _check(plan)
+        _check_training(plan, setup)
+        from ipucnn.plugins.backends.popart.training import PopArtTrainingSession
+
+        return PopArtTrainingSession(model, plan, setup, input_size)
+
     def _probe(self, plan: Optional[ExecutionPlan]) -> Probe:
         try:
             sdk = load()
@@ -85,3 +100,20 @@ def _check(plan: ExecutionPlan) -> None:
                          "computes a whole graph in one precision",
                          "leave it out, or use '--precision full'")
     check_devices(plan)
+
+
+def _check_training(plan: ExecutionPlan, setup: TrainingSetup) -> None:
+    if setup.tolerate_non_finite:
+        raise UsageError("'--skip-non-finite' has no meaning on an IPU, which has made its "
+                         "update when the host sees the loss", "leave it out; "
+                         "'--auto-loss-scaling' or a lower '--loss-scaling' may help")
+    if setup.mix.enabled:
+        raise UsageError("backend 'popart' mixes no images: '--mixup-alpha' and "
+                         "'--cutmix-lambda-low' have no meaning there",
+                         "leave them out, or use '--backend poptorch'")
+    if plan.option("enable_optimizer_rts") and plan.replicas == 1:
+        raise UsageError("'--enable-optimizer-rts' shards the optimizer's state over replicas, "
+                         "and there is one", "add '--replicas', or leave it out")
+    if plan.option("recompute_mode") == "manual" and plan.pipeline_splits:
+        raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
+                         "a pipeline recomputes whole stages", "use '--recompute-mode auto'")

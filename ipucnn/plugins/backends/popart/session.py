@@ -20,6 +20,7 @@ from ipucnn.plugins.backends.popart.graphs import (
     with_batch,
     with_constants,
 )
+from ipucnn.plugins.backends.popart.norms import group_norms
 from ipucnn.plugins.backends.popart.placing import stages_of
 from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER, inference_options
 
@@ -40,6 +41,7 @@ class PopArtInferenceSession(InferenceSession):
         self._type = (torch.float16 if self._convert and graph.input_type == torch.float32
                       else graph.input_type)
         self._shape = (plan.local_batch, 3, graph.input_size, graph.input_size)
+        group_norms(graph.proto)
         self._stages = (stages_of(graph.proto.graph.node, graph.splits, graph.modules)
                         if graph.splits else None)
         self._model = self._made_ready(graph.proto)
@@ -95,7 +97,7 @@ class PopArtInferenceSession(InferenceSession):
         """Take other weights into the compiled program; see `InferenceSession.load`."""
         if self._graph.remade is None:
             raise NotImplementedError("the weights of an ONNX file are those in the file")
-        self._model = self._made_ready(self._graph.remade(weights))
+        self._model = self._made_ready(group_norms(self._graph.remade(weights)))
         if self._session is not None and self._device.isAttached:
             with device_errors("take other weights", self._plan):
                 self._load_weights()

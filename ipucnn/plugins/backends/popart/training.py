@@ -1,0 +1,240 @@
+"""A training session: forward, backward and weight update in one program on the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
+
+import numpy
+import popart
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.files import make_folder
+from ipucnn.core.onnx.backend import with_images
+from ipucnn.core.training.session import (
+    NonFiniteLoss,
+    StateDict,
+    StepResult,
+    TrainingBatch,
+    TrainingSession,
+    TrainingSetup,
+)
+from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
+from ipucnn.plugins.backends.popart.errors import device_errors
+from ipucnn.plugins.backends.popart.optimizers import make_optimizer
+from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER
+from ipucnn.plugins.backends.popart.training_graph import (
+    TrainingGraph,
+    put_values,
+    training_graph,
+)
+from ipucnn.plugins.backends.popart.training_settings import training_options
+
+if TYPE_CHECKING:
+    import onnx
+
+_COUNTED = ".num_batches_tracked"
+_WORD = 2**32
+
+
+class PopArtTrainingSession(TrainingSession):
+    """A call trains on B x D x R x G samples and makes D updates, without the host in between."""
+
+    def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
+                 input_size: int) -> None:
+        self._plan, self._setup = plan, setup
+        self._images = torch.zeros(
+            (plan.local_batch, 3, input_size, input_size), dtype=torch.uint8
+            if plan.eight_bit_io else torch.float16 if plan.half else torch.float32)
+        # what the device does not return: what rests, and what it does not count
+        self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._module, self._example = with_images(model.train(), plan, input_size)
+        self._graph = self._made_graph()
+        self._undecayed = [name for name in self._graph.trained if self._state[name].dim() == 1]
+        self._rates = (setup.optimizer.lr, setup.loss_scaling)
+        self._optimizer = self._made_optimizer()
+        self._device: Any = None
+        self._session: Any = None
+        self._host: Optional[onnx.ModelProto] = None
+        kind = "float16" if plan.half else "float32"
+        self.facts: Dict[str, Any] = {
+            "weights_type": kind, "arithmetic": kind, "ipus": plan.local_devices,
+            "recomputed": plan.option("recompute_mode") or "none",
+            "kept_for_backward": self._graph.kept}
+        if self._graph.splits:
+            self.facts["stages_begin_at"] = ["input", *self._graph.splits]
+        if plan.option("profile"):
+            self.facts["profile"] = PROFILE_FOLDER
+
+    def compile(self) -> float:
+        """Compile for the IPUs, or take the program from the cache, and load it."""
+        started = time.perf_counter()
+        plan, every = self._plan, popart.AnchorReturnType("All")
+        options = training_options(plan)
+        if options.enableEngineCaching:  # PopART does not look at the values of constants
+            options.cachePath = make_folder(str(Path(options.cachePath, self._graph.resting)),
+                                            "--model-cache-path")
+        told = {self._graph.loss: every}
+        if self._setup.metrics:
+            told[self._graph.predicted] = every
+        self._host = None
+        with device_errors("be compiled for training", plan):
+            self._device = acquire(plan)
+            self._session = popart.TrainingSession(
+                fnModel=self._graph.proto, dataFlow=popart.DataFlow(plan.device_iterations, told),
+                loss=self._graph.loss, optimizer=self._optimizer, deviceInfo=self._device,
+                userOptions=options)
+            self._session.prepareDevice(not plan.option("compile_only", False))
+            if not plan.option("compile_only"):
+                # a program from the cache has the weights of the training that it was made for
+                self._session.resetHostWeights(self._graph.proto)
+                self._session.weightsFromHost()
+                self._anchors = self._session.initAnchorArrays()
+                for array in self._anchors.values():
+                    array.fill(0)  # with synthetic data nothing is written to them
+        return time.perf_counter() - started
+
+    def set_rates(self, lr: float, loss_scaling: float) -> None:
+        """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
+        if (lr, loss_scaling) != self._rates:
+            self._rates = lr, loss_scaling
+            self._optimizer = self._made_optimizer()
+            with device_errors("take other rates", self._plan):
+                self._session.updateOptimizerFromHost(self._optimizer)
+
+    def step(self, batch: TrainingBatch, update: int) -> StepResult:
+        """Make one host call; see `TrainingSession.step`."""
+        plan = self._plan
+        images = self._images if batch.images is None else batch.images.to(self._images.dtype)
+        labels = (numpy.zeros(len(images), numpy.int32) if batch.labels is None
+                  else batch.labels.numpy().astype(numpy.int32))
+        with device_errors("be trained", plan):
+            self._host = None
+            if self._graph.random or plan.option("enable_stochastic_rounding"):
+                self._session.setRandomSeed(self._seed(update))
+            self._session.run(popart.PyStepIO(
+                {self._graph.images: images.contiguous().numpy(), self._graph.labels: labels},
+                self._anchors))
+        losses = self._anchors[self._graph.loss].reshape(plan.device_iterations, -1).mean(
+            1, dtype=numpy.float64).tolist()
+        for number, loss in enumerate(losses, update):
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(number, loss)
+        for path in self._graph.norms:
+            self._state[path + _COUNTED] += plan.device_iterations * plan.gradient_accumulation
+        correct = 0
+        if self._setup.metrics and not plan.synthetic:
+            correct = int((self._anchors[self._graph.predicted].reshape(-1) == labels).sum())
+        return StepResult(sum(losses) / len(losses), len(images), correct, tuple(losses))
+
+    def weights(self, ema: bool = False) -> StateDict:  # noqa: ARG002 - the device averages none
+        """Return the weights; see `TrainingSession.weights`."""
+        found = {name: value.clone() for name, value in self._state.items()}
+        for name, value in _values(self._read()).items():
+            if name in found:
+                found[name] = value.float()
+        return found
+
+    def state(self) -> Dict[str, Any]:
+        """Return the optimizer's state, which PopART keeps beside the weights."""
+        return {"popart": {name: value for name, value in _values(self._read()).items()
+                           if name not in self._state}}
+
+    def load(self, weights: StateDict, state: Dict[str, Any],
+             ema: Optional[StateDict] = None) -> None:  # noqa: ARG002
+        """Continue from saved weights and state; see `TrainingSession.load`.
+
+        Every replica gets the running statistics of the first one.
+        """
+        if "popart" not in state:
+            raise IpucnnError("the checkpoint's optimizer state is not of PopART",
+                              "restore it on the backend that wrote it, or start from its weights "
+                              "with 'ipucnn train --weights FILE'")
+        self._have_rest(weights)
+        model = self._read()
+        saved = state["popart"]
+        needed = {tensor.name for tensor in model.graph.initializer} - set(self._state)
+        if set(saved) != needed:
+            raise IpucnnError(
+                f"the saved state is not of optimizer {self._setup.optimizer.name!r}",
+                "restore with the options of the training")
+        put_values(model, {**weights, **saved})
+        self._state = {name: value.clone() for name, value in weights.items()}
+        with device_errors("take saved weights", self._plan):
+            self._session.resetHostWeights(model.SerializeToString())
+            self._session.weightsFromHost()
+        self._host = None
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Give the IPUs to a validation, and take them back with everything as it was."""
+        self._read()
+        with device_errors("leave the IPUs for validation", self._plan):
+            self._device.detach()
+        yield
+        with device_errors("return to the IPUs after validation", self._plan):
+            reattach(self._device)
+            self._session.loadEngineAndConnectStreams()
+            self._session.weightsFromHost()
+
+    def close(self) -> None:
+        """Release the IPUs and the program."""
+        self._session = None
+        if self._device is not None:
+            release(self._device)
+            self._device = None
+
+    def _have_rest(self, weights: StateDict) -> None:
+        """Make the program anew if it was compiled with other values of what is not trained."""
+        device = {tensor.name for tensor in self._read().graph.initializer}
+        if all(torch.equal(weights[name], value) for name, value in self._state.items()
+               if name not in device and not name.endswith(_COUNTED)):
+            return
+        self._module.load_state_dict(weights)
+        self._graph = self._made_graph()
+        self.close()
+        self.compile()
+
+    def _made_graph(self) -> TrainingGraph:
+        with device_errors("be prepared for training", self._plan):
+            return training_graph(self._module, self._example, self._plan, self._setup.loss)
+
+    def _made_optimizer(self) -> Any:
+        return make_optimizer(
+            self._setup.optimizer, *self._rates,
+            self._plan.option("loss_velocity_scaling_ratio", 1.0), self._undecayed)
+
+    def _seed(self, update: int) -> int:
+        """Return the seed of an update, so that updates in one call draw as in several.
+
+        For each micro-batch the device adds the number of replicas to its lower word, and one to
+        its upper word.
+        """
+        plan = self._plan
+        first, second = map(int, numpy.random.SeedSequence(plan.seed or 0).generate_state(2))
+        passed = update * plan.gradient_accumulation
+        return ((second + passed) % _WORD) * _WORD + (first + passed * plan.replicas) % _WORD
+
+    def _read(self) -> onnx.ModelProto:
+        """Return the model with the device's weights, which the host keeps too."""
+        import onnx
+
+        if self._host is None:
+            with TemporaryDirectory() as folder, device_errors("return its weights", self._plan):
+                path = str(Path(folder, "model.onnx"))
+                self._session.modelToHost(path)
+                self._host = onnx.load(path)
+        return self._host
+
+
+def _values(model: onnx.ModelProto) -> StateDict:
+    from onnx import numpy_helper
+
+    return {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+            for tensor in model.graph.initializer}

@@ -1,0 +1,166 @@
+"""The graph that is trained: an exported model with its loss, as PopART takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, List, Tuple
+
+import popart
+import torch  # noqa: TID253
+
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.onnx.export import INPUT, OUTPUT, exported
+from ipucnn.core.tracing import execution_order, recompute_points, resolve_splits
+from ipucnn.core.training.loss import Loss
+from ipucnn.core.training.session import StateDict
+from ipucnn.plugins.backends.popart.graphs import in_half
+from ipucnn.plugins.backends.popart.norms import batch_norms, group_norms
+from ipucnn.plugins.backends.popart.operators import TARGET
+from ipucnn.plugins.backends.popart.placing import module_of, place, stages_of
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class TrainingGraph:
+    """A model with its loss.
+
+    Attributes:
+        proto: the ONNX model; its initialisers are named as in the state dictionary.
+        images, labels: its inputs; the labels are int32 `(B,)`.
+        loss: the mean loss of a micro-batch, a float32 scalar.
+        predicted: the class of each sample, int32 `(B,)`.
+        trained: the initialisers that are updated.
+        resting: says which values are not trained and so part of the program.
+        norms: paths of the norm layers that keep running statistics.
+        random: it has dropout.
+        splits: where its pipeline stages begin.
+        kept: outputs that recomputation starts from.
+    """
+
+    proto: bytes
+    images: str
+    labels: str
+    loss: str
+    predicted: str
+    trained: Tuple[str, ...]
+    resting: str
+    norms: Tuple[str, ...]
+    random: bool
+    splits: Tuple[str, ...]
+    kept: int
+
+
+def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: ExecutionPlan,
+                   loss: Loss) -> TrainingGraph:
+    """Return what a plan trains.
+
+    Args:
+        model: in training mode, parameters that rest without gradient.
+        images: a micro-batch as the model takes it.
+        plan: of the training.
+        loss: of a micro-batch.
+
+    Raises:
+        UsageError: the model needs an operator that PopART lacks, or a split is unknown.
+    """
+    splits = resolve_splits(model, plan.pipeline_splits, images.shape[2])
+    modules = execution_order(model, images.shape[2]) if splits else []
+    points = recompute_points(model, plan.option("recompute_checkpoints") or ()) \
+        if plan.option("recompute_mode") == "manual" else []
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    proto = exported(model, images, TARGET, training=True)
+    model.load_state_dict(state)  # tracing moves the running statistics
+    put_values(proto, state)
+    norms = batch_norms(group_norms(proto), learning)
+    moving = {name for node in norms for name in node.input[3:]}
+    given = {one.name: one for one in proto.graph.initializer}
+    fixed = [name for name in given if name not in learning | moving]
+    builder = popart.Builder(_in_types(proto, fixed, plan.half))
+    labels = builder.addInputTensor(popart.TensorInfo("INT32", [plan.micro_batch]), "labels")
+    value, predicted = _add_loss(builder, labels, loss, plan.half)
+    nodes = _nodes(builder)
+    place(builder, nodes, stages_of(nodes, splits, modules) if splits else None, plan)
+    kept = _recompute_between(builder, nodes, points)
+    return TrainingGraph(
+        builder.getModelProto(), INPUT, labels, value, predicted,
+        tuple(name for name in given if name in learning),
+        sha256(b"".join(given[name].SerializeToString() for name in fixed)).hexdigest(),
+        tuple(node.input[3].rpartition(".")[0] for node in norms),
+        any(node.op_type == "Dropout" for node in nodes), tuple(splits),
+        kept)
+
+
+def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
+    """Replace initialisers by values of their names, in the type that they have."""
+    from onnx import helper, numpy_helper
+
+    for tensor in proto.graph.initializer:
+        if tensor.name in values:
+            array = values[tensor.name].detach().cpu().numpy()
+            tensor.CopyFrom(numpy_helper.from_array(
+                array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type)), tensor.name))
+
+
+def _in_types(proto: onnx.ModelProto, fixed: List[str], half: bool) -> bytes:
+    """Return a graph that computes in its precision and does not train what is `fixed`.
+
+    An initialiser that the loss depends on is trained, so what rests becomes constant.
+    """
+    transformer = popart.GraphTransformer(in_half(proto) if half else proto.SerializeToString())
+    transformer.convertInitializersToConstants(fixed)
+    return bytes(transformer.getModelProto())
+
+
+def _add_loss(builder: Any, labels: str, loss: Loss, half: bool) -> Tuple[str, str]:
+    """Add the loss in single precision and the predicted classes; return their names.
+
+    It is `core.training.loss.Loss` from operations whose gradients hold where probabilities
+    vanish. From probabilities PopART's own loss would hide those that are not finite.
+    """
+    ops, own = builder.aiOnnxOpset11, builder.aiGraphcore
+    logits = ops.cast([OUTPUT], "FLOAT") if half else OUTPUT
+    predicted = ops.argmax([logits], axis=1, keepdims=0)
+    largest = own.detach([ops.reducemax([logits], axes=[1], keepdims=1)])
+    shifted = ops.sub([logits, largest])
+    log_p = ops.sub([shifted, ops.log([ops.reducesum([ops.exp([shifted])], axes=[1],
+                                                     keepdims=1)])])
+    value = own.nllloss([log_p, labels], popart.ReductionType.Mean, inputIsLogProbability=True)
+    s = loss.label_smoothing
+    if s:
+        value = ops.sub([
+            own.scale([value], 1 - s),
+            own.scale([ops.reducemean([log_p], axes=[0, 1], keepdims=0)], s)])
+    return value, predicted
+
+
+def _nodes(builder: Any) -> List[onnx.NodeProto]:
+    import onnx
+
+    return list(onnx.load_from_string(builder.getModelProto()).graph.node)
+
+
+def _recompute_between(builder: Any, nodes: List[onnx.NodeProto], points: List[str]) -> int:
+    """Have everything but the outputs of some modules recomputed; return how many are kept.
+
+    Args:
+        builder: of the graph.
+        nodes: of the graph, in order.
+        points: paths of the modules; when there are none, nothing is marked.
+    """
+    if not points:
+        return 0
+    last = {}
+    for node in nodes:
+        within = module_of(node.name) + "/"
+        for path in points:
+            if within.startswith(path + "/"):
+                last[path] = node.output[0]
+    kept = set(last.values())
+    for node in nodes:
+        if node.op_type != "Constant" and node.output[0] not in kept:
+            builder.recomputeOutput(set(node.output), popart.RecomputeType.Recompute)
+    return len(kept)
