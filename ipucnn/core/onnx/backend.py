@@ -56,7 +56,11 @@ class OnnxBackend(Backend):
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:
-        """Make an inference session; see `Backend.inference`.
+        """Make an inference session; see `Backend.inference`."""
+        return self.session(self.graph(model, plan, input_size), plan)
+
+    def graph(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> Graph:
+        """Return the checked graph of a module or of a model file.
 
         Raises:
             UsageError: the network needs an operator that the engine lacks, or a file has another
@@ -65,11 +69,9 @@ class OnnxBackend(Backend):
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)
             self.target.check(model.proto, f"'{model.path}'")
-            return self.session(Graph(
-                model.proto, model.input_name, getattr(torch, model.input_type), model.input_size,
-                model.batch, half=model.half_weights), plan)
-        return self.session(graph_of(model, plan, input_size, self.target, self.dynamic_batch),
-                            plan)
+            return Graph(model.proto, model.input_name, getattr(torch, model.input_type),
+                         model.input_size, model.batch, half=model.half_weights)
+        return graph_of(model, plan, input_size, self.target, self.dynamic_batch)
 
 
 def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, target: OnnxTarget,
