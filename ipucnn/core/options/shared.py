@@ -45,7 +45,7 @@ class ModelOptions:
         group="Model", exclusive_minimum=0.0, maximum=1.0)
     full_precision_norm: bool = option(
         False, "Compute norm layers in single precision within a half-precision model.",
-        group="Model")
+        group="Model", backend_option=True)
     input_image_padding: bool = option(
         False, "Pad images with a fourth, zero channel, which some devices prefer.", group="Model")
     efficientnet_expand_ratio: Optional[int] = option(
