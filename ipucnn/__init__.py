@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ipucnn.api import (
         create_model,
+        export,
         list_models,
         load_dataset,
         restore,
@@ -44,6 +45,7 @@ __all__ = [
     "ScheduleSpec",
     "__version__",
     "create_model",
+    "export",
     "hookimpl",
     "list_models",
     "load_dataset",
@@ -56,8 +58,8 @@ __all__ = [
 _HOMES = {
     "IpucnnError": "ipucnn.core.errors",
     "hookimpl": "ipucnn.core.hookspecs",
-    **dict.fromkeys(("create_model", "list_models", "load_dataset", "restore", "run", "train",
-                     "validate"), "ipucnn.api"),
+    **dict.fromkeys(("create_model", "export", "list_models", "load_dataset", "restore", "run",
+                     "train", "validate"), "ipucnn.api"),
     **dict.fromkeys(
         ("BackendSpec", "DatasetSpec", "ModelSpec", "NormLayerSpec", "OptimizerSpec",
          "PublishedWeights", "Requirement", "ScheduleSpec"), "ipucnn.core.specs"),

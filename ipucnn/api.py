@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ipucnn.core.data import ImageDataset
+    from ipucnn.core.onnx.job import ExportResult
     from ipucnn.core.results import RunResult
     from ipucnn.core.training.results import TrainResult
     from ipucnn.core.training.validation import Validation
@@ -142,3 +143,24 @@ def validate(checkpoint_path: str, **options: Any) -> List[Validation]:
     from ipucnn.core.training.validate import validate as validated
 
     return validated(build(ValidateOptions, {"checkpoint_path": checkpoint_path, **options}))
+
+
+def export(config: Optional[str] = None, **options: Any) -> ExportResult:
+    """Write a model as an ONNX file, checked and compared with torch: `ipucnn export` in Python.
+
+    Args:
+        config: a named profile or YAML file.
+        options: options of `ipucnn export` by name, in any of their spellings
+            (``model="resnet50", dynamic_batch=True``).
+
+    Returns:
+        The file's path and what is in it; size in bytes.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.onnx.job import export as exported
+    from ipucnn.core.options import ExportOptions
+    from ipucnn.core.profiles import resolve
+
+    return exported(resolve(ExportOptions, {"config": config, **options}, "export"))

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Collection, List, Sequence, Tuple
 
+# one of the old applications read its flags in absl's way, which has no hyphen after `no`
+_ABSL = {"--nosynthetic": "--no-synthetic", "--nohide-output": "--no-hide-output",
+         "--nohalf-partials": "--no-half-partials"}
+
 GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
 GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
 
@@ -30,7 +34,7 @@ def _spelt(argument: str) -> str:
     name = name.replace("_", "-")
     if name == "--no-plugins" and equals:
         name = "--disable-plugins"
-    return name + equals + value
+    return _ABSL.get(name, name) + equals + value
 
 
 def _hoisted(argv: List[str]) -> Tuple[List[str], List[str]]:

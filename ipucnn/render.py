@@ -160,6 +160,7 @@ def run_result(result: RunResult) -> str:
         ("stages", ", ".join(f"{stage['begins_at']} {100 * stage['share']:.0f} %"
                              for stage in session.get("stages", []))),
         ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None),
+        ("instances", _instances(result)),
         ("predictions", result.predictions),
         ("stopped by", result.stopped_by),
     ]
@@ -177,6 +178,18 @@ def _quantisation(told: Optional[Dict[str, Any]]) -> str:
         text += (f"; top-1 {told['top1_int8']:.2f} %, full precision {told['top1_full']:.2f} % "
                  f"({told['top1_difference']:+.2f})")
     return text
+
+
+def _instances(result: RunResult) -> List[str]:
+    """Return what each of several processes did, and where the logs are."""
+    parts = []
+    for own in result.instances:
+        rate = own["throughput"]
+        parts.append(f"{own['index']}: {own['images']} images" + (
+            f" at {rate['mean']:.1f}/s" if rate else "") + (
+            f", exit code {own['exit_code']}" if own.get("exit_code") else ""))
+    folders = {os.path.dirname(own["log"]) for own in result.instances if "log" in own}
+    return [*parts, *(f"logs in {folder}" for folder in folders)]
 
 
 def export_result(result: ExportResult) -> str:

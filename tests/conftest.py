@@ -1,8 +1,9 @@
-"""Fixtures of all tests: installed distributions, and PopTorch's double."""
+"""Fixtures of all tests: installed distributions, small CIFAR-10 files, doubles of the SDK."""
 
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import pytest
 
 from ipucnn.testing.fixtures import fake_distribution  # noqa: F401
 
+CIFAR10 = Path("data", "cifar10", "cifar-10-batches-bin")
 DOUBLES = Path(__file__).parent / "doubles"
 BACKEND = "ipucnn.plugins.backends.poptorch."
+
+
+POPART_BACKEND = "ipucnn.plugins.backends.popart."
 
 
 def _forget_poptorch():
@@ -19,6 +24,16 @@ def _forget_poptorch():
     for name in list(sys.modules):
         if name.split(".")[0] == "poptorch" or (
                 name.startswith(BACKEND) and name != BACKEND + "engine"):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def _forget_popart():
+    """Have PopART, and what imported it, imported anew."""
+    for name in list(sys.modules):
+        if name.split(".")[0] == "popart" or (
+                name.startswith(POPART_BACKEND)
+                and name[len(POPART_BACKEND):] not in ("engine", "operators")):
             del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -41,3 +56,28 @@ def poptorch_double(without_poptorch, monkeypatch):
     monkeypatch.setenv("POPTORCH_DOUBLE_TORCH", "any")
     _forget_poptorch()
     return importlib.import_module("poptorch")
+
+
+@pytest.fixture
+def popart_double(monkeypatch):
+    """PopART's double, as `import popart` gives it; `_machine.MACHINE` is its hardware."""
+    for name in ("IPUS", "BYTES", "FAILS", "POOL", "LOG", "IMPORT_ORDER"):
+        monkeypatch.delenv(f"POPART_DOUBLE_{name}", raising=False)
+    monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
+    _forget_popart()
+    yield importlib.import_module("popart")
+    _forget_popart()
+
+
+@pytest.fixture
+def small_cifar10(tmp_path):
+    """CIFAR-10's published binary form with 250 images to train on and 50 to validate."""
+    chance = random.Random(0)
+    folder = tmp_path / CIFAR10
+    folder.mkdir(parents=True)
+    (folder / "batches.meta.txt").write_text("".join(f"class{i}\n" for i in range(10)))
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        (folder / f"{name}.bin").write_bytes(b"".join(
+            bytes([i % 10]) + chance.getrandbits(8 * 3072).to_bytes(3072, "big")
+            for i in range(50)))
+    return folder

@@ -23,6 +23,8 @@ LISTS = {"--pipeline-splits", "--available-memory-proportion"}
     ("list-plugins --plugin=x.py", "--plugin=x.py list-plugins"),
     ("run -- --no-plugins", "run -- --no-plugins"),
     ("run --plugin", "--plugin  run"),
+    ("run --nosynthetic --nohide_output --nohalf_partials",
+     "run --no-synthetic --no-hide-output --no-half-partials"),
 ])
 def test_arguments_are_rewritten(given, parsed):
     assert normalise(given.split(), LISTS) == parsed.split(" ")

@@ -117,7 +117,7 @@ def test_a_backend_that_is_not_here_says_what_is_missing_and_offers_another(ipuc
     assert "'poptorch' cannot be used here" in err
     assert "Poplar SDK" in err
     assert "pip install poptorch" not in err
-    assert "--backend torch" in err
+    assert re.search(r"here '--backend (openvino|onnxruntime|torch)' runs the same command", err)
 
 
 def test_version_and_help(ipucnn_cli):
@@ -268,8 +268,9 @@ def test_list_plugins(ipucnn_cli):
     code, out, _ = ipucnn_cli("list-plugins", "models", "--filter", "resnet*", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert [row["name"] for row in rows] == ["resnet18", "resnet34", "resnet50", "resnet101",
-                                             "resnet152"]
+    assert {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet20-cifar"} <= {
+        row["name"] for row in rows}
+    assert all(row["name"].startswith("resnet") for row in rows)
     assert {"kind", "name", "aliases", "summary", "distribution", "version", "entry_point",
             "state", "cause", "remedy"} <= set(rows[0])
     code, out, err = ipucnn_cli("list-plugins")
@@ -312,7 +313,8 @@ def test_show_splits_are_accepted_as_splits(ipucnn_cli):
 
 def test_config_list_and_show(ipucnn_cli):
     code, out, _ = ipucnn_cli("config", "list", "--json")
-    names = [profile["name"] for profile in json.loads(out) if profile["command"] != "launch"]
+    names = [profile["name"] for profile in json.loads(out)
+             if profile["command"] != "launch" and profile["name"] != "resnet20-cifar"]
     assert code == 0
     assert {"resnet50-mk1", "mobilenet-v3-large-mk2", "efficientnet-b4-g16-gn-mk2"} <= set(names)
     for name in names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shlex
 
@@ -28,16 +27,8 @@ SHORT = f"{SMALL} --iterations 1 --epoch 1 --gradient-accumulation 7"
 
 
 @pytest.fixture(autouse=True)
-def _data(tmp_path, monkeypatch):
+def _data(tmp_path, monkeypatch, small_cifar10):
     monkeypatch.chdir(tmp_path)
-    chance = random.Random(0)
-    folder = tmp_path / "data" / "cifar10" / "cifar-10-batches-bin"
-    folder.mkdir(parents=True)
-    (folder / "batches.meta.txt").write_text("".join(f"class{i}\n" for i in range(10)))
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        (folder / f"{name}.bin").write_bytes(b"".join(
-            bytes([i % 10]) + chance.getrandbits(8 * 3072).to_bytes(3072, "big")
-            for i in range(50)))
     for split, count in (("train", 6), ("validation", 3)):
         for number in range(2):
             place = tmp_path / "path-to" / "imagenet" / split / f"n0144076{number}"

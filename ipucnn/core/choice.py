@@ -60,7 +60,8 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
         chosen = _probed(spec, registry, plan)
         if not chosen.probe.usable:
             usable = [other.spec.name for other in _all_probed(registry, plan)
-                      if other.probe.usable and other.spec is not spec]
+                      if other.probe.usable and other.spec is not spec
+                      and not (plan and _lacks(options, plan, other.spec))]
             raise UnavailableError(
                 f"backend {spec.name!r} cannot be used here: {chosen.probe.reason}",
                 "; ".join(part for part in (
@@ -78,7 +79,7 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
     usable_backends.sort(key=lambda chosen: -(
         chosen.spec.preference if chosen.probe.preference is None else chosen.probe.preference))
     offering = [chosen for chosen in usable_backends
-                if plan is None or not _lacks(options, plan, chosen.spec)]
+                if not (plan and _lacks(options, plan, chosen.spec))]
     best = (offering or usable_backends)[0]
     why = "the best backend usable here"
     passed_over = [chosen.spec.name for chosen in usable_backends[:usable_backends.index(best)]]

@@ -108,6 +108,8 @@ class Declared:
             value = value.split()
         if not isinstance(value, (list, tuple)):
             value = [value]
+        if self.type is not str:
+            value = [number for item in value for number in _numbers(item)]
         return tuple(self._coerce_one(item, where) for item in value)
 
     def _coerce_one(self, value: Any, where: str) -> Any:
@@ -184,13 +186,18 @@ def coerced(options_class: type, source: Mapping[str, Any],
 def build(options_class: Type[OptionsT], *sources: Mapping[str, Any]) -> OptionsT:
     """Build validated options; later sources win over earlier ones, all win over the defaults.
 
+    A class some of whose options stand for others says what the sources are together: its
+    `combined` returns the values to build from.
+
     Raises:
         UsageError: an unknown name, a value that is not allowed, or options that contradict.
     """
-    values: Dict[str, Any] = {}
-    for source in sources:
-        values.update(coerced(options_class, source))
-    return options_class(**values)
+    combine = getattr(options_class, "combined", _overlaid)
+    return options_class(**combine([coerced(options_class, source) for source in sources]))
+
+
+def _overlaid(sources: List[Dict[str, Any]]) -> Dict[str, Any]:
+    return {name: value for source in sources for name, value in source.items()}
 
 
 def as_dict(options: Any) -> Dict[str, Any]:
@@ -240,6 +247,11 @@ def _as_type(wanted: type, value: Any) -> Any:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _numbers(item: Any) -> List[Any]:
+    """Return the numbers that stand in text with commas between them, or `item` itself."""
+    return item.replace(",", " ").split() if isinstance(item, str) else [item]
 
 
 def _hint(*parts: str) -> str:

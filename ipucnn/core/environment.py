@@ -10,7 +10,7 @@ from typing import Any, Dict
 from ipucnn.core.machine import usable_cores
 
 PACKAGES = ("ipucnn", "torch", "torchvision", "numpy", "Pillow", "Pillow-SIMD",
-            "efficientnet-pytorch", "pretrainedmodels")
+            "efficientnet-pytorch", "pretrainedmodels", "onnx", "onnxruntime", "openvino", "nncf")
 
 
 def describe() -> Dict[str, Any]:

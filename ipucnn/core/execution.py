@@ -9,7 +9,7 @@ micro-batches make one weight update. Everything else is derived here, once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
 
 from ipucnn.core.data.feeding import Fed
@@ -141,6 +141,10 @@ class ExecutionPlan:
     def local_replicas(self) -> int:
         """Replicas of one instance."""
         return self.replicas // self.instances
+
+    def local(self) -> ExecutionPlan:
+        """Return the plan of one instance that executes its part without the others."""
+        return replace(self, replicas=self.local_replicas, instances=1)
 
     @property
     def local_batch(self) -> int:

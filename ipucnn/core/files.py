@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,17 @@ def write_bytes(path: str, content: bytes) -> None:
         DataError: it cannot be written (no such folder allowed, a full disk).
     """
     target = Path(path)
-    partial = None
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=str(target.parent), prefix=f".{target.name}.",
-                                         delete=False) as file:
-            partial = file.name
+        with partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, str(target))
+        os.replace(str(partial), str(target))
     except OSError as error:
-        if partial and os.path.exists(partial):
-            os.unlink(partial)
         raise DataError(f"cannot write {path!r}: {error.strerror or error}",
                         "free space or choose another place") from error
+    finally:
+        with suppress(OSError):  # when all went well it has its final name
+            partial.unlink()

@@ -6,18 +6,17 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice, repeat
-from pathlib import Path
-from typing import Any, Callable, Generator, List, Optional
+from typing import Any, Callable, Dict, Generator, List, Optional
 
-from ipucnn.core import predictions
+from ipucnn.core import bulk, predictions
 from ipucnn.core.calibration import SAMPLES, calibration_of
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.loader import Batch, Loader, order
+from ipucnn.core.data.loader import MAX_REPORTED, Batch, Loader, none_readable, order
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
-from ipucnn.core.instances import ALONE, Instances, fitted, launched_count
+from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.normalisation import fed
 from ipucnn.core.onnx.stored import read_stored
@@ -37,11 +36,10 @@ Progress = Callable[[str, int, Optional[int]], None]
 
 
 def run(options: RunOptions, registry: Optional[Registry] = None,
-        progress: Optional[Progress] = None) -> RunResult:
+        progress: Optional[Progress] = None, part: Optional[Instances] = None) -> RunResult:
     """Run inference.
 
-    Of several instances each classifies its part, and all get the result of all: a host call takes
-    as long as the slowest one's.
+    Of several instances each classifies its part, and all get the result of all.
 
     Things are prepared in the order of their cost, so that a mistake is found before minutes are
     spent. An interrupt while images are classified ends the run early: the result then holds what
@@ -51,22 +49,28 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         options: what to run.
         registry: where names are looked up; this process's when not given.
         progress: told how far the run is.
+        part: the instances that this process works with, when `--instances` started it.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     registry = registry or current_registry()
     progress = progress or (lambda *_: None)
-    data = registry.get_typed(DatasetSpec, options.data)
+    data = registry.get_typed(DatasetSpec, options.chosen_data)
     registry.get_typed(NormLayerSpec, options.normlayer)
     model = registry.get_typed(ModelSpec, options.model)
+    if options.instances > 1 and launched() is not None:
+        raise UsageError(f"'--instances {options.instances}' would start processes of each that "
+                         "poprun started", "leave it out, or leave poprun out")
     options, told = fitted(options)
     plan = options.plan(data.on_device, launched_count())
-    chosen = choose_backend(options.backend, registry, plan, options)
-    check_offer(options, plan, chosen.spec, registry)
+    # processes that ipucnn starts need nothing of a backend: to each, its part is everything
+    executed = plan.local() if options.instances > 1 else plan
+    chosen = choose_backend(options.backend, registry, executed, options)
+    check_offer(options, executed, chosen.spec, registry)
     stored = read_stored(options, model)
     if stored is not None:
-        model, plan = stored.spec, stored.fitted(plan)
+        model, plan, executed = stored.spec, stored.fitted(plan), stored.fitted(executed)
     check_data_options(options, data, {
         "--predictions": bool(options.predictions) and data.on_device,
         "--annotations": bool(options.annotations) and not data.annotations,
@@ -74,8 +78,8 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     if plan.precision == "int8" and data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
                          "take images with '--data', or '--data generated' to measure speed only")
-    instances = chosen.join()
-    if options.predictions and instances.count > 1:
+    instances = part or chosen.join()
+    if options.predictions and launched_count() > 1:
         raise UsageError("'--predictions' is written by one process, and poprun started "
                          f"{instances.count}", "leave it out, or start one process")
     if options.predictions:
@@ -85,14 +89,18 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     dataset = make_dataset(options, model, data, registry, length=length,
                            annotations=options.annotations)
     built = stored.built if stored else make_model(options, data, dataset, registry)
+    if options.instances > 1 and part is None:
+        del dataset, built  # made to find mistakes, and to fetch weights once
+        return bulk.run(options, registry.settings, progress)
     result = _empty_result(options, plan, chosen, built, data)
     result.notes += [*told, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
         result.notes.append("8-bit integers calibrated with random images show speed only: their "
                             "answers mean nothing")
-    with _session(options, plan, chosen, model, data, dataset, built, registry) as session:
+    with _session(options, executed, chosen, model, data, dataset, built, registry) as session:
         progress("compile", 0, None)
-        result.compile_seconds = session.compile()
+        # also the moment from which all are ready, so that they are measured side by side
+        result.compile_seconds = max(instances.gather(session.compile()))
         result.session = session.facts
         if not options.compile_only:
             _classify(options, plan, session, dataset, data, built, result, progress, instances)
@@ -127,40 +135,47 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
         own = islice(order(len(dataset), everything), instances.index, None, instances.count)
         loader = session.loader(dataset, built.input_size, session.samples_per_call, own,
                                 workers=options.dataloader_worker,
-                                skip_bad=options.skip_bad_samples)
+                                skip_bad=options.skip_bad_samples, part=instances.count > 1)
     scores: Optional[Scores] = None
+    ahead = instances.count if instances.in_step else 1  # what the others have done meanwhile
     calls = _HostCalls(plan, session, _batches(loader, total, session.samples_per_call),
                        options.time_limit,
-                       lambda done: progress("run", done * instances.count, everything))
-    ended = False
+                       lambda done: progress("run", done * ahead, everything))
+    shared = not instances.in_step
     try:
         with ExitStack() as stack:
             writer = None
             if options.predictions:
                 columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled,
                                               dataset.has_image_ids)
-                writer = stack.enter_context(predictions.writer_class(options.predictions)(
-                    Path(options.predictions), columns))
+                writer = stack.enter_context(
+                    instances.prediction_writer(options.predictions, columns))
                 result.predictions = options.predictions
             stack.callback(calls.close)
             scores = Scores(dataset, data, built.num_classes, options.top_k, writer,
-                            built.class_names)
+                            built.class_names, instances)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
         if calls.out_of_time:
             result.stopped_by = "time limit"
-        ended = True
+        shared = True
     except KeyboardInterrupt as interrupt:
         # a signal handler may raise it with its own name
         result.stopped_by = str(interrupt) or "SIGINT"
-        ended = True
-    except IpucnnError as error:
+        shared = True
+    except Exception as error:
         result.stopped_by = "error"
-        error.partial = result
+        if isinstance(error, IpucnnError):
+            error.partial = result
+        instances.failing(error)
         raise
     finally:
-        _fill_in(result, calls, options.warmup, scores, loader, instances if ended else ALONE)
+        # instances in step would wait for one that has failed for ever
+        _fill_in(result, calls, options.warmup, scores, loader, instances if shared else ALONE)
+    if instances.count > 1 and result.skipped["count"] and not (
+            result.images or result.stopped_by):
+        raise none_readable(result.skipped["first"])
 
 
 @dataclass
@@ -247,18 +262,35 @@ def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, buil
 
 def _fill_in(result: RunResult, calls: _HostCalls, warmup: int, scores: Optional[Scores],
              loader: Optional[Loader], instances: Instances) -> None:
-    meter = Meter.together(instances.gather(calls.meter.as_plain()))
+    told = instances.gather({
+        "index": instances.index, "calls": calls.meter.as_plain(), "images": calls.images,
+        "scored": scores.as_plain() if scores else [0, 0, 0],
+        "skipped": loader.skipped_count if loader else 0,
+        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
+    meter = Meter.together([part["calls"] for part in told], instances.in_step)
     result.iterations = len(meter.seconds)
-    result.images = sum(instances.gather(calls.images))
-    result.seconds = sum(meter.seconds)
+    result.images = sum(part["images"] for part in told)
+    result.seconds = sum(meter.seconds) if instances.in_step else max(
+        sum(seconds for _, seconds, _, _ in part["calls"]) for part in told)
     result.warmup_iterations = meter.warmup(warmup)
     figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
     for name, value in figures.items():
         setattr(result, name, value)
     if scores is not None:
-        scores.share(instances)
+        scores.together([part["scored"] for part in told])
         result.accuracy = scores.accuracy()
         result.accuracy_note = scores.note
-    if loader is not None:
-        result.skipped = {"count": sum(instances.gather(loader.skipped_count)),
-                          "first": list(loader.skipped)}
+    result.skipped = {
+        "count": sum(part["skipped"] for part in told),
+        "first": [image for part in told for image in part["first_skipped"]][:MAX_REPORTED]}
+    result.stopped_by = next((part["stopped_by"] for part in told if part["stopped_by"]), None)
+    if instances.count > 1:
+        result.instances = [_own_figures(part, warmup, calls.plan.local_batch) for part in told]
+
+
+def _own_figures(told: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
+    """Return what one of several instances measured by itself, as plain types."""
+    meter = Meter.together([told["calls"]])
+    figures = meter.figures(meter.warmup(warmup), full)
+    return {"index": told["index"], "images": told["images"], **{
+        name: figures[name] and asdict(figures[name]) for name in ("throughput", "latency_ms")}}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
@@ -17,6 +18,8 @@ from ipucnn.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from ipucnn.core.predictions import PredictionWriter
 
 Options = TypeVar("Options", bound=Any)
 
@@ -94,10 +97,12 @@ class Instances:
     Attributes:
         index: of this instance, from 0.
         count: instances.
+        in_step: they are at the same host call, or nearly; otherwise each goes on by itself.
     """
 
     index: int = 0
     count: int = 1
+    in_step: bool = True
 
     def gather(self, value: Any) -> List[Any]:
         """Return the value of every instance, in their order; plain types, whole numbers exact."""
@@ -109,6 +114,15 @@ class Instances:
 
     def share(self, weights: Dict[str, torch.Tensor]) -> None:
         """Give every instance the first one's weights and buffers, in place."""
+
+    def prediction_writer(self, path: str, columns: Sequence[str]) -> PredictionWriter:
+        """Return what writes this instance's rows; not collective."""
+        from ipucnn.core import predictions
+
+        return predictions.writer_class(path)(Path(path), columns)
+
+    def failing(self, error: Exception) -> None:
+        """Say that this instance's work has failed, before the last `gather`; not collective."""
 
     def totals(self, values: Sequence[float]) -> List[float]:
         """Return the sums of some figures over all instances."""

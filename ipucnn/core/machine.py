@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional, Tuple
+
+_share: Optional[int] = None
+"""Cores' worth of work of this process, where it is one of several that share them."""
 
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the number of cores this process may use, at least 1.
 
     That is the smaller of its CPU affinity and its cgroup's quota (a part of a core counts as one),
-    which in a container is often far less than the machine has.
+    which in a container is often far less than the machine has; of several instances, its share.
 
     Args:
         root: where `proc` and `sys` are mounted.
@@ -22,7 +26,46 @@ def usable_cores(root: Path = Path("/")) -> int:
     else:
         affinity = os.cpu_count() or 1
     quota = cgroup_quota(root)
-    return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
+    limits = [affinity, *([] if quota is None else [math.ceil(quota)]),
+              *([] if _share is None else [_share])]
+    return max(1, min(limits))
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes may use of the cores that they share.
+
+    Attributes:
+        cores: by number; empty where processes cannot be bound to cores.
+        count: how many cores' worth of work to start.
+    """
+
+    cores: Tuple[int, ...]
+    count: int
+
+    def take(self) -> None:
+        """Keep this process, and the threads it starts from now on, to the share."""
+        global _share
+        _share = self.count
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)
+        else:
+            os.environ["OMP_NUM_THREADS"] = str(self.count)
+
+
+def shares(count: int) -> List[Share]:
+    """Divide the cores of this process among `count`: neighbours, or in turn if there are fewer."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    usable = usable_cores()
+
+    def own(index: int) -> Tuple[int, ...]:
+        if 0 < len(cores) < count:
+            return (cores[index % len(cores)],)
+        return tuple(cores[len(cores) * index // count:len(cores) * (index + 1) // count])
+
+    return [Share(own(index),
+                  max(1, usable * (index + 1) // count - usable * index // count))
+            for index in range(count)]
 
 
 def cgroup_quota(root: Path = Path("/")) -> Optional[float]:

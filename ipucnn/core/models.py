@@ -93,7 +93,7 @@ def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, 
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = _outline(spec, registry)
+    model = outline(spec, registry)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     multiply_adds: Optional[int] = None
     with suppress(UsageError):
@@ -115,7 +115,22 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    return usable_splits(_outline(spec, registry), spec.input_size)
+    return usable_splits(outline(spec, registry), spec.input_size)
+
+
+def outline(spec: ModelSpec, registry: Registry,
+            options: Optional[Mapping[str, Any]] = None) -> nn.Module:
+    """Return a model without weights where it allows that, else with random ones.
+
+    Raises:
+        UsageError: it lacks one of the `options`.
+    """
+    given = _given(spec, options or {}, registry)
+    try:
+        with torch.device("meta"):
+            return _build(spec, spec.num_classes, given, registry)
+    except (PluginError, RuntimeError, NotImplementedError):
+        return _build(spec, spec.num_classes, given, registry)
 
 
 def _build(spec: ModelSpec, num_classes: int, options: Mapping[str, Any],
@@ -135,15 +150,6 @@ def _build(spec: ModelSpec, num_classes: int, options: Mapping[str, Any],
         raise PluginError(f"the target of model {spec.name!r} returned {model!r}, expected a "
                           "torch module")
     return model
-
-
-def _outline(spec: ModelSpec, registry: Registry) -> nn.Module:
-    """Return the model without weights where it allows that, else with random ones."""
-    try:
-        with torch.device("meta"):
-            return _build(spec, spec.num_classes, {}, registry)
-    except (PluginError, RuntimeError, NotImplementedError):
-        return _build(spec, spec.num_classes, {}, registry)
 
 
 def _given(spec: ModelSpec, options: Mapping[str, Any], registry: Registry) -> Dict[str, Any]:

@@ -32,8 +32,13 @@ class PredictionWriter(ABC):
         except OSError as error:
             raise self._failure(error) from error
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[Row],
+              indices: Sequence[int] = ()) -> None:  # noqa: ARG002 - rows come in their order
         """Append rows.
+
+        Args:
+            rows: in the order of the file.
+            indices: of their images in the dataset, for files that others are merged with.
 
         Raises:
             DataError: they cannot be written (a full disk); earlier rows are kept.

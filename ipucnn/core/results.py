@@ -77,16 +77,22 @@ class Meter:
                     self.samples, self.seconds, self.waits, self.latency_starts, ends)]
 
     @classmethod
-    def together(cls, parts: Sequence[List[List[Any]]]) -> Meter:
+    def together(cls, parts: Sequence[List[List[Any]]], in_step: bool = True) -> Meter:
         """Return what instances that run side by side measured together.
 
-        An iteration has the samples of all of them and lasts as long as the slowest.
+        An iteration has the samples of all of them. In step, it lasts as long as the slowest;
+        instances that do not wait for each other add up their rates, so it lasts as long as one
+        process of that rate would take.
         """
         meter = cls()
         for iteration in range(max(map(len, parts))):
             rows = [part[iteration] for part in parts if iteration < len(part)]
-            meter.iteration(sum(row[0] for row in rows), max(row[1] for row in rows),
-                            max(row[2] for row in rows),
+            samples = sum(row[0] for row in rows)
+            seconds, wait = max(row[1] for row in rows), max(row[2] for row in rows)
+            if not in_step and min(row[1] - row[2] for row in rows) > 0:
+                seconds = samples / sum(row[0] / row[1] for row in rows)
+                wait = seconds - samples / sum(row[0] / (row[1] - row[2]) for row in rows)
+            meter.iteration(samples, seconds, wait,
                             [latency for row in rows for latency in row[3]])
         return meter
 
@@ -142,6 +148,9 @@ class RunResult:
         skipped: images left out by `--skip-bad-samples`: their number, and the first of them.
         predictions: the file of predictions.
         stopped_by: `SIGINT`, `SIGTERM`, `time limit` or `error` when the run ended early.
+        instances: of several processes, what each measured by itself: its `index`, `images`,
+            `throughput` and `latency_ms`; of those that `--instances` started also the `log` file
+            and the `exit_code`.
         notes: what the user should know.
     """
 
@@ -168,6 +177,7 @@ class RunResult:
     skipped: Dict[str, Any] = field(default_factory=lambda: {"count": 0, "first": []})
     predictions: Optional[str] = None
     stopped_by: Optional[str] = None
+    instances: List[Dict[str, Any]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
 
     def as_dict(self) -> Dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ipucnn.core import predictions
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.instances import Instances
+from ipucnn.core.instances import ALONE, Instances
 from ipucnn.core.names import key
 from ipucnn.core.specs import DatasetSpec
 
@@ -28,19 +28,20 @@ class Scores:
         top_k: classes per image in the predictions.
         writer: where predictions go, if anywhere.
         names: of the outputs, where the model knows them.
+        instances: who take turns in the order of the images.
     """
 
     def __init__(self, dataset: ImageDataset, spec: DatasetSpec, classes: int, top_k: int,
                  writer: Optional[predictions.PredictionWriter] = None,
-                 names: Sequence[str] = ()) -> None:
+                 names: Sequence[str] = (), instances: Instances = ALONE) -> None:
         self._dataset = dataset
         self._labelled = spec.labelled
         self._top_k = min(top_k, classes)
         self._writer = writer
         self._class_names = list(names) or class_names(classes, dataset)
         self._label_map = label_map(dataset, self._class_names) if spec.labelled else None
-        self._last_index = -1
         self._first_pass = True
+        self._next, self._stride = instances.index, instances.count
         self._counted = self._top1 = self._top5 = 0
         self.note = ""
         if spec.labelled and self._label_map is None:
@@ -49,11 +50,12 @@ class Scores:
 
     def add(self, batch: Batch, logits: torch.Tensor) -> None:
         """Score a batch; its logits are `(n, classes)`."""
-        # a run longer than its data goes round it in order: a falling index is the second round
+        # a run longer than its data goes round it in order; in the second round an index is lower
+        # than what is next in the first, from which only images that cannot be read are missing
         fresh: List[int] = []
         for row, index in enumerate(batch.indices):
-            self._first_pass = self._first_pass and index > self._last_index
-            self._last_index = index
+            self._first_pass = self._first_pass and index >= self._next
+            self._next = index + self._stride
             if self._first_pass:
                 fresh.append(row)
         if not fresh:
@@ -64,7 +66,8 @@ class Scores:
             ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
             self._writer.write(predictions.rows(
                 names, labels, logits.softmax(dim=1), self._class_names, self._top_k,
-                self._labelled, ids if self._dataset.has_image_ids else None))
+                self._labelled, ids if self._dataset.has_image_ids else None),
+                [batch.indices[row] for row in fresh])
         if self._label_map is not None:
             self._count(labels, logits, self._label_map)
 
@@ -77,10 +80,13 @@ class Scores:
                 self._top1 += classes[0] == mapped[label]
                 self._top5 += mapped[label] in classes
 
-    def share(self, instances: Instances) -> None:
+    def as_plain(self) -> List[int]:
+        """Return what was counted, for `together`."""
+        return [self._counted, self._top1, self._top5]
+
+    def together(self, parts: Sequence[Sequence[int]]) -> None:
         """Count what all instances scored."""
-        self._counted, self._top1, self._top5 = (int(total) for total in instances.totals(
-            [self._counted, self._top1, self._top5]))
+        self._counted, self._top1, self._top5 = (sum(column) for column in zip(*parts))
 
     def accuracy(self) -> Optional[Dict[str, float]]:
         """Return top-1 and top-5 in per cent and the images counted, or None without labels."""

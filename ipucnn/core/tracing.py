@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch  # noqa: TID253
@@ -110,37 +111,39 @@ def count(model: nn.Module, input_size: int) -> Tuple[int, int]:
 
     Multiply-adds are those of convolutions and linear layers, as in torchvision's tables.
     """
-    operations = 0
+    return (sum(parameter.numel() for parameter in model.parameters()),
+            sum(operations for _, operations in costs(model, input_size)))
 
-    def add(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-        nonlocal operations
+
+def costs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
+    """Return the path of every call of a module, in order, and the call's own multiply-adds.
+
+    They are those of a convolution or linear layer for one image; other modules have 0. The path
+    of the model itself is empty.
+    """
+    calls: List[Tuple[str, int]] = []
+
+    def begin(path: str, *_: Any) -> None:
+        calls.append((path, 0))
+
+    def end(module: nn.Module, _: Any, output: torch.Tensor) -> None:
         per_output = module.weight[0].numel()  # type: ignore[index]
-        operations += output.numel() * per_output
-
-    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    _call(model, input_size, lambda: [layer.register_forward_hook(add) for layer in layers])
-    return sum(parameter.numel() for parameter in model.parameters()), operations
-
-
-def _calls(model: nn.Module, input_size: int) -> List[str]:
-    """Return a path for every call of a module, in order."""
-    calls: List[str] = []
+        calls[-1] = (calls[-1][0], output.numel() * per_output)
 
     def attach() -> List[Any]:
-        return [module.register_forward_pre_hook(_Recorder(calls, name.replace(".", "/")))
-                for name, module in model.named_modules() if name]
+        modules = list(model.named_modules())
+        return [module.register_forward_pre_hook(partial(begin, name.replace(".", "/")))
+                for name, module in modules] + [
+            module.register_forward_hook(end) for _, module in modules
+            if isinstance(module, (nn.Conv2d, nn.Linear))]
 
     _call(model, input_size, attach)
     return calls
 
 
-class _Recorder:
-    def __init__(self, calls: List[str], path: str) -> None:
-        self.calls = calls
-        self.path = path
-
-    def __call__(self, *_: Any) -> None:
-        self.calls.append(self.path)
+def _calls(model: nn.Module, input_size: int) -> List[str]:
+    """Return a path for every call of a module within the model, in order."""
+    return [path for path, _ in costs(model, input_size) if path]
 
 
 def _call(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) -> None:

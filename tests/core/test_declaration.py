@@ -110,6 +110,12 @@ def test_later_sources_win_whatever_the_spelling():
     assert build(Options) == Options()
 
 
+def test_numbers_may_have_commas_between_them():
+    for given in ("1,2,3", "1 2 3", "1, 2, 3", ["1,2", "3"], [1, 2, 3]):
+        assert build(Options, {"sizes": given}).sizes == (1, 2, 3)
+    assert build(Options, {"splits": ["a,b"]}).splits == ("a,b",)
+
+
 def test_declarations_keep_order_flags_and_shape():
     found = {item.name: item for item in declared(Options)}
     assert list(found)[:3] == ["count", "rate", "limit"]

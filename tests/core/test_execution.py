@@ -49,3 +49,9 @@ def test_backend_options_have_defaults():
     assert plan.option("compile") is True
     assert plan.option("device") is None
     assert plan.option("device", "cpu") == "cpu"
+
+
+def test_the_part_of_an_instance_is_a_plan_of_its_own():
+    plan = ExecutionPlan(micro_batch=3, device_iterations=2, replicas=4, instances=2)
+    assert (plan.local().combined_batch, plan.local().replicas, plan.local().instances) == (
+        plan.local_batch, 2, 1)

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from ipucnn.core.machine import cgroup_quota, usable_cores
+from ipucnn.core import machine
+from ipucnn.core.machine import Share, cgroup_quota, shares, usable_cores
 
 
 def write(root, path, content):
@@ -57,3 +58,34 @@ def test_affinity(monkeypatch, tmp_path):
     write(tmp_path, "proc/self/cgroup", "0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "110000 100000\n")
     assert usable_cores(tmp_path) == 2
+
+
+@pytest.mark.parametrize(("cores", "quota", "count", "expected"), [
+    ({0, 1, 2, 3, 8}, None, 2, [((0, 1), 2), ((2, 3, 8), 3)]),
+    ({4, 5}, None, 3, [((4,), 1), ((5,), 1), ((4,), 1)]),
+    (set(range(8)), 2.5, 2, [((0, 1, 2, 3), 1), ((4, 5, 6, 7), 2)])])
+def test_cores_are_shared_by_neighbourhood(monkeypatch, cores, quota, count, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr(machine, "cgroup_quota", lambda _: quota)
+    assert [(share.cores, share.count) for share in shares(count)] == expected
+
+
+def test_a_share_is_kept_to(monkeypatch):
+    bound = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: bound.append(cores),
+                        raising=False)
+    monkeypatch.setattr(machine, "_share", None)
+    Share((0,), 1).take()
+    assert bound == [(0,)]
+    assert usable_cores() == 1
+
+
+def test_where_processes_cannot_be_bound_threads_are_counted(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.setattr(machine, "_share", None)
+    share = shares(2)[0]
+    assert share.cores == ()
+    share.take()
+    assert os.environ["OMP_NUM_THREADS"] == str(share.count)

@@ -45,3 +45,25 @@ def test_a_single_short_iteration_still_has_figures():
     meter.iteration(3, 1.5, 0.0, [1.5])
     assert meter.figures(warmup=0, full=8)["throughput"].mean == 2.0
     assert Meter().figures(warmup=0, full=8)["throughput"] is None
+
+
+def test_instances_in_step_last_as_long_as_the_slowest():
+    meter = Meter.together([[[4, 1.0, 0.5, [0.5]]], [[4, 2.0, 0.25, [1.75]]]])
+    assert (meter.samples[0], meter.seconds[0], meter.waits[0]) == (8, 2.0, 0.5)
+    assert meter.latencies.tolist() == [0.5, 1.75]
+
+
+def test_instances_by_themselves_add_up_their_rates():
+    fast, slow = [[4, 1.0, 0.5, [0.5]]] * 4, [[4, 2.0, 1.0, [1.0]]] * 2
+    meter = Meter.together([fast, slow], in_step=False)
+    figures = meter.figures(0, 8)
+    assert figures["throughput"].mean == pytest.approx(4 + 2)
+    assert figures["compute_throughput"].mean == pytest.approx(8 + 4)
+    assert figures["latency_ms"].p50 == 500.0
+    assert sum(meter.samples) == 24
+
+
+def test_an_instance_without_a_part_adds_nothing():
+    meter = Meter.together([[[1, 0.5, 0.0, [0.5]]], []], in_step=False)
+    assert meter.figures(0, 2)["throughput"].mean == pytest.approx(2.0)
+    assert Meter.together([[], []], in_step=False).figures(0, 2)["throughput"] is None

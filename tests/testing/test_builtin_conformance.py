@@ -13,7 +13,8 @@ REGISTRY = Registry(PluginSettings(disable_all=True))
 
 # One network of each construction that takes small images. The others are deeper or wider, or pool
 # a fixed 7x7; the tests of the models compare them with their source libraries.
-MODELS = ["resnet18", "resnext50", "mobilenet", "mobilenet-v3-small", "efficientnet-b0"]
+MODELS = ["resnet18", "resnext50", "mobilenet", "mobilenet-v3-small", "efficientnet-b0",
+          "resnet8-cifar"]
 CHEAP = {check: "compared with its source library elsewhere"
          for check in checks(ModelSuite)
          if check not in ("test_target_resolves", "test_takes_its_declared_options")}

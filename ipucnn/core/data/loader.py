@@ -122,6 +122,8 @@ class Loader(ABC):
         transform: see `Preparation`; runs in a worker, for every image.
         bad: images that are known to be bad; with `skip_bad` they are left out untried.
         epoch: for the transform.
+        part: other instances have the rest of the images, so that none of these being readable is
+            no error yet.
 
     Attributes:
         skipped: name and reason of skipped images, the first `MAX_REPORTED`.
@@ -134,7 +136,7 @@ class Loader(ABC):
     def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,
                  indices: Iterable[int], workers: Optional[int] = None,
                  skip_bad: bool = False, transform: Optional[Transform] = None,
-                 bad: Iterable[int] = (), epoch: int = 0) -> None:
+                 bad: Iterable[int] = (), epoch: int = 0, part: bool = False) -> None:
         self.workers = usable_cores() if workers is None else workers
         if self.workers < 1 or batch_size < 1:
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
@@ -145,6 +147,7 @@ class Loader(ABC):
         self.batch_size = batch_size
         self.indices = indices
         self.skip_bad = skip_bad
+        self.part = part
         self.skipped: List[Tuple[str, str]] = []
         self._bad: Set[int] = set(bad) if skip_bad else set()
         self._running: Optional[Generator[Batch, None, None]] = None
@@ -227,9 +230,8 @@ class Loader(ABC):
             for batch in batches:
                 yielded += 1
                 yield batch
-        if self.skipped and not yielded:
-            name, reason = self.skipped[0]
-            raise DataError(f"none of the images can be read; the first is {name!r}: {reason}")
+        if self.skipped and not yielded and not self.part:
+            raise none_readable(self.skipped)
 
 
 class HostLoader(Loader):
@@ -275,6 +277,12 @@ class HostLoader(Loader):
             except DataError as error:
                 self.skip(index, error)
         return self.batch(torch.from_numpy(numpy.stack(pixels)), entries) if entries else None
+
+
+def none_readable(skipped: Sequence[Sequence[str]]) -> DataError:
+    """Return the error of a run all of whose images were skipped, given names and reasons."""
+    name, reason = skipped[0]
+    return DataError(f"none of the images can be read; the first is {name!r}: {reason}")
 
 
 def order(length: int, total: int) -> Iterator[int]:

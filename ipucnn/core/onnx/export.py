@@ -13,7 +13,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.onnx.simplify import simplified
-from ipucnn.core.onnx.target import OnnxTarget
+from ipucnn.core.onnx.target import MOST_BYTES, OnnxTarget
 
 if TYPE_CHECKING:
     import onnx
@@ -23,8 +23,8 @@ INPUT, OUTPUT = "images", "logits"
 
 INSTALL = "pip install 'ipucnn[onnxruntime]'"
 
-_NEWEST = 20 if hasattr(torch, "export") else 17
-"""The newest operator set of torch's exporter by tracing: 17 in torch 2.0, 20 in today's."""
+_OLDEST, _NEWEST = 7, 20 if hasattr(torch, "export") else 17
+"""The operator sets of torch's exporter by tracing: up to 17 in torch 2.0, 20 in today's."""
 
 
 def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
@@ -33,7 +33,7 @@ def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
     Raises:
         UsageError: another one is wanted and is not among those.
     """
-    oldest, newest = target.opsets[0], min(_NEWEST, target.opsets[1])
+    oldest, newest = max(_OLDEST, target.opsets[0]), min(_NEWEST, target.opsets[1])
     if wanted is not None and not oldest <= wanted <= newest:
         raise UsageError(f"operator set {wanted} is not one of {oldest} to {newest}, which "
                          f"{target.name} reads and torch {torch.__version__} writes",
@@ -60,7 +60,9 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
         training: export for training.
 
     Raises:
-        UsageError: the model needs an operator that the operator set or the target lacks.
+        UsageError: the model needs an operator that the operator set or the target lacks, or is
+            too large.
+        IpucnnError: it cannot be traced.
         UnavailableError: the onnx package is missing.
     """
     try:
@@ -69,6 +71,10 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
         raise UnavailableError("exporting needs the onnx package", INSTALL) from error
 
     opset = chosen_opset(opset, target)
+    if sum(tensor.numel() * tensor.element_size()
+           for tensor in module.state_dict().values()) > MOST_BYTES:
+        raise UsageError(f"{what} is larger than 2 GiB, which no ONNX file can hold",
+                         "take a smaller network")
     buffer = io.BytesIO()
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
     how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
@@ -76,7 +82,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
     if dynamic_batch:
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
-        with _quiet():
+        with _quiet(), blamed(what):
             torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
@@ -85,12 +91,6 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
         raise UsageError(f"{what} cannot be exported to operator set {opset}: "
                          f"{str(error).splitlines()[0]}",
                          "take another network or norm layer, or a newer '--opset'") from error
-    except RuntimeError as error:
-        if "SymbolicValueError" not in type(error).__name__:
-            raise
-        raise IpucnnError(f"{what} cannot be exported to operator set {opset}: "
-                          f"{str(error).splitlines()[0]}",
-                          "take another network or a newer '--opset'") from error
     model = onnx.load_from_string(buffer.getvalue())
     model = simplified(model)
     onnx.checker.check_model(model)
@@ -99,11 +99,25 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
 
 
 @contextlib.contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Have errors within a network's own code, of which any kind is possible, say whose it is."""
+    try:
+        yield
+    except (IpucnnError, torch.onnx.errors.UnsupportedOperatorError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise IpucnnError(f"{what} cannot be exported: {type(error).__name__}: {reason}",
+                          "'--traceback' shows where it fails") from error
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks for its developers away from the user."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, graphs = logger.level, torch._C._jit_is_onnx_log_enabled()
     logger.setLevel(logging.ERROR)
+    torch._C._jit_set_onnx_log_enabled(False)  # which prints the graph when something fails
     try:
         # torch 2.0 prints a banner
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -111,3 +125,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        torch._C._jit_set_onnx_log_enabled(graphs)

@@ -22,12 +22,12 @@ from ipucnn.core.onnx.examples import random_images
 from ipucnn.core.onnx.export import chosen_opset, exported
 from ipucnn.core.onnx.metadata import Metadata
 from ipucnn.core.onnx.precision import in_float16
-from ipucnn.core.onnx.target import MOST_BYTES, OnnxTarget, opset_of
+from ipucnn.core.onnx.target import OnnxTarget, opset_of
 from ipucnn.core.onnx.verify import TOLERANCE, compare
 from ipucnn.core.options import ExportOptions, TrainOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
-from ipucnn.core.scores import names_of_classes
+from ipucnn.core.scores import IMAGENET_CLASSES, names_of_classes
 from ipucnn.core.specs import BackendSpec, ModelSpec, NormLayerSpec
 
 COMPARED_BATCHES = (1, 2, 5)
@@ -87,7 +87,8 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
     chosen_opset(options.opset, target)  # before weights are fetched
     built, class_names = _model(options, registry)
     size = built.input_size
-    what = f"model {built.spec.name!r}"
+    provider = registry.provider_of(built.spec)
+    what = f"model {built.spec.name!r}" + ("" if provider.builtin else f" of {provider.label}")
     plan = ExecutionPlan(
         micro_batch=options.batch_size, precision="32.32",
         normalisation=options.normalization_location,
@@ -103,7 +104,7 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
     tolerance = TOLERANCE[options.precision]
     examples = [random_images((batch, *images.shape[1:]), images.dtype, options.seed)
                 for batch in batches]
-    differences = compare(proto, module, examples, tolerance)
+    differences = compare(proto, module, examples, tolerance, what)
     Metadata(
         model=built.spec.name, input_size=size, normalisation=options.normalization_location,
         class_names=tuple(class_names),
@@ -111,8 +112,6 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
                     "options": options.as_dict(), "ipucnn": ipucnn.__version__,
                     "torch": torch.__version__}).embed(proto)
     content = proto.SerializeToString()
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{what} is larger than 2 GiB as ONNX", "use '--precision half'")
     path = _path(options, built.spec.name)
     write_bytes(str(path), content)
     return ExportResult(
@@ -154,7 +153,7 @@ def _model(options: ExportOptions, registry: Registry) -> Tuple[BuiltModel, List
                          options.batchnorm_momentum),
         input_padding=options.input_image_padding, model_options=options.model_options,
         input_size=options.input_size, registry=registry)
-    return built, names_of_classes(built.num_classes)
+    return built, _names(built)
 
 
 def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltModel, List[str]]:
@@ -183,7 +182,12 @@ def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltMode
     built.module.load_state_dict(weights)
     report = type(built.weights)(source=str(paths[-1]), path=str(paths[-1]), loaded=len(weights))
     return (BuiltModel(built.module, built.spec, report, built.input_size, built.num_classes),
-            list(stored.class_names) or names_of_classes(built.num_classes))
+            list(stored.class_names) or _names(built))
+
+
+def _names(built: BuiltModel) -> List[str]:
+    """Return what the outputs mean, as far as that is known."""
+    return names_of_classes(IMAGENET_CLASSES) if built.num_classes == IMAGENET_CLASSES else []
 
 
 def _path(options: ExportOptions, model: str) -> Path:

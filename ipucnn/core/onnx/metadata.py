@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Tuple
 
 from ipucnn.core.constants import IMAGENET_MEAN, IMAGENET_STD
 
@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     import onnx
 
 _PREFIX = "ipucnn."
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(
+        isinstance(number, float) for number in value)
+
+
+_FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "model": lambda value: isinstance(value, str),
+    "input_size": lambda value: type(value) is int and value > 0,
+    "normalisation": lambda value: value in ("device", "host", "none"),
+    "mean": _numbers,
+    "std": _numbers,
+    "class_names": lambda value: isinstance(value, list) and all(
+        isinstance(name, str) for name in value),
+    "provenance": lambda value: isinstance(value, dict),
+}
+"""What each field looks like as JSON; what does not is passed over."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +43,7 @@ class Metadata:
             `host` when its input has `mean` and `std` taken out already, `none` when the graph was
             trained on images of 0 to 255.
         mean, std: of each channel, for images scaled to 0..1.
-        class_names: what the outputs mean.
+        class_names: what the outputs mean; empty when that is not known.
         provenance: weights, precision and the versions that wrote it.
     """
 
@@ -51,15 +69,11 @@ class Metadata:
         values: Dict[str, Any] = {}
         for entry in model.metadata_props:
             name = entry.key[len(_PREFIX):]
-            if entry.key.startswith(_PREFIX) and name in cls.__dataclass_fields__:
+            if entry.key.startswith(_PREFIX) and name in _FORMS:
                 try:
                     value = json.loads(entry.value)
                 except ValueError:
                     continue
-                default = cls.__dataclass_fields__[name].default
-                if isinstance(value, list):
-                    value = tuple(value)
-                if isinstance(default, (str, int, tuple)) and type(value) is not type(default):
-                    continue
-                values[name] = value
+                if _FORMS[name](value):
+                    values[name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)

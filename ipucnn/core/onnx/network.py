@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import torch  # noqa: TID253
 
+from ipucnn.core.constants import IMAGENET_MEAN, IMAGENET_STD
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.core.onnx.export import INSTALL
 from ipucnn.core.onnx.metadata import Metadata
@@ -15,7 +17,7 @@ from ipucnn.core.onnx.target import MOST_BYTES
 if TYPE_CHECKING:
     import onnx
 
-_INPUT_TYPES = ("uint8", "float32", "float16")
+_INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 _HOW = "'ipucnn export' writes files of this form"
 
 
@@ -42,6 +44,15 @@ class OnnxNetwork(torch.nn.Module):
         self.batch: Optional[int] = shape[0]
         self.input_size: int = shape[2] or 0
         self.num_classes = _classes(proto, path)
+        names = len(self.metadata.class_names)
+        if names not in (0, self.num_classes):
+            raise DataError(f"'{path}' has {self.num_classes} outputs and names {names} classes",
+                            "export it again")
+        if (self.metadata.mean, self.metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            raise DataError(f"'{path}' wants images normalised with the mean "
+                            f"{self.metadata.mean} and the deviation {self.metadata.std}",
+                            "images are normalised as ImageNet's: export it with "
+                            "'--normalization-location device'")
 
     def forward(self, *_: Any) -> torch.Tensor:
         """Refuse: torch does not read ONNX."""
@@ -81,8 +92,8 @@ def find_file(path: str, model: str, batch: int) -> Path:
         DataError: there is none; the message names what was looked for.
     """
     given = Path(path)
-    if not given.is_dir():
-        if not given.exists():
+    if not os.path.isdir(path):
+        if not os.path.exists(path):
             raise DataError(f"there is no ONNX file '{path}'",
                             "'--onnx' takes a file, or a folder that 'ipucnn export' filled")
         return given
@@ -112,30 +123,44 @@ def read_network(path: Path) -> OnnxNetwork:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise _too_large(path, size)
-        proto = onnx.load(str(path))
-        if proto.ByteSize() > MOST_BYTES:
-            raise _too_large(path, proto.ByteSize())
+        proto = onnx.load_model_from_string(path.read_bytes())
+        outside = [tensor for tensor in proto.graph.initializer
+                   if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        size += sum(map(_bytes, outside))
+        if size > MOST_BYTES:
+            raise _too_large(path, size)
+        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        for tensor in outside:
+            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx tell it themselves
+                raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
         onnx.checker.check_model(proto)
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
         raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
                         "fetch or export it again") from error
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}",
                         "check the file, and those beside it that hold its weights") from error
-    except ValueError as error:  # protobuf cannot measure or hold it
-        raise _too_large(path, None) from error
     return OnnxNetwork(proto, str(path))
 
 
-def _too_large(path: Path, size: Optional[int]) -> DataError:
-    told = f" ({size / 2**30:.1f} GiB)" if size else ""
-    return DataError(f"'{path}' is larger than 2 GiB{told}, which a protocol buffer cannot hold",
-                     "export it with '--precision half', or take a smaller network")
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Return the size of a tensor that may not have been read."""
+    from onnx import helper
+
+    count = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    for dim in tensor.dims:
+        count *= dim
+    return count
+
+
+def _too_large(path: Path, size: int) -> DataError:
+    return DataError(f"'{path}' holds {size / 2**30:.1f} GiB, and a protocol buffer less than 2",
+                     "take a smaller network, or half precision")
 
 
 def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Optional[int], ...]]:
-    from onnx import helper
+    from onnx import TensorProto
 
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [entry for entry in proto.graph.input if entry.name not in weights]
@@ -144,21 +169,26 @@ def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Opti
                         _HOW)
     tensor = inputs[0].type.tensor_type
     shape = tuple(_dimension(dim) for dim in tensor.shape.dim)
-    type_name = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    type_name = TensorProto.DataType.Name(tensor.elem_type)
     if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] != shape[3]:
         raise DataError(
             f"the input of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "images are (batch, 3, size, size)", _HOW)
     if type_name not in _INPUT_TYPES:
-        raise DataError(f"the input of '{path}' is {type_name}, and images are "
-                        + ", ".join(_INPUT_TYPES), _HOW)
-    return inputs[0].name, type_name, shape
+        raise DataError(f"the input of '{path}' is {type_name.lower()}, and images are "
+                        + ", ".join(_INPUT_TYPES.values()), _HOW)
+    return inputs[0].name, _INPUT_TYPES[type_name], shape
 
 
 def _classes(proto: onnx.ModelProto, path: str) -> int:
+    if len(proto.graph.output) != 1:
+        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs, and a classifier has "
+                        "one: its logits", _HOW)
     shape = [_dimension(dim) for dim in proto.graph.output[0].type.tensor_type.shape.dim]
-    if len(proto.graph.output) != 1 or len(shape) != 2 or not shape[1]:
-        raise DataError(f"the output of '{path}' is not (batch, classes)", _HOW)
+    if len(shape) != 2 or not shape[1]:
+        raise DataError(
+            f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "logits are (batch, classes)", _HOW)
     return shape[1]
 
 

@@ -17,9 +17,11 @@ def rounded(model: onnx.ModelProto, dtype: torch.dtype) -> onnx.ModelProto:
         model: changed in place.
         dtype: the narrower type.
     """
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
-    for tensor in _floats(model):
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
         value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         tensor.CopyFrom(numpy_helper.from_array(value.to(dtype).float().numpy(), tensor.name))
     return model
@@ -44,7 +46,7 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
             value.clamp(-largest, largest).half().numpy(), tensor.name))
     for node in model.graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+            if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", TensorProto.FLOAT):
                 attribute.i = TensorProto.FLOAT16
     del model.graph.value_info[:]
     nodes = list(model.graph.node)
@@ -59,6 +61,8 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
                 "Cast", [entry.name], [inner], name=f"cast_{entry.name}",
                 to=TensorProto.FLOAT16))
     for entry in model.graph.output:
+        if entry.type.tensor_type.elem_type != TensorProto.FLOAT:
+            continue
         inner = f"{entry.name}_float16"
         for node in nodes:
             for names in (node.input, node.output):

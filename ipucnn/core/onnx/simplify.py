@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
+
+from ipucnn.core.onnx.target import nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +32,6 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _fold(model: onnx.ModelProto) -> bool:
     """Fold what can be seen to be constant now; return whether more may be after it."""
-    import numpy
     import onnx
     from onnx import numpy_helper
 
@@ -38,7 +39,7 @@ def _fold(model: onnx.ModelProto) -> bool:
         tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
         if _elements(tensor.dims) <= _SMALL}
     weights = {tensor.name for tensor in model.graph.initializer}
-    outputs = {output.name for output in model.graph.output}
+    fixed = _fixed(model)
     shapes = _static_shapes(model)
     renamed: Dict[str, str] = {}
     kept: List[onnx.NodeProto] = []
@@ -47,7 +48,8 @@ def _fold(model: onnx.ModelProto) -> bool:
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
-        if node.op_type == "Identity" and node.output[0] not in outputs:
+        result = None if node.output[0] in fixed else _value(node, values, weights, shapes, model)
+        if node.op_type == "Identity" and node.output[0] not in fixed:
             renamed[node.output[0]] = node.input[0]
         elif node.op_type == "Constant":
             value = next((a.t for a in node.attribute if a.name == "value"), None)
@@ -55,11 +57,7 @@ def _fold(model: onnx.ModelProto) -> bool:
                 values[node.output[0]] = numpy_helper.to_array(value)
             computed[node.output[0]] = node
             constants += 1
-        elif node.output[0] not in outputs and (
-                _foldable(node, values, weights) or
-                (node.op_type == "Shape" and node.input[0] in shapes)):
-            result = (numpy.array(shapes[node.input[0]], dtype=numpy.int64)
-                      if node.op_type == "Shape" else _evaluated(node, values, model))
+        elif result is not None:
             values[node.output[0]] = result
             computed[node.output[0]] = onnx.helper.make_node(
                 "Constant", [], [node.output[0]],
@@ -95,12 +93,22 @@ def _static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
             if all(dim.HasField("dim_value") for dim in shape)}
 
 
-def _foldable(node: onnx.NodeProto, values: Dict[str, Any], weights: Any) -> bool:
-    """Whether all that a node reads is constant, and not only weights that are learned."""
+def _value(node: onnx.NodeProto, values: Dict[str, Any], weights: Set[str],
+           shapes: Dict[str, List[int]], model: onnx.ModelProto) -> Optional[Any]:
+    """Return what a node computes, or None when that is not constant or not known."""
+    import numpy
+
+    if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
+        return numpy.array(shapes[node.input[0]], dtype=numpy.int64)
     given = [name for name in node.input if name]
-    return (node.op_type not in _RANDOM and not node.domain and len(node.output) == 1
-            and all(name in values for name in given)
-            and not any(name in weights for name in given))
+    if (node.op_type in (*_RANDOM, "Constant", "Identity") or node.domain or len(node.output) != 1
+            or any(name not in values or name in weights for name in given)):
+        return None
+    try:
+        result = numpy.asarray(_evaluated(node, values, model))
+    except Exception:  # the evaluator lacks some operators: what is not folded stays right
+        return None
+    return result if result.dtype != object and result.size <= _SMALL else None
 
 
 def _evaluated(node: onnx.NodeProto, values: Dict[str, Any], model: onnx.ModelProto) -> Any:
@@ -126,20 +134,32 @@ def _rebuild(model: onnx.ModelProto, kept: List[onnx.NodeProto],
     ordered, placed = [], set()
     outputs = {output.name for output in model.graph.output}
     for node in kept:
-        for name in node.input:
+        for name in _reads(node):
             if name in computed and name not in placed:
                 placed.add(name)
                 ordered.append(computed[name])
         ordered.append(node)
-    ordered += [node for name, node in computed.items() if name in outputs]
+    ordered += [node for name, node in computed.items()
+                if name in outputs and name not in placed]
     del model.graph.node[:]
     model.graph.node.extend(ordered)
-    used = {name for node in ordered for name in node.input}
+    used = {name for node in ordered for name in _reads(node)}
     weights = [tensor for tensor in model.graph.initializer
                if tensor.name in used or tensor.name in outputs]
     if len(weights) != len(model.graph.initializer):
         del model.graph.initializer[:]
         model.graph.initializer.extend(weights)
+
+
+def _fixed(model: onnx.ModelProto) -> Set[str]:
+    """Return names that must stay: the outputs, and what branches and loop bodies refer to."""
+    return {output.name for output in model.graph.output} | {
+        name for node in model.graph.node for name in _reads(node)[len(node.input):]}
+
+
+def _reads(node: onnx.NodeProto) -> List[str]:
+    """Return the names that a node reads, those in its branches and loop bodies behind its own."""
+    return [name for inner in nodes([node]) for name in inner.input]
 
 
 def _elements(dims: Any) -> int:

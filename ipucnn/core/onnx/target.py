@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterator, Mapping, Tuple
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Tuple
 
 from ipucnn.core.errors import UsageError
 
@@ -62,9 +62,10 @@ class OnnxTarget:
     def _missing(self, model: onnx.ModelProto, opset: int) -> Iterator[str]:
         import onnx
 
-        for node in model.graph.node:
+        bundled = () if self.operators else {function.domain for function in model.functions}
+        for node in nodes(model.graph.node):
             if node.domain not in ("", "ai.onnx"):
-                if node.domain not in self.domains:
+                if node.domain not in self.domains and node.domain not in bundled:
                     yield f"{node.domain}.{node.op_type}"
             elif self.operators:
                 known = self.operators.get(node.op_type)
@@ -74,6 +75,15 @@ class OnnxTarget:
                     since = onnx.defs.get_schema(node.op_type, opset).since_version
                     if since not in known:
                         yield f"{node.op_type}-{since}"
+
+
+def nodes(given: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Go through nodes, each followed by those of its branches and loop bodies."""
+    for node in given:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from nodes(graph.node)
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, List, Sequence, Tuple
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
-from ipucnn.core.onnx.export import INPUT, INSTALL
+from ipucnn.core.onnx.export import INPUT, INSTALL, blamed
 
 if TYPE_CHECKING:
     import onnx
@@ -17,9 +17,13 @@ TOLERANCE = {"32.32": 1e-4, "16.16": 3e-2}
 differs by the order of its sums (1e-6 is usual), half by the rounding of weights and activations
 in up to 150 layers."""
 
+_BAKED = ("nothing was written; a network whose Python code looks at its images or their number "
+          "cannot be exported, and half precision may be too coarse for some")
+
 
 def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tensor],
-            examples: Sequence[torch.Tensor], tolerance: float) -> List[Tuple[int, float]]:
+            examples: Sequence[torch.Tensor], tolerance: float,
+            what: str = "the model") -> List[Tuple[int, float]]:
     """Run a graph in ONNX Runtime beside the module.
 
     Args:
@@ -27,13 +31,14 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
         module: what it was made from, in evaluation mode.
         examples: batches of images as the graph takes them.
         tolerance: largest difference of a logit, relative to the largest logit.
+        what: the model, for messages.
 
     Returns:
         The size of each batch and the largest relative difference on it.
 
     Raises:
         UnavailableError: ONNX Runtime is missing.
-        IpucnnError: they differ by more than the tolerance.
+        IpucnnError: they differ by more than the tolerance, or one of them refuses the images.
     """
     try:
         import onnxruntime
@@ -42,19 +47,22 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
+    with blamed(what):
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options,
+                                               providers=["CPUExecutionProvider"])
     found = []
     for images in examples:
-        with torch.no_grad():
+        with torch.no_grad(), blamed(what):
             wanted = module(images).float()
-        logits = torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0]).float()
+            logits = torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0]).float()
+        if logits.shape != wanted.shape:
+            raise IpucnnError(f"{what} gives {tuple(wanted.shape)} for {len(images)} images, and "
+                              f"exported {tuple(logits.shape)}", _BAKED)
         scale = max(float(wanted.abs().max()), 1e-6)
         difference = float((logits - wanted).abs().max()) / scale
         if not difference <= tolerance:  # also when it is not a number
             raise IpucnnError(
-                f"the exported network differs from torch's by {difference:.1e} of the largest "
-                f"logit at batch {len(images)}, which is more than {tolerance:.0e}",
-                "with '--precision full' it is nearer; nothing was written")
+                f"{what} differs from torch when exported: by {difference:.1e} of the largest "
+                f"logit at batch {len(images)}, which is more than {tolerance:.0e}", _BAKED)
         found.append((len(images), difference))
     return found

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ipucnn.core.declaration import changed, option
 from ipucnn.core.errors import UsageError
+from ipucnn.core.names import key
 from ipucnn.core.options.shared import NetworkOptions
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class RunOptions(NetworkOptions):
         names=("--model-path",), metavar="FILE|DIR", backend_option=True)
     data: str = option("real", "Dataset: your images, generated ones, or none at all.",
                        group="Data", kind="dataset")
+    synthetic: Optional[bool] = option(
+        None, "The same as '--data synthetic'.", group="Data")
+    instances: int = option(
+        1, "Processes on this machine that share the images, the cores and the replicas; each has "
+        "one replica unless '--replicas' says how many there are in all.", group="Execution",
+        minimum=1, names=("--num-ipus",))
     annotations: Optional[str] = option(
         None, "COCO's file of annotations, for the image ids in the predictions; the one in the "
         "folder 'annotations' of '--data-dir', or else the numbers in the names of the images, "
@@ -55,9 +62,26 @@ class RunOptions(NetworkOptions):
         None, "Write a row per image: path, classes, names, probabilities.", group="Results",
         metavar="FILE.csv|.json|.parquet")
     top_k: int = option(5, "Classes per image in the predictions.", group="Results", minimum=1)
+    log_path: Optional[str] = option(
+        None, "Folder for the logs of instances, in a folder of each run; 'logs' when not given.",
+        group="Results", metavar="DIR")
+    hide_output: bool = option(
+        True, "Keep what instances print in their logs; otherwise it is shown as well.",
+        group="Results")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        others = ("synthetic", RunOptions.data) if self.synthetic else ("synthetic",)
+        if self.synthetic is not None and self.synthetic != (key(self.data) in others):
+            switch = "--synthetic" if self.synthetic else "--no-synthetic"
+            raise UsageError(f"'{switch}' contradicts '--data {self.data}'",
+                             "leave one of them out")
+        meaningless = [flag for flag, given in (("--log-path", self.log_path is not None),
+                                                ("--no-hide-output", not self.hide_output))
+                       if given and self.instances == 1]
+        if meaningless:
+            raise UsageError(f"'{meaningless[0]}' is for several instances, and there is one",
+                             "add '--instances N', or leave it out")
         if self.random_weights and self.weights not in ("pretrained", "random"):
             raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
                              "leave one of them out")
@@ -95,14 +119,26 @@ class RunOptions(NetworkOptions):
         """What `--weights` and `--random-weights` mean together."""
         return "random" if self.random_weights else self.weights
 
+    @property
+    def chosen_data(self) -> str:
+        """What `--data` and `--synthetic` mean together."""
+        return "synthetic" if self.synthetic else self.data
+
     def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":
-        """Return what is to be executed; raises `UsageError` when it cannot be."""
+        """Return what is to be executed; raises `UsageError` when it cannot be.
+
+        Args:
+            synthetic: images are made on the device.
+            instances: processes that `poprun` started.
+        """
         from ipucnn.core.execution import ExecutionPlan
 
         place, eight_bit = self.input
+        instances = max(instances, self.instances)
+        replicas = self.replicas if self.replicas > 1 else instances
         return ExecutionPlan(
             micro_batch=self.batch_size, device_iterations=self.device_iterations,
-            replicas=self.replicas, pipeline_splits=self.pipeline_splits,
+            replicas=replicas, pipeline_splits=self.pipeline_splits,
             precision=self.precision, normalisation=place, eight_bit_io=eight_bit,
             synthetic=synthetic, instances=instances,
             full_precision_norm=self.full_precision_norm, seed=self.seed,

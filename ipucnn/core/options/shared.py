@@ -35,7 +35,7 @@ class ModelOptions:
                             names=("--norm-type",))
     groupnorm_group_num: int = option(
         32, "Groups of group normalisation.", group="Model", minimum=1,
-        names=("--norm-num-groups",))
+        names=("--norm-num-groups", "--norm-groups"))
     # None keeps what the model was designed with: EfficientNet's 1e-3 is not ResNet's 1e-5.
     norm_eps: Optional[float] = option(
         None, "Epsilon of the norm layers; the model's own when not given.", group="Model",
@@ -43,9 +43,6 @@ class ModelOptions:
     batchnorm_momentum: Optional[float] = option(
         None, "Momentum of batch norm's running statistics; the model's own when not given.",
         group="Model", exclusive_minimum=0.0, maximum=1.0)
-    full_precision_norm: bool = option(
-        False, "Compute norm layers in single precision within a half-precision model.",
-        group="Model", backend_option=True)
     input_image_padding: bool = option(
         False, "Pad images with a fourth, zero channel, which some devices prefer.", group="Model")
     efficientnet_expand_ratio: Optional[int] = option(
@@ -54,6 +51,10 @@ class ModelOptions:
     efficientnet_group_dim: Optional[int] = option(
         None, "Channels per group of EfficientNet's depthwise convolutions; 1 in the paper.",
         group="Model", minimum=1, model_option=True)
+    shortcut_type: Optional[str] = option(
+        None, "Shortcuts of residual networks: A pads with zeros where shapes differ, B projects "
+        "there, C projects everywhere; the network's own when not given.", group="Model",
+        choices=("A", "B", "C"), model_option=True)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ class ExecutionOptions:
         1, "Steps on the device before control returns to the host.", group="Execution",
         minimum=1, names=("--device-iteration", "--batches-per-step"))
     replicas: int = option(1, "Data-parallel copies of the model.", group="Execution", minimum=1)
+    full_precision_norm: bool = option(
+        False, "Compute norm layers in single precision within a half-precision model.",
+        group="Model", backend_option=True)
     pipeline_splits: Tuple[str, ...] = option(
         (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'.",
         group="Execution", metavar="MODULE...")
@@ -141,7 +145,9 @@ class DeviceOptions:
         None, "Compile for this IPU version without having one.", group="IPU",
         backend_option=True)
     profile: bool = option(False, "Write a profile of the device program.", group="IPU",
-                           backend_option=True)
+                           backend_option=True, names=("--get-reports",))
+    ipu_model: bool = option(False, "Simulate the IPU instead of using one.", group="IPU",
+                             backend_option=True, names=("--simulation",))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """The options of `ipucnn train` and `ipucnn restore`."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.declaration import option
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.resnet_trainer import ResNetTrainerOptions, merged, translated
 from ipucnn.core.options.shared import NetworkOptions
 
 if TYPE_CHECKING:
     from ipucnn.core.execution import ExecutionPlan
 
 _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
-               "32.32": "32.32"}
+               "32.32": "32.32", "16": "16.16", "32": "32.32"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class _LearningOptions(NetworkOptions):
         group="Learning-rate schedule", exclusive_minimum=0.0)
     lr_epoch_decay: Tuple[float, ...] = option(
         (), "Epochs at which 'step' drops.", group="Learning-rate schedule", metavar="EPOCH...")
+    lr_factors: Tuple[float, ...] = option(
+        (), "Instead of '--lr-decay', what 'step' multiplies the rate by: from the start, and from "
+        "each of its epochs on.", group="Learning-rate schedule", minimum=0.0,
+        names=("--learning-rate-decay",), metavar="FACTOR...")
     lr_power: float = option(1.0, "Exponent of 'polynomial'.", group="Learning-rate schedule",
                              exclusive_minimum=0.0)
     lr_scheduler_freq: float = option(
@@ -118,16 +123,17 @@ class _MemoryOptions:
         group="Memory", metavar="REGEX...", backend_option=True)
     enable_recompute: bool = option(
         False, "The same as '--recompute-mode auto'.", group="Memory", backend_option=True,
-        names=("--enable-pipeline-recompute",))
+        names=("--enable-pipeline-recompute", "--recompute"))
     offload_optimizer: bool = option(False, "Keep the optimizer's state off the chip.",
                                      group="IPU", backend_option=True)
     enable_optimizer_rts: bool = option(
         False, "Shard the optimizer's state over the replicas.", group="IPU", backend_option=True)
     enable_stochastic_rounding: bool = option(
-        False, "Round half-precision results stochastically.", group="IPU", backend_option=True)
+        False, "Round half-precision results stochastically.", group="IPU", backend_option=True,
+        names=("--prng",))
     enable_fp_exceptions: bool = option(
         False, "Stop at floating-point exceptions of the device.", group="IPU",
-        backend_option=True)
+        backend_option=True, names=("--fp-exceptions",))
     disable_stable_batchnorm: bool = option(
         False, "A faster, less stable computation of norm statistics.", group="IPU",
         backend_option=True)
@@ -135,6 +141,12 @@ class _MemoryOptions:
         False, "Have the device choose the loss scaling.", group="IPU", backend_option=True)
     loss_velocity_scaling_ratio: float = option(
         1.0, "Loss scaling over velocity scaling of SGD.", group="IPU", exclusive_minimum=0.0,
+        backend_option=True)
+    syncless_collectives: Optional[str] = option(
+        None, "Exchange between replicas without waiting for each other.", group="IPU",
+        choices=("true", "false", "auto"), backend_option=True)
+    max_bytes_per_tile: Optional[int] = option(
+        None, "Memory of a tile that exchanges between replicas may take.", group="IPU", minimum=0,
         backend_option=True)
 
 
@@ -202,6 +214,8 @@ class _RecordOptions:
 
     logs_per_epoch: int = option(1, "Rows of 'metrics.jsonl' and 'metrics.csv' per epoch.",
                                  group="Results", minimum=1)
+    steps_per_log: Optional[int] = option(
+        None, "Host calls per row, instead of '--logs-per-epoch'.", group="Results", minimum=1)
     disable_metrics: bool = option(
         False, "Compute no accuracy in training, to measure peak throughput.", group="Results",
         negatable=False)
@@ -211,8 +225,8 @@ class _RecordOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
-    """Options of `ipucnn train`.
+class _TrainingOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
+    """Options of a training, new or restored.
 
     Raises:
         UsageError: two options contradict each other.
@@ -234,6 +248,12 @@ class TrainOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
         if self.recompute_checkpoints and self.recompute != "manual":
             raise UsageError("'--recompute-checkpoints' are for '--recompute-mode manual'",
                              "add it, or leave the checkpoints out")
+        if self.lr_factors and self.lr_decay != type(self).lr_decay:
+            raise UsageError("'--lr-decay' contradicts '--lr-factors'",
+                             "leave one of them out")
+        if self.steps_per_log and self.logs_per_epoch != 1:
+            raise UsageError("'--steps-per-log' contradicts '--logs-per-epoch'",
+                             "leave one of them out")
         if self.weight_avg_strategy != "none" and not self.checkpoint_path:
             raise UsageError("'--weight-avg-strategy' averages checkpoints, and none are written",
                              "add '--checkpoint-path DIR'")
@@ -319,13 +339,27 @@ class TrainOptions(_RecordOptions, _MemoryOptions, _LearningOptions):
 INFERENCE_BACKEND_OPTIONS = frozenset({
     "device", "compile", "dataloader_mode", "dataloader_rebatch_size", "model_cache_path",
     "half_partial", "available_memory_proportion", "enable_fast_groupnorm", "num_io_tiles",
-    "prefetch_depth", "connection_type", "exchange_memory_target"})
+    "prefetch_depth", "connection_type", "exchange_memory_target", "ipu_model"})
 """Backend options of a training that its validation has too."""
 
 
 @dataclass(frozen=True)
-class RestoreOptions(TrainOptions):
-    """Options of `ipucnn restore`: those of `train`; given ones replace the checkpoint's."""
+class TrainOptions(ResNetTrainerOptions, _TrainingOptions):
+    """Options of `ipucnn train`.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
+    @classmethod
+    def combined(cls, sources: List[Dict[str, Any]]) -> Dict[str, Any]:
+        """Return what option values of several sources are together, for `build`."""
+        return translated(merged(sources), cls)
+
+
+@dataclass(frozen=True)
+class RestoreOptions(_TrainingOptions):
+    """Options of `ipucnn restore`: those of a training; given ones replace the checkpoint's."""
 
     checkpoint_path: Optional[str] = option(
         None, "Checkpoint, or a folder, whose newest whole checkpoint is taken.",

@@ -84,7 +84,8 @@ class _Trainer:
             if not self.instances.index else Records()
         self.pace = Pace(prepared.calls * self.options.epoch, prepared.calls * self.epoch
                          + self.call)
-        self.row_every = max(1, prepared.calls // self.options.logs_per_epoch)
+        self.row_every = self.options.steps_per_log or max(
+            1, prepared.calls // self.options.logs_per_epoch)
         self.unsaved = False
         # every instance must know this, because they decide alike and write nothing but the first
         self.saved_update = self.instances.gather(

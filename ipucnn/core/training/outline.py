@@ -36,6 +36,7 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
         "first_trainable_layer": options.fine_tune_first_trainable_layer,
         "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine", "warmup_epoch": 0.0,
         "lr_scheduler_freq": 0.0, "lr_decay": TrainOptions.lr_decay, "lr_epoch_decay": (),
+        "lr_factors": (),
         "lr_power": TrainOptions.lr_power, "optimizer_eps": TrainOptions.optimizer_eps,
         "rmsprop_decay": TrainOptions.rmsprop_decay, "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0,
         "cutmix_lambda_high": 0.0, "augmentation": "none", "use_bbox_info": False,

@@ -78,10 +78,11 @@ def learning_rate(options: TrainOptions, registry: Registry) -> LearningRate:
     """
     spec = registry.get_typed(ScheduleSpec, options.lr_schedule)
     values = {"epochs": max(1, options.epoch), "decay": options.lr_decay,
-              "milestones": options.lr_epoch_decay, "power": options.lr_power,
-              "frequency": options.lr_scheduler_freq or 1.0}
+              "milestones": options.lr_epoch_decay, "factors": options.lr_factors,
+              "power": options.lr_power, "frequency": options.lr_scheduler_freq or 1.0}
     _refuse(options, spec, spec.parameters, {
-        "lr_decay": "decay", "lr_epoch_decay": "milestones", "lr_power": "power"},
+        "lr_decay": "decay", "lr_epoch_decay": "milestones", "lr_factors": "factors",
+        "lr_power": "power"},
         [s.name for s in _all(registry, ScheduleSpec)],
         lambda name, needed: needed in registry.get_typed(ScheduleSpec, name).parameters)
     target = registry.resolve(spec)

@@ -18,7 +18,7 @@ from ipucnn.core.training.results import Listener, TrainResult
 
 _OF_THE_MODEL = ("model", "num_classes", "normlayer", "groupnorm_group_num", "norm_eps",
                  "batchnorm_momentum", "input_image_padding", "efficientnet_expand_ratio",
-                 "efficientnet_group_dim")
+                 "efficientnet_group_dim", "shortcut_type")
 _OF_THE_STATE = ("optimizer", "ema_decay", "first_trainable_layer")
 _OF_THE_START = ("weights", "weights_partial", "half_res_training")
 

@@ -14,18 +14,29 @@ if TYPE_CHECKING:
 Published = Tuple[str, float, float]
 
 
-def build(constructor: str, num_classes: int) -> torch.nn.Module:
-    """Return `torchvision.models.<constructor>` with random weights."""
+def build(constructor: str, num_classes: int,
+          shortcut_type: Optional[str] = None) -> torch.nn.Module:
+    """Return `torchvision.models.<constructor>` with random weights.
+
+    Args:
+        constructor: its name there.
+        num_classes: outputs of the last layer.
+        shortcut_type: A, B or C, of residual networks; B is torchvision's own.
+    """
     import torchvision
 
     model: torch.nn.Module = getattr(torchvision.models, constructor)(
         weights=None, num_classes=num_classes)
+    if shortcut_type not in (None, "B"):
+        from ipucnn.plugins.models._residual import set_shortcuts
+
+        set_shortcuts(model, str(shortcut_type))
     return model
 
 
 def model(name: str, summary: str, family: str, v1: Published, v2: Optional[Published] = None, *,
           constructor: str = "", aliases: Tuple[str, ...] = (),
-          zero_init_residual: bool = False) -> ModelSpec:
+          residual: bool = False) -> ModelSpec:
     """Return the record of a torchvision model.
 
     Args:
@@ -37,11 +48,12 @@ def model(name: str, summary: str, family: str, v1: Published, v2: Optional[Publ
         v2: the IMAGENET1K_V2 weights, of a longer training recipe.
         constructor: its name in `torchvision.models` when that is another one.
         aliases: other spellings.
-        zero_init_residual: it has residual branches whose last norm can start at zero.
+        residual: it consists of torchvision's residual blocks.
     """
     return ModelSpec(
         name=name, summary=summary, target=partial(build, constructor or name), aliases=aliases,
-        family=family, source="torchvision", zero_init_residual=zero_init_residual,
+        family=family, source="torchvision", zero_init_residual=residual,
+        options=("shortcut_type",) if residual else (),
         weights=tuple(_published(tag, *entry) for tag, entry in (("v1", v1), ("v2", v2)) if entry))
 
 

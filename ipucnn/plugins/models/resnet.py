@@ -24,7 +24,7 @@ _V2 = {
 
 def _record(depth: int, v1: Published) -> ModelSpec:
     return model(f"resnet{depth}", f"ResNet with {depth} layers", "resnet", v1, _V2.get(depth),
-                 aliases=(f"resnet-{depth}",), zero_init_residual=True)
+                 aliases=(f"resnet-{depth}",), residual=True)
 
 
 @hookimpl

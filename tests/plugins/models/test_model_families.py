@@ -29,6 +29,9 @@ TORCHVISION = {
 SIZES = (224, 240, 260, 300, 380, 456, 528, 600)
 EFFICIENTNETS = {f"efficientnet-b{i}": size for i, size in enumerate(SIZES)}
 NAMES = [*TORCHVISION, "resnext101_32x4d", *EFFICIENTNETS]
+CIFAR = [*(f"resnet{layers}-cifar" for layers in (8, 14, 20, 32, 44, 56, 110)),
+         *(f"{name}-cifar" for name in (
+             "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50"))]
 GROUPS = 8  # divides every channel count of every model
 
 
@@ -76,7 +79,7 @@ def test_listing_models_and_norm_layers_imports_no_torch():
 
 
 def test_these_are_the_built_in_models():
-    assert sorted(registry().names("model")) == sorted(NAMES)
+    assert sorted(registry().names("model")) == sorted([*NAMES, *CIFAR])
 
 
 @pytest.mark.parametrize("name", NAMES)

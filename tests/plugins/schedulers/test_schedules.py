@@ -42,6 +42,17 @@ def test_step(epoch, expected):
     assert factor("step", epoch, milestones=(3, 6), decay=0.5) == expected
 
 
+def test_step_takes_the_next_factor_at_each_milestone():
+    values = {"milestones": (3, 6), "decay": 0.5, "factors": (2.0, 0.1, 0.01, 9.0)}
+    assert [factor("step", e, **values) for e in (0.0, 2.9, 3.0, 6.0, 99.0)] == [
+        2.0, 2.0, 0.1, 0.01, 0.01]
+
+
+def test_step_with_more_milestones_than_factors_is_refused():
+    with pytest.raises(UsageError, match="2 milestones need 3 factors, and there are 2"):
+        factor("step", 0.0, milestones=(3, 6), decay=0.5, factors=(1.0, 0.1))
+
+
 def test_step_without_milestones_is_constant():
     assert factor("step", 7.0, milestones=(), decay=0.1) == 1.0
 

@@ -15,6 +15,10 @@ from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.session import TorchInferenceSession, memory_errors
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
+_CUDA, _NATIVE_HALF = 27, 17
+"""Ranks for `--backend auto` above those of CPU engines, and of CPU engines that compute in float32
+where this one has bfloat16; measured in benchmarks/results/engines.json."""
+
 
 class TorchBackend(Backend):
     """Runs plans on CPU or CUDA with PyTorch."""
@@ -26,10 +30,14 @@ class TorchBackend(Backend):
     def probe_for(self, plan: ExecutionPlan) -> Probe:
         """Describe the device that the plan asks for."""
         try:
-            probe = self._described(pick(plan.option("device")))
+            device = pick(plan.option("device"))
+            probe = self._described(device)
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
-        return probe if plan.half else replace(probe, notes=())  # they are on half precision
+        rank = (_CUDA if device.place.type == "cuda" else
+                _NATIVE_HALF if plan.half and not device.emulates_half else None)
+        # the notes are on half precision
+        return replace(probe, preference=rank, notes=probe.notes if plan.half else ())
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
