@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
 
 import torch  # noqa: TID253
 
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
 from ipucnn.core.normalisation import normalise_on_device
+from ipucnn.core.onnx.examples import memory_errors
 from ipucnn.core.onnx.export import INPUT, exported
 from ipucnn.core.onnx.network import OnnxNetwork, check_batch
 from ipucnn.core.onnx.target import OnnxTarget
@@ -85,7 +86,10 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
         target: what will read it.
         dynamic_batch: let it take any number of images.
     """
-    module, images = graph_module(model, plan, input_size)
+    with memory_errors(plan.micro_batch):
+        # of one image, tracing may take 1 for fixed
+        module, images = graph_module(
+            model, replace(plan, micro_batch=2) if dynamic_batch else plan, input_size)
     proto = exported(module, images, target, dynamic_batch=dynamic_batch)
     return Graph(proto, INPUT, images.dtype, input_size,
                  None if dynamic_batch else plan.micro_batch)

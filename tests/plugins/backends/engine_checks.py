@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ipucnn.core.declaration import build
-from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.inference import run
 from ipucnn.core.models import create_model
@@ -208,6 +208,11 @@ class EngineChecks:
     def test_what_it_lacks_is_refused(self, options):
         with pytest.raises(UsageError, match=self.name):
             run_with(backend=self.name, data="synthetic", **options)
+
+    def test_a_batch_larger_than_memory(self):
+        with pytest.raises(IpucnnError, match="no memory for a micro-batch") as caught:
+            run_with(backend=self.name, data="synthetic", batch_size=10**9)
+        assert "--batch-size" in caught.value.hint
 
     def test_a_network_that_it_does_not_know(self, tmp_path):
         import onnx

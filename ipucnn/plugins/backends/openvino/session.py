@@ -68,6 +68,7 @@ class OpenVinoSession(InferenceSession):
         """Quantise where the plan says so, compile, and make one call with each request."""
         started = time.perf_counter()
         graph, plan, calibration = self._graph, self._plan, self._calibration
+        images = example(plan, graph)
         with _errors(plan.micro_batch):
             model = self._core.read_model(graph.proto.SerializeToString())
             if calibration is not None:
@@ -83,7 +84,6 @@ class OpenVinoSession(InferenceSession):
         self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
                           threads=usable_cores(), streams=compiled.get_property("NUM_STREAMS"),
                           requests=len(self._requests))
-        images = example(plan, graph)
         for place in range(len(self._requests)):
             self._feed(place, images)
         self._infer(len(self._requests))
