@@ -85,6 +85,9 @@ class PopArtTrainingSession(TrainingSession):
                       if self._setup.optimizer.name == "sgd_combined" else self._graph.resting)
             options.cachePath = make_folder(str(Path(options.cachePath, values)),
                                             "--model-cache-path")
+        told = {self._graph.loss: every}
+        if self._setup.metrics:
+            told[self._graph.predicted] = every
         self._host = None
         with device_errors("be compiled for training", plan):
             self._device = acquire(plan)
