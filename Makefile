@@ -66,6 +66,7 @@ docs: $(STAMP)  ## the reference pages, from the declarations
 bench: $(STAMP)  ## the committed comparisons, measured anew
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/training.py
 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost

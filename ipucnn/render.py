@@ -156,6 +156,7 @@ def run_result(result: RunResult) -> str:
                                 f"p99 {latency.p99:.2f} ms per device call"),
         ("accuracy", result.accuracy and f"top-1 {result.accuracy['top1']:.2f} %, top-5 "
                      f"{result.accuracy['top5']:.2f} % of {result.accuracy['images']} images"),
+        ("quantised", _quantisation(session.get("quantisation"))),
         ("stages", ", ".join(f"{stage['begins_at']} {100 * stage['share']:.0f} %"
                              for stage in session.get("stages", []))),
         ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None),
@@ -164,6 +165,19 @@ def run_result(result: RunResult) -> str:
         ("stopped by", result.stopped_by),
     ]
     return facts(lines)
+
+
+def _quantisation(told: Optional[Dict[str, Any]]) -> str:
+    """Return what quantising did to the answers."""
+    if not told:
+        return ""
+    text = (f"with {told['calibration_images']} images; same class as full precision for "
+            f"{told['agreement']:.2f} % of "
+            + (f"{told['compared_images']} others" if told["held_out"] else "the same images"))
+    if "top1_full" in told:
+        text += (f"; top-1 {told['top1_int8']:.2f} %, full precision {told['top1_full']:.2f} % "
+                 f"({told['top1_difference']:+.2f})")
+    return text
 
 
 def _instances(result: RunResult) -> List[str]:

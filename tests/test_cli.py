@@ -60,10 +60,10 @@ BAD_USAGE = [
      "'layer1' runs before 'layer3'", "order"),
     (["run", *FAST, "--pipeline-splits", "layer2", "layer3", "--device-iterations", "2"],
      "3 pipeline stages need at least 3 device iterations", "--device-iterations 3"),
-    (["run", *FAST, "--half-partial"], "'--half-partial' is not an option of backend 'torch'",
+    (["run", *FAST, "--half-partial"], "'--half-partial' is not an option of backend",
      "poptorch"),
     (["run", *FAST, "--available-memory-proportion", "0.4"],
-     "'--available-memory-proportion' is not an option of backend 'torch'", "poptorch"),
+     "'--available-memory-proportion' is not an option of backend", "poptorch"),
     (["run", *FAST, "--predictions", "x.csv"],
      "'--predictions' cannot be used with dataset 'synthetic'", "--data"),
     (["run", *FAST, "--data-dir", "photos", "--dataloader-worker", "2"],
@@ -86,7 +86,7 @@ BAD_USAGE = [
     (["run", *FAST, "--device", "cuda:77"], "no device 'cuda:77'", "--device cpu"),
     (["run", "--data", "synthetic", "--backend", "torch", "--device", "cuda:77"],
      "'torch' cannot be used here: there is no device 'cuda:77'", "--device cpu"),
-    (["run", *FAST, "--compile-only"], "--compile-only", "--compile"),
+    (["run", *FAST, "--backend", "torch", "--compile-only"], "--compile-only", "--compile"),
     (["run", "--random-weights", "--weights", "x.pt"], "contradicts", "leave one"),
     (["show", "modle", "resnet50"], "unknown kind 'modle'", "model"),
     (["show", "dataset", "real", "--splits"], "is for models", ""),
@@ -167,7 +167,7 @@ def test_every_example_of_the_old_readme_runs(ipucnn_cli, images, command):
 
 
 def test_quiet_says_only_errors(ipucnn_cli):
-    assert "note: backend 'torch'" in ipucnn_cli("run", *FAST)[2]
+    assert "note: backend '" in ipucnn_cli("run", *FAST)[2]
     assert ipucnn_cli("run", *FAST, "-q")[2] == ""
     assert "error: " in ipucnn_cli("run", "--model", "nothing", "-q")[2]
 

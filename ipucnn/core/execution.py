@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ipucnn.core.calibration import Calibration
     from ipucnn.core.training.session import TrainingSession, TrainingSetup
 
 PRECISIONS = ("16.16", "16.32", "32.32", "int8")
@@ -292,6 +293,25 @@ class Backend(ABC):
             model: as `ipucnn.create_model` gives it; the backend may change it.
             plan: what to execute.
             input_size: height and width of the images.
+
+        Raises:
+            UsageError: the plan asks for something that this device lacks.
+        """
+        raise NotImplementedError
+
+    def quantised(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
+                  calibration: Calibration) -> InferenceSession:
+        """Make an inference session in 8-bit integers; of backends whose record lists `int8`.
+
+        The session's facts hold `quantisation`, what `Calibration.report` says, once it is
+        compiled.
+
+        Args:
+            model: as `ipucnn.create_model` gives it; the backend may change it.
+            plan: what to execute; its precision is `int8`.
+            input_size: height and width of the images.
+            calibration: images to quantise with; `ipucnn.core.normalisation.fed` makes them what
+                the plan feeds.
 
         Raises:
             UsageError: the plan asks for something that this device lacks.

@@ -9,6 +9,7 @@ from itertools import islice, repeat
 from typing import Any, Callable, Dict, Generator, List, Optional
 
 from ipucnn.core import bulk, predictions
+from ipucnn.core.calibration import SAMPLES, calibration_of
 from ipucnn.core.choice import Chosen, check_offer, choose_backend
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import MAX_REPORTED, Batch, Loader, none_readable, order
@@ -17,14 +18,14 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_count
 from ipucnn.core.models import BuiltModel
-from ipucnn.core.normalisation import normalise
+from ipucnn.core.normalisation import fed
 from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
-from ipucnn.core.scores import Scores
+from ipucnn.core.scores import Scores, class_names
 from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
 
 BENCHMARK_ITERATIONS = 100
@@ -72,7 +73,11 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         model, plan, executed = stored.spec, stored.fitted(plan), stored.fitted(executed)
     check_data_options(options, data, {
         "--predictions": bool(options.predictions) and data.on_device,
-        "--annotations": bool(options.annotations) and not data.annotations})
+        "--annotations": bool(options.annotations) and not data.annotations,
+        "--calibration-dir": bool(options.calibration_dir) and not data.reads_folder})
+    if plan.precision == "int8" and data.on_device:
+        raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
+                         "take images with '--data', or '--data generated' to measure speed only")
     instances = part or chosen.join()
     if options.predictions and launched_count() > 1:
         raise UsageError("'--predictions' is written by one process, and poprun started "
@@ -89,7 +94,10 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         return bulk.run(options, registry.settings, progress)
     result = _empty_result(options, plan, chosen, built, data)
     result.notes += [*told, *dataset.notes]
-    with chosen.backend.inference(built.module, executed, built.input_size) as session:
+    if plan.precision == "int8" and not data.finite:
+        result.notes.append("8-bit integers calibrated with random images show speed only: their "
+                            "answers mean nothing")
+    with _session(options, executed, chosen, model, data, dataset, built, registry) as session:
         progress("compile", 0, None)
         # also the moment from which all are ready, so that they are measured side by side
         result.compile_seconds = max(instances.gather(session.compile()))
@@ -97,6 +105,24 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         if not options.compile_only:
             _classify(options, plan, session, dataset, data, built, result, progress, instances)
     return result
+
+
+def _session(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, model: ModelSpec,
+             data: DatasetSpec, dataset: ImageDataset, built: BuiltModel,
+             registry: Registry) -> InferenceSession:
+    """Return the backend's session, for 8-bit integers with images to calibrate with."""
+    if plan.precision != "int8":
+        return chosen.backend.inference(built.module, plan, built.input_size)
+    source = dataset
+    if options.calibration_dir or not data.finite:
+        source = make_dataset(options, model, data, registry, data_dir=options.calibration_dir,
+                              length=None if data.finite else 2 * (
+                                  options.calibration_samples or SAMPLES))
+    calibration = calibration_of(
+        source, built.input_size, list(built.class_names) or class_names(built.num_classes, source),
+        options.calibration_samples, options.seed, options.dataloader_worker,
+        options.skip_bad_samples)
+    return chosen.backend.quantised(built.module, plan, built.input_size, calibration)
 
 
 def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSession,
@@ -186,7 +212,7 @@ class _HostCalls:
                     more = False
                     break
                 called = time.perf_counter()
-                logits = self.session(self._fed(batch))
+                logits = self.session(None if batch is None else fed(batch.images, self.plan))
                 latencies.append(time.perf_counter() - called)
                 waited += called - asked
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)
@@ -200,14 +226,6 @@ class _HostCalls:
                 self.meter.iteration(samples, time.perf_counter() - begin, waited,
                                      [counters[2]] if counters else latencies)
         return more
-
-    def _fed(self, batch: Optional[Batch]) -> Any:
-        """Return a batch in the form in which it crosses to the device."""
-        if batch is None:
-            return None
-        if self.plan.normalisation == "host":
-            return normalise(batch.images)
-        return batch.images if self.plan.eight_bit_io else batch.images.float()
 
     def close(self) -> None:
         """Stop decoding ahead."""

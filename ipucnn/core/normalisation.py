@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 
 from ipucnn.core.constants import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from ipucnn.core.execution import ExecutionPlan
 
 _SCALE, _SHIFT = "_image_scale", "_image_shift"
 
@@ -27,6 +30,13 @@ def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
     """
     scale, shift = (constant.to(images.device) for constant in _constants())
     return (images.to(torch.float32) * scale - shift).to(dtype)
+
+
+def fed(images: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:
+    """Return images, uint8, in the form in which the plan has them cross to the device."""
+    if plan.normalisation == "host":
+        return normalise(images)
+    return images if plan.eight_bit_io else images.float()
 
 
 def normalise_on_device(model: nn.Module, dtype: Optional[torch.dtype] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Mapping, Tuple
 from unittest import SkipTest
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import PRECISIONS, Backend, ExecutionPlan, Probe
+from ipucnn.core.execution import PRECISIONS, Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.testing.suite import require
 from ipucnn.testing.training import TrainingChecks
 
@@ -26,7 +26,8 @@ class BackendSuite(TrainingChecks):
         input_size: height and width of the images.
     """
 
-    tolerance: ClassVar[Mapping[str, float]] = {"32.32": 1e-4, "16.32": 0.05, "16.16": 0.05}
+    tolerance: ClassVar[Mapping[str, float]] = {"32.32": 1e-4, "16.32": 0.05, "16.16": 0.05,
+                                                "int8": 0.1}
     micro_batch: int = 2
     input_size: int = 16
 
@@ -77,8 +78,7 @@ class BackendSuite(TrainingChecks):
         with torch.no_grad():
             expected = self.model()(normalised)
         given = images if plan.eight_bit_io else normalised
-        with self.usable().inference(copy.deepcopy(self.model()), plan,
-                                     self.input_size) as session:
+        with self.inference_session(plan, images) as session:
             seconds = session.compile()
             require(isinstance(seconds, float) and seconds >= 0,
                     f"'compile' returned {seconds!r}, expected seconds")
@@ -87,6 +87,16 @@ class BackendSuite(TrainingChecks):
                     f"'samples_per_call' is {size}, the combined batch {plan.combined_batch}")
             parts = [session(part) for part in torch.split(given, size)]
         return torch.cat(parts), expected
+
+    def inference_session(self, plan: ExecutionPlan, images: torch.Tensor) -> InferenceSession:
+        """Return the backend's session; one in 8-bit integers is calibrated with `images`."""
+        from ipucnn.core.calibration import Calibration
+
+        backend, model = self.usable(), copy.deepcopy(self.model())
+        if plan.precision != "int8":
+            return backend.inference(model, plan, self.input_size)
+        return backend.quantised(model, plan, self.input_size, Calibration(
+            images, [None] * len(images), len(images)))
 
     def compare(self, plan: ExecutionPlan, count: int) -> None:
         """Require the right logits, in float32 on the host."""
@@ -135,12 +145,13 @@ class BackendSuite(TrainingChecks):
 
     def test_every_declared_precision_works(self) -> None:
         """What the record offers beside single precision is computed, to its accuracy."""
-        halves = [p for p in self.spec.precisions if p != "32.32"]
-        if not halves:
+        declared = [p for p in self.spec.precisions if p != "32.32"]
+        if not declared:
             raise SkipTest("it declares single precision only")
-        if not self.usable().probe().half:
+        there = [p for p in declared if p == "int8" or self.usable().probe().half]
+        if not there:
             raise SkipTest("the device has no half precision")
-        for precision in halves:
+        for precision in there:
             self.compare(self.plan(precision), 2 * self.micro_batch)
 
     def test_undeclared_precision_is_refused(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Callable, ClassVar, Dict, Optional, Tuple
 
 import torch  # noqa: TID253
 
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
 from ipucnn.core.normalisation import normalise_on_device
+from ipucnn.core.onnx.examples import memory_errors
 from ipucnn.core.onnx.export import INPUT, exported
 from ipucnn.core.onnx.network import OnnxNetwork, check_batch
 from ipucnn.core.onnx.target import OnnxTarget
@@ -64,7 +65,11 @@ class OnnxBackend(Backend):
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:
-        """Make an inference session; see `Backend.inference`.
+        """Make an inference session; see `Backend.inference`."""
+        return self.session(self.graph(model, plan, input_size), plan)
+
+    def graph(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> Graph:
+        """Return the checked graph of a module or of a model file.
 
         Raises:
             UsageError: the network needs an operator that the engine lacks, or a file has another
@@ -73,11 +78,9 @@ class OnnxBackend(Backend):
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)
             self.target.check(model.proto, f"'{model.path}'")
-            return self.session(Graph(
-                model.proto, model.input_name, getattr(torch, model.input_type), model.input_size,
-                model.batch, half=model.half_weights), plan)
-        return self.session(graph_of(model, plan, input_size, self.target, self.dynamic_batch),
-                            plan)
+            return Graph(model.proto, model.input_name, getattr(torch, model.input_type),
+                         model.input_size, model.batch, half=model.half_weights)
+        return graph_of(model, plan, input_size, self.target, self.dynamic_batch)
 
 
 def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, target: OnnxTarget,
@@ -96,14 +99,20 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
     """
     splits = tuple(resolve_splits(model, plan.pipeline_splits, input_size))
     modules = tuple(execution_order(model, input_size)) if splits else ()
-    module, images = graph_module(model, plan, input_size)
+    with memory_errors(plan.micro_batch):
+        # of one image, tracing may take 1 for fixed
+        module, images = graph_module(
+            model, replace(plan, micro_batch=2) if dynamic_batch else plan, input_size)
+
+    def made() -> onnx.ModelProto:
+        return exported(module, images, target, what=f"network {type(model).__name__!r}",
+                        dynamic_batch=dynamic_batch)
 
     def remade(weights: Dict[str, torch.Tensor]) -> onnx.ModelProto:
         model.load_state_dict(weights)
-        return exported(module, images, target, dynamic_batch=dynamic_batch)
+        return made()
 
-    proto = exported(module, images, target, dynamic_batch=dynamic_batch)
-    return Graph(proto, INPUT, images.dtype, input_size,
+    return Graph(made(), INPUT, images.dtype, input_size,
                  None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
                  remade=remade)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Tuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator, Tuple
 
 import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError
 
 if TYPE_CHECKING:
     from ipucnn.core.execution import ExecutionPlan
@@ -12,9 +15,27 @@ if TYPE_CHECKING:
 
 
 def example(plan: ExecutionPlan, graph: Graph) -> torch.Tensor:
-    """Return a micro-batch of random images of the type that a graph takes."""
-    return random_images((graph.batch or plan.micro_batch, 3, graph.input_size, graph.input_size),
-                         graph.input_type, plan.seed or 0)
+    """Return a micro-batch of random images of the type that a graph takes.
+
+    Raises:
+        IpucnnError: there is no memory for them.
+    """
+    batch = graph.batch or plan.micro_batch
+    with memory_errors(batch):
+        return random_images((batch, 3, graph.input_size, graph.input_size), graph.input_type,
+                             plan.seed or 0)
+
+
+@contextmanager
+def memory_errors(micro_batch: int) -> Iterator[None]:
+    """Turn torch's failure to allocate into one line with what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise IpucnnError(f"there is no memory for a micro-batch of {micro_batch}",
+                          "use a smaller '--batch-size'") from error
 
 
 def random_images(shape: Tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:

@@ -33,7 +33,7 @@ def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
     Raises:
         UsageError: another one is wanted and is not among those.
     """
-    oldest, newest = max(_OLDEST, target.opsets[0]), min(_NEWEST, target.opsets[1])
+    oldest, newest = max(_OLDEST, target.opsets[0]), min(_NEWEST, target.opsets[1] or _NEWEST)
     if wanted is not None and not oldest <= wanted <= newest:
         raise UsageError(f"operator set {wanted} is not one of {oldest} to {newest}, which "
                          f"{target.name} reads and torch {torch.__version__} writes",
@@ -115,9 +115,10 @@ def blamed(what: str) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks for its developers away from the user."""
     logger = logging.getLogger("torch.onnx")
-    level, graphs = logger.level, torch._C._jit_is_onnx_log_enabled()
+    level, log = logger.level, torch._C._jit_onnx_log
     logger.setLevel(logging.ERROR)
-    torch._C._jit_set_onnx_log_enabled(False)  # which prints the graph when something fails
+    # newer torch cannot switch it off: it prints the whole graph to standard output on an error
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         # torch 2.0 prints a banner
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -125,4 +126,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-        torch._C._jit_set_onnx_log_enabled(graphs)
+        torch._C._jit_onnx_log = log

@@ -11,6 +11,7 @@ import torch  # noqa: TID253
 
 import ipucnn
 from ipucnn.core.declaration import build
+from ipucnn.core.download import sha256
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.files import write_bytes
@@ -29,6 +30,7 @@ from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.scores import IMAGENET_CLASSES, names_of_classes
 from ipucnn.core.specs import BackendSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.weights import WeightsReport
 
 COMPARED_BATCHES = (1, 2, 5)
 """Numbers of images with which a file for any number is compared with torch."""
@@ -180,7 +182,8 @@ def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltMode
         input_padding=trained.input_image_padding, model_options=trained.model_options,
         input_size=trained.input_size, registry=registry)
     built.module.load_state_dict(weights)
-    report = type(built.weights)(source=str(paths[-1]), path=str(paths[-1]), loaded=len(weights))
+    report = WeightsReport(source=str(paths[-1]), path=str(paths[-1]), sha256=sha256(paths[-1]),
+                           loaded=len(weights))
     return (BuiltModel(built.module, built.spec, report, built.input_size, built.num_classes),
             list(stored.class_names) or _names(built))
 

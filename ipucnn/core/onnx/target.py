@@ -20,10 +20,11 @@ class OnnxTarget:
 
     Attributes:
         name: the engine, for messages.
-        opsets: the oldest and the newest version of the ai.onnx operator set.
+        opsets: the oldest and the newest version of the ai.onnx operator set; the newest is 0 for
+            an engine whose releases differ, and which itself tells what it lacks.
         ir_version: the newest version of the file format; 0 when any will do.
         operators: ai.onnx operators it has, and since which operator-set versions they are
-            implemented; an empty tuple is for those it rewrites. Empty when it has all.
+            implemented; an empty tuple is for those it rewrites. Empty when the engine is asked.
         domains: further operator domains it has.
     """
 
@@ -45,10 +46,11 @@ class OnnxTarget:
         """
         opset = opset_of(model)
         oldest, newest = self.opsets
-        if not oldest <= opset <= newest:
-            raise UsageError(
-                f"{what} has operator set {opset}, and {self.name} reads {oldest} to {newest}",
-                f"export it again: 'ipucnn export --opset {min(max(opset, oldest), newest)}'")
+        if opset < oldest or (newest and opset > newest):
+            reads = f"{oldest} to {newest}" if newest else f"{oldest} and newer"
+            raise UsageError(f"{what} has operator set {opset}, and {self.name} reads {reads}",
+                             f"export it again: 'ipucnn export --opset "
+                             f"{newest if opset > oldest else oldest}'")
         if self.ir_version and model.ir_version > self.ir_version:
             raise UsageError(
                 f"{what} has format version (IR) {model.ir_version}, and {self.name} reads up to "
@@ -62,12 +64,13 @@ class OnnxTarget:
     def _missing(self, model: onnx.ModelProto, opset: int) -> Iterator[str]:
         import onnx
 
-        bundled = () if self.operators else {function.domain for function in model.functions}
+        if not self.operators:
+            return
         for node in nodes(model.graph.node):
             if node.domain not in ("", "ai.onnx"):
-                if node.domain not in self.domains and node.domain not in bundled:
+                if node.domain not in self.domains:
                     yield f"{node.domain}.{node.op_type}"
-            elif self.operators:
+            else:
                 known = self.operators.get(node.op_type)
                 if known is None:
                     yield node.op_type

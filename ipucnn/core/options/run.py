@@ -43,6 +43,12 @@ class RunOptions(NetworkOptions):
     precision: str = option(
         "16.16", "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
         "(int8) for which a network is calibrated.", group="Execution", choices=_PRECISIONS)
+    calibration_samples: Optional[int] = option(
+        None, "Images to calibrate int8 with, at most those of the dataset; 300 when not given.",
+        group="Execution", minimum=10, backend_option=True)
+    calibration_dir: Optional[str] = option(
+        None, "Folder, in the layout of '--data', of the images to calibrate int8 with; those of "
+        "the run when not given.", group="Execution", metavar="DIR", backend_option=True)
     iterations: Optional[int] = option(
         None, "Host calls; without it real data is gone through once and other data gets 100.",
         group="Execution", minimum=1)
@@ -87,6 +93,12 @@ class RunOptions(NetworkOptions):
                              "leave it out, or name weights with '--weights'")
         if self.onnx:
             self._check_onnx()
+        if self.precision != "int8":
+            for item in changed(self):
+                if item.name.startswith("calibration_"):
+                    raise UsageError(
+                        f"'{item.flag}' is for 8-bit integers, and the precision is "
+                        f"{self.precision!r}", "add '--precision int8', or leave it out")
         if self.top_k != RunOptions.top_k and not self.predictions:
             raise UsageError("'--top-k' is for predictions, and none are written",
                              "add '--predictions FILE', or leave it out")

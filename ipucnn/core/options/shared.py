@@ -103,7 +103,7 @@ class ExecutionOptions:
     replicas: int = option(1, "Data-parallel copies of the model.", group="Execution", minimum=1)
     full_precision_norm: bool = option(
         False, "Compute norm layers in single precision within a half-precision model.",
-        group="Model")
+        group="Model", backend_option=True)
     pipeline_splits: Tuple[str, ...] = option(
         (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'.",
         group="Execution", metavar="MODULE...")

@@ -95,6 +95,7 @@ class OnnxRuntimeSession(InferenceSession):
     def compile(self) -> float:
         """Have the graph optimised, and make one call so that buffers are allocated."""
         started = time.perf_counter()
+        images = example(self._plan, self._graph)
         try:
             self._session = onnxruntime.InferenceSession(
                 self._graph.proto.SerializeToString(), self._options, providers=[self._provider])
@@ -104,7 +105,6 @@ class OnnxRuntimeSession(InferenceSession):
             raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
                               "check the driver and the CUDA libraries, or use '--device cpu'")
         self._output = self._session.get_outputs()[0].name
-        images = example(self._plan, self._graph)
         if self._plan.synthetic:
             self._synthetic = images
         self._run(images)

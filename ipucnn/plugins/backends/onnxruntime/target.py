@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipucnn.core.onnx.target import OnnxTarget
 
-TARGET = OnnxTarget(name="ONNX Runtime", opsets=(7, 20))
-"""Every operator of the operator sets since 7; 1.17, the oldest release accepted, reads up to 20.
+TARGET = OnnxTarget(name="ONNX Runtime", opsets=(7, 0))
+"""Every operator of the operator sets since 7, and those of its own domains.
 
 Source: ONNX Runtime's compatibility table.
 """

@@ -1,14 +1,24 @@
-"""The `openvino` backend."""
+"""The `openvino` backend: inference with OpenVINO, also in 8-bit integers."""
 
 from __future__ import annotations
 
 from typing import List
 
 from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import BackendSpec
+from ipucnn.core.specs import BackendSpec, Requirement
+
+INSTALL = "pip install 'ipucnn[openvino]'"
 
 
 @hookimpl
 def ipucnn_backends() -> List[BackendSpec]:
     """Return the record of the `openvino` backend."""
-    return []
+    return [BackendSpec(
+        name="openvino", aliases=("ov",), device="CPU, GPU",
+        summary="OpenVINO on CPUs, and on GPUs of Intel",
+        target="ipucnn.plugins.backends.openvino.engine:OpenVinoBackend",
+        requires=(Requirement("openvino", INSTALL), Requirement("onnx", INSTALL)),
+        inference=True, precisions=("16.16", "32.32", "int8"),
+        options=("calibration_dir", "calibration_samples", "compile_only", "device",
+                 "model_cache_path", "onnx"),
+        pipelining=False, onnx="ipucnn.plugins.backends.openvino.target:TARGET", preference=20)]

@@ -45,7 +45,9 @@ class TorchBackend(Backend):
             notes = ("this CPU has no bfloat16 arithmetic: half precision rounds the weights to "
                      "bfloat16 and computes in float32",)
         return Probe(usable=True, device=device.name, versions={"torch": torch.__version__},
-                     half=str(device.half).replace("torch.", ""), notes=notes)
+                     half=str(device.half).replace("torch.", ""), notes=notes,
+                     # before any engine that computes on the CPU
+                     preference=22 if device.place.type == "cuda" else None)
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

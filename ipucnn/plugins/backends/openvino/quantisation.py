@@ -1,0 +1,62 @@
+"""Post-training quantisation with NNCF."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from typing import Any, Iterator, List
+
+from ipucnn.core.errors import IpucnnError
+
+_NO_TELEMETRY = "NNCF_CI"
+"""With this variable set NNCF reports to nobody that it is used; it is read when imported."""
+
+
+def quantise(model: Any, batches: List[Any]) -> Any:
+    """Return a model that computes in 8-bit integers where that is possible.
+
+    Activations are quantised asymmetrically (NNCF's mixed preset), which costs little and is what
+    networks with other activations than ReLU need.
+
+    Args:
+        model: of OpenVINO, in single precision.
+        batches: arrays to calibrate with, of the model's input type and shape.
+
+    Raises:
+        IpucnnError: NNCF gives up.
+    """
+    with _quiet():
+        import nncf
+
+        try:
+            return nncf.quantize(
+                model, nncf.Dataset(batches), subset_size=len(batches),
+                preset=nncf.QuantizationPreset.MIXED, target_device=nncf.TargetDevice.CPU)
+        except Exception as error:  # its exceptions, and those of all that it is built on
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise IpucnnError(f"NNCF cannot quantise the network: {reason}",
+                              "use '--precision half' or 'full'") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's log, progress bars, warnings and telemetry away from the user."""
+    before = os.environ.get(_NO_TELEMETRY)
+    os.environ[_NO_TELEMETRY] = "1"
+    logger = logging.getLogger("nncf")
+    disabled = logger.disabled
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
+                contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            logger.disabled = True
+            yield
+    finally:
+        logger.disabled = disabled
+        if before is None:
+            del os.environ[_NO_TELEMETRY]
+        else:
+            os.environ[_NO_TELEMETRY] = before

@@ -1,0 +1,8 @@
+"""Which ONNX is written for OpenVINO."""
+
+from __future__ import annotations
+
+from ipucnn.core.onnx.target import OnnxTarget
+
+TARGET = OnnxTarget(name="OpenVINO", opsets=(7, 0))
+"""Operator sets that its ONNX front end reads; operators that it lacks it names itself."""

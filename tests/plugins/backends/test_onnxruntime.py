@@ -1,0 +1,57 @@
+"""The onnxruntime backend."""
+
+from __future__ import annotations
+
+import onnxruntime
+import pytest
+from engine_checks import SIZE, EngineChecks, model_of
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
+
+
+class TestOnnxRuntime(EngineChecks):
+    backend, name = OnnxRuntimeBackend, "onnxruntime"
+
+
+def test_probe_tells_what_half_precision_is_on_a_cpu():
+    probe = OnnxRuntimeBackend().probe_for(ExecutionPlan())
+    assert (probe.usable, probe.half) == (True, "bfloat16")
+    assert "computes in float32" in probe.notes[0]
+    assert OnnxRuntimeBackend().probe_for(ExecutionPlan(precision="32.32")).notes == ()
+    assert probe.versions == {"onnxruntime": onnxruntime.__version__}
+
+
+def test_cuda_is_taken_where_it_is(monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers",
+                        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    probe = OnnxRuntimeBackend().probe()
+    assert (probe.device, probe.half, probe.preference) == ("CUDA device 0", "float16", 26)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_cannot_start_is_no_reason_to_compute_elsewhere(monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers",
+                        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    plan = ExecutionPlan(precision="32.32", backend_options={"device": "cuda"})
+    with OnnxRuntimeBackend().inference(model_of("resnet18"), plan, SIZE) as session, \
+            pytest.raises(IpucnnError, match="cannot use CUDAExecutionProvider"):
+        session.compile()
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("bad_alloc while running a node", "out of memory"), ("no kernel", "refuses the network")])
+def test_what_the_engine_refuses(monkeypatch, said, told):
+    class Refusal(Exception):
+        __module__ = "onnxruntime.capi"
+
+    def refuse(*_: object, **__: object):
+        raise Refusal(said + "\nsecond line")
+
+    with OnnxRuntimeBackend().inference(
+            model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE) as session:
+        monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+        with pytest.raises(IpucnnError, match=told) as caught:
+            session.compile()
+    assert "second line" not in caught.value.message

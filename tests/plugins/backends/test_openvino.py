@@ -1,0 +1,280 @@
+"""The openvino backend: as every engine that reads ONNX, and 8-bit integers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+
+import openvino
+import pytest
+import torch
+from engine_checks import (
+    SIZE,
+    TOLERANCE,
+    EngineChecks,
+    difference,
+    exported_file,
+    images_of,
+    logits_of_torch,
+    model_of,
+    run_file,
+    run_with,
+)
+from PIL import Image
+
+from ipucnn import render
+from ipucnn.core.calibration import Calibration
+from ipucnn.core.data.sample_data import write_made
+from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.plugins.backends.openvino import devices, engine, session
+from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
+
+
+class TestOpenVino(EngineChecks):
+    backend, name = OpenVinoBackend, "openvino"
+
+
+def _command(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ipucnn", "run", "--backend", "ov", "--model", "resnet18",
+         "--weights", "random", "--input-size", "32", "--json", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+
+
+def _without_half(monkeypatch):
+    for module in (devices, engine, session):
+        monkeypatch.setattr(module, "half_type", lambda core, device: "")
+
+
+def test_a_cpu_without_bfloat16_rounds_the_weights_and_says_so(monkeypatch):
+    _without_half(monkeypatch)
+    probe = OpenVinoBackend().probe_for(ExecutionPlan())
+    assert probe.half == "bfloat16"
+    assert "no half-precision arithmetic" in probe.notes[0]
+    assert OpenVinoBackend().probe_for(ExecutionPlan(precision="32.32")).notes == ()
+    images = images_of(2)
+    with OpenVinoBackend().inference(model_of("resnet18"), ExecutionPlan(micro_batch=2),
+                                     SIZE) as half:
+        half.compile()
+        logits = half(images)
+        assert half.facts["weights_type"] == "bfloat16"
+        assert half.facts["arithmetic"] == "float32"
+    off = difference(logits, logits_of_torch(model_of("resnet18"), images))
+    assert TOLERANCE["32.32"] < off < TOLERANCE["16.16"]
+
+
+def test_half_precision_is_what_the_cpu_offers():
+    core = openvino.Core()
+    offered = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with OpenVinoBackend().inference(model_of("resnet18"), ExecutionPlan(), SIZE) as half:
+        half.compile()
+        assert half.facts["arithmetic"] == ("bfloat16" if offered else "float32")
+
+
+def test_micro_batches_of_a_call_run_side_by_side(monkeypatch):
+    monkeypatch.setattr(session, "usable_cores", lambda: 2)
+    plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32")
+    with OpenVinoBackend().inference(model_of("resnet18"), plan, SIZE) as made:
+        made.compile()
+        assert made.samples_per_call == 4
+        assert made.facts["requests"] == 2
+        assert made.facts["threads"] == 2
+
+
+def test_the_next_process_finds_the_compiled_model(tmp_path):
+    cache = tmp_path / "deep" / "cache"
+    found = []
+    for _ in range(2):
+        _command("--precision", "full", "--data", "synthetic", "--iterations", "1",
+                 "--model-cache-path", str(cache))
+        found.append(os.listdir(str(cache)))
+    assert found[0]
+    assert found[0] == found[1]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IpucnnError, match="no folder to write to"):
+        run_with(backend="openvino", data="synthetic", iterations=1,
+                 model_cache_path=str(tmp_path / "file"))
+
+
+def test_compile_only_fills_the_cache(tmp_path):
+    told = run_with(backend="openvino", data="synthetic", compile_only=True,
+                    model_cache_path=str(tmp_path / "cache"))
+    assert told.iterations == 0
+    assert os.listdir(str(tmp_path / "cache"))
+
+
+class _Refusing:
+    """OpenVINO's core, which refuses everything with a message of its."""
+
+    def __init__(self, error: Exception) -> None:
+        self.available_devices = ["CPU"]
+        self._error = error
+
+    def get_property(self, *_: object) -> list:
+        return ["FP32"]
+
+    def read_model(self, *_: object) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(("error", "told"), [
+    (RuntimeError("Exception from core.cpp:1:\nCheck 'x' failed\n"
+                  "-- No conversion rule found for operations: Odd-17\nTo facilitate ...\n"),
+     "OpenVINO refuses the network: No conversion rule found for operations: Odd-17"),
+    (RuntimeError("Exception from allocator.cpp:79:\nstd::bad_alloc\n"),
+     "OpenVINO is out of memory at a micro-batch of 1"),
+    (MemoryError(), "OpenVINO is out of memory at a micro-batch of 1")])
+def test_what_the_engine_refuses(monkeypatch, error, told):
+    monkeypatch.setattr(openvino, "Core", lambda: _Refusing(error))
+    with OpenVinoBackend().inference(
+            model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE) as made, \
+            pytest.raises(IpucnnError) as caught:
+        made.compile()
+    assert caught.value.message == told
+    assert caught.value.hint
+
+
+# -- 8-bit integers ------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """JPEG files of the eight classes of shapes."""
+    out = tmp_path_factory.mktemp("shapes") / "images"
+    write_made("shapes", str(out), per_class=8, size=SIZE)
+    return out
+
+
+def _quantised(**options):
+    return run_with(**{"backend": "openvino", "precision": "int8", "data": "image_folder",
+                       "batch_size": 4, **options})
+
+
+def test_what_quantising_does_is_told(folder):
+    told = _quantised(data_dir=str(folder), calibration_samples=40)
+    quantisation = told.session["quantisation"]
+    assert quantisation["calibration_images"] == 40
+    assert (quantisation["compared_images"], quantisation["held_out"]) == (24, True)
+    assert quantisation["agreement"] >= 75
+    assert quantisation["top1_difference"] == pytest.approx(
+        quantisation["top1_int8"] - quantisation["top1_full"])
+    assert told.session["weights_type"] == told.session["arithmetic"] == "int8"
+    assert told.images == 64
+    assert told.as_dict()["session"]["quantisation"] == quantisation
+    assert "with 40 images; same class as full precision for" in render.run_result(told)
+    # and NNCF has left everything as it was
+    assert not logging.getLogger("nncf").disabled
+    assert "NNCF_CI" not in os.environ
+
+
+def test_8_bit_logits_are_near_those_of_torch_and_the_same_each_time():
+    images = images_of(20)
+    expected = logits_of_torch(model_of("resnet18"), images)
+    plan = ExecutionPlan(micro_batch=4, device_iterations=2, precision="int8")
+    found = []
+    for _ in range(2):
+        with OpenVinoBackend().quantised(
+                model_of("resnet18"), plan, SIZE,
+                Calibration(images, [None] * 20, 20)) as made:
+            made.compile()
+            found.append(torch.cat([made(part) for part in
+                                    torch.split(images, made.samples_per_call)]))
+            told = made.facts["quantisation"]
+    assert torch.equal(found[0], found[1])
+    assert 1e-4 < difference(found[0], expected) < 0.1
+    assert told["agreement"] == 100 * float((found[0].argmax(1) == expected.argmax(1))
+                                            .double().mean())
+    assert "top1_full" not in told
+    assert not told["held_out"]
+
+
+@pytest.mark.parametrize("how", [{"batch_size": 3}, {"dynamic_batch": True}])
+def test_a_file_is_quantised(tmp_path, folder, how):
+    path = exported_file(tmp_path, **how)
+    told = run_file(path, backend="openvino", precision="int8", data="image_folder",
+                    data_dir=str(folder), batch_size=3, calibration_samples=10)
+    assert told.session["quantisation"]["calibration_images"] == 10
+    assert told.session["quantisation"]["agreement"] >= 75
+
+
+def test_images_of_another_folder_are_calibrated_with(tmp_path, folder):
+    Image.open(str(next(folder.rglob("*.jpg")))).save(str(tmp_path / "one.jpg"))
+    told = _quantised(data="real", data_dir=str(tmp_path), calibration_dir=str(folder))
+    assert told.images == 1
+    assert told.session["quantisation"]["calibration_images"] == 52
+    assert told.session["quantisation"]["compared_images"] == 12
+
+
+def test_random_images_calibrate_with_a_warning():
+    told = _quantised(data="generated", iterations=2, calibration_samples=10)
+    assert any("their answers mean nothing" in note for note in told.notes)
+    assert told.session["quantisation"]["compared_images"] == 10
+
+
+def test_too_few_images(tmp_path, folder):
+    shutil.copy(str(next(folder.rglob("*.jpg"))), str(tmp_path / "one.jpg"))
+    with pytest.raises(DataError, match="1 images are too few to calibrate with") as caught:
+        _quantised(data="real", data_dir=str(tmp_path))
+    assert "--calibration-dir" in caught.value.hint
+
+
+def test_no_images_or_no_folder(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        with pytest.raises(IpucnnError, match=name) as caught:
+            _quantised(data="real", data_dir=str(folder),
+                       calibration_dir=str(tmp_path / name))
+        assert caught.value.hint
+
+
+def test_an_image_that_cannot_be_read(tmp_path, folder):
+    shutil.copytree(str(folder), str(tmp_path / "images"))
+    (tmp_path / "images" / "bad.jpg").write_bytes(b"not a JPEG")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        _quantised(data="real", data_dir=str(folder), calibration_dir=str(tmp_path / "images"))
+
+
+def test_images_that_never_exist_on_the_host_are_refused():
+    with pytest.raises(UsageError, match="'synthetic' has no images to calibrate") as caught:
+        _quantised(data="synthetic")
+    assert "generated" in caught.value.hint
+
+
+@pytest.mark.parametrize("option", [{"calibration_samples": 300}, {"calibration_dir": "x"}])
+def test_calibration_without_8_bit_integers_is_refused(option):
+    flag = "--" + next(iter(option)).replace("_", "-")
+    with pytest.raises(UsageError, match=f"'{flag}' is for 8-bit integers"):
+        run_with(backend="openvino", data="generated", **option)
+
+
+def test_a_folder_for_data_that_reads_none_is_refused(folder):
+    with pytest.raises(UsageError, match=r"--calibration-dir.*reads no folder"):
+        _quantised(data="shapes", calibration_dir=str(folder))
+
+
+def test_other_backends_say_who_computes_in_8_bit_integers():
+    with pytest.raises(UsageError, match="'torch' does not compute in precision 'int8'"):
+        run_with(backend="torch", precision="int8", data="generated")
+
+
+def test_without_nncf(monkeypatch):
+    found = engine.importlib.util.find_spec
+    monkeypatch.setattr(engine.importlib.util, "find_spec",
+                        lambda name: None if name == "nncf" else found(name))
+    with pytest.raises(UnavailableError, match="8-bit integers need NNCF") as caught:
+        _quantised(data="generated")
+    assert "pip install 'ipucnn[openvino]'" in caught.value.hint
+
+
+def test_nncf_keeps_quiet(folder):
+    done = _command("--precision", "int8", "--data", "image_folder", "--data-dir", str(folder),
+                    "--calibration-samples", "10")
+    assert json.loads(done.stdout)["session"]["quantisation"]["calibration_images"] == 10
+    assert done.stderr == b""
