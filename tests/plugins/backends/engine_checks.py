@@ -219,9 +219,11 @@ class EngineChecks:
 
         images = torch.zeros(1, 3, SIZE, SIZE)
         proto = exported(model_of("resnet18"), images, self.backend.target)
-        proto.graph.node[1].domain = "elsewhere"
+        proto.graph.node[0].domain = "elsewhere"
         proto.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
         onnx.save(proto, str(tmp_path / "odd.onnx"))
         plan = ExecutionPlan(precision="32.32", normalisation="host", eight_bit_io=False)
-        with pytest.raises(UsageError, match=r"needs operators that .* lacks: elsewhere"):
-            self.backend().inference(read_network(tmp_path / "odd.onnx"), plan, SIZE)
+        with self.backend().inference(read_network(tmp_path / "odd.onnx"), plan, SIZE) as session, \
+                pytest.raises(IpucnnError, match=r"refuses the network: .*elsewhere") as caught:
+            session.compile()
+        assert caught.value.hint
