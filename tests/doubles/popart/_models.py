@@ -119,3 +119,17 @@ def shaped(model, shapes):
                 value.name, kind, shapes.get(value.name).shape()))
             del copied.graph.value_info[:]
     return copied
+
+
+def without_values(model):
+    """Return the bytes of a model without the values of weights and constants."""
+    import onnx
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    tensors = [*copied.graph.initializer, *(
+        one.t for node in copied.graph.node for one in node.attribute)]
+    for one in tensors:
+        for field in ("raw_data", "float_data", "int32_data", "int64_data"):
+            one.ClearField(field)
+    return copied.SerializeToString()

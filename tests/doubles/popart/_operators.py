@@ -262,6 +262,8 @@ OPERATORS = {
     "ConstantOfShape": lambda a, shape: torch.full(shape.tolist(), a["value"].item() if "value"
                                                    in a else 0.0),
     "Dropout": _dropout,
+    "RandomUniformLike": lambda a, x: torch.empty_like(x, dtype=torch.float32).uniform_(
+        a.get("low", 0.0), a.get("high", 1.0)),
     "Equal": _plain(torch.eq), "Greater": _plain(torch.gt), "Less": _plain(torch.lt),
     "Where": _plain(torch.where), "Not": _plain(torch.logical_not),
 }

@@ -86,12 +86,12 @@ class _Session:
         path = self._cache_path()
         if path is not None and os.path.isfile(path):
             MACHINE.record("loaded", path=path, **facts)
+            self._take_cached(path)
         else:
             MACHINE.record("compiled", **facts)
             if path is not None:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "wb") as file:
-                    file.write(self._key().encode())
+                torch.save((self._model.SerializeToString(), self._host), path)
         self._prepared = True
         if loadEngine:
             self._load()
@@ -270,10 +270,17 @@ class _Session:
             raise OutOfMemoryException(popart_exception(
                 "Out of memory: Cannot fit all variable data onto one or more tiles."))
 
+    def _take_cached(self, path):
+        """A cached program has the constants and weights of the session that it was made for."""
+        model, self._host = torch.load(path)
+        halves = self._graph.halves
+        self._graph = _executor.Graph(_models.read(model), self._training)
+        self._graph.halves = halves
+
     def _key(self):
         options = {name: repr(value) for name, value in sorted(vars(self._options).items())
                    if name not in ("cachePath", "enableEngineCaching")}
-        text = [self._model.SerializeToString(), repr((
+        text = [_models.without_values(self._model), repr((
             options, self._info.numIpus, self._info.version, self._flow.batchesPerStep(),
             [(name, self._flow.art(name).id()) for name in self._flow.anchors()],
             self._compiled())).encode()]

@@ -11,6 +11,7 @@ from popart._operators import half
 from popart._optimizers import SGD, Optimizer
 from popart._session import _Session
 
+_WORD = 2**32
 _ONLY_FIRST = ("Clip", "Reshape", "Pad", "Slice", "Gather", "Nll", "Dropout", "Expand")
 """Operators of whose inputs only the first one has a gradient."""
 _NONE = ("Detach", "ArgMax", "ArgMin", "Shape", "ConstantOfShape", "Equal", "Greater", "Less")
@@ -91,7 +92,7 @@ class TrainingSession(_Session):
         with torch.random.fork_rng(devices=[]):
             for _ in range(self._flow.batchesPerStep()):
                 torch.manual_seed(self._seed)
-                self._seed += 1
+                self._seed = self._next_seed()
                 gradients = {}
                 for _ in range(self.accumulationFactor):
                     for replica in range(self.replicationFactor):
@@ -101,6 +102,12 @@ class TrainingSession(_Session):
                 self._update(gradients)
         self._device.update(self._statistics[0])
         return results
+
+    def _next_seed(self):
+        """Each micro-batch adds the number of replicas to the lower word, and one to the upper."""
+        upper, lower = divmod(self._seed, _WORD)
+        return ((upper + self.accumulationFactor) % _WORD * _WORD
+                + (lower + self.accumulationFactor * self.replicationFactor) % _WORD)
 
     def _differentiated(self, part, replica, gradients):
         """Run one micro-batch forwards and backwards, and add to the gradients."""

@@ -10,6 +10,7 @@ import shlex
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -57,13 +58,13 @@ def made(popart_double, monkeypatch):
     return sessions
 
 
-def network(dropout=0.0):
+def network(layer=None):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         return nn.Sequential(
             nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
             nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8), nn.ReLU6(),
-                          nn.Dropout(dropout)),
+                          layer or nn.Identity()),
             nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
 
 
@@ -232,14 +233,16 @@ def test_without_metrics_no_predictions_cross(made):
     assert list(made[0].dataFlow.anchors()) == [made[0].asked["loss"]]
 
 
-def test_dropout_draws_by_the_number_of_the_update():
-    model = network(dropout=0.5)
-    parts = [batch(4, seed) for seed in range(4)]
-    one = trained(session(model=model), parts)[1]
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), StochasticDepth(0.5, "row")],
+                         ids=["dropout", "stochastic depth"])
+def test_what_is_random_depends_on_the_number_of_the_update(layer):
+    model, plan = network(layer), {"replicas": 2, "gradient_accumulation": 2, "micro_batch": 2}
+    parts = [batch(8, seed) for seed in range(4)]
+    one = trained(session(model=model, **plan), parts)[1]
     joined = [TrainingBatch(torch.cat([a.images, b.images]), torch.cat([a.labels, b.labels]))
               for a, b in (parts[:2], parts[2:])]
-    assert_close(trained(session(model=model, device_iterations=2), joined, 2)[1], one, 0)
-    assert not torch.equal(trained(session(model=model, seed=2), parts)[1]["2.2.weight"],
+    assert_close(trained(session(model=model, device_iterations=2, **plan), joined, 2)[1], one, 0)
+    assert not torch.equal(trained(session(model=model, **plan, seed=2), parts)[1]["2.2.weight"],
                            one["2.2.weight"])
 
 
@@ -345,6 +348,17 @@ def test_a_cached_program_has_the_constants_of_its_training(machine, tmp_path):
     assert_close(found, expected)
     assert [event["event"] for event in machine.events if event["event"] != "run"] == [
         "compiled", "compiled", "loaded"]
+
+
+@pytest.mark.parametrize(("name", "event"), [("sgd", "loaded"), ("sgd_combined", "compiled")])
+def test_a_cached_program_has_the_optimizer_state_of_its_training(machine, tmp_path, name, event):
+    other = network()
+    with torch.no_grad():
+        other[0][0].weight.mul_(2)
+    for model in (other, network()):
+        session(model=model, setup={"optimizer": choice(name)},
+                options={"model_cache_path": str(tmp_path)})
+    assert [one["event"] for one in machine.events] == ["compiled", event]
 
 
 def test_saved_weights_replace_those_that_rest():

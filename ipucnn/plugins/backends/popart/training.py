@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
@@ -77,8 +78,12 @@ class PopArtTrainingSession(TrainingSession):
         started = time.perf_counter()
         plan, every = self._plan, popart.AnchorReturnType("All")
         options = training_options(plan)
-        if options.enableEngineCaching:  # PopART does not look at the values of constants
-            options.cachePath = make_folder(str(Path(options.cachePath, self._graph.resting)),
+        if options.enableEngineCaching:
+            # to recognise a program PopART looks neither at its constants nor at the weights with
+            # which the state of this optimizer begins
+            values = (sha256(self._graph.proto).hexdigest()
+                      if self._setup.optimizer.name == "sgd_combined" else self._graph.resting)
+            options.cachePath = make_folder(str(Path(options.cachePath, values)),
                                             "--model-cache-path")
         told = {self._graph.loss: every}
         if self._setup.metrics:

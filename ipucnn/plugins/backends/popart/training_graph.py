@@ -35,7 +35,7 @@ class TrainingGraph:
         trained: the initialisers that are updated.
         resting: says which values are not trained and so part of the program.
         norms: paths of the norm layers that keep running statistics.
-        random: it has dropout.
+        random: it draws random numbers.
         splits: where its pipeline stages begin.
         kept: outputs that recomputation starts from.
     """
@@ -90,8 +90,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
         tuple(name for name in given if name in learning),
         sha256(b"".join(given[name].SerializeToString() for name in fixed)).hexdigest(),
         tuple(node.input[3].rpartition(".")[0] for node in norms),
-        any(node.op_type == "Dropout" for node in nodes), tuple(splits),
-        kept)
+        any(node.op_type.startswith(("Dropout", "Random")) for node in nodes), tuple(splits), kept)
 
 
 def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
