@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, List, Optional, Tuple
+from typing import Any, Collection, List, Optional, Tuple
 
 from ipucnn.core.declaration import Declared, changed
 from ipucnn.core.errors import UnavailableError, UsageError
@@ -42,7 +42,7 @@ class Chosen:
 
 
 def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] = None,
-                   options: Any = None) -> Chosen:
+                   options: Any = None, without: Collection[str] = ()) -> Chosen:
     """Return the backend called `name`, or with `auto` the best usable one.
 
     Args:
@@ -51,6 +51,7 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
         plan: what is to be executed, when that is known.
         options: those of the command; with `auto`, backends that lack one of them are passed over
             when another has all.
+        without: backends that `auto` does not take, because they cannot execute the network.
 
     Raises:
         UnavailableError: it is not usable here. Another one is never taken silently.
@@ -70,7 +71,8 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
                     if part))
         return chosen
     probed = _all_probed(registry, plan)
-    usable_backends = [chosen for chosen in probed if chosen.probe.usable]
+    usable_backends = [chosen for chosen in probed
+                       if chosen.probe.usable and chosen.spec.name not in without]
     others = [chosen for chosen in probed if not chosen.probe.usable]
     if not usable_backends:
         raise UnavailableError("no backend can be used for this", "; ".join(
@@ -88,6 +90,14 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
     if others:
         why += " (not usable: " + ", ".join(chosen.spec.name for chosen in others) + ")"
     return replace(best, why=why)
+
+
+def others_can(options: Any, plan: ExecutionPlan, registry: Registry,
+               without: Collection[str]) -> bool:
+    """Return whether a usable built-in backend not among `without` has what is asked for."""
+    return any(chosen.probe.usable and chosen.spec.name not in without
+               and not _lacks(options, plan, chosen.spec)
+               for chosen in _all_probed(registry, plan))
 
 
 def _lacks(options: Any, plan: ExecutionPlan, spec: BackendSpec) -> bool:

@@ -49,6 +49,10 @@ class UnavailableError(UsageError):
     """A known plugin or backend that cannot be used on this machine."""
 
 
+class UnsupportedNetworkError(UsageError):
+    """A network that a backend cannot execute, and another one perhaps can."""
+
+
 class PluginError(UsageError):
     """A plugin broke its contract: a bad record, a clash, a failed import."""
 

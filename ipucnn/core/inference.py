@@ -10,11 +10,11 @@ from typing import Any, Callable, Dict, Generator, List, Optional
 
 from ipucnn.core import bulk, predictions
 from ipucnn.core.calibration import SAMPLES, calibration_of
-from ipucnn.core.choice import Chosen, check_offer, choose_backend
+from ipucnn.core.choice import Chosen, check_offer, choose_backend, others_can
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import MAX_REPORTED, Batch, Loader, none_readable, order
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_count
 from ipucnn.core.models import BuiltModel
@@ -54,8 +54,26 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on.
     """
-    registry = registry or current_registry()
-    progress = progress or (lambda *_: None)
+    refusals: Dict[str, str] = {}
+    while True:
+        try:
+            return _run(options, registry or current_registry(), progress or (lambda *_: None),
+                        part, refusals)
+        except _AnotherBackend as refusal:
+            refusals[refusal.backend] = refusal.message
+
+
+class _AnotherBackend(Exception):
+    """A backend that `--backend auto` took cannot execute the network."""
+
+    def __init__(self, backend: str, message: str) -> None:
+        super().__init__(message)
+        self.backend, self.message = backend, message
+
+
+def _run(options: RunOptions, registry: Registry, progress: Progress, part: Optional[Instances],
+         refusals: Dict[str, str]) -> RunResult:
+    """Run once; see `run`. Backends in `refusals` are not taken, and why is told."""
     data = registry.get_typed(DatasetSpec, options.chosen_data)
     registry.get_typed(NormLayerSpec, options.normlayer)
     model = registry.get_typed(ModelSpec, options.model)
@@ -66,7 +84,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     plan = options.plan(data.on_device, launched_count())
     # processes that ipucnn starts need nothing of a backend: to each, its part is everything
     executed = plan.local() if options.instances > 1 else plan
-    chosen = choose_backend(options.backend, registry, executed, options)
+    chosen = choose_backend(options.backend, registry, executed, options, refusals)
     check_offer(options, executed, chosen.spec, registry)
     stored = read_stored(options, model)
     if stored is not None:
@@ -93,14 +111,24 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         del dataset, built  # made to find mistakes, and to fetch weights once
         return bulk.run(options, registry.settings, progress)
     result = _empty_result(options, plan, chosen, built, data)
+    result.notes += [f"backend {name!r} was left: {why}" for name, why in refusals.items()]
     result.notes += [*told, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
         result.notes.append("8-bit integers calibrated with random images show speed only: their "
                             "answers mean nothing")
-    with _session(options, executed, chosen, model, data, dataset, built, registry) as session:
-        progress("compile", 0, None)
+    with ExitStack() as stack:
+        try:
+            session = stack.enter_context(
+                _session(options, executed, chosen, model, data, dataset, built, registry))
+            progress("compile", 0, None)
+            seconds = session.compile()
+        except UnsupportedNetworkError as error:
+            tried = [*refusals, chosen.spec.name]
+            if chosen.why and others_can(options, executed, registry, tried):
+                raise _AnotherBackend(chosen.spec.name, error.message) from error
+            raise
         # also the moment from which all are ready, so that they are measured side by side
-        result.compile_seconds = max(instances.gather(session.compile()))
+        result.compile_seconds = max(instances.gather(seconds))
         result.session = session.facts
         if not options.compile_only:
             _classify(options, plan, session, dataset, data, built, result, progress, instances)

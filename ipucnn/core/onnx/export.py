@@ -7,11 +7,17 @@ import inspect
 import io
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any, Iterator, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, List, Optional
 
 import torch  # noqa: TID253
 
-from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.errors import (
+    IpucnnError,
+    UnavailableError,
+    UnsupportedNetworkError,
+    UsageError,
+)
 from ipucnn.core.onnx.simplify import simplified
 from ipucnn.core.onnx.target import MOST_BYTES, OnnxTarget
 
@@ -60,9 +66,8 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
         training: export for training.
 
     Raises:
-        UsageError: the model needs an operator that the operator set or the target lacks, or is
-            too large.
-        IpucnnError: it cannot be traced.
+        UnsupportedNetworkError: the model needs an operator that the operator set or the target
+            lacks, is too large, or cannot be traced.
         UnavailableError: the onnx package is missing.
     """
     try:
@@ -73,8 +78,8 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
     opset = chosen_opset(opset, target)
     if sum(tensor.numel() * tensor.element_size()
            for tensor in module.state_dict().values()) > MOST_BYTES:
-        raise UsageError(f"{what} is larger than 2 GiB, which no ONNX file can hold",
-                         "take a smaller network")
+        raise UnsupportedNetworkError(
+            f"{what} is larger than 2 GiB, which no ONNX file can hold", "take a smaller network")
     buffer = io.BytesIO()
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
     how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
@@ -82,17 +87,17 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, 
     if dynamic_batch:
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
-        with _quiet(), blamed(what):
+        with _quiet() as warned, blamed(what):
             torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
                               do_constant_folding=not training, **how)
     except torch.onnx.errors.UnsupportedOperatorError as error:
-        raise UsageError(f"{what} cannot be exported to operator set {opset}: "
-                         f"{str(error).splitlines()[0]}",
-                         "take another network or norm layer, or a newer '--opset'") from error
-    model = onnx.load_from_string(buffer.getvalue())
-    model = simplified(model)
+        raise UnsupportedNetworkError(
+            f"{what} cannot be exported to operator set {opset}: {str(error).splitlines()[0]}",
+            "take another network or norm layer, or a newer '--opset'") from error
+    _check_trace(warned, what)
+    model = simplified(onnx.load_from_string(buffer.getvalue()))
     onnx.checker.check_model(model)
     target.check(model, what)
     return model
@@ -107,13 +112,33 @@ def blamed(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise IpucnnError(f"{what} cannot be exported: {type(error).__name__}: {reason}",
-                          "'--traceback' shows where it fails") from error
+        raise UnsupportedNetworkError(
+            f"{what} cannot be exported: {type(error).__name__}: {reason}",
+            "'--traceback' shows where it fails", exit_code=1) from error
+
+
+def _check_trace(warned: List[warnings.WarningMessage], what: str) -> None:
+    """Refuse a trace in which a network's code looked at values, which would hold for all images.
+
+    torch's own modules look at shapes in the same way; those are what a graph is made for.
+
+    Raises:
+        UnsupportedNetworkError: names the line.
+    """
+    own = str(Path(torch.__file__).parent)
+    for warning in warned:
+        if issubclass(warning.category, torch.jit.TracerWarning) \
+                and "Converting a tensor to a Python" in str(warning.message) \
+                and not warning.filename.startswith(own):
+            raise UnsupportedNetworkError(
+                f"{what} cannot be exported: its code decides by values ('{warning.filename}', "
+                f"line {warning.lineno}), and a graph computes the same for all images",
+                "'--backend torch' runs it", exit_code=1)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks for its developers away from the user."""
+def _quiet() -> Iterator[List[warnings.WarningMessage]]:
+    """Keep the exporter's remarks for its developers away from the user; yield its warnings."""
     logger = logging.getLogger("torch.onnx")
     level, log = logger.level, torch._C._jit_onnx_log
     logger.setLevel(logging.ERROR)
@@ -121,9 +146,10 @@ def _quiet() -> Iterator[None]:
     torch._C._jit_onnx_log = lambda *_: None
     try:
         # torch 2.0 prints a banner
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
+        with warnings.catch_warnings(record=True) as warned, \
+                contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("always")
+            yield warned
     finally:
         logger.setLevel(level)
         torch._C._jit_onnx_log = log

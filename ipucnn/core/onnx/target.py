@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import UnsupportedNetworkError
 
 if TYPE_CHECKING:
     import onnx
@@ -42,22 +42,22 @@ class OnnxTarget:
             what: the model, for messages.
 
         Raises:
-            UsageError: names the operator set, the format version or the operators.
+            UnsupportedNetworkError: names the operator set, the format version or the operators.
         """
         opset = opset_of(model)
         oldest, newest = self.opsets
         if opset < oldest or (newest and opset > newest):
             reads = f"{oldest} to {newest}" if newest else f"{oldest} and newer"
-            raise UsageError(f"{what} has operator set {opset}, and {self.name} reads {reads}",
-                             f"export it again: 'ipucnn export --opset "
-                             f"{newest if opset > oldest else oldest}'")
+            raise UnsupportedNetworkError(
+                f"{what} has operator set {opset}, and {self.name} reads {reads}",
+                f"export it again: 'ipucnn export --opset {newest if opset > oldest else oldest}'")
         if self.ir_version and model.ir_version > self.ir_version:
-            raise UsageError(
+            raise UnsupportedNetworkError(
                 f"{what} has format version (IR) {model.ir_version}, and {self.name} reads up to "
                 f"{self.ir_version}", f"export it again: 'ipucnn export --opset {newest}'")
         missing = sorted(set(self._missing(model, opset)))
         if missing:
-            raise UsageError(
+            raise UnsupportedNetworkError(
                 f"{what} needs operators that {self.name} lacks: " + ", ".join(missing),
                 "take another network or norm layer, or another engine")
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 import onnxruntime  # noqa: TID253 - a backend's engine is loaded when it is used
 import torch  # noqa: TID253
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.onnx.backend import Graph, OnnxBackend
@@ -140,5 +140,6 @@ def _refused(error: Exception) -> Exception:
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "alloc" in text.lower() or "memory" in text.lower():
         return IpucnnError(f"ONNX Runtime is out of memory: {text}", "use a smaller '--batch-size'")
-    return IpucnnError(f"ONNX Runtime refuses the network: {text}",
-                       "try another backend, or export it with another '--opset'")
+    return UnsupportedNetworkError(
+        f"ONNX Runtime refuses the network: {text}",
+        "try another backend, or export it with another '--opset'", exit_code=1)

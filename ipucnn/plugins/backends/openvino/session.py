@@ -12,7 +12,7 @@ import openvino  # noqa: TID253 - a backend's engine is loaded when it is used
 import torch  # noqa: TID253
 
 from ipucnn.core.calibration import Calibration
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.normalisation import fed
@@ -176,8 +176,9 @@ def _errors(micro_batch: int) -> Iterator[None]:
             raise _out_of_memory(micro_batch) from error
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
         told = [line for line in lines if not line.startswith(_FRAMES)] or lines or ["no reason"]
-        raise IpucnnError(f"OpenVINO refuses the network: {told[0]}",
-                          "try another backend, or export it with another '--opset'") from error
+        raise UnsupportedNetworkError(
+            f"OpenVINO refuses the network: {told[0]}",
+            "try another backend, or export it with another '--opset'", exit_code=1) from error
 
 
 def _out_of_memory(micro_batch: int) -> IpucnnError:
