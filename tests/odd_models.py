@@ -23,8 +23,13 @@ def build(kind, num_classes):
             x = self.first(images)
             if kind == "looks" and float(x.mean()) != 0:
                 x = x + (1 if float(images.abs().sum()) > 0 else 0)
+            elif kind == "drifts":
+                self.calls = getattr(self, "calls", 0) + 1
+                x = x + self.calls
             elif kind == "erfinv":
                 x = torch.erfinv(x.tanh() / 2)
+            elif kind == "fails-when-traced" and torch.onnx.is_in_onnx_export():
+                raise KeyError("no graph of me")
             elif kind == "fails":
                 raise KeyError("no such thing")
             elif kind == "counts":
@@ -41,4 +46,5 @@ def ipucnn_models():
     """Return a record for each way."""
     return [ModelSpec(name=f"odd-{kind}", summary="cannot be exported", target=partial(build, kind),
                       input_size=16, num_classes=8)
-            for kind in ("looks", "erfinv", "gathers", "fails", "counts", "huge")]
+            for kind in ("looks", "drifts", "erfinv", "gathers", "fails", "fails-when-traced",
+                         "counts", "huge")]

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -254,7 +255,9 @@ REFUSED = [
     (["--model", "odd-counts", "--weights", "random", "--dynamic-batch"],
      "model 'odd-counts' of odd_models cannot be exported: RuntimeError: shape", 1),
     (["--model", "odd-looks", "--weights", "random"],
-     "model 'odd-looks' of odd_models differs from torch when exported", 1),
+     "model 'odd-looks' of odd_models cannot be exported: its code decides by values ('", 1),
+    (["--model", "odd-drifts", "--weights", "random"],
+     "model 'odd-drifts' of odd_models differs from torch when exported", 1),
     (["--model", "odd-huge", "--weights", "random"],
      "model 'odd-huge' of odd_models is larger than 2 GiB", 2),
 ]
@@ -387,6 +390,23 @@ def test_a_file_of_other_origin_gets_documented_images(cli, tmp_path, element, m
     assert [row[f"class_{place}"] for place in (1, 2, 3)] == order.tolist()
     assert [row[f"probability_{place}"] for place in (1, 2, 3)] == pytest.approx(
         wanted[order].tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("model", ["odd-looks", "odd-fails-when-traced"])
+def test_auto_goes_on_to_a_backend_that_can_execute_the_network(cli, model):
+    code, out, err = cli("run", "--model", model, "--weights", "random", "--data", "generated",
+                         "--iterations", "1", "--precision", "full", "--progress", "off")
+    assert code == 0
+    assert "backend      torch" in out
+    for engine in ("openvino", "onnxruntime"):
+        assert re.search(f"note: backend '{engine}' was left: .* cannot be exported", err)
+
+
+def test_a_named_backend_is_never_left(cli):
+    code, out, err = cli("run", "--model", "odd-looks", "--weights", "random", "--data",
+                         "generated", "--backend", "openvino", "--progress", "off")
+    assert (code, out) == (1, "")
+    assert "'--backend torch' runs it" in err
 
 
 def test_a_backend_that_exports_a_model_itself_tells_whose_fault_it_is(cli):

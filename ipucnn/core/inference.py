@@ -74,9 +74,9 @@ class _AnotherBackend(Exception):
 def _run(options: RunOptions, registry: Registry, progress: Progress, part: Optional[Instances],
          refusals: Dict[str, str]) -> RunResult:
     """Run once; see `run`. Backends in `refusals` are not taken, and why is told."""
+    model = registry.get_typed(ModelSpec, options.model)
     data = registry.get_typed(DatasetSpec, options.chosen_data)
     registry.get_typed(NormLayerSpec, options.normlayer)
-    model = registry.get_typed(ModelSpec, options.model)
     if options.instances > 1 and launched() is not None:
         raise UsageError(f"'--instances {options.instances}' would start processes of each that "
                          "poprun started", "leave it out, or leave poprun out")

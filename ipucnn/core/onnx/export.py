@@ -126,9 +126,10 @@ def _check_trace(warned: List[warnings.WarningMessage], what: str) -> None:
         UnsupportedNetworkError: names the line.
     """
     own = str(Path(torch.__file__).parent)
+    looked_at: Any = torch.jit.TracerWarning  # type: ignore[attr-defined]
     for warning in warned:
-        if issubclass(warning.category, torch.jit.TracerWarning) \
-                and "Converting a tensor to a Python" in str(warning.message) \
+        if issubclass(warning.category, looked_at) \
+                and "Converting a tensor to a" in str(warning.message) \
                 and not warning.filename.startswith(own):
             raise UnsupportedNetworkError(
                 f"{what} cannot be exported: its code decides by values ('{warning.filename}', "

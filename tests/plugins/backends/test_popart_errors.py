@@ -222,7 +222,8 @@ def test_a_graph_that_popart_does_not_read(popart_double, told, monkeypatch):
     (["--offline-target-ipu-version", "2", "--compile-only", "--ipu-model"], "exclude each other"),
     (["--ipu-model", "--connection-type", "ondemand"], "without IPUs to take"),
     (["--simulation", "--model-cache-path", "cache"], "keeps no compiled models"),
-    (["--precision", "half", "--full-precision-norm"], "'--full-precision-norm' has no meaning"),
+    (["--precision", "half", "--full-precision-norm"],
+     "'--full-precision-norm' is not an option of backend 'popart'"),
     (["--num-io-tiles", "32"], "'--num-io-tiles' is not an option of backend 'popart'"),
     (["--precision", "int8"], "does not compute in precision 'int8'")])
 def test_options_that_cannot_be(machine, told, options, said):

@@ -6,6 +6,7 @@ import enum
 import importlib
 import inspect
 import json
+import re
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -318,8 +319,8 @@ def test_every_option_of_the_record_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "num_io_tiles", "exchange_memory_target",
              "available_memory_proportion", "profile", "model_cache_path",
              "offline_target_ipu_version", "compile_only", "connection_type", "prefetch_depth"}
-    of_the_loader = {"dataloader_mode", "dataloader_rebatch_size"}
-    assert set(ipucnn_backends()[0].options) == tried | of_the_loader
+    elsewhere = {"dataloader_mode", "dataloader_rebatch_size", "full_precision_norm"}
+    assert set(ipucnn_backends()[0].options) == tried | elsewhere
 
 
 # -- what there is, and what is not ------------------------------------------------------------
@@ -513,15 +514,15 @@ def test_run_compiles_for_an_ipu_that_is_elsewhere(machine, registry):
     assert result.images == 0
     assert result.compile_seconds > 0
     assert len(machine.programs) == 1
-    assert inference.run(_options(iterations=1), registry).backend == "torch"
+    assert inference.run(_options(iterations=1), registry).backend != "poptorch"
 
 
 def test_named_backend_without_sdk_is_an_error(bare, registry):
     with pytest.raises(UnavailableError) as caught:
         inference.run(_options(backend="poptorch"), registry)
     assert "Poplar SDK" in caught.value.hint
-    assert "--backend torch" in caught.value.hint
-    assert choose_backend("auto", registry).spec.name == "torch"
+    assert re.search("here '--backend (openvino|onnxruntime|torch)' runs", caught.value.hint)
+    assert choose_backend("auto", registry).spec.name != "poptorch"
 
 
 def test_networks_of_ipucnn_run_in_half_precision(poptorch):

@@ -95,10 +95,6 @@ def _check(plan: ExecutionPlan) -> None:
     load()
     from ipucnn.plugins.backends.popart.devices import check_devices
 
-    if plan.full_precision_norm and plan.half:
-        raise UsageError("'--full-precision-norm' has no meaning for backend 'popart', which "
-                         "computes a whole graph in one precision",
-                         "leave it out, or use '--precision full'")
     check_devices(plan)
 
 
