@@ -85,11 +85,11 @@ def run(config: Optional[str] = None, **options: Any) -> RunResult:
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core import inference
+    from ipucnn.core import bulk
     from ipucnn.core.options import RunOptions
     from ipucnn.core.profiles import resolve
 
-    return inference.run(resolve(RunOptions, {"config": config, **options}))
+    return bulk.run(resolve(RunOptions, {"config": config, **options}))
 
 
 def train(config: Optional[str] = None, **options: Any) -> TrainResult:

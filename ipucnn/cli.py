@@ -107,7 +107,7 @@ def run(given: Dict[str, Any]) -> int:
     options = resolve(RunOptions, given)  # before torch, whose import takes seconds
 
     with signals.held():
-        from ipucnn.core import inference
+        from ipucnn.core import bulk
 
     def show(result: Any) -> None:
         if options.json:
@@ -122,7 +122,7 @@ def run(given: Dict[str, Any]) -> int:
 
     try:
         with render.RunProgress(options.progress) as progress:
-            result = inference.run(options, progress=progress)
+            result = bulk.run(options, progress=progress)
     except IpucnnError as error:
         if error.partial is not None and error.partial.images:
             show(error.partial)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import ipucnn
-from ipucnn.core import inference
+from ipucnn.core import bulk
 from ipucnn.core.bulk import parent
 from ipucnn.core.declaration import build
 from ipucnn.core.discovery import PluginSettings
@@ -117,7 +117,7 @@ def test_figures_are_measured_side_by_side(run, unruly):
     unruly(images=12, sleep=0.1)
     told = []
     one = run()
-    three = inference.run(
+    three = bulk.run(
         build(RunOptions, {**COMMON, "data": "unruly", "instances": 3, "warmup": 0}),
         progress=lambda *progress: told.append(progress))
     assert {total for phase, _, total in told if phase == "run"} == {12}
@@ -366,7 +366,7 @@ def test_a_process_that_does_not_answer_is_ended(run, unruly, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     options = build(RunOptions, {**COMMON, "data": "unruly", "instances": 2})
-    result = inference.run(options, progress=progress)
+    result = bulk.run(options, progress=progress)
     assert result.stopped_by == "SIGINT"
     assert result.instances[1]["exit_code"] == -signal.SIGKILL
     assert result.images == result.instances[0]["images"] > 0

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import islice, repeat
-from typing import Any, Callable, Dict, Generator, List, Optional
+from itertools import islice
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from ipucnn.core import bulk, predictions
+from ipucnn.core import predictions
 from ipucnn.core.calibration import SAMPLES, calibration_of
+from ipucnn.core.calls import HostCalls, batches
 from ipucnn.core.choice import Chosen, check_offer, choose_backend, others_can
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.loader import MAX_REPORTED, Batch, Loader, none_readable, order
+from ipucnn.core.data.loader import MAX_REPORTED, Loader, none_readable, order
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_count
 from ipucnn.core.models import BuiltModel
-from ipucnn.core.normalisation import fed
 from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
 from ipucnn.core.preparation import check_data_options, make_dataset, make_model
@@ -54,26 +53,63 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on.
     """
+    registry = registry or current_registry()
     refusals: Dict[str, str] = {}
     while True:
+        job = prepare(options, registry, part, refusals)
         try:
-            return _run(options, registry or current_registry(), progress or (lambda *_: None),
-                        part, refusals)
-        except _AnotherBackend as refusal:
-            refusals[refusal.backend] = refusal.message
+            return _execute(job, progress or (lambda *_: None))
+        except UnsupportedNetworkError as error:
+            refusals[job.chosen.spec.name] = error.message
+            # which backend was named is never left for another
+            if not job.chosen.why or not others_can(options, job.executed, registry, refusals):
+                raise
 
 
-class _AnotherBackend(Exception):
-    """A backend that `--backend auto` took cannot execute the network."""
+@dataclass(frozen=True)
+class Job:
+    """A run, prepared.
 
-    def __init__(self, backend: str, message: str) -> None:
-        super().__init__(message)
-        self.backend, self.message = backend, message
+    Attributes:
+        options: of the run, with the replicas that `poprun` gives.
+        plan: of all instances together.
+        executed: what this process executes of it.
+        chosen: the backend.
+        model, data: records of the network and of the dataset.
+        dataset: what is classified.
+        built: the network.
+        instances: the processes that share the run.
+        notes: what the user should know.
+        registry: where names are looked up.
+    """
+
+    options: RunOptions
+    plan: ExecutionPlan
+    executed: ExecutionPlan
+    chosen: Chosen
+    model: ModelSpec
+    data: DatasetSpec
+    dataset: ImageDataset
+    built: BuiltModel
+    instances: Instances
+    notes: List[str]
+    registry: Registry
 
 
-def _run(options: RunOptions, registry: Registry, progress: Progress, part: Optional[Instances],
-         refusals: Dict[str, str]) -> RunResult:
-    """Run once; see `run`. Backends in `refusals` are not taken, and why is told."""
+def prepare(options: RunOptions, registry: Registry, part: Optional[Instances] = None,
+            refusals: Optional[Mapping[str, str]] = None) -> Job:
+    """Check a run and make its dataset and network, in the order of their cost.
+
+    Args:
+        options: what to run.
+        registry: where names are looked up.
+        part: the instances that this process works with, when `--instances` started it.
+        refusals: backends that `auto` does not take, and why.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    refusals = refusals or {}
     model = registry.get_typed(ModelSpec, options.model)
     data = registry.get_typed(DatasetSpec, options.chosen_data)
     registry.get_typed(NormLayerSpec, options.normlayer)
@@ -107,56 +143,48 @@ def _run(options: RunOptions, registry: Registry, progress: Progress, part: Opti
     dataset = make_dataset(options, model, data, registry, length=length,
                            annotations=options.annotations)
     built = stored.built if stored else make_model(options, data, dataset, registry)
-    if options.instances > 1 and part is None:
-        del dataset, built  # made to find mistakes, and to fetch weights once
-        return bulk.run(options, registry.settings, progress)
-    result = _empty_result(options, plan, chosen, built, data)
-    result.notes += [f"backend {name!r} was left: {why}" for name, why in refusals.items()]
-    result.notes += [*told, *dataset.notes]
+    notes = [f"backend {name!r} was left: {why}" for name, why in refusals.items()]
+    notes += [*told, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
-        result.notes.append("8-bit integers calibrated with random images show speed only: their "
-                            "answers mean nothing")
-    with ExitStack() as stack:
-        try:
-            session = stack.enter_context(
-                _session(options, executed, chosen, model, data, dataset, built, registry))
-            progress("compile", 0, None)
-            seconds = session.compile()
-        except UnsupportedNetworkError as error:
-            tried = [*refusals, chosen.spec.name]
-            if chosen.why and others_can(options, executed, registry, tried):
-                raise _AnotherBackend(chosen.spec.name, error.message) from error
-            raise
+        notes.append("8-bit integers calibrated with random images show speed only: their answers "
+                     "mean nothing")
+    return Job(options, plan, executed, chosen, model, data, dataset, built, instances, notes,
+               registry)
+
+
+def _execute(job: Job, progress: Progress) -> RunResult:
+    result = _empty_result(job)
+    with _session(job) as session:
+        progress("compile", 0, None)
         # also the moment from which all are ready, so that they are measured side by side
-        result.compile_seconds = max(instances.gather(seconds))
+        result.compile_seconds = max(job.instances.gather(session.compile()))
         result.session = session.facts
-        if not options.compile_only:
-            _classify(options, plan, session, dataset, data, built, result, progress, instances)
+        if not job.options.compile_only:
+            _classify(job, session, result, progress)
     return result
 
 
-def _session(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, model: ModelSpec,
-             data: DatasetSpec, dataset: ImageDataset, built: BuiltModel,
-             registry: Registry) -> InferenceSession:
+def _session(job: Job) -> InferenceSession:
     """Return the backend's session, for 8-bit integers with images to calibrate with."""
-    if plan.precision != "int8":
-        return chosen.backend.inference(built.module, plan, built.input_size)
-    source = dataset
+    options, built, data, source = job.options, job.built, job.data, job.dataset
+    if job.plan.precision != "int8":
+        return job.chosen.backend.inference(built.module, job.executed, built.input_size)
     if options.calibration_dir or not data.finite:
-        source = make_dataset(options, model, data, registry, data_dir=options.calibration_dir,
+        source = make_dataset(options, job.model, data, job.registry,
+                              data_dir=options.calibration_dir,
                               length=None if data.finite else 2 * (
                                   options.calibration_samples or SAMPLES))
     calibration = calibration_of(
         source, built.input_size, list(built.class_names) or class_names(built.num_classes, source),
         options.calibration_samples, options.seed, options.dataloader_worker,
         options.skip_bad_samples)
-    return chosen.backend.quantised(built.module, plan, built.input_size, calibration)
+    return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
 
 
-def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSession,
-              dataset: ImageDataset, data: DatasetSpec, built: BuiltModel, result: RunResult,
-              progress: Progress, instances: Instances) -> None:
-    everything = _total(options, plan, data, dataset)
+def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
+    options, data, dataset, built = job.options, job.data, job.dataset, job.built
+    instances = job.instances
+    everything = _total(job)
     total = len(range(instances.index, everything, instances.count))
     loader: Optional[Loader] = None
     if not data.on_device:
@@ -166,7 +194,7 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
                                 skip_bad=options.skip_bad_samples, part=instances.count > 1)
     scores: Optional[Scores] = None
     ahead = instances.count if instances.in_step else 1  # what the others have done meanwhile
-    calls = _HostCalls(plan, session, _batches(loader, total, session.samples_per_call),
+    calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),
                        options.time_limit,
                        lambda done: progress("run", done * ahead, everything))
     shared = not instances.in_step
@@ -206,89 +234,26 @@ def _classify(options: RunOptions, plan: ExecutionPlan, session: InferenceSessio
         raise none_readable(result.skipped["first"])
 
 
-@dataclass
-class _HostCalls:
-    """Executes host call after host call, in device calls as large as the session takes."""
-
-    plan: ExecutionPlan
-    session: InferenceSession
-    batches: Generator[Optional[Batch], None, None]
-    time_limit: Optional[float]
-    tell: Callable[[int], None]
-
-    def __post_init__(self) -> None:
-        self.meter = Meter()
-        self.images = 0
-        self.out_of_time = False
-        self._started = time.perf_counter()
-
-    def execute(self, deliver: Callable[[Batch, Any], None]) -> bool:
-        """Execute one combined batch; return whether there may be more."""
-        samples, waited = 0, 0.0
-        latencies: List[float] = []
-        begin = time.perf_counter()
-        more = True
-        try:
-            while more and samples < self.plan.local_batch:
-                asked = time.perf_counter()
-                if self.time_limit is not None and asked - self._started >= self.time_limit:
-                    self.out_of_time = True
-                    return False
-                try:
-                    batch = next(self.batches)
-                except StopIteration:
-                    more = False
-                    break
-                called = time.perf_counter()
-                logits = self.session(None if batch is None else fed(batch.images, self.plan))
-                latencies.append(time.perf_counter() - called)
-                waited += called - asked
-                samples += self.session.samples_per_call if batch is None else len(batch.indices)
-                if batch is not None:
-                    deliver(batch, logits)
-                self.tell(self.images + samples)
-        finally:  # also what an interrupt leaves unfinished was done and is counted
-            self.images += samples
-            if samples:
-                counters = self.session.device_latency()
-                self.meter.iteration(samples, time.perf_counter() - begin, waited,
-                                     [counters[2]] if counters else latencies)
-        return more
-
-    def close(self) -> None:
-        """Stop decoding ahead."""
-        self.batches.close()
-
-
-def _batches(loader: Optional[Loader], total: int,
-             size: int) -> Generator[Optional[Batch], None, None]:
-    if loader is not None:
-        yield from loader
-    else:  # the device makes its own images
-        yield from repeat(None, -(-total // size))
-
-
-def _total(options: RunOptions, plan: ExecutionPlan, data: DatasetSpec,
-           dataset: ImageDataset) -> int:
+def _total(job: Job) -> int:
     """Return the images of the run: once through real data unless `--iterations` says more."""
-    if options.iterations is None and data.finite:
-        return len(dataset)
-    return plan.combined_batch * (options.iterations or BENCHMARK_ITERATIONS)
+    if job.options.iterations is None and job.data.finite:
+        return len(job.dataset)
+    return job.plan.combined_batch * (job.options.iterations or BENCHMARK_ITERATIONS)
 
 
-def _empty_result(options: RunOptions, plan: ExecutionPlan, chosen: Chosen, built: BuiltModel,
-                  data: DatasetSpec) -> RunResult:
+def _empty_result(job: Job) -> RunResult:
+    chosen, weights = job.chosen, job.built.weights
     notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
-    notes += chosen.probe.notes
     return RunResult(
-        model=built.spec.name, dataset=data.name, backend=chosen.spec.name,
-        device=chosen.probe.device, options=options.as_dict(),
+        model=job.built.spec.name, dataset=job.data.name, backend=chosen.spec.name,
+        device=chosen.probe.device, options=job.options.as_dict(),
         environment={**describe(), "backend": chosen.probe.versions},
-        plan={**plan.algebra(), "half": chosen.probe.half if plan.half else ""},
-        weights={**asdict(built.weights), "summary": built.weights.summary()}, notes=notes)
+        plan={**job.plan.algebra(), "half": chosen.probe.half if job.plan.half else ""},
+        weights={**asdict(weights), "summary": weights.summary()},
+        notes=[*notes, *chosen.probe.notes, *job.notes])
 
 
-def _fill_in(result: RunResult, calls: _HostCalls, warmup: int, scores: Optional[Scores],
+def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[Scores],
              loader: Optional[Loader], instances: Instances) -> None:
     told = instances.gather({
         "index": instances.index, "calls": calls.meter.as_plain(), "images": calls.images,

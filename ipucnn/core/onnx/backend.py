@@ -10,7 +10,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
 from ipucnn.core.normalisation import normalise_on_device
-from ipucnn.core.onnx.examples import memory_errors
+from ipucnn.core.onnx.examples import memory_errors, random_images
 from ipucnn.core.onnx.export import INPUT, exported
 from ipucnn.core.onnx.network import OnnxNetwork, check_batch
 from ipucnn.core.onnx.target import OnnxTarget
@@ -46,6 +46,17 @@ class Graph:
     splits: Tuple[str, ...] = ()
     modules: Tuple[str, ...] = ()
     remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
+
+    def example(self, plan: ExecutionPlan) -> torch.Tensor:
+        """Return a micro-batch of random images of the type that it takes.
+
+        Raises:
+            IpucnnError: there is no memory for them.
+        """
+        batch = self.batch or plan.micro_batch
+        with memory_errors(batch):
+            return random_images((batch, 3, self.input_size, self.input_size), self.input_type,
+                                 plan.seed or 0)
 
 
 class OnnxBackend(Backend):

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Iterator, Tuple
+from typing import Iterator, Tuple
 
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError
-
-if TYPE_CHECKING:
-    from ipucnn.core.execution import ExecutionPlan
-    from ipucnn.core.onnx.backend import Graph
-
-
-def example(plan: ExecutionPlan, graph: Graph) -> torch.Tensor:
-    """Return a micro-batch of random images of the type that a graph takes.
-
-    Raises:
-        IpucnnError: there is no memory for them.
-    """
-    batch = graph.batch or plan.micro_batch
-    with memory_errors(batch):
-        return random_images((batch, 3, graph.input_size, graph.input_size), graph.input_type,
-                             plan.seed or 0)
 
 
 @contextmanager

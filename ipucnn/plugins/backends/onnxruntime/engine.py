@@ -12,7 +12,6 @@ from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.onnx.backend import Graph, OnnxBackend
-from ipucnn.core.onnx.examples import example
 from ipucnn.core.onnx.precision import in_float16, rounded
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
@@ -95,7 +94,7 @@ class OnnxRuntimeSession(InferenceSession):
     def compile(self) -> float:
         """Have the graph optimised, and make one call so that buffers are allocated."""
         started = time.perf_counter()
-        images = example(self._plan, self._graph)
+        images = self._graph.example(self._plan)
         try:
             self._session = onnxruntime.InferenceSession(
                 self._graph.proto.SerializeToString(), self._options, providers=[self._provider])

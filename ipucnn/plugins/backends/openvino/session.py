@@ -17,7 +17,6 @@ from ipucnn.core.execution import ExecutionPlan, InferenceSession
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.normalisation import fed
 from ipucnn.core.onnx.backend import Graph
-from ipucnn.core.onnx.examples import example
 from ipucnn.core.onnx.precision import rounded
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.quantisation import quantise
@@ -68,7 +67,7 @@ class OpenVinoSession(InferenceSession):
         """Quantise where the plan says so, compile, and make one call with each request."""
         started = time.perf_counter()
         graph, plan, calibration = self._graph, self._plan, self._calibration
-        images = example(plan, graph)
+        images = graph.example(plan)
         with _errors(plan.micro_batch):
             model = self._core.read_model(graph.proto.SerializeToString())
             if calibration is not None:
