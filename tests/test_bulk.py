@@ -366,7 +366,11 @@ def test_a_process_that_does_not_answer_is_ended(run, unruly, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     options = build(RunOptions, {**COMMON, "data": "unruly", "instances": 2})
-    result = bulk.run(options, progress=progress)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever others left
+    try:
+        result = bulk.run(options, progress=progress)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.stopped_by == "SIGINT"
     assert result.instances[1]["exit_code"] == -signal.SIGKILL
     assert result.images == result.instances[0]["images"] > 0
