@@ -14,8 +14,6 @@ from ipucnn.testing.fixtures import fake_distribution  # noqa: F401
 CIFAR10 = Path("data", "cifar10", "cifar-10-batches-bin")
 DOUBLES = Path(__file__).parent / "doubles"
 BACKEND = "ipucnn.plugins.backends.poptorch."
-
-
 POPART_BACKEND = "ipucnn.plugins.backends.popart."
 
 
@@ -38,6 +36,14 @@ def _forget_popart():
     importlib.invalidate_caches()
 
 
+@pytest.fixture(autouse=True)
+def _no_popart_stays():
+    """Its double lies beside PopTorch's: what looks at every backend imports both."""
+    yield
+    if "popart" in sys.modules:
+        _forget_popart()
+
+
 @pytest.fixture
 def without_poptorch(monkeypatch):
     """No PopTorch, and no variable of it."""
@@ -52,7 +58,7 @@ def without_poptorch(monkeypatch):
 @pytest.fixture
 def poptorch_double(without_poptorch, monkeypatch):
     """The double, as `import poptorch` gives it; `_machine.MACHINE` is what it pretends to be."""
-    monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
+    monkeypatch.syspath_prepend(str(DOUBLES))
     monkeypatch.setenv("POPTORCH_DOUBLE_TORCH", "any")
     _forget_poptorch()
     return importlib.import_module("poptorch")
@@ -63,7 +69,7 @@ def popart_double(monkeypatch):
     """PopART's double, as `import popart` gives it; `_machine.MACHINE` is its hardware."""
     for name in ("IPUS", "BYTES", "FAILS", "POOL", "LOG", "IMPORT_ORDER"):
         monkeypatch.delenv(f"POPART_DOUBLE_{name}", raising=False)
-    monkeypatch.setattr(sys, "path", [str(DOUBLES), *sys.path])
+    monkeypatch.syspath_prepend(str(DOUBLES))
     _forget_popart()
     yield importlib.import_module("popart")
     _forget_popart()

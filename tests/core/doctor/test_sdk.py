@@ -93,7 +93,7 @@ def popart(tmp_path, monkeypatch):
         (folder / "popart" / "__init__.py").write_text("raise AssertionError('it was imported')")
         if core:
             (folder / core).write_text("")
-        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        monkeypatch.syspath_prepend(str(folder))
         for name in [name for name in sys.modules if name.split(".")[0] == "popart"]:
             monkeypatch.delitem(sys.modules, name)
         return named(doctor_sdk.check_sdk({}))["PopART"]

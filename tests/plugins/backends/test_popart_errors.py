@@ -67,7 +67,7 @@ def package(popart_double, tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, "onnx", raising=False)
         (tmp_path / "popart").mkdir()
         (tmp_path / "popart" / "__init__.py").write_text(code)
-        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        monkeypatch.syspath_prepend(str(tmp_path))
         importlib.invalidate_caches()
 
     return put

@@ -18,7 +18,7 @@ CONTRACT = json.loads((DOUBLES / "contracts" / "popdist-3.3.json").read_text())
 
 @pytest.fixture
 def popdist(poptorch_double, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(DOUBLES / "host"), *sys.path])
+    monkeypatch.syspath_prepend(str(DOUBLES / "host"))
     for name in ("TOTAL", "LOCAL"):
         monkeypatch.setenv(f"POPDIST_NUM_{name}_REPLICAS", "2")
     yield importlib.import_module("popdist")

@@ -374,7 +374,7 @@ def test_missing_poptorch_names_the_sdk_and_never_pip(bare):
 def test_poptorch_that_does_not_import_says_why(bare, monkeypatch, tmp_path, code, reason, remedy):
     (tmp_path / "poptorch").mkdir()
     (tmp_path / "poptorch" / "__init__.py").write_text(code)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     probe = PopTorchBackend().probe()
     assert not probe.usable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 
 import pytest
 import torch
@@ -66,7 +65,7 @@ def machine(poptorch_double):
 def _package(folder, monkeypatch, code):
     (folder / "poptorch").mkdir()
     (folder / "poptorch" / "__init__.py").write_text(code)
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
 
 
