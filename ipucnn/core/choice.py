@@ -42,7 +42,8 @@ class Chosen:
 
 
 def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] = None,
-                   options: Any = None, without: Collection[str] = ()) -> Chosen:
+                   options: Any = None, without: Collection[str] = (),
+                   trains: bool = False) -> Chosen:
     """Return the backend called `name`, or with `auto` the best usable one.
 
     Args:
@@ -52,6 +53,7 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
         options: those of the command; with `auto`, backends that lack one of them are passed over
             when another has all.
         without: backends that `auto` does not take, because they cannot execute the network.
+        trains: `auto` takes only backends that also train: figures are then those of a training.
 
     Raises:
         UnavailableError: it is not usable here. Another one is never taken silently.
@@ -70,26 +72,51 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
                     f"here '--backend {usable[0]}' runs the same command" if usable else "")
                     if part))
         return chosen
-    probed = _all_probed(registry, plan)
-    usable_backends = [chosen for chosen in probed
-                       if chosen.probe.usable and chosen.spec.name not in without]
-    others = [chosen for chosen in probed if not chosen.probe.usable]
-    if not usable_backends:
+    best, lacking, unusable = _best(registry, plan, options, without, trains)
+    if best is None:
         raise UnavailableError("no backend can be used for this", "; ".join(
             f"{chosen.spec.name}: {chosen.probe.reason}: {chosen.probe.remedy}"
-            for chosen in others))
-    usable_backends.sort(key=lambda chosen: -(
-        chosen.spec.preference if chosen.probe.preference is None else chosen.probe.preference))
-    offering = [chosen for chosen in usable_backends
-                if not (plan and _lacks(options, plan, chosen.spec))]
-    best = (offering or usable_backends)[0]
+            for chosen in unusable))
     why = "the best backend usable here"
-    passed_over = [chosen.spec.name for chosen in usable_backends[:usable_backends.index(best)]]
+    passed_over = [spec.name for spec in lacking if spec.preference > _rank(best)]
     if passed_over:
         why += " (without what is asked for: " + ", ".join(passed_over) + ")"
-    if others:
-        why += " (not usable: " + ", ".join(chosen.spec.name for chosen in others) + ")"
+    if unusable:
+        why += " (not usable: " + ", ".join(chosen.spec.name for chosen in unusable) + ")"
     return replace(best, why=why)
+
+
+def _best(registry: Registry, plan: Optional[ExecutionPlan], options: Any,
+          without: Collection[str], trains: bool) -> Tuple[
+              Optional[Chosen], List[BackendSpec], List[Chosen]]:
+    """Return the best usable backend, those that lack what is asked for, and unusable ones.
+
+    A record tells the best that its backend can be, so that engines which cannot be better than
+    one that was found are not even imported. Where all lack something, the best of these is
+    returned: whoever checks the offer then says what it lacks.
+    """
+    specs = [spec for spec in _specs(registry, training=plan is not None and plan.training)
+             if spec.name not in without and (spec.training or not trains)]
+    lacking = [spec for spec in specs if plan is not None and _lacks(options, plan, spec)]
+    best: Optional[Chosen] = None
+    unusable: List[Chosen] = []
+    for spec in [spec for spec in specs if spec not in lacking] or lacking:
+        if best is not None and spec.preference <= _rank(best):
+            break
+        chosen = _probed(spec, registry, plan)
+        if not chosen.probe.usable:
+            unusable.append(chosen)
+        elif best is None or _rank(chosen) > _rank(best):
+            best = chosen
+    if best is None:
+        best = next((chosen for chosen in (_probed(spec, registry, plan) for spec in lacking)
+                     if chosen.probe.usable), None)
+    return best, lacking, unusable
+
+
+def _rank(chosen: Chosen) -> int:
+    rank = chosen.probe.preference
+    return chosen.spec.preference if rank is None else rank
 
 
 def others_can(options: Any, plan: ExecutionPlan, registry: Registry,

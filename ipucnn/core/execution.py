@@ -197,8 +197,8 @@ class Probe:
         remedy: how people get it.
         half: what half precision is here (``bfloat16``); empty when there is none.
         notes: what the user should know about speed or precision here.
-        preference: its rank for `--backend auto` with this device and plan; that of the backend's
-            record when None.
+        preference: its rank for `--backend auto` with this device and plan, at most that of the
+            backend's record, which holds when None.
     """
 
     usable: bool

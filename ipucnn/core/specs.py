@@ -240,7 +240,8 @@ class BackendSpec(PluginSpec):
         precisions: the ``compute.master`` pairs it computes in.
         options: names of the options that only some backends have and this one gives a meaning.
         training_options: further such options that it has in training only.
-        preference: `--backend auto` takes the usable built-in backend with the highest; it wakes
+        preference: `--backend auto` takes the usable built-in backend with the highest, which is
+            this one's on its best device (a probe may tell a lower one for another); it wakes
             no third-party plugin, whose backend is taken by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
         instances: several processes can share the replicas, as `poprun` starts them.

@@ -11,6 +11,7 @@ from ipucnn.core.choice import check_offer, choose_backend
 from ipucnn.core.declaration import build
 from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution import Probe
 from ipucnn.core.options import COMMANDS, RunOptions, TrainOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import BackendSpec
@@ -70,6 +71,7 @@ def test_auto_takes_the_usable_backend_of_the_highest_rank_and_says_why(registry
     assert ranks[chosen.spec.name] == max(ranks.values())
     assert "best backend usable here" in chosen.why
     assert "not usable: poptorch" in chosen.why
+    assert "onnxruntime" not in chosen.why
     assert choose_backend("TORCH", registry).why == ""
 
 
@@ -79,6 +81,19 @@ def test_auto_passes_over_backends_that_lack_what_is_asked_for(registry, asked):
     chosen = _chosen(registry, precision="full", **asked)
     assert chosen.spec.name == "torch"
     assert "onnxruntime" in chosen.why.partition("without what is asked for: ")[2]
+
+
+def test_auto_does_not_look_at_backends_that_cannot_be_better(registry, monkeypatch):
+    from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
+    from ipucnn.plugins.backends.torch.engine import TorchBackend
+
+    monkeypatch.setattr(OpenVinoBackend, "__init__", None)
+    monkeypatch.setattr(TorchBackend, "probe", lambda _: Probe(usable=True))  # as on CUDA
+    assert choose_backend("auto", registry).spec.name == "torch"
+
+
+def test_figures_of_checkpoints_come_from_a_backend_that_trains(registry):
+    assert choose_backend("auto", registry, trains=True).spec.training
 
 
 def test_auto_takes_a_backend_that_reads_onnx_for_a_file(registry):

@@ -128,7 +128,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     for note in told:
         listener.note(note)
     plan = options.validation_plan(launched_count())
-    chosen = choose_backend(options.backend, registry, plan)
+    chosen = choose_backend(options.backend, registry, plan, trains=True)
     training_only: Dict[str, Any] = {item.name: item.default for item in declared(TrainOptions)
                                      if item.name in options.backend_options
                                      and item.name not in plan.backend_options}

@@ -20,4 +20,4 @@ def ipucnn_backends() -> List[BackendSpec]:
         requires=(Requirement("onnxruntime", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, precisions=("16.16", "32.32"), options=("device", "onnx"),
         pipelining=False, onnx="ipucnn.plugins.backends.onnxruntime.target:TARGET",
-        preference=15)]
+        preference=26)]

@@ -15,6 +15,9 @@ from ipucnn.core.onnx.backend import Graph, OnnxBackend
 from ipucnn.core.onnx.precision import in_float16, rounded
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
+_CPU = 15
+"""Rank for `--backend auto` on a CPU; on CUDA it has its record's."""
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -59,11 +62,11 @@ def _described(device: Tuple[str, int], half: bool = False) -> Probe:
     versions = {"onnxruntime": onnxruntime.__version__}
     if device[0] == "cuda":
         return Probe(usable=True, device=f"CUDA device {device[1]}", versions=versions,
-                     half="float16", preference=26)
+                     half="float16")
     note = ("ONNX Runtime computes in float32 on a CPU: half precision rounds the weights to "
             "bfloat16")
     return Probe(usable=True, device=f"CPU, {usable_cores()} cores", versions=versions,
-                 half="bfloat16", notes=(note,) if half else ())
+                 half="bfloat16", notes=(note,) if half else (), preference=_CPU)
 
 
 class OnnxRuntimeSession(InferenceSession):

@@ -20,4 +20,4 @@ def ipucnn_backends() -> List[BackendSpec]:
         precisions=("16.16", "16.32", "32.32"),
         options=("compile", "compile_only", "device", "full_precision_norm", "model_cache_path"),
         training_options=("available_memory_proportion", "ema_decay", "enable_recompute",
-                          "recompute_checkpoints", "recompute_mode"), preference=10)]
+                          "recompute_checkpoints", "recompute_mode"), preference=27)]

@@ -15,9 +15,10 @@ from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.session import TorchInferenceSession, memory_errors
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
-_CUDA, _NATIVE_HALF = 27, 17
-"""Ranks for `--backend auto` above those of CPU engines, and of CPU engines that compute in float32
-where this one has bfloat16; measured in benchmarks/results/engines.json."""
+_CPU, _NATIVE_HALF = 10, 17
+"""Ranks for `--backend auto`: below the engines made for CPUs, but before those that compute in
+float32 where this one has bfloat16; measured in benchmarks/results/engines.json. On CUDA it has its
+record's rank, before all of them."""
 
 
 class TorchBackend(Backend):
@@ -34,10 +35,10 @@ class TorchBackend(Backend):
             probe = self._described(device)
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
-        rank = (_CUDA if device.place.type == "cuda" else
-                _NATIVE_HALF if plan.half and not device.emulates_half else None)
-        # the notes are on half precision
-        return replace(probe, preference=rank, notes=probe.notes if plan.half else ())
+        if plan.half:
+            native = device.place.type == "cpu" and not device.emulates_half
+            return replace(probe, preference=_NATIVE_HALF) if native else probe
+        return replace(probe, notes=())  # they are on half precision
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
@@ -46,8 +47,7 @@ class TorchBackend(Backend):
                      "bfloat16 and computes in float32",)
         return Probe(usable=True, device=device.name, versions={"torch": torch.__version__},
                      half=str(device.half).replace("torch.", ""), notes=notes,
-                     # before any engine that computes on the CPU
-                     preference=22 if device.place.type == "cuda" else None)
+                     preference=_CPU if device.place.type == "cpu" else None)
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:
