@@ -17,7 +17,6 @@ import pytest
 
 import ipucnn
 from ipucnn.core import bulk
-from ipucnn.core.bulk import parent
 from ipucnn.core.declaration import build
 from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -354,26 +353,32 @@ def alive(pid):
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def test_a_process_that_does_not_answer_is_ended(run, unruly, monkeypatch):
-    monkeypatch.setattr(parent, "GRACE", 5.0)
-    unruly(images=1000, hang="9", sleep=0.02)
+IMPATIENT = """
+import sys
+from ipucnn.core.bulk import parent
 
-    sent = []
+parent.GRACE = 3.0
+from ipucnn.__main__ import main
 
-    def progress(phase, done, total):
-        if done > 8 and not sent:
-            sent.append(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+sys.exit(main())
+"""
 
-    options = build(RunOptions, {**COMMON, "data": "unruly", "instances": 2})
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever others left
-    try:
-        result = bulk.run(options, progress=progress)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert result.stopped_by == "SIGINT"
-    assert result.instances[1]["exit_code"] == -signal.SIGKILL
-    assert result.images == result.instances[0]["images"] > 0
+
+def test_a_process_that_does_not_answer_is_ended(tmp_path, unruly):
+    unruly(images=100000, hang="9", sleep=0.02)
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *IPUCNN[3:], "--data", "unruly", "--instances", "2",
+         "--dataloader-worker", "1", "--predictions", "p.csv", "--json"],
+        cwd=str(tmp_path), env={**ENVIRONMENT, **os.environ}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True)
+    wait_for(lambda: len(rows_of_parts(tmp_path)) == 2 and max(rows_of_parts(tmp_path)) > 8,
+             process)
+    process.send_signal(signal.SIGINT)
+    out, _ = finished(process, 130)
+    result = json.loads(out)
+    assert result["stopped_by"] == "SIGINT"
+    assert result["instances"][1]["exit_code"] == -signal.SIGKILL
+    assert result["images"] == result["instances"][0]["images"] > 8
 
 
 # -- refusals ------------------------------------------------------------------------------------
