@@ -134,7 +134,7 @@ def _check_trace(warned: List[warnings.WarningMessage], what: str) -> None:
             raise UnsupportedNetworkError(
                 f"{what} cannot be exported: its code decides by values ('{warning.filename}', "
                 f"line {warning.lineno}), and a graph computes the same for all images",
-                "'--backend torch' runs it", exit_code=1)
+                "take a backend that executes the module itself and no graph of it", exit_code=1)
 
 
 @contextlib.contextmanager
