@@ -155,6 +155,10 @@ class DatasetSpec(PluginSpec):
         markers: shell patterns of paths within a folder, any of which tells that it has this
             format. Where several formats match, the longest pattern decides.
         annotations: it takes a file of annotations (`--annotations`).
+        also: other datasets that are read in its place where the folder has their markers.
+        streams: `--data-dir` may be a URL.
+        convert: ``"module:attribute"`` of what writes other datasets in this format, a
+            `ipucnn.core.data.convert.Writer`; empty when nothing does.
     """
 
     labelled: bool = False
@@ -166,10 +170,14 @@ class DatasetSpec(PluginSpec):
     verify: str = ""
     markers: Tuple[str, ...] = ()
     annotations: bool = False
+    also: Tuple[str, ...] = ()
+    streams: bool = False
+    convert: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._tuple_of(str, "markers")
+        self._tuple_of(str, "also")
 
     @property
     def reads_folder(self) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy
     import torch
 
 
@@ -35,6 +36,9 @@ class DatasetRequest:
             some of them is then numbered like theirs. Empty leaves the numbers to the dataset.
         annotations: file of annotations, for a dataset whose record takes one; None leaves it to
             the dataset to find its own.
+        cache_dir: folder for what is fetched of a dataset that is read from a URL; the user's
+            cache when None.
+        cache_bytes: how much it may hold; the dataset's choice when None.
     """
 
     data_dir: Optional[str] = None
@@ -45,6 +49,8 @@ class DatasetRequest:
     split: Optional[str] = None
     class_names: Tuple[str, ...] = ()
     annotations: Optional[str] = None
+    cache_dir: Optional[str] = None
+    cache_bytes: Optional[int] = None
 
 
 class ImageDataset(ABC):
@@ -77,6 +83,30 @@ class ImageDataset(ABC):
         Raises:
             DataError: the image cannot be read; the message names the file.
         """
+
+    def encoded(self, index: int) -> Optional[bytes]:  # noqa: ARG002 - for those that have files
+        """Return the file of image `index` as it is stored, or None where it is not a file.
+
+        A dataset that gives it need not decode: `image` is then what `images.decode` makes of it.
+
+        Raises:
+            DataError: it cannot be read; the message names it.
+        """
+        return None
+
+    def order(self, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
+        """Return the permutation of its indices in which an epoch of training goes through it.
+
+        It depends on the arguments only. Datasets whose neighbours are cheaper to read together
+        have an order of their own.
+
+        Args:
+            seed: of the training.
+            epoch: from 0.
+        """
+        import numpy
+
+        return numpy.random.default_rng((seed, epoch)).permutation(len(self))
 
     @abstractmethod
     def name(self, index: int) -> str:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import read_image
+from ipucnn.core.data.images import decode, read_file
 from ipucnn.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ class FileImages(ImageDataset):
 
     def image(self, index: int) -> torch.Tensor:
         """Return image `index`; see `ImageDataset.image`."""
-        return read_image(self._paths[index])
+        return decode(self.encoded(index), self._paths[index])
+
+    def encoded(self, index: int) -> bytes:
+        """Return the content of file `index`."""
+        return read_file(self._paths[index])
 
     def name(self, index: int) -> str:
         """Return the path of image `index`."""

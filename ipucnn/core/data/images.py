@@ -42,17 +42,25 @@ def read_image(path: str) -> torch.Tensor:
     Raises:
         DataError: the file cannot be read or is not an image; the message names it.
     """
+    return decode(read_file(path), path)
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of an image's file.
+
+    Raises:
+        DataError: it cannot be read; the message names it.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         if isinstance(error, FileNotFoundError) and os.path.islink(path):
             cause = f"it is a link to {os.readlink(path)!r}, which does not exist"
         raise DataError(f"cannot read image {path!r}: {cause}", _SKIP_HINT) from error
-    return decode(data, path)
 
 
 def decode(data: bytes, name: str) -> torch.Tensor:

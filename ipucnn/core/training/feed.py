@@ -19,11 +19,6 @@ from ipucnn.core.training.preparation import Prepared
 from ipucnn.core.training.session import TrainingBatch, TrainingSession
 
 
-def epoch_order(length: int, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
-    """Return the permutation in which epoch `epoch` (from 0) goes through `length` samples."""
-    return numpy.random.default_rng((seed, epoch)).permutation(length)
-
-
 def own_part(order: numpy.ndarray[Any, Any], plan: ExecutionPlan,
              index: int) -> numpy.ndarray[Any, Any]:
     """Return which samples of an order are an instance's.
@@ -66,7 +61,7 @@ class Feed:
         self._mix = prepared.setup.mix
         if not prepared.data.on_device:
             self._left = len(prepared.dataset) - consumed
-            order = own_part(epoch_order(len(prepared.dataset), options.seed, epoch)[consumed:],
+            order = own_part(prepared.dataset.order(options.seed, epoch)[consumed:],
                              prepared.plan, prepared.instances.index)
             self.loader = session.loader(
                 prepared.dataset, built.input_size, prepared.plan.local_batch,
