@@ -123,7 +123,7 @@ def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:
     headers: List[bytes] = []
     sums: List[int] = []
     window, start, position = b"", 0, 0
-    cut_off = False
+    kind, cut_off = b"", False
     while True:
         if position + _BLOCK > start + len(window):
             window, start = file.near(position, _WINDOW), position
