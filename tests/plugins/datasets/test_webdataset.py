@@ -126,6 +126,11 @@ class TestReady:
     def test_what_evaluation_does(self, tmp_path):
         assert self.ready(tmp_path, self.STEPS, input_size=224) == (True, ())
 
+    def test_an_image_of_another_size(self, tmp_path):
+        write(tmp_path, kind="npy", transforms={"validation": ("Resize(73)", "CenterCrop(64)")})
+        with pytest.raises(DataError, match=r"000000.tar/1.npy': it has 32x32 pixels and .* 64x64"):
+            load(tmp_path, input_size=64).image(1)
+
     def test_training_crops_at_random(self, tmp_path):
         assert self.ready(tmp_path, self.STEPS, split="train") == (False, ())
 

@@ -42,12 +42,17 @@ class ShardedImages(ImageDataset):
 
     Many threads may read at once. It can be pickled, and used after a fork.
 
+    Attributes:
+        made_for: height and width of its images when they are `ready`.
+
     Args:
         source: where the shards come from.
         shards: in the order of the indices.
         class_names: what labels count; empty leaves labels out.
         numbers: the label of each class of the shards, where it is not the one written.
     """
+
+    made_for: Tuple[int, int] = (0, 0)
 
     def __init__(self, source: Source, shards: Sequence[Shard], class_names: Tuple[str, ...] = (),
                  numbers: Sequence[int] = ()) -> None:
@@ -74,15 +79,18 @@ class ShardedImages(ImageDataset):
 
     def image(self, index: int) -> torch.Tensor:
         """Return image `index`; see `ImageDataset.image`."""
-        content = self._content(index)
-        name = self.name(index)
-        if self._record(index).extension in TENSORS:
-            return _tensor(content, name)
-        return decode(content, name)
+        record = self._usable(index)
+        content, name = self._content(index, record), self.name(index)
+        image = (_tensor if record.extension in TENSORS else decode)(content, name)
+        if self.ready and tuple(image.shape[1:]) != self.made_for:
+            raise self._bad(index, f"it has {image.shape[2]}x{image.shape[1]} pixels and was to be "
+                                   f"written with {'x'.join(map(str, self.made_for))}")
+        return image
 
     def encoded(self, index: int) -> Optional[bytes]:
         """Return the file of image `index`, or None where its shard has its pixels."""
-        return None if self._record(index).extension in TENSORS else self._content(index)
+        record = self._usable(index)
+        return None if record.extension in TENSORS else self._content(index, record)
 
     def order(self, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
         """Return an order in which few shards are in use at once.
@@ -115,9 +123,10 @@ class ShardedImages(ImageDataset):
         Raises:
             DataError: it has none of the classes.
         """
-        if not self.class_names:
-            return None
-        label = self._record(index).label
+        return self._label(index, self._record(index)) if self.class_names else None
+
+    def _label(self, index: int, record: Record) -> int:
+        label = record.label
         if label is None:
             raise self._bad(index, "it has no label ('cls')")
         if not 0 <= label < len(self._numbers or self.class_names):
@@ -145,9 +154,13 @@ class ShardedImages(ImageDataset):
             raise DataError(f"shard {self._source.shown(self._shards[0].name)!r} cannot be read: "
                             f"{error}", error.hint or _HINT) from error
 
-    def _content(self, index: int) -> bytes:
+    def _usable(self, index: int) -> Record:
         record = self._record(index)
-        self.label(index)  # a sample without its label is as bad as one without its image
+        if self.class_names:  # a sample without its label is as bad as one without its image
+            self._label(index, record)
+        return record
+
+    def _content(self, index: int, record: Record) -> bytes:
         try:
             return self._records(self._located(index)[0]).file.read(record.image)
         except Unreadable as error:
@@ -215,6 +228,7 @@ def make(request: DatasetRequest) -> ImageDataset:
         else metadata.boxes
     dataset.has_image_ids = metadata.image_ids
     if request.split != "train":
+        dataset.made_for = (request.input_size, request.input_size)
         dataset.ready = _is_ready(metadata.transforms.get(split, ()), request.input_size, notes)
     dataset.notes = tuple(notes)
     return dataset
