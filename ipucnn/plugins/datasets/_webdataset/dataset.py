@@ -19,9 +19,9 @@ from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, is_shard, read
-from ipucnn.plugins.datasets._webdataset.records import TENSORS, Record, Records, read_records
+from ipucnn.plugins.datasets._webdataset.samples import TENSORS, Record, Records, read_records
+from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
 from ipucnn.plugins.datasets._webdataset.source import Folder, Source, source_of
-from ipucnn.plugins.datasets._webdataset.tar import Unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -194,7 +194,7 @@ class ShardedImages(ImageDataset):
 
     def _opened(self, shard: Shard) -> Records:
         try:
-            records = read_records(self._source.path(shard))
+            records = read_records(self._source.open(shard))
         except DataError as error:
             raise Unreadable(error.message, error.hint) from error
         if len(records.samples) != shard.samples:

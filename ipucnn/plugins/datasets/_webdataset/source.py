@@ -10,6 +10,7 @@ from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.image_files import printable
 from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
+from ipucnn.plugins.datasets._webdataset.shard_index import File
 
 _VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them anew"
 
@@ -46,11 +47,12 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def path(self, shard: Shard) -> str:
-        """Return the path of a shard on this machine; it is opened at once.
+    def open(self, shard: Shard) -> File:
+        """Return a shard, opened.
 
         Raises:
             DataError: it cannot be had.
+            Unreadable: it cannot be opened.
         """
 
 
@@ -62,11 +64,11 @@ class Folder(Source):
 
     def shown(self, name: str) -> str:
         """Return the path of a file."""
-        return printable(os.path.join(self.folder, name))
+        return printable(self.path(name))
 
     def text(self, name: str) -> str:
         """Return the content of a file."""
-        path = os.path.join(self.folder, name)
+        path = self.path(name)
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
@@ -94,7 +96,7 @@ class Folder(Source):
         """Return what the size of a shard tells: it is missing or not as written; empty if not."""
         shown = repr(self.shown(shard.name))
         try:
-            size = os.stat(self.path(shard)).st_size
+            size = os.stat(self.path(shard.name)).st_size
         except OSError as error:
             return (f"shard {shown} is missing" if isinstance(error, FileNotFoundError) else
                     f"shard {shown}: {(error.strerror or str(error)).lower()}")
@@ -103,9 +105,13 @@ class Folder(Source):
         how = "is truncated" if size < shard.bytes else "has changed"
         return f"shard {shown} {how}: it has {size:,} bytes and was written with {shard.bytes:,}"
 
-    def path(self, shard: Shard) -> str:
-        """Return the path of a shard."""
-        return os.path.join(self.folder, shard.name)
+    def open(self, shard: Shard) -> File:
+        """Return a shard, opened."""
+        return File(self.path(shard.name))
+
+    def path(self, name: str) -> str:
+        """Return the path of a file."""
+        return os.path.join(self.folder, name)
 
 
 def source_of(request: DatasetRequest) -> Source:
