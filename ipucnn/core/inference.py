@@ -21,7 +21,7 @@ from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_c
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
-from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.preparation import as_made, check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
@@ -183,8 +183,8 @@ def _session(job: Job) -> InferenceSession:
 
 
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
-    options, data, dataset, built = job.options, job.data, job.dataset, job.built
-    instances = job.instances
+    options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
+    data = as_made(job.data, dataset)
     everything = _total(job)
     total = len(range(instances.index, everything, instances.count))
     loader: Optional[Loader] = None
