@@ -305,3 +305,60 @@ def _cause(error: Exception) -> str:
         return "it is not an image, or not of a known format"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def resize(image: torch.Tensor, short: int) -> torch.Tensor:
+    """Return an image whose shorter side has `short` pixels (bilinear, antialiased).
+
+    Args:
+        image: uint8, `(3, height, width)`.
+        short: pixels; the longer side is cut to a whole number.
+    """
+    height, width = image.shape[-2:]
+    if _native_resize():
+        from torchvision.transforms.v2 import functional
+
+        result: torch.Tensor = functional.resize(image, [short], antialias=True)
+        return result
+    shorter = min(height, width)
+    from PIL import Image
+
+    bilinear = Image.BILINEAR  # type: ignore[attr-defined]
+    return from_pillow(to_pillow(image).resize(
+        (short * width // shorter, short * height // shorter), bilinear))
+
+
+def center_crop(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the central square of an image; where the image ends before it does, it is black.
+
+    Args:
+        image: uint8, `(3, height, width)`.
+        size: height and width of the result, in pixels.
+    """
+    from torchvision.transforms.functional import center_crop as crop
+
+    result: torch.Tensor = crop(image, [size, size])
+    return result
+
+
+def encode_jpeg(image: torch.Tensor, quality: int) -> bytes:
+    """Return uint8 `(3, height, width)` pixels as a JPEG file of a quality, 1 to 100."""
+    content = io.BytesIO()
+    to_pillow(image).save(content, "JPEG", quality=quality)
+    return content.getvalue()
+
+
+_SIGNATURES = ((jpeg.MAGIC, "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"),
+               (b"II*\0", "tif"), (b"MM\0*", "tif"), (b"BM", "bmp"))
+
+
+def suffix_of(data: bytes) -> Optional[str]:
+    """Return the suffix, without a dot, that suits the content of an image's file.
+
+    None where its first bytes are those of no format that `decode` reads.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if re.match(rb"P[1-6]\s", data):
+        return "ppm"
+    return next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), None)
