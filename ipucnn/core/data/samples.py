@@ -7,16 +7,17 @@ import io
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy
+
+# here, because threads that import them at the same time find half of them
+import torch  # noqa: TID253
+import torchvision  # noqa: F401, TID253
 
 from ipucnn.core.data import Box, ImageDataset, images
 from ipucnn.core.errors import DataError
 from ipucnn.core.options.convert import DEFAULT_QUALITY, ConvertOptions
-
-if TYPE_CHECKING:
-    import torch
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,7 @@ class ConvertOptions:
         "has more.", group="Target", metavar="SIZE")
     # the old tool did not, and class after class in the shards is nothing to train with
     shuffle: bool = option(True, "Shuffle each split before it is divided.", group="Target")
-    seed: int = option(0, "Seed of that, and of datasets that make their images.", group="Target",
+    seed: int = option(0, "Seed of that, and of images that are drawn.", group="Target",
                        minimum=0)
 
     format: str = option(

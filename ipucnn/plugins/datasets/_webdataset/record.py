@@ -60,17 +60,22 @@ class Record:
         self._lock = threading.Lock()
         self._finished: Dict[Tuple[str, int], Finished] = {}
         try:
-            self._file = self._path.open("a+b", buffering=0)
-            self._file.seek(0)
-            # a kill or a full disk may have cut the last line
-            lines = [line for line in self._file if line.endswith(b"\n")]
-            self._file.truncate(sum(map(len, lines)))
+            # a kill may have cut the last line
+            lines = [line for line in self._content() if line.endswith(b"\n")]
             if lines:
                 self._read(lines, origin)
-            else:
-                self._append(origin)
+            self._file = self._path.open("ab", buffering=0)
+            self._file.truncate(sum(map(len, lines)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"cannot use {str(self._path)!r}: {error}", ANOTHER) from error
+        if not lines:
+            self._append(origin)
+
+    def _content(self) -> List[bytes]:
+        try:
+            return self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
 
     def _read(self, lines: List[bytes], origin: Dict[str, Any]) -> None:
         found = difference(json.loads(lines[0]), origin)
