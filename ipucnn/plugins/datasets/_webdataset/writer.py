@@ -94,7 +94,7 @@ def _complete(folder: Path, origin: Dict[str, Any]) -> Optional[Dict[str, Writte
             place = folder / shard.name
             if not place.is_file() or place.stat().st_size != shard.bytes:
                 raise DataError(f"{str(place)!r} is missing or has another size",
-                                f"remove {metadata.FILE!r} and repeat the call to write all anew")
+                                "remove the folder and convert again")
     with suppress(FileNotFoundError):
         (folder / FILE).unlink()  # the last thing that a killed conversion had not done
     return {split: Written(len(shards), made.lengths[split], sum(s.bytes for s in shards),
