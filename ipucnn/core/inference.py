@@ -191,7 +191,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         own = islice(order(len(dataset), everything), instances.index, None, instances.count)
         loader = session.loader(dataset, built.input_size, session.samples_per_call, own,
                                 workers=options.dataloader_worker,
-                                skip_bad=options.skip_bad_samples, part=instances.count > 1)
+                                skip_bad=options.skip_bad_samples, part=instances.count > 1,
+                                pixels=job.plan.pixels)
     scores: Optional[Scores] = None
     ahead = instances.count if instances.in_step else 1  # what the others have done meanwhile
     calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),

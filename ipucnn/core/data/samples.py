@@ -6,21 +6,24 @@ import hashlib
 import io
 import json
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 
 import numpy
 
-# here, because threads that import them at the same time find half of them
-import torch  # noqa: TID253
-import torchvision  # noqa: F401, TID253
+# threads that import it at the same time find half of it
+import torch  # noqa: F401, TID253
 
-from ipucnn.core.data import Box, ImageDataset, images
+from ipucnn.core.data import Box, ImageDataset, images, jpeg
+from ipucnn.core.data.resize import to_pillow
 from ipucnn.core.errors import DataError
 from ipucnn.core.options.convert import DEFAULT_QUALITY, ConvertOptions
 
 log = logging.getLogger(__name__)
 
+_SIGNATURES = ((jpeg.MAGIC, "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"),
+               (b"II*\0", "tif"), (b"MM\0*", "tif"), (b"BM", "bmp"))
 _SEEDS = {"train": 0, "validation": 1}  # one permutation per split from one seed
 
 
@@ -112,29 +115,53 @@ class Samples:
     def _prepared(self, index: int) -> Sample:
         dataset = self.dataset
         box = dataset.box(index)
-        stored = self._stored(index) if self._as_it_is else None
+        stored = self._own_file(index) if self._as_it_is else None
         if stored is None:
-            image = dataset.image(index)
+            pixels = self._pixels(index)
             for step in self.steps:
-                image, box = step.apply(image, box)
-            stored = (_array(image), "npy") if self.tensor else (
-                images.encode_jpeg(image, self._quality), "jpg")
+                pixels, box = step.apply(pixels, box)
+            stored = (_array(pixels), "npy") if self.tensor else (
+                _jpeg(pixels, self._quality), "jpg")
         return Sample(*stored, dataset.label(index), box, dataset.image_id(index))
 
-    def _stored(self, index: int) -> Optional[Tuple[bytes, str]]:
-        """Return the image's own file; None without one, or one that only decoding can tell."""
+    def _own_file(self, index: int) -> Optional[Tuple[bytes, str]]:
+        """Return the image's file and suffix; None without one, or if only decoding can tell."""
         data = self.dataset.encoded(index)
-        suffix = images.suffix_of(data) if data else None
+        suffix = suffix_of(data) if data else None
         if data is None or suffix is None:
             return None
         if self._check:
-            images.decode(data, self.dataset.name(index))
+            images.decode_pixels(data, self.dataset.name(index))
         return data, suffix
 
+    def _pixels(self, index: int) -> images.Pixels:
+        data = self.dataset.encoded(index)
+        if data is None:
+            return self.dataset.image(index).permute(1, 2, 0).numpy()
+        return images.decode_pixels(data, self.dataset.name(index))[0]
 
-def _array(image: torch.Tensor) -> bytes:
+
+def suffix_of(data: bytes) -> Optional[str]:
+    """Return the suffix, without a dot, that suits the content of an image's file.
+
+    None where its first bytes are those of no format that images are decoded from.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if re.match(rb"P[1-6]\s", data):
+        return "ppm"
+    return next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), None)
+
+
+def _jpeg(pixels: images.Pixels, quality: int) -> bytes:
     content = io.BytesIO()
-    numpy.save(content, numpy.ascontiguousarray(image.numpy()), allow_pickle=False)
+    to_pillow(pixels).save(content, "JPEG", quality=quality)
+    return content.getvalue()
+
+
+def _array(pixels: images.Pixels) -> bytes:
+    content = io.BytesIO()
+    numpy.save(content, numpy.ascontiguousarray(pixels.transpose(2, 0, 1)), allow_pickle=False)
     return content.getvalue()
 
 

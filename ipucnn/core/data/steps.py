@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 from ipucnn.core.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from ipucnn.core.data import Box
+    from ipucnn.core.data.images import Pixels
 
 _STEP = re.compile(r"(Resize|CenterCrop)\(([0-9]{1,5})\)")
 
@@ -31,29 +30,40 @@ class Step:
     def __str__(self) -> str:
         return f"{self.kind}({self.size})"
 
-    def apply(self, image: torch.Tensor,
-              box: Optional[Box]) -> Tuple[torch.Tensor, Optional[Box]]:
+    def apply(self, pixels: Pixels, box: Optional[Box]) -> Tuple[Pixels, Optional[Box]]:
         """Return the changed image and where its box is then; None where it was cut away.
 
         Args:
-            image: uint8, `(3, height, width)`.
+            pixels: uint8, `(height, width, 3)`.
             box: of its object.
         """
-        from ipucnn.core.data import images
+        from ipucnn.core.data.resize import center_crop, resized
 
         if self.kind == "Resize":
-            return images.resize(image, self.size), box
-        height, width = image.shape[-2:]
-        return images.center_crop(image, self.size), box and self._cropped(box, height, width)
+            return resized(pixels, self.size), box
+        height, width = pixels.shape[:2]
+        return (center_crop(_at_least(pixels, self.size), self.size),
+                box and self._cropped(box, height, width))
 
     def _cropped(self, box: Box, height: int, width: int) -> Optional[Box]:
         def side(begin: float, end: float, length: int) -> Tuple[float, float]:
-            start = round((length - self.size) / 2)
+            start = (round((length - self.size) / 2) if length > self.size
+                     else -((self.size - length) // 2))
             first, last = ((place * length - start) / self.size for place in (begin, end))
             return min(max(first, 0.0), 1.0), min(max(last, 0.0), 1.0)
 
         (left, right), (top, bottom) = side(box[0], box[2], width), side(box[1], box[3], height)
         return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _at_least(pixels: Pixels, size: int) -> Pixels:
+    """Return an image with black around it where a side is shorter than `size`."""
+    import numpy
+
+    missing = [max(0, size - side) for side in pixels.shape[:2]]
+    if not any(missing):
+        return pixels
+    return numpy.pad(pixels, [*((less // 2, less - less // 2) for less in missing), (0, 0)])
 
 
 def parse(texts: Sequence[str], flag: str) -> Tuple[Step, ...]:
