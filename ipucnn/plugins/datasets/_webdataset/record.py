@@ -69,7 +69,11 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"cannot use {str(self._path)!r}: {error}", ANOTHER) from error
         if not lines:
-            self._append(origin)
+            try:
+                self._append(origin)
+            except DataError:
+                self.close()
+                raise
 
     def _content(self) -> List[bytes]:
         try:
