@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import time
-import warnings
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
@@ -22,6 +20,7 @@ from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, 
 from ipucnn.plugins.datasets._webdataset.samples import TENSORS, Record, Records, read_records
 from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
 from ipucnn.plugins.datasets._webdataset.source import Folder, Source, source_of
+from ipucnn.plugins.datasets._webdataset.tensors import pixels_of
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +80,7 @@ class ShardedImages(ImageDataset):
         """Return image `index`; see `ImageDataset.image`."""
         record = self._usable(index)
         content, name = self._content(index, record), self.name(index)
-        image = (_tensor if record.extension in TENSORS else decode)(content, name)
+        image = (pixels_of if record.extension in TENSORS else decode)(content, name)
         if self.ready and tuple(image.shape[1:]) != self.made_for:
             raise self._bad(index, f"it has {image.shape[2]}x{image.shape[1]} pixels and was to be "
                                    f"written with {'x'.join(map(str, self.made_for))}")
@@ -301,32 +300,3 @@ def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> b
                      f"which is not what {input_size} pixels take: they are resized and cropped "
                      "again")
     return False
-
-
-def _tensor(content: bytes, name: str) -> torch.Tensor:
-    import torch
-
-    try:
-        if content.startswith(b"\x93NUMPY"):
-            pixels: torch.Tensor = torch.from_numpy(
-                numpy.load(io.BytesIO(content), allow_pickle=False))
-        else:
-            _silence_torch()
-            pixels = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[0] != 3:
-            raise ValueError(f"it is {pixels.dtype} {tuple(pixels.shape)}, expected uint8 "
-                             "(3, height, width)")
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}", _HINT) from error
-    return pixels
-
-
-def _silence_torch() -> None:
-    """Keep torch 2.0's remark on its own loader from being printed, or raised where warnings are.
-
-    The rule stays, for `warnings.catch_warnings` is not for threads.
-    """
-    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
-    if not any(rule[1] == remark for rule in warnings.filters):
-        warnings.filterwarnings("ignore", message=remark.pattern)
