@@ -44,8 +44,9 @@ def pixels_of(content: bytes, name: str) -> torch.Tensor:
                              "(3, height, width)")
     except Exception as error:  # a damaged file makes torch raise nearly anything
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}", "'--skip-bad-samples' leaves such samples out; "
-                        "'ipucnn data verify' checks all shards") from error
+        raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}",
+                        "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks "
+                        "all shards") from error
     return pixels
 
 
