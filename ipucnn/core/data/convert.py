@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data.formats import recognised
 from ipucnn.core.data.samples import Samples, facts
-from ipucnn.core.data.verify import recognised
 from ipucnn.core.declaration import lookup
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.core.options.convert import SPLITS, ConvertOptions
