@@ -70,7 +70,8 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
     dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
         data_dir=data_dir or options.data_dir, input_size=options.input_size or model.input_size,
         length=length, num_classes=options.num_classes, seed=options.seed, split=split,
-        class_names=class_names, annotations=annotations))
+        class_names=class_names, annotations=annotations, cache_dir=options.data_cache_dir,
+        cache_bytes=options.data_cache_size))
     return dataset
 
 
