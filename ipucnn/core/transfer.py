@@ -77,7 +77,8 @@ def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] 
                 raise DataError(f"cannot fetch {shown(url)!r}: {failure}{counted}",
                                 failure.hint) from failure.__cause__
             pause = patience.before(attempt + 1, failure.pause)
-            log.warning("%s: %s; trying again in %.1f s", shown(url), failure, pause)
+            log.warning("'%s' is not fetched yet: %s; trying again in %.1f s", shown(url), failure,
+                        pause)
         time.sleep(pause)
 
 

@@ -111,9 +111,7 @@ class RemoteFiles:
         """
         file = self._file(name, size, md5)
         if not file.used():
-            fetch = self._fetch(file)
-            fetch.join()
-            fetch.check()
+            self._fetch(file).wait()
         return str(file.path)
 
     def ahead(self, name: str, size: int, md5: str) -> None:
@@ -185,8 +183,9 @@ class _Fetch(threading.Thread):
         return not self.is_alive() and (
             self._error is None or self.ahead or time.monotonic() - self._ended > _REMEMBERED)
 
-    def check(self) -> None:
-        """Raise what went wrong."""
+    def wait(self) -> None:
+        """Wait for its end, and raise what went wrong."""
+        self.join()
         if isinstance(self._error, DataError):  # several threads may raise it
             raise DataError(self._error.message, self._error.hint) from self._error
         if self._error is not None:

@@ -201,9 +201,10 @@ class TestSharing:
         while not any(path.suffix == ".part" for path in held(tmp_path)):
             time.sleep(0.01)
         try:
-            with pytest.raises(DataError, match=r"another process is fetching .*s-1\.tar") as caught:
-                remote(server, tmp_path, patience=Patience(0.1, 1, 0.0, 0.1)).path(*described(1))
-            assert ".lock" in caught.value.hint
+            waiting = remote(server, tmp_path, patience=Patience(0.1, 1, 0.0, 0.1))
+            with pytest.raises(DataError, match=r"another process is fetching .*s-1\.tar") as found:
+                waiting.path(*described(1))
+            assert ".lock" in found.value.hint
         finally:
             holder.kill()
             holder.communicate()
