@@ -18,8 +18,8 @@ class FaultyServer:
 
     A fault is a status (500), `("cut", n)` for a connection that ends after n bytes of the body,
     `("stall", n)` for one that falls silent there, `("slow", n)` for a pause there until `go` is
-    set, `"wrong"` for other content of the same length, or `"longer"` for more of it. Answers to
-    `name` wait for `go` with "slow" only.
+    set, `"wrong"` for other content of the same length, `"longer"` for more of it, `"dies"` for a
+    server that answers and is gone, or `"well"` for none.
     """
 
     def __init__(self, folder, resumes=True, tags=True):
@@ -57,6 +57,9 @@ class FaultyServer:
         """End: from now on connections are refused."""
         self._ended.set()
         self.go.set()
+        self._close()
+
+    def _close(self):
         self._server.shutdown()
         self._server.server_close()
 
@@ -80,6 +83,8 @@ class FaultyServer:
             body = bytes(255 - byte for byte in body)
         elif fault == "longer":
             body += b"more"
+        elif fault == "dies":
+            self._close()
         start = self._start(asked, handler.headers.get("If-Range", tag) == tag)
         handler.send_response(206 if start else 200)
         if start:

@@ -22,7 +22,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ipucnn.core.download import cache_dir as user_cache
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.transfer import Patience, shown, transfer
 
 GREATEST_DEFAULT = 20 << 30
@@ -47,15 +47,21 @@ class RemoteFiles:
         cache_dir: folder for copies; the user's cache when None.
         cache_bytes: how much is kept there, of all servers; when None 20 GiB, or a tenth of what
             the disk has room for if that is less.
-        patience: with the server.
+        patience: with the server; `PATIENCE` when None.
+
+    Raises:
+        UsageError: the URL is neither http nor https.
     """
 
     def __init__(self, base_url: str, cache_dir: Optional[str] = None,
-                 cache_bytes: Optional[int] = None, patience: Patience = PATIENCE) -> None:
+                 cache_bytes: Optional[int] = None, patience: Optional[Patience] = None) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise UsageError(f"{shown(base_url)!r} is neither http nor https",
+                             "serve the files with a web server, or copy them to this machine")
         self.base_url = base_url
-        self.patience = patience
+        self.patience = patience or PATIENCE
         root = Path(cache_dir).expanduser() if cache_dir else user_cache()
-        self._cache = _Cache(root / FOLDER, cache_bytes, patience.longest_silence)
+        self._cache = _Cache(root / FOLDER, cache_bytes, self.patience.longest_silence)
         place = shown(base_url).rstrip("/")
         self._folder = (f"{urlsplit(place).hostname}-"
                         f"{hashlib.sha256(place.encode()).hexdigest()[:12]}")
