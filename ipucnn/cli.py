@@ -14,8 +14,8 @@ from typing import Any, Dict, Iterator, List, Optional
 import typer
 
 import ipucnn
-from ipucnn import cli_export, cli_plan, cli_training, render, signals
-from ipucnn.command import SectionedCommand, with_options
+from ipucnn import cli_data, cli_export, cli_plan, cli_training, render, signals
+from ipucnn.command import JSON, SectionedCommand, with_options
 from ipucnn.core import discovery
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.instances import speaks
@@ -26,14 +26,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
          "and GPU.")
-data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
-                       help="Fetch and make data.")
 config_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
                          help="Named profiles for '--config' and '--launch'.")
-app.add_typer(data_app, name="data")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(config_app, name="config")
 
-JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
 KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
 
 
@@ -271,78 +268,6 @@ def check_plugin(
     failed = [outcome for checks in results.values() for outcome in checks.values()
               if outcome != "passed" and not outcome.startswith("skipped")]
     return 1 if failed else 0
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: str = typer.Argument(help="What to fetch: 'sample-images'."),
-    out: Optional[str] = typer.Option(None, "--out", metavar="DIR",
-                                      help="Where to put it; 'data/images' when not given."),
-) -> None:
-    """Download data that the examples use."""
-    from ipucnn.core.data.sample_data import fetch_named
-
-    for path in fetch_named(name, out):
-        render.emit(str(path))
-
-
-@data_app.command("shapes")
-def data_shapes(
-    out: str = typer.Option(..., "--out", metavar="DIR", help="Folder to write."),
-    per_class: int = typer.Option(20, "--per-class", min=1, help="Images per class."),
-    size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
-    validation_per_class: int = typer.Option(
-        0, "--validation-per-class", min=0, help="Further images per class for validation; the "
-        "folder then holds 'train' and 'validation'."),
-) -> None:
-    """Write the 'shapes' dataset as JPEG folders."""
-    from ipucnn.core.data.sample_data import write_made
-
-    count = write_made("shapes", out, per_class=per_class, size=size, seed=seed,
-                       validation_per_class=validation_per_class)
-    render.emit(f"{count} images in {out}")
-
-
-@data_app.command("partition")
-def data_partition(
-    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", help="Folder of the images."),
-    partitions: int = typer.Option(..., "--partitions", min=1, help="How many parts."),
-    output: str = typer.Option(..., "--output", metavar="DIR",
-                               help="Folder to make; its sub-folders are 0, 1 ..."),
-    copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),
-    as_json: bool = JSON,
-) -> None:
-    """Divide a folder of images into numbered folders of equal size.
-
-    Images are in the order of their names and keep them. They become hard links, or where those
-    cannot be made symbolic ones, or copies. '--verbose' tells where each of them is.
-    """
-    from ipucnn.core.data.partition import partition
-
-    made = partition(data_dir, partitions, output, copy)
-    render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
-
-
-@data_app.command("verify")
-def data_verify(
-    path: str = typer.Argument(help="Folder of the dataset."),
-    data: Optional[str] = typer.Option(None, "--data", help="Its format; recognised by its layout "
-                                       "when not given."),
-    as_json: bool = JSON,
-) -> int:
-    """Check that a dataset on disk is complete and unchanged.
-
-    Exit code 1 when there is a problem.
-    """
-    from ipucnn.core.data.verify import verify
-
-    problems = verify(path, data)
-    if as_json:
-        render.emit_json({"path": path, "ok": not problems, "problems": problems})
-    else:
-        render.emit("\n".join(problems) or f"{path}: no problem found")
-    return 1 if problems else 0
 
 
 @config_app.command("list")

@@ -12,6 +12,9 @@ from ipucnn.core.declaration import Declared, declared
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
 
+JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
+"""The option of a command that prints rows or a result."""
+
 
 def _parameter(item: Declared) -> inspect.Parameter:
     rule = item.option

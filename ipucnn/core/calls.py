@@ -9,7 +9,6 @@ from typing import Any, Callable, Generator, List, Optional
 
 from ipucnn.core.data.loader import Batch, Loader
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
-from ipucnn.core.normalisation import fed
 from ipucnn.core.results import Meter
 
 
@@ -47,7 +46,7 @@ class HostCalls:
                     more = False
                     break
                 called = time.perf_counter()
-                logits = self.session(None if batch is None else fed(batch.images, self.plan))
+                logits = self.session(None if batch is None else batch.images)
                 latencies.append(time.perf_counter() - called)
                 waited += called - asked
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)

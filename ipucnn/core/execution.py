@@ -171,6 +171,13 @@ class ExecutionPlan:
                 "precision": self.precision}
 
     @property
+    def pixels(self) -> str:
+        """In which form images cross to the device, one of `core.data.loader.PIXELS`."""
+        if self.normalisation == "host":
+            return "normalised"
+        return "uint8" if self.eight_bit_io else "float"
+
+    @property
     def half(self) -> bool:
         """Whether computation is in half precision."""
         return self.precision.startswith("16")

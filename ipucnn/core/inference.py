@@ -20,7 +20,7 @@ from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_c
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
-from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.preparation import as_made, check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
@@ -182,8 +182,8 @@ def _session(job: Job) -> InferenceSession:
 
 
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
-    options, data, dataset, built = job.options, job.data, job.dataset, job.built
-    instances = job.instances
+    options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
+    data = as_made(job.data, dataset)
     everything = _total(job)
     total = len(range(instances.index, everything, instances.count))
     loader: Optional[Loader] = None
@@ -191,7 +191,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         own = islice(order(len(dataset), everything), instances.index, None, instances.count)
         loader = session.loader(dataset, built.input_size, session.samples_per_call, own,
                                 workers=options.dataloader_worker,
-                                skip_bad=options.skip_bad_samples, part=instances.count > 1)
+                                skip_bad=options.skip_bad_samples, part=instances.count > 1,
+                                pixels=job.plan.pixels)
     scores: Optional[Scores] = None
     ahead = instances.count if instances.in_step else 1  # what the others have done meanwhile
     calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 import numpy
 
 from ipucnn.core.data import Box, ImageDataset
-from ipucnn.core.data.images import from_pillow, resized_crop, to_pillow
+from ipucnn.core.data.resize import resized_crop, to_pillow
 
 if TYPE_CHECKING:
-    import torch
+    from ipucnn.core.data.images import Pixels
 
 SCALE = (0.08, 1.0)
 """Share of the image's area that a random crop takes (Szegedy et al., "Going Deeper", 2015)."""
@@ -49,16 +49,48 @@ class TrainTransform:
     magnitude: int = 9
     use_boxes: bool = False
 
-    def __call__(self, image: torch.Tensor, index: int, epoch: int) -> torch.Tensor:
-        """Return a changed image, uint8 `(3, input_size, input_size)`; epochs count from 0."""
-        random = numpy.random.default_rng((self.seed, epoch, index))
+    def __call__(self, pixels: Pixels, index: int, epoch: int,
+                 size: Optional[Tuple[int, int]] = None) -> Pixels:
+        """Return a changed image, uint8 `(input_size, input_size, 3)`, perhaps a mirrored view.
+
+        Args:
+            pixels: uint8, `(height, width, 3)`, of any size.
+            index: of the sample.
+            epoch: from 0.
+            size: height and width of the whole image, where `pixels` are reduced in decoding.
+        """
+        random = self._random(index, epoch)
         if not self.dataset.ready:
-            box = self.dataset.box(index) if self.use_boxes else None
-            place = crop(random, image.shape[1], image.shape[2], box)
-            image = resized_crop(image, *place, self.input_size)
+            here = pixels.shape[:2]
+            place = self._crop(random, index, *(size or here))
+            if size is not None and size != here:
+                place = _scaled(place, size, here)
+            pixels = resized_crop(pixels, *place, self.input_size)
         if self.dataset.flippable and random.random() < 0.5:
-            image = image.flip(2)
-        return rand_augment(random, image, self.rand_augment, self.magnitude)
+            pixels = pixels[:, ::-1]
+        return rand_augment(random, pixels, self.rand_augment, self.magnitude)
+
+    def reduction(self, index: int, epoch: int, height: int, width: int) -> int:
+        """Return by what an image may be reduced in decoding: its crop keeps the input size."""
+        if self.dataset.ready or min(height, width) < 2 * self.input_size:
+            return 1
+        _, _, h, w = self._crop(self._random(index, epoch), index, height, width)
+        return next((by for by in (8, 4, 2) if min(h, w) >= by * self.input_size), 1)
+
+    def _random(self, index: int, epoch: int) -> numpy.random.Generator:
+        return numpy.random.default_rng((self.seed, epoch, index))
+
+    def _crop(self, random: numpy.random.Generator, index: int, height: int, width: int) -> Place:
+        return crop(random, height, width, self.dataset.box(index) if self.use_boxes else None)
+
+
+def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Place:
+    """Return a place in an image of `size` as one in the reduced image."""
+    begins = [min(round(begin * now / whole), now - 1)
+              for begin, whole, now in zip(place, size, reduced)]
+    lengths = [min(max(1, round(length * now / whole)), now - begin)
+               for length, whole, now, begin in zip(place[2:], size, reduced, begins)]
+    return begins[0], begins[1], lengths[0], lengths[1]
 
 
 def crop(random: numpy.random.Generator, height: int, width: int,
@@ -98,8 +130,8 @@ def overlap(place: Place, box: Box, height: int, width: int) -> float:
     return max(0.0, across) * max(0.0, down) / (h * w)
 
 
-def rand_augment(random: numpy.random.Generator, image: torch.Tensor, operations: int,
-                 magnitude: int) -> torch.Tensor:
+def rand_augment(random: numpy.random.Generator, pixels: Pixels, operations: int,
+                 magnitude: int) -> Pixels:
     """Return an image after random operations of RandAugment (Cubuk et al., 2020).
 
     The operations and their strongest forms are those of the paper's AutoAugment space; what moves
@@ -107,17 +139,17 @@ def rand_augment(random: numpy.random.Generator, image: torch.Tensor, operations
 
     Args:
         random: what is drawn from.
-        image: uint8, `(3, height, width)`.
+        pixels: uint8, `(height, width, 3)`.
         operations: how many; one may be drawn again.
         magnitude: 0 to 30.
     """
     if not operations:
-        return image
-    picture = to_pillow(image)
+        return pixels
+    picture = to_pillow(pixels)
     for _ in range(operations):
         operation = _OPERATIONS[int(random.integers(len(_OPERATIONS)))]
         picture = operation(picture, magnitude / 30, 1 if random.random() < 0.5 else -1)
-    return from_pillow(picture)
+    return numpy.array(picture)
 
 
 _GREY = (128, 128, 128)

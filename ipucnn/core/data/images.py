@@ -1,7 +1,8 @@
-"""From the bytes of an image file to the pixels a model takes, in uint8 all the way.
+"""From the bytes of an image file to its pixels, in uint8 all the way.
 
-JPEG goes through `torchvision.io` (libjpeg-turbo); everything it does not read goes through Pillow.
-Importing this module is light: torch, torchvision and Pillow come with the first image.
+JPEG goes through `simplejpeg` (libjpeg-turbo), which decodes without the interpreter's lock;
+everything it does not read goes through Pillow. Importing this module is light: torch and the
+decoders come with the first image.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ import os
 import re
 import stat
 import warnings
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import jpeg
+from ipucnn.core.data.resize import native_resize
 from ipucnn.core.errors import DataError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+Pixels = Any
+"""A uint8 array `(height, width, 3)`."""
+
+Reduction = Callable[[int, int], int]
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. It is the size from which
@@ -28,10 +34,7 @@ Pillow, too, takes a file for a decompression bomb."""
 # Named one by one, because some other formats of Pillow start programs (EPS runs Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 
-_UNCHANGED = 0  # torchvision.io.ImageReadMode.UNCHANGED: the channels that the file has
-
-# Resizing to the shorter side would make a band of an image longer than this; see `eval_transform`.
-_LONGEST_RATIO = 8
+_NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
 
@@ -52,10 +55,15 @@ def read_file(path: str) -> bytes:
         DataError: it cannot be read; the message names it.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-            raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
-        with open(path, "rb") as file:
-            return file.read()
+        # opening a pipe would wait for whoever writes into it
+        file = os.open(path, os.O_RDONLY | _NOT_WAITING)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
+            return os.read(file, status.st_size)
+        finally:
+            os.close(file)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         if isinstance(error, FileNotFoundError) and os.path.islink(path):
@@ -80,78 +88,50 @@ def decode(data: bytes, name: str) -> torch.Tensor:
     Raises:
         DataError: it is empty, truncated, damaged, not an image, or larger than `MAX_PIXELS`.
     """
+    import torch
+
+    return torch.from_numpy(decode_pixels(data, name)[0]).permute(2, 0, 1)
+
+
+def decode_pixels(data: bytes, name: str, reduction: Optional[Reduction] = None,
+                  ) -> Tuple[Pixels, Tuple[int, int]]:
+    """Return an encoded image as an array, for a training perhaps a smaller one.
+
+    With `reduction`, a JPEG file is decoded as quickly as a random crop of it deserves: straight to
+    a half, a quarter or an eighth of its size (its blocks are transformed to fewer pixels), and
+    with colours that are repeated, not interpolated, over neighbouring pixels.
+
+    Args:
+        data: as in `decode`.
+        name: what the error message calls it.
+        reduction: given height and width in pixels, returns by what to divide them: 1, 2, 4 or 8.
+
+    Returns:
+        uint8 `(height, width, 3)`, and height and width of the whole image.
+
+    Raises:
+        DataError: as in `decode`.
+    """
     if not data:
         raise DataError(f"image {name!r} is empty", _SKIP_HINT)
     try:
-        image = _decode_jpeg(data) if data.startswith(jpeg.MAGIC) else None
-        return _decode_with_pillow(data) if image is None else image
+        found = _decode_jpeg(data, reduction) if data.startswith(jpeg.MAGIC) else None
+        if found is not None:
+            return found
+        pixels = _decode_with_pillow(data)
+        return pixels, (pixels.shape[0], pixels.shape[1])
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise DataError(f"cannot decode image {name!r}: {_cause(error)}", _SKIP_HINT) from error
 
 
-def eval_transform(image: torch.Tensor, input_size: int) -> torch.Tensor:
-    """Return the middle of an image at a model's input size.
-
-    The shorter side becomes `input_size * 256 / 224` pixels (bilinear, antialiased), then the
-    central square is cut out: the usual evaluation of ImageNet models, for every input size.
-
-    Args:
-        image: uint8, `(3, height, width)`, any size.
-        input_size: pixels.
-
-    Returns:
-        uint8, `(3, input_size, input_size)`.
-    """
-    short = input_size * 256 // 224
-    height, width = image.shape[-2:]
-    if _native_resize() and max(height, width) <= _LONGEST_RATIO * min(height, width):
-        from torchvision.transforms.v2 import functional
-
-        resized = functional.resize(image, [short], antialias=True)
-        result: torch.Tensor = functional.center_crop(resized, [input_size, input_size])
-        return result
-    return _resize_with_pillow(image, short, input_size)
-
-
-def resized_crop(image: torch.Tensor, top: int, left: int, height: int, width: int,
-                 size: int) -> torch.Tensor:
-    """Return a part of an image at another size (bilinear, antialiased).
-
-    Args:
-        image: uint8, `(3, height, width)`.
-        top: first row of the part, in pixels.
-        left: its first column.
-        height: its rows.
-        width: its columns.
-        size: height and width of the result, in pixels.
-
-    Returns:
-        uint8, `(3, size, size)`.
-    """
-    part = image[:, top:top + height, left:left + width]
-    if _native_resize():
-        from torchvision.transforms.v2 import functional
-
-        result: torch.Tensor = functional.resize(part, [size, size], antialias=True)
-        return result
-    return _pillow_crop(part, (0, 0, width, height), size)
-
-
 def decoder_versions() -> Dict[str, str]:
     """Return what decodes and resizes images in this environment; imports torchvision."""
-    import torch
-    import torchvision
+    import simplejpeg
 
-    if _jpeg_decoder() is None:
-        decoder = "does not decode JPEG here, Pillow does"
-    else:
-        asks_turbo = getattr(torch.ops.image, "_is_compiled_against_turbo", None)
-        decoder = ("libjpeg (this version does not say whether it is libjpeg-turbo)"
-                   if asks_turbo is None else "libjpeg-turbo" if asks_turbo() else "libjpeg")
     return {
-        "torchvision.io": f"{torchvision.__version__}, {decoder}",
+        "simplejpeg": f"{simplejpeg.__version__}, libjpeg-turbo",
         "Pillow": pillow_flavour(),
-        "resize": "torch, native uint8" if _native_resize() else pillow_flavour(),
+        "resize": "torch, native uint8" if native_resize() else pillow_flavour(),
     }
 
 
@@ -164,35 +144,27 @@ def pillow_flavour() -> str:
     return f"{name} {PIL.__version__}"
 
 
-def _decode_jpeg(data: bytes) -> Optional[torch.Tensor]:
-    """Decode through `torchvision.io`; None leaves it to Pillow to decode or to say what is bad."""
-    import torch
+def _decode_jpeg(data: bytes, reduction: Optional[Reduction],
+                 ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
+    """Decode through `simplejpeg`; None leaves it to Pillow to decode or to say what is bad."""
+    import simplejpeg
 
     header = jpeg.read_header(data)
-    decoder = _jpeg_decoder()
-    if decoder is None or header is None or header.channels not in (1, 3):
+    if header is None or header.channels not in (1, 3):
         return None
-    _check_size(header.width, header.height)
+    height, width = header.height, header.width
+    _check_size(width, height)
+    size = (width, height) if header.turned else (height, width)
+    by = reduction(*size) if reduction else 1
     try:
-        image = decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8), _UNCHANGED)
-    except RuntimeError:
+        # the smallest of its sizes that is not below the least one, and that is this one
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", fastupsample=reduction is not None,
+            min_height=-(-height // by) if by > 1 else 0,
+            min_width=-(-width // by) if by > 1 else 0)
+    except ValueError:
         return None
-    if image.shape[0] == 1:
-        image = image.expand(3, -1, -1).contiguous()
-    return _upright(image, header.orientation)
-
-
-@lru_cache(maxsize=None)
-def _jpeg_decoder() -> Optional[Callable[[torch.Tensor, int], torch.Tensor]]:
-    """Return torchvision's decoder of JPEG bytes, or None where it is not built in.
-
-    It is the operator behind `torchvision.io.decode_jpeg`, which warns with every call since
-    torchvision 0.29 because decoding is to move to another package.
-    """
-    import torch
-    import torchvision.io  # noqa: F401 - registers the operator
-
-    return getattr(torch.ops.image, "decode_jpeg", None)
+    return _upright(pixels, header.orientation), size
 
 
 def _silence_pillow() -> None:
@@ -206,7 +178,8 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=pillow.pattern)
 
 
-def _decode_with_pillow(data: bytes) -> torch.Tensor:
+def _decode_with_pillow(data: bytes) -> Pixels:
+    import numpy
     from PIL import Image
 
     _silence_pillow()
@@ -214,7 +187,7 @@ def _decode_with_pillow(data: bytes) -> torch.Tensor:
         _check_size(*opened.size)
         opened.load()
         orientation = jpeg.exif_orientation(opened.info.get("exif", b""))
-        pixels = from_pillow(_as_rgb(opened))
+        pixels = numpy.array(_as_rgb(opened))
     return _upright(pixels, orientation)
 
 
@@ -234,63 +207,15 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
-    """Turn and mirror `(3, h, w)` pixels as an EXIF orientation says."""
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn and mirror pixels as an EXIF orientation says."""
+    import numpy
+
     if orientation >= 5:
-        image = image.transpose(1, 2)
-    flipped: Tuple[int, ...] = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(
+        pixels = pixels.transpose(1, 0, 2)
+    flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
         orientation, ())
-    return image.flip(flipped) if flipped else image
-
-
-def _resize_with_pillow(image: torch.Tensor, short: int, input_size: int) -> torch.Tensor:
-    """Resize and crop in one: only the pixels of the crop are computed, whatever the shape."""
-    height, width = image.shape[-2:]
-    shorter = min(height, width)
-
-    def side(length: int) -> Tuple[float, float]:
-        """Where the crop begins and ends on a side, in pixels of the source."""
-        resized = short * length // shorter
-        start = round((resized - input_size) / 2)
-        return start * length / resized, min((start + input_size) * length / resized, length)
-
-    (left, right), (top, bottom) = side(width), side(height)
-    return _pillow_crop(image, (left, top, right, bottom), input_size)
-
-
-def _pillow_crop(image: torch.Tensor, box: Tuple[float, float, float, float],
-                 size: int) -> torch.Tensor:
-    """Return the part of an image in `box` (left, top, right, bottom) as `size` x `size` pixels."""
-    from PIL import Image
-
-    # antialiased; `Image.Resampling` is missing from the pillow-simd that many have
-    bilinear = Image.BILINEAR  # type: ignore[attr-defined]
-    return from_pillow(to_pillow(image).resize((size, size), bilinear, box=box))
-
-
-def to_pillow(image: torch.Tensor) -> Image.Image:
-    """Return uint8 `(3, height, width)` pixels as an image of Pillow."""
-    import numpy
-    from PIL import Image
-
-    return Image.fromarray(numpy.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-
-
-def from_pillow(image: Image.Image) -> torch.Tensor:
-    """Return the pixels of an RGB image of Pillow, uint8 `(3, height, width)`."""
-    import numpy
-    import torch
-
-    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
-
-
-@lru_cache(maxsize=None)
-def _native_resize() -> bool:
-    """Whether torch resizes uint8 images without going through float (torchvision 0.16)."""
-    import torchvision
-
-    major, minor = torchvision.__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (0, 16)
+    return numpy.ascontiguousarray(numpy.flip(pixels, flipped) if flipped else pixels)
 
 
 def _check_size(width: int, height: int) -> None:

@@ -29,6 +29,11 @@ class Header:
     channels: int
     orientation: int
 
+    @property
+    def turned(self) -> bool:
+        """Whether the upright image's height is the width of the pixels in the file."""
+        return self.orientation >= 5
+
 
 def read_header(data: bytes) -> Optional[Header]:
     """Return the header of a JPEG file, or None when it has none that makes sense.

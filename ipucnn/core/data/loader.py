@@ -6,25 +6,29 @@ from abc import ABC, abstractmethod
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import (
     TYPE_CHECKING,
     Any,
-    Callable,
     Deque,
+    Dict,
     Generator,
     Iterable,
     Iterator,
     List,
     Optional,
+    Protocol,
     Sequence,
     Set,
     Tuple,
 )
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import eval_transform
+from ipucnn.core.data.images import decode_pixels
+from ipucnn.core.data.normalise import normalise_into
+from ipucnn.core.data.resize import copy_into, eval_transform
 from ipucnn.core.errors import DataError, PluginError, UsageError
 from ipucnn.core.machine import usable_cores
 
@@ -33,12 +37,47 @@ if TYPE_CHECKING:
 
     import torch
 
-    Transform = Callable[[torch.Tensor, int, int], torch.Tensor]
-    # entries of `indices` used up with it, the index, and the pixels to come
-    Queue = Deque[Tuple[int, int, Future[Any]]]
+    from ipucnn.core.data.images import Pixels
 
 MAX_REPORTED = 100
 """How many skipped samples a loader remembers by name; all are counted."""
+
+PIXELS = ("uint8", "float", "normalised")
+"""Forms of the pixels in a batch: 0 to 255 as bytes or as float32, or with ImageNet's mean and
+deviation taken out, float32."""
+
+_TASK = 16
+"""Images that a thread prepares at a time: few enough to share a batch, many enough to hide what
+handing them over costs."""
+
+Entry = Tuple[int, int]
+"""Of what a loader is to do: the indices consumed with this one, and the index."""
+
+
+class Transform(Protocol):
+    """Changes images of a training, the same way for the same sample and epoch."""
+
+    def __call__(self, pixels: Pixels, index: int, epoch: int,
+                 size: Optional[Tuple[int, int]] = None) -> Pixels:
+        """Return the pixels changed; `size` is their height and width before the reduction."""
+
+    def reduction(self, index: int, epoch: int, height: int, width: int) -> int:
+        """Return by what an image of this size may be reduced when it is decoded: 1, 2, 4, 8."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples as workers give them.
+
+    Attributes:
+        pixels: `(n, size, size, 3)`.
+        entries: what each is.
+        failed: rows that could not be prepared, and why.
+    """
+
+    pixels: torch.Tensor
+    entries: List[Entry]
+    failed: Dict[int, DataError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +85,7 @@ class Batch:
     """Images ready for a session, and what they are.
 
     Attributes:
-        images: `(n, 3, size, size)`, uint8, channels last in memory.
+        images: `(n, 3, size, size)`, in the loader's form of pixels, channels last in memory.
         indices: index of each image in the dataset.
         labels: class of each image; None where the dataset does not know it.
         names: name of each image.
@@ -71,16 +110,28 @@ class Preparation:
     Attributes:
         dataset: where images come from.
         input_size: height and width of the model's input, in pixels.
-        transform: makes an image of the dataset one of the input size, given the image, its index
-            and the epoch. What evaluation does when None.
+        transform: makes an image of the dataset one of the input size. What evaluation does when
+            None.
+        pixels: in which form they are given, one of `PIXELS`.
     """
 
     dataset: ImageDataset
     input_size: int
     transform: Optional[Transform] = None
+    pixels: str = "uint8"
 
-    def __call__(self, index: int, epoch: int = 0) -> Any:
-        """Return the pixels of a sample as an array `(size, size, 3)`.
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """Height, width and channels of a result."""
+        return self.input_size, self.input_size, 3
+
+    @property
+    def type(self) -> str:
+        """The name of the type of its pixels."""
+        return "uint8" if self.pixels == "uint8" else "float32"
+
+    def __call__(self, index: int, epoch: int, out: Any) -> None:
+        """Write the pixels of a sample into `out`, an array of `shape` and `type`.
 
         numpy does the copying: torch would start a team of threads of its own in every worker.
 
@@ -88,21 +139,31 @@ class Preparation:
             DataError: the image cannot be read.
             PluginError: the dataset gave something that is no image of the right kind or size.
         """
-        import numpy
+        pixels = self._pixels(index, epoch)
+        if pixels.shape != self.shape:
+            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
+                              f"{pixels.shape[1]}x{pixels.shape[0]} pixels, expected the input "
+                              f"size, {self.input_size}")
+        if self.pixels == "normalised":
+            normalise_into(pixels, out)
+        else:
+            copy_into(out, pixels)
 
-        image = self.dataset.image(index)
+    def _pixels(self, index: int, epoch: int) -> Pixels:
+        dataset, transform = self.dataset, self.transform
+        data = dataset.encoded(index) if transform is not None else None
+        if transform is not None and data is not None:
+            pixels, size = decode_pixels(data, dataset.name(index),
+                                         partial(transform.reduction, index, epoch))
+            return transform(pixels, index, epoch, size)
+        image = dataset.image(index)
         if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
             raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
-                              f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
-        if self.transform is not None:
-            image = self.transform(image, index, epoch)
-        elif not self.dataset.ready:
-            image = eval_transform(image, self.input_size)
-        if tuple(image.shape[1:]) != (self.input_size, self.input_size):
-            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
-                              f"{image.shape[2]}x{image.shape[1]} pixels, expected the input size, "
-                              f"{self.input_size}")
-        return numpy.ascontiguousarray(image.permute(1, 2, 0).numpy())
+                              f"{dataset.name(index)!r}, expected uint8 (3, height, width)")
+        pixels = image.permute(1, 2, 0).numpy()
+        if transform is not None:
+            return transform(pixels, index, epoch)
+        return pixels if dataset.ready else eval_transform(pixels, self.input_size)
 
 
 class Loader(ABC):
@@ -124,6 +185,7 @@ class Loader(ABC):
         epoch: for the transform.
         part: other instances have the rest of the images, so that none of these being readable is
             no error yet.
+        pixels: the form of the pixels, one of `PIXELS`; workers make it.
 
     Attributes:
         skipped: name and reason of skipped images, the first `MAX_REPORTED`.
@@ -136,13 +198,14 @@ class Loader(ABC):
     def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,
                  indices: Iterable[int], workers: Optional[int] = None,
                  skip_bad: bool = False, transform: Optional[Transform] = None,
-                 bad: Iterable[int] = (), epoch: int = 0, part: bool = False) -> None:
+                 bad: Iterable[int] = (), epoch: int = 0, part: bool = False,
+                 pixels: str = "uint8") -> None:
         self.workers = usable_cores() if workers is None else workers
         if self.workers < 1 or batch_size < 1:
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
                              "the smallest value of both is 1")
         self.dataset = dataset
-        self.prepare = Preparation(dataset, input_size, transform)
+        self.prepare = Preparation(dataset, input_size, transform, pixels)
         self.epoch = epoch
         self.batch_size = batch_size
         self.indices = indices
@@ -186,23 +249,43 @@ class Loader(ABC):
         self.close()
 
     @abstractmethod
-    def batches(self, todo: Iterator[Tuple[int, int]]) -> Generator[Batch, None, None]:
-        """Yield the batches, `batch` of the images and `skip` of those that cannot be read.
+    def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        """Yield the samples in order, in blocks of any size.
 
         Args:
             todo: as `(consumed, index)`, what is left to do at any time; it ends when no image of
                 the dataset can be read, however often `indices` comes round.
         """
 
-    def batch(self, images: torch.Tensor, entries: Sequence[Tuple[int, int]]) -> Batch:
-        """Return a batch.
+    def _batches(self) -> Generator[Batch, None, None]:
+        """Yield the blocks' samples in batches: where one is left out, all others move up."""
+        import torch
 
-        Args:
-            images: `(n, size, size, 3)`, as `prepare` gives them.
-            entries: their `(consumed, index)`.
-        """
+        size = self.batch_size
+        spare: Optional[Tuple[torch.Tensor, List[Entry]]] = None
+        with closing(self.blocks(self._todo())) as blocks:
+            for block in blocks:
+                pixels, entries = self._readable(block)
+                if spare is not None:
+                    pixels, entries = torch.cat([spare[0], pixels]), spare[1] + entries
+                while len(entries) >= size:
+                    yield self._batch(pixels[:size], entries[:size])
+                    pixels, entries = pixels[size:], entries[size:]
+                spare = (pixels, entries) if entries else None
+        if spare is not None:
+            yield self._batch(*spare)
+
+    def _readable(self, block: Block) -> Tuple[torch.Tensor, List[Entry]]:
+        for row in sorted(block.failed):
+            self.skip(block.entries[row][1], block.failed[row])
+        if not block.failed:
+            return block.pixels, block.entries
+        kept = [row for row in range(len(block.entries)) if row not in block.failed]
+        return block.pixels[kept], [block.entries[row] for row in kept]
+
+    def _batch(self, pixels: torch.Tensor, entries: Sequence[Entry]) -> Batch:
         indices = [index for _, index in entries]
-        return Batch(images.permute(0, 3, 1, 2), indices, [self.dataset.label(i) for i in indices],
+        return Batch(pixels.permute(0, 3, 1, 2), indices, [self.dataset.label(i) for i in indices],
                      [self.dataset.name(i) for i in indices], entries[-1][0])
 
     def skip(self, index: int, error: DataError) -> None:
@@ -217,7 +300,7 @@ class Loader(ABC):
             self.skipped.append((self.dataset.name(index), error.message))
         self._bad.add(index)
 
-    def _todo(self) -> Iterator[Tuple[int, int]]:
+    def _todo(self) -> Iterator[Entry]:
         for consumed, index in enumerate(self.indices, start=1):
             if len(self._bad) >= len(self.dataset):
                 return
@@ -226,7 +309,7 @@ class Loader(ABC):
 
     def _checked(self) -> Generator[Batch, None, None]:
         yielded = 0
-        with closing(self.batches(self._todo())) as batches:
+        with closing(self._batches()) as batches:
             for batch in batches:
                 yielded += 1
                 yield batch
@@ -237,46 +320,55 @@ class Loader(ABC):
 class HostLoader(Loader):
     """Batches prepared ahead by threads.
 
-    Decoding and resizing release the interpreter lock, so threads are enough. About two batches are
-    prepared ahead, so memory does not grow with the number of images. Its threads end after the
-    images they are working on.
+    Decoding and resizing release the interpreter lock, so threads are enough. Each writes its part
+    straight into the batch. Two batches are prepared ahead, so memory does not grow with the number
+    of images. Its threads end after the images they are working on.
     """
 
-    def batches(self, todo: Iterator[Tuple[int, int]]) -> Generator[Batch, None, None]:
-        """Yield the batches; see `Loader.batches`."""
+    def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        """Yield whole batches; see `Loader.blocks`."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ipucnn-decode")
-        queue: Queue = deque()
+        # small batches are too little work for many threads: then more of them are under way
+        ahead = 2 + self.workers // self.batch_size
+        queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
         try:
             while True:
-                batch = self._next_batch(todo, pool, queue)
-                if batch is None:
+                while len(queue) <= ahead:
+                    entries = list(islice(todo, self.batch_size))
+                    if not entries:
+                        break
+                    queue.append(self._begun(pool, entries))
+                if not queue:
                     return
-                yield batch
+                block, tasks = queue.popleft()
+                for task in tasks:
+                    task.result()
+                yield block
         finally:
-            for _, _, future in queue:
-                future.cancel()
+            for _, tasks in queue:
+                for task in tasks:
+                    task.cancel()
             pool.shutdown(wait=True)
 
-    def _next_batch(self, todo: Iterator[Tuple[int, int]], pool: ThreadPoolExecutor,
-                    queue: Queue) -> Optional[Batch]:
+    def _begun(self, pool: ThreadPoolExecutor,
+               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
         import numpy
         import torch
 
-        entries: List[Tuple[int, int]] = []
-        pixels: List[Any] = []
-        while len(entries) < self.batch_size:
-            for consumed, index in islice(
-                    todo, 2 * self.batch_size + self.workers - len(queue)):
-                queue.append((consumed, index, pool.submit(self.prepare, index, self.epoch)))
-            if not queue:
-                break
-            consumed, index, future = queue.popleft()
+        pixels = numpy.empty((len(entries), *self.prepare.shape), dtype=self.prepare.type)
+        block = Block(torch.from_numpy(pixels), entries)
+        step = max(1, min(_TASK, len(entries) // self.workers))
+        return block, [pool.submit(self._fill, block, pixels, first, first + step)
+                       for first in range(0, len(entries), step)]
+
+    def _fill(self, block: Block, pixels: Any, begin: int, end: int) -> None:
+        for row in range(begin, min(end, len(block.entries))):
             try:
-                pixels.append(future.result())
-                entries.append((consumed, index))
+                self.prepare(block.entries[row][1], self.epoch, pixels[row])
             except DataError as error:
-                self.skip(index, error)
-        return self.batch(torch.from_numpy(numpy.stack(pixels)), entries) if entries else None
+                block.failed[row] = error
+                if not self.skip_bad:
+                    return  # the run ends here
 
 
 def none_readable(skipped: Sequence[Sequence[str]]) -> DataError:

@@ -13,7 +13,6 @@ import torch  # noqa: TID253
 from ipucnn.core.data.augment import TrainTransform
 from ipucnn.core.data.loader import Batch, Loader
 from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.normalisation import normalise
 from ipucnn.core.training.mixing import draw
 from ipucnn.core.training.preparation import Prepared
 from ipucnn.core.training.session import TrainingBatch, TrainingSession
@@ -67,7 +66,7 @@ class Feed:
                 prepared.dataset, built.input_size, prepared.plan.local_batch,
                 (int(index) for index in order), workers=options.dataloader_worker,
                 skip_bad=options.skip_bad_samples, transform=_transform(prepared), bad=bad,
-                epoch=epoch)
+                epoch=epoch, pixels=prepared.plan.pixels)
 
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
         """Yield each whole batch, and how many samples of the order are used up with it."""
@@ -87,15 +86,10 @@ class Feed:
 
     def _made(self, batch: Batch) -> TrainingBatch:
         prepared, plan = self._prepared, self._prepared.plan
-        images = batch.images
-        if plan.normalisation == "host":
-            images = normalise(images)
-        elif not plan.eight_bit_io:
-            images = images.float()
         labels = torch.tensor(_labels(batch, prepared.data.labelled, prepared.built.num_classes))
         mixing = draw(self._mix, prepared.options.seed, self._epoch, batch.indices,
                       plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
-        return TrainingBatch(images, labels, mixing)
+        return TrainingBatch(batch.images, labels, mixing)
 
 
 def _labels(batch: Batch, labelled: bool, classes: int) -> List[int]:

@@ -99,11 +99,10 @@ def _reestimated(result: AverageResult, options: AverageOptions, registry: Regis
 
 def _images(dataset: Any, size: int, training: TrainOptions, count: int) -> Iterator[Any]:
     from ipucnn.core.data.loader import HostLoader
-    from ipucnn.core.normalisation import normalise
 
     order = dataset.order(training.seed, 0)[:count]
     with HostLoader(dataset, size, max(2, training.batch_size), (int(i) for i in order),
                     workers=training.dataloader_worker,
-                    skip_bad=training.skip_bad_samples) as loader:
+                    skip_bad=training.skip_bad_samples, pixels="normalised") as loader:
         for batch in loader:
-            yield normalise(batch.images)
+            yield batch.images

@@ -14,7 +14,6 @@ from ipucnn.core.data import ImageDataset
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession
 from ipucnn.core.instances import ALONE, Instances
-from ipucnn.core.normalisation import normalise
 from ipucnn.core.training.results import Listener, Status
 from ipucnn.core.training.session import StateDict
 
@@ -137,9 +136,10 @@ class Evaluator:
         count, stopped = _Count(), ""
         with self._session(weights) as session, \
                 session.loader(self.dataset, self.input_size, session.samples_per_call, own,
-                               workers=self.workers, skip_bad=self.skip_bad) as loader:
+                               workers=self.workers, skip_bad=self.skip_bad,
+                               pixels=self.plan.pixels) as loader:
             for batch in loader:
-                logits = session(self._fed(batch.images))
+                logits = session(batch.images)
                 count.add(logits, self._labels(batch, logits.shape[1]))
                 if listener:
                     listener.status(Status("validating", epoch,
@@ -159,11 +159,6 @@ class Evaluator:
         names = list(self.dataset.class_names) or [str(i) for i in range(len(count.matrix()))]
         return Validation(epoch, kind, count.images, count.mean_loss(), count.per_cent(1),
                           count.per_cent(5), skipped, checkpoint, count.matrix(), names)
-
-    def _fed(self, images: torch.Tensor) -> torch.Tensor:
-        if self.plan.normalisation == "host":
-            return normalise(images)
-        return images if self.plan.eight_bit_io else images.float()
 
     def _labels(self, batch: Any, classes: int) -> torch.Tensor:
         if not self.labelled:

@@ -3,10 +3,12 @@ import itertools
 import numpy
 import pytest
 import torch
+from PIL import Image
 
 from ipucnn.core.data import ImageDataset, augment
 from ipucnn.core.data.augment import TrainTransform
 from ipucnn.core.data.loader import HostLoader
+from ipucnn.core.data.resize import to_pillow
 
 
 class Gradients(ImageDataset):
@@ -36,12 +38,18 @@ class Gradients(ImageDataset):
         return self.place
 
 
+def apply(transform, image, index, epoch):
+    """What `transform` makes of an image `(3, height, width)`, in the same form."""
+    pixels = transform(image.permute(1, 2, 0).numpy(), index, epoch)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
 def crops(dataset, count, size=40, **options):
     """Left, right, top and bottom of the crops of `count` samples in pixels, and who is flipped."""
     transform = TrainTransform(size, 0, dataset, **options)
     found = []
     for index in range(count):
-        image = transform(dataset.image(0), index, 0)
+        image = apply(transform, dataset.image(0), index, 0)
         red, green = image[0].float().mean(0), image[1].float().mean(1)
         flipped = bool(red[0] > red[-1])
         found.append((*sorted((float(red[0]), float(red[-1]))), float(green[0]), float(green[-1]),
@@ -51,7 +59,7 @@ def crops(dataset, count, size=40, **options):
 
 def transformed(dataset, index=3, size=24, seed=0, epoch=0, **options):
     transform = TrainTransform(size, seed, dataset, **options)
-    return transform(dataset.image(index), index, epoch)
+    return apply(transform, dataset.image(index), index, epoch)
 
 
 class TestStandard:
@@ -111,15 +119,47 @@ class TestStandard:
         image = dataset.image(1)
         before = image.clone()
         for index in range(20):
-            TrainTransform(24, 0, dataset, rand_augment=3, magnitude=20)(image, index, 0)
+            apply(TrainTransform(24, 0, dataset, rand_augment=3, magnitude=20), image, index, 0)
         assert torch.equal(image, before)
 
     def test_resizing_is_antialiased(self):
         dataset = Gradients(height=512, width=512)
         stripes = torch.zeros(3, 512, 512, dtype=torch.uint8)
         stripes[:, :, ::2] = 255
-        image = TrainTransform(16, 0, dataset)(stripes, 0, 0).float()
+        image = apply(TrainTransform(16, 0, dataset), stripes, 0, 0).float()
         assert (image - 127.5).abs().max() < 20
+
+
+class TestReduction:
+    """Large JPEG files are decoded smaller, where a crop of them keeps the input size."""
+
+    def images(self, tmp_path, size):
+        from ipucnn.core.data.image_files import FileImages
+
+        y, x = numpy.mgrid[0:1100, 0:1500]
+        picture = numpy.stack([x / 6, y / 5, 127 + 90 * numpy.sin(x / 80)], -1).astype(numpy.uint8)
+        Image.fromarray(picture).save(tmp_path / "large.jpg", quality=95)
+        Image.fromarray(picture).save(tmp_path / "large.png")
+        paths = [str(tmp_path / "large.jpg"), str(tmp_path / "large.png")]
+        return FileImages(paths, [0, 0], ("a",))
+
+    def test_the_same_crop_of_the_same_image(self, tmp_path):
+        dataset = self.images(tmp_path, 32)
+        for index, epoch in itertools.product((0,), range(12)):
+            transform = TrainTransform(32, 0, dataset)
+            with HostLoader(dataset, 32, 1, [0], workers=1, transform=transform,
+                            epoch=epoch) as loader:
+                (reduced,) = [batch.images[0] for batch in loader]
+            whole = apply(transform, dataset.image(1), index, epoch)
+            assert (reduced.float() - whole.float()).abs().max() < 14
+            assert (reduced.float() - whole.float()).abs().mean() < 2
+
+    def test_crops_keep_the_input_size(self, tmp_path):
+        transform = TrainTransform(64, 0, self.images(tmp_path, 64))
+        found = {transform.reduction(0, epoch, 1100, 1500) for epoch in range(60)}
+        assert found == {4, 8}
+        assert transform.reduction(0, 0, 127, 5000) == 1
+        assert TrainTransform(224, 0, self.images(tmp_path, 64)).reduction(0, 0, 375, 500) == 1
 
 
 class TestRandomness:
@@ -223,14 +263,14 @@ class TestRandAugment:
 
     @pytest.mark.parametrize("operation", range(14))
     def test_every_operation_of_the_paper(self, operation):
-        noise = numpy.random.default_rng(1).integers(30, 160, (3, 64, 64), dtype=numpy.uint8)
-        noise[:, :20] += 60
-        picture = augment.to_pillow(torch.from_numpy(noise))
+        noise = numpy.random.default_rng(1).integers(30, 160, (64, 64, 3), dtype=numpy.uint8)
+        noise[:20] += 60
+        picture = to_pillow(noise)
         change = augment._OPERATIONS[operation]
-        results = [augment.from_pillow(change(picture, strength, sign))
+        results = [numpy.array(change(picture, strength, sign))
                    for strength in (0.0, 0.5, 1.0) for sign in (-1, 1)]
-        assert all(result.shape == (3, 64, 64) for result in results)
+        assert all(result.shape == (64, 64, 3) for result in results)
         assert len(augment._OPERATIONS) == 14
-        first = augment.from_pillow(picture)
-        assert torch.equal(results[-1], first) == (operation == 0)  # the first is the identity
-        assert torch.equal(results[-2], first) == (operation == 0)
+        # the first is the identity
+        assert numpy.array_equal(results[-1], noise) == (operation == 0)
+        assert numpy.array_equal(results[-2], noise) == (operation == 0)

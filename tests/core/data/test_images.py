@@ -40,16 +40,6 @@ def assert_close(tensor, reference, tolerance):
     assert numpy.abs(pixels(tensor) - expected).max() <= tolerance
 
 
-def reference_transform(image, size):
-    """Resize the shorter side, crop the middle: by Pillow alone."""
-    short = size * 256 // 224
-    width, height = image.size
-    shorter = min(width, height)
-    resized = image.resize((short * width // shorter, short * height // shorter), Image.BILINEAR)
-    left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
-    return resized.crop((left, top, left + size, top + size))
-
-
 @pytest.mark.parametrize("options", [
     {}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2, "optimize": True},
     {"restart_marker_blocks": 1}])
@@ -235,45 +225,47 @@ class TestReadImage:
             images.read_image(str(path))
 
 
-class TestEvalTransform:
-    @pytest.mark.parametrize("input_size", [224, 240, 64])
-    @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (90, 61), (1023, 300)])
-    def test_agrees_with_pillow(self, size, input_size):
-        image = photograph(*size)
-        tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
-        result = images.eval_transform(tensor, input_size)
-        assert_close(result, reference_transform(image, input_size), 2)
+class TestReduced:
+    @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
+    @pytest.mark.parametrize("by", [1, 2, 4, 8])
+    def test_a_jpeg_is_decoded_smaller(self, by, options):
+        data = encode(photograph(208, 152), "JPEG", quality=95, **options)
+        pixels, size = images.decode_pixels(data, "x.jpg", lambda height, width: by)
+        assert size == (152, 208)
+        assert pixels.shape == (152 // by, 208 // by, 3)
+        expected = photograph(208, 152).resize((208 // by, 152 // by), Image.BOX)
+        difference = numpy.abs(pixels.astype(int) - numpy.asarray(expected))
+        assert difference.mean() < 2
+        assert difference.max() <= 16  # colours are not interpolated
 
-    @pytest.mark.parametrize("size", [(2000, 3), (3, 2000), (1, 1), (5000, 400)])
-    def test_extreme_shapes(self, size):
-        image = photograph(*size)
-        tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
-        result = images.eval_transform(tensor, 32)
-        assert_close(result, reference_transform(image, 32), 2)
+    @pytest.mark.parametrize("by", [2, 4, 8])
+    def test_sizes_are_rounded_up(self, by):
+        data = encode(photograph(203, 150), "JPEG")
+        pixels, _ = images.decode_pixels(data, "x.jpg", lambda height, width: by)
+        assert pixels.shape == (-(-150 // by), -(-203 // by), 3)
 
-    def test_extreme_shape_costs_no_memory(self):
-        # 60,000 pixels long at 600 pixels across would be 5.5 million when resized: 10 GB
-        result = images.eval_transform(torch.full((3, 4, 60_000), 7, dtype=torch.uint8), 528)
-        assert result.shape == (3, 528, 528)
-        assert result.unique().tolist() == [7]
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_sizes_are_those_of_the_upright_image(self, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encode(photograph(200, 100), "JPEG", quality=98, exif=exif)
+        seen = []
+        pixels, size = images.decode_pixels(data, "x", lambda *size: seen.append(size) or 4)
+        assert seen == [size]
+        assert size == ((200, 100) if orientation >= 5 else (100, 200))
+        whole = images.decode(data, "x").permute(1, 2, 0).numpy()
+        expected = Image.fromarray(whole).resize(pixels.shape[1::-1], Image.BOX)
+        assert numpy.abs(pixels.astype(int) - numpy.asarray(expected)).mean() < 4
 
-
-class TestResizedCrop:
-    @pytest.mark.parametrize("size", [16, 60, 150])
-    @pytest.mark.parametrize("place", [(0, 0, 90, 120), (10, 25, 64, 48), (89, 119, 1, 1)])
-    def test_agrees_with_pillow(self, place, size):
-        image = photograph(120, 90)
-        top, left, height, width = place
-        tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
-        expected = image.crop((left, top, left + width, top + height)).resize(
-            (size, size), Image.BILINEAR)
-        assert_close(images.resized_crop(tensor, top, left, height, width, size), expected, 2)
+    def test_other_formats_stay_whole(self):
+        pixels, size = images.decode_pixels(encode(photograph(), "PNG"), "x", lambda *_: 8)
+        assert pixels.shape[:2] == size == (40, 60)
 
 
 def test_decoder_versions():
     versions = images.decoder_versions()
-    assert set(versions) == {"torchvision.io", "Pillow", "resize"}
-    assert "libjpeg" in versions["torchvision.io"]
+    assert set(versions) == {"simplejpeg", "Pillow", "resize"}
+    assert "libjpeg" in versions["simplejpeg"]
     assert versions["Pillow"] == images.pillow_flavour()
 
 

@@ -2,6 +2,7 @@ import itertools
 import threading
 import time
 
+import numpy
 import pytest
 import torch
 
@@ -182,9 +183,9 @@ def test_known_bad_images_are_errors_again_without_skipping():
 
 def test_a_transform_gets_every_image_its_index_and_the_epoch():
     def transform(image, index, epoch):
-        assert image.shape == (3, 7, 7)
+        assert image.shape == (7, 7, 3)
         assert epoch == 6
-        return torch.full((3, 4, 4), 10 * index + int(image[0, 0, 0]), dtype=torch.uint8)
+        return numpy.full((4, 4, 3), 10 * index + int(image[0, 0, 0]), dtype=numpy.uint8)
 
     for ready in (False, True):
         dataset = Numbers(9, size=7)

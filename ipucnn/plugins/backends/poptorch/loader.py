@@ -23,7 +23,6 @@ from typing import (
     Generator,
     Iterable,
     Iterator,
-    List,
     Optional,
     Tuple,
 )
@@ -34,7 +33,7 @@ import torch  # noqa: TID253
 
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.feeding import Fed
-from ipucnn.core.data.loader import Batch, Loader, Preparation
+from ipucnn.core.data.loader import Block, Entry, Loader, Preparation
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.plugins.backends.poptorch import DEFAULT_REBATCH_SIZE, LOADER_MODES, THREADS
@@ -45,10 +44,6 @@ LONGEST_PASS = 1 << 21
 _BLANK = -1
 
 Array = Any  # of numpy
-
-Entry = Tuple[int, int]
-"""Of what a loader is to do: the indices consumed with this one, and the index."""
-
 
 def _shared(length: int) -> torch.Tensor:
     numbers = torch.zeros(length, dtype=torch.int32)
@@ -96,7 +91,7 @@ class _Samples(torch.utils.data.Dataset[Any]):
 
     def __init__(self, prepare: Preparation, order: _Order) -> None:
         self._prepare, self._order = prepare, order
-        self._blank = torch.zeros((prepare.input_size, prepare.input_size, 3), dtype=torch.uint8)
+        self._blank = torch.zeros(prepare.shape, dtype=getattr(torch, prepare.type))
 
     def __len__(self) -> int:
         return len(self._order)
@@ -106,7 +101,9 @@ class _Samples(torch.utils.data.Dataset[Any]):
         if index == _BLANK or self._order.stopped:
             return self._blank, False
         try:
-            return torch.from_numpy(self._prepare(index, epoch)), False
+            pixels = torch.empty_like(self._blank)
+            self._prepare(index, epoch, pixels.numpy())
+            return pixels, False
         except Exception:  # the host meets it again, and can tell what it is
             return self._blank, True
 
@@ -254,43 +251,27 @@ class PopTorchLoader(Loader):
         super().__init__(*arguments, **how)
         self._workers_for = workers_for
 
-    def batches(self, todo: Iterator[Entry]) -> Generator[Batch, None, None]:
-        """Yield the batches; see `Loader.batches`."""
+    def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        """Yield whole batches; see `Loader.blocks`."""
         workers = self._workers_for(self.prepare, self.batch_size, self.workers)
         size = self.batch_size
-        spare: Tuple[torch.Tensor, List[Entry]] = (torch.empty(0), [])  # short of a batch
         while True:
             part = numpy.fromiter(chain.from_iterable(islice(todo, workers.capacity)),
                                   dtype=numpy.int64).reshape(-1, 2)
             if not len(part):
-                break
-            for number, made in enumerate(workers.load(part[:, 1], self.epoch)):
-                pixels, entries = self._readable(
-                    *made, part[number * size:(number + 1) * size].tolist())
-                if spare[1]:  # images were skipped, and the following ones move up
-                    pixels, entries = torch.cat([spare[0], pixels]), spare[1] + entries
-                if len(entries) >= size:
-                    yield self.batch(pixels[:size], entries[:size])
-                    pixels, entries = pixels[size:], entries[size:]
-                spare = pixels, entries
-        if spare[1]:
-            yield self.batch(*spare)
+                return
+            for number, (pixels, failed) in enumerate(workers.load(part[:, 1], self.epoch)):
+                entries = part[number * size:(number + 1) * size].tolist()
+                yield self._tried_again(Block(pixels[:len(entries)], entries), failed)
 
-    def _readable(self, pixels: torch.Tensor, failed: torch.Tensor,
-                  entries: List[Entry]) -> Tuple[torch.Tensor, List[Entry]]:
-        """Return what is no blank; what failed in a worker fails here, where it can be told."""
-        skipped = []
+    def _tried_again(self, block: Block, failed: torch.Tensor) -> Block:
+        """Return a block after what failed in a worker has failed here, where it can be told."""
         for row in failed.nonzero().flatten().tolist():
-            index = entries[row][1]
             try:
-                pixels[row] = torch.from_numpy(self.prepare(index, self.epoch))
+                self.prepare(block.entries[row][1], self.epoch, block.pixels[row].numpy())
             except DataError as error:
-                self.skip(index, error)
-                skipped.append(row)
-        if not skipped:
-            return pixels[:len(entries)], entries
-        kept = [row for row in range(len(entries)) if row not in skipped]
-        return pixels[kept], [entries[row] for row in kept]
+                block.failed[row] = error
+        return block
 
 
 class FedByProcesses(Fed):

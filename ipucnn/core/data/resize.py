@@ -1,0 +1,137 @@
+"""From the pixels of an image to those that a model takes, in uint8.
+
+Pixels are arrays `(height, width, 3)`: as they are decoded, and as they are resized quickest.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Tuple
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ipucnn.core.data.images import Pixels
+
+# Resizing to the shorter side would make a band of an image longer than this; see `eval_transform`.
+_LONGEST_RATIO = 8
+
+
+def eval_transform(pixels: Pixels, input_size: int) -> Pixels:
+    """Return the middle of an image at a model's input size.
+
+    The shorter side becomes `input_size * 256 / 224` pixels (bilinear, antialiased), then the
+    central square is cut out: the usual evaluation of ImageNet models, for every input size.
+
+    Args:
+        pixels: uint8, `(height, width, 3)`, any size.
+        input_size: pixels.
+
+    Returns:
+        uint8, `(input_size, input_size, 3)`.
+    """
+    short = input_size * 256 // 224
+    height, width = pixels.shape[:2]
+    if native_resize() and max(height, width) <= _LONGEST_RATIO * min(height, width):
+        return center_crop(resized(pixels, short), input_size)
+    return _resize_with_pillow(pixels, short, input_size)
+
+
+def resized(pixels: Pixels, short: int) -> Pixels:
+    """Return a whole image whose shorter side is `short` pixels (bilinear, antialiased)."""
+    height, width = pixels.shape[:2]
+    shorter = min(height, width)
+    if shorter == short:
+        return pixels
+    return _resized(pixels, short * height // shorter, short * width // shorter)
+
+
+def center_crop(pixels: Pixels, size: int) -> Pixels:
+    """Return the central square of an image that is at least as large, without copying it."""
+    top, left = (round((side - size) / 2) for side in pixels.shape[:2])
+    return pixels[top:top + size, left:left + size]
+
+
+def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
+                 size: int) -> Pixels:
+    """Return a part of an image at another size (bilinear, antialiased).
+
+    Args:
+        pixels: uint8, `(height, width, 3)`.
+        top: first row of the part, in pixels.
+        left: its first column.
+        height: its rows.
+        width: its columns.
+        size: height and width of the result, in pixels.
+
+    Returns:
+        uint8, `(size, size, 3)`.
+    """
+    return _resized(pixels[top:top + height, left:left + width], size, size)
+
+
+def copy_into(out: Any, pixels: Pixels) -> None:
+    """Copy pixels, which may be a mirrored view, into an array of any type."""
+    if pixels.strides[1] > 0:
+        out[...] = pixels
+    else:  # numpy moves three channels that lie against the direction one by one
+        for channel in range(pixels.shape[2]):
+            out[..., channel] = pixels[..., channel]
+
+
+@lru_cache(maxsize=None)
+def native_resize() -> bool:
+    """Whether torch resizes uint8 images without going through float (torch 2.1)."""
+    import torch
+
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 1)
+
+
+def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    if not native_resize():
+        return _pillow_crop(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), height, width)
+    import torch
+    from torch.nn.functional import interpolate
+
+    # With an outermost stride, which numpy sets only for an axis that was there from the start,
+    # torch sees that channels are next to each other and takes its quick way.
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    batch = image.as_strided((1, *image.shape), (pixels.shape[0] * pixels.strides[0],
+                                                 *image.stride()))
+    result = interpolate(batch, (height, width), mode="bilinear", antialias=True)
+    return result[0].permute(1, 2, 0).numpy()
+
+
+def _resize_with_pillow(pixels: Pixels, short: int, input_size: int) -> Pixels:
+    """Resize and crop in one: only the pixels of the crop are computed, whatever the shape."""
+    height, width = pixels.shape[:2]
+    shorter = min(height, width)
+
+    def side(length: int) -> Tuple[float, float]:
+        """Where the crop begins and ends on a side, in pixels of the source."""
+        resized = short * length // shorter
+        start = round((resized - input_size) / 2)
+        return start * length / resized, min((start + input_size) * length / resized, length)
+
+    (left, right), (top, bottom) = side(width), side(height)
+    return _pillow_crop(pixels, (left, top, right, bottom), input_size, input_size)
+
+
+def _pillow_crop(pixels: Pixels, box: Tuple[float, float, float, float], height: int,
+                 width: int) -> Pixels:
+    """Return the part of an image in `box` (left, top, right, bottom) at another size."""
+    import numpy
+    from PIL import Image
+
+    # antialiased; `Image.Resampling` is missing from the pillow-simd that many have
+    bilinear = Image.BILINEAR  # type: ignore[attr-defined]
+    return numpy.array(to_pillow(pixels).resize((width, height), bilinear, box=box))
+
+
+def to_pillow(pixels: Pixels) -> Image.Image:
+    """Return pixels as an image of Pillow."""
+    import numpy
+    from PIL import Image
+
+    return Image.fromarray(numpy.ascontiguousarray(pixels))
