@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import tarfile
 import time
 
@@ -80,29 +81,29 @@ def cli(capsys):
     return run
 
 
-def losses(tmp_path):
-    (folder,) = (tmp_path / "logs").iterdir()
-    return [(row["kind"], row["loss"]) for row in
-            map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
-
-
 def made(server, **request):
     spec = registry().get_typed(DatasetSpec, "webdataset")
     return registry().resolve(spec)(DatasetRequest(data_dir=server.url, **request))
 
 
-def test_a_training_and_validation_are_those_of_the_folder(cli, server, folder, tmp_path,
-                                                           monkeypatch):
+def test_a_training_and_validation_are_those_of_the_folder(cli, server, folder, tmp_path):
+    cache = ["--data-cache-dir", "mine", "--data-cache-size", "20M"]
     found = []
-    for place, name in ((str(folder), "local"), (server.url, "remote")):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        code, _, err = cli("train", *TRAINING, "--data-dir", place)
+    for number, place in enumerate(([folder], [server.url, *cache])):
+        code, out, err = cli("train", *TRAINING, "--data-dir", *place,
+                             "--checkpoint-path", f"trained-{number}")
         assert code == 0, err
-        found.append(losses(tmp_path / name))
+        found.append(re.findall(r"(?:loss|accuracy|Accuracy|top-5).*", out))
     assert found[0] == found[1]
-    assert {kind for kind, _ in found[0]} == {"train", "validation"}
+    assert any("on test set" in line for line in found[0])
     assert sorted(server.requests)[2:] == sorted(path.name for path in folder.glob("*.tar"))
+    # what one place was trained on, the other validates
+    assert cli("validate", "--checkpoint-path", "trained-1", "--data-dir", folder)[0] == 0
+    code, out, err = cli("validate", "--checkpoint-path", "trained-0", "--data-dir", server.url,
+                         *cache)
+    assert code == 0, err
+    assert re.findall("Accuracy on test set.*", out)[0] in found[0]
+    assert server.count("validation-000000.tar") == 1, "it was in the cache"
 
 
 def test_whatever_passes_changes_nothing(cli, server, tmp_path):
@@ -144,17 +145,29 @@ def test_skipped_samples_of_a_shard_that_cannot_be_had_are_counted(cli, server):
     assert json.loads(out)["skipped"]["count"] == PER_SHARD
 
 
+def fetched(server, count):
+    """Return what was asked for after the metadata, once it is so many."""
+    until = time.monotonic() + 10
+    while len(server.requests) <= count and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)  # one too many would follow
+    return server.requests[1:]
+
+
 def test_the_next_shard_of_the_epoch_is_downloaded_ahead(server, monkeypatch):
     monkeypatch.setattr("ipucnn.plugins.datasets._webdataset.dataset.BUFFER", 1)
     dataset = made(server, split="train")
     order = dataset.order(3, 0)
     shards = list(dict.fromkeys(int(index) // PER_SHARD for index in order))
     dataset.image(int(order[0]))
-    wanted = [f"train-{number:06d}.tar" for number in shards[:2]]
-    until = time.monotonic() + 10
-    while server.requests[1:] != wanted and time.monotonic() < until:
-        time.sleep(0.01)
-    assert server.requests[1:] == wanted
+    assert fetched(server, 2) == [f"train-{number:06d}.tar" for number in shards[:2]]
+
+
+def test_or_in_an_evaluation_the_next_one_of_all(server):
+    dataset = made(server, split="train")
+    for number in (4, 1, 2):
+        dataset.image(number * PER_SHARD)
+    assert fetched(server, 4) == [f"train-{number:06d}.tar" for number in (4, 1, 2, 3)]
 
 
 def test_a_cache_that_holds_one_shard_is_enough(cli, server, folder, tmp_path):
