@@ -55,6 +55,7 @@ def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
         if _has_prefix(path, sha256_prefix):
             return path
         log.warning("'%s' has a wrong hash and is fetched again", path)
+    log.info("fetching %s", shown(url))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

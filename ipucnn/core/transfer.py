@@ -65,7 +65,7 @@ def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] 
         DataError: it cannot be had, or is not what was expected.
         OSError: of the file.
     """
-    log.info("fetching %s", shown(url))
+    log.debug("fetching %s", shown(url))
     content = _Content(url, file, size, md5)
     for attempt in range(1, patience.attempts + 1):
         try:
