@@ -33,7 +33,7 @@ class Option:
         maximum: largest allowed number.
         backend_option: only backends whose record names it have it.
         model_option: only models whose record names it have it.
-        size: a number of bytes, which may be written with a suffix (`20G`).
+        size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
         metavar: how help shows its value.
         switch: it acts on the command line only (`--json`) and is no setting of the run.
         negatable: a flag that also has a `--no-` form.
@@ -256,11 +256,13 @@ def _as_type(wanted: type, value: Any) -> Any:
 
 
 def _bytes(value: Any) -> Any:
-    """Return how many bytes `20G` is, or `value` where it has no suffix; a K is 1024."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?\s*", str(value), re.IGNORECASE)
+    """Return how many bytes `20G` is, or `value` where it has no suffix."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", str(value), re.IGNORECASE)
     if not found:
         return value
-    return int(float(found.group(1)) * 1024 ** (1 + "KMGT".index(found.group(2).upper())))
+    number, letter, binary = found.groups()
+    power = 1 + "KMGT".index(letter.upper())
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def _numbers(item: Any) -> List[Any]:

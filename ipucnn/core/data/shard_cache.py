@@ -25,7 +25,7 @@ from ipucnn.core.download import cache_dir as user_cache
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.transfer import Patience, shown, transfer
 
-GREATEST_DEFAULT = 20 << 30
+GREATEST_DEFAULT = 20 * 10**9
 """Bytes that are kept when nobody says how many, on a disk with ten times as much room."""
 
 FOLDER = "streams"
@@ -45,7 +45,7 @@ class RemoteFiles:
     Args:
         base_url: of their folder, http or https; a query goes with every file's URL.
         cache_dir: folder for copies; the user's cache when None.
-        cache_bytes: how much is kept there, of all servers; when None 20 GiB, or a tenth of what
+        cache_bytes: how much is kept there, of all servers; when None 20 GB, or a tenth of what
             the disk has room for if that is less.
         patience: with the server; `PATIENCE` when None.
 

@@ -13,8 +13,8 @@ from ipucnn.core.download import cache_dir
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import write_bytes
 from ipucnn.plugins.datasets._webdataset.metadata import Shard
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.source import Folder
-from ipucnn.plugins.datasets._webdataset.tar import File, Unreadable, samples
 
 _THREADS = 16  # they wait for the disk
 
@@ -35,11 +35,11 @@ def counted(folder: Folder, names: Sequence[str]) -> List[Shard]:
 
     def count(name: str) -> Tuple[int, int, int]:
         try:
-            status = os.stat(os.path.join(folder.folder, name))
+            status = os.stat(folder.path(name))
             known = before.get(name)
             if known and tuple(known[:2]) == (status.st_size, status.st_mtime_ns):
                 return known
-            held = len(samples(File(os.path.join(folder.folder, name))))
+            held = len(samples(File(folder.path(name))))
             return status.st_size, status.st_mtime_ns, held
         except (Unreadable, OSError) as error:
             raise DataError(f"shard {folder.shown(name)!r} cannot be read: {error}",

@@ -19,9 +19,9 @@ from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, is_shard, read
-from ipucnn.plugins.datasets._webdataset.records import TENSORS, Record, Records, read_records
+from ipucnn.plugins.datasets._webdataset.samples import TENSORS, Record, Records, read_records
+from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
 from ipucnn.plugins.datasets._webdataset.source import Folder, Source, source_of
-from ipucnn.plugins.datasets._webdataset.tar import Unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,6 @@ SLOW_SECONDS = 5.0
 """From when on the user is told what counting takes."""
 
 _OLD_CLASSES = 1000  # the old converter wrote ImageNet, and no class names
-_TRIES = 10  # copies of a server's shards may leave a small cache before they are opened
 _MOST_SHARDS = 256  # open at once: a process may open 1024 files on many systems
 _HINT = "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks all shards"
 
@@ -199,7 +198,10 @@ class ShardedImages(ImageDataset):
 
     def _opened(self, place: int) -> Records:
         shard = self._shards[place]
-        records = self._read(shard)
+        try:
+            records = read_records(self._source.open(shard))
+        except DataError as error:
+            raise Unreadable(error.message, error.hint) from error
         in_sequence, self._last = self._last == place - 1, place
         following = self._following.get(place, place + 1 if in_sequence else len(self._shards))
         if following < len(self._shards):
@@ -208,18 +210,6 @@ class ShardedImages(ImageDataset):
             raise Unreadable(f"it holds {len(records.samples)} samples and was written with "
                              f"{shard.samples}")
         return records
-
-    def _read(self, shard: Shard) -> Records:
-        for _ in range(_TRIES):
-            try:
-                return read_records(self._source.path(shard))
-            except DataError as error:
-                raise Unreadable(error.message, error.hint) from error
-            except Unreadable as error:
-                gone = error
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    break
-        raise gone
 
 
 def make(request: DatasetRequest) -> ImageDataset:

@@ -13,8 +13,11 @@ from ipucnn.core.data.shard_cache import RemoteFiles
 from ipucnn.core.errors import DataError
 from ipucnn.core.transfer import shown
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
 
 _VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them anew"
+
+_TRIES = 10  # a copy may leave a small cache before it is opened
 
 
 class Source(ABC):
@@ -41,17 +44,16 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def path(self, shard: Shard) -> str:
-        """Return the path of a shard on this machine.
-
-        It is opened at once, and asked for again where it has gone meanwhile.
+    def open(self, shard: Shard) -> File:
+        """Return a shard, opened.
 
         Raises:
             DataError: it cannot be had.
+            Unreadable: it cannot be opened.
         """
 
     def ahead(self, shard: Shard) -> None:  # noqa: B027 - for those that have to fetch it
-        """Prepare for `path` being asked for a shard soon."""
+        """Prepare for a shard that will be opened soon."""
 
 
 class Folder(Source):
@@ -62,11 +64,11 @@ class Folder(Source):
 
     def shown(self, name: str) -> str:
         """Return the path of a file."""
-        return printable(os.path.join(self.folder, name))
+        return printable(self.path(name))
 
     def text(self, name: str) -> str:
         """Return the content of a file."""
-        path = os.path.join(self.folder, name)
+        path = self.path(name)
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
@@ -98,7 +100,7 @@ class Folder(Source):
         """Return what the size of a shard tells: it is missing or not as written; empty if not."""
         shown = repr(self.shown(shard.name))
         try:
-            size = os.stat(self.path(shard)).st_size
+            size = os.stat(self.path(shard.name)).st_size
         except OSError as error:
             return (f"shard {shown} is missing" if isinstance(error, FileNotFoundError) else
                     f"shard {shown}: {(error.strerror or str(error)).lower()}")
@@ -107,9 +109,13 @@ class Folder(Source):
         how = "is truncated" if size < shard.bytes else "has changed"
         return f"shard {shown} {how}: it has {size:,} bytes and was written with {shard.bytes:,}"
 
-    def path(self, shard: Shard) -> str:
-        """Return the path of a shard."""
-        return os.path.join(self.folder, shard.name)
+    def open(self, shard: Shard) -> File:
+        """Return a shard, opened."""
+        return File(self.path(shard.name))
+
+    def path(self, name: str) -> str:
+        """Return the path of a file."""
+        return os.path.join(self.folder, name)
 
 
 class Server(Source):
@@ -135,9 +141,16 @@ class Server(Source):
     def check(self, shards: Sequence[Shard]) -> None:
         """Leave it to the downloads: there would be as many requests as shards."""
 
-    def path(self, shard: Shard) -> str:
-        """Return the path of a copy."""
-        return self._files.path(shard.name, shard.bytes, shard.md5)
+    def open(self, shard: Shard) -> File:
+        """Return a copy, opened."""
+        for left in reversed(range(_TRIES)):
+            path = self._files.path(shard.name, shard.bytes, shard.md5)
+            try:
+                return File(path)
+            except Unreadable:
+                if not left or os.path.exists(path):
+                    raise
+        raise AssertionError  # the last one raised
 
     def ahead(self, shard: Shard) -> None:
         """Begin to download a shard."""

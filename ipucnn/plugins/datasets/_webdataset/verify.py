@@ -19,8 +19,8 @@ from ipucnn.plugins.datasets._webdataset.metadata import (
     read,
     shard_name,
 )
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.source import Folder
-from ipucnn.plugins.datasets._webdataset.tar import File, Unreadable, samples
 
 _OLD_PARTS = "distributed"  # copies of samples, which the old application made for its instances
 
@@ -57,7 +57,7 @@ def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[
 def _problem(source: Folder, shard: Shard) -> str:
     try:
         return source.problem(shard) or (
-            "" if _md5(source.path(shard)) == shard.md5 else
+            "" if _md5(source.path(shard.name)) == shard.md5 else
             f"shard {source.shown(shard.name)!r} has changed: its MD5 was {shard.md5}")
     except OSError as error:
         return (f"shard {source.shown(shard.name)!r} cannot be read: "
@@ -94,7 +94,7 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
 def _held(source: Folder, name: str) -> object:
     """Return the number of samples in a shard, or what is wrong with it."""
     try:
-        return len(samples(File(os.path.join(source.folder, name))))
+        return len(samples(File(source.path(name))))
     except Unreadable as error:
         return f"shard {source.shown(name)!r} cannot be read: {error}"
 

@@ -12,7 +12,7 @@ from shard_folders import sample, write_shard
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ipucnn.plugins.datasets._webdataset.kept import Kept
-from ipucnn.plugins.datasets._webdataset.tar import File, Unreadable, samples
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 
 LONG = "folder/" * 20 + "x.jpg"
 

@@ -7,7 +7,13 @@ from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
 from ipucnn.core.data import Box
 from ipucnn.core.data.image_files import IMAGE_SUFFIXES, printable
-from ipucnn.plugins.datasets._webdataset.tar import File, Member, Sample, Unreadable, samples
+from ipucnn.plugins.datasets._webdataset.shard_index import (
+    File,
+    Member,
+    Sample,
+    Unreadable,
+    samples,
+)
 
 TENSORS = ("npy", "pth")
 _IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
@@ -45,13 +51,12 @@ class Records(NamedTuple):
     samples: List[Record]
 
 
-def read_records(path: str) -> Records:
+def read_records(file: File) -> Records:
     """Return the samples of a shard.
 
     Raises:
         Unreadable: it is no tar archive, truncated or damaged.
     """
-    file = File(path)
     names: Set[str] = set()
     found: List[Record] = []
     for sample in samples(file):
