@@ -16,7 +16,7 @@ class FaultyServer:
     Each request takes the next of `faults[name]`, then of `always`, and is served well when there
     is none. `requests` has the names asked for, `ranges` the bytes.
 
-    A fault is a status (500), `("cut", n)` for a connection that ends after n bytes of the body,
+    A fault is a status (500), `("later", n)` for 503 and n seconds to wait, `("cut", n)` for a connection that ends after n bytes of the body,
     `("stall", n)` for one that falls silent there, `("slow", n)` for a pause there until `go` is
     set, `"wrong"` for other content of the same length, `"longer"` for more of it, `"dies"` for a
     server that answers and is gone, or `"well"` for none.
@@ -74,6 +74,12 @@ class FaultyServer:
         self.ranges.append(asked)
         fault = self.faults[name].popleft() if self.faults[name] else self.always
         path = self.folder / name
+        if isinstance(fault, tuple) and fault[0] == "later":
+            handler.send_response(503)
+            handler.send_header("Retry-After", str(fault[1]))
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
         if isinstance(fault, int) or not path.is_file():
             handler.send_error(fault or 404)
             return

@@ -197,7 +197,7 @@ def test_old_shards_are_not_listed(cli, server, folder, tmp_path):
     (["--data", "webdataset", "--data-dir", "{folder}", "--data-cache-dir", "here"],
      "'--data-cache-dir'"),
     (["--data", "webdataset", "--data-dir", "ftp://me:secret@localhost/x"],
-     "'ftp://localhost/x' is neither http nor https"),
+     "'ftp://localhost/x' is no address of http or https"),
 ])
 def test_what_has_no_meaning_is_refused(cli, server, folder, words, what):
     words = [word.format(url=server.url, folder=folder) for word in words]

@@ -87,7 +87,7 @@ def shown(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:  # brackets that are not in pairs
-        return "the URL"
+        return "URL"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -50,21 +50,21 @@ class RemoteFiles:
         patience: with the server; `PATIENCE` when None.
 
     Raises:
-        UsageError: the URL is neither http nor https.
+        UsageError: the URL is no address of http or https.
     """
 
     def __init__(self, base_url: str, cache_dir: Optional[str] = None,
                  cache_bytes: Optional[int] = None, patience: Optional[Patience] = None) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise UsageError(f"{shown(base_url)!r} is neither http nor https",
+        host = _host(base_url)
+        if not host:
+            raise UsageError(f"{shown(base_url)!r} is no address of http or https",
                              "serve the files with a web server, or copy them to this machine")
         self.base_url = base_url
         self.patience = patience or PATIENCE
         root = Path(cache_dir).expanduser() if cache_dir else user_cache()
         self._cache = _Cache(root / FOLDER, cache_bytes, self.patience.longest_silence)
         place = shown(base_url).rstrip("/")
-        self._folder = (f"{urlsplit(place).hostname}-"
-                        f"{hashlib.sha256(place.encode()).hexdigest()[:12]}")
+        self._folder = f"{host}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
         self._forget()
 
     def _forget(self) -> None:
@@ -329,6 +329,14 @@ class _Wait:
             self._seen, self._since = seen, time.monotonic()
         elif time.monotonic() - self._since > self._silence:
             raise DataError(self._what, self._hint)
+
+
+def _host(url: str) -> Optional[str]:
+    """Return the host of a URL; None when it is not one of http or https."""
+    with suppress(ValueError):  # brackets that are not in pairs
+        parts = urlsplit(url)
+        return parts.hostname if parts.scheme in ("http", "https") else None
+    return None
 
 
 def _part(path: Path) -> Path:

@@ -15,7 +15,7 @@ from servers import FaultyServer
 
 from ipucnn.core.data import shard_cache
 from ipucnn.core.data.shard_cache import RemoteFiles
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.transfer import Patience
 
 SIZE = 600_000  # more than two chunks of a transfer
@@ -125,6 +125,18 @@ class TestTransfer:
         with pytest.raises(DataError, match="attempt 3 of 3"):
             files.path(*described(1))
         assert server.count("s-1.tar") == 3, "what has just failed is not asked for again"
+
+    def test_a_server_may_ask_for_a_pause_within_limits(self, server, tmp_path):
+        server.faults["s-1.tar"].append(("later", 1000))
+        begin = time.monotonic()
+        files = remote(server, tmp_path, patience=Patience(pause=0.01, longest_pause=0.3))
+        assert read(files.path(*described(1))) == content(1)
+        assert 0.3 <= time.monotonic() - begin < 10
+
+    @pytest.mark.parametrize("url", ["ftp://host/x", "http://", "http://[", "HOST", "/data"])
+    def test_what_is_no_address_is_refused(self, url):
+        with pytest.raises(UsageError, match="is no address of http or https"):
+            RemoteFiles(url)
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
     def test_what_does_not_pass_is_not(self, server, tmp_path, status):
