@@ -108,7 +108,8 @@ class ShardedImages(ImageDataset):
         before = numpy.cumsum(sizes[shards]) - sizes[shards]  # in the shuffled sequence
         moved = numpy.asarray(self._ends)[shards] - sizes[shards] - before
         sequence = places + numpy.repeat(moved, sizes[shards])
-        shuffled = numpy.argsort(places + random.uniform(0, BUFFER, len(places)))
+        # stable, so that equal numbers cannot make a difference between machines
+        shuffled = numpy.argsort(places + random.uniform(0, BUFFER, len(places)), kind="stable")
         result: numpy.ndarray[Any, Any] = sequence[shuffled]
         return result
 
