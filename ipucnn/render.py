@@ -331,5 +331,6 @@ class RunProgress:
                 console=Console(file=sys.stderr), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(phase, total=None)
-        words: Dict[str, str] = {"compile": "preparing", "run": "classifying"}
+        words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
+                                 "convert": "converting"}
         self._bar.update(self._task, description=words[phase], completed=done, total=total)

@@ -16,10 +16,11 @@ class FaultyServer:
     Each request takes the next of `faults[name]`, then of `always`, and is served well when there
     is none. `requests` has the names asked for, `ranges` the bytes.
 
-    A fault is a status (500), `("later", n)` for 503 and n seconds to wait, `("cut", n)` for a connection that ends after n bytes of the body,
-    `("stall", n)` for one that falls silent there, `("slow", n)` for a pause there until `go` is
-    set, `"wrong"` for other content of the same length, `"longer"` for more of it, `"dies"` for a
-    server that answers and is gone, or `"well"` for none.
+    A fault is a status (500), `("later", n)` for 503 and a wish for n seconds' pause, `("cut", n)`
+    for a connection that ends after n bytes of the body, `("stall", n)` for one that falls silent
+    there, `("slow", n)` for a pause there until `go` is set, `"wrong"` for other content of the
+    same length, `"longer"` for more of it, `"dies"` for a server that answers and is gone, or
+    `"well"` for none.
     """
 
     def __init__(self, folder, resumes=True, tags=True):

@@ -13,6 +13,7 @@ from ipucnn.core.calls import HostCalls, batches
 from ipucnn.core.choice import Chosen, check_offer, choose_backend, others_can
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import MAX_REPORTED, Loader, none_readable, order
+from ipucnn.core.data.waiting import hint
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
@@ -230,6 +231,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     finally:
         # instances in step would wait for one that has failed for ever
         _fill_in(result, calls, options.warmup, scores, loader, instances if shared else ALONE)
+    waiting = hint(result.data_wait_share, result.seconds, options.dataloader_worker)
+    if waiting and not data.on_device:
+        result.notes.append(waiting)
     if instances.count > 1 and result.skipped["count"] and not (
             result.images or result.stopped_by):
         raise none_readable(result.skipped["first"])

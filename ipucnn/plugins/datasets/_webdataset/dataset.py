@@ -15,7 +15,7 @@ import numpy
 
 from ipucnn.core.data import Box, DatasetRequest, ImageDataset, check_classes
 from ipucnn.core.data.images import decode
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, is_shard, read
@@ -249,7 +249,7 @@ def _split(request: DatasetRequest, metadata: Metadata, source: Source) -> str:
     if request.split is None and not metadata.lengths["validation"]:
         split = "train"
     if not metadata.lengths[split]:
-        raise DataError(f"there are no {split} samples in {source.shown('')!r}",
+        raise NoSplitError(f"there are no {split} samples in {source.shown('')!r}",
                         "name another folder with '--data-dir'" if split == "train" else
                         "name their folder with '--validation-data-dir', or add '--no-validation'")
     return split
