@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data.formats import recognised
 from ipucnn.core.data.samples import Samples, facts
-from ipucnn.core.data.verify import recognised
 from ipucnn.core.declaration import lookup
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.core.options.convert import SPLITS, ConvertOptions
@@ -62,8 +62,8 @@ class Writer(ABC):
         Args:
             target: the folder: new, empty, or of an earlier call.
             samples: by split.
-            options: `samples_per_shard`, `byte_limit`, `workers` and what a writer tells of the
-                rest.
+            options: `samples_per_shard`, `bytes_per_shard`, `workers` and what a writer tells of
+                the rest.
             origin: what the files are made from and how, in JSON's types. The writer keeps it
                 with the files and compares it with `difference` when it finds some.
             progress: to be called from the calling thread, now and then.
