@@ -62,12 +62,15 @@ class ShardedImages(ImageDataset):
 
     def _begin(self) -> None:
         self._process = os.getpid()
+        self._following: Dict[int, int] = {}  # the shard after each, in the order of the epoch
+        self._last = -2
         mean = max(1, len(self) // len(self._shards))
         # a buffer's worth of shards is in use at a time; twice that, for those who read ahead
         self._kept: Kept[Records] = Kept(min(2 * BUFFER // mean + 8, _MOST_SHARDS))
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
+        return {name: value for name, value in vars(self).items()
+                if name not in ("_kept", "_following")}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         vars(self).update(state)
@@ -99,6 +102,7 @@ class ShardedImages(ImageDataset):
         random = numpy.random.default_rng((seed, epoch))
         sizes = numpy.diff(self._ends, prepend=0)
         shards = random.permutation(len(sizes))
+        self._following = dict(zip(shards[:-1].tolist(), shards[1:].tolist()))
         places = numpy.arange(len(self))
         before = numpy.cumsum(sizes[shards]) - sizes[shards]  # in the shuffled sequence
         moved = numpy.asarray(self._ends)[shards] - sizes[shards] - before
@@ -190,13 +194,18 @@ class ShardedImages(ImageDataset):
     def _records(self, shard: int) -> Records:
         if self._process != os.getpid():  # a thread of the parent may have held a lock
             self._begin()
-        return self._kept(shard, lambda: self._opened(self._shards[shard]))
+        return self._kept(shard, lambda: self._opened(shard))
 
-    def _opened(self, shard: Shard) -> Records:
+    def _opened(self, place: int) -> Records:
+        shard = self._shards[place]
         try:
             records = read_records(self._source.open(shard))
         except DataError as error:
             raise Unreadable(error.message, error.hint) from error
+        in_sequence, self._last = self._last == place - 1, place
+        following = self._following.get(place, place + 1 if in_sequence else len(self._shards))
+        if following < len(self._shards):
+            self._source.ahead(self._shards[following])
         if len(records.samples) != shard.samples:
             raise Unreadable(f"it holds {len(records.samples)} samples and was written with "
                              f"{shard.samples}")
