@@ -7,6 +7,9 @@ import io
 import json
 import random
 import re
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -206,3 +209,25 @@ def test_what_has_no_meaning_is_refused(cli, server, folder, words, what):
     assert what in err
     assert "secret" not in err
     assert server.requests == []
+
+
+def test_an_interrupt_is_not_kept_waiting_by_a_silent_server(server, tmp_path):
+    server.faults["validation-000000.tar"].append(("stall", 100))
+    server.reached.clear()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipucnn", "run", *MODEL, "--data", "webdataset", "--weights",
+         "random", "--data-dir", server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 120
+        while not server.count("validation-000000.tar") and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1)  # now it waits for the rest
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert time.monotonic() - begin < 25, "the server may be silent for 30 seconds"
+        assert b"Traceback" not in err
+    finally:
+        process.kill()
+        process.wait()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ipucnn.core.data import ImageDataset
+from ipucnn.core.data import workers as workers_module
 from ipucnn.core.data.loader import MAX_REPORTED, HostLoader, order
 from ipucnn.core.errors import DataError, PluginError, UsageError
 from ipucnn.core.normalisation import normalise
@@ -251,3 +252,21 @@ def test_pixels_come_in_the_form_that_is_asked_for(pixels):
     assert batch.images.dtype == expected.dtype
     assert torch.equal(batch.images, expected)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_stuck_does_not_keep_a_loader_from_ending(monkeypatch):
+    """As where a disk or server does not answer."""
+    monkeypatch.setattr(workers_module, "PATIENCE", 0.2)
+    answer = threading.Event()
+    dataset = Numbers(20)
+    image = dataset.image
+    dataset.image = lambda index: image(index) if index < 8 or answer.wait(60) else None
+    batches = iter(HostLoader(dataset, 4, 4, range(20), workers=2))
+    assert next(batches).indices == [0, 1, 2, 3]
+    begin = time.monotonic()
+    batches.close()
+    assert time.monotonic() - begin < 20
+    answer.set()
+    for thread in decoding_threads():
+        thread.join(20)
+    assert not decoding_threads()

@@ -1,0 +1,91 @@
+"""What prepares batches ahead: threads, and memory that is used again."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+PATIENCE = 3.0
+"""Seconds in which threads can end what they are doing when nobody waits for it any more."""
+
+
+class Threads:
+    """Threads that do what they are given, in order, until the end of the block.
+
+    What is not begun then comes to nothing. A thread that is stuck, as where a server or disk does
+    not answer, is left behind: it keeps neither the block nor the process from ending, which is why
+    these are not `concurrent.futures`' own.
+
+    Args:
+        count: how many.
+        name: what they are called.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._todo: SimpleQueue[Optional[Tuple[Callable[[], None], Future[None]]]] = SimpleQueue()
+        self._over = Event()
+        self._threads = [Thread(target=self._work, name=f"{name}-{number}", daemon=True)
+                         for number in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, task: Callable[[], None]) -> Future[None]:
+        """Have a thread call `task`, and return what tells when it has."""
+        future: Future[None] = Future()
+        self._todo.put((task, future))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            item = self._todo.get()
+            if item is None or self._over.is_set():
+                return
+            task, future = item
+            del item
+            try:
+                task()
+            except BaseException as error:  # whoever asks for the result gets it
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+            del task, future  # waiting for the next task, it would keep the memory of this one
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, kind: Any, error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self._over.set()
+        for _ in self._threads:
+            self._todo.put(None)
+        until = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+class Memory:
+    """Memory for blocks, used again when nobody refers to a block any more.
+
+    The system hands out large memory anew each time, page by page, which costs as much as half of
+    what resizing does.
+    """
+
+    def __init__(self, shape: Tuple[int, ...], type: str) -> None:
+        self._shape, self._type = shape, type
+        self._free: List[Any] = []
+
+    def take(self, rows: int) -> Any:
+        """Return an array of so many rows; tensors made from it keep it."""
+        import numpy
+
+        memory = self._free.pop() if self._free else numpy.empty(self._shape, dtype=self._type)
+        array = memory[:rows]  # an object of its own: it ends with the last that refers to it
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array
