@@ -64,9 +64,10 @@ def load_dataset(name: str, data_dir: Optional[str] = None, **request: Any) -> I
         IpucnnError: an unknown name, or data that cannot be found.
     """
     from ipucnn.core.data import DatasetRequest
+    from ipucnn.core.data.formats import read_by
     from ipucnn.core.specs import DatasetSpec
 
-    spec = registry().get_typed(DatasetSpec, name)
+    spec = read_by(registry().get_typed(DatasetSpec, name), data_dir, registry())
     dataset: ImageDataset = registry().resolve(spec)(DatasetRequest(data_dir=data_dir, **request))
     return dataset
 

@@ -8,7 +8,7 @@ import typer
 
 from ipucnn import render, signals
 from ipucnn.command import JSON, SectionedCommand, with_options
-from ipucnn.core.options import BenchOptions
+from ipucnn.core.options import BenchOptions, ConvertOptions
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
 
@@ -62,6 +62,30 @@ def partition(
 
     made = partition(data_dir, partitions, output, copy)
     render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
+
+
+@app.command("convert", cls=SectionedCommand)
+@with_options(ConvertOptions)
+def convert(given: Dict[str, Any]) -> None:
+    """Write a dataset as shards (tar archives), which are faster to read than many files.
+
+    The same call again goes on where an interrupted one stopped.
+    """
+    from ipucnn.core.declaration import build
+
+    options = build(ConvertOptions, given)
+    with signals.held():
+        from ipucnn.core.data.convert import convert
+
+    try:
+        with render.RunProgress("auto") as progress:
+            made = convert(options, progress)
+    except KeyboardInterrupt:
+        render.info("what is finished stays: the same call goes on with the rest")
+        raise
+    for note in made.notes:
+        render.note(note)
+    render.emit_json(made.as_dict()) if options.json else render.emit(made.summary())
 
 
 @app.command("verify")

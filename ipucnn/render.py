@@ -367,5 +367,5 @@ class RunProgress:
             self._bar.start()
             self._task = self._bar.add_task(phase, total=None)
         words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
-                                 "measure": "measuring"}
+                                 "convert": "converting", "measure": "measuring"}
         self._bar.update(self._task, description=words[phase], completed=done, total=total)

@@ -35,6 +35,7 @@ from images import photograph, write_files, write_shards
 from ipucnn import load_dataset
 from ipucnn.core.bench.host import bare_decoding
 from ipucnn.core.data.augment import TrainTransform
+from ipucnn.core.data.images import decoder_versions
 from ipucnn.core.data.loader import HostLoader
 
 WORKERS = 2
@@ -171,6 +172,7 @@ def main() -> None:
         "images": arguments.images, "mean_file_bytes": round(size), "workers": WORKERS,
         "batch": BATCH, "rounds": arguments.rounds,
         "others": {"timm": timm.__version__, "webdataset": webdataset.__version__},
+        "decoders": decoder_versions(),
         "images_per_second": {name: summary(values) for name, values in rates.items()},
         "ratios": {name: summary([a / b for a, b in zip(rates[one], rates[other])])
                    for name, (one, other) in RATIOS.items()}})

@@ -61,5 +61,9 @@ class DataError(IpucnnError):
     """A dataset, image or label file that cannot be used."""
 
 
+class NoSplitError(DataError):
+    """A dataset that has no images of the split that was asked for (and perhaps of another)."""
+
+
 class WeightsError(IpucnnError):
     """Weights that cannot be fetched, read or put into the model."""

@@ -13,6 +13,7 @@ from ipucnn.core.calls import HostCalls, batches
 from ipucnn.core.choice import Chosen, check_offer, choose_backend, others_can
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import MAX_REPORTED, Loader, none_readable, order
+from ipucnn.core.data.waiting import hint
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution import ExecutionPlan, InferenceSession
@@ -20,7 +21,7 @@ from ipucnn.core.instances import ALONE, Instances, fitted, launched, launched_c
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.onnx.stored import read_stored
 from ipucnn.core.options import RunOptions
-from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.preparation import as_made, check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.results import Meter, RunResult
@@ -182,8 +183,8 @@ def _session(job: Job) -> InferenceSession:
 
 
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
-    options, data, dataset, built = job.options, job.data, job.dataset, job.built
-    instances = job.instances
+    options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
+    data = as_made(job.data, dataset)
     everything = _total(job)
     total = len(range(instances.index, everything, instances.count))
     loader: Optional[Loader] = None
@@ -230,6 +231,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     finally:
         # instances in step would wait for one that has failed for ever
         _fill_in(result, calls, options.warmup, scores, loader, instances if shared else ALONE)
+    waiting = hint(result.data_wait_share, result.seconds, options.dataloader_worker)
+    if waiting and not data.on_device:
+        result.notes.append(waiting)
     if instances.count > 1 and result.skipped["count"] and not (
             result.images or result.stopped_by):
         raise none_readable(result.skipped["first"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Mapping, Optional, Tuple
 
 import torch  # noqa: TID253
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
+from ipucnn.core.data.formats import read_by
 from ipucnn.core.errors import UsageError
 from ipucnn.core.models import BuiltModel, create_model
 from ipucnn.core.norms import NormOptions
@@ -53,6 +55,9 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
                  annotations: Optional[str] = None) -> ImageDataset:
     """Return the dataset.
 
+    Where the folder is one of another dataset that `data` lists in `also`, it is read as that, and
+    the dataset's notes say so.
+
     Args:
         options: of the command.
         model: record of the model that takes the images.
@@ -66,12 +71,22 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
 
     Raises:
         DataError: it cannot be found or read.
+        UsageError: its folder is a URL, and it reads none.
     """
-    dataset: ImageDataset = registry.resolve(data)(DatasetRequest(
-        data_dir=data_dir or options.data_dir, input_size=options.input_size or model.input_size,
+    data_dir = data_dir or options.data_dir
+    reader = read_by(data, data_dir, registry)
+    dataset: ImageDataset = registry.resolve(reader)(DatasetRequest(
+        data_dir=data_dir, input_size=options.input_size or model.input_size,
         length=length, num_classes=options.num_classes, seed=options.seed, split=split,
         class_names=class_names, annotations=annotations))
+    if reader is not data:
+        dataset.notes = (f"{data_dir!r} is read as dataset {reader.name!r}", *dataset.notes)
     return dataset
+
+
+def as_made(data: DatasetSpec, dataset: ImageDataset) -> DatasetSpec:
+    """Return the record of a dataset with what only its files could tell: whether it has labels."""
+    return replace(data, labelled=False) if data.labelled and not dataset.class_names else data
 
 
 def make_model(options: RunOptions | TrainOptions, data: DatasetSpec, dataset: ImageDataset,
@@ -85,7 +100,7 @@ def make_model(options: RunOptions | TrainOptions, data: DatasetSpec, dataset: I
     weights = options.chosen_weights
     classes = options.num_classes
     fresh = not weights.startswith("pretrained") or isinstance(options, TrainOptions)
-    if classes is None and data.labelled and fresh:
+    if classes is None and as_made(data, dataset).labelled and fresh:
         classes = len(dataset.class_names)  # a fresh head, or a file trained on such data
     torch.manual_seed(options.seed)
     return create_model(

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 
 # Their own tests write files in the published layouts and run the suite on them.
-OTHER_LAYOUTS = ("cifar10", "cifar100", "imagenet")
+OTHER_LAYOUTS = ("cifar10", "cifar100", "imagenet", "webdataset")
 
 
 @pytest.mark.parametrize("name", [n for n in REGISTRY.names("dataset") if n not in OTHER_LAYOUTS])

@@ -31,7 +31,8 @@ class DatasetRequest:
         num_classes: outputs of the model; None when the dataset decides.
         length: samples wanted of a dataset that makes its own; None leaves it to the dataset.
         seed: for datasets that make their images.
-        split: `train`, `validation`, or None for what an evaluation of the whole dataset takes.
+        split: `train`, `validation`, or None for what an evaluation of the whole dataset takes. A
+            dataset that has splits, but not this one, raises `NoSplitError`.
         class_names: what labels must count, where a model knows its classes; a folder that lacks
             some of them is then numbered like theirs. Empty leaves the numbers to the dataset.
         annotations: file of annotations, for a dataset whose record takes one; None leaves it to

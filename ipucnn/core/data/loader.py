@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -328,6 +329,7 @@ class HostLoader(Loader):
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         """Yield whole batches; see `Loader.blocks`."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ipucnn-decode")
+        memory = _Memory((self.batch_size, *self.prepare.shape), self.prepare.type)
         # small batches are too little work for many threads: then more of them are under way
         ahead = 2 + self.workers // self.batch_size
         queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
@@ -337,7 +339,7 @@ class HostLoader(Loader):
                     entries = list(islice(todo, self.batch_size))
                     if not entries:
                         break
-                    queue.append(self._begun(pool, entries))
+                    queue.append(self._begun(pool, memory, entries))
                 if not queue:
                     return
                 block, tasks = queue.popleft()
@@ -350,12 +352,11 @@ class HostLoader(Loader):
                     task.cancel()
             pool.shutdown(wait=True)
 
-    def _begun(self, pool: ThreadPoolExecutor,
+    def _begun(self, pool: ThreadPoolExecutor, memory: _Memory,
                entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
-        import numpy
         import torch
 
-        pixels = numpy.empty((len(entries), *self.prepare.shape), dtype=self.prepare.type)
+        pixels = memory.take(len(entries))
         block = Block(torch.from_numpy(pixels), entries)
         step = max(1, min(_TASK, len(entries) // self.workers))
         return block, [pool.submit(self._fill, block, pixels, first, first + step)
@@ -369,6 +370,27 @@ class HostLoader(Loader):
                 block.failed[row] = error
                 if not self.skip_bad:
                     return  # the run ends here
+
+
+class _Memory:
+    """Memory for blocks, used again when nobody refers to a block any more.
+
+    The system hands out large memory anew each time, page by page, which costs as much as half of
+    what resizing does.
+    """
+
+    def __init__(self, shape: Tuple[int, ...], type: str) -> None:
+        self._shape, self._type = shape, type
+        self._free: List[Any] = []
+
+    def take(self, rows: int) -> Any:
+        """Return an array of so many rows; tensors made from it keep it."""
+        import numpy
+
+        memory = self._free.pop() if self._free else numpy.empty(self._shape, dtype=self._type)
+        array = memory[:rows]  # an object of its own: it ends with the last that refers to it
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array
 
 
 def none_readable(skipped: Sequence[Sequence[str]]) -> DataError:

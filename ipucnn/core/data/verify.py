@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import List, Optional
 
+from ipucnn.core.data.formats import read_by, recognised
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec
@@ -26,6 +26,7 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
     if not os.path.isdir(path):
         raise DataError(f"folder {path!r} does not exist", "check its name")
     spec = registry().get_typed(DatasetSpec, name or recognised(path))
+    spec = read_by(spec, path, registry())
     if not spec.verify:
         able = [other for other in registry().names("dataset")
                 if registry().get_typed(DatasetSpec, other).verify]
@@ -34,18 +35,3 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
     module, _, attribute = spec.verify.partition(":")
     problems: List[str] = getattr(import_module(module), attribute)(path)
     return problems
-
-
-def recognised(path: str) -> str:
-    """Return the name of the dataset that a folder looks like, by the markers of the records.
-
-    Raises:
-        DataError: it looks like none.
-    """
-    specs = [registry().get_typed(DatasetSpec, name) for name in registry().names("dataset")]
-    matching = [(len(marker), spec.name) for spec in specs for marker in spec.markers
-                if next(Path(path).glob(marker), None) is not None]
-    if not matching:
-        raise DataError(f"folder {path!r} looks like none of the known datasets",
-                         "name its format with '--data'; is it the right folder?")
-    return max(matching)[1]

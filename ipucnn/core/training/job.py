@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
+from ipucnn.core.data.waiting import hint
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.instances import Agreement
@@ -87,6 +88,7 @@ class _Trainer:
         self.row_every = self.options.steps_per_log or max(
             1, prepared.calls // self.options.logs_per_epoch)
         self.unsaved = False
+        self.waiting: Optional[str] = None
         # every instance must know this, because they decide alike and write nothing but the first
         self.saved_update = self.instances.gather(
             self.update if self.records.last_good else -1)[0]
@@ -160,11 +162,18 @@ class _Trainer:
             self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
                                f"{self.figures.accuracy():.2f}%")
         self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
+        self._tell_of_waiting()
         self._stopping(now=True)
         if self.epoch % self.options.checkpoint_save_freq == 0 \
                 or self.epoch == self.options.epoch or self.stopped_by:
             self._save()
         return not self.stopped_by
+
+    def _tell_of_waiting(self) -> None:
+        waiting = hint(self.pace.average_wait, self.pace.seconds, self.options.dataloader_worker)
+        if waiting and not self.waiting:
+            self.listener.note(waiting)
+        self.waiting = waiting
 
     def _set_rates(self) -> Tuple[float, float]:
         calls = self.prepared.calls
@@ -318,4 +327,5 @@ class _Trainer:
             checkpoint=str(self.records.last_good or ""),
             averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
-            stopped_by=self.stopped_by, notes=list(self.prepared.notes))
+            stopped_by=self.stopped_by,
+            notes=[*self.prepared.notes, *filter(None, [self.waiting])])

@@ -12,7 +12,7 @@ from ipucnn.core.execution import ExecutionPlan
 from ipucnn.core.instances import Instances, fitted, launched_count
 from ipucnn.core.models import BuiltModel
 from ipucnn.core.options import TrainOptions
-from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.preparation import as_made, check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.training.loss import Loss
@@ -89,9 +89,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         seed = instances.gather(options.seed)[0]
         asked, options, plan = (replace(asked, seed=seed), replace(options, seed=seed),
                                 replace(plan, seed=seed))
-    if data.finite and not data.labelled:
-        raise UsageError(f"dataset {data.name!r} has no labels to train on",
-                         "'--data image_folder' takes one folder per class")
+    _check_labels(data, "train on")
     if not data.reads_folder:
         # an old script that switches only '--data' keeps naming ImageNet's folder
         options = replace(options, data_dir=None)
@@ -99,6 +97,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     length = endless_epoch(options, plan)
     dataset = make_dataset(options, model, data, registry,
                            length=None if data.finite else length, split="train")
+    _check_labels(as_made(data, dataset), "train on")
     validation = None
     elsewhere = options.validation_data_dir
     if options.validation != "none" and not data.on_device:
@@ -107,6 +106,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
             length=None if data.finite else min(length, plan.combined_batch),
             split=None if elsewhere else "validation", data_dir=elsewhere,
             class_names=tuple(dataset.class_names))
+        _check_labels(as_made(data, validation), "validate with")
     if options.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
                         "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
@@ -127,9 +127,16 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         metrics=not options.disable_metrics,
         mix=MixOptions(options.mixup_alpha, options.cutmix_lambda_low, options.cutmix_lambda_high,
                        options.cutmix_disable_prob))
+    told += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ())))
     return Prepared(asked, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
                     instances, min(calls, options.iterations or calls),
                     told + _notes(plan, chosen, norm))
+
+
+def _check_labels(data: DatasetSpec, purpose: str) -> None:
+    if data.finite and not data.labelled:
+        raise UsageError(f"dataset {data.name!r} has no labels to {purpose}",
+                         "'--data image_folder' takes one folder per class")
 
 
 def _check_shared(options: TrainOptions) -> None:

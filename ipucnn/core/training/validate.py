@@ -12,7 +12,7 @@ from ipucnn.core.declaration import build, declared
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.instances import fitted, launched_count, speaks
 from ipucnn.core.options import TrainOptions, ValidateOptions
-from ipucnn.core.preparation import check_data_options, make_dataset, make_model
+from ipucnn.core.preparation import as_made, check_data_options, make_dataset, make_model
 from ipucnn.core.registry import Registry
 from ipucnn.core.registry import registry as current_registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec
@@ -121,8 +121,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     options = sized(options, model)
     data = registry.get_typed(DatasetSpec, options.data)
     if data.on_device or not (data.labelled or data.name == stored.dataset):
-        raise UsageError(f"dataset {data.name!r} has no labels to validate with",
-                         "choose another with '--data'")
+        raise _no_labels(data)
     check_data_options(options, data, {})
     options, told = fitted(options)
     for note in told:
@@ -139,6 +138,10 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
         options, model, data, registry, length=None if data.finite else plan.combined_batch,
         split=None if elsewhere else "validation", data_dir=elsewhere or options.data_dir,
         class_names=stored.class_names)
+    if as_made(data, dataset) is not data:
+        raise _no_labels(data)
+    for note in dataset.notes:
+        listener.note(note)
     classes = len(stored.class_names) or options.num_classes
     if stored.class_names and data.labelled and dataset.class_names \
             and set(dataset.class_names) - set(stored.class_names):
@@ -149,6 +152,11 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                        dataset, registry)
     return Evaluator(built.module, chosen.backend, plan, built.input_size, dataset, data.labelled,
                      options.dataloader_worker, options.skip_bad_samples, instances)
+
+
+def _no_labels(data: DatasetSpec) -> UsageError:
+    return UsageError(f"dataset {data.name!r} has no labels to validate with",
+                      "choose another with '--data'")
 
 
 def _write_matrix(path: str, validation: Validation) -> None:

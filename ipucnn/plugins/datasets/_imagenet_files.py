@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ipucnn.core.data import Box, DatasetRequest, ImageDataset, check_classes
 from ipucnn.core.data.image_files import FileImages, folders_in
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.plugins.datasets._class_folders import (
     class_names,
     given_folder,
@@ -53,7 +53,7 @@ def make(request: DatasetRequest) -> ImageDataset:
     train = os.path.join(root, "train")
     if request.split == "train":
         if not os.path.isdir(train):
-            raise DataError(f"there is no folder {train!r}", f"layout: {LAYOUT}")
+            raise NoSplitError(f"there is no folder {train!r}", f"layout: {LAYOUT}")
         paths, labels, classes = images_by_class(train, LAYOUT)
     else:
         folder = _validation(root)
@@ -72,9 +72,9 @@ def _validation(root: str) -> str:
         return folder
     if any(_SYNSET.fullmatch(name) for name in folders_in(root)):
         return root
-    raise DataError(f"there is no folder {os.path.join(root, 'validation')!r}",
-                    f"layout: {LAYOUT}; or name it with '--validation-data-dir', or add "
-                    "'--no-validation'")
+    raise NoSplitError(f"there is no folder {os.path.join(root, 'validation')!r}",
+                       f"layout: {LAYOUT}; or name it with '--validation-data-dir', or add "
+                       "'--no-validation'")
 
 
 def _check_same_classes(train: str, validation: str) -> None:

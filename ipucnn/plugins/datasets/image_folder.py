@@ -8,7 +8,7 @@ from typing import Iterable, List
 from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
 from ipucnn.core.data.image_files import FileImages, folders_in, list_images
 from ipucnn.core.data.images import read_image
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.core.hookspecs import hookimpl
 from ipucnn.core.specs import DatasetSpec
 from ipucnn.plugins.datasets._class_folders import (
@@ -37,9 +37,9 @@ def make(request: DatasetRequest) -> ImageDataset:
         place = train if request.split == "train" else validation
         classes = classes or class_names(train)
     elif request.split == "validation":
-        raise DataError(f"there are no validation images in {root!r}",
-                        f"layout: {LAYOUT}; or name their folder with '--validation-data-dir', or "
-                        "add '--no-validation'")
+        raise NoSplitError(f"there are no validation images in {root!r}",
+                           f"layout: {LAYOUT}; or name their folder with '--validation-data-dir', "
+                           "or add '--no-validation'")
     elif request.split == "train" and folders_in(root) == ["train"] and folders_in(train):
         place = train
     paths, labels, names = images_by_class(place, _HINT, classes)

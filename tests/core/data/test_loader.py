@@ -9,6 +9,7 @@ import torch
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.loader import MAX_REPORTED, HostLoader, order
 from ipucnn.core.errors import DataError, PluginError, UsageError
+from ipucnn.core.normalisation import normalise
 
 
 class Numbers(ImageDataset):
@@ -221,3 +222,32 @@ def test_order():
     assert list(order(3, 7)) == [0, 1, 2, 0, 1, 2, 0]
     assert list(order(3, 2)) == [0, 1]
     assert next(order(5, 10**12)) == 0  # lazy
+
+
+def test_memory_is_used_again_once_nobody_has_the_batch():
+    places = [batch.images.data_ptr() for batch in HostLoader(
+        Numbers(60), 4, 2, range(60), workers=2)]
+    assert len(places) == 30
+    assert len(set(places)) < 10
+
+
+def test_a_batch_that_is_kept_stays_as_it_is():
+    dataset = Numbers(60)
+    kept = [batch.images[1:] for batch in HostLoader(dataset, 4, 3, range(60), workers=2)]
+    for number, images in enumerate(kept):
+        for row, image in enumerate(images):
+            assert torch.equal(image, dataset.image(3 * number + 1 + row))
+
+
+@pytest.mark.parametrize("pixels", ["uint8", "float", "normalised"])
+def test_pixels_come_in_the_form_that_is_asked_for(pixels):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8, generator=generator)
+    dataset = Numbers(6, size=12)
+    dataset.image = lambda index: images[index]
+    dataset.ready = True
+    (batch,) = HostLoader(dataset, 12, 6, range(6), workers=2, pixels=pixels)
+    expected = {"uint8": images, "float": images.float(), "normalised": normalise(images)}[pixels]
+    assert batch.images.dtype == expected.dtype
+    assert torch.equal(batch.images, expected)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)

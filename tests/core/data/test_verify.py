@@ -1,7 +1,8 @@
 import pytest
 from PIL import Image
 
-from ipucnn.core.data.verify import recognised, verify
+from ipucnn.core.data.formats import recognised
+from ipucnn.core.data.verify import verify
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 
 
@@ -18,6 +19,7 @@ from ipucnn.core.errors import DataError, UnknownNameError, UsageError
     (["val2014/COCO_val2014_000000000042.jpg", "annotations/instances_val2014.json"], "coco"),
     (["0/COCO_val2014_000000000042.jpg", "1/COCO_val2014_000000000073.jpg"], "coco"),
     (["train/cat/1.jpg", "val/cat/2.jpg"], "image_folder"),
+    (["metadata.json", "train-000000.tar", "validation-000000.tar"], "webdataset"),
     (["cat/1.jpg", "dog/1.jpg"], "image_folder"),
     (["train/northern/1.jpg", "val/northern/1.jpg"], "image_folder"),
 ])

@@ -1,7 +1,7 @@
 """`metadata.json`: what the shards of a folder hold.
 
 Its first keys are those of the converter of Graphcore's example applications, so that either tool
-reads what the other wrote; `classes`, `shards` and `version` are ipucnn's own.
+reads what the other wrote; `classes`, `shards`, `origin` and `version` are ipucnn's own.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Metadata:
         seed: of that.
         image_quality: of JPEG, where images were encoded.
         checksum: MD5 of the sorted digests of all shards.
+        origin: what it was made from and how; None where ipucnn did not make it.
     """
 
     lengths: Dict[str, int]
@@ -69,6 +70,7 @@ class Metadata:
     seed: int = 0
     image_quality: Optional[int] = None
     checksum: str = ""
+    origin: Optional[Dict[str, Any]] = None
 
     def as_json(self) -> str:
         """Return the content of the file."""
@@ -81,7 +83,8 @@ class Metadata:
             "image_quality": self.image_quality, "checksum": self.checksum, "version": VERSION,
             "classes": list(self.classes), "boxes": self.boxes, "image_ids": self.image_ids,
             "shards": {split: [[s.name, s.samples, s.bytes, s.md5] for s in shards]
-                       for split, shards in (self.shards or {}).items()}}
+                       for split, shards in (self.shards or {}).items()},
+            "origin": self.origin}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -114,7 +117,8 @@ def read(text: str, name: str) -> Metadata:
                 split: tuple(_shard(row) for row in listed.get(split, ())) for split in SPLITS},
             content.get("boxes"), bool(content.get("image_ids", False)),
             bool(content.get("shuffle", False)), int(content.get("seed") or 0),
-            content.get("image_quality"), str(content.get("checksum", "")))
+            content.get("image_quality"), str(content.get("checksum", "")),
+            content.get("origin"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{name!r} is damaged: {type(error).__name__}: {error}",
                         _RECONVERT) from error

@@ -1,0 +1,332 @@
+"""Samples in shards as images by index."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+import warnings
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy
+
+from ipucnn.core.data import Box, DatasetRequest, ImageDataset, check_classes
+from ipucnn.core.data.images import decode
+from ipucnn.core.errors import DataError, NoSplitError
+from ipucnn.plugins.datasets._webdataset.counts import counted
+from ipucnn.plugins.datasets._webdataset.kept import Kept
+from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, is_shard, read
+from ipucnn.plugins.datasets._webdataset.samples import TENSORS, Record, Records, read_records
+from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
+from ipucnn.plugins.datasets._webdataset.source import Folder, Source, source_of
+
+if TYPE_CHECKING:
+    import torch
+
+BUFFER = 5000
+"""How many samples further a sample moves at most when its epoch is shuffled, shards aside."""
+
+SLOW_SECONDS = 5.0
+"""From when on the user is told what counting takes."""
+
+_OLD_CLASSES = 1000  # the old converter wrote ImageNet, and no class names
+_MOST_SHARDS = 256  # open at once: a process may open 1024 files on many systems
+_HINT = "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks all shards"
+
+
+class ShardedImages(ImageDataset):
+    """Images in shards. A shard is opened when an image of it is first asked for.
+
+    Many threads may read at once. It can be pickled, and used after a fork.
+
+    Attributes:
+        made_for: height and width of its images when they are `ready`.
+
+    Args:
+        source: where the shards come from.
+        shards: in the order of the indices.
+        class_names: what labels count; empty leaves labels out.
+        numbers: the label of each class of the shards, where it is not the one written.
+    """
+
+    made_for: Tuple[int, int] = (0, 0)
+
+    def __init__(self, source: Source, shards: Sequence[Shard], class_names: Tuple[str, ...] = (),
+                 numbers: Sequence[int] = ()) -> None:
+        self._source, self._shards = source, tuple(shards)
+        self._ends = list(accumulate(shard.samples for shard in shards))
+        self.class_names, self._numbers = class_names, numbers
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        mean = max(1, len(self) // len(self._shards))
+        # a buffer's worth of shards is in use at a time; twice that, for those who read ahead
+        self._kept: Kept[Records] = Kept(min(2 * BUFFER // mean + 8, _MOST_SHARDS))
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def image(self, index: int) -> torch.Tensor:
+        """Return image `index`; see `ImageDataset.image`."""
+        record = self._usable(index)
+        content, name = self._content(index, record), self.name(index)
+        image = (_tensor if record.extension in TENSORS else decode)(content, name)
+        if self.ready and tuple(image.shape[1:]) != self.made_for:
+            raise self._bad(index, f"it has {image.shape[2]}x{image.shape[1]} pixels and was to be "
+                                   f"written with {'x'.join(map(str, self.made_for))}")
+        return image
+
+    def encoded(self, index: int) -> Optional[bytes]:
+        """Return the file of image `index`, or None where its shard has its pixels."""
+        record = self._usable(index)
+        return None if record.extension in TENSORS else self._content(index, record)
+
+    def order(self, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
+        """Return an order in which few shards are in use at once.
+
+        Shards are shuffled, then their samples, each by less than `BUFFER` places.
+        """
+        random = numpy.random.default_rng((seed, epoch))
+        sizes = numpy.diff(self._ends, prepend=0)
+        shards = random.permutation(len(sizes))
+        places = numpy.arange(len(self))
+        before = numpy.cumsum(sizes[shards]) - sizes[shards]  # in the shuffled sequence
+        moved = numpy.asarray(self._ends)[shards] - sizes[shards] - before
+        sequence = places + numpy.repeat(moved, sizes[shards])
+        # stable, so that equal numbers cannot make a difference between machines
+        shuffled = numpy.argsort(places + random.uniform(0, BUFFER, len(places)), kind="stable")
+        result: numpy.ndarray[Any, Any] = sequence[shuffled]
+        return result
+
+    def name(self, index: int) -> str:
+        """Return `<folder>/<shard>/<name in it>`, with `#<place>` in a shard that is unreadable."""
+        shard, place = self._located(index)
+        shown = self._source.shown(self._shards[shard].name)
+        try:
+            return f"{shown}/{self._records(shard).samples[place].name}"
+        except Unreadable:
+            return f"{shown}/#{place}"
+
+    def label(self, index: int) -> Optional[int]:
+        """Return the class of image `index`.
+
+        Raises:
+            DataError: it has none of the classes.
+        """
+        return self._label(index, self._record(index)) if self.class_names else None
+
+    def _label(self, index: int, record: Record) -> int:
+        label = record.label
+        if label is None:
+            raise self._bad(index, "it has no label ('cls')")
+        if not 0 <= label < len(self._numbers or self.class_names):
+            raise self._bad(index, f"its label {label} is none of "
+                                   f"{len(self._numbers or self.class_names)} classes")
+        return self._numbers[label] if self._numbers else label
+
+    def box(self, index: int) -> Optional[Box]:
+        """Return the box of image `index`."""
+        return self._record(index).box
+
+    def image_id(self, index: int) -> Optional[int]:
+        """Return the number of image `index`."""
+        return self._record(index).image_id
+
+    def first_shard(self) -> Sequence[Record]:
+        """Return the samples of the first shard.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            return self._records(0).samples
+        except Unreadable as error:
+            raise DataError(f"shard {self._source.shown(self._shards[0].name)!r} cannot be read: "
+                            f"{error}", error.hint or _HINT) from error
+
+    def _usable(self, index: int) -> Record:
+        record = self._record(index)
+        if self.class_names:  # a sample without its label is as bad as one without its image
+            self._label(index, record)
+        return record
+
+    def _content(self, index: int, record: Record) -> bytes:
+        try:
+            return self._records(self._located(index)[0]).file.read(record.image)
+        except Unreadable as error:
+            raise self._bad(index, str(error), error.hint) from error
+
+    def _record(self, index: int) -> Record:
+        shard, place = self._located(index)
+        try:
+            record = self._records(shard).samples[place]
+        except Unreadable as error:
+            raise DataError(
+                f"shard {self._source.shown(self._shards[shard].name)!r} cannot be read for its "
+                f"sample {place}: {error}", error.hint or _HINT) from error
+        if record.fault:
+            raise self._bad(index, record.fault)
+        return record
+
+    def _bad(self, index: int, reason: str, hint: str = "") -> DataError:
+        return DataError(f"cannot read sample {self.name(index)!r}: {reason}", hint or _HINT)
+
+    def _located(self, index: int) -> Tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard] - self._shards[shard].samples)
+
+    def _records(self, shard: int) -> Records:
+        if self._process != os.getpid():  # a thread of the parent may have held a lock
+            self._begin()
+        return self._kept(shard, lambda: self._opened(self._shards[shard]))
+
+    def _opened(self, shard: Shard) -> Records:
+        try:
+            records = read_records(self._source.open(shard))
+        except DataError as error:
+            raise Unreadable(error.message, error.hint) from error
+        if len(records.samples) != shard.samples:
+            raise Unreadable(f"it holds {len(records.samples)} samples and was written with "
+                             f"{shard.samples}")
+        return records
+
+
+def make(request: DatasetRequest) -> ImageDataset:
+    """Return one split; for an evaluation of the whole, the only one that there is.
+
+    Raises:
+        DataError: there is no such folder or split, a shard is missing, truncated or of the old
+            converter and damaged, or the classes are not the model's.
+    """
+    source = source_of(request)
+    metadata = read(source.text(FILE), source.shown(FILE))
+    split = _split(request, metadata, source)
+    notes: List[str] = []
+    if metadata.shards is None:
+        shards = _found(source, split, metadata.lengths[split], notes)
+    else:
+        shards = [shard for shard in metadata.shards[split] if shard.samples]
+        source.check(shards)
+    dataset = ShardedImages(source, shards)
+    told = metadata.classes and metadata.boxes is not None
+    first = () if told else dataset.first_shard()
+    if metadata.classes or any(record.label is not None for record in first):
+        dataset = ShardedImages(source, shards, *_classes(request, metadata, source))
+    dataset.has_boxes = any(record.box for record in first) if metadata.boxes is None \
+        else metadata.boxes
+    dataset.has_image_ids = metadata.image_ids
+    if request.split != "train":
+        dataset.made_for = (request.input_size, request.input_size)
+        dataset.ready = _is_ready(metadata.transforms.get(split, ()), request.input_size, notes)
+    dataset.notes = tuple(notes)
+    return dataset
+
+
+def _split(request: DatasetRequest, metadata: Metadata, source: Source) -> str:
+    split = "train" if request.split == "train" else "validation"
+    if request.split is None and not metadata.lengths["validation"]:
+        split = "train"
+    if not metadata.lengths[split]:
+        raise NoSplitError(f"there are no {split} samples in {source.shown('')!r}",
+                        "name another folder with '--data-dir'" if split == "train" else
+                        "name their folder with '--validation-data-dir', or add '--no-validation'")
+    return split
+
+
+def _found(source: Source, split: str, length: int, notes: List[str]) -> List[Shard]:
+    """Return the shards of a folder that the old converter made."""
+    if not isinstance(source, Folder):
+        raise DataError(f"{source.shown(FILE)!r} does not list the shards",
+                        "copy the folder here, or write it anew with 'ipucnn data convert'")
+    begin = time.monotonic()
+    present = source.names()
+    names = sorted((name for name in present if is_shard(name, split)),
+                   key=lambda name: (len(name), name))
+    shards = [shard for shard in counted(source, names) if shard.samples]
+    seconds = time.monotonic() - begin
+    if seconds > SLOW_SECONDS:
+        notes.append(f"counting the samples of {len(names)} shards took {seconds:.0f} s; the next "
+                     "start does without")
+    total = sum(shard.samples for shard in shards)
+    if total != length:
+        raise DataError(f"the {split} shards in {source.folder!r} hold {total} samples and {FILE} "
+                        f"says {length}", "a shard is missing, or one too many; "
+                                          "'ipucnn data verify' tells more")
+    if "distributed" in present:
+        notes.append(f"{source.shown('distributed')!r} is not needed: instances share the shards "
+                     "themselves, whatever their number")
+    return shards
+
+
+def _classes(request: DatasetRequest, metadata: Metadata,
+             source: Source) -> Tuple[Tuple[str, ...], Sequence[int]]:
+    """Return the names of the classes, and the label of each that is written where it differs."""
+    wanted, names = request.class_names, metadata.classes
+    folder = repr(source.shown(""))
+    if not names:
+        names = wanted or tuple(map(str, range(request.num_classes or _OLD_CLASSES)))
+    check_classes(folder, wanted or names, request.num_classes)
+    if not wanted or wanted == names:
+        return names, ()
+    numbers = {name: number for number, name in enumerate(wanted)}
+    other = next((name for name in names if name not in numbers), None)
+    if other is not None:
+        raise DataError(f"class {other!r} in {folder} is none of the {len(wanted)} classes that "
+                        "are trained", "both splits must have the same classes")
+    return wanted, [numbers[name] for name in names]
+
+
+def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> bool:
+    """Whether images were made ready for evaluation at this size when they were written."""
+    steps = [re.fullmatch(r"(Resize|CenterCrop)\((\d+)\)", step.replace(" ", ""))
+             for step in transforms]
+    done = [(step.group(1), int(step.group(2))) for step in steps if step]
+    if done == [("Resize", input_size * 256 // 224), ("CenterCrop", input_size)]:
+        return True
+    if any(name == "CenterCrop" for name, _ in done):
+        notes.append(f"images were made ready with {', '.join(transforms)} when they were written, "
+                     f"which is not what {input_size} pixels take: they are resized and cropped "
+                     "again")
+    return False
+
+
+def _tensor(content: bytes, name: str) -> torch.Tensor:
+    import torch
+
+    try:
+        if content.startswith(b"\x93NUMPY"):
+            pixels: torch.Tensor = torch.from_numpy(
+                numpy.load(io.BytesIO(content), allow_pickle=False))
+        else:
+            _silence_torch()
+            pixels = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[0] != 3:
+            raise ValueError(f"it is {pixels.dtype} {tuple(pixels.shape)}, expected uint8 "
+                             "(3, height, width)")
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}", _HINT) from error
+    return pixels
+
+
+def _silence_torch() -> None:
+    """Keep torch 2.0's remark on its own loader from being printed, or raised where warnings are.
+
+    The rule stays, for `warnings.catch_warnings` is not for threads.
+    """
+    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
+    if not any(rule[1] == remark for rule in warnings.filters):
+        warnings.filterwarnings("ignore", message=remark.pattern)

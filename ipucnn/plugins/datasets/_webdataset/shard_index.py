@@ -1,0 +1,203 @@
+"""Where the samples of a tar archive are, so that each can be read by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tarfile
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy
+
+_BLOCK = 512
+_WINDOW = 16 * _BLOCK  # holds the small members of a sample, and the headers around them
+_FILE, _OLD_FILE, _FOLDER, _EXTENDED = b"0", b"\0", b"5", b"x"
+_TIMES = re.compile(rb"(\d+ [mac]time=[\d.]+\n)*")  # what most extended headers hold
+_CUT_OFF = ("end of data", "empty header", "truncated header")  # how `tarfile` says it
+_SKIPPED = re.compile(r"__[^/]*__($|/)")  # what the webdataset library takes for no sample
+
+
+class Unreadable(Exception):
+    """A shard that cannot be read; the message is the reason, `hint` the way out of it."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+class Member(NamedTuple):
+    """A file in an archive: its first byte, its size, and its content where that is at hand."""
+
+    offset: int
+    size: int
+    content: Optional[bytes] = None
+
+
+class Sample(NamedTuple):
+    """Files in an archive that belong together, by their extensions in small letters."""
+
+    key: str
+    members: Dict[str, Member]
+
+
+class File:
+    """An open file that many threads read; it is closed when the last of them forgets it.
+
+    Raises:
+        Unreadable: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor: Optional[int] = None
+        self.path = path
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+                raise Unreadable("it is not a file")
+            self._descriptor = os.open(path, os.O_RDONLY)
+            self.size = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` goes before at exit
+        if self._descriptor is not None:
+            close(self._descriptor)
+
+    def near(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes, fewer at the end of the file."""
+        assert self._descriptor is not None
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def read(self, member: Member) -> bytes:
+        """Return the content of a member.
+
+        Raises:
+            Unreadable: the file has become shorter, or its disk fails.
+        """
+        content = self.near(member.offset, member.size) if member.content is None \
+            else member.content
+        if len(content) < member.size:
+            raise _truncated(member.offset + len(content))
+        return content
+
+
+def samples(file: File) -> List[Sample]:
+    """Return the samples of an archive, in order, grouped as the webdataset library does.
+
+    Raises:
+        Unreadable: it is no tar archive, truncated or damaged.
+    """
+    from webdataset.tariterators import base_plus_ext
+
+    members = _walked(file)
+    found: List[Sample] = []
+    for name, member in _listed(file) if members is None else members:
+        if _SKIPPED.match(name):
+            continue
+        key, extension = base_plus_ext(name)
+        if key is None:
+            continue
+        if not found or found[-1].key != key:
+            found.append(Sample(key, {}))
+        files, extension = found[-1].members, extension.lower()
+        if extension in files:
+            raise Unreadable(f"it has {name!r} twice")
+        files[extension] = member
+    return found
+
+
+def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:
+    """Return the files of an archive as most are, ten times faster than `tarfile` does.
+
+    Whatever is out of the ordinary, and every other fault, is left to `tarfile`: None.
+
+    Raises:
+        Unreadable: it is truncated.
+
+    Source: POSIX.1-2008, pax, "ustar Interchange Format".
+    """
+    found: List[Tuple[str, Member]] = []
+    headers: List[bytes] = []
+    sums: List[int] = []
+    window, start, position = b"", 0, 0
+    kind, cut_off = b"", False
+    while True:
+        if position + _BLOCK > start + len(window):
+            window, start = file.near(position, _WINDOW), position
+            if found and kind != _EXTENDED and position == file.size:
+                break  # some writers leave out the blocks that mark the end
+            cut_off = len(window) < _BLOCK
+            if cut_off:
+                break
+        at = position - start
+        header = window[at:at + _BLOCK]
+        if not header.strip(b"\0"):
+            break
+        kind = header[156:157]
+        try:
+            name = header[:header.index(b"\0", 0, 101)].decode()
+            size = int(header[124:136].rstrip(b"\0 "), 8)
+            sums.append(int(header[148:156].strip(b"\0 "), 8))
+        except ValueError:
+            return None
+        headers.append(header)
+        position += _BLOCK
+        if kind == _FOLDER:
+            continue
+        cut_off = position + size > file.size
+        if cut_off:
+            break
+        at += _BLOCK
+        content = window[at:at + size] if at + size <= len(window) else None
+        if kind == _EXTENDED:
+            if not _TIMES.fullmatch(content or file.near(position, size)):
+                return None
+        elif kind not in (_FILE, _OLD_FILE) or name.endswith("/") or header[345]:
+            return None
+        else:
+            found.append((name, Member(position, size, content)))
+        position += -(-size // _BLOCK) * _BLOCK
+    blocks = numpy.frombuffer(b"".join(headers), numpy.uint8).reshape(-1, _BLOCK)
+    actual = blocks.sum(1, dtype=int) - blocks[:, 148:156].sum(1, dtype=int) + 8 * ord(" ")
+    if actual.tolist() != sums:
+        return None
+    if cut_off:
+        raise _truncated(file.size)
+    return found
+
+
+def _listed(file: File) -> List[Tuple[str, Member]]:
+    found = []
+    try:
+        with tarfile.open(file.path, "r:") as tar:
+            for info in tar:
+                if not info.isreg():
+                    continue
+                if info.issparse():
+                    raise Unreadable(f"{info.name!r} in it is a sparse file")
+                if info.offset_data + info.size > file.size:
+                    raise _truncated(file.size)
+                found.append((info.name, Member(info.offset_data, info.size)))
+            end = int(tar.offset)  # type: ignore[attr-defined]
+    except OSError as error:
+        raise _unreadable(error) from error
+    except tarfile.TarError as error:
+        if str(error).endswith(_CUT_OFF):
+            raise _truncated(file.size) from error
+        raise Unreadable(f"it is no uncompressed tar archive, or damaged ({error})") from error
+    rest = file.near(end, _BLOCK)
+    if rest.strip(b"\0"):  # `tarfile` ends there without a word
+        raise _truncated(file.size) if len(rest) < _BLOCK else Unreadable(
+            f"it is damaged at byte {end}")
+    return found
+
+
+def _truncated(size: int) -> Unreadable:
+    return Unreadable(f"it is truncated, at {size:,} bytes")
+
+
+def _unreadable(error: OSError) -> Unreadable:
+    return Unreadable((error.strerror or str(error)).lower())

@@ -1,0 +1,129 @@
+"""Where shards come from."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import List, Sequence
+
+from ipucnn.core.data import DatasetRequest
+from ipucnn.core.data.image_files import printable
+from ipucnn.core.errors import DataError
+from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
+from ipucnn.plugins.datasets._webdataset.shard_index import File
+
+_VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them anew"
+
+
+class Source(ABC):
+    """The files of a dataset of shards. It is pickled for worker processes."""
+
+    @abstractmethod
+    def shown(self, name: str) -> str:
+        """Return what the user is to see of a file."""
+
+    @abstractmethod
+    def text(self, name: str) -> str:
+        """Return the content of a small file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    @abstractmethod
+    def names(self) -> List[str]:
+        """Return the names of all files, sorted.
+
+        Raises:
+            DataError: they cannot be listed.
+        """
+
+    @abstractmethod
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Look at the start whether the shards are as they were written, if that costs little.
+
+        Raises:
+            DataError: one is missing or has another size.
+        """
+
+    @abstractmethod
+    def open(self, shard: Shard) -> File:
+        """Return a shard, opened.
+
+        Raises:
+            DataError: it cannot be had.
+            Unreadable: it cannot be opened.
+        """
+
+
+class Folder(Source):
+    """Shards on this machine."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def shown(self, name: str) -> str:
+        """Return the path of a file."""
+        return printable(self.path(name))
+
+    def text(self, name: str) -> str:
+        """Return the content of a file."""
+        path = self.path(name)
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError as error:
+            cause = (error.strerror or str(error)).lower()
+            raise DataError(f"cannot read {path!r}: {cause}",
+                            "name a folder that 'ipucnn data convert' made") from error
+
+    def names(self) -> List[str]:
+        """Return the names of the files in the folder."""
+        try:
+            return sorted(os.listdir(self.folder))
+        except OSError as error:
+            cause = (error.strerror or str(error)).lower()
+            raise DataError(f"cannot list folder {self.folder!r}: {cause}") from error
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Compare the sizes of the files."""
+        for shard in shards:
+            problem = self.problem(shard)
+            if problem:
+                raise DataError(problem, _VERIFY)
+
+    def problem(self, shard: Shard) -> str:
+        """Return what the size of a shard tells: it is missing or not as written; empty if not."""
+        shown = repr(self.shown(shard.name))
+        try:
+            size = os.stat(self.path(shard.name)).st_size
+        except OSError as error:
+            return (f"shard {shown} is missing" if isinstance(error, FileNotFoundError) else
+                    f"shard {shown}: {(error.strerror or str(error)).lower()}")
+        if size == shard.bytes:
+            return ""
+        how = "is truncated" if size < shard.bytes else "has changed"
+        return f"shard {shown} {how}: it has {size:,} bytes and was written with {shard.bytes:,}"
+
+    def open(self, shard: Shard) -> File:
+        """Return a shard, opened."""
+        return File(self.path(shard.name))
+
+    def path(self, name: str) -> str:
+        """Return the path of a file."""
+        return os.path.join(self.folder, name)
+
+
+def source_of(request: DatasetRequest) -> Source:
+    """Return where the shards of a dataset come from.
+
+    Raises:
+        DataError: no folder is named, or it is none of shards.
+    """
+    folder = request.data_dir
+    if folder is None:
+        raise DataError("dataset 'webdataset' needs a folder", "name it with '--data-dir'")
+    if not os.path.isdir(folder):
+        raise DataError(f"folder {folder!r} does not exist",
+                        f"name a folder of shards with its '{FILE}'")
+    return Folder(folder)

@@ -1,0 +1,117 @@
+"""Whether a folder of shards is complete and as it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Dict, Iterable, List, Sequence
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.machine import usable_cores
+from ipucnn.plugins.datasets._webdataset.metadata import (
+    FILE,
+    SPLITS,
+    Metadata,
+    Shard,
+    checksum,
+    is_shard,
+    read,
+    shard_name,
+)
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
+from ipucnn.plugins.datasets._webdataset.source import Folder
+
+_OLD_PARTS = "distributed"  # copies of samples, which the old application made for its instances
+
+
+def verify(folder: str) -> List[str]:
+    """Return what is wrong with a folder of shards, one line each.
+
+    Shards that are missing, truncated, changed or too many are named. In a folder of the old
+    converter, which has one checksum for all, each must be readable and the numbers of samples
+    right.
+    """
+    source = Folder(folder)
+    try:
+        metadata = read(source.text(FILE), source.shown(FILE))
+        names = source.names()
+        return _problems(source, names, metadata) if metadata.shards is not None \
+            else _problems_of_old(source, names, metadata)
+    except DataError as error:
+        return [error.message]
+
+
+def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[str]:
+    shards = [shard for split in (metadata.shards or {}).values() for shard in split]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = list(pool.map(lambda shard: _problem(source, shard), shards))
+    listed = {shard.name for shard in shards}
+    found += [f"shard {source.shown(name)!r} is not in {FILE}: it is not read" for name in names
+              if name not in listed and any(is_shard(name, split) for split in SPLITS)]
+    if metadata.checksum != checksum(shard.md5 for shard in shards):
+        found.append(f"{source.shown(FILE)!r} is damaged: its checksum is not that of its shards")
+    return [problem for problem in found if problem]
+
+
+def _problem(source: Folder, shard: Shard) -> str:
+    try:
+        return source.problem(shard) or (
+            "" if _md5(source.path(shard.name)) == shard.md5 else
+            f"shard {source.shown(shard.name)!r} has changed: its MD5 was {shard.md5}")
+    except OSError as error:
+        return (f"shard {source.shown(shard.name)!r} cannot be read: "
+                f"{(error.strerror or str(error)).lower()}")
+
+
+def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -> List[str]:
+    found = []
+    for split in SPLITS:
+        shards = [name for name in names if is_shard(name, split)]
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            held = dict(zip(shards, pool.map(lambda name: _held(source, name), shards)))
+        missing = [name for number in range(len(shards))
+                   for name in [shard_name(split, number)] if name not in held]
+        found += [f"shard {source.shown(name)!r} is missing" for name in missing]
+        found += [count for count in held.values() if isinstance(count, str)]
+        total = sum(count for count in held.values() if isinstance(count, int))
+        if total != metadata.lengths[split]:
+            found.append(f"the {split} shards in {source.folder!r} hold {total} samples and {FILE} "
+                         f"says {metadata.lengths[split]}")
+    try:
+        digests = _digests(source.folder)
+    except OSError as error:
+        return [*found, f"cannot read {error.filename!r}: "
+                        f"{(error.strerror or str(error)).lower()}"]
+    own = [digest for path, digest in digests.items() if path.split(os.sep)[0] != _OLD_PARTS]
+    # it was written before the old application made those parts, or by hand after
+    if metadata.checksum not in (checksum(own), checksum(digests.values())):
+        found.append(f"{source.folder!r} has changed: its files are not those that the checksum in "
+                     f"{FILE} was made of")
+    return found
+
+
+def _held(source: Folder, name: str) -> object:
+    """Return the number of samples in a shard, or what is wrong with it."""
+    try:
+        return len(samples(File(source.path(name))))
+    except Unreadable as error:
+        return f"shard {source.shown(name)!r} cannot be read: {error}"
+
+
+def _digests(folder: str) -> Dict[str, str]:
+    """Return the MD5 of all files by their path in the folder, but those of metadata."""
+    paths: Iterable[str] = [
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder) for name in names if name != FILE]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return dict(zip(paths, pool.map(
+            lambda path: _md5(os.path.join(folder, path)), paths)))
+
+
+def _md5(path: str) -> str:
+    digest = hashlib.md5()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
