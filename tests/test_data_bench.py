@@ -168,6 +168,17 @@ def test_a_dataset_without_files_has_no_limit(cli, data):
                for note in result["notes"])
 
 
+@pytest.mark.parametrize("data", ["webdataset", "imagenet"])
+def test_shards_are_measured_as_what_they_are(cli, pictures, tmp_path, capfd, data):
+    shards = tmp_path / "shards"
+    assert invoke(["data", "convert", "--data", "image_folder", "--source", str(pictures),
+                   "--target", str(shards), "--samples-per-shard", "5"]) == 0
+    capfd.readouterr()
+    result = measured(cli, "--iterations", "1", data=data, folder=shards)
+    assert (result["images"], result["samples"]) == (COUNT, COUNT)
+    assert all(row["ratio"] > 0 for row in result["loading"])
+
+
 def test_files_that_are_no_jpeg_have_no_limit(cli, tmp_path):
     (tmp_path / "pngs" / "a").mkdir(parents=True)
     Image.new("RGB", (40, 30), "red").save(tmp_path / "pngs" / "a" / "1.png")

@@ -67,7 +67,7 @@ def main() -> None:
                         transform=TrainTransform(SIZE, 0, dataset)) as loader:
             for batch in loader:
                 seen += len(batch)
-                if seen * 100 // total > len(at):
+                while seen * 100 // total > len(at):
                     at.append(round(resident(), 1))
                     print(f"{len(at)} %: {at[-1]} MiB", file=sys.stderr)
         seconds = time.perf_counter() - begin

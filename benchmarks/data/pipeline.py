@@ -7,7 +7,7 @@ them in every round. Ratios are those within a round.
 
 `ipucnn` gives batches of uint8, which the device normalises, or normalised ones; the others give
 normalised floats. timm's transform is without colour jitter here, which the others do not have.
-Needs torchvision, webdataset and timm (`pip install timm webdataset`).
+Needs timm (`pip install timm`).
 """
 
 from __future__ import annotations
