@@ -52,41 +52,52 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
                          "leave poprun out")
     feeding = build(RunOptions, {**options.feeding, "model": options.model or TrainOptions.model})
     data = registry.get_typed(DatasetSpec, options.data)
-    if data.on_device:
-        raise UsageError(f"dataset {data.name!r} makes its images on the device: there is nothing "
-                         "to measure on the host", "'--data generated' makes images on the host")
-    check_data_options(feeding, data, {})
-    model = registry.get_typed(ModelSpec, feeding.model)
-    dataset = make_dataset(feeding, model, data, registry,
-                           length=None if data.finite else options.samples,
-                           split="train" if options.job == "train" else None)
-    if not len(dataset):
-        raise DataError(f"dataset {data.name!r} has no images", "name another folder")
-    pixels = feeding.plan(False).pixels
-    size = feeding.input_size or model.input_size
-    prepare = Preparation(
-        dataset, size, TrainTransform(size, options.seed, dataset) if options.job == "train"
-        else None, pixels)
+    prepare = _preparation(options, feeding, data, registry)
+    dataset = prepare.dataset
     with ExitStack() as stack:
-        fed = stack.enter_context(_session(feeding, data, dataset, registry)) \
-            if options.mode != "threads" else Fed()
-        computing = None if options.model is None else (
-            compute.training if options.job == "train" else compute.inference)(
-                {**options.computing,
-                 "batch_size": options.compute_batch_size or compute.BATCH_SIZE}, registry)
+        fed = Fed() if options.mode == "threads" else stack.enter_context(
+            _session(feeding, data, dataset, registry))
+        computing = _computing(options, registry) if options.model else None
         host_side = _Host(options, prepare, fed, progress or (lambda *_: None))
         result = BenchResult(
             dataset=data.name, options=options.as_dict(), environment=describe(),
             decoders=decoder_versions(), job=options.job, images=len(dataset),
-            samples=len(host_side.indices), batch_size=options.batch_size, input_size=size,
-            pixels=pixels, mode=options.mode, steps={}, notes=list(dataset.notes))
+            samples=len(host_side.indices), batch_size=options.batch_size,
+            input_size=prepare.input_size, pixels=prepare.pixels, mode=options.mode, steps={},
+            notes=list(dataset.notes))
         host_side.measure(result)
     if computing is not None:
         result.compute = computing()
         result.waiting = waiting(result.loading, result.compute.images_per_second)
         if result.waiting.share > MUCH:
-            result.notes.append(_advice(result.waiting, pixels))
+            result.notes.append(_advice(result.waiting, prepare.pixels))
     return result
+
+
+def _preparation(options: BenchOptions, feeding: RunOptions, data: DatasetSpec,
+                 registry: Registry) -> Preparation:
+    """Return how an image of the dataset is prepared."""
+    if data.on_device:
+        raise UsageError(f"dataset {data.name!r} makes its images on the device: there is nothing "
+                         "to measure on the host", "'--data generated' makes images on the host")
+    check_data_options(feeding, data, {})
+    train = options.job == "train"
+    model = registry.get_typed(ModelSpec, feeding.model)
+    dataset = make_dataset(feeding, model, data, registry,
+                           length=None if data.finite else options.samples,
+                           split="train" if train else None)
+    if not len(dataset):
+        raise DataError(f"dataset {data.name!r} has no images", "name another folder")
+    size = feeding.input_size or model.input_size
+    return Preparation(dataset, size, TrainTransform(size, options.seed, dataset) if train
+                       else None, feeding.plan(False).pixels)
+
+
+def _computing(options: BenchOptions, registry: Registry) -> Callable[[], compute.Compute]:
+    """Return what measures the model, which is checked already."""
+    measure = compute.training if options.job == "train" else compute.inference
+    return measure({**options.computing,
+                    "batch_size": options.compute_batch_size or compute.BATCH_SIZE}, registry)
 
 
 def _session(feeding: RunOptions, data: DatasetSpec, dataset: ImageDataset,
