@@ -7,6 +7,7 @@ and the reference page. Field annotations are read at run time, so they stay Pyt
 
 import dataclasses
 import math
+import re
 import typing
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
@@ -32,6 +33,7 @@ class Option:
         maximum: largest allowed number.
         backend_option: only backends whose record names it have it.
         model_option: only models whose record names it have it.
+        size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
         metavar: how help shows its value.
         switch: it acts on the command line only (`--json`) and is no setting of the run.
         negatable: a flag that also has a `--no-` form.
@@ -47,6 +49,7 @@ class Option:
     maximum: Optional[float] = None
     backend_option: bool = False
     model_option: bool = False
+    size: bool = False
     metavar: str = ""
     switch: bool = False
     negatable: bool = True
@@ -113,7 +116,10 @@ class Declared:
         return tuple(self._coerce_one(item, where) for item in value)
 
     def _coerce_one(self, value: Any, where: str) -> Any:
-        result = _as_type(self.type, value)
+        result = _as_type(self.type, _bytes(value) if self.option.size else value)
+        if result is None and self.option.size:
+            raise UsageError(f"option '{self.flag}': {value!r} is not a number of bytes{where}",
+                             "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
         if result is None:
             wanted = {int: "a whole number", float: "a number", bool: "true or false",
                       str: "text"}[self.type]
@@ -247,6 +253,16 @@ def _as_type(wanted: type, value: Any) -> Any:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _bytes(value: Any) -> Any:
+    """Return how many bytes `20G` is, or `value` where it has no suffix."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", str(value), re.IGNORECASE)
+    if not found:
+        return value
+    number, letter, binary = found.groups()
+    power = 1 + "KMGT".index(letter.upper())
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def _numbers(item: Any) -> List[Any]:

@@ -13,6 +13,7 @@ from typing import Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.transfer import Patience, shown, transfer
 
 CACHE_VARIABLE = "IPUCNN_CACHE"
 TIMEOUT_SECONDS = 30.0
@@ -54,17 +55,20 @@ def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
         if _has_prefix(path, sha256_prefix):
             return path
         log.warning("'%s' has a wrong hash and is fetched again", path)
+    log.info("fetching %s", shown(url))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, timeout)
+        with part.open("wb") as file:
+            transfer(url, file, Patience(timeout, attempts=1))
         if not _has_prefix(part, sha256_prefix):
-            raise DataError(f"{url!r} has hash {sha256(part)[:max(8, len(sha256_prefix))]}, "
-                            f"expected {sha256_prefix}",
+            found = sha256(part)[:max(8, len(sha256_prefix))]
+            raise DataError(f"{shown(url)!r} has hash {found}, expected {sha256_prefix}",
                             "it was damaged or replaced on its way; try again or use a mirror")
         os.replace(part, path)
     except OSError as error:
-        raise DataError(f"cannot store {url!r} in '{path.parent}': {error.strerror or error}",
+        raise DataError(f"cannot store {shown(url)!r} in '{path.parent}': "
+                        f"{error.strerror or error}",
                         f"free space, allow writing there, or set {CACHE_VARIABLE} to another "
                         "folder") from error
     finally:
@@ -94,40 +98,6 @@ def _sha256(path: str, _size: int, _modified: int) -> str:
 
 def _has_prefix(path: Path, prefix: str) -> bool:
     return not prefix or sha256(path).startswith(prefix.lower())
-
-
-def _download(url: str, part: Path, timeout: float) -> None:
-    import pooch
-    import requests
-
-    log.info("fetching %s", url)
-    try:
-        pooch.HTTPDownloader(timeout=timeout, chunk_size=_CHUNK)(url, str(part), None)
-    except requests.exceptions.HTTPError as error:
-        answer = error.response
-        status = "an error"
-        if answer is not None:
-            status = f"{answer.status_code} {answer.reason}"
-            answer.close()  # its connection would stay open until the garbage is collected
-        raise DataError(f"cannot fetch {url!r}: the server answered {status}",
-                        "check the address, or try again later") from error
-    except requests.exceptions.RequestException as error:
-        raise DataError(f"cannot fetch {url!r}: {_cause(error)}",
-                        "check the network connection and proxy settings") from error
-
-
-def _cause(error: Exception) -> str:
-    import requests
-
-    if isinstance(error, requests.exceptions.Timeout):
-        return "the server does not answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the server's certificate cannot be verified"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke before the end of the file"
-    if isinstance(error, requests.exceptions.ConnectionError):
-        return "the connection to the server failed"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _remove(path: Path) -> None:

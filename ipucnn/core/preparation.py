@@ -8,7 +8,7 @@ from typing import Mapping, Optional, Tuple
 import torch  # noqa: TID253
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.formats import read_by
+from ipucnn.core.data.formats import is_url, read_by
 from ipucnn.core.errors import UsageError
 from ipucnn.core.models import BuiltModel, create_model
 from ipucnn.core.norms import NormOptions
@@ -16,6 +16,7 @@ from ipucnn.core.options import RunOptions, TrainOptions
 from ipucnn.core.options.shared import NetworkOptions
 from ipucnn.core.registry import Registry
 from ipucnn.core.specs import DatasetSpec, ModelSpec
+from ipucnn.core.transfer import shown
 
 
 def check_data_options(options: NetworkOptions, data: DatasetSpec,
@@ -32,6 +33,7 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
     """
     if data.needs_data_dir and not options.data_dir:
         raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
+    _check_cache(options)
     meaningless = {
         "--data-dir": bool(options.data_dir) and not data.reads_folder,
         "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
@@ -46,6 +48,17 @@ def check_data_options(options: NetworkOptions, data: DatasetSpec,
                else "has no annotations" if data.reads_folder else "reads no folder")
         raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
                          "leave the option out, or choose another '--data'")
+
+
+def _check_cache(options: NetworkOptions) -> None:
+    places = (getattr(options, name, None)
+              for name in ("data_dir", "validation_data_dir", "calibration_dir"))
+    cached = {"--data-cache-dir": options.data_cache_dir,
+              "--data-cache-size": options.data_cache_size}
+    given = ", ".join(f"'{flag}'" for flag, value in cached.items() if value is not None)
+    if given and not any(place and is_url(place) for place in places):
+        raise UsageError(f"{given} is for data behind a URL, and none is named",
+                         "leave it out, or name a URL with '--data-dir'")
 
 
 def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
@@ -78,9 +91,11 @@ def make_dataset(options: NetworkOptions, model: ModelSpec, data: DatasetSpec,
     dataset: ImageDataset = registry.resolve(reader)(DatasetRequest(
         data_dir=data_dir, input_size=options.input_size or model.input_size,
         length=length, num_classes=options.num_classes, seed=options.seed, split=split,
-        class_names=class_names, annotations=annotations))
-    if reader is not data:
-        dataset.notes = (f"{data_dir!r} is read as dataset {reader.name!r}", *dataset.notes)
+        class_names=class_names, annotations=annotations, cache_dir=options.data_cache_dir,
+        cache_bytes=options.data_cache_size))
+    if data_dir and reader is not data:
+        place = shown(data_dir) if is_url(data_dir) else data_dir
+        dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
     return dataset
 
 

@@ -19,6 +19,7 @@ class Options:
     level: int = option(1, "l", choices={"1": "1", "2": "2"})
     splits: Tuple[str, ...] = option((), "Where.")
     sizes: Tuple[int, ...] = option((), "s", minimum=1)
+    room: Optional[int] = option(None, "How much.", size=True, minimum=1)
     fast: bool = option(False, "Hurry.")
     half: Optional[bool] = option(None, "Perhaps.")
     json: bool = option(False, "Print.", switch=True)
@@ -34,6 +35,8 @@ def value(**given):
     ({"count": 3}, 3), ({"count": "3"}, 3), ({"count": 3.0}, 3), ({"count": "3e0"}, 3),
     ({"rate": "1e-3"}, 0.001), ({"rate": 2}, 2.0), ({"rate": "2"}, 2.0),
     ({"limit": None}, None), ({"limit": "7.5"}, 7.5),
+    ({"room": "20G"}, 20 * 10**9), ({"room": "1.5 kB"}, 1500), ({"room": "2MiB"}, 2 << 20),
+    ({"room": "1Ti"}, 1 << 40), ({"room": 700}, 700), ({"room": "700"}, 700),
     ({"name": 18}, "18"), ({"name": "x y"}, "x y"),
     ({"precision": "HALF"}, "16.16"), ({"precision": 16.16}, "16.16"), ({"level": "2"}, 2),
     ({"level": 2}, 2),
@@ -50,6 +53,9 @@ def test_values_take_the_declared_type(given, expected):
 
 @pytest.mark.parametrize(("given", "message"), [
     ({"count": "many"}, "'--count': 'many' is not a whole number"),
+    ({"count": "2K"}, "'--count': '2K' is not a whole number"),
+    ({"room": "20X"}, "'--room': '20X' is not a number of bytes"),
+    ({"room": "0K"}, "'--room': '0K' is too small"),
     ({"count": 2.5}, "'--count': 2.5 is not a whole number"),
     ({"count": True}, "'--count': True is not a whole number"),
     ({"count": "inf"}, "'--count': 'inf' is not a whole number"),

@@ -110,11 +110,11 @@ def test_a_full_disk(url, tmp_path, monkeypatch):
 
 
 def test_an_interrupt_leaves_nothing(url, tmp_path, monkeypatch):
-    def interrupted(_, part, __):
-        part.write_bytes(b"half")
+    def interrupted(_, file, __):
+        file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(download, "_download", interrupted)
+    monkeypatch.setattr(download, "transfer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(url, tmp_path, DIGEST)
     assert os.listdir(tmp_path) == []

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.formats import recognised
+from ipucnn.core.data.formats import is_url, read_by, recognised
 from ipucnn.core.data.samples import Samples, facts
 from ipucnn.core.declaration import lookup
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
@@ -180,9 +180,11 @@ def _source_format(options: ConvertOptions) -> DatasetSpec:
     if options.data is None and options.source is None:
         raise UsageError("there is nothing to convert", "name a folder with '--source', or with "
                          "'--data' a dataset that makes its images")
-    if options.source and "://" not in options.source and not os.path.exists(options.source):
+    if options.source and not is_url(options.source) and not os.path.exists(options.source):
         raise DataError(f"source {options.source!r} does not exist", "check its name")
-    spec = registry().get_typed(DatasetSpec, options.data or recognised(options.source or ""))
+    spec = read_by(
+        registry().get_typed(DatasetSpec, options.data or recognised(options.source or "")),
+        options.source, registry())
     if spec.on_device:
         raise UsageError(f"dataset {spec.name!r} has no images on the host",
                          "choose another with '--data'")
@@ -196,7 +198,7 @@ def _source_format(options: ConvertOptions) -> DatasetSpec:
 
 
 def _check_apart(source: str, target: str) -> None:
-    if not source or "://" in source:
+    if not source or is_url(source):
         return
     here, there = os.path.realpath(source), os.path.realpath(target)
     if os.path.commonpath([here, there]) in (here, there):

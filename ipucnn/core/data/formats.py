@@ -9,6 +9,7 @@ from typing import Optional
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.registry import Registry, registry
 from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.transfer import shown
 
 
 def is_url(data_dir: str) -> bool:
@@ -39,7 +40,8 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
         if streaming is None:
             able = [name for name in used.names("dataset")
                     if used.get_typed(DatasetSpec, name).streams]
-            raise UsageError(f"dataset {data.name!r} is not read from a URL ({data_dir!r})",
+            raise UsageError(f"dataset {data.name!r} is not read from a URL "
+                             f"({shown(data_dir)!r})",
                              f"copy it to this machine; datasets that are: {', '.join(able)}")
         return streaming
     if not others or _marked(data, data_dir):

@@ -1,6 +1,5 @@
 """The options of `ipucnn data convert`."""
 
-import re
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -10,8 +9,6 @@ from ipucnn.core.errors import UsageError
 
 DEFAULT_QUALITY = 95
 SPLITS = ("train", "validation")
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,9 @@ class ConvertOptions:
         metavar="DIR")
     to: str = option("webdataset", "Format to convert into.", group="Target", kind="dataset")
     samples_per_shard: int = option(1024, "Most samples of a shard.", group="Target", minimum=1)
-    bytes_per_shard: Optional[str] = option(
-        None, "Most bytes of a shard ('100M'; K, M and G are powers of 1000), unless one sample "
-        "has more.", group="Target", metavar="SIZE")
+    bytes_per_shard: Optional[int] = option(
+        None, "Most bytes of a shard ('100M'), unless one sample has more.", group="Target",
+        size=True, minimum=1, metavar="SIZE")
     # the old tool did not, and class after class in the shards is nothing to train with
     shuffle: bool = option(True, "Shuffle each split before it is divided.", group="Target")
     seed: int = option(0, "Seed of that, and of images that are drawn.", group="Target",
@@ -75,8 +72,6 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         for split in SPLITS:
             self.steps(split)
-        if self.byte_limit is not None and self.byte_limit < 1:
-            raise self._no_size()
         if not self.target:
             raise UsageError("option '--target' is missing", "name the folder to make")
         if self.format == "tensor" and self.image_quality is not None:
@@ -87,17 +82,3 @@ class ConvertOptions:
         """Return what is done to the images of a split."""
         return steps.parse(getattr(self, f"{split}_preprocess_steps"),
                            f"--{split}-preprocess-steps")
-
-    @property
-    def byte_limit(self) -> Optional[int]:
-        """Most bytes of a shard; None without a limit."""
-        if self.bytes_per_shard is None:
-            return None
-        found = re.fullmatch(r"([0-9]+)([KMG]?)B?", self.bytes_per_shard.strip().upper())
-        if not found:
-            raise self._no_size()
-        return int(found.group(1)) * _UNITS[found.group(2)]
-
-    def _no_size(self) -> UsageError:
-        return UsageError(f"option '--bytes-per-shard': {self.bytes_per_shard!r} is no size",
-                          "write bytes, or '500K', '100M', '2G'")

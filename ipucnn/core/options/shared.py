@@ -62,8 +62,15 @@ class DataOptions:
     """Where images come from and how they reach the device."""
 
     data_dir: Optional[str] = option(
-        None, "Folder of the dataset; 'data/images' for 'real' when not given.", group="Data",
-        names=("--imagenet-data-path",), metavar="DIR")
+        None, "Folder of the dataset, or for some datasets a URL; 'data/images' for 'real' when "
+        "not given.", group="Data", names=("--imagenet-data-path",), metavar="DIR|URL")
+    data_cache_dir: Optional[str] = option(
+        None, "Folder for copies of what '--data-dir' has behind a URL; the user's cache when not "
+        "given.", group="Data", metavar="DIR")
+    data_cache_size: Optional[int] = option(
+        None, "How many bytes of copies are kept, the last used ones ('20G'); 20G, or a tenth of "
+        "what the disk has room for, when not given.", group="Data", size=True, minimum=1,
+        metavar="SIZE")
     skip_bad_samples: bool = option(
         False, "Count and report images that cannot be read instead of stopping.", group="Data")
     normalization_location: Optional[str] = option(

@@ -19,8 +19,15 @@ class ValidateOptions(ResultOptions):
         group="Checkpoints")
 
     data: Optional[str] = option(None, "Dataset.", group="Data", kind="dataset")
-    data_dir: Optional[str] = option(None, "Folder of the dataset.", group="Data",
-                                     names=("--imagenet-data-path",), metavar="DIR")
+    data_dir: Optional[str] = option(
+        None, "Folder of the dataset, or for some datasets a URL.", group="Data",
+        names=("--imagenet-data-path",), metavar="DIR|URL")
+    data_cache_dir: Optional[str] = option(
+        None, "Folder for copies of what is behind a URL; the user's cache when not given.",
+        group="Data", metavar="DIR")
+    data_cache_size: Optional[int] = option(
+        None, "How many bytes of copies are kept ('20G').", group="Data", size=True, minimum=1,
+        metavar="SIZE")
     validation_data_dir: Optional[str] = option(
         None, "Folder of the validation images, when it is not below '--data-dir'.",
         group="Data", metavar="DIR")

@@ -22,9 +22,11 @@ from ipucnn.core.training.results import Listener
 from ipucnn.core.training.stored import StoredModel, load_stored
 from ipucnn.core.training.validation import Evaluator, Interrupted, Validation
 
+_OF_THE_MACHINE = ("dataloader_mode", "dataloader_rebatch_size", "data_cache_dir",
+                   "data_cache_size")
 _OF_THE_RUN = ("data", "data_dir", "validation_data_dir", "skip_bad_samples", "dataloader_worker",
-               "dataloader_mode", "dataloader_rebatch_size", "backend", "device", "batch_size",
-               "device_iterations", "replicas", "precision")
+               "backend", "device", "batch_size", "device_iterations", "replicas", "precision",
+               *_OF_THE_MACHINE)
 
 
 def validate(options: ValidateOptions, registry: Optional[Registry] = None,
@@ -110,8 +112,8 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                listener: Listener) -> Evaluator:
     values: Dict[str, Any] = {**stored.options, "model": stored.name, "weights": "random"}
     values.setdefault("data", stored.dataset)
-    for name in ("dataloader_mode", "dataloader_rebatch_size"):
-        values.pop(name, None)  # how images were decoded is of the machine, not of the model
+    for name in _OF_THE_MACHINE:
+        values.pop(name, None)  # how images came to the device then says nothing of the model
     for name in _OF_THE_RUN:
         if getattr(given, name) is not None:
             values[name] = getattr(given, name)

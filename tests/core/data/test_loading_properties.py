@@ -24,7 +24,7 @@ from ipucnn.core.declaration import build
 from ipucnn.core.execution import Backend, InferenceSession
 from ipucnn.core.instances import Instances
 from ipucnn.core.options import ConvertOptions, TrainOptions
-from ipucnn.core.registry import Registry
+from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec
 from ipucnn.core.training.feed import Feed
 from ipucnn.core.training.preparation import prepare
@@ -48,7 +48,7 @@ def folders(tmp_path_factory):
     for form in ("img", "tensor"):
         found[form] = str(base / form)
         convert(build(ConvertOptions, {"source": source, "target": found[form], "format": form,
-                                       "samples_per_shard": 7}))
+                                       "samples_per_shard": 7}), lambda *_: None)
     cifar = base / "cifar"
     cifar.mkdir()
     random = numpy.random.default_rng(0)
@@ -63,8 +63,8 @@ def folders(tmp_path_factory):
 
 
 def dataset_of(folders, form, split):
-    spec = Registry().get_typed(DatasetSpec, _record(form))
-    return Registry().resolve(spec)(DatasetRequest(
+    used = registry()
+    return used.resolve(used.get_typed(DatasetSpec, _record(form)))(DatasetRequest(
         data_dir=folders[form], input_size=SIZE, split=split, length=TOTAL))
 
 
@@ -203,7 +203,7 @@ def trainings(folders):
                    "no_validation": True, "backend": "torch", "seed": 5}
         if folders[form]:
             options["data_dir"] = folders[form]
-        made[form] = prepare(build(TrainOptions, options), Registry())
+        made[form] = prepare(build(TrainOptions, options), registry())
         if form == "shapes":
             made[form] = replace(made[form], dataset=dataset_of(folders, form, "train"))
     return made

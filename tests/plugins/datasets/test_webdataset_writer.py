@@ -356,7 +356,7 @@ CHANGES = [({"samples_per_shard": 3}, "'--samples-per-shard' was 4 and is 3"),
            ({"seed": 7}, "'--seed' was 0 and is 7"),
            ({"shuffle": False}, "'--shuffle' was True and is False"),
            ({"format": "tensor"}, "'--format' was img and is tensor"),
-           ({"bytes_per_shard": "5M"}, "'--bytes-per-shard' was None and is 5M"),
+           ({"bytes_per_shard": "5M"}, "'--bytes-per-shard' was None and is 5000000"),
            ({"train_preprocess_steps": ["Resize(9)"]}, "'--train-preprocess-steps' was"),
            ({"splits": ["train"]}, "the splits were train, validation and are train"),
            ({"data": "real"}, "the source was 'image_folder' and is 'real'")]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import time
-import warnings
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
@@ -22,6 +20,7 @@ from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, 
 from ipucnn.plugins.datasets._webdataset.samples import TENSORS, Record, Records, read_records
 from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
 from ipucnn.plugins.datasets._webdataset.source import Folder, Source, source_of
+from ipucnn.plugins.datasets._webdataset.tensors import pixels_of
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +62,15 @@ class ShardedImages(ImageDataset):
 
     def _begin(self) -> None:
         self._process = os.getpid()
+        self._following: Dict[int, int] = {}  # the shard after each, in the order of the epoch
+        self._last = -2
         mean = max(1, len(self) // len(self._shards))
         # a buffer's worth of shards is in use at a time; twice that, for those who read ahead
         self._kept: Kept[Records] = Kept(min(2 * BUFFER // mean + 8, _MOST_SHARDS))
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
+        return {name: value for name, value in vars(self).items()
+                if name not in ("_kept", "_following")}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         vars(self).update(state)
@@ -81,7 +83,7 @@ class ShardedImages(ImageDataset):
         """Return image `index`; see `ImageDataset.image`."""
         record = self._usable(index)
         content, name = self._content(index, record), self.name(index)
-        image = (_tensor if record.extension in TENSORS else decode)(content, name)
+        image = (pixels_of if record.extension in TENSORS else decode)(content, name)
         if self.ready and tuple(image.shape[1:]) != self.made_for:
             raise self._bad(index, f"it has {image.shape[2]}x{image.shape[1]} pixels and was to be "
                                    f"written with {'x'.join(map(str, self.made_for))}")
@@ -100,6 +102,7 @@ class ShardedImages(ImageDataset):
         random = numpy.random.default_rng((seed, epoch))
         sizes = numpy.diff(self._ends, prepend=0)
         shards = random.permutation(len(sizes))
+        self._following = dict(zip(shards[:-1].tolist(), shards[1:].tolist()))
         places = numpy.arange(len(self))
         before = numpy.cumsum(sizes[shards]) - sizes[shards]  # in the shuffled sequence
         moved = numpy.asarray(self._ends)[shards] - sizes[shards] - before
@@ -191,13 +194,18 @@ class ShardedImages(ImageDataset):
     def _records(self, shard: int) -> Records:
         if self._process != os.getpid():  # a thread of the parent may have held a lock
             self._begin()
-        return self._kept(shard, lambda: self._opened(self._shards[shard]))
+        return self._kept(shard, lambda: self._opened(shard))
 
-    def _opened(self, shard: Shard) -> Records:
+    def _opened(self, place: int) -> Records:
+        shard = self._shards[place]
         try:
             records = read_records(self._source.open(shard))
         except DataError as error:
             raise Unreadable(error.message, error.hint) from error
+        in_sequence, self._last = self._last == place - 1, place
+        following = self._following.get(place, place + 1 if in_sequence else len(self._shards))
+        if following < len(self._shards):
+            self._source.ahead(self._shards[following])
         if len(records.samples) != shard.samples:
             raise Unreadable(f"it holds {len(records.samples)} samples and was written with "
                              f"{shard.samples}")
@@ -301,32 +309,3 @@ def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> b
                      f"which is not what {input_size} pixels take: they are resized and cropped "
                      "again")
     return False
-
-
-def _tensor(content: bytes, name: str) -> torch.Tensor:
-    import torch
-
-    try:
-        if content.startswith(b"\x93NUMPY"):
-            pixels: torch.Tensor = torch.from_numpy(
-                numpy.load(io.BytesIO(content), allow_pickle=False))
-        else:
-            _silence_torch()
-            pixels = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[0] != 3:
-            raise ValueError(f"it is {pixels.dtype} {tuple(pixels.shape)}, expected uint8 "
-                             "(3, height, width)")
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}", _HINT) from error
-    return pixels
-
-
-def _silence_torch() -> None:
-    """Keep torch 2.0's remark on its own loader from being printed, or raised where warnings are.
-
-    The rule stays, for `warnings.catch_warnings` is not for threads.
-    """
-    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
-    if not any(rule[1] == remark for rule in warnings.filters):
-        warnings.filterwarnings("ignore", message=remark.pattern)

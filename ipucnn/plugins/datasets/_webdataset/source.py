@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from ipucnn.core.data import DatasetRequest
+from ipucnn.core.data.formats import is_url
 from ipucnn.core.data.image_files import printable
+from ipucnn.core.data.shard_cache import RemoteFiles
 from ipucnn.core.errors import DataError
+from ipucnn.core.transfer import shown
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
-from ipucnn.plugins.datasets._webdataset.shard_index import File
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
 
 _VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them anew"
+
+_TRIES = 10  # a copy may leave a small cache before it is opened
 
 
 class Source(ABC):
@@ -31,14 +36,6 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def names(self) -> List[str]:
-        """Return the names of all files, sorted.
-
-        Raises:
-            DataError: they cannot be listed.
-        """
-
-    @abstractmethod
     def check(self, shards: Sequence[Shard]) -> None:
         """Look at the start whether the shards are as they were written, if that costs little.
 
@@ -54,6 +51,9 @@ class Source(ABC):
             DataError: it cannot be had.
             Unreadable: it cannot be opened.
         """
+
+    def ahead(self, shard: Shard) -> None:  # noqa: B027 - for those that have to fetch it
+        """Prepare for a shard that will be opened soon."""
 
 
 class Folder(Source):
@@ -78,7 +78,11 @@ class Folder(Source):
                             "name a folder that 'ipucnn data convert' made") from error
 
     def names(self) -> List[str]:
-        """Return the names of the files in the folder."""
+        """Return the names of all files, sorted.
+
+        Raises:
+            DataError: they cannot be listed.
+        """
         try:
             return sorted(os.listdir(self.folder))
         except OSError as error:
@@ -114,6 +118,45 @@ class Folder(Source):
         return os.path.join(self.folder, name)
 
 
+class Server(Source):
+    """Shards below a URL, which are read from copies in a cache.
+
+    Args:
+        url: of the folder with `metadata.json`.
+        cache_dir: folder for the copies; the user's cache when None.
+        cache_bytes: how much it may hold.
+    """
+
+    def __init__(self, url: str, cache_dir: Optional[str], cache_bytes: Optional[int]) -> None:
+        self._files = RemoteFiles(url, cache_dir, cache_bytes)
+
+    def shown(self, name: str) -> str:
+        """Return the URL of a file, without what is secret."""
+        return shown(self._files.url(name))
+
+    def text(self, name: str) -> str:
+        """Return the content of a file, as the server has it now."""
+        return self._files.text(name)
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Leave it to the downloads: there would be as many requests as shards."""
+
+    def open(self, shard: Shard) -> File:
+        """Return a copy, opened."""
+        for left in reversed(range(_TRIES)):
+            path = self._files.path(shard.name, shard.bytes, shard.md5)
+            try:
+                return File(path)
+            except Unreadable:
+                if not left or os.path.exists(path):
+                    raise
+        raise AssertionError  # the last one raised
+
+    def ahead(self, shard: Shard) -> None:
+        """Begin to download a shard."""
+        self._files.ahead(shard.name, shard.bytes, shard.md5)
+
+
 def source_of(request: DatasetRequest) -> Source:
     """Return where the shards of a dataset come from.
 
@@ -123,6 +166,8 @@ def source_of(request: DatasetRequest) -> Source:
     folder = request.data_dir
     if folder is None:
         raise DataError("dataset 'webdataset' needs a folder", "name it with '--data-dir'")
+    if is_url(folder):
+        return Server(folder, request.cache_dir, request.cache_bytes)
     if not os.path.isdir(folder):
         raise DataError(f"folder {folder!r} does not exist",
                         f"name a folder of shards with its '{FILE}'")

@@ -127,10 +127,10 @@ class _Conversion:
             self._remove_left()
             with ThreadPoolExecutor(self._workers, thread_name_prefix="ipucnn-convert") as pool:
                 try:
-                    if self._options.byte_limit is None:
+                    if self._options.bytes_per_shard is None:
                         self._shards_by_count(pool)
                     else:
-                        self._shards_by_size(pool, self._options.byte_limit)
+                        self._shards_by_size(pool, self._options.bytes_per_shard)
                 except BaseException:
                     self._stopped.set()
                     raise

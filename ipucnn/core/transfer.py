@@ -1,0 +1,213 @@
+"""One file over HTTP, whole: tried again and continued where a connection breaks."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from dataclasses import dataclass
+from typing import IO, Any, Dict, Optional
+from urllib.parse import urlsplit, urlunsplit
+
+from ipucnn.core.errors import DataError
+
+_CHUNK = 1 << 18
+log = logging.getLogger("ipucnn.transfer")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server that does not serve is borne.
+
+    Attributes:
+        timeout: seconds it may be silent; the whole transfer may take any time.
+        attempts: how often a file is asked for, the first time included.
+        pause: seconds before the second attempt; doubles with each, up to `longest_pause`.
+        longest_pause: in seconds; a server that asks for more (`Retry-After`) is not believed.
+    """
+
+    timeout: float = 30.0
+    attempts: int = 6
+    pause: float = 1.0
+    longest_pause: float = 30.0
+
+    def before(self, attempt: int, wanted: float = 0.0) -> float:
+        """Return the seconds to wait before an attempt, counted from 1.
+
+        Args:
+            attempt: its number.
+            wanted: what the server asked for.
+        """
+        return min(self.longest_pause, max(wanted, self.pause * 2.0 ** (attempt - 2)))
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds after which nothing can have been received although it is still tried."""
+        return self.attempts * (self.timeout + self.longest_pause)
+
+
+def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] = None,
+             md5: str = "") -> None:
+    """Write what is at `url` into `file`, from its start.
+
+    A refused or broken connection, silence, 5xx, 408, 429 and wrong content are tried again; the
+    next attempt goes on where the last one ended if the server can and it is the same content.
+
+    Args:
+        url: http or https.
+        file: open for writing, seekable.
+        patience: with the server.
+        size: of the content in bytes; None checks that it is what the server announced.
+        md5: of the content in hexadecimal digits; empty checks nothing.
+
+    Raises:
+        DataError: it cannot be had, or is not what was expected.
+        OSError: of the file.
+    """
+    log.debug("fetching %s", shown(url))
+    content = _Content(url, file, size, md5)
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            content.receive(patience.timeout)
+            return
+        except _Failed as failure:
+            if failure.final or attempt == patience.attempts:
+                counted = f" (attempt {attempt} of {patience.attempts})" if attempt > 1 else ""
+                raise DataError(f"cannot fetch {shown(url)!r}: {failure}{counted}",
+                                failure.hint) from failure.__cause__
+            pause = patience.before(attempt + 1, failure.pause)
+            log.warning("'%s' is not fetched yet: %s; trying again in %.1f s", shown(url), failure,
+                        pause)
+        time.sleep(pause)
+
+
+def shown(url: str) -> str:
+    """Return a URL without what may be secret: user, password and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are not in pairs
+        return "URL"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+class _Failed(Exception):
+    """An attempt; `final` when another one would be no better."""
+
+    def __init__(self, what: str, hint: str, final: bool = False, pause: float = 0.0) -> None:
+        super().__init__(what)
+        self.hint = hint
+        self.final = final
+        self.pause = pause
+
+
+class _Content:
+    """What has been received so far."""
+
+    def __init__(self, url: str, file: IO[bytes], size: Optional[int], md5: str) -> None:
+        self.url = url
+        self.file = file
+        self.size = size
+        self.md5 = md5
+        self._tag = ""
+        self._restart()
+
+    def _restart(self) -> None:
+        self.file.seek(0)
+        self._received = 0
+        self._digest = hashlib.md5()
+
+    def receive(self, timeout: float) -> None:
+        """Receive what is missing, from one answer of the server."""
+        import requests
+        import urllib3
+
+        if not (self._tag or self.md5):  # nothing would tell the rest from that of another file
+            self._restart()
+        try:
+            with requests.get(self.url, stream=True, timeout=timeout,
+                              headers=self._headers()) as answer:
+                total = self._accept(answer)
+                for data in iter(lambda: answer.raw.read(_CHUNK, decode_content=False), b""):
+                    self._store(data)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise _failure(error, self.url) from error
+        self._check(total)
+        self.file.truncate(self._received)
+
+    def _headers(self) -> Dict[str, str]:
+        headers = {"Accept-Encoding": "identity"}  # stored bytes; a tar is not to be packed again
+        if self._received:
+            headers["Range"] = f"bytes={self._received}-"
+            if self._tag:
+                headers["If-Range"] = self._tag
+        return headers
+
+    def _accept(self, answer: Any) -> Optional[int]:
+        """Return the size of the whole content, where the answer tells it."""
+        status, headers = answer.status_code, answer.headers
+        total = headers.get("Content-Length", "")
+        if status == 206 and self._received:
+            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+            if not part or int(part.group(1)) != self._received:
+                self._restart()
+                raise _Failed("the server answered with a part that was not asked for", _NETWORK)
+            total = part.group(2)
+        elif status == 200:
+            self._restart()
+        else:
+            if status == 416:  # it has become shorter than what was received
+                self._restart()
+            raise _refused(answer)
+        tag = headers.get("ETag", "")
+        self._tag = "" if tag.startswith("W/") else tag  # equal in meaning, perhaps not in bytes
+        if self.size is not None and total.isdigit() and int(total) != self.size:
+            raise self._unexpected(f"it has {total} bytes, expected {self.size}")
+        return int(total) if total.isdigit() else self.size
+
+    def _store(self, data: bytes) -> None:
+        if self.size is not None and self._received + len(data) > self.size:
+            raise self._unexpected(f"it has more than the expected {self.size} bytes")
+        self.file.write(data)
+        self._digest.update(data)
+        self._received += len(data)
+
+    def _check(self, total: Optional[int]) -> None:
+        if total is not None and self._received < total:
+            raise _Failed(f"the connection broke after {self._received} of {total} bytes",
+                          _NETWORK)
+        found = self._digest.hexdigest()
+        if self.md5 and found != self.md5.lower():
+            raise self._unexpected(f"its MD5 is {found}, expected {self.md5}")
+
+    def _unexpected(self, what: str) -> _Failed:
+        self._restart()
+        return _Failed(what, "it was damaged on its way, or replaced on the server")
+
+
+_NETWORK = "check the network connection, the server and proxy settings"
+
+
+def _refused(answer: Any) -> _Failed:
+    status = answer.status_code
+    wanted = answer.headers.get("Retry-After", "")
+    again = status >= 500 or status in (408, 416, 429)
+    return _Failed(f"the server answered {status} {answer.reason}",
+                   "check the address, or try again later", final=not again,
+                   pause=float(wanted) if wanted.isdigit() else 0.0)
+
+
+def _failure(error: Exception, url: str) -> _Failed:
+    import requests
+    import urllib3
+
+    if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError)):
+        return _Failed("the server does not answer in time", _NETWORK)
+    if isinstance(error, requests.exceptions.SSLError):
+        return _Failed("the server's certificate cannot be verified", _NETWORK, final=True)
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return _Failed("the connection to the server failed", _NETWORK)
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return _Failed("the connection broke before the end of the file", _NETWORK)
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _Failed(text.replace(url, shown(url)), _NETWORK, final=True)

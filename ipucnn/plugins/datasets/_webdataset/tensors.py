@@ -1,0 +1,76 @@
+"""Pixels that are stored as tensors."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from ipucnn.core.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+# version 1.0, and a header as numpy writes it; source: the documentation of `numpy.lib.format`
+_PIXELS = re.compile(rb"\x01\x00..\{'descr': '\|u1', 'fortran_order': False, "
+                     rb"'shape': \((\d+), (\d+), (\d+)\), \}\s*", re.DOTALL)
+_HEADERS = Lock()
+
+
+def pixels_of(content: bytes, name: str) -> torch.Tensor:
+    """Return the pixels in a `npy` or `pth` file, uint8 `(3, height, width)`.
+
+    Args:
+        content: of the file.
+        name: what the error message calls it.
+
+    Raises:
+        DataError: it is damaged, or holds something else.
+    """
+    import torch
+
+    try:
+        if content.startswith(b"\x93NUMPY"):
+            pixels: torch.Tensor = torch.from_numpy(_array(content))
+        else:
+            _silence_torch()
+            pixels = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[0] != 3:
+            raise ValueError(f"it is {pixels.dtype} {tuple(pixels.shape)}, expected uint8 "
+                             "(3, height, width)")
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}",
+                        "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks "
+                        "all shards") from error
+    return pixels
+
+
+def _array(content: bytes) -> numpy.ndarray[Any, Any]:
+    """Return the array in a `npy` file.
+
+    numpy reads the header as Python text, which several threads must not do at once (CPython issue
+    106905): what the converter writes is read here.
+    """
+    begin = 10 + int.from_bytes(content[8:10], "little")
+    plain = _PIXELS.fullmatch(content[6:begin])
+    if plain is None:
+        with _HEADERS:
+            other: numpy.ndarray[Any, Any] = numpy.load(io.BytesIO(content), allow_pickle=False)
+            return other
+    shape = tuple(map(int, plain.groups()))
+    return numpy.frombuffer(content, numpy.uint8, offset=begin).reshape(shape).copy()
+
+
+def _silence_torch() -> None:
+    """Keep torch 2.0's remark on its own loader from being printed, or raised where warnings are.
+
+    The rule stays, for `warnings.catch_warnings` is not for threads.
+    """
+    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
+    if not any(rule[1] == remark for rule in warnings.filters):
+        warnings.filterwarnings("ignore", message=remark.pattern)
