@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-horovod test-newest lint docs bench faults clean
+.PHONY: all install get_data demo test test-sdk test-horovod test-newest lint docs bench bench-data faults clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -68,6 +68,11 @@ bench: $(STAMP)  ## the committed comparisons, measured anew
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/training.py
+
+bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm is installed for it
+	$(BIN)/python -m pip install --quiet timm
+	$(BIN)/python benchmarks/data/pipeline.py
+	$(BIN)/python benchmarks/data/memory.py
 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
 	$(BIN)/python benchmarks/faults.py

@@ -27,6 +27,7 @@ def save(name: str, measured: Dict[str, Any]) -> None:
     environment["command"] = ["python", f"benchmarks/{name}.py", *sys.argv[1:]]
     environment["vector_flags"] = [flag for flag in VECTOR_FLAGS if flag in cpu_features()]
     text = json.dumps({**measured, "environment": environment}, indent=2) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text)
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
     print(text)

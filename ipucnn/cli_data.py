@@ -8,7 +8,7 @@ import typer
 
 from ipucnn import render, signals
 from ipucnn.command import JSON, SectionedCommand, with_options
-from ipucnn.core.options import ConvertOptions
+from ipucnn.core.options import BenchOptions, ConvertOptions
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
 
@@ -107,3 +107,26 @@ def verify(
     else:
         render.emit("\n".join(problems) or f"{path}: no problem found")
     return 1 if problems else 0
+
+
+@app.command("bench", cls=SectionedCommand)
+@with_options(BenchOptions)
+def bench(given: Dict[str, Any]) -> None:
+    """Measure how fast images are prepared, and whether a model would wait for them."""
+    from ipucnn.core.declaration import build
+    from ipucnn.core.files import write_json
+
+    options = build(BenchOptions, given)  # before torch, whose import takes seconds
+    with signals.held():
+        from ipucnn.core.bench.job import bench as measured
+
+    with render.RunProgress(options.progress) as progress:
+        result = measured(options, progress=progress)
+    if options.json:
+        render.emit_json(result.as_dict())
+    else:
+        render.emit(render.bench_result(result))
+    for note in result.notes:
+        render.note(note)
+    if options.result:
+        write_json(options.result, result.as_dict())

@@ -26,8 +26,9 @@ BROKEN_PIPE = 141
 
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only our own bugs leave a traceback."""
-    lists = {flag for command in COMMANDS.values() for item in declared(command) if item.many
-             for flag in item.flags}
+    # '--dataloader-worker' takes several values in 'data bench' only
+    lists = {flag for name, command in COMMANDS.items() if set(name.split()[1:]) <= set(argv)
+             for item in declared(command) if item.many for flag in item.flags}
     show_traceback = "--traceback" in argv
     signals.install()
     click_error = typer.BadParameter.__mro__[2]  # newer typers carry a click of their own

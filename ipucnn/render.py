@@ -14,6 +14,7 @@ from ipucnn.core.instances import own_name, speaks
 from ipucnn.signals import raise_if_swallowed
 
 if TYPE_CHECKING:
+    from ipucnn.core.bench.results import BenchResult
     from ipucnn.core.execution import ExecutionPlan
     from ipucnn.core.onnx.job import ExportResult
     from ipucnn.core.planning import TrainingPlan
@@ -277,6 +278,40 @@ def validations(found: Sequence[Validation], per_class: bool) -> str:
     return text
 
 
+def bench_result(result: BenchResult) -> str:
+    """Return what was measured of the host as text: facts, steps and loader by workers."""
+    compute, wait = result.compute, result.waiting
+    head = facts([
+        ("data", result.dataset),
+        ("images", f"{result.samples:,} of {result.images:,} per pass, for "
+                   + ("training" if result.job == "train" else result.job)),
+        ("prepared", f"{result.input_size} pixels, {result.pixels}, in batches of "
+                     f"{result.batch_size:,}"),
+        ("decoded by", result.decoders["simplejpeg"]),
+        ("resized by", result.decoders["resize"]),
+        ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None)])
+    one = table(("one thread", "images/s"),
+                [(name, _rate(rate)) for name, rate in result.steps.items()])
+    rows = table(
+        ("workers" if result.mode == "threads" else f"workers ({result.mode})", "images/s",
+         "libjpeg-turbo alone", "ratio"),
+        [(str(row.workers), _rate(row.images_per_second), _rate(row.limit),
+          "" if row.ratio is None else f"{row.ratio:.2f}") for row in result.loading])
+    told = [head, one, rows]
+    if compute and wait:
+        told.append(facts([
+            ("model", f"{compute.model} on {compute.backend}, {compute.device}"),
+            ("computes", f"{compute.images_per_second:.1f} images/s  ({compute.precision}, "
+                         f"micro-batch {compute.batch_size})"),
+            ("waits", f"{100 * wait.share:.0f} % of its time for images, with {wait.workers} "
+                      "workers")]))
+    return "\n\n".join(told)
+
+
+def _rate(rate: Optional[float]) -> str:
+    return "" if rate is None else f"{rate:,.1f}"
+
+
 LINE_INTERVAL = 60.0
 """Seconds between two lines of progress where there is no bar."""
 
@@ -332,5 +367,5 @@ class RunProgress:
             self._bar.start()
             self._task = self._bar.add_task(phase, total=None)
         words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
-                                 "convert": "converting"}
+                                 "convert": "converting", "measure": "measuring"}
         self._bar.update(self._task, description=words[phase], completed=done, total=total)

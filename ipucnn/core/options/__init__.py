@@ -7,6 +7,7 @@ the applications' README, except where a comment says otherwise.
 
 from typing import Dict
 
+from ipucnn.core.options.bench import BenchOptions
 from ipucnn.core.options.convert import ConvertOptions
 from ipucnn.core.options.export import ExportOptions
 from ipucnn.core.options.plan import LaunchOptions, PlanOptions
@@ -17,13 +18,13 @@ from ipucnn.core.options.train import RestoreOptions, TrainOptions
 COMMANDS: Dict[str, type] = {
     "run": RunOptions, "train": TrainOptions, "restore": RestoreOptions,
     "validate": ValidateOptions, "average": AverageOptions, "export": ExportOptions,
-    "plan": PlanOptions, "data convert": ConvertOptions}
+    "plan": PlanOptions, "data convert": ConvertOptions, "data bench": BenchOptions}
 """The commands whose options are declared, and their declarations."""
 
 PROFILED: Dict[str, type] = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
                              "launch": LaunchOptions}
 """What a profile may be for, and what it may hold."""
 
-__all__ = ["COMMANDS", "PROFILED", "AverageOptions", "ConvertOptions", "ExportOptions",
-           "LaunchOptions", "PlanOptions", "RestoreOptions", "RunOptions", "TrainOptions",
-           "ValidateOptions"]
+__all__ = ["COMMANDS", "PROFILED", "AverageOptions", "BenchOptions", "ConvertOptions",
+           "ExportOptions", "LaunchOptions", "PlanOptions", "RestoreOptions", "RunOptions",
+           "TrainOptions", "ValidateOptions"]

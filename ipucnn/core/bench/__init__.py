@@ -1,0 +1,1 @@
+"""How fast the host prepares images, and whether that is fast enough for a model."""
