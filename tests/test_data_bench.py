@@ -22,7 +22,8 @@ from ipucnn.core.bench.job import bench
 from ipucnn.core.bench.results import Loading, waiting
 from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.loader import PIXELS, HostLoader, Preparation
+from ipucnn.core.data.loader import HostLoader
+from ipucnn.core.data.prepare import PIXELS, Preparation
 from ipucnn.core.declaration import build
 from ipucnn.core.options import BenchOptions
 from ipucnn.core.registry import use

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional, Tuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
@@ -30,6 +31,28 @@ def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
     """
     scale, shift = (constant.to(images.device) for constant in _constants())
     return (images.to(torch.float32) * scale - shift).to(dtype)
+
+
+def normalise_into(pixels: Any, out: Any) -> None:
+    """Write one image into `out` with ImageNet's mean and deviation taken out, as `normalise` does.
+
+    Args:
+        pixels: uint8 array, `(height, width, 3)`.
+        out: float32 array of that shape.
+    """
+    height, width, channels = pixels.shape
+    scale, shift = _rows(width)
+    # whole rows at once: what is innermost should be long
+    rows = torch.from_numpy(out).view(height, width * channels)
+    torch.mul(torch.from_numpy(pixels).reshape(height, width * channels), scale, out=rows)
+    rows.sub_(shift)
+
+
+@lru_cache(maxsize=4)
+def _rows(width: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Return scale and shift of each value in a row of pixels."""
+    scale, shift = _constants()
+    return scale.flatten().repeat(width), shift.flatten().repeat(width)
 
 
 def fed(images: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:

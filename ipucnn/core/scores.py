@@ -60,7 +60,8 @@ class Scores:
                 fresh.append(row)
         if not fresh:
             return
-        names, labels = [batch.names[row] for row in fresh], [batch.labels[row] for row in fresh]
+        names = [self._dataset.name(batch.indices[row]) for row in fresh]
+        labels = [batch.labels[row] for row in fresh]
         logits = logits[fresh].float()
         if self._writer is not None:
             ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]

@@ -97,6 +97,29 @@ class DatasetSuite(Suite):
                 require(torch.equal(images[position], other.image(indices[position])),
                         f"image {indices[position]} is not the same when it is read again")
 
+    def test_files_are_the_images(self) -> None:
+        """What `encoded` gives decodes to what `image` gives."""
+        import torch
+
+        from ipucnn.core.data.images import decode
+
+        dataset = self.open()
+        for index in self.indices(dataset):
+            data = dataset.encoded(index)
+            if data is not None:
+                require(torch.equal(decode(data, dataset.name(index)), dataset.image(index)),
+                        f"file {index} is not image {index}")
+
+    def test_order_is_a_permutation(self) -> None:
+        """An epoch's order has every index once, and depends on seed and epoch only."""
+        dataset, again = self.open(), self.open()
+        for seed, epoch in ((0, 0), (1, 0), (0, 3)):
+            order = dataset.order(seed, epoch).tolist()
+            require(sorted(order) == list(range(len(dataset))),
+                    f"its order of epoch {epoch} is no permutation of its {len(dataset)} images")
+            require(order == again.order(seed, epoch).tolist(),
+                    f"its order of epoch {epoch} is another one when it is asked again")
+
     def test_global_random_state_is_left_alone(self) -> None:
         """Reading images moves neither Python's nor torch's global generator."""
         import random

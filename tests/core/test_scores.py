@@ -29,7 +29,7 @@ class Classes(ImageDataset):
 
 def _batch(indices, labels):
     return Batch(images=torch.zeros(len(indices), 3, 1, 1, dtype=torch.uint8),
-                 indices=indices, labels=labels, names=[str(i) for i in indices])
+                 indices=indices, labels=labels)
 
 
 def test_outputs_are_named_by_the_dataset_by_imagenet_or_by_number():

@@ -185,7 +185,7 @@ def test_dataset_checks(failures, target, fields, expected):
 def test_dataset_that_needs_a_folder_is_skipped_without_one(failures):
     found = failures(ipucnn.DatasetSpec, Grey, labelled=True, needs_data_dir=True)
     assert set(found.values()) == {"skipped: it needs a folder: set 'data_dir'"}
-    assert len(found) == 6
+    assert len(found) == 8
 
 
 # -- norm layers -------------------------------------------------------------------------

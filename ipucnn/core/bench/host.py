@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import decode_pixels
-from ipucnn.core.data.loader import MAX_REPORTED, Loader, Preparation, none_readable
-from ipucnn.core.data.normalise import normalise_into
-from ipucnn.core.data.resize import copy_into, eval_transform
+from ipucnn.core.data.loader import MAX_REPORTED, Loader, none_readable
+from ipucnn.core.data.prepare import Preparation
 from ipucnn.core.errors import DataError
 
 STEPS = ("read", "decode", "transform", "collate")
@@ -109,28 +106,14 @@ def step_by_step(prepare: Preparation, index: int, out: Any) -> Tuple[bool, List
         index: of the image.
         out: where it is written.
     """
-    dataset, transform = prepare.dataset, prepare.transform
     clock = [time.perf_counter()]
-    data = dataset.encoded(index)
+    data = prepare.read(index)
     clock.append(time.perf_counter())
-    size: Optional[Tuple[int, int]] = None
-    if data is None:
-        pixels: Any = dataset.image(index).permute(1, 2, 0).numpy()
-    elif transform is None:
-        pixels, _ = decode_pixels(data, dataset.name(index))
-    else:
-        pixels, size = decode_pixels(data, dataset.name(index),
-                                     partial(transform.reduction, index, 0))
+    pixels, size = prepare.decoded(data, index, 0)
     clock.append(time.perf_counter())
-    if transform is not None:
-        pixels = transform(pixels, index, 0, size)
-    elif not dataset.ready:
-        pixels = eval_transform(pixels, prepare.input_size)
+    pixels = prepare.transformed(pixels, size, index, 0)
     clock.append(time.perf_counter())
-    if prepare.pixels == "normalised":
-        normalise_into(pixels, out)
-    else:
-        copy_into(out, pixels)
+    prepare.put(pixels, index, out)
     clock.append(time.perf_counter())
     return data is not None, [end - begin for begin, end in zip(clock, clock[1:])]
 

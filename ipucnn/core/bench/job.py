@@ -13,7 +13,8 @@ from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.augment import TrainTransform
 from ipucnn.core.data.feeding import Fed
 from ipucnn.core.data.images import decoder_versions
-from ipucnn.core.data.loader import Loader, Preparation
+from ipucnn.core.data.loader import Loader
+from ipucnn.core.data.prepare import Preparation
 from ipucnn.core.declaration import build
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, UsageError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 import numpy
 
 from ipucnn.core.data import Box, ImageDataset
-from ipucnn.core.data.resize import resized_crop, to_pillow
+from ipucnn.core.data.resize import mirrored, resized_crop, to_pillow
 
 if TYPE_CHECKING:
     from ipucnn.core.data.images import Pixels
@@ -51,7 +51,7 @@ class TrainTransform:
 
     def __call__(self, pixels: Pixels, index: int, epoch: int,
                  size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return a changed image, uint8 `(input_size, input_size, 3)`, perhaps a mirrored view.
+        """Return a changed image, uint8 `(input_size, input_size, 3)`.
 
         Args:
             pixels: uint8, `(height, width, 3)`, of any size.
@@ -67,7 +67,7 @@ class TrainTransform:
                 place = _scaled(place, size, here)
             pixels = resized_crop(pixels, *place, self.input_size)
         if self.dataset.flippable and random.random() < 0.5:
-            pixels = pixels[:, ::-1]
+            pixels = mirrored(pixels)
         return rand_augment(random, pixels, self.rand_augment, self.magnitude)
 
     def reduction(self, index: int, epoch: int, height: int, width: int) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import TYPE_CHECKING, Any, Iterable, Optional
 
 if TYPE_CHECKING:
     from ipucnn.core.data import ImageDataset
     from ipucnn.core.data.loader import Loader
+    from ipucnn.core.data.workers import Memory
 
 
 class Fed:
     """A session, as seen by what feeds it images."""
+
+    _memory: Optional[Memory] = None
 
     def loader(self, dataset: ImageDataset, input_size: int, batch_size: int,
                indices: Iterable[int], **how: Any) -> Loader:
@@ -26,5 +29,7 @@ class Fed:
             **how: a `Loader`'s further arguments.
         """
         from ipucnn.core.data.loader import HostLoader
+        from ipucnn.core.data.workers import Memory
 
-        return HostLoader(dataset, input_size, batch_size, indices, **how)
+        self._memory = self._memory or Memory()
+        return HostLoader(dataset, input_size, batch_size, indices, memory=self._memory, **how)

@@ -90,10 +90,10 @@ def decode(data: bytes, name: str) -> torch.Tensor:
     """
     import torch
 
-    return torch.from_numpy(decode_pixels(data, name)[0]).permute(2, 0, 1)
+    return torch.from_numpy(decode_pixels(data, lambda: name)[0]).permute(2, 0, 1)
 
 
-def decode_pixels(data: bytes, name: str, reduction: Optional[Reduction] = None,
+def decode_pixels(data: bytes, name: Callable[[], str], reduction: Optional[Reduction] = None,
                   ) -> Tuple[Pixels, Tuple[int, int]]:
     """Return an encoded image as an array, for a training perhaps a smaller one.
 
@@ -103,7 +103,7 @@ def decode_pixels(data: bytes, name: str, reduction: Optional[Reduction] = None,
 
     Args:
         data: as in `decode`.
-        name: what the error message calls it.
+        name: returns what the error message calls it.
         reduction: given height and width in pixels, returns by what to divide them: 1, 2, 4 or 8.
 
     Returns:
@@ -113,7 +113,7 @@ def decode_pixels(data: bytes, name: str, reduction: Optional[Reduction] = None,
         DataError: as in `decode`.
     """
     if not data:
-        raise DataError(f"image {name!r} is empty", _SKIP_HINT)
+        raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
     try:
         found = _decode_jpeg(data, reduction) if data.startswith(jpeg.MAGIC) else None
         if found is not None:
@@ -121,7 +121,7 @@ def decode_pixels(data: bytes, name: str, reduction: Optional[Reduction] = None,
         pixels = _decode_with_pillow(data)
         return pixels, (pixels.shape[0], pixels.shape[1])
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise DataError(f"cannot decode image {name!r}: {_cause(error)}", _SKIP_HINT) from error
+        raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
 
 
 def decoder_versions() -> Dict[str, str]:

@@ -19,18 +19,15 @@ from typing import (
     Iterator,
     List,
     Optional,
-    Protocol,
     Sequence,
     Set,
     Tuple,
 )
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import decode_pixels
-from ipucnn.core.data.normalise import normalise_into
-from ipucnn.core.data.resize import copy_into, eval_transform
+from ipucnn.core.data.prepare import Preparation, Transform
 from ipucnn.core.data.workers import Memory, Threads
-from ipucnn.core.errors import DataError, PluginError, UsageError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -38,32 +35,16 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ipucnn.core.data.images import Pixels
 
 MAX_REPORTED = 100
 """How many skipped samples a loader remembers by name; all are counted."""
 
-PIXELS = ("uint8", "float", "normalised")
-"""Forms of the pixels in a batch: 0 to 255 as bytes or as float32, or with ImageNet's mean and
-deviation taken out, float32."""
-
-_TASK = 16
+_TASK = 64
 """Images that a thread prepares at a time: few enough to share a batch, many enough to hide what
 handing them over costs."""
 
 Entry = Tuple[int, int]
 """Of what a loader is to do: the indices consumed with this one, and the index."""
-
-
-class Transform(Protocol):
-    """Changes images of a training, the same way for the same sample and epoch."""
-
-    def __call__(self, pixels: Pixels, index: int, epoch: int,
-                 size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return the pixels changed; `size` is their height and width before the reduction."""
-
-    def reduction(self, index: int, epoch: int, height: int, width: int) -> int:
-        """Return by what an image of this size may be reduced when it is decoded: 1, 2, 4, 8."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,6 @@ class Batch:
         images: `(n, 3, size, size)`, in the loader's form of pixels, channels last in memory.
         indices: index of each image in the dataset.
         labels: class of each image; None where the dataset does not know it.
-        names: name of each image.
         consumed: how many of the loader's indices are used up with this batch, from the start of
             the iteration, those of bad images included: the rest begins with the next batch.
     """
@@ -97,74 +77,10 @@ class Batch:
     images: torch.Tensor
     indices: List[int]
     labels: List[Optional[int]]
-    names: List[str]
     consumed: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """Makes a sample ready for a model; the same whichever thread or process does it.
-
-    Attributes:
-        dataset: where images come from.
-        input_size: height and width of the model's input, in pixels.
-        transform: makes an image of the dataset one of the input size. What evaluation does when
-            None.
-        pixels: in which form they are given, one of `PIXELS`.
-    """
-
-    dataset: ImageDataset
-    input_size: int
-    transform: Optional[Transform] = None
-    pixels: str = "uint8"
-
-    @property
-    def shape(self) -> Tuple[int, int, int]:
-        """Height, width and channels of a result."""
-        return self.input_size, self.input_size, 3
-
-    @property
-    def type(self) -> str:
-        """The name of the type of its pixels."""
-        return "uint8" if self.pixels == "uint8" else "float32"
-
-    def __call__(self, index: int, epoch: int, out: Any) -> None:
-        """Write the pixels of a sample into `out`, an array of `shape` and `type`.
-
-        numpy does the copying: torch would start a team of threads of its own in every worker.
-
-        Raises:
-            DataError: the image cannot be read.
-            PluginError: the dataset gave something that is no image of the right kind or size.
-        """
-        pixels = self._pixels(index, epoch)
-        if pixels.shape != self.shape:
-            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
-                              f"{pixels.shape[1]}x{pixels.shape[0]} pixels, expected the input "
-                              f"size, {self.input_size}")
-        if self.pixels == "normalised":
-            normalise_into(pixels, out)
-        else:
-            copy_into(out, pixels)
-
-    def _pixels(self, index: int, epoch: int) -> Pixels:
-        dataset, transform = self.dataset, self.transform
-        data = dataset.encoded(index) if transform is not None else None
-        if transform is not None and data is not None:
-            pixels, size = decode_pixels(data, dataset.name(index),
-                                         partial(transform.reduction, index, epoch))
-            return transform(pixels, index, epoch, size)
-        image = dataset.image(index)
-        if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
-            raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
-                              f"{dataset.name(index)!r}, expected uint8 (3, height, width)")
-        pixels = image.permute(1, 2, 0).numpy()
-        if transform is not None:
-            return transform(pixels, index, epoch)
-        return pixels if dataset.ready else eval_transform(pixels, self.input_size)
 
 
 class Loader(ABC):
@@ -287,7 +203,7 @@ class Loader(ABC):
     def _batch(self, pixels: torch.Tensor, entries: Sequence[Entry]) -> Batch:
         indices = [index for _, index in entries]
         return Batch(pixels.permute(0, 3, 1, 2), indices, [self.dataset.label(i) for i in indices],
-                     [self.dataset.name(i) for i in indices], entries[-1][0])
+                     entries[-1][0])
 
     def skip(self, index: int, error: DataError) -> None:
         """Leave out an image that cannot be read.
@@ -324,11 +240,19 @@ class HostLoader(Loader):
     Decoding and resizing release the interpreter lock, so threads are enough. Each writes its part
     straight into the batch. Two batches are prepared ahead, so memory does not grow with the number
     of images. Its threads end after the images they are working on.
+
+    Args:
+        arguments: see `Loader`.
+        memory: of batches, where other loaders use it, too.
+        how: see `Loader`.
     """
+
+    def __init__(self, *arguments: Any, memory: Optional[Memory] = None, **how: Any) -> None:
+        super().__init__(*arguments, **how)
+        self._memory = memory or Memory()
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         """Yield whole batches; see `Loader.blocks`."""
-        memory = Memory((self.batch_size, *self.prepare.shape), self.prepare.type)
         # small batches are too little work for many threads: then more of them are under way
         ahead = 2 + self.workers // self.batch_size
         queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
@@ -338,7 +262,7 @@ class HostLoader(Loader):
                     entries = list(islice(todo, self.batch_size))
                     if not entries:
                         break
-                    queue.append(self._begun(threads, memory, entries))
+                    queue.append(self._begun(threads, entries))
                 if not queue:
                     return
                 block, tasks = queue.popleft()
@@ -346,11 +270,12 @@ class HostLoader(Loader):
                     task.result()
                 yield block
 
-    def _begun(self, threads: Threads, memory: Memory,
+    def _begun(self, threads: Threads,
                entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
         import torch
 
-        pixels = memory.take(len(entries))
+        pixels = self._memory.take(len(entries), (self.batch_size, *self.prepare.shape),
+                                   self.prepare.type)
         block = Block(torch.from_numpy(pixels), entries)
         step = max(1, min(_TASK, len(entries) // self.workers))
         return block, [threads.submit(partial(self._fill, block, pixels, first, first + step))

@@ -6,7 +6,7 @@ Pixels are arrays `(height, width, 3)`: as they are decoded, and as they are res
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import TYPE_CHECKING, Tuple
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,13 +70,12 @@ def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
     return _resized(pixels[top:top + height, left:left + width], size, size)
 
 
-def copy_into(out: Any, pixels: Pixels) -> None:
-    """Copy pixels, which may be a mirrored view, into an array of any type."""
-    if pixels.strides[1] > 0:
-        out[...] = pixels
-    else:  # numpy moves three channels that lie against the direction one by one
-        for channel in range(pixels.shape[2]):
-            out[..., channel] = pixels[..., channel]
+def mirrored(pixels: Pixels) -> Pixels:
+    """Return an image with left and right exchanged."""
+    import torch
+
+    # numpy is ten times slower at it
+    return torch.from_numpy(pixels).permute(2, 0, 1).flip(2).permute(1, 2, 0).numpy()
 
 
 @lru_cache(maxsize=None)

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Dict, Optional, Tuple
 
 import numpy
@@ -131,14 +132,14 @@ class Samples:
         if data is None or suffix is None:
             return None
         if self._check:
-            images.decode_pixels(data, self.dataset.name(index))
+            images.decode_pixels(data, partial(self.dataset.name, index))
         return data, suffix
 
     def _pixels(self, index: int) -> images.Pixels:
         data = self.dataset.encoded(index)
         if data is None:
             return self.dataset.image(index).permute(1, 2, 0).numpy()
-        return images.decode_pixels(data, self.dataset.name(index))[0]
+        return images.decode_pixels(data, partial(self.dataset.name, index))[0]
 
 
 def suffix_of(data: bytes) -> Optional[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import defaultdict
 from concurrent.futures import Future
 from queue import SimpleQueue
-from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+from threading import Barrier, Event, Lock, Thread
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+_STARTING = Lock()
 
 PATIENCE = 3.0
 """Seconds in which threads can end what they are doing when nobody waits for it any more."""
@@ -18,6 +21,9 @@ PATIENCE = 3.0
 
 class Threads:
     """Threads that do what they are given, in order, until the end of the block.
+
+    Each computes alone: torch would start a team of threads of its own in every one of them, and
+    they would spend their time waiting for each other.
 
     What is not begun then comes to nothing. A thread that is stuck, as where a server or disk does
     not answer, is left behind: it keeps neither the block nor the process from ending, which is why
@@ -33,8 +39,18 @@ class Threads:
         self._over = Event()
         self._threads = [Thread(target=self._work, name=f"{name}-{number}", daemon=True)
                          for number in range(count)]
-        for thread in self._threads:
-            thread.start()
+        self._start()
+
+    def _start(self) -> None:
+        import torch
+
+        with _STARTING:  # what a thread is told is also what torch gives those that start later
+            together = torch.get_num_threads()
+            self._ready = Barrier(len(self._threads) + 1)
+            for thread in self._threads:
+                thread.start()
+            self._ready.wait()
+            torch.set_num_threads(together)
 
     def submit(self, task: Callable[[], None]) -> Future[None]:
         """Have a thread call `task`, and return what tells when it has."""
@@ -43,6 +59,11 @@ class Threads:
         return future
 
     def _work(self) -> None:
+        import torch
+
+        torch.get_num_threads()  # a thread's first question sets its number, to the general one
+        torch.set_num_threads(1)
+        self._ready.wait()
         while True:
             item = self._todo.get()
             if item is None or self._over.is_set():
@@ -71,21 +92,21 @@ class Threads:
 
 
 class Memory:
-    """Memory for blocks, used again when nobody refers to a block any more.
+    """Memory of batches, used again when nobody refers to a batch any more.
 
     The system hands out large memory anew each time, page by page, which costs as much as half of
     what resizing does.
     """
 
-    def __init__(self, shape: Tuple[int, ...], type: str) -> None:
-        self._shape, self._type = shape, type
-        self._free: List[Any] = []
+    def __init__(self) -> None:
+        self._free: Dict[Any, List[Any]] = defaultdict(list)
 
-    def take(self, rows: int) -> Any:
-        """Return an array of so many rows; tensors made from it keep it."""
+    def take(self, rows: int, shape: Tuple[int, ...], type: str) -> Any:
+        """Return the first rows of an array of this shape and type; tensors keep it."""
         import numpy
 
-        memory = self._free.pop() if self._free else numpy.empty(self._shape, dtype=self._type)
+        free = self._free[shape, type]
+        memory = free.pop() if free else numpy.empty(shape, dtype=type)
         array = memory[:rows]  # an object of its own: it ends with the last that refers to it
-        weakref.finalize(array, self._free.append, memory).atexit = False
+        weakref.finalize(array, free.append, memory).atexit = False
         return array

@@ -163,9 +163,9 @@ class Evaluator:
     def _labels(self, batch: Any, classes: int) -> torch.Tensor:
         if not self.labelled:
             return torch.tensor([index % classes for index in batch.indices])
-        for name, label in zip(batch.names, batch.labels):
-            if label is None:
-                raise DataError(f"image {name!r} has no label", "validation needs one of each")
+        if None in batch.labels:
+            name = self.dataset.name(batch.indices[batch.labels.index(None)])
+            raise DataError(f"image {name!r} has no label", "validation needs one of each")
         return torch.tensor(batch.labels)
 
 

@@ -230,7 +230,7 @@ class TestReduced:
     @pytest.mark.parametrize("by", [1, 2, 4, 8])
     def test_a_jpeg_is_decoded_smaller(self, by, options):
         data = encode(photograph(208, 152), "JPEG", quality=95, **options)
-        pixels, size = images.decode_pixels(data, "x.jpg", lambda height, width: by)
+        pixels, size = images.decode_pixels(data, str, lambda height, width: by)
         assert size == (152, 208)
         assert pixels.shape == (152 // by, 208 // by, 3)
         expected = photograph(208, 152).resize((208 // by, 152 // by), Image.BOX)
@@ -241,7 +241,7 @@ class TestReduced:
     @pytest.mark.parametrize("by", [2, 4, 8])
     def test_sizes_are_rounded_up(self, by):
         data = encode(photograph(203, 150), "JPEG")
-        pixels, _ = images.decode_pixels(data, "x.jpg", lambda height, width: by)
+        pixels, _ = images.decode_pixels(data, str, lambda height, width: by)
         assert pixels.shape == (-(-150 // by), -(-203 // by), 3)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
@@ -250,7 +250,7 @@ class TestReduced:
         exif[0x0112] = orientation
         data = encode(photograph(200, 100), "JPEG", quality=98, exif=exif)
         seen = []
-        pixels, size = images.decode_pixels(data, "x", lambda *size: seen.append(size) or 4)
+        pixels, size = images.decode_pixels(data, str, lambda *size: seen.append(size) or 4)
         assert seen == [size]
         assert size == ((200, 100) if orientation >= 5 else (100, 200))
         whole = images.decode(data, "x").permute(1, 2, 0).numpy()
@@ -258,7 +258,7 @@ class TestReduced:
         assert numpy.abs(pixels.astype(int) - numpy.asarray(expected)).mean() < 4
 
     def test_other_formats_stay_whole(self):
-        pixels, size = images.decode_pixels(encode(photograph(), "PNG"), "x", lambda *_: 8)
+        pixels, size = images.decode_pixels(encode(photograph(), "PNG"), str, lambda *_: 8)
         assert pixels.shape[:2] == size == (40, 60)
 
 

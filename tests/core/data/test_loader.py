@@ -58,7 +58,6 @@ def test_order_and_contents_do_not_depend_on_the_workers(workers):
         assert batch.images.shape == (len(batch), 3, 4, 4)
         assert batch.images.dtype == torch.uint8
         assert batch.images[:, 0, 0, 0].tolist() == batch.indices
-        assert batch.names == [f"n/{i}" for i in batch.indices]
         assert batch.labels == [i % 5 for i in batch.indices]
 
 
@@ -184,7 +183,7 @@ def test_known_bad_images_are_errors_again_without_skipping():
 
 
 def test_a_transform_gets_every_image_its_index_and_the_epoch():
-    def transform(image, index, epoch):
+    def transform(image, index, epoch, size):
         assert image.shape == (7, 7, 3)
         assert epoch == 6
         return numpy.full((4, 4, 3), 10 * index + int(image[0, 0, 0]), dtype=numpy.uint8)
@@ -270,3 +269,23 @@ def test_what_is_stuck_does_not_keep_a_loader_from_ending(monkeypatch):
     for thread in decoding_threads():
         thread.join(20)
     assert not decoding_threads()
+
+
+def test_workers_compute_alone_and_the_host_as_before():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen = set()
+    dataset = Numbers(12)
+    image = dataset.image
+    dataset.image = lambda index: seen.add(torch.get_num_threads()) or image(index)
+    try:
+        assert len(list(HostLoader(dataset, 4, 4, range(12), workers=2))) == 3
+        assert seen == {1}
+        assert torch.get_num_threads() == 3
+        later = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(before)

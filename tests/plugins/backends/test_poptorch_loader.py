@@ -94,8 +94,8 @@ def children(of=None):
 def assert_same(found, expected):
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected):
-        assert (ours.indices, ours.labels, ours.names, ours.consumed) == (
-            theirs.indices, theirs.labels, theirs.names, theirs.consumed)
+        assert (ours.indices, ours.labels, ours.consumed) == (
+            theirs.indices, theirs.labels, theirs.consumed)
         assert torch.equal(ours.images, theirs.images)
         assert ours.images.is_contiguous(memory_format=torch.channels_last)
 
@@ -245,7 +245,7 @@ def test_a_dataset_that_cannot_be_sent_is_told():
 def test_built_in_datasets_can_be_sent(name, pictures, tmp_path):
     import numpy
 
-    from ipucnn.core.data.loader import Preparation
+    from ipucnn.core.data.prepare import Preparation
     from ipucnn.core.registry import Registry
     from ipucnn.core.specs import DatasetSpec
 

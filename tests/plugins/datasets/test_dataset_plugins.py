@@ -122,7 +122,7 @@ class TestReal:
         with HostLoader(dataset, 2, 500, range(len(dataset)), workers=2) as loader:
             batches = list(loader)
         assert [len(batch) for batch in batches] == [500] * 20
-        loaded = [name for batch in batches for name in batch.names]
+        loaded = [dataset.name(index) for batch in batches for index in batch.indices]
         assert loaded == sorted(loaded)
         assert len(set(loaded)) == 10_000
 

@@ -171,7 +171,7 @@ def test_steps_and_pixels(folder, tmp_path):
     files = sorted(folder.glob("train/*/*"))
     for path, sample in zip(files, samples(tmp_path)):
         pixels = numpy.load(io.BytesIO(sample["npy"]))
-        decoded = images.decode_pixels(path.read_bytes(), path.name)[0]
+        decoded = images.decode_pixels(path.read_bytes(), str)[0]
         expected = center_crop(resized(decoded, 32), 28).transpose(2, 0, 1)
         assert pixels.dtype == numpy.uint8
         assert pixels.shape == (3, 28, 28)

@@ -33,7 +33,8 @@ import torch  # noqa: TID253
 
 from ipucnn.core.data import ImageDataset
 from ipucnn.core.data.feeding import Fed
-from ipucnn.core.data.loader import Block, Entry, Loader, Preparation
+from ipucnn.core.data.loader import Block, Entry, Loader
+from ipucnn.core.data.prepare import Preparation
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.plugins.backends.poptorch import DEFAULT_REBATCH_SIZE, LOADER_MODES, THREADS
