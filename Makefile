@@ -72,6 +72,7 @@ bench: $(STAMP)  ## the committed comparisons, measured anew
 bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm is installed for it
 	$(BIN)/python -m pip install --quiet timm
 	$(BIN)/python benchmarks/data/pipeline.py
+	$(BIN)/python benchmarks/data/choices.py
 	$(BIN)/python benchmarks/data/memory.py
 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost

@@ -35,8 +35,8 @@ from images import photograph, write_files, write_shards
 from ipucnn import load_dataset
 from ipucnn.core.bench.host import bare_decoding
 from ipucnn.core.data.augment import TrainTransform
+from ipucnn.core.data.feeding import Fed
 from ipucnn.core.data.images import decoder_versions
-from ipucnn.core.data.loader import HostLoader
 
 WORKERS = 2
 BATCH = 256
@@ -51,6 +51,7 @@ RATIOS = {
     "files, normalised, to torchvision": ("ipucnn, files, normalised",
                                           "torchvision ImageFolder, files"),
     "files, to bare decoding": ("ipucnn, files", "libjpeg-turbo alone, files"),
+    "shards, to bare decoding": ("ipucnn, shards", "libjpeg-turbo alone, files"),
     "shards, to timm": ("ipucnn, shards", "timm, shards"),
     "shards, to timm with fast collate": ("ipucnn, shards", "timm with fast collate, shards"),
     "shards, normalised, to timm": ("ipucnn, shards, normalised", "timm, shards"),
@@ -62,12 +63,12 @@ RATIOS = {
 def ours(data: str, folder: Path, pixels: str) -> Pass:
     """Return ipucnn's loader."""
     dataset = load_dataset(data, str(folder), input_size=SIZE, split="train")
-    transform = TrainTransform(SIZE, 0, dataset)
+    transform, session = TrainTransform(SIZE, 0, dataset), Fed()
 
     def go(epoch: int) -> int:
-        with HostLoader(dataset, SIZE, BATCH, [int(i) for i in dataset.order(0, epoch)],
-                        workers=WORKERS, transform=transform, epoch=epoch,
-                        pixels=pixels) as loader:
+        with session.loader(dataset, SIZE, BATCH, [int(i) for i in dataset.order(0, epoch)],
+                            workers=WORKERS, transform=transform, epoch=epoch,
+                            pixels=pixels) as loader:
             return sum(len(batch) for batch in loader)
 
     return go
@@ -145,7 +146,7 @@ def measure(passes: Dict[str, Pass], rounds: int) -> Dict[str, List[float]]:
 def main() -> None:
     """Make the images and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     logging.getLogger("timm").setLevel(logging.ERROR)  # it misses a file of timm's own

@@ -18,7 +18,7 @@ STEPS = ("read", "decode", "transform", "collate")
 """Of preparing an image: the bytes of its file, their pixels, the part of them that the model takes
 at its size, and these in their place in the batch, where the host normalises also normalised."""
 
-_TASK = 16  # images of a thread at a time, as in the loader
+_TASK = 32  # images of a thread at a time, as in the loader
 _ROWS = 64  # of the batch that is written; more than the processor keeps at hand
 
 Tell = Callable[[int], None]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAX_REPORTED = 100
 """How many skipped samples a loader remembers by name; all are counted."""
 
-_TASK = 64
+_TASK = 32
 """Images that a thread prepares at a time: few enough to share a batch, many enough to hide what
 handing them over costs."""
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from ipucnn.core.data.images import Pixels
 
+Place = Tuple[int, int, int, int]
+
 # Resizing to the shorter side would make a band of an image longer than this; see `eval_transform`.
 _LONGEST_RATIO = 8
 
@@ -43,7 +45,8 @@ def resized(pixels: Pixels, short: int) -> Pixels:
     shorter = min(height, width)
     if shorter == short:
         return pixels
-    return _resized(pixels, short * height // shorter, short * width // shorter)
+    return _resized(pixels, (0, 0, height, width), short * height // shorter,
+                    short * width // shorter)
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
@@ -67,7 +70,7 @@ def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
     Returns:
         uint8, `(size, size, 3)`.
     """
-    return _resized(pixels[top:top + height, left:left + width], size, size)
+    return _resized(pixels, (top, left, height, width), size, size)
 
 
 def mirrored(pixels: Pixels) -> Pixels:
@@ -75,7 +78,8 @@ def mirrored(pixels: Pixels) -> Pixels:
     import torch
 
     # numpy is ten times slower at it
-    return torch.from_numpy(pixels).permute(2, 0, 1).flip(2).permute(1, 2, 0).numpy()
+    image = torch.from_numpy(pixels.transpose(2, 0, 1)).flip(2).numpy()
+    return image.transpose(1, 2, 0)
 
 
 @lru_cache(maxsize=None)
@@ -87,19 +91,21 @@ def native_resize() -> bool:
     return (int(major), int(minor)) >= (2, 1)
 
 
-def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
+def _resized(pixels: Pixels, place: Place, height: int, width: int) -> Pixels:
+    """Return a part of an image (top, left, height, width) at another size."""
+    top, left, rows, columns = place
     if not native_resize():
-        return _pillow_crop(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), height, width)
+        return _pillow_crop(pixels, (left, top, left + columns, top + rows), height, width)
     import torch
     from torch.nn.functional import interpolate
 
-    # With an outermost stride, which numpy sets only for an axis that was there from the start,
-    # torch sees that channels are next to each other and takes its quick way.
-    image = torch.from_numpy(pixels).permute(2, 0, 1)
-    batch = image.as_strided((1, *image.shape), (pixels.shape[0] * pixels.strides[0],
-                                                 *image.stride()))
-    result = interpolate(batch, (height, width), mode="bilinear", antialias=True)
-    return result[0].permute(1, 2, 0).numpy()
+    # An axis made by `reshape` has a stride, by which torch sees that channels are next to each
+    # other and takes its quick way. Views are numpy's: torch hands on the interpreter's lock in
+    # every call, and waits for it again.
+    part = pixels.reshape((1, *pixels.shape))[:, top:top + rows, left:left + columns]
+    result = interpolate(torch.from_numpy(part.transpose(0, 3, 1, 2)), (height, width),
+                         mode="bilinear", antialias=True)
+    return result.numpy()[0].transpose(1, 2, 0)
 
 
 def _resize_with_pillow(pixels: Pixels, short: int, input_size: int) -> Pixels:

@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import List, Optional
 
-from ipucnn.core.data.formats import read_by, recognised
+from ipucnn.core.data.formats import is_url, read_by, recognised
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec
@@ -21,8 +21,12 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
 
     Raises:
         DataError: there is no such folder, or its format cannot be told.
-        UsageError: the format is unknown or cannot be verified.
+        UsageError: the format is unknown or cannot be verified, or it is a URL.
     """
+    if is_url(path):
+        raise UsageError(f"{path!r} is not verified over the network",
+                         "run it on the server, or on a copy; what is streamed is checked against "
+                         "its MD5 in any case")
     if not os.path.isdir(path):
         raise DataError(f"folder {path!r} does not exist", "check its name")
     spec = registry().get_typed(DatasetSpec, name or recognised(path))

@@ -48,3 +48,8 @@ def test_what_cannot_be_verified(tmp_path):
     for path in (tmp_path / "nowhere", __file__):
         with pytest.raises(DataError, match=r"'.*' does not exist"):
             verify(str(path))
+
+
+def test_a_url_is_refused():
+    with pytest.raises(UsageError, match="'https://x/y' is not verified over the network"):
+        verify("https://x/y")
