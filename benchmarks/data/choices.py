@@ -74,9 +74,9 @@ def groups(files: List[bytes]) -> Dict[str, Dict[str, Callable[[int], Any]]]:
     """Return what is compared."""
     pixels = [simplejpeg.decode_jpeg(file, "RGB") for file in files]
     tensors = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
-    apart = [torch.from_numpy(image).permute(2, 0, 1).contiguous()[None] for image in pixels]
-    together = [torch.from_numpy(image[None]).permute(0, 3, 1, 2).contiguous(
-        memory_format=torch.channels_last) for image in pixels]
+    together = [torch.from_numpy(image.reshape(1, *image.shape)).permute(0, 3, 1, 2)
+                for image in pixels]
+    apart = [image.contiguous() for image in together]
     small = [jpeg(resized(image, 256), QUALITY) for image in pixels]
     large = [jpeg(numpy.tile(image, (4, 4, 1)), QUALITY) for image in pixels[:8]] * (IMAGES // 8)
 
@@ -85,7 +85,8 @@ def groups(files: List[bytes]) -> Dict[str, Dict[str, Callable[[int], Any]]]:
         return lambda i: simplejpeg.decode_jpeg(files[i], "RGB", min_height=height, min_width=width)
 
     def size(images: List[torch.Tensor]) -> Callable[[int], Any]:
-        return lambda i: interpolate(images[i], (SIZE, SIZE), mode="bilinear", antialias=True)
+        return lambda i: interpolate(images[i][:, :, 40:340, 50:450], (SIZE, SIZE),
+                                     mode="bilinear", antialias=True)
 
     return {
         "decoders": {
@@ -128,8 +129,9 @@ def compared(works: Dict[str, Callable[[int], Any]], turns: int) -> Dict[str, An
 
 
 def teams(turns: int) -> Dict[str, Any]:
-    """Return the processor time of resizing in two threads, with teams of torch's and without."""
-    image = torch.randint(0, 256, (1, 300, 400, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    """Return the processor time of resizing a crop in two threads, with teams and without."""
+    image = torch.randint(0, 256, (1, 375, 500, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    image = image[:, :, :300, :400]
 
     def work(alone: bool) -> None:
         torch.get_num_threads()

@@ -2,9 +2,9 @@
 
 Two workers everywhere, batches of 256, and the usual training transform: a random crop resized to
 224 pixels, and a random flip. All loaders have gone through the images once before they are
-measured, so their processes run and the files are in the page cache. In every round each goes through
-all of them twice, and the second time counts: some systems take back memory that was idle while the
-others had their turn. Ratios are those within a round.
+measured, so their processes run and the files are in the page cache. In every round each goes
+through all of them twice, and the second time counts: some systems take back memory that was idle
+while the others had their turn. Ratios are those within a round.
 
 `ipucnn` gives batches of uint8, which the device normalises, or normalised ones; the others give
 normalised floats. timm's transform is without colour jitter here, which the others do not have.
