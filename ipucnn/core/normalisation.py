@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 
 from ipucnn.core.constants import IMAGENET_MEAN, IMAGENET_STD
-
-if TYPE_CHECKING:
-    from ipucnn.core.execution import ExecutionPlan
 
 _SCALE, _SHIFT = "_image_scale", "_image_shift"
 
@@ -55,11 +52,11 @@ def _rows(width: int) -> Tuple[torch.Tensor, torch.Tensor]:
     return scale.flatten().repeat(width), shift.flatten().repeat(width)
 
 
-def fed(images: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:
-    """Return images, uint8, in the form in which the plan has them cross to the device."""
-    if plan.normalisation == "host":
+def fed(images: torch.Tensor, pixels: str) -> torch.Tensor:
+    """Return images, uint8, in a plan's form of `pixels`, in which they cross to the device."""
+    if pixels == "normalised":
         return normalise(images)
-    return images if plan.eight_bit_io else images.float()
+    return images if pixels == "uint8" else images.float()
 
 
 def normalise_on_device(model: nn.Module, dtype: Optional[torch.dtype] = None,

@@ -105,7 +105,7 @@ def test_the_report_counts_answers():
     ("device", True), ("device", False), ("host", False), ("none", True)])
 def test_images_are_fed_as_the_plan_says(place, eight_bit):
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    given = fed(images, ExecutionPlan(normalisation=place, eight_bit_io=eight_bit))
+    given = fed(images, ExecutionPlan(normalisation=place, eight_bit_io=eight_bit).pixels)
     wanted = normalise(images) if place == "host" else images if eight_bit else images.float()
     assert given.dtype == wanted.dtype
     assert torch.equal(given, wanted)

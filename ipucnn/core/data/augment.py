@@ -16,7 +16,7 @@ from ipucnn.core.data import Box, ImageDataset
 from ipucnn.core.data.resize import mirrored, resized_crop, to_pillow
 
 if TYPE_CHECKING:
-    from ipucnn.core.data.images import Pixels
+    from ipucnn.core.data.resize import Pixels
 
 SCALE = (0.08, 1.0)
 """Share of the image's area that a random crop takes (Szegedy et al., "Going Deeper", 2015)."""

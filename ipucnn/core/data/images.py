@@ -15,15 +15,12 @@ import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import jpeg
-from ipucnn.core.data.resize import native_resize
+from ipucnn.core.data.resize import Pixels, native_resize
 from ipucnn.core.errors import DataError
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-Pixels = Any
-"""A uint8 array `(height, width, 3)`."""
 
 Reduction = Callable[[int, int], int]
 

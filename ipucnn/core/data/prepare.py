@@ -12,7 +12,7 @@ from ipucnn.core.data.resize import eval_transform
 from ipucnn.core.errors import PluginError
 
 if TYPE_CHECKING:
-    from ipucnn.core.data.images import Pixels
+    from ipucnn.core.data.resize import Pixels
 
     Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
 

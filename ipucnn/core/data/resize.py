@@ -6,12 +6,13 @@ Pixels are arrays `(height, width, 3)`: as they are decoded, and as they are res
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING, Any, Tuple
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ipucnn.core.data.images import Pixels
+Pixels = Any
+"""A uint8 array `(height, width, 3)`."""
 
 Place = Tuple[int, int, int, int]
 

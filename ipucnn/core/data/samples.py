@@ -17,7 +17,7 @@ import numpy
 import torch  # noqa: F401, TID253
 
 from ipucnn.core.data import Box, ImageDataset, images, jpeg
-from ipucnn.core.data.resize import to_pillow
+from ipucnn.core.data.resize import Pixels, to_pillow
 from ipucnn.core.errors import DataError
 from ipucnn.core.options.convert import DEFAULT_QUALITY, ConvertOptions
 
@@ -135,7 +135,7 @@ class Samples:
             images.decode_pixels(data, partial(self.dataset.name, index))
         return data, suffix
 
-    def _pixels(self, index: int) -> images.Pixels:
+    def _pixels(self, index: int) -> Pixels:
         data = self.dataset.encoded(index)
         if data is None:
             return self.dataset.image(index).permute(1, 2, 0).numpy()
@@ -154,13 +154,13 @@ def suffix_of(data: bytes) -> Optional[str]:
     return next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), None)
 
 
-def _jpeg(pixels: images.Pixels, quality: int) -> bytes:
+def _jpeg(pixels: Pixels, quality: int) -> bytes:
     content = io.BytesIO()
     to_pillow(pixels).save(content, "JPEG", quality=quality)
     return content.getvalue()
 
 
-def _array(pixels: images.Pixels) -> bytes:
+def _array(pixels: Pixels) -> bytes:
     content = io.BytesIO()
     numpy.save(content, numpy.ascontiguousarray(pixels.transpose(2, 0, 1)), allow_pickle=False)
     return content.getvalue()

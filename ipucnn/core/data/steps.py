@@ -10,7 +10,7 @@ from ipucnn.core.errors import UsageError
 
 if TYPE_CHECKING:
     from ipucnn.core.data import Box
-    from ipucnn.core.data.images import Pixels
+    from ipucnn.core.data.resize import Pixels
 
 _STEP = re.compile(r"(Resize|CenterCrop)\(([0-9]{1,5})\)")
 

@@ -106,7 +106,7 @@ class OpenVinoSession(InferenceSession):
 
     def classified(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of any number of images, uint8."""
-        return torch.cat([self(fed(part, self._plan))
+        return torch.cat([self(fed(part, self._plan.pixels))
                           for part in torch.split(images, self.samples_per_call)])
 
     def _feed(self, place: int, images: torch.Tensor) -> None:
@@ -151,7 +151,7 @@ def _reshape(model: Any, graph: Graph, batch: int) -> None:
 def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[torch.Tensor]:
     """Yield images as the plan feeds them, beginning again to fill the last batch."""
     for first in range(0, len(images), size):
-        yield fed(images[torch.arange(first, first + size) % len(images)], plan)
+        yield fed(images[torch.arange(first, first + size) % len(images)], plan.pixels)
 
 
 def _folder(path: str) -> str:
