@@ -287,7 +287,7 @@ def bench_result(result: BenchResult) -> str:
                    + ("training" if result.job == "train" else result.job)),
         ("prepared", f"{result.input_size} pixels, {result.pixels}, in batches of "
                      f"{result.batch_size:,}"),
-        ("decoded by", result.decoders["simplejpeg"]),
+        ("decoded by", f"simplejpeg {result.decoders['simplejpeg']}"),
         ("resized by", result.decoders["resize"]),
         ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None)])
     one = table(("one thread", "images/s"),
