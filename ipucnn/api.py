@@ -64,7 +64,7 @@ def load_dataset(name: str, data_dir: Optional[str] = None, **request: Any) -> I
         IpucnnError: an unknown name, or data that cannot be found.
     """
     from ipucnn.core.data import DatasetRequest
-    from ipucnn.core.data.formats import read_by
+    from ipucnn.core.datasets.formats import read_by
     from ipucnn.core.specs import DatasetSpec
 
     spec = read_by(registry().get_typed(DatasetSpec, name), data_dir, registry())

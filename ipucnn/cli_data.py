@@ -20,7 +20,7 @@ def fetch(
                                       help="Where to put it; 'data/images' when not given."),
 ) -> None:
     """Download data that the examples use."""
-    from ipucnn.core.data.sample_data import fetch_named
+    from ipucnn.core.datasets.sample_data import fetch_named
 
     for path in fetch_named(name, out):
         render.emit(str(path))
@@ -37,7 +37,7 @@ def shapes(
         "folder then holds 'train' and 'validation'."),
 ) -> None:
     """Write the 'shapes' dataset as JPEG folders."""
-    from ipucnn.core.data.sample_data import write_made
+    from ipucnn.core.datasets.sample_data import write_made
 
     count = write_made("shapes", out, per_class=per_class, size=size, seed=seed,
                        validation_per_class=validation_per_class)
@@ -58,7 +58,7 @@ def partition(
     Images are in the order of their names and keep them. They become hard links, or where those
     cannot be made symbolic ones, or copies. '--verbose' tells where each of them is.
     """
-    from ipucnn.core.data.partition import partition
+    from ipucnn.core.datasets.partition import partition
 
     made = partition(data_dir, partitions, output, copy)
     render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
@@ -75,7 +75,7 @@ def convert(given: Dict[str, Any]) -> None:
 
     options = build(ConvertOptions, given)
     with signals.held():
-        from ipucnn.core.data.convert import convert
+        from ipucnn.core.datasets.convert import convert
 
     try:
         with render.RunProgress("auto") as progress:
@@ -99,7 +99,7 @@ def verify(
 
     Exit code 1 when there is a problem.
     """
-    from ipucnn.core.data.verify import verify
+    from ipucnn.core.datasets.verify import verify
 
     problems = verify(path, data)
     if as_json:

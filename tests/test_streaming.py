@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 from servers import FaultyServer
 
-from ipucnn.core.data import DatasetRequest, shard_cache
+from ipucnn.core.data import DatasetRequest
+from ipucnn.core.datasets import shard_cache
 from ipucnn.core.registry import registry, use
 from ipucnn.core.specs import DatasetSpec
 from ipucnn.core.transfer import Patience

@@ -8,7 +8,7 @@ from typing import Mapping, Optional, Tuple
 import torch  # noqa: TID253
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.formats import is_url, read_by
+from ipucnn.core.datasets.formats import is_url, read_by
 from ipucnn.core.errors import UsageError
 from ipucnn.core.models import BuiltModel, create_model
 from ipucnn.core.norms import NormOptions

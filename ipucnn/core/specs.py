@@ -158,7 +158,7 @@ class DatasetSpec(PluginSpec):
         also: other datasets that are read in its place where the folder has their markers.
         streams: `--data-dir` may be a URL.
         convert: ``"module:attribute"`` of what writes other datasets in this format, a
-            `ipucnn.core.data.convert.Writer`; empty when nothing does.
+            `ipucnn.core.datasets.convert.Writer`; empty when nothing does.
     """
 
     labelled: bool = False

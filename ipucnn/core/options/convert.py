@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from ipucnn.core.data import steps
+from ipucnn.core.datasets import steps
 from ipucnn.core.declaration import option
 from ipucnn.core.errors import UsageError
 

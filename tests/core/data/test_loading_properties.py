@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.convert import convert
 from ipucnn.core.data.feeding import Fed
 from ipucnn.core.data.loader import HostLoader
-from ipucnn.core.data.sample_data import write_made
+from ipucnn.core.datasets.convert import convert
+from ipucnn.core.datasets.sample_data import write_made
 from ipucnn.core.declaration import build
 from ipucnn.core.execution import Backend, InferenceSession
 from ipucnn.core.instances import Instances

@@ -5,7 +5,7 @@ import pytest
 import ipucnn
 from ipucnn.core.data import waiting
 from ipucnn.core.data.image_files import FileImages
-from ipucnn.core.data.sample_data import write_made
+from ipucnn.core.datasets.sample_data import write_made
 from ipucnn.core.declaration import build
 from ipucnn.core.options import TrainOptions
 from ipucnn.core.training.job import train

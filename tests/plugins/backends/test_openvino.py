@@ -28,7 +28,7 @@ from PIL import Image
 
 from ipucnn import render
 from ipucnn.core.calibration import Calibration
-from ipucnn.core.data.sample_data import write_made
+from ipucnn.core.datasets.sample_data import write_made
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution import ExecutionPlan
 from ipucnn.plugins.backends.openvino import devices, engine, session

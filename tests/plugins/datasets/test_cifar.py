@@ -17,7 +17,7 @@ import torch
 
 from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.loader import HostLoader
-from ipucnn.core.data.verify import verify
+from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec

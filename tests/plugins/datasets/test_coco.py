@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ipucnn import load_dataset
-from ipucnn.core.data.partition import partition
-from ipucnn.core.data.verify import verify
+from ipucnn.core.datasets.partition import partition
+from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
 from ipucnn.testing import check_plugin
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ipucnn.core.data import DatasetRequest
 from ipucnn.core.data.loader import HostLoader
-from ipucnn.core.data.sample_data import write_made
-from ipucnn.core.data.verify import verify
+from ipucnn.core.datasets.sample_data import write_made
+from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec

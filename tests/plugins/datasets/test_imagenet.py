@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ipucnn.core.data import DatasetRequest
-from ipucnn.core.data.verify import verify
+from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec

@@ -14,8 +14,8 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ipucnn.core.data import images
-from ipucnn.core.data.convert import convert
 from ipucnn.core.data.resize import center_crop, resized
+from ipucnn.core.datasets.convert import convert
 from ipucnn.core.declaration import build
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.options import ConvertOptions

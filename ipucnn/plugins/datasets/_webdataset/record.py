@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from ipucnn.core.data.convert import difference
+from ipucnn.core.datasets.convert import difference
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.plugins.datasets._webdataset.metadata import Shard
 from ipucnn.plugins.datasets._webdataset.tar import cannot_write

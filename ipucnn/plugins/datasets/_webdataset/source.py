@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from typing import List, Optional, Sequence
 
 from ipucnn.core.data import DatasetRequest
-from ipucnn.core.data.formats import is_url
 from ipucnn.core.data.image_files import printable
-from ipucnn.core.data.shard_cache import RemoteFiles
+from ipucnn.core.datasets.formats import is_url
+from ipucnn.core.datasets.shard_cache import RemoteFiles
 from ipucnn.core.errors import DataError
 from ipucnn.core.transfer import shown
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard

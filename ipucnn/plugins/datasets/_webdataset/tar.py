@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from ipucnn.core.data.samples import Sample
+from ipucnn.core.datasets.samples import Sample
 from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
 

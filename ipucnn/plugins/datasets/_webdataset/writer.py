@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Deque, Dict, Optional, Set
 
-from ipucnn.core.data.convert import Progress, Writer, Written, difference
-from ipucnn.core.data.samples import Samples
+from ipucnn.core.datasets.convert import Progress, Writer, Written, difference
+from ipucnn.core.datasets.samples import Samples
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import make_folder, write_text
 from ipucnn.core.machine import usable_cores

@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import List, Optional
 
-from ipucnn.core.data.formats import is_url, read_by, recognised
+from ipucnn.core.datasets.formats import is_url, read_by, recognised
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec

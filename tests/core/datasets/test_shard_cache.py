@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from servers import FaultyServer
 
-from ipucnn.core.data import shard_cache
-from ipucnn.core.data.shard_cache import RemoteFiles
+from ipucnn.core.datasets import shard_cache
+from ipucnn.core.datasets.shard_cache import RemoteFiles
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.transfer import Patience
 
@@ -363,7 +363,7 @@ def _process(server, tmp_path, patience, call="path"):
     """Begin a process that asks for a file, and prints its hash or waits for a line."""
     program = f"""
 import hashlib, sys
-from ipucnn.core.data.shard_cache import RemoteFiles
+from ipucnn.core.datasets.shard_cache import RemoteFiles
 from ipucnn.core.transfer import Patience
 files = RemoteFiles({server.url!r}, {str(tmp_path / 'cache')!r}, None, {patience})
 found = files.{call}(*{described(1)!r})

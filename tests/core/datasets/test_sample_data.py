@@ -6,7 +6,12 @@ import tarfile
 import pytest
 from PIL import Image
 
-from ipucnn.core.data.sample_data import URL_VARIABLE, fetch_named, fetch_sample_images, write_made
+from ipucnn.core.datasets.sample_data import (
+    URL_VARIABLE,
+    fetch_named,
+    fetch_sample_images,
+    write_made,
+)
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 
 

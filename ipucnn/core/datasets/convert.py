@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.formats import is_url, read_by, recognised
-from ipucnn.core.data.samples import Samples, facts
+from ipucnn.core.datasets.formats import is_url, read_by, recognised
+from ipucnn.core.datasets.samples import Samples, facts
 from ipucnn.core.declaration import lookup
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.core.options.convert import SPLITS, ConvertOptions

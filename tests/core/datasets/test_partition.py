@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ipucnn.core.data.image_files import list_images
-from ipucnn.core.data.partition import partition
+from ipucnn.core.datasets.partition import partition
 from ipucnn.core.errors import DataError, UsageError
 
 

@@ -1,8 +1,8 @@
 import pytest
 from PIL import Image
 
-from ipucnn.core.data.formats import recognised
-from ipucnn.core.data.verify import verify
+from ipucnn.core.datasets.formats import recognised
+from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ipucnn import load_dataset
-from ipucnn.core.data.formats import read_by
+from ipucnn.core.datasets.formats import read_by
 from ipucnn.core.errors import UsageError
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec

@@ -1,0 +1,1 @@
+"""Datasets on disk: which of them reads a folder; making, converting, checking, fetching them."""
