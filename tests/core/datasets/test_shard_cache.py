@@ -352,9 +352,13 @@ class TestAhead:
     def test_an_interrupt_ends_waiting(self, server, tmp_path):
         server.always = ("stall", 1000)
         process = _process(server, tmp_path, patience="Patience()")
-        assert server.reached.wait(20)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=10)
+        try:
+            assert server.reached.wait(60)
+            time.sleep(0.5)  # now it waits for the rest
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)  # shorter than the patience of the download
+        finally:
+            process.kill()
         assert process.returncode != 0
         assert b"KeyboardInterrupt" in error
 
