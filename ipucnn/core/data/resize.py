@@ -96,7 +96,8 @@ def _resized(pixels: Pixels, place: Place, height: int, width: int) -> Pixels:
     """Return a part of an image (top, left, height, width) at another size."""
     top, left, rows, columns = place
     if not native_resize():
-        return _pillow_crop(pixels, (left, top, left + columns, top + rows), height, width)
+        part = pixels[top:top + rows, left:left + columns]
+        return _pillow_crop(part, (0, 0, columns, rows), height, width)
     import torch
     from torch.nn.functional import interpolate
 

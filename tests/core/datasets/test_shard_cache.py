@@ -366,7 +366,8 @@ class TestAhead:
 def _process(server, tmp_path, patience, call="path"):
     """Begin a process that asks for a file, and prints its hash or waits for a line."""
     program = f"""
-import hashlib, sys
+import hashlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as after `nohup`
 from ipucnn.core.datasets.shard_cache import RemoteFiles
 from ipucnn.core.transfer import Patience
 files = RemoteFiles({server.url!r}, {str(tmp_path / 'cache')!r}, None, {patience})

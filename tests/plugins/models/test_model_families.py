@@ -146,13 +146,19 @@ def test_published_weights_are_what_torchvision_states(name):
         assert len(weights.sha256) == 8
 
 
+def description(name):
+    """What an installed distribution says of itself; an egg has it in another file."""
+    installed = metadata.distribution(name)
+    return installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
+
+
 @pytest.mark.parametrize("name", sorted(EFFICIENTNETS))
 def test_published_efficientnets_are_what_the_library_states(name):
     from efficientnet_pytorch import EfficientNet
     from efficientnet_pytorch.utils import url_map
 
     spec = record(name)
-    readme = metadata.distribution("efficientnet_pytorch").read_text("METADATA") or ""
+    readme = description("efficientnet_pytorch")
     stated = re.search(rf"`{name}`\s*\|[^|]*\|\s*([\d.]+)", readme)
     assert spec.weights[0].url == url_map[name]
     assert f"-{spec.weights[0].sha256}." in url_map[name]
@@ -164,7 +170,7 @@ def test_the_published_resnext101_32x4d_is_what_the_library_states():
     from pretrainedmodels import pretrained_settings
 
     weights = record("resnext101_32x4d").weights[0]
-    readme = metadata.distribution("pretrainedmodels").read_text("METADATA") or ""
+    readme = description("pretrainedmodels")
     assert weights.url == pretrained_settings["resnext101_32x4d"]["imagenet"]["url"]
     assert f"Our porting | {weights.top1} | {weights.top5}" in readme
     assert f"-{weights.sha256}." in weights.url
