@@ -172,7 +172,7 @@ class ExecutionPlan:
 
     @property
     def pixels(self) -> str:
-        """In which form images cross to the device, one of `core.data.loader.PIXELS`."""
+        """In which form images cross to the device, one of `core.data.prepare.PIXELS`."""
         if self.normalisation == "host":
             return "normalised"
         return "uint8" if self.eight_bit_io else "float"

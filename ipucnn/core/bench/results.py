@@ -58,7 +58,7 @@ class BenchResult:
         samples: of them, what every pass goes through.
         batch_size: images per batch, the last one perhaps fewer.
         input_size: height and width of the prepared images, in pixels.
-        pixels: the form they are prepared in, one of `ipucnn.core.data.loader.PIXELS`.
+        pixels: the form they are prepared in, one of `ipucnn.core.data.prepare.PIXELS`.
         mode: who prepares them: threads, or a mode of PopTorch's loader.
         steps: images per second of one thread in each step alone; None of one that there is not.
         loading: the loader, by number of workers.

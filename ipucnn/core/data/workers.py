@@ -96,8 +96,7 @@ class Threads:
 class Memory:
     """Memory of batches, used again when nobody refers to a batch any more.
 
-    The system hands out large memory anew each time, page by page, which costs as much as half of
-    what resizing does.
+    The system hands out large memory anew each time, page by page, which takes long enough to show.
     """
 
     def __init__(self) -> None:

@@ -10,14 +10,14 @@ import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.datasets.formats import is_url, read_by, recognised
+from ipucnn.core.datasets.formats import is_url, offering, read_by, recognised
 from ipucnn.core.datasets.samples import Samples, facts
 from ipucnn.core.declaration import lookup
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.loading import import_target
 from ipucnn.core.options.convert import SPLITS, ConvertOptions
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec
@@ -167,12 +167,9 @@ def difference(before: Dict[str, Any], now: Dict[str, Any]) -> Optional[str]:
 def _writer(name: str) -> Writer:
     spec = registry().get_typed(DatasetSpec, name)
     if not spec.convert:
-        able = [other for other in registry().names("dataset")
-                if registry().get_typed(DatasetSpec, other).convert]
         raise UsageError(f"nothing can be converted into {spec.name!r}",
-                         "formats that can be written: " + ", ".join(able))
-    module, _, attribute = spec.convert.partition(":")
-    writer: Writer = getattr(import_module(module), attribute)()
+                         "formats that can be written: " + offering("convert", registry()))
+    writer: Writer = import_target(spec.convert)()
     return writer
 
 

@@ -17,6 +17,12 @@ def is_url(data_dir: str) -> bool:
     return "://" in data_dir
 
 
+def offering(what: str, used: Registry) -> str:
+    """Return the names of the datasets whose records have `what`, for an error message."""
+    return ", ".join(name for name in used.names("dataset")
+                     if getattr(used.get_typed(DatasetSpec, name), what))
+
+
 def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> DatasetSpec:
     """Return the record of the dataset that reads a folder or URL.
 
@@ -38,11 +44,10 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
     if is_url(data_dir):
         streaming = next((spec for spec in (data, *others) if spec.streams), None)
         if streaming is None:
-            able = [name for name in used.names("dataset")
-                    if used.get_typed(DatasetSpec, name).streams]
             raise UsageError(f"dataset {data.name!r} is not read from a URL "
                              f"({shown(data_dir)!r})",
-                             f"copy it to this machine; datasets that are: {', '.join(able)}")
+                             "copy it to this machine; datasets that are: "
+                             + offering("streams", used))
         return streaming
     if not others or _marked(data, data_dir):
         return data

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import List, Optional
 
-from ipucnn.core.datasets.formats import is_url, read_by, recognised
+from ipucnn.core.datasets.formats import is_url, offering, read_by, recognised
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.loading import import_target
 from ipucnn.core.registry import registry
 from ipucnn.core.specs import DatasetSpec
 
@@ -32,10 +32,7 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
     spec = registry().get_typed(DatasetSpec, name or recognised(path))
     spec = read_by(spec, path, registry())
     if not spec.verify:
-        able = [other for other in registry().names("dataset")
-                if registry().get_typed(DatasetSpec, other).verify]
         raise UsageError(f"dataset {spec.name!r} cannot be verified",
-                         "datasets that can: " + ", ".join(able))
-    module, _, attribute = spec.verify.partition(":")
-    problems: List[str] = getattr(import_module(module), attribute)(path)
+                         "datasets that can: " + offering("verify", registry()))
+    problems: List[str] = import_target(spec.verify)(path)
     return problems
