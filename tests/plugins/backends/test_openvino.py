@@ -86,6 +86,32 @@ def test_micro_batches_of_a_call_run_side_by_side(monkeypatch):
         assert made.facts["threads"] == 2
 
 
+SIGNAL_AFTER_USE = """
+import os, signal, threading, torch
+from ipucnn.core.execution import ExecutionPlan
+from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
+
+class Small(torch.nn.Module):
+    def forward(self, images):
+        return images.mean((2, 3))
+
+used = [OpenVinoBackend().inference(Small(), ExecutionPlan(precision="32.32"), 8)]
+used[0].compile()
+used[0].close()
+ends = threading.Thread(target=used.clear)  # as where garbage is collected by chance
+ends.start()
+ends.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("answered", flush=True))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_answered_after_use():
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_USE], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
+
+
 def test_the_next_process_finds_the_compiled_model(tmp_path):
     cache = tmp_path / "deep" / "cache"
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import lru_cache
 from typing import Tuple
 
 import openvino  # noqa: TID253 - a backend's engine is loaded when it is used
@@ -19,6 +20,17 @@ from ipucnn.plugins.backends.openvino.session import OpenVinoSession
 from ipucnn.plugins.backends.openvino.target import TARGET
 
 
+@lru_cache(maxsize=None)
+def _core() -> openvino.Core:
+    """Return the one core of this process, which stays until the process ends.
+
+    OpenVINO's plugin for CPUs gives the thread that loads it a stack for signals, and gives back
+    that memory with the core, in whichever thread the core ends: the first thread's next signal
+    would end the process, without a word.
+    """
+    return openvino.Core()
+
+
 class OpenVinoBackend(OnnxBackend):
     """Runs inference plans with OpenVINO."""
 
@@ -26,7 +38,7 @@ class OpenVinoBackend(OnnxBackend):
     dynamic_batch = True
 
     def __init__(self) -> None:
-        self._core = openvino.Core()
+        self._core = _core()
 
     def probe(self) -> Probe:
         """Describe the CPU; OpenVINO always has it."""
