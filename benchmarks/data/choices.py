@@ -60,14 +60,19 @@ class Encoded(ImageDataset):
         return str(index)
 
 
-def prepared(files: List[bytes], reduces: bool = True) -> Callable[[int], None]:
+def prepared(files: List[bytes]) -> Callable[[int], None]:
     """Return what prepares a file as a training does."""
     dataset = Encoded(files)
-    transform = TrainTransform(SIZE, 0, dataset)
-    if not reduces:
-        object.__setattr__(transform, "reduction", lambda *_: 1)
-    prepare, out = Preparation(dataset, SIZE, transform), numpy.empty((SIZE, SIZE, 3), numpy.uint8)
+    prepare = Preparation(dataset, SIZE, TrainTransform(SIZE, 0, dataset))
+    out = numpy.empty((SIZE, SIZE, 3), numpy.uint8)
     return lambda index: prepare(index, 0, out)
+
+
+def prepared_whole(files: List[bytes]) -> Callable[[int], None]:
+    """Return what does the same with all pixels of a file."""
+    transform = TrainTransform(SIZE, 0, Encoded(files))
+    return lambda index: transform(
+        simplejpeg.decode_jpeg(files[index], "RGB", fastupsample=True), index, 0)
 
 
 def groups(files: List[bytes]) -> Dict[str, Dict[str, Callable[[int], Any]]]:
@@ -100,9 +105,10 @@ def groups(files: List[bytes]) -> Dict[str, Dict[str, Callable[[int], Any]]]:
             **{f"at {eighths}/8": at(eighths) for eighths in (7, 6, 4, 2, 1)}},
         "resizing": {"channels together": size(together), "channels apart": size(apart)},
         "whole preparation": {
-            "500x375": prepared(files), "shorter side 256": prepared(small)},
+            "all rows": prepared_whole(files), "down to the crop": prepared(files),
+            "shorter side 256": prepared(small)},
         "whole preparation of 2000x1500": {
-            "reduced in decoding": prepared(large), "in full": prepared(large, reduces=False)},
+            "in full": prepared_whole(large), "what is needed": prepared(large)},
     }
 
 

@@ -148,7 +148,7 @@ def measure(passes: Dict[str, Pass], rounds: int) -> Dict[str, List[float]]:
 def main() -> None:
     """Make the images and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1536)
+    parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     logging.getLogger("timm").setLevel(logging.ERROR)  # it misses a file of timm's own

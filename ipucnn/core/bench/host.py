@@ -109,9 +109,10 @@ def step_by_step(prepare: Preparation, index: int, out: Any) -> Tuple[bool, List
     clock = [time.perf_counter()]
     data = prepare.read(index)
     clock.append(time.perf_counter())
-    pixels, size = prepare.decoded(data, index, 0)
+    drawn = prepare.drawn(index, 0)
+    pixels, size = prepare.decoded(data, index, drawn)
     clock.append(time.perf_counter())
-    pixels = prepare.transformed(pixels, size, index, 0)
+    pixels = prepare.transformed(pixels, size, drawn)
     clock.append(time.perf_counter())
     prepare.put(pixels, index, out)
     clock.append(time.perf_counter())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 import numpy
 
 from ipucnn.core.data import Box, ImageDataset
+from ipucnn.core.data.images import Part
 from ipucnn.core.data.resize import mirrored, resized_crop, to_pillow
 
 if TYPE_CHECKING:
@@ -49,39 +50,63 @@ class TrainTransform:
     magnitude: int = 9
     use_boxes: bool = False
 
-    def __call__(self, pixels: Pixels, index: int, epoch: int,
-                 size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return a changed image, uint8 `(input_size, input_size, 3)`.
+    def draw(self, index: int, epoch: int) -> Draw:
+        """Return what is done to a sample of an epoch, which counts from 0."""
+        return Draw(self, index, numpy.random.default_rng((self.seed, epoch, index)))
+
+    def __call__(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
+        """Return a whole image changed, uint8 `(input_size, input_size, 3)`.
 
         Args:
             pixels: uint8, `(height, width, 3)`, of any size.
             index: of the sample.
             epoch: from 0.
-            size: height and width of the whole image, where `pixels` are reduced in decoding.
         """
-        random = self._random(index, epoch)
-        if not self.dataset.ready:
-            here = pixels.shape[:2]
-            place = self._crop(random, index, *(size or here))
-            if size is not None and size != here:
-                place = _scaled(place, size, here)
-            pixels = resized_crop(pixels, *place, self.input_size)
-        if self.dataset.flippable and random.random() < 0.5:
+        return self.draw(index, epoch)(pixels)
+
+
+@dataclass
+class Draw:
+    """What is drawn for one sample of one epoch; used once.
+
+    Attributes:
+        transform: what it is of.
+        index: of the sample.
+        random: its own; the crop comes first, then the flip, then the operations.
+    """
+
+    transform: TrainTransform
+    index: int
+    random: numpy.random.Generator
+    _place: Optional[Place] = None
+
+    def wanted(self, height: int, width: int) -> Part:
+        """Return what is needed of an image: its crop, which keeps the input size."""
+        transform = self.transform
+        if transform.dataset.ready:
+            return Part(height)
+        self._place = place = self._crop(height, width)
+        by = next((by for by in (8, 4, 2) if min(place[2:]) >= by * transform.input_size), 1)
+        # places in a smaller image are rounded
+        return Part(min(height, place[0] + place[2] + (2 * by if by > 1 else 0)), by)
+
+    def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
+        """Return an image changed; see `Drawn`."""
+        transform, random = self.transform, self.random
+        if not transform.dataset.ready:
+            place = self._place or self._crop(*pixels.shape[:2])
+            if size is not None and size[1] != pixels.shape[1]:
+                by = round(size[1] / pixels.shape[1])
+                place = _scaled(place, size, (-(-size[0] // by), pixels.shape[1]))
+            pixels = resized_crop(pixels, *place, transform.input_size)
+        if transform.dataset.flippable and random.random() < 0.5:
             pixels = mirrored(pixels)
-        return rand_augment(random, pixels, self.rand_augment, self.magnitude)
+        return rand_augment(random, pixels, transform.rand_augment, transform.magnitude)
 
-    def reduction(self, index: int, epoch: int, height: int, width: int) -> int:
-        """Return by what an image may be reduced in decoding: its crop keeps the input size."""
-        if self.dataset.ready or min(height, width) < 2 * self.input_size:
-            return 1
-        _, _, h, w = self._crop(self._random(index, epoch), index, height, width)
-        return next((by for by in (8, 4, 2) if min(h, w) >= by * self.input_size), 1)
-
-    def _random(self, index: int, epoch: int) -> numpy.random.Generator:
-        return numpy.random.default_rng((self.seed, epoch, index))
-
-    def _crop(self, random: numpy.random.Generator, index: int, height: int, width: int) -> Place:
-        return crop(random, height, width, self.dataset.box(index) if self.use_boxes else None)
+    def _crop(self, height: int, width: int) -> Place:
+        transform = self.transform
+        return crop(self.random, height, width,
+                    transform.dataset.box(self.index) if transform.use_boxes else None)
 
 
 def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Place:

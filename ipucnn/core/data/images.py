@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from ipucnn.core.data import jpeg
@@ -22,7 +23,22 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-Reduction = Callable[[int, int], int]
+
+@dataclass(frozen=True)
+class Part:
+    """What a random crop needs of an image.
+
+    Attributes:
+        rows: of the whole image, from its top.
+        by: what its height and width may be divided by: 1, 2, 4 or 8.
+    """
+
+    rows: int
+    by: int = 1
+
+
+Wanted = Callable[[int, int], Part]
+"""Given height and width of an image in pixels, returns what is needed of it."""
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. It is the size from which
@@ -32,6 +48,9 @@ Pillow, too, takes a file for a decompression bomb."""
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+_OTHER_ROWS = "extraneous bytes before marker 0xd9"
+"""How libjpeg's message on bytes between the pixels and the end of the file ends."""
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
 
@@ -90,21 +109,24 @@ def decode(data: bytes, name: str) -> torch.Tensor:
     return torch.from_numpy(decode_pixels(data, lambda: name)[0]).permute(2, 0, 1)
 
 
-def decode_pixels(data: bytes, name: Callable[[], str], reduction: Optional[Reduction] = None,
+def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted] = None,
                   ) -> Tuple[Pixels, Tuple[int, int]]:
-    """Return an encoded image as an array, for a training perhaps a smaller one.
+    """Return an encoded image as an array, for a training perhaps only what it needs.
 
-    With `reduction`, a JPEG file is decoded as quickly as a random crop of it deserves: straight to
-    a half, a quarter or an eighth of its size (its blocks are transformed to fewer pixels), and
-    with colours that are repeated, not interpolated, over neighbouring pixels.
+    With `wanted`, a JPEG file is decoded as quickly as a random crop of it deserves: not below the
+    last row that is needed, straight to a half, a quarter or an eighth of its size (its blocks are
+    transformed to fewer pixels), and with colours that are repeated, not interpolated, over
+    neighbouring pixels. Damage below that row may then go unnoticed; a file that ends too early
+    does not.
 
     Args:
         data: as in `decode`.
         name: returns what the error message calls it.
-        reduction: given height and width in pixels, returns by what to divide them: 1, 2, 4 or 8.
+        wanted: what is needed of it.
 
     Returns:
-        uint8 `(height, width, 3)`, and height and width of the whole image.
+        uint8 `(height, width, 3)`, at least what is wanted, and height and width of the whole
+        image.
 
     Raises:
         DataError: as in `decode`.
@@ -112,7 +134,7 @@ def decode_pixels(data: bytes, name: Callable[[], str], reduction: Optional[Redu
     if not data:
         raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
     try:
-        found = _decode_jpeg(data, reduction) if data.startswith(jpeg.MAGIC) else None
+        found = _decode_jpeg(data, wanted) if data.startswith(jpeg.MAGIC) else None
         if found is not None:
             return found
         pixels = _decode_with_pillow(data)
@@ -141,7 +163,7 @@ def pillow_flavour() -> str:
     return f"{name} {PIL.__version__}"
 
 
-def _decode_jpeg(data: bytes, reduction: Optional[Reduction],
+def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
                  ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
     """Decode through `simplejpeg`; None leaves it to Pillow to decode or to say what is bad."""
     import simplejpeg
@@ -152,16 +174,42 @@ def _decode_jpeg(data: bytes, reduction: Optional[Reduction],
     height, width = header.height, header.width
     _check_size(width, height)
     size = (width, height) if header.turned else (height, width)
-    by = reduction(*size) if reduction else 1
+    part = wanted(*size) if wanted else Part(size[0])
+    if part.rows < height and header.height_at and header.orientation == 1:
+        pixels = _first_rows(data, header, part)
+        if pixels is not None:
+            return pixels, size
     try:
         # the smallest of its sizes that is not below the least one, and that is this one
         pixels = simplejpeg.decode_jpeg(
-            data, "RGB", fastupsample=reduction is not None,
-            min_height=-(-height // by) if by > 1 else 0,
-            min_width=-(-width // by) if by > 1 else 0)
+            data, "RGB", fastupsample=wanted is not None,
+            min_height=-(-height // part.by) if part.by > 1 else 0,
+            min_width=-(-width // part.by) if part.by > 1 else 0)
     except ValueError:
         return None
     return _upright(pixels, header.orientation), size
+
+
+def _first_rows(data: bytes, header: jpeg.Header, part: Part) -> Optional[Pixels]:
+    """Return the rows that are wanted; None when there is more amiss than that others follow.
+
+    The decoder is told of a lower image. It decodes that one as it would the same rows of the whole
+    one, finds what it does not know to be the other rows, and skips it up to the end of the file.
+    Of several things that are amiss libjpeg tells the first.
+    """
+    import numpy
+    import simplejpeg
+
+    height, width = -(-part.rows // part.by), -(-header.width // part.by)
+    pixels = numpy.empty((height, width, 3), dtype=numpy.uint8)
+    try:
+        simplejpeg.decode_jpeg(
+            jpeg.shortened(data, header, part.rows), "RGB", fastupsample=True, buffer=pixels,
+            min_height=height if part.by > 1 else 0, min_width=width if part.by > 1 else 0)
+    except ValueError as error:
+        if not str(error).endswith(_OTHER_ROWS):
+            return None
+    return pixels
 
 
 def _silence_pillow() -> None:

@@ -13,6 +13,9 @@ from typing import Optional
 MAGIC = b"\xff\xd8\xff"
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = frozenset({0xC0, 0xC1})  # baseline and extended, with Huffman codes
+_START_OF_SCAN = 0xDA
+_RESTART_INTERVAL = 0xDD
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _END = frozenset({0xD9, 0xDA})  # end of image, start of the pixels
 _APP1 = 0xE1
@@ -22,12 +25,22 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Header:
-    """Size in pixels, number of channels and EXIF orientation (1 is upright)."""
+    """What the header of a file says.
+
+    Attributes:
+        width: in pixels, as the file has them.
+        height: in pixels, as the file has them.
+        channels: per pixel.
+        orientation: of EXIF; 1 is upright.
+        height_at: place of the two bytes of the height in a file whose pixels follow each other
+            from the first row to the last; 0 in all others.
+    """
 
     width: int
     height: int
     channels: int
     orientation: int
+    height_at: int = 0
 
     @property
     def turned(self) -> bool:
@@ -60,11 +73,31 @@ def read_header(data: bytes) -> Optional[Header]:
             if len(body) < 6:
                 return None
             height, width, channels = struct.unpack_from(">HHB", body, 1)
-            return Header(width, height, channels, orientation)
+            plain = marker in _SEQUENTIAL and _one_scan(data, position + 2 + length, channels)
+            return Header(width, height, channels, orientation, position + 5 if plain else 0)
         if marker == _APP1 and body.startswith(_EXIF):
             orientation = exif_orientation(body)
         position += 2 + length
     return None
+
+
+def _one_scan(data: bytes, position: int, channels: int) -> bool:
+    """Whether the frame, whose header ends here, has all channels in one scan, without restarts."""
+    while position + 5 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _START_OF_SCAN:
+            return data[position + 4] == channels
+        if marker == _RESTART_INTERVAL:
+            return False
+        position += 2 + int.from_bytes(data[position + 2:position + 4], "big")
+    return False
+
+
+def shortened(data: bytes, header: Header, rows: int) -> bytearray:
+    """Return a file that says to have only its first rows; `height_at` must be known."""
+    short = bytearray(data)
+    short[header.height_at:header.height_at + 2] = rows.to_bytes(2, "big")
+    return short
 
 
 def exif_orientation(exif: bytes) -> int:

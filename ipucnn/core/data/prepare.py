@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import decode_pixels
+from ipucnn.core.data.images import Part, decode_pixels
 from ipucnn.core.data.resize import eval_transform
 from ipucnn.core.errors import PluginError
 
@@ -21,15 +21,21 @@ PIXELS = ("uint8", "float", "normalised")
 deviation taken out, float32."""
 
 
+class Drawn(Protocol):
+    """What is drawn for one sample of one epoch."""
+
+    def wanted(self, height: int, width: int) -> Part:
+        """Return what is needed of an image of this size; asked before it is changed, or never."""
+
+    def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
+        """Return the pixels changed; `size` is that of the whole image, where they are a part."""
+
+
 class Transform(Protocol):
     """Changes images of a training, the same way for the same sample and epoch."""
 
-    def __call__(self, pixels: Pixels, index: int, epoch: int,
-                 size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return the pixels changed; `size` is their height and width before the reduction."""
-
-    def reduction(self, index: int, epoch: int, height: int, width: int) -> int:
-        """Return by what an image of this size may be reduced when it is decoded: 1, 2, 4, 8."""
+    def draw(self, index: int, epoch: int) -> Drawn:
+        """Return what is done to a sample."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,13 @@ class Preparation:
             DataError: the image cannot be read.
             PluginError: the dataset gave something that is no image of the right kind or size.
         """
-        found = self.decoded(self.read(index), index, epoch)
-        self.put(self.transformed(*found, index, epoch), index, out)
+        drawn = self.drawn(index, epoch)
+        found = self.decoded(self.read(index), index, drawn)
+        self.put(self.transformed(*found, drawn), index, out)
+
+    def drawn(self, index: int, epoch: int) -> Optional[Drawn]:
+        """Return what the transform does to a sample; None without one."""
+        return None if self.transform is None else self.transform.draw(index, epoch)
 
     def read(self, index: int) -> Optional[bytes]:
         """Return the file of a sample; None where the dataset has its pixels, or makes them."""
@@ -75,23 +86,22 @@ class Preparation:
         as_it_is = self.transform is None and self.dataset.ready
         return None if as_it_is else self.dataset.encoded(index)
 
-    def decoded(self, data: Optional[bytes], index: int, epoch: int) -> Decoded:
-        """Return the pixels of a sample, and height and width that they were reduced from."""
+    def decoded(self, data: Optional[bytes], index: int, drawn: Optional[Drawn]) -> Decoded:
+        """Return the pixels of a sample, and height and width of the image they are a part of."""
         if data is not None:
-            return decode_pixels(data, partial(self.dataset.name, index), None
-                                 if self.transform is None
-                                 else partial(self.transform.reduction, index, epoch))
+            return decode_pixels(data, partial(self.dataset.name, index),
+                                 None if drawn is None else drawn.wanted)
         image = self.dataset.image(index)
         if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
             raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
                               f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
         return image.permute(1, 2, 0).numpy(), None
 
-    def transformed(self, pixels: Pixels, size: Optional[Tuple[int, int]], index: int,
-                    epoch: int) -> Pixels:
+    def transformed(self, pixels: Pixels, size: Optional[Tuple[int, int]],
+                    drawn: Optional[Drawn]) -> Pixels:
         """Return the pixels at the input size."""
-        if self.transform is not None:
-            return self.transform(pixels, index, epoch, size)
+        if drawn is not None:
+            return drawn(pixels, size)
         return pixels if self.dataset.ready else eval_transform(pixels, self.input_size)
 
     def put(self, pixels: Pixels, index: int, out: Any) -> None:

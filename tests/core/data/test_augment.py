@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy
@@ -156,10 +157,52 @@ class TestReduction:
 
     def test_crops_keep_the_input_size(self, tmp_path):
         transform = TrainTransform(64, 0, self.images(tmp_path, 64))
-        found = {transform.reduction(0, epoch, 1100, 1500) for epoch in range(60)}
+        found = {transform.draw(0, epoch).wanted(1100, 1500).by for epoch in range(60)}
         assert found == {4, 8}
-        assert transform.reduction(0, 0, 127, 5000) == 1
-        assert TrainTransform(224, 0, self.images(tmp_path, 64)).reduction(0, 0, 375, 500) == 1
+        assert transform.draw(0, 0).wanted(127, 5000).by == 1
+        small = TrainTransform(224, 0, self.images(tmp_path, 64))
+        assert small.draw(0, 0).wanted(375, 500).by == 1
+
+
+class TestRows:
+    """JPEG files are decoded down to the last row of the crop."""
+
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        from ipucnn.core.data.image_files import FileImages
+
+        y, x = numpy.mgrid[0:300, 0:400]
+        picture = numpy.stack([x / 2, y / 2, 127 + 90 * numpy.sin(x / 8 + y / 9)], -1)
+        Image.fromarray(picture.astype(numpy.uint8)).save(tmp_path / "image.jpg", quality=95)
+        return FileImages([str(tmp_path / "image.jpg")], [0], ("a",))
+
+    @pytest.mark.parametrize("options", [{}, {"rand_augment": 2}])
+    @pytest.mark.parametrize("size", [16, 32, 224])
+    def test_images_are_those_of_the_whole_file(self, dataset, size, options, monkeypatch):
+        def images():
+            for epoch in range(25):
+                transform = TrainTransform(size, 0, dataset, **options)
+                with HostLoader(dataset, size, 1, [0], workers=1, transform=transform,
+                                epoch=epoch) as loader:
+                    yield next(iter(loader)).images[0]
+
+        ours = list(images())
+        rows, wanted = [], augment.Draw.wanted
+
+        def whole(drawn, height, width):
+            part = wanted(drawn, height, width)
+            rows.append(part.rows)
+            return dataclasses.replace(part, rows=height)
+
+        monkeypatch.setattr(augment.Draw, "wanted", whole)
+        for found, expected in zip(ours, images()):
+            assert torch.equal(found, expected)
+        assert min(rows) < 200
+        assert max(rows) <= 300
+
+    def test_images_that_are_not_cropped_are_needed_whole(self, dataset):
+        dataset.ready = True
+        assert TrainTransform(32, 0, dataset).draw(0, 1).wanted(32, 32).rows == 32
 
 
 class TestRandomness:

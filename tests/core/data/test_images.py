@@ -225,12 +225,16 @@ class TestReadImage:
             images.read_image(str(path))
 
 
+def reduced(by):
+    return lambda height, width: images.Part(height, by)
+
+
 class TestReduced:
     @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
     @pytest.mark.parametrize("by", [1, 2, 4, 8])
     def test_a_jpeg_is_decoded_smaller(self, by, options):
         data = encode(photograph(208, 152), "JPEG", quality=95, **options)
-        pixels, size = images.decode_pixels(data, str, lambda height, width: by)
+        pixels, size = images.decode_pixels(data, str, reduced(by))
         assert size == (152, 208)
         assert pixels.shape == (152 // by, 208 // by, 3)
         expected = photograph(208, 152).resize((208 // by, 152 // by), Image.BOX)
@@ -241,7 +245,7 @@ class TestReduced:
     @pytest.mark.parametrize("by", [2, 4, 8])
     def test_sizes_are_rounded_up(self, by):
         data = encode(photograph(203, 150), "JPEG")
-        pixels, _ = images.decode_pixels(data, str, lambda height, width: by)
+        pixels, _ = images.decode_pixels(data, str, reduced(by))
         assert pixels.shape == (-(-150 // by), -(-203 // by), 3)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
@@ -250,7 +254,8 @@ class TestReduced:
         exif[0x0112] = orientation
         data = encode(photograph(200, 100), "JPEG", quality=98, exif=exif)
         seen = []
-        pixels, size = images.decode_pixels(data, str, lambda *size: seen.append(size) or 4)
+        pixels, size = images.decode_pixels(
+            data, str, lambda *size: seen.append(size) or images.Part(size[0], 4))
         assert seen == [size]
         assert size == ((200, 100) if orientation >= 5 else (100, 200))
         whole = images.decode(data, "x").permute(1, 2, 0).numpy()
@@ -258,8 +263,74 @@ class TestReduced:
         assert numpy.abs(pixels.astype(int) - numpy.asarray(expected)).mean() < 4
 
     def test_other_formats_stay_whole(self):
-        pixels, size = images.decode_pixels(encode(photograph(), "PNG"), str, lambda *_: 8)
+        pixels, size = images.decode_pixels(encode(photograph(), "PNG"), str, reduced(8))
         assert pixels.shape[:2] == size == (40, 60)
+
+
+def first(rows, by=1):
+    return lambda height, width: images.Part(rows, by)
+
+
+FORMS = {"4:2:0": {}, "4:2:2": {"subsampling": 1}, "4:4:4": {"subsampling": 0},
+         "optimised": {"optimize": True}, "grey": {}}
+"""Files that are decoded from the top to any row."""
+
+OTHERS = {"progressive": {"progressive": True}, "restarts": {"restart_marker_rows": 1}}
+
+
+def of_form(form, width=203, height=150, **more):
+    picture = photograph(width, height)
+    return encode(picture.convert("L") if form == "grey" else picture, "JPEG", quality=90,
+                  **{**FORMS, **OTHERS}[form], **more)
+
+
+class TestFirstRows:
+    @pytest.mark.parametrize("by", [1, 2, 4, 8])
+    @pytest.mark.parametrize("form", FORMS)
+    def test_they_are_those_of_the_whole_image(self, form, by):
+        data = of_form(form)
+        whole, _ = images.decode_pixels(data, str, reduced(by))
+        for rows in (1, 7, 8, 16, 17, 100, 143, 144, 145, 149, 150):
+            pixels, size = images.decode_pixels(data, str, first(rows, by))
+            assert size == (150, 203)
+            assert pixels.shape[0] == -(-rows // by)
+            # the last one of a smaller image may be made of rows that are wanted and others
+            exact = rows // by if rows < 150 else len(pixels)
+            assert numpy.array_equal(pixels[:exact], whole[:exact])
+
+    @pytest.mark.parametrize("form", OTHERS)
+    def test_other_files_are_decoded_whole(self, form):
+        data = of_form(form)
+        pixels, _ = images.decode_pixels(data, str, first(20))
+        assert numpy.array_equal(pixels, images.decode_pixels(data, str, reduced(1))[0])
+
+    @pytest.mark.parametrize("orientation", range(2, 9))
+    def test_turned_images_are_decoded_whole(self, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        pixels, size = images.decode_pixels(of_form("4:2:0", exif=exif), str, first(20))
+        assert pixels.shape[:2] == size
+
+    @pytest.mark.parametrize("kept", [0.3, 0.7, 0.97])
+    def test_a_file_that_ends_too_early_is_told(self, kept):
+        data = of_form("4:2:0", 500, 375)
+        with pytest.raises(DataError, match=r"cannot decode image 'x'.*(truncated|end of)"):
+            images.decode_pixels(data[:int(kept * len(data))], lambda: "x", first(60))
+
+    def test_bytes_after_the_end_are_no_harm(self):
+        data = of_form("4:2:0")
+        pixels, _ = images.decode_pixels(data + b"more of it", str, first(60))
+        assert numpy.array_equal(pixels, images.decode_pixels(data, str, first(60))[0])
+
+    def test_what_lies_below_is_not_looked_at(self):
+        """Here the pixels end early; of the whole file, Pillow shows the rest in grey."""
+        data = bytearray(of_form("4:2:0", 500, 375))
+        place = len(data) * 4 // 5
+        data[place:place + 2] = b"\xff\xd9"
+        pixels, _ = images.decode_pixels(bytes(data), str, first(60))
+        assert len(pixels) == 60
+        whole, _ = images.decode_pixels(bytes(data), str, first(360))
+        assert len(whole) == 375
 
 
 def test_decoder_versions():

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pytest
@@ -19,8 +20,19 @@ def encoded(size=(12, 7), mode="RGB", orientation=None, endian="<", **options):
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 4)])
 def test_header_of_every_kind_of_jpeg(mode, channels, progressive):
-    header = jpeg.read_header(encoded(mode=mode, progressive=progressive))
-    assert header == jpeg.Header(12, 7, channels, 1)
+    data = encoded(mode=mode, progressive=progressive)
+    header = jpeg.read_header(data)
+    assert header == jpeg.Header(12, 7, channels, 1, header.height_at)
+    assert bool(header.height_at) != progressive
+    if header.height_at:
+        assert data[header.height_at:][:4] == b"\0\x07\0\x0c"
+        lower = jpeg.read_header(bytes(jpeg.shortened(data, header, 5)))
+        assert (lower.width, lower.height) == (12, 5)
+
+
+def test_files_with_restarts_are_known():
+    header = jpeg.read_header(encoded(size=(64, 64), restart_marker_rows=1))
+    assert (header.width, header.height, header.height_at) == (64, 64, 0)
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
@@ -37,7 +49,9 @@ def test_orientation_that_does_not_exist_is_upright(orientation):
 
 def test_fill_bytes_between_segments_are_allowed():
     data = encoded()
-    assert jpeg.read_header(data[:2] + b"\xff\xff\xff" + data[2:]) == jpeg.read_header(data)
+    filled = jpeg.read_header(data[:2] + b"\xff\xff\xff" + data[2:])
+    expected = jpeg.read_header(data)
+    assert filled == dataclasses.replace(expected, height_at=expected.height_at + 3)
 
 
 def test_every_truncation_is_survived():

@@ -183,15 +183,19 @@ def test_known_bad_images_are_errors_again_without_skipping():
 
 
 def test_a_transform_gets_every_image_its_index_and_the_epoch():
-    def transform(image, index, epoch, size):
-        assert image.shape == (7, 7, 3)
-        assert epoch == 6
-        return numpy.full((4, 4, 3), 10 * index + int(image[0, 0, 0]), dtype=numpy.uint8)
+    class Tens:
+        def draw(self, index, epoch):
+            assert epoch == 6
+            return lambda image, size: self.changed(image, index)
+
+        def changed(self, image, index):
+            assert image.shape == (7, 7, 3)
+            return numpy.full((4, 4, 3), 10 * index + int(image[0, 0, 0]), dtype=numpy.uint8)
 
     for ready in (False, True):
         dataset = Numbers(9, size=7)
         dataset.ready = ready
-        loader = HostLoader(dataset, 4, 5, range(9), workers=3, transform=transform,
+        loader = HostLoader(dataset, 4, 5, range(9), workers=3, transform=Tens(),
                             epoch=6)
         values = torch.cat([batch.images[:, 0, 0, 0] for batch in loader])
         assert values.tolist() == [11 * i for i in range(9)]
