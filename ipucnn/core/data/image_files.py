@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import decode, read_file
+from ipucnn.core.data.images import check, decode, read_file
 from ipucnn.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ def folders_in(folder: str) -> List[str]:
         DataError: it cannot be read.
     """
     return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def faults(paths: Sequence[str]) -> Iterator[str]:
+    """Yield a line for every file that cannot be read, is no image, or is damaged."""
+    for path in paths:
+        try:
+            check(read_file(path), partial(printable, path))
+        except DataError as error:
+            yield error.message
 
 
 def printable(path: str) -> str:

@@ -52,6 +52,8 @@ _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _OTHER_ROWS = "extraneous bytes before marker 0xd9"
 """How libjpeg's message on bytes between the pixels and the end of the file ends."""
 
+_DAMAGE = "Corrupt JPEG data: "
+
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
 
 
@@ -141,6 +143,27 @@ def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted]
         return pixels, (pixels.shape[0], pixels.shape[1])
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
+
+
+def check(data: bytes, name: Callable[[], str]) -> None:
+    """Decode a whole image and be strict: what `decode` makes something of is damage here.
+
+    Raises:
+        DataError: as in `decode`; or libjpeg found what makes no sense in a JPEG file's pixels.
+    """
+    import simplejpeg
+
+    header = jpeg.read_header(data) if data.startswith(jpeg.MAGIC) else None
+    complaint = ""
+    if header and header.channels in (1, 3) and header.width * header.height <= MAX_PIXELS:
+        try:
+            simplejpeg.decode_jpeg(data, "RGB")
+            return
+        except ValueError as error:
+            complaint = str(error)
+    decode_pixels(data, name)
+    if complaint.startswith(_DAMAGE):
+        raise DataError(f"image {name()!r} is damaged: {complaint[len(_DAMAGE):]}", _SKIP_HINT)
 
 
 def decoder_versions() -> Dict[str, str]:

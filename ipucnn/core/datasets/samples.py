@@ -132,7 +132,7 @@ class Samples:
         if data is None or suffix is None:
             return None
         if self._check:
-            images.decode_pixels(data, partial(self.dataset.name, index))
+            images.check(data, partial(self.dataset.name, index))
         return data, suffix
 
     def _pixels(self, index: int) -> Pixels:

@@ -11,8 +11,13 @@ import re
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.image_files import IMAGE_SUFFIXES, FileImages, folders_in, list_images
-from ipucnn.core.data.images import read_image
+from ipucnn.core.data.image_files import (
+    IMAGE_SUFFIXES,
+    FileImages,
+    faults,
+    folders_in,
+    list_images,
+)
 from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._class_folders import given_folder
 
@@ -73,20 +78,12 @@ def make(request: DatasetRequest) -> ImageDataset:
 
 
 def verify(folder: str) -> List[str]:
-    """Return a line for every image that cannot be read, and where annotations and files differ."""
+    """Return a line for every bad or damaged image, and where annotations and files differ."""
     try:
         paths = image_files(folder)
     except DataError as error:
         return [error.message]
-    return [*_unreadable(paths), *_differing(folder, paths)]
-
-
-def _unreadable(paths: Sequence[str]) -> Iterator[str]:
-    for path in paths:
-        try:
-            read_image(path)
-        except DataError as error:
-            yield error.message
+    return [*faults(paths), *_differing(folder, paths)]
 
 
 def _differing(folder: str, paths: Sequence[str]) -> Iterator[str]:

@@ -6,8 +6,7 @@ import os
 from typing import Iterable, List
 
 from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
-from ipucnn.core.data.image_files import FileImages, folders_in, list_images
-from ipucnn.core.data.images import read_image
+from ipucnn.core.data.image_files import FileImages, faults, folders_in, list_images
 from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.core.hookspecs import hookimpl
 from ipucnn.core.specs import DatasetSpec
@@ -48,19 +47,14 @@ def make(request: DatasetRequest) -> ImageDataset:
 
 
 def verify(folder: str) -> List[str]:
-    """Return one line for every image that cannot be read, and for every fault of the layout."""
+    """Return one line for every image that is bad or damaged, and for every fault of the layout."""
     problems = []
     for split in ("train", "validation") if validation_folder(folder) else ("train",):
         try:
             make(DatasetRequest(data_dir=folder, split=split))
         except DataError as error:
             problems.append(error.message)
-    for path in list_images(folder):
-        try:
-            read_image(path)
-        except DataError as error:
-            problems.append(error.message)
-    return list(dict.fromkeys(problems))
+    return list(dict.fromkeys([*problems, *faults(list_images(folder))]))
 
 
 @hookimpl

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import os
+import re
 import struct
 import warnings
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps, features
 
-from ipucnn.core.data import images
+from ipucnn.core.data import images, jpeg
 from ipucnn.core.errors import DataError
 
 
@@ -331,6 +332,39 @@ class TestFirstRows:
         assert len(pixels) == 60
         whole, _ = images.decode_pixels(bytes(data), str, first(360))
         assert len(whole) == 375
+
+
+class TestCheck:
+    @pytest.mark.parametrize("form", [*FORMS, *OTHERS])
+    def test_whole_files_are_fine(self, form):
+        images.check(of_form(form), str)
+
+    @pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP"])
+    def test_other_formats_are_fine(self, format):
+        images.check(encode(photograph(), format), str)
+
+    @pytest.mark.parametrize("hole", [64, 512])
+    def test_what_is_shown_all_the_same_is_damage(self, hole):
+        data = bytearray(of_form("4:2:0", 500, 375))
+        place = len(data) // 2
+        data[place:place + hole] = bytes(hole)
+        assert images.decode(bytes(data), "x").shape == (3, 375, 500)
+        with pytest.raises(DataError, match="image 'x' is damaged: "):
+            images.check(bytes(data), lambda: "x")
+
+    @pytest.mark.parametrize("data", [b"", b"no image", of_form("4:2:0")[:900]])
+    def test_bad_files_are_told_as_ever(self, data):
+        with pytest.raises(DataError) as caught:
+            images.decode(data, "x")
+        with pytest.raises(DataError, match=re.escape(caught.value.message)):
+            images.check(data, lambda: "x")
+
+    def test_hostile_sizes_are_not_allocated(self):
+        data = bytearray(of_form("4:2:0"))
+        place = jpeg.read_header(bytes(data)).height_at
+        data[place:place + 4] = b"\xff\xff\xff\xff"
+        with pytest.raises(DataError, match="65535x65535 is more than"):
+            images.check(bytes(data), lambda: "x")
 
 
 def test_decoder_versions():

@@ -253,6 +253,17 @@ class TestImageFolderSplits:
         assert ["4.jpg" in problem for problem in problems] == [True, False]
         assert ["5.jpg" in problem for problem in problems] == [False, True]
 
+    def test_verify_finds_damage_that_is_shown_all_the_same(self, tmp_path):
+        root = self.write(tmp_path)
+        path = tmp_path / "train/b/4.jpg"
+        noise = numpy.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=numpy.uint8)
+        Image.fromarray(noise).save(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:3000] + bytes(200) + whole[3200:])
+        (problem,) = verify(root)
+        assert "4.jpg" in problem
+        assert "is damaged" in problem
+
     def test_verify_finds_faults_of_the_layout(self, tmp_path):
         (problem,) = verify(str(tmp_path), "image_folder")
         assert "no class folders" in problem
