@@ -159,7 +159,7 @@ class _Refusing:
      "OpenVINO is out of memory at a micro-batch of 1"),
     (MemoryError(), "OpenVINO is out of memory at a micro-batch of 1")])
 def test_what_the_engine_refuses(monkeypatch, error, told):
-    monkeypatch.setattr(openvino, "Core", lambda: _Refusing(error))
+    monkeypatch.setattr(engine, "_core", lambda: _Refusing(error))
     with OpenVinoBackend().inference(
             model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE) as made, \
             pytest.raises(IpucnnError) as caught:
