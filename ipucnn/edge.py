@@ -17,7 +17,7 @@ from ipucnn import render, signals
 from ipucnn.argv import normalise
 from ipucnn.cli import app
 from ipucnn.core.declaration import declared
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.options import COMMANDS
 
 BROKEN_PIPE = 141
@@ -35,13 +35,14 @@ def invoke(argv: Sequence[str]) -> int:
     try:
         return _execute(normalise(argv, lists))
     except IpucnnError as error:
+        if isinstance(error, PluginError) and signals.raised():  # an import was interrupted
+            return _interrupted(signals.raised())
         if show_traceback:
             traceback.print_exc()
         render.report_error(error)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        render.say("interrupted")
-        return 143 if str(interrupt) == "SIGTERM" else 130
+        return _interrupted(str(interrupt))
     except BrokenPipeError:
         render.abandon_output()
         return BROKEN_PIPE
@@ -68,6 +69,11 @@ def invoke(argv: Sequence[str]) -> int:
         render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
                                        "'--help' lists the options"))
         return 2
+
+
+def _interrupted(name: str) -> int:
+    render.say("interrupted")
+    return 143 if name == "SIGTERM" else 130
 
 
 def _execute(argv: List[str]) -> int:

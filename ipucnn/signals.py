@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 _pending = ""
+_raised = ""
 
 
 def install() -> None:
     """Have SIGINT and SIGTERM raise a `KeyboardInterrupt` that carries their name."""
-    global _pending
-    _pending = ""
+    global _pending, _raised
+    _pending = _raised = ""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise)
 
@@ -46,6 +47,15 @@ def pending() -> str:
     return _pending
 
 
+def raised() -> str:
+    """Return the name of the signal that was raised, or an empty string.
+
+    Libraries may make another exception of it: one that comes while an extension module is being
+    initialised is an `ImportError` then.
+    """
+    return _raised
+
+
 def raise_if_swallowed() -> None:
     """Raise again what was raised and not answered.
 
@@ -57,8 +67,8 @@ def raise_if_swallowed() -> None:
 
 
 def _raise(number: int, _frame: Any) -> None:
-    global _pending
-    _pending = signal.Signals(number).name
+    global _pending, _raised
+    _pending = _raised = signal.Signals(number).name
     raise KeyboardInterrupt(_pending)
 
 

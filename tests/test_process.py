@@ -77,6 +77,44 @@ def test_ctrl_c_is_quiet_at_any_moment(delay):
     assert "Traceback" not in err
 
 
+SLOW_IMPORT = """
+import pathlib, time
+try:
+    pathlib.Path("begun").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise ImportError("initialization failed") from None  # as extension modules do
+"""
+
+SLOW_PLUGIN = """
+from ipucnn.core.hookspecs import hookimpl
+from ipucnn.core.specs import DatasetSpec
+
+@hookimpl
+def ipucnn_datasets():
+    return [DatasetSpec(name="slow", summary="slow", target="slow_import:make")]
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_import_that_makes_another_error_of_an_interrupt(tmp_path, number, code):
+    (tmp_path / "slow_import.py").write_text(SLOW_IMPORT)
+    (tmp_path / "plugin.py").write_text(SLOW_PLUGIN)
+    process = subprocess.Popen(
+        [*IPUCNN, "--plugin", "plugin.py", "data", "bench", "--data", "slow"], cwd=str(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+        env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(
+            [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (code, "", "interrupted\n")
+
+
 LATE = """
 import builtins, os, signal, sys
 from ipucnn.__main__ import main
