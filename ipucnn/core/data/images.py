@@ -8,12 +8,13 @@ decoders come with the first image.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple
 
 from ipucnn.core.data import jpeg
 from ipucnn.core.data.resize import Pixels, native_resize
@@ -22,6 +23,8 @@ from ipucnn.core.errors import DataError
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+log = logging.getLogger("ipucnn.images")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ _OTHER_ROWS = "extraneous bytes before marker 0xd9"
 """How libjpeg's message on bytes between the pixels and the end of the file ends."""
 
 _DAMAGE = "Corrupt JPEG data: "
+
+_MAX_TOLD = 100
+_told: Set[str] = set()
+"""What was said of damaged images; each epoch would say it again."""
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
 
@@ -94,7 +101,8 @@ def decode(data: bytes, name: str) -> torch.Tensor:
 
     What is in the file decides, not its suffix. Grey is repeated over the channels, CMYK converted,
     16-bit samples reduced to their high byte, transparent parts laid on white as a viewer would
-    show them, the first frame of an animation taken, and an EXIF orientation applied.
+    show them, the first frame of an animation taken, and an EXIF orientation applied. Where libjpeg
+    makes something of damage within a file, a warning says so.
 
     Args:
         data: the whole file: JPEG, PNG, WebP, GIF, BMP, PNM or TIFF.
@@ -104,7 +112,8 @@ def decode(data: bytes, name: str) -> torch.Tensor:
         uint8, `(3, height, width)`.
 
     Raises:
-        DataError: it is empty, truncated, damaged, not an image, or larger than `MAX_PIXELS`.
+        DataError: it is empty, truncated, not an image, damaged beyond decoding, or larger than
+            `MAX_PIXELS`.
     """
     import torch
 
@@ -133,37 +142,21 @@ def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted]
     Raises:
         DataError: as in `decode`.
     """
-    if not data:
-        raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
-    try:
-        found = _decode_jpeg(data, wanted) if data.startswith(jpeg.MAGIC) else None
-        if found is not None:
-            return found
-        pixels = _decode_with_pillow(data)
-        return pixels, (pixels.shape[0], pixels.shape[1])
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
+    pixels, size, damage = _decoded(data, name, wanted)
+    if damage:
+        _tell_once(f"image {name()!r} is damaged: {damage}; what can be decoded of it is used")
+    return pixels, size
 
 
 def check(data: bytes, name: Callable[[], str]) -> None:
-    """Decode a whole image and be strict: what `decode` makes something of is damage here.
+    """Decode a whole image and be strict: what `decode` makes something of is an error here.
 
     Raises:
         DataError: as in `decode`; or libjpeg found what makes no sense in a JPEG file's pixels.
     """
-    import simplejpeg
-
-    header = jpeg.read_header(data) if data.startswith(jpeg.MAGIC) else None
-    complaint = ""
-    if header and header.channels in (1, 3) and header.width * header.height <= MAX_PIXELS:
-        try:
-            simplejpeg.decode_jpeg(data, "RGB")
-            return
-        except ValueError as error:
-            complaint = str(error)
-    decode_pixels(data, name)
-    if complaint.startswith(_DAMAGE):
-        raise DataError(f"image {name()!r} is damaged: {complaint[len(_DAMAGE):]}", _SKIP_HINT)
+    damage = _decoded(data, name, None)[2]
+    if damage:
+        raise DataError(f"image {name()!r} is damaged: {damage}", _SKIP_HINT)
 
 
 def decoder_versions() -> Dict[str, str]:
@@ -186,9 +179,40 @@ def pillow_flavour() -> str:
     return f"{name} {PIL.__version__}"
 
 
+def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
+             ) -> Tuple[Pixels, Tuple[int, int], str]:
+    """Return pixels, size, and what is damaged although something was made of it."""
+    if not data:
+        raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
+    complaint = ""
+    try:
+        if data.startswith(jpeg.MAGIC):
+            try:
+                found = _decode_jpeg(data, wanted)
+                if found is not None:
+                    return (*found, "")
+            except _ComplaintError as error:
+                complaint = str(error)
+        pixels = _decode_with_pillow(data)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
+    damage = complaint[len(_DAMAGE):] if complaint.startswith(_DAMAGE) else ""
+    return pixels, (pixels.shape[0], pixels.shape[1]), damage
+
+
+class _ComplaintError(Exception):
+    """What libjpeg says of a file that it did not decode to its satisfaction."""
+
+
+def _tell_once(text: str) -> None:
+    if text not in _told and len(_told) < _MAX_TOLD:
+        _told.add(text)
+        log.warning("%s", text)
+
+
 def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
                  ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
-    """Decode through `simplejpeg`; None leaves it to Pillow to decode or to say what is bad."""
+    """Decode through `simplejpeg`; None leaves it to Pillow, as does a complaint."""
     import simplejpeg
 
     header = jpeg.read_header(data)
@@ -208,8 +232,8 @@ def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
             data, "RGB", fastupsample=wanted is not None,
             min_height=-(-height // part.by) if part.by > 1 else 0,
             min_width=-(-width // part.by) if part.by > 1 else 0)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise _ComplaintError(str(error)) from None
     return _upright(pixels, header.orientation), size
 
 
