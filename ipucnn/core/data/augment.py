@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 import numpy
 
 from ipucnn.core.data import Box, ImageDataset
-from ipucnn.core.data.images import Part
+from ipucnn.core.data.jpeg import Part
 from ipucnn.core.data.resize import mirrored, resized_crop, to_pillow
 
 if TYPE_CHECKING:

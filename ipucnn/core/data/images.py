@@ -1,8 +1,7 @@
 """From the bytes of an image file to its pixels, in uint8 all the way.
 
-JPEG goes through `simplejpeg` (libjpeg-turbo), which decodes without the interpreter's lock;
-everything it does not read goes through Pillow. Importing this module is light: torch and the
-decoders come with the first image.
+JPEG is `jpeg`'s; everything that it does not decode goes through Pillow. Importing this module is
+light: torch and the decoders come with the first image.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import os
 import re
 import stat
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple
 
 from ipucnn.core.data import jpeg
+from ipucnn.core.data.jpeg import Wanted
 from ipucnn.core.data.resize import Pixels, native_resize
 from ipucnn.core.errors import DataError
 
@@ -26,23 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipucnn.images")
 
-
-@dataclass(frozen=True)
-class Part:
-    """What a random crop needs of an image.
-
-    Attributes:
-        rows: of the whole image, from its top.
-        by: what its height and width may be divided by: 1, 2, 4 or 8.
-    """
-
-    rows: int
-    by: int = 1
-
-
-Wanted = Callable[[int, int], Part]
-"""Given height and width of an image in pixels, returns what is needed of it."""
-
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. It is the size from which
 Pillow, too, takes a file for a decompression bomb."""
@@ -51,9 +33,6 @@ Pillow, too, takes a file for a decompression bomb."""
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-_OTHER_ROWS = "extraneous bytes before marker 0xd9"
-"""How libjpeg's message on bytes between the pixels and the end of the file ends."""
 
 _DAMAGE = "Corrupt JPEG data: "
 
@@ -191,17 +170,13 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
                 found = _decode_jpeg(data, wanted)
                 if found is not None:
                     return (*found, "")
-            except _ComplaintError as error:
+            except jpeg.ComplaintError as error:
                 complaint = str(error)
         pixels = _decode_with_pillow(data)
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
     damage = complaint[len(_DAMAGE):] if complaint.startswith(_DAMAGE) else ""
     return pixels, (pixels.shape[0], pixels.shape[1]), damage
-
-
-class _ComplaintError(Exception):
-    """What libjpeg says of a file that it did not decode to its satisfaction."""
 
 
 def _tell_once(text: str) -> None:
@@ -212,51 +187,12 @@ def _tell_once(text: str) -> None:
 
 def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
                  ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
-    """Decode through `simplejpeg`; None leaves it to Pillow, as does a complaint."""
-    import simplejpeg
-
+    """Return pixels and size of a JPEG file; None leaves it to Pillow."""
     header = jpeg.read_header(data)
     if header is None or header.channels not in (1, 3):
         return None
-    height, width = header.height, header.width
-    _check_size(width, height)
-    size = (width, height) if header.turned else (height, width)
-    part = wanted(*size) if wanted else Part(size[0])
-    if part.rows < height and header.height_at and header.orientation == 1:
-        pixels = _first_rows(data, header, part)
-        if pixels is not None:
-            return pixels, size
-    try:
-        # the smallest of its sizes that is not below the least one, and that is this one
-        pixels = simplejpeg.decode_jpeg(
-            data, "RGB", fastupsample=wanted is not None,
-            min_height=-(-height // part.by) if part.by > 1 else 0,
-            min_width=-(-width // part.by) if part.by > 1 else 0)
-    except ValueError as error:
-        raise _ComplaintError(str(error)) from None
-    return _upright(pixels, header.orientation), size
-
-
-def _first_rows(data: bytes, header: jpeg.Header, part: Part) -> Optional[Pixels]:
-    """Return the rows that are wanted; None when there is more amiss than that others follow.
-
-    The decoder is told of a lower image. It decodes that one as it would the same rows of the whole
-    one, finds what it does not know to be the other rows, and skips it up to the end of the file.
-    Of several things that are amiss libjpeg tells the first.
-    """
-    import numpy
-    import simplejpeg
-
-    height, width = -(-part.rows // part.by), -(-header.width // part.by)
-    pixels = numpy.empty((height, width, 3), dtype=numpy.uint8)
-    try:
-        simplejpeg.decode_jpeg(
-            jpeg.shortened(data, header, part.rows), "RGB", fastupsample=True, buffer=pixels,
-            min_height=height if part.by > 1 else 0, min_width=width if part.by > 1 else 0)
-    except ValueError as error:
-        if not str(error).endswith(_OTHER_ROWS):
-            return None
-    return pixels
+    _check_size(header.width, header.height)
+    return jpeg.decode(data, header, wanted)
 
 
 def _silence_pillow() -> None:
@@ -280,7 +216,7 @@ def _decode_with_pillow(data: bytes) -> Pixels:
         opened.load()
         orientation = jpeg.exif_orientation(opened.info.get("exif", b""))
         pixels = numpy.array(_as_rgb(opened))
-    return _upright(pixels, orientation)
+    return jpeg.upright(pixels, orientation)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -297,17 +233,6 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn and mirror pixels as an EXIF orientation says."""
-    import numpy
-
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
-        orientation, ())
-    return numpy.ascontiguousarray(numpy.flip(pixels, flipped) if flipped else pixels)
 
 
 def _check_size(width: int, height: int) -> None:

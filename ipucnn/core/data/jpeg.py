@@ -1,14 +1,18 @@
-"""What a JPEG file says of itself before it is decoded: size, channels and orientation.
+"""JPEG files: what they say of themselves before they are decoded, and their pixels.
 
 Reading the few header bytes here costs microseconds, keeps a hostile size from being allocated, and
-makes orientation independent of which decoder and which version of it reads the pixels.
+makes orientation independent of which decoder and which version of it reads the pixels. Pixels come
+through `simplejpeg` (libjpeg-turbo), which decodes without the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Callable, Optional, Tuple
+
+if TYPE_CHECKING:
+    from ipucnn.core.data.resize import Pixels
 
 MAGIC = b"\xff\xd8\xff"
 
@@ -21,6 +25,30 @@ _END = frozenset({0xD9, 0xDA})  # end of image, start of the pixels
 _APP1 = 0xE1
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
+
+_OTHER_ROWS = "extraneous bytes before marker 0xd9"
+"""How libjpeg's message on bytes between the pixels and the end of the file ends."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a random crop needs of an image.
+
+    Attributes:
+        rows: of the whole image, from its top.
+        by: what its height and width may be divided by: 1, 2, 4 or 8.
+    """
+
+    rows: int
+    by: int = 1
+
+
+Wanted = Callable[[int, int], Part]
+"""Given height and width of an image in pixels, returns what is needed of it."""
+
+
+class ComplaintError(Exception):
+    """What libjpeg says of a file that it does not decode to its satisfaction."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,63 @@ def shortened(data: bytes, header: Header, rows: int) -> bytearray:
     return short
 
 
+def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
+           ) -> Tuple[Pixels, Tuple[int, int]]:
+    """Return the upright pixels of a file in RGB or grey, or a part of them, and the whole size.
+
+    Args:
+        data: the whole file.
+        header: of it.
+        wanted: what is needed of it, at least; colours are then repeated over neighbouring pixels.
+
+    Returns:
+        uint8 `(height, width, 3)`, and height and width of the whole image.
+
+    Raises:
+        ComplaintError: there is something amiss.
+    """
+    import simplejpeg
+
+    height, width = header.height, header.width
+    size = (width, height) if header.turned else (height, width)
+    part = wanted(*size) if wanted else Part(size[0])
+    if part.rows < height and header.height_at and header.orientation == 1:
+        pixels = _first_rows(data, header, part)
+        if pixels is not None:
+            return pixels, size
+    try:
+        # the smallest of its sizes that is not below the least one, and that is this one
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", fastupsample=wanted is not None,
+            min_height=-(-height // part.by) if part.by > 1 else 0,
+            min_width=-(-width // part.by) if part.by > 1 else 0)
+    except ValueError as error:
+        raise ComplaintError(str(error)) from None
+    return upright(pixels, header.orientation), size
+
+
+def _first_rows(data: bytes, header: Header, part: Part) -> Optional[Pixels]:
+    """Return the rows that are wanted; None when there is more amiss than that others follow.
+
+    The decoder is told of a lower image. It decodes that one as it would the same rows of the whole
+    one, finds what it does not know to be the other rows, and skips it up to the end of the file.
+    Of several things that are amiss libjpeg tells the first.
+    """
+    import numpy
+    import simplejpeg
+
+    height, width = -(-part.rows // part.by), -(-header.width // part.by)
+    pixels = numpy.empty((height, width, 3), dtype=numpy.uint8)
+    try:
+        simplejpeg.decode_jpeg(
+            shortened(data, header, part.rows), "RGB", fastupsample=True, buffer=pixels,
+            min_height=height if part.by > 1 else 0, min_width=width if part.by > 1 else 0)
+    except ValueError as error:
+        if not str(error).endswith(_OTHER_ROWS):
+            return None
+    return pixels
+
+
 def exif_orientation(exif: bytes) -> int:
     """Return the orientation in EXIF data, 1 to 8; 1 when it states none or is damaged.
 
@@ -120,3 +205,14 @@ def exif_orientation(exif: bytes) -> int:
     except struct.error:
         pass
     return 1
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn and mirror pixels as an EXIF orientation says."""
+    import numpy
+
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
+        orientation, ())
+    return numpy.ascontiguousarray(numpy.flip(pixels, flipped) if flipped else pixels)

@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple
 
 from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.images import Part, decode_pixels
+from ipucnn.core.data.images import decode_pixels
+from ipucnn.core.data.jpeg import Part
 from ipucnn.core.data.resize import eval_transform
 from ipucnn.core.errors import PluginError
 

@@ -227,7 +227,7 @@ class TestReadImage:
 
 
 def reduced(by):
-    return lambda height, width: images.Part(height, by)
+    return lambda height, width: jpeg.Part(height, by)
 
 
 class TestReduced:
@@ -256,7 +256,7 @@ class TestReduced:
         data = encode(photograph(200, 100), "JPEG", quality=98, exif=exif)
         seen = []
         pixels, size = images.decode_pixels(
-            data, str, lambda *size: seen.append(size) or images.Part(size[0], 4))
+            data, str, lambda *size: seen.append(size) or jpeg.Part(size[0], 4))
         assert seen == [size]
         assert size == ((200, 100) if orientation >= 5 else (100, 200))
         whole = images.decode(data, "x").permute(1, 2, 0).numpy()
@@ -269,7 +269,7 @@ class TestReduced:
 
 
 def first(rows, by=1):
-    return lambda height, width: images.Part(rows, by)
+    return lambda height, width: jpeg.Part(rows, by)
 
 
 FORMS = {"4:2:0": {}, "4:2:2": {"subsampling": 1}, "4:4:4": {"subsampling": 0},
