@@ -17,8 +17,11 @@ from ipucnn import render, signals
 from ipucnn.argv import normalise
 from ipucnn.cli import app
 from ipucnn.core.declaration import declared
-from ipucnn.core.errors import IpucnnError, PluginError, UsageError
+from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.core.options import COMMANDS
+
+_OF_IMPORTS = (PluginError, UnavailableError)
+"""What a failed import is told as; it may have failed because of an interrupt."""
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as a shell reports it when the reader of a pipe has gone."""
@@ -35,7 +38,7 @@ def invoke(argv: Sequence[str]) -> int:
     try:
         return _execute(normalise(argv, lists))
     except IpucnnError as error:
-        if isinstance(error, PluginError) and signals.raised():  # an import was interrupted
+        if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())
         if show_traceback:
             traceback.print_exc()

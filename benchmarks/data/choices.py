@@ -71,8 +71,8 @@ def prepared(files: List[bytes]) -> Callable[[int], None]:
 def prepared_whole(files: List[bytes]) -> Callable[[int], None]:
     """Return what does the same with all pixels of a file."""
     transform = TrainTransform(SIZE, 0, Encoded(files))
-    return lambda index: transform(
-        simplejpeg.decode_jpeg(files[index], "RGB", fastupsample=True), index, 0)
+    return lambda index: transform.draw(index, 0)(
+        simplejpeg.decode_jpeg(files[index], "RGB", fastupsample=True))
 
 
 def groups(files: List[bytes]) -> Dict[str, Dict[str, Callable[[int], Any]]]:

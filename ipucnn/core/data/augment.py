@@ -7,7 +7,7 @@ workers, and in a resumed training.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 import numpy
@@ -17,7 +17,7 @@ from ipucnn.core.data.jpeg import Part
 from ipucnn.core.data.resize import mirrored, resized_crop, to_pillow
 
 if TYPE_CHECKING:
-    from ipucnn.core.data.resize import Pixels
+    from ipucnn.core.data.resize import Pixels, Place
 
 SCALE = (0.08, 1.0)
 """Share of the image's area that a random crop takes (Szegedy et al., "Going Deeper", 2015)."""
@@ -26,8 +26,6 @@ RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 LEAST_OVERLAP = 0.1
 """Share of a crop that must show the object, when its bounding box is known."""
-
-Place = Tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,6 @@ class TrainTransform:
         """Return what is done to a sample of an epoch, which counts from 0."""
         return Draw(self, index, numpy.random.default_rng((self.seed, epoch, index)))
 
-    def __call__(self, pixels: Pixels, index: int, epoch: int) -> Pixels:
-        """Return a whole image changed, uint8 `(input_size, input_size, 3)`.
-
-        Args:
-            pixels: uint8, `(height, width, 3)`, of any size.
-            index: of the sample.
-            epoch: from 0.
-        """
-        return self.draw(index, epoch)(pixels)
-
 
 @dataclass
 class Draw:
@@ -78,7 +66,7 @@ class Draw:
     transform: TrainTransform
     index: int
     random: numpy.random.Generator
-    _place: Optional[Place] = None
+    _place: Optional[Place] = field(default=None, init=False)
 
     def wanted(self, height: int, width: int) -> Part:
         """Return what is needed of an image: its crop, which keeps the input size."""
@@ -91,7 +79,12 @@ class Draw:
         return Part(min(height, place[0] + place[2] + (2 * by if by > 1 else 0)), by)
 
     def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return an image changed; see `Drawn`."""
+        """Return an image changed, uint8 `(input_size, input_size, 3)`.
+
+        Args:
+            pixels: uint8, `(height, width, 3)`; of any size, or what is `wanted`.
+            size: height and width of the whole image, where they are a part of it.
+        """
         transform, random = self.transform, self.random
         if not transform.dataset.ready:
             place = self._place or self._crop(*pixels.shape[:2])

@@ -34,22 +34,11 @@ _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
-_DAMAGE = "Corrupt JPEG data: "
-
 _MAX_TOLD = 100
 _told: Set[str] = set()
 """What was said of damaged images; each epoch would say it again."""
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
-
-
-def read_image(path: str) -> torch.Tensor:
-    """Return the image in a file: RGB, uint8, `(3, height, width)`, as `decode` does.
-
-    Raises:
-        DataError: the file cannot be read or is not an image; the message names it.
-    """
-    return decode(read_file(path), path)
 
 
 def read_file(path: str) -> bytes:
@@ -163,7 +152,7 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
     """Return pixels, size, and what is damaged although something was made of it."""
     if not data:
         raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
-    complaint = ""
+    damage = ""
     try:
         if data.startswith(jpeg.MAGIC):
             try:
@@ -171,11 +160,10 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
                 if found is not None:
                     return (*found, "")
             except jpeg.ComplaintError as error:
-                complaint = str(error)
+                damage = error.damage
         pixels = _decode_with_pillow(data)
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
-    damage = complaint[len(_DAMAGE):] if complaint.startswith(_DAMAGE) else ""
     return pixels, (pixels.shape[0], pixels.shape[1]), damage
 
 

@@ -26,6 +26,9 @@ _APP1 = 0xE1
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 
+_DAMAGE = "Corrupt JPEG data: "
+"""How libjpeg's messages on pixels of which it makes something all the same begin."""
+
 _OTHER_ROWS = "extraneous bytes before marker 0xd9"
 """How libjpeg's message on bytes between the pixels and the end of the file ends."""
 
@@ -49,6 +52,12 @@ Wanted = Callable[[int, int], Part]
 
 class ComplaintError(Exception):
     """What libjpeg says of a file that it does not decode to its satisfaction."""
+
+    @property
+    def damage(self) -> str:
+        """What makes no sense in the pixels; empty where it is something else that is amiss."""
+        text = str(self)
+        return text[len(_DAMAGE):] if text.startswith(_DAMAGE) else ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _STARTING = Lock()
-_SETTING = Lock()
 
 PATIENCE = 3.0
 """Seconds in which threads can end what they are doing when nobody waits for it any more."""
@@ -62,9 +61,8 @@ class Threads:
     def _work(self) -> None:
         import torch
 
-        with _SETTING:
-            torch.get_num_threads()  # a thread's first question sets its number, the general one
-            torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread's first question sets its number, to the general one
+        torch.set_num_threads(1)
         self._ready.wait()
         while True:
             item = self._todo.get()

@@ -41,7 +41,7 @@ class Gradients(ImageDataset):
 
 def apply(transform, image, index, epoch):
     """What `transform` makes of an image `(3, height, width)`, in the same form."""
-    pixels = transform(image.permute(1, 2, 0).numpy(), index, epoch)
+    pixels = transform.draw(index, epoch)(image.permute(1, 2, 0).numpy())
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 

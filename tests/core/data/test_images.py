@@ -193,29 +193,30 @@ def test_pillow_does_not_warn():
     assert [str(warning.message) for warning in caught] == []
 
 
-class TestReadImage:
+class TestReadFile:
     def test_file(self, tmp_path):
         photograph().save(tmp_path / "x.png")
-        assert_close(images.read_image(str(tmp_path / "x.png")), photograph(), 0)
+        content = images.read_file(str(tmp_path / "x.png"))
+        assert_close(images.decode(content, "x.png"), photograph(), 0)
 
     def test_missing(self, tmp_path):
         with pytest.raises(DataError, match=r"none\.jpg': no such file"):
-            images.read_image(str(tmp_path / "none.jpg"))
+            images.read_file(str(tmp_path / "none.jpg"))
 
     def test_dangling_link(self, tmp_path):
         (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
         with pytest.raises(DataError, match=r"link\.jpg': it is a link to '.*gone\.jpg'"):
-            images.read_image(str(tmp_path / "link.jpg"))
+            images.read_file(str(tmp_path / "link.jpg"))
 
     def test_folder(self, tmp_path):
         with pytest.raises(DataError, match="is not a file"):
-            images.read_image(str(tmp_path))
+            images.read_file(str(tmp_path))
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
     def test_pipe_does_not_block(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.jpg")
         with pytest.raises(DataError, match="is not a file"):
-            images.read_image(str(tmp_path / "pipe.jpg"))
+            images.read_file(str(tmp_path / "pipe.jpg"))
 
     @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads all")
     def test_without_permission(self, tmp_path):
@@ -223,7 +224,7 @@ class TestReadImage:
         photograph().save(path)
         path.chmod(0)
         with pytest.raises(DataError, match=r"secret\.jpg': permission denied"):
-            images.read_image(str(path))
+            images.read_file(str(path))
 
 
 def reduced(by):

@@ -292,6 +292,6 @@ def test_no_two_samples_or_epochs_are_changed_alike():
         ready, flippable = False, True
 
     noise = numpy.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=numpy.uint8)
-    made = {TrainTransform(24, seed, Same())(noise, sample, epoch).tobytes()
+    made = {TrainTransform(24, seed, Same()).draw(sample, epoch)(noise).tobytes()
             for seed in range(2) for sample in range(150) for epoch in range(10)}
     assert len(made) == 2 * 150 * 10
