@@ -54,7 +54,7 @@ test-horovod:  ## several instances with the real Horovod, which is built (needs
 test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whatever is pinned
 	rm -rf build/newest
 	$(BIN)/python -m pip install --quiet --target build/newest --upgrade typer pluggy
-	PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) tests/test_cli.py tests/core/test_registry.py
+	PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) tests/commands/test_cli.py tests/core/registry/test_registry.py
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

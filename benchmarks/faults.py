@@ -139,7 +139,7 @@ def _cut_short(folder: Path, extra: Sequence[str], chance: random.Random, second
 
 def damage(folder: Path, extra: Sequence[str], chance: random.Random, _seconds: float) -> int:
     """Damage the newest checkpoint in several ways; it must be named and passed over."""
-    from ipucnn.core.training.checkpoint_folder import entries
+    from ipucnn.training.checkpoint_folder import entries
 
     finish(start(folder, [*TRAINING, *extra]), 0)
     whole = [entry.path for entry in entries(folder / "c")]
@@ -250,7 +250,7 @@ def _wait_for_checkpoint(folder: Path) -> None:
 
 
 def _require_whole_checkpoint(folder: Path) -> None:
-    from ipucnn.core.training.checkpoint_folder import newest
+    from ipucnn.training.checkpoint_folder import newest
 
     newest(folder / "c")
 

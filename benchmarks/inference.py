@@ -11,9 +11,9 @@ import torch
 import torchvision
 from common import save, summary
 
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.models import create_model
+from ipucnn.models.build import create_model
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 
 VARIANTS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ipucnn.core.declaration import Declared, declared
 from ipucnn.core.options import COMMANDS
+from ipucnn.core.options.declaration import Declared, declared
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ipucnn.version import __version__
+
 if TYPE_CHECKING:
     from ipucnn.api import (
         create_model,
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
         validate,
     )
     from ipucnn.core.errors import IpucnnError
-    from ipucnn.core.hookspecs import hookimpl
-    from ipucnn.core.specs import (
+    from ipucnn.core.registry.hookspecs import hookimpl
+    from ipucnn.core.registry.records import (
         BackendSpec,
         DatasetSpec,
         ModelSpec,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
         ScheduleSpec,
     )
 
-__version__ = "0.1.0"
 __all__ = [
     "BackendSpec",
     "DatasetSpec",
@@ -57,12 +58,12 @@ __all__ = [
 
 _HOMES = {
     "IpucnnError": "ipucnn.core.errors",
-    "hookimpl": "ipucnn.core.hookspecs",
+    "hookimpl": "ipucnn.core.registry.hookspecs",
     **dict.fromkeys(("create_model", "export", "list_models", "load_dataset", "restore", "run",
                      "train", "validate"), "ipucnn.api"),
     **dict.fromkeys(
         ("BackendSpec", "DatasetSpec", "ModelSpec", "NormLayerSpec", "OptimizerSpec",
-         "PublishedWeights", "Requirement", "ScheduleSpec"), "ipucnn.core.specs"),
+         "PublishedWeights", "Requirement", "ScheduleSpec"), "ipucnn.core.registry.records"),
 }
 
 

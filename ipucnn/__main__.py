@@ -6,7 +6,7 @@ import atexit
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, Sequence
 
 INTERRUPTED = (130, 143)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -16,8 +16,6 @@ def main() -> int:
     """Run the command line and return the exit code of the process."""
     atexit.register(_answer_signals, signal.SIG_IGN)  # registered first, called last
     try:
-        from ipucnn.edge import invoke  # inside, so that Ctrl-C while importing is quiet too
-
         code = invoke(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
@@ -32,6 +30,14 @@ def main() -> int:
     # functions may still be cut short; after them Python would restore what kills the process.
     _answer_signals(lambda *_: os._exit(code))
     return code
+
+
+def invoke(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    from ipucnn.cli import app  # inside, so that Ctrl-C during the import is quiet too
+    from ipucnn.terminal import edge
+
+    return edge.invoke(argv, app)
 
 
 def _answer_signals(answer: Any) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List, Optional
 
-from ipucnn.core.registry import State, registry
+from ipucnn.core.registry.registry import State, registry
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ipucnn.core.data import ImageDataset
-    from ipucnn.core.onnx.job import ExportResult
-    from ipucnn.core.results import RunResult
-    from ipucnn.core.training.results import TrainResult
-    from ipucnn.core.training.validation import Validation
+    from ipucnn.data import ImageDataset
+    from ipucnn.inference.run_result import RunResult
+    from ipucnn.onnx.job import ExportResult
+    from ipucnn.training.train_result import TrainResult
+    from ipucnn.training.validation import Validation
 
 
 def list_models(pattern: str = "*") -> List[str]:
@@ -38,7 +38,7 @@ def create_model(name: str, weights: str = "pretrained", num_classes: Optional[i
         name: a model's name, alias, or ``distribution:name``.
         weights: ``"pretrained"``, ``"pretrained:TAG"``, ``"random"`` or a file.
         num_classes: outputs; those of the published network when not given.
-        options: the other arguments of `ipucnn.core.models.create_model` (`normlayer`, `norm` ...).
+        options: the other arguments of `models.build.create_model` (`normlayer`, `norm` ...).
 
     Returns:
         A module that maps `(n, 3, size, size)` normalised float images to `(n, classes)` logits;
@@ -47,7 +47,7 @@ def create_model(name: str, weights: str = "pretrained", num_classes: Optional[i
     Raises:
         IpucnnError: an unknown name, weights that cannot be fetched or do not fit.
     """
-    from ipucnn.core import models
+    from ipucnn.models import build as models
 
     return models.create_model(name, weights=weights, num_classes=num_classes, **options).module
 
@@ -58,14 +58,14 @@ def load_dataset(name: str, data_dir: Optional[str] = None, **request: Any) -> I
     Args:
         name: a dataset's name.
         data_dir: its folder.
-        request: other fields of `ipucnn.core.data.DatasetRequest` (`input_size`, `length` ...).
+        request: other fields of `ipucnn.data.DatasetRequest` (`input_size`, `length` ...).
 
     Raises:
         IpucnnError: an unknown name, or data that cannot be found.
     """
-    from ipucnn.core.data import DatasetRequest
-    from ipucnn.core.datasets.formats import read_by
-    from ipucnn.core.specs import DatasetSpec
+    from ipucnn.core.registry.records import DatasetSpec
+    from ipucnn.data import DatasetRequest
+    from ipucnn.data.formats.recognition import read_by
 
     spec = read_by(registry().get_typed(DatasetSpec, name), data_dir, registry())
     dataset: ImageDataset = registry().resolve(spec)(DatasetRequest(data_dir=data_dir, **request))
@@ -86,9 +86,9 @@ def run(config: Optional[str] = None, **options: Any) -> RunResult:
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core import bulk
     from ipucnn.core.options import RunOptions
-    from ipucnn.core.profiles import resolve
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.inference import bulk
 
     return bulk.run(resolve(RunOptions, {"config": config, **options}))
 
@@ -108,8 +108,8 @@ def train(config: Optional[str] = None, **options: Any) -> TrainResult:
         IpucnnError: anything the user can act on.
     """
     from ipucnn.core.options import TrainOptions
-    from ipucnn.core.profiles import resolve
-    from ipucnn.core.training.phases import train_all
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.training.phases import train_all
 
     return train_all(resolve(TrainOptions, {"config": config, **options}, "train"))
 
@@ -124,7 +124,7 @@ def restore(checkpoint_path: str, **options: Any) -> TrainResult:
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.training.restore import restore as restored
+    from ipucnn.training.restore import restore as restored
 
     return restored({"checkpoint_path": checkpoint_path, **options})
 
@@ -139,9 +139,9 @@ def validate(checkpoint_path: str, **options: Any) -> List[Validation]:
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.declaration import build
     from ipucnn.core.options import ValidateOptions
-    from ipucnn.core.training.validate import validate as validated
+    from ipucnn.core.options.declaration import build
+    from ipucnn.training.validate import validate as validated
 
     return validated(build(ValidateOptions, {"checkpoint_path": checkpoint_path, **options}))
 
@@ -160,8 +160,8 @@ def export(config: Optional[str] = None, **options: Any) -> ExportResult:
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.onnx.job import export as exported
     from ipucnn.core.options import ExportOptions
-    from ipucnn.core.profiles import resolve
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.onnx.job import export as exported
 
     return exported(resolve(ExportOptions, {"config": config, **options}, "export"))

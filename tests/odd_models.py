@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ModelSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ModelSpec
 
 
 def build(kind, num_classes):

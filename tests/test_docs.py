@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ipucnn.argv import normalise
-from ipucnn.core.declaration import declared
+from ipucnn.__main__ import invoke
 from ipucnn.core.options import COMMANDS
-from ipucnn.core.profiles import resolve
-from ipucnn.edge import invoke
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.profiles import resolve
+from ipucnn.terminal.spellings import normalise
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -57,7 +57,7 @@ def parsed(done):
 def test_it_is_listed_without_importing_what_it_offers(python):
     rows = parsed(python("-c", """if True:
         import json, sys
-        from ipucnn.core.registry import registry
+        from ipucnn.core.registry.registry import registry
         rows = [[r.kind, r.name, r.state.value, r.provider.version] for r in registry().rows()
                 if r.provider.distribution == "ipucnn-example-plugin"]
         loaded = sorted(m for m in sys.modules if m.startswith("ipucnn_example_plugin."))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ipucnn import testing
-from ipucnn.core import discovery, hookspecs
-from ipucnn.core.discovery import PluginSettings
-from ipucnn.core.registry import Registry, State
-from ipucnn.core.specs import KINDS, ModelSpec, PluginSpec
+from ipucnn.core.registry import discovery, hookspecs
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.records import KINDS, ModelSpec, PluginSpec
+from ipucnn.core.registry.registry import Registry, State
 
 DOCS = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
 

@@ -87,8 +87,8 @@ except KeyboardInterrupt:
 """
 
 SLOW_PLUGIN = """
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
 
 @hookimpl
 def ipucnn_datasets():
@@ -214,7 +214,7 @@ HEAVY = ("torch", "torchvision", "numpy", "PIL", "rich.progress", "pyarrow", "ef
                                   ["plan", "--config", "resnet50", "--poprun"]])
 def test_light_commands_import_nothing_heavy(argv):
     program = (
-        "import sys, json\nfrom ipucnn.edge import invoke\n"
+        "import sys, json\nfrom ipucnn.__main__ import invoke\n"
         f"code = invoke({argv!r})\n"
         f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]), file=sys.stderr)\n"
         "print(len(sys.modules), file=sys.stderr)\n")
@@ -228,7 +228,7 @@ def test_light_commands_import_nothing_heavy(argv):
 
 def test_completion_knows_plugin_names_without_torch():
     program = (
-        "import sys\nfrom ipucnn.command import _completion\n"
+        "import sys\nfrom ipucnn.terminal.flags import _completion\n"
         "print(*_completion('model')('resnet1'))\n"
         "assert 'torch' not in sys.modules\n")
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
@@ -272,7 +272,7 @@ def test_without_its_metadata_ipucnn_says_how_to_install_it(tmp_path):
     program = (
         "import sys\nfrom importlib import metadata\n"
         "metadata.distributions = lambda *a, **k: iter(())\n"
-        "from ipucnn.edge import invoke\nsys.exit(invoke(['list-plugins']))\n")
+        "from ipucnn.__main__ import invoke\nsys.exit(invoke(['list-plugins']))\n")
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, universal_newlines=True,
                           env={**ENVIRONMENT, "PYTHONPATH": str(source.parent)}, timeout=60)

@@ -7,9 +7,9 @@ import shlex
 
 import pytest
 
-from ipucnn.core.registry import use
-from ipucnn.core.training.checkpoints import load
-from ipucnn.edge import invoke
+from ipucnn.__main__ import invoke
+from ipucnn.core.registry.registry import use
+from ipucnn.training.checkpoints import load
 
 SHORT = "--epochs 1 --progress off --json --norm-groups 4 --norm-type GROUP --precision 32"
 DATA = "--data-dir=./data/cifar10"

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from servers import FaultyServer
 
-from ipucnn.core.data import DatasetRequest
-from ipucnn.core.datasets import shard_cache
-from ipucnn.core.registry import registry, use
-from ipucnn.core.specs import DatasetSpec
-from ipucnn.core.transfer import Patience
-from ipucnn.edge import invoke
+from ipucnn.__main__ import invoke
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry, use
+from ipucnn.data import DatasetRequest
+from ipucnn.data.remote import shard_cache
+from ipucnn.data.remote.transfer import Patience
 
 PER_SHARD = 4
 MODEL = ["--model", "resnet8-cifar", "--input-size", "32", "--precision", "full",

@@ -9,8 +9,8 @@ import shlex
 import pytest
 from PIL import Image
 
-from ipucnn.core.registry import use
-from ipucnn.edge import invoke
+from ipucnn.__main__ import invoke
+from ipucnn.core.registry.registry import use
 
 IMAGENET = "--data imagenet --imagenet-data-path path-to/imagenet"
 RESNET = ("--model resnet50  --data cifar10 --normlayer group --groupnorm-group-num 32 "

@@ -1,7 +1,7 @@
 """A small network for tests that start many processes: `--plugin tests/tiny_plugin.py`."""
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ModelSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ModelSpec
 
 
 def build(num_classes):

@@ -9,10 +9,10 @@ import os
 import signal
 import time
 
-from ipucnn.core.data import ImageDataset
 from ipucnn.core.errors import DataError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.data import ImageDataset
 
 
 def _at(what, index):

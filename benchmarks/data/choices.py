@@ -27,11 +27,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import save, summary
 from images import QUALITY, jpeg, photograph, write_shards
 
-from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.images import decode
-from ipucnn.core.data.prepare import Preparation
-from ipucnn.core.data.resize import resized
+from ipucnn.data import ImageDataset
+from ipucnn.data.augment import TrainTransform
+from ipucnn.data.images import decode
+from ipucnn.data.prepare import Preparation
+from ipucnn.data.resize import resized
 from ipucnn.plugins.datasets._webdataset.shard_index import File, samples
 
 SIZE = 224

@@ -24,8 +24,8 @@ from common import save
 from images import jpeg, write_index, write_shard
 
 from ipucnn import load_dataset
-from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.loader import HostLoader
+from ipucnn.data.augment import TrainTransform
+from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets._webdataset.metadata import shard_name
 
 SIZE = 32

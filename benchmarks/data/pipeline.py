@@ -34,10 +34,10 @@ from common import save, summary
 from images import photograph, write_files, write_shards
 
 from ipucnn import load_dataset
-from ipucnn.core.bench.host import bare_decoding
-from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.feeding import Fed
-from ipucnn.core.data.images import decoder_versions
+from ipucnn.bench.host import bare_decoding
+from ipucnn.core.execution.feeding import Fed
+from ipucnn.data.augment import TrainTransform
+from ipucnn.data.images import decoder_versions
 
 WORKERS = 2
 BATCH = 256

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Mapping, Tuple
 from unittest import SkipTest
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import PRECISIONS, Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.plan import PRECISIONS, Backend, ExecutionPlan, InferenceSession, Probe
 from ipucnn.testing.suite import require
 from ipucnn.testing.training import TrainingChecks
 
@@ -70,7 +70,7 @@ class BackendSuite(TrainingChecks):
         """Classify `count` images; return the backend's logits and those of the plain module."""
         import torch
 
-        from ipucnn.core.normalisation import normalise
+        from ipucnn.models.normalisation import normalise
 
         images = torch.randint(0, 256, (count, 3, self.input_size, self.input_size),
                                dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
@@ -90,7 +90,7 @@ class BackendSuite(TrainingChecks):
 
     def inference_session(self, plan: ExecutionPlan, images: torch.Tensor) -> InferenceSession:
         """Return the backend's session; one in 8-bit integers is calibrated with `images`."""
-        from ipucnn.core.calibration import Calibration
+        from ipucnn.inference.calibration import Calibration
 
         backend, model = self.usable(), copy.deepcopy(self.model())
         if plan.precision != "int8":
@@ -156,7 +156,7 @@ class BackendSuite(TrainingChecks):
 
     def test_undeclared_precision_is_refused(self) -> None:
         """A plan in a precision that the record lacks is refused before anything is compiled."""
-        from ipucnn.core.choice import check_offer
+        from ipucnn.core.execution.selection import check_offer
         from ipucnn.core.options import RunOptions
 
         for precision in [p for p in PRECISIONS if p not in self.spec.precisions]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, List, Optional
 from unittest import SkipTest
 
-from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.testing.suite import Suite, require
 
 
@@ -101,7 +101,7 @@ class DatasetSuite(Suite):
         """What `encoded` gives decodes to what `image` gives."""
         import torch
 
-        from ipucnn.core.data.images import decode
+        from ipucnn.data.images import decode
 
         dataset = self.open()
         for index in self.indices(dataset):

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Mapping
 
-from ipucnn.core.discovery import GROUP
+from ipucnn.core.registry.discovery import GROUP
 
 
 def write_distribution(folder: Path, name: str, modules: Mapping[str, str],

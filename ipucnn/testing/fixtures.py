@@ -12,8 +12,8 @@ from typing import Iterator, Mapping, Protocol
 
 import pytest
 
-from ipucnn.core import discovery
-from ipucnn.core import registry as registries
+from ipucnn.core.registry import discovery
+from ipucnn.core.registry import registry as registries
 from ipucnn.testing.distributions import write_distribution
 
 

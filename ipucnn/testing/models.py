@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, Mapping, Optional, Tuple
 
-from ipucnn.core.norms import NormOptions, NormSite
-from ipucnn.core.specs import ModelSpec, NormLayerSpec
+from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
+from ipucnn.models.norms import NormOptions, NormSite
 from ipucnn.testing.suite import Suite, require
 
 if TYPE_CHECKING:

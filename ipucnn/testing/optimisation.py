@@ -6,7 +6,7 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, Mapping
 
-from ipucnn.core.specs import OptimizerSpec, ScheduleSpec
+from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.testing.suite import Suite, require
 
 if TYPE_CHECKING:

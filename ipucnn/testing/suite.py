@@ -6,10 +6,10 @@ import inspect
 from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Type
 from unittest import SkipTest
 
-from ipucnn.core import registry as registries
 from ipucnn.core.errors import UnavailableError
-from ipucnn.core.registry import Registry
-from ipucnn.core.specs import PluginSpec
+from ipucnn.core.registry import registry as registries
+from ipucnn.core.registry.records import PluginSpec
+from ipucnn.core.registry.registry import Registry
 
 
 class ConformanceError(AssertionError):

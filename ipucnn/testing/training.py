@@ -8,14 +8,14 @@ import warnings
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 from unittest import SkipTest
 
-from ipucnn.core.execution import Backend, ExecutionPlan
-from ipucnn.core.specs import BackendSpec, OptimizerSpec
+from ipucnn.core.execution.plan import Backend, ExecutionPlan
+from ipucnn.core.registry.records import BackendSpec, OptimizerSpec
 from ipucnn.testing.suite import Suite, require
 
 if TYPE_CHECKING:
     import torch
 
-    from ipucnn.core.training.session import (
+    from ipucnn.core.execution.training_session import (
         OptimizerChoice,
         StateDict,
         StepResult,
@@ -85,7 +85,7 @@ class TrainingChecks(Suite):
 
     def choice(self, name: str = "sgd") -> OptimizerChoice:
         """Return an optimizer whose hyper-parameters all matter."""
-        from ipucnn.core.training.session import OptimizerChoice
+        from ipucnn.core.execution.training_session import OptimizerChoice
 
         spec = self.used_registry.get_typed(OptimizerSpec, name)
         values = {"momentum": 0.9, "eps": 1e-3, "alpha": 0.9, "decay": 0.9}
@@ -105,8 +105,8 @@ class TrainingChecks(Suite):
     def session(self, model: torch.nn.Module, plan: ExecutionPlan,
                 optimizer: Optional[OptimizerChoice] = None, **setup: Any) -> TrainingSession:
         """Return a session that is ready."""
-        from ipucnn.core.training.loss import Loss
-        from ipucnn.core.training.session import TrainingSetup
+        from ipucnn.core.execution.training_session import TrainingSetup
+        from ipucnn.training.loss import Loss
 
         made = self.trainer().training(
             copy.deepcopy(model), plan,
@@ -119,7 +119,7 @@ class TrainingChecks(Suite):
               first: int = 0, lr: Callable[[int], float] = lambda _: 0.05,
               scaling: float = 1.0) -> List[StepResult]:
         """Make some host calls."""
-        from ipucnn.core.training.session import TrainingBatch
+        from ipucnn.core.execution.training_session import TrainingBatch
 
         results = []
         for number, (images, labels) in enumerate(samples, first):
@@ -272,7 +272,7 @@ def plain_training(model: torch.nn.Module, plan: ExecutionPlan, optimizer: Optim
     """
     import torch
 
-    from ipucnn.core.training.parameters import make_optimizer
+    from ipucnn.training.parameters import make_optimizer
 
     model = copy.deepcopy(model).train()
     updates = make_optimizer(model, optimizer)

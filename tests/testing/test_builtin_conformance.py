@@ -3,9 +3,9 @@
 import pytest
 from PIL import Image
 
-from ipucnn.core.discovery import PluginSettings
-from ipucnn.core.registry import Registry, State
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import Registry, State
 from ipucnn.testing import ModelSuite, check_plugin
 from ipucnn.testing.suite import checks
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import ipucnn
-from ipucnn.core.data import ImageDataset
-from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import UnknownNameError, UsageError
-from ipucnn.core.execution import Backend, InferenceSession, Probe
-from ipucnn.core.normalisation import normalise
-from ipucnn.core.registry import Registry
+from ipucnn.core.execution.plan import Backend, InferenceSession, Probe
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
+from ipucnn.data import ImageDataset
+from ipucnn.models.normalisation import normalise
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.testing import check_distribution, check_named, check_plugin
 from ipucnn.testing.suite import checks

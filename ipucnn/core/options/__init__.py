@@ -1,19 +1,19 @@
 """The options of every command that works on a model, each declared once.
 
-`ipucnn.core.declaration` turns a declaration into a command-line option, a profile key and a line
-of the reference. Spellings of the older applications stand under `names`. Defaults are those of
+`declaration` turns a declaration into a command-line option, a profile key and a line of the
+reference. Spellings of the older applications stand under `names`. Defaults are those of
 the applications' README, except where a comment says otherwise.
 """
 
 from typing import Dict
 
-from ipucnn.core.options.bench import BenchOptions
-from ipucnn.core.options.convert import ConvertOptions
-from ipucnn.core.options.export import ExportOptions
-from ipucnn.core.options.plan import LaunchOptions, PlanOptions
-from ipucnn.core.options.run import RunOptions
-from ipucnn.core.options.stored import AverageOptions, ValidateOptions
-from ipucnn.core.options.train import RestoreOptions, TrainOptions
+from ipucnn.bench.options import BenchOptions
+from ipucnn.data.formats.convert_options import ConvertOptions
+from ipucnn.inference.options import RunOptions
+from ipucnn.onnx.options import ExportOptions
+from ipucnn.planning.options import LaunchOptions, PlanOptions
+from ipucnn.training.options import RestoreOptions, TrainOptions
+from ipucnn.training.stored_options import AverageOptions, ValidateOptions
 
 COMMANDS: Dict[str, type] = {
     "run": RunOptions, "train": TrainOptions, "restore": RestoreOptions,

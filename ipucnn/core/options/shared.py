@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 
-from ipucnn.core.declaration import as_dict, changed, option
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import as_dict, changed, option
 
 PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 """Where images are normalised, by every spelling."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import numpy
 
-from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
 from ipucnn.core.errors import DataError
+from ipucnn.data import DatasetRequest, ImageDataset, check_classes
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +261,7 @@ def _class_names(form: Form, folder: Path, binary: bool) -> Tuple[str, ...]:
 
 def _fetch(form: Form, root: Path) -> None:
     """Fetch and unpack; two processes at once do not disturb each other."""
-    from ipucnn.core.download import fetch
+    from ipucnn.data.remote.download import fetch
 
     base = os.environ.get(URL_VARIABLE, "") or URL
     url = f"{base.rstrip('/')}/{form.archive}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.data import DatasetRequest
-from ipucnn.core.data.image_files import folders_in, list_images, printable
 from ipucnn.core.errors import DataError
+from ipucnn.data import DatasetRequest
+from ipucnn.data.image_files import folders_in, list_images, printable
 
 VALIDATION_FOLDERS = ("validation", "val", "test")
 

@@ -10,15 +10,15 @@ import os
 import re
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.image_files import (
+from ipucnn.core.errors import DataError
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.image_files import (
     IMAGE_SUFFIXES,
     FileImages,
     faults,
     folders_in,
     list_images,
 )
-from ipucnn.core.errors import DataError
 from ipucnn.plugins.datasets._class_folders import given_folder
 
 SPLIT = "val2014"

@@ -7,9 +7,9 @@ import os
 import re
 from typing import Dict, List, Optional, Tuple
 
-from ipucnn.core.data import Box, DatasetRequest, ImageDataset, check_classes
-from ipucnn.core.data.image_files import FileImages, folders_in
 from ipucnn.core.errors import DataError, NoSplitError
+from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
+from ipucnn.data.image_files import FileImages, folders_in
 from ipucnn.plugins.datasets._class_folders import (
     class_names,
     given_folder,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 import numpy
 from PIL import Image, ImageDraw
 
-from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
+from ipucnn.data import DatasetRequest, ImageDataset, check_classes
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
 
 _MARKERS = {10: ("cifar-10-batches-*", "data_batch_1", "data_batch_1.bin"),
             100: ("cifar-100-python", "cifar-100-binary", "train.bin", "meta")}

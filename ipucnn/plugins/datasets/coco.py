@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
 
 
 @hookimpl

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Iterable, List
 
-from ipucnn.core.data import DatasetRequest, ImageDataset, check_classes
-from ipucnn.core.data.image_files import FileImages, faults, folders_in, list_images
 from ipucnn.core.errors import DataError, NoSplitError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.data import DatasetRequest, ImageDataset, check_classes
+from ipucnn.data.image_files import FileImages, faults, folders_in, list_images
 from ipucnn.plugins.datasets._class_folders import (
     class_names,
     given_folder,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Iterable
 
-from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.image_files import IMAGE_SUFFIXES, FileImages, list_images
 from ipucnn.core.errors import DataError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.image_files import IMAGE_SUFFIXES, FileImages, list_images
 
 DEFAULT_FOLDER = "data/images"
 

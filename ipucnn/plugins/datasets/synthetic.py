@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable
 
-from ipucnn.core.data import DatasetRequest, ImageDataset
 from ipucnn.core.errors import DataError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.data import DatasetRequest, ImageDataset
 
 if TYPE_CHECKING:
     import torch

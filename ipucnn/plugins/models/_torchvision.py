@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Optional, Tuple
 
-from ipucnn.core.specs import ModelSpec, PublishedWeights
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 
 if TYPE_CHECKING:
     import torch

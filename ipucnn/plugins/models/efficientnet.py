@@ -7,8 +7,8 @@ from math import gcd
 from typing import TYPE_CHECKING, List, Optional
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import List
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ModelSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ModelSpec
 from ipucnn.plugins.models._torchvision import model
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Callable, List, Optional
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ModelSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ModelSpec
 from ipucnn.plugins.models._torchvision import build
 
 if TYPE_CHECKING:

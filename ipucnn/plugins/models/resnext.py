@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, List
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 from ipucnn.plugins.models._torchvision import model
 
 if TYPE_CHECKING:

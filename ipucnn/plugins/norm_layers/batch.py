@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, List
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.norms import NormOptions, NormSite
-from ipucnn.core.specs import NormLayerSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import NormLayerSpec
+from ipucnn.models.norms import NormOptions, NormSite
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import OptimizerSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import OptimizerSpec
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ def build_adam(param_groups: List[Dict[str, Any]], lr: float,
     """
     from torch.optim import Adam
 
-    from ipucnn.core.training.fused import fused_if_possible
+    from ipucnn.training.fused import fused_if_possible
 
     return fused_if_possible(Adam, param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
                              weight_decay=weight_decay)
@@ -41,7 +41,7 @@ def build_adamw(param_groups: List[Dict[str, Any]], lr: float,
     """
     from torch.optim import AdamW
 
-    from ipucnn.core.training.fused import fused_if_possible
+    from ipucnn.training.fused import fused_if_possible
 
     return fused_if_possible(AdamW, param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
                              weight_decay=weight_decay)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import OptimizerSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import OptimizerSpec
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import OptimizerSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import OptimizerSpec
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def build(param_groups: List[Dict[str, Any]], lr: float, momentum: float = 0.0,
     """
     from torch.optim import SGD
 
-    from ipucnn.core.training.fused import fused_if_possible
+    from ipucnn.training.fused import fused_if_possible
 
     return fused_if_possible(SGD, param_groups, lr=lr, momentum=momentum, dampening=dampening,
                              nesterov=nesterov, weight_decay=weight_decay)

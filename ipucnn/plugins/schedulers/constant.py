@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import List
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ScheduleSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ScheduleSpec
 
 
 def factor(epoch: float) -> float:  # noqa: ARG001 - every schedule is a function of the epoch

@@ -6,8 +6,8 @@ import math
 from typing import List
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ScheduleSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ScheduleSpec
 
 
 def factor(epoch: float, epochs: float) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import List
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ScheduleSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ScheduleSpec
 
 
 def factor(epoch: float, epochs: float, power: float = 1.0) -> float:

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from typing import List, Sequence
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import ScheduleSpec
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import ScheduleSpec
 
 
 def factor(epoch: float, milestones: Sequence[float], decay: float,

@@ -7,16 +7,16 @@ import csv
 import pytest
 import torch
 
-from ipucnn.core.declaration import build
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.inference import run
-from ipucnn.core.models import create_model
-from ipucnn.core.normalisation import normalise
-from ipucnn.core.onnx.export import exported
-from ipucnn.core.onnx.job import export
-from ipucnn.core.onnx.network import read_network
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options import ExportOptions, RunOptions
+from ipucnn.core.options.declaration import build
+from ipucnn.inference.job import run
+from ipucnn.models.build import create_model
+from ipucnn.models.normalisation import normalise
+from ipucnn.onnx.export import exported
+from ipucnn.onnx.job import export
+from ipucnn.onnx.network import read_network
 
 SIZE = 64
 FAMILIES = {

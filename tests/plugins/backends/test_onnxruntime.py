@@ -7,7 +7,7 @@ import pytest
 from engine_checks import SIZE, EngineChecks, model_of
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
 
 

@@ -26,13 +26,14 @@ from engine_checks import (
 )
 from PIL import Image
 
-from ipucnn import render
-from ipucnn.core.calibration import Calibration
-from ipucnn.core.datasets.sample_data import write_made
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.plugins.backends.openvino import devices, engine, session
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data.formats.sample_data import write_made
+from ipucnn.inference.calibration import Calibration
+from ipucnn.plugins.backends.openvino import devices, engine
+from ipucnn.plugins.backends.openvino import inference as session
 from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
+from ipucnn.terminal import tables as render
 
 
 class TestOpenVino(EngineChecks):
@@ -88,7 +89,7 @@ def test_micro_batches_of_a_call_run_side_by_side(monkeypatch):
 
 SIGNAL_AFTER_USE = """
 import os, signal, threading, torch
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
 
 class Small(torch.nn.Module):

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from ipucnn.core import inference
-from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.models import create_model
-from ipucnn.core.normalisation import normalise
-from ipucnn.core.onnx.job import export
-from ipucnn.core.onnx.network import read_network
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options import RunOptions
-from ipucnn.core.options.export import ExportOptions
-from ipucnn.core.registry import Registry
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
+from ipucnn.inference import job as inference
+from ipucnn.models.build import create_model
+from ipucnn.models.normalisation import normalise
+from ipucnn.onnx.job import export
+from ipucnn.onnx.network import read_network
+from ipucnn.onnx.options import ExportOptions
 from ipucnn.plugins.backends.popart import ipucnn_backends
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
 from ipucnn.plugins.backends.popart.placing import module_of, stages_of
@@ -493,7 +493,7 @@ def test_another_batch_than_the_file_s_is_refused(popart_double, registry, tmp_p
 _ALONE = """
 import sys
 sys.path.insert(0, {doubles!r})
-from ipucnn.edge import invoke
+from ipucnn.__main__ import invoke
 code = invoke(["run", "--backend", {backend!r}, "--model", "resnet8-cifar", "--weights", "random",
                "--data", "generated", "--iterations", "1", "--progress", "off", "--json"])
 assert "popart" in sys.modules and "onnx" in sys.modules

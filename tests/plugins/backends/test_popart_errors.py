@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from ipucnn.core.registry import use
-from ipucnn.edge import invoke
+from ipucnn.__main__ import invoke
+from ipucnn.core.registry.registry import use
 
 PLUGIN = """
 from ipucnn import ModelSpec, hookimpl

@@ -12,26 +12,26 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from ipucnn.core.discovery import PluginSettings
+from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.models import create_model
-from ipucnn.core.norms import NormOptions
-from ipucnn.core.registry import Registry, use
-from ipucnn.core.specs import OptimizerSpec
-from ipucnn.core.training.loss import Loss
-from ipucnn.core.training.mixing import MixOptions
-from ipucnn.core.training.parameters import train_from
-from ipucnn.core.training.session import (
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
     OptimizerChoice,
     TrainingBatch,
     TrainingSetup,
 )
-from ipucnn.edge import invoke
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.records import OptimizerSpec
+from ipucnn.core.registry.registry import Registry, use
+from ipucnn.models.build import create_model
+from ipucnn.models.norms import NormOptions
 from ipucnn.plugins.backends.popart import ipucnn_backends
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
 from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.training.loss import Loss
+from ipucnn.training.mixing import MixOptions
+from ipucnn.training.parameters import train_from
 
 SIZE = 16
 REGISTRY = Registry(PluginSettings(disable_all=True))

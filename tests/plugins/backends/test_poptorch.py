@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import nn
 
-from ipucnn.core import inference
-from ipucnn.core.choice import choose_backend
-from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.models import create_model
-from ipucnn.core.normalisation import normalise
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.options import RunOptions
-from ipucnn.core.registry import Registry
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
+from ipucnn.inference import job as inference
+from ipucnn.models.build import create_model
+from ipucnn.models.normalisation import normalise
 from ipucnn.plugins.backends.poptorch import ipucnn_backends
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.torch.engine import TorchBackend

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ipucnn.core.data import DatasetRequest, ImageDataset
-from ipucnn.core.data.augment import TrainTransform
-from ipucnn.core.data.loader import HostLoader
+from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, IpucnnError, PluginError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.registry import use
-from ipucnn.core.training.stored import load_stored
-from ipucnn.edge import invoke
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.registry.registry import use
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.augment import TrainTransform
+from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets.image_folder import make
+from ipucnn.training.stored import load_stored
 
 ROOT = Path(__file__).parents[3]
 DOUBLES = ROOT / "tests" / "doubles"
@@ -245,9 +245,9 @@ def test_a_dataset_that_cannot_be_sent_is_told():
 def test_built_in_datasets_can_be_sent(name, pictures, tmp_path):
     import numpy
 
-    from ipucnn.core.data.prepare import Preparation
-    from ipucnn.core.registry import Registry
-    from ipucnn.core.specs import DatasetSpec
+    from ipucnn.core.registry.records import DatasetSpec
+    from ipucnn.core.registry.registry import Registry
+    from ipucnn.data.prepare import Preparation
 
     folder = {"image_folder": pictures, "real": pictures}.get(name, tmp_path)
     if name == "cifar10":
@@ -326,7 +326,8 @@ def test_training_goes_on_from_the_middle_of_an_epoch(cli, monkeypatch):
     cli("train", *common, "threads", "--checkpoint-path", "whole")
     asked = iter(range(100))
     with monkeypatch.context() as patch:  # a signal within the second of two epochs of four calls
-        patch.setattr("ipucnn.signals.pending", lambda: "SIGINT" if next(asked) > 4 else "")
+        patch.setattr("ipucnn.terminal.signals.pending",
+                      lambda: "SIGINT" if next(asked) > 4 else "")
         cli("train", *common, "rebatched", "--checkpoint-path", "part", code=130)
     (within,) = Path("part").glob("*.step*.pt")
     cli("restore", "--checkpoint-path", within, "--no-validation", "--progress", "off")

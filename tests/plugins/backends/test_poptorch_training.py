@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import nn
 
+from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.registry import use
-from ipucnn.core.training.loss import Loss
-from ipucnn.core.training.mixing import MixOptions, draw
-from ipucnn.core.training.session import (
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
     OptimizerChoice,
     TrainingBatch,
     TrainingSetup,
 )
-from ipucnn.edge import invoke
+from ipucnn.core.registry.registry import use
 from ipucnn.plugins.backends.poptorch import ipucnn_backends
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.optimizers.sgd import build
+from ipucnn.training.loss import Loss
+from ipucnn.training.mixing import MixOptions, draw
 
 SIZE = 16
 

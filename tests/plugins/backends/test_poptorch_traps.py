@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.registry import Registry
-from ipucnn.core.training.loss import Loss
-from ipucnn.core.training.session import OptimizerChoice, TrainingBatch, TrainingSetup
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import OptimizerChoice, TrainingBatch, TrainingSetup
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.optimizers.sgd import build
+from ipucnn.training.loss import Loss
 
 SIZE = 16
 

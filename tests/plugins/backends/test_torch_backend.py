@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.models import create_model
-from ipucnn.core.normalisation import normalise
-from ipucnn.core.surgery import pad_input_channels
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.models.build import create_model
+from ipucnn.models.normalisation import normalise
+from ipucnn.models.surgery import pad_input_channels
 from ipucnn.plugins.backends.torch import devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UnavailableError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.training.loss import Loss
-from ipucnn.core.training.session import (
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
     OptimizerChoice,
     TrainingBatch,
@@ -21,6 +20,7 @@ from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 from ipucnn.plugins.optimizers.sgd import build
+from ipucnn.training.loss import Loss
 
 SIZE = 8
 
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_is_raised_or_left_out():
 @pytest.mark.parametrize("name", ["sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf",
                                   "lamb"])
 def test_a_resumed_session_continues_bit_for_bit(name, tmp_path):
-    from ipucnn.core.registry import Registry
+    from ipucnn.core.registry.registry import Registry
 
     registry = Registry()
     spec = registry.get("optimizer", name)
@@ -252,7 +252,7 @@ def test_label_smoothing(smoothing):
 
 
 def test_a_copy_of_a_partly_resting_model_rests_too():
-    from ipucnn.core.training.parameters import train_from
+    from ipucnn.training.parameters import train_from
 
     model = network(norm=True)
     train_from(model, "7")

@@ -15,12 +15,12 @@ import numpy
 import pytest
 import torch
 
-from ipucnn.core.data import DatasetRequest
-from ipucnn.core.data.loader import HostLoader
-from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
-from ipucnn.core.registry import registry
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.data import DatasetRequest
+from ipucnn.data.formats.verify import verify
+from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets import _cifar_files
 from ipucnn.testing import check_plugin
 
@@ -351,7 +351,7 @@ class TestFetch:
         code = textwrap.dedent("""
             import sys
             from dataclasses import replace
-            from ipucnn.core.data import DatasetRequest
+            from ipucnn.data import DatasetRequest
             from ipucnn.plugins.datasets import _cifar_files as cifar
             form = cifar.FORMS["cifar10"]
             cifar.FORMS["cifar10"] = replace(form, sha256=sys.argv[2])

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from ipucnn import load_dataset
-from ipucnn.core.datasets.partition import partition
-from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
+from ipucnn.data.formats.partition import partition
+from ipucnn.data.formats.verify import verify
 from ipucnn.testing import check_plugin
 
 IDS = (42, 73, 74, 133, 136, 139, 143, 164, 192, 196, 208, 241)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ipucnn.core.data import DatasetRequest
-from ipucnn.core.data.loader import HostLoader
-from ipucnn.core.datasets.sample_data import write_made
-from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
-from ipucnn.core.registry import registry
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.data import DatasetRequest
+from ipucnn.data.formats.sample_data import write_made
+from ipucnn.data.formats.verify import verify
+from ipucnn.data.loader import HostLoader
 
 
 def load(name, **request):

@@ -4,11 +4,11 @@ import os
 import pytest
 from PIL import Image
 
-from ipucnn.core.data import DatasetRequest
-from ipucnn.core.datasets.verify import verify
 from ipucnn.core.errors import DataError
-from ipucnn.core.registry import registry
-from ipucnn.core.specs import DatasetSpec
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.data import DatasetRequest
+from ipucnn.data.formats.verify import verify
 from ipucnn.plugins.datasets import _imagenet_files
 from ipucnn.testing import check_plugin
 

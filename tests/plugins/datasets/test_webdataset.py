@@ -14,9 +14,9 @@ import torch
 from shard_folders import CLASSES, jpeg, listed, sample, write, write_old, write_shard, write_split
 
 from ipucnn import load_dataset
-from ipucnn.core.data.images import decode
-from ipucnn.core.data.loader import HostLoader
 from ipucnn.core.errors import DataError
+from ipucnn.data.images import decode
+from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets._webdataset import counts, dataset
 from ipucnn.plugins.datasets._webdataset.metadata import Metadata, Shard
 from ipucnn.testing import check_plugin

@@ -7,7 +7,7 @@ import os
 import pytest
 from shard_folders import jpeg, sample, write, write_old
 
-from ipucnn.edge import invoke
+from ipucnn.__main__ import invoke
 
 MODEL = ("--model", "resnet8-cifar", "--backend", "torch", "--device", "cpu", "--precision", "full",
          "--progress", "off")

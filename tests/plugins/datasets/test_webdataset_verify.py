@@ -8,7 +8,7 @@ from shard_folders import CLASSES, digest, sample, write, write_old, write_shard
 from typer.testing import CliRunner
 
 from ipucnn.cli import app
-from ipucnn.core.datasets.verify import verify
+from ipucnn.data.formats.verify import verify
 
 
 def damage(path):

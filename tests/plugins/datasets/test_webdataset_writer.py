@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from ipucnn.core.data import images
-from ipucnn.core.data.resize import center_crop, resized
-from ipucnn.core.datasets.convert import convert
-from ipucnn.core.declaration import build
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.options import ConvertOptions
+from ipucnn.core.options.declaration import build
+from ipucnn.data import images
+from ipucnn.data.formats.convert import convert
+from ipucnn.data.resize import center_crop, resized
 from ipucnn.plugins.datasets._webdataset import metadata
 
 CLASSES = [f"c{number}" for number in range(10)]

@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.norms import NormOptions
-from ipucnn.core.registry import registry
-from ipucnn.core.specs import ModelSpec, NormLayerSpec
-from ipucnn.core.surgery import (
+from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.models.norms import NormOptions
+from ipucnn.models.surgery import (
     count,
     full_precision_norms,
     normalise_on_device,
@@ -68,7 +68,7 @@ def norm_layer(name):
 
 
 def test_listing_models_and_norm_layers_imports_no_torch():
-    code = ("import sys; from ipucnn.core.registry import registry; "
+    code = ("import sys; from ipucnn.core.registry.registry import registry; "
             "r = registry(); print(len(r.rows('model') + r.rows('norm-layer'))); "
             "print([m for m in ('torch', 'torchvision', 'efficientnet_pytorch', "
             "'pretrainedmodels', 'pooch') if m in sys.modules])")

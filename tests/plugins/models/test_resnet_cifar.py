@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.models import create_model
-from ipucnn.core.registry import registry
-from ipucnn.core.specs import ModelSpec
-from ipucnn.core.surgery import resolve_splits
-from ipucnn.core.weights import WeightsError
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.models.build import create_model
+from ipucnn.models.surgery import resolve_splits
+from ipucnn.models.weights import WeightsError
 
 # table 6 of the paper
 MILLIONS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.models import create_model
-from ipucnn.core.norms import NormOptions, NormSite
-from ipucnn.core.registry import registry
-from ipucnn.core.specs import NormLayerSpec
-from ipucnn.core.surgery import replace_norms
+from ipucnn.core.registry.records import NormLayerSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.models.build import create_model
+from ipucnn.models.norms import NormOptions, NormSite
+from ipucnn.models.surgery import replace_norms
 
 
 def layer(name):

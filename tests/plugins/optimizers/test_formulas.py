@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from ipucnn.core.registry import Registry
+from ipucnn.core.registry.registry import Registry
 
 LR, DECAY, STEPS = 0.05, 0.1, 6
 

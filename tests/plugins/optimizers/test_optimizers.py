@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from ipucnn.core.discovery import PluginSettings
-from ipucnn.core.registry import Registry
-from ipucnn.core.specs import OptimizerSpec
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.records import OptimizerSpec
+from ipucnn.core.registry.registry import Registry
 from ipucnn.testing import check_plugin
 
 REGISTRY = Registry(PluginSettings(disable_all=True))

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from ipucnn.core.discovery import PluginSettings
 from ipucnn.core.errors import UsageError
-from ipucnn.core.registry import Registry
-from ipucnn.core.specs import ScheduleSpec
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.records import ScheduleSpec
+from ipucnn.core.registry.registry import Registry
 from ipucnn.testing import check_plugin
 
 REGISTRY = Registry(PluginSettings(disable_all=True))

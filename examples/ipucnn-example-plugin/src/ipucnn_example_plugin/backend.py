@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from ipucnn.core.execution import Backend, InferenceSession, Probe
-from ipucnn.core.normalisation import normalise
+from ipucnn.core.execution.plan import Backend, InferenceSession, Probe
+from ipucnn.models.normalisation import normalise
 
 
 class Reference(Backend):

@@ -2,14 +2,14 @@
 
 import torch
 
-from ipucnn.core.data import ImageDataset
+from ipucnn.data import ImageDataset
 
 
 class Stripes(ImageDataset):
     """Drawn images whose stripes run in one of three directions.
 
     Args:
-        request: what the run wants (`ipucnn.core.data.DatasetRequest`).
+        request: what the run wants (`ipucnn.data.DatasetRequest`).
     """
 
     class_names = ("horizontal", "vertical", "diagonal")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import List
 
-from ipucnn.core.hookspecs import hookimpl
-from ipucnn.core.specs import BackendSpec, Requirement
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import BackendSpec, Requirement
 
 INSTALL = "pip install 'ipucnn[onnxruntime]'"
 

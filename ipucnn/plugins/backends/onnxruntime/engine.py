@@ -9,10 +9,10 @@ import onnxruntime  # noqa: TID253 - a backend's engine is loaded when it is use
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
-from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.onnx.backend import Graph, OnnxBackend
-from ipucnn.core.onnx.precision import in_float16, rounded
+from ipucnn.onnx.backend import Graph, OnnxBackend
+from ipucnn.onnx.precision import in_float16, rounded
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
 _CPU = 15

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipucnn.core.onnx.target import OnnxTarget
+from ipucnn.onnx.target import OnnxTarget
 
 TARGET = OnnxTarget(name="ONNX Runtime", opsets=(7, 0))
 """Every operator of the operator sets since 7, and those of its own domains.

@@ -9,14 +9,14 @@ from typing import Tuple
 import openvino  # noqa: TID253 - a backend's engine is loaded when it is used
 import torch  # noqa: TID253
 
-from ipucnn.core.calibration import Calibration
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession, Probe
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.onnx.backend import Graph, OnnxBackend
+from ipucnn.inference.calibration import Calibration
+from ipucnn.onnx.backend import Graph, OnnxBackend
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
-from ipucnn.plugins.backends.openvino.session import OpenVinoSession
+from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
 from ipucnn.plugins.backends.openvino.target import TARGET
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipucnn.core.onnx.target import OnnxTarget
+from ipucnn.onnx.target import OnnxTarget
 
 TARGET = OnnxTarget(name="OpenVINO", opsets=(7, 0))
 """Operator sets that its ONNX front end reads; operators that it lacks it names itself."""

@@ -8,7 +8,7 @@ from typing import Any
 import popart
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.popart.errors import RAISED
 from ipucnn.plugins.backends.popart.sdk import first_line
 

@@ -7,9 +7,9 @@ from typing import Dict, Optional
 import torch  # noqa: TID253 - a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan, InferenceSession, Probe
-from ipucnn.core.onnx.backend import Graph, OnnxBackend
-from ipucnn.core.training.session import TrainingSession, TrainingSetup
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
+from ipucnn.onnx.backend import Graph, OnnxBackend
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.sdk import first_line, load, newer_note, version
 
@@ -46,7 +46,7 @@ class PopArtBackend(OnnxBackend):
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Make an inference session; see `OnnxBackend.session`."""
-        from ipucnn.plugins.backends.popart.session import PopArtInferenceSession
+        from ipucnn.plugins.backends.popart.inference import PopArtInferenceSession
 
         return PopArtInferenceSession(graph, plan)
 

@@ -8,7 +8,7 @@ from typing import Iterator
 import popart
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.popart.sdk import first_line
 
 RAISED = (popart.popart_exception, popart.poplibs_exception, popart.poplar_exception)

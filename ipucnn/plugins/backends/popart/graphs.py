@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Optional, Sequence
 
 import popart
 
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.popart.placing import place
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
         proto: the model; changed in place.
         images: per call.
     """
-    from ipucnn.core.onnx.simplify import simplified
+    from ipucnn.onnx.simplify import simplified
 
     weights = {tensor.name for tensor in proto.graph.initializer}
     for entry in (*proto.graph.input, *proto.graph.output):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Dict, Tuple
 
-from ipucnn.core.onnx.target import OnnxTarget
+from ipucnn.onnx.target import OnnxTarget
 
 OPERATORS: Dict[str, Tuple[int, ...]] = {
     "Abs": (6,), "Acos": (), "Acosh": (), "Add": (6, 7), "And": (1, 7), "ArgMax": (1, 11),

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
 import popart
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.training.session import OptimizerChoice
+from ipucnn.core.execution.training_session import OptimizerChoice
 
 Values = Dict[str, Tuple[float, bool]]
 Maker = Callable[[Values, Mapping[str, Any]], Any]

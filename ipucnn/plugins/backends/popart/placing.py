@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 
 _WITH_PLANS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators whose temporary values `--available-memory-proportion` limits."""

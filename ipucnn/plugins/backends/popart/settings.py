@@ -6,7 +6,7 @@ from typing import Any
 
 import popart
 
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
 
 PROFILE_FOLDER = "poplar-profile"

@@ -15,10 +15,8 @@ import popart
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.files import make_folder
-from ipucnn.core.onnx.backend import with_images
-from ipucnn.core.training.session import (
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
     StateDict,
     StepResult,
@@ -26,6 +24,8 @@ from ipucnn.core.training.session import (
     TrainingSession,
     TrainingSetup,
 )
+from ipucnn.core.files import make_folder
+from ipucnn.onnx.backend import with_images
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
 from ipucnn.plugins.backends.popart.optimizers import make_optimizer

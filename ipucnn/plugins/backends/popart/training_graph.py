@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, List, Tuple
 import popart
 import torch  # noqa: TID253
 
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.onnx.export import INPUT, OUTPUT, exported
-from ipucnn.core.tracing import execution_order, recompute_points, resolve_splits
-from ipucnn.core.training.loss import Loss
-from ipucnn.core.training.session import StateDict
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import StateDict
+from ipucnn.models.tracing import execution_order, recompute_points, resolve_splits
+from ipucnn.onnx.export import INPUT, OUTPUT, exported
 from ipucnn.plugins.backends.popart.graphs import in_half
 from ipucnn.plugins.backends.popart.norms import batch_norms, group_norms
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.placing import module_of, place, stages_of
+from ipucnn.training.loss import Loss
 
 if TYPE_CHECKING:
     import onnx

@@ -7,9 +7,9 @@ from typing import Any, Dict, Optional
 import torch  # noqa: TID253 - a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
-from ipucnn.core.instances import Instances, launched
-from ipucnn.core.training.session import TrainingSession, TrainingSetup
+from ipucnn.core.execution.instances import Instances, launched
+from ipucnn.core.execution.plan import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends.poptorch import THREADS
 from ipucnn.plugins.backends.poptorch.sdk import emulated, first_line, load, newer_note
 
@@ -49,7 +49,7 @@ class PopTorchBackend(Backend):
         _check_devices(plan, sdk)
         _check_io_tiles(plan)
         _check_loading(plan)
-        from ipucnn.plugins.backends.poptorch.session import PopTorchInferenceSession
+        from ipucnn.plugins.backends.poptorch.inference import PopTorchInferenceSession
 
         return PopTorchInferenceSession(model, plan, input_size)
 

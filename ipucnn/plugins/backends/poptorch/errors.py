@@ -9,7 +9,7 @@ from typing import Any, Iterator
 import poptorch
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 
 log = logging.getLogger("ipucnn.poptorch")
 

@@ -31,12 +31,12 @@ import numpy
 import poptorch
 import torch  # noqa: TID253
 
-from ipucnn.core.data import ImageDataset
-from ipucnn.core.data.feeding import Fed
-from ipucnn.core.data.loader import Block, Entry, Loader
-from ipucnn.core.data.prepare import Preparation
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.feeding import Fed
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data import ImageDataset
+from ipucnn.data.loader import Block, Entry, Loader
+from ipucnn.data.prepare import Preparation
 from ipucnn.plugins.backends.poptorch import DEFAULT_REBATCH_SIZE, LOADER_MODES, THREADS
 
 LONGEST_PASS = 1 << 21

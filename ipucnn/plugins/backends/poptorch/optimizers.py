@@ -12,8 +12,8 @@ import poptorch
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.training.parameters import parameter_groups
-from ipucnn.core.training.session import OptimizerChoice
+from ipucnn.core.execution.training_session import OptimizerChoice
+from ipucnn.training.parameters import parameter_groups
 
 Groups = List[Dict[str, Any]]
 Maker = Callable[[Groups, OptimizerChoice, float, float], torch.optim.Optimizer]

@@ -13,8 +13,8 @@ from typing import Any, Dict, List
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.instances import ALONE, BUILD_HOROVOD, Instances
+from ipucnn.core.execution.instances import ALONE, BUILD_HOROVOD, Instances
+from ipucnn.core.execution.plan import ExecutionPlan
 
 _POPDIST = "install the popdist wheel of the Poplar SDK, whose 'poprun' started this process"
 

@@ -7,10 +7,10 @@ from typing import Any, List, Optional, Tuple
 import poptorch
 import torch  # noqa: TID253
 
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.surgery import full_precision_norms, normalise_on_device, resolve_splits
-from ipucnn.core.training.loss import Loss
-from ipucnn.core.training.mixing import Mixing, mix_images
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.models.surgery import full_precision_norms, normalise_on_device, resolve_splits
+from ipucnn.training.loss import Loss
+from ipucnn.training.mixing import Mixing, mix_images
 
 
 class InferenceProgram(torch.nn.Module):

@@ -8,9 +8,9 @@ from typing import Any, Optional, Tuple
 import poptorch
 import torch  # noqa: TID253
 
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.instances import launched, speaks
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
-from ipucnn.core.instances import launched, speaks
 
 PROFILE_FOLDER = "poplar-profile"
 """Where `--profile` writes, in the working folder; PopVision Graph Analyser opens it."""

@@ -11,11 +11,9 @@ import poptorch
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.instances import ALONE
-from ipucnn.core.surgery import recompute_points
-from ipucnn.core.training.mixing import draw
-from ipucnn.core.training.session import (
+from ipucnn.core.execution.instances import ALONE
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
     StateDict,
     StepResult,
@@ -23,6 +21,7 @@ from ipucnn.core.training.session import (
     TrainingSession,
     TrainingSetup,
 )
+from ipucnn.models.surgery import recompute_points
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
@@ -34,6 +33,7 @@ from ipucnn.plugins.backends.poptorch.settings import (
     training_options,
     training_overlap,
 )
+from ipucnn.training.mixing import draw
 
 _MODEL = "model."
 

@@ -8,11 +8,11 @@ from typing import Tuple
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution import Backend, ExecutionPlan, InferenceSession, Probe
-from ipucnn.core.training.session import TrainingSession, TrainingSetup
+from ipucnn.core.execution.plan import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device, pick
-from ipucnn.plugins.backends.torch.session import TorchInferenceSession, memory_errors
+from ipucnn.plugins.backends.torch.inference import TorchInferenceSession, memory_errors
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 _CPU, _NATIVE_HALF = 10, 17

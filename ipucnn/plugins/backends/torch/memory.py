@@ -10,7 +10,7 @@ import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
 
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 
 DEFAULT_PROPORTION = 0.25
 """Share of memory for micro-batches that are computed together, unless the plan says otherwise."""

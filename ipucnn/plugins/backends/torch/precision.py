@@ -12,7 +12,7 @@ from typing import Any, ContextManager, Iterable, List
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 
-from ipucnn.core.execution import ExecutionPlan
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
 from torch.utils.checkpoint import checkpoint  # noqa: TID253
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.surgery import recompute_points
+from ipucnn.models.surgery import recompute_points
 
 
 def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]:

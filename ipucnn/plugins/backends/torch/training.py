@@ -11,13 +11,8 @@ import numpy
 import torch  # noqa: TID253
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution import ExecutionPlan
-from ipucnn.core.machine import usable_cores
-from ipucnn.core.normalisation import normalise
-from ipucnn.core.tracing import resolve_splits
-from ipucnn.core.training.mixing import mix_images
-from ipucnn.core.training.parameters import make_optimizer
-from ipucnn.core.training.session import (
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
     StateDict,
     StepResult,
@@ -25,13 +20,18 @@ from ipucnn.core.training.session import (
     TrainingSession,
     TrainingSetup,
 )
+from ipucnn.core.machine import usable_cores
+from ipucnn.models.normalisation import normalise
+from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.inference import memory_errors
 from ipucnn.plugins.backends.torch.precision import Precision
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Replicas
-from ipucnn.plugins.backends.torch.session import memory_errors
+from ipucnn.training.mixing import mix_images
+from ipucnn.training.parameters import make_optimizer
 
 
 class TorchTrainingSession(TrainingSession):

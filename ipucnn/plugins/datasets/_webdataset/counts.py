@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Dict, List, Sequence, Tuple
 
-from ipucnn.core.download import cache_dir
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import write_bytes
+from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.datasets._webdataset.metadata import Shard
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.source import Folder

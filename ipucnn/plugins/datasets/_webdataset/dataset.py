@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy
 
-from ipucnn.core.data import Box, DatasetRequest, ImageDataset, check_classes
-from ipucnn.core.data.images import decode
 from ipucnn.core.errors import DataError, NoSplitError
+from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
+from ipucnn.data.images import decode
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, is_shard, read

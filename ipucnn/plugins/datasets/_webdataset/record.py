@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from ipucnn.core.datasets.convert import difference
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.data.formats.convert import difference
 from ipucnn.plugins.datasets._webdataset.metadata import Shard
 from ipucnn.plugins.datasets._webdataset.tar import cannot_write
 

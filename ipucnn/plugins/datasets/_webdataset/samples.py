@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
-from ipucnn.core.data import Box
-from ipucnn.core.data.image_files import IMAGE_SUFFIXES, printable
+from ipucnn.data import Box
+from ipucnn.data.image_files import IMAGE_SUFFIXES, printable
 from ipucnn.plugins.datasets._webdataset.shard_index import (
     File,
     Member,

@@ -6,12 +6,12 @@ import os
 from abc import ABC, abstractmethod
 from typing import List, Optional, Sequence
 
-from ipucnn.core.data import DatasetRequest
-from ipucnn.core.data.image_files import printable
-from ipucnn.core.datasets.formats import is_url
-from ipucnn.core.datasets.shard_cache import RemoteFiles
 from ipucnn.core.errors import DataError
-from ipucnn.core.transfer import shown
+from ipucnn.data import DatasetRequest
+from ipucnn.data.formats.recognition import is_url
+from ipucnn.data.image_files import printable
+from ipucnn.data.remote.shard_cache import RemoteFiles
+from ipucnn.data.remote.transfer import shown
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from ipucnn.core.datasets.samples import Sample
 from ipucnn.core.errors import DataError
+from ipucnn.data.formats.samples import Sample
 from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
 
 _BLOCK = 512  # a member is a block that describes it, and its content in whole blocks

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Deque, Dict, Optional, Set
 
-from ipucnn.core.datasets.convert import Progress, Writer, Written, difference
-from ipucnn.core.datasets.samples import Samples
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import make_folder, write_text
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.options.convert import ConvertOptions
+from ipucnn.data.formats.convert import Progress, Writer, Written, difference
+from ipucnn.data.formats.convert_options import ConvertOptions
+from ipucnn.data.formats.samples import Samples
 from ipucnn.plugins.datasets._webdataset import metadata
 from ipucnn.plugins.datasets._webdataset.record import ANOTHER, FILE, Finished, Record
 from ipucnn.plugins.datasets._webdataset.tar import ShardFile, cannot_write, is_partial, members

@@ -1,0 +1,50 @@
+"""`ipucnn config`: list and show named profiles."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import typer
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options import PROFILED
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.flags import JSON
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
+                  help="Named profiles for '--config' and '--launch'.")
+
+
+@app.command("list")
+def config_list(as_json: bool = JSON) -> None:
+    """List the named profiles."""
+    from ipucnn.core.options.profiles import available
+
+    profiles = [(command, p) for command in PROFILED for p in available(command)]
+    if as_json:
+        render.emit_json([{"name": p.name, "command": command, "summary": p.summary}
+                          for command, p in profiles])
+    else:
+        render.emit(render.table(("profile", "command", "summary"),
+                                 [(p.name, command, p.summary) for command, p in profiles]))
+
+
+@app.command("show")
+def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
+                command: Optional[str] = typer.Option(
+                    None, "--command", help="What it is for: run, train or launch; the one that "
+                    "has it when not given."),
+                as_json: bool = JSON) -> None:
+    """Show a profile with all defaults resolved."""
+    import yaml
+
+    from ipucnn.core.options.declaration import as_dict, build
+    from ipucnn.core.options.profiles import command_of, values_of
+
+    chosen = command or command_of(name)
+    if chosen not in PROFILED:
+        raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILED))
+    kind = PROFILED[chosen]
+    options = as_dict(build(kind, values_of(kind, name, chosen)))
+    render.emit_json(options) if as_json else render.emit(
+        yaml.safe_dump(options, sort_keys=False))

@@ -1,0 +1,133 @@
+"""The commands that fetch, make, divide and check data: `ipucnn data`."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+import typer
+
+from ipucnn.core.options import BenchOptions, ConvertOptions
+from ipucnn.terminal import signals
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.flags import JSON, SectionedCommand, with_options
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
+
+
+@app.command("fetch")
+def fetch(
+    name: str = typer.Argument(help="What to fetch: 'sample-images'."),
+    out: Optional[str] = typer.Option(None, "--out", metavar="DIR",
+                                      help="Where to put it; 'data/images' when not given."),
+) -> None:
+    """Download data that the examples use."""
+    from ipucnn.data.formats.sample_data import fetch_named
+
+    for path in fetch_named(name, out):
+        render.emit(str(path))
+
+
+@app.command("shapes")
+def shapes(
+    out: str = typer.Option(..., "--out", metavar="DIR", help="Folder to write."),
+    per_class: int = typer.Option(20, "--per-class", min=1, help="Images per class."),
+    size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
+    validation_per_class: int = typer.Option(
+        0, "--validation-per-class", min=0, help="Further images per class for validation; the "
+        "folder then holds 'train' and 'validation'."),
+) -> None:
+    """Write the 'shapes' dataset as JPEG folders."""
+    from ipucnn.data.formats.sample_data import write_made
+
+    count = write_made("shapes", out, per_class=per_class, size=size, seed=seed,
+                       validation_per_class=validation_per_class)
+    render.emit(f"{count} images in {out}")
+
+
+@app.command("partition")
+def partition(
+    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", help="Folder of the images."),
+    partitions: int = typer.Option(..., "--partitions", min=1, help="How many parts."),
+    output: str = typer.Option(..., "--output", metavar="DIR",
+                               help="Folder to make; its sub-folders are 0, 1 ..."),
+    copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),
+    as_json: bool = JSON,
+) -> None:
+    """Divide a folder of images into numbered folders of equal size.
+
+    Images are in the order of their names and keep them. They become hard links, or where those
+    cannot be made symbolic ones, or copies. '--verbose' tells where each of them is.
+    """
+    from ipucnn.data.formats.partition import partition
+
+    made = partition(data_dir, partitions, output, copy)
+    render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
+
+
+@app.command("convert", cls=SectionedCommand)
+@with_options(ConvertOptions)
+def convert(given: Dict[str, Any]) -> None:
+    """Write a dataset as shards (tar archives), which are faster to read than many files.
+
+    The same call again goes on where an interrupted one stopped.
+    """
+    from ipucnn.core.options.declaration import build
+
+    options = build(ConvertOptions, given)
+    with signals.held():
+        from ipucnn.data.formats.convert import convert
+
+    try:
+        with render.RunProgress("auto") as progress:
+            made = convert(options, progress)
+    except KeyboardInterrupt:
+        render.info("what is finished stays: the same call goes on with the rest")
+        raise
+    for note in made.notes:
+        render.note(note)
+    render.emit_json(made.as_dict()) if options.json else render.emit(made.summary())
+
+
+@app.command("verify")
+def verify(
+    path: str = typer.Argument(help="Folder of the dataset."),
+    data: Optional[str] = typer.Option(None, "--data", help="Its format; recognised by its layout "
+                                       "when not given."),
+    as_json: bool = JSON,
+) -> int:
+    """Check that a dataset on disk is complete and unchanged.
+
+    Exit code 1 when there is a problem.
+    """
+    from ipucnn.data.formats.verify import verify
+
+    problems = verify(path, data)
+    if as_json:
+        render.emit_json({"path": path, "ok": not problems, "problems": problems})
+    else:
+        render.emit("\n".join(problems) or f"{path}: no problem found")
+    return 1 if problems else 0
+
+
+@app.command("bench", cls=SectionedCommand)
+@with_options(BenchOptions)
+def bench(given: Dict[str, Any]) -> None:
+    """Measure how fast images are prepared, and whether a model would wait for them."""
+    from ipucnn.core.files import write_json
+    from ipucnn.core.options.declaration import build
+
+    options = build(BenchOptions, given)  # before torch, whose import takes seconds
+    with signals.held():
+        from ipucnn.bench.job import bench as measured
+
+    with render.RunProgress(options.progress) as progress:
+        result = measured(options, progress=progress)
+    if options.json:
+        render.emit_json(result.as_dict())
+    else:
+        render.emit(render.bench_result(result))
+    for note in result.notes:
+        render.note(note)
+    if options.result:
+        write_json(options.result, result.as_dict())

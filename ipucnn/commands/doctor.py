@@ -1,0 +1,37 @@
+"""`ipucnn doctor`: check the installation and suggest fixes."""
+
+from __future__ import annotations
+
+import typer
+
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.flags import JSON
+from ipucnn.terminal.listings import without_loader_warnings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(doctor)
+
+
+def doctor(
+    deep: bool = typer.Option(False, "--deep", help="Also import and try the engines."),
+    as_json: bool = JSON,
+) -> int:
+    """Check the installation and suggest fixes.
+
+    Exit code 1 when there is a problem.
+    """
+    from ipucnn.doctor import examine
+
+    with without_loader_warnings():
+        report = examine(deep=deep)
+    if as_json:
+        render.emit_json(report.as_dict())
+    else:
+        render.emit(render.table(("check", "status", "detail"), [
+            (check.name, check.status, check.detail) for check in report.checks]))
+        for check in report.checks:
+            if check.status != "ok" and check.remedy:
+                render.say(f"{check.name}: {check.remedy}")
+    return 0 if report.ok else 1

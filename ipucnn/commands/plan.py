@@ -1,0 +1,50 @@
+"""The command that shows a training before it is begun."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import typer
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options import PlanOptions, TrainOptions
+from ipucnn.core.options.declaration import declared
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.flags import SectionedCommand, with_options
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(cls=SectionedCommand)(plan)
+
+
+@with_options(TrainOptions, PlanOptions)
+def plan(given: Dict[str, Any]) -> None:
+    """Show what a training would be, or the command that launches it on many hosts.
+
+    Nothing is compiled, downloaded or read, and the backend need not be usable here.
+    """
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.planning.plan import plan_training
+    from ipucnn.planning.poprun import poprun_command
+
+    names = {item.name for item in declared(PlanOptions)}
+    as_json = given.pop("json", False)
+    launching = {name: value for name, value in given.items() if name in names}
+    training = {name: value for name, value in given.items() if name not in names}
+    launch = resolve(PlanOptions, launching, "launch", named_by="launch")
+    if launch.poprun and as_json:
+        raise UsageError("'--poprun' and '--json' exclude each other",
+                         "'--poprun' prints a command for a shell")
+    made = plan_training(resolve(TrainOptions, training, "train"), launch, registry())
+    if as_json:
+        render.emit_json(made.as_dict())
+    elif launch.poprun:
+        render.emit(poprun_command(made, training, registry().settings))
+    else:
+        render.emit(render.training_plan(made))
+    if made.plan.instances > 1 and not (launch.executable_cache_path
+                                        or made.options.model_cache_path):
+        render.note("every instance compiles for itself: '--model-cache-path DIR' or "
+                    "'--executable-cache-path DIR' has one compile for all")

@@ -1,0 +1,136 @@
+"""Commands about plugins: `list-plugins`, `show`, `check-plugin`."""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+import typer
+
+from ipucnn.core.errors import UsageError
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.flags import JSON
+from ipucnn.terminal.listings import without_loader_warnings
+
+KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("list-plugins")(list_plugins)
+    app.command(context_settings={"ignore_unknown_options": True})(show)
+    app.command("check-plugin")(check_plugin)
+
+
+def list_plugins(
+    kinds: Optional[List[str]] = typer.Argument(None, metavar="[KIND]...",
+                                                help="Kinds: " + KINDS),
+    pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
+                                help="Only names like this, for example 'resnet*'."),
+    as_json: bool = JSON,
+) -> None:
+    """List the plugins of every kind and their state."""
+    from ipucnn.core.registry.listing import entry
+    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.registry import State, registry
+
+    wanted: List[Optional[str]] = [kind_named(kind).name for kind in kinds or []] or [None]
+    with without_loader_warnings():
+        rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
+    if as_json:
+        render.emit_json([entry(row) for row in rows])
+        return
+    if not rows:
+        render.say(f"nothing matches {pattern!r}")
+        return
+    render.emit(render.table(
+        ("kind", "name", "aliases", "summary", "provider", "state"),
+        [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
+          row.spec.summary if row.spec else "", row.provider.label, row.state.value)
+         for row in rows]))
+    if any(row.state is not State.OK for row in rows):
+        render.emit("")
+    for row in rows:
+        if row.state is not State.OK:
+            render.emit(f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
+                       f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
+                       + (f"; {row.remedy}" if row.remedy else ""))
+
+
+def _plotted(kind: str, name: str, settings: List[str]) -> str:
+    import shutil
+
+    from ipucnn.core.options import TrainOptions
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.planning.plot import plot_schedule
+    from ipucnn.terminal.flags import parsed
+    from ipucnn.training.rates import learning_rate
+
+    if kind_named(kind).name != "schedule":
+        raise UsageError("'--plot' draws learning-rate schedules only",
+                         "'ipucnn list-plugins schedules' lists them")
+    options = resolve(TrainOptions, {**parsed(TrainOptions, settings), "lr_schedule": name},
+                      "train")
+    width, height = shutil.get_terminal_size()
+    return plot_schedule(learning_rate(options, registry()), options.epoch, min(width, 100),
+                         min(height - 2, 24))
+
+
+def show(
+    kind: str = typer.Argument(help="Kind: " + KINDS),
+    name: str = typer.Argument(help="Its name."),
+    splits: bool = typer.Option(False, "--splits",
+                                help="List the modules of a model that can begin a stage."),
+    plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
+                              "'train' may follow ('--lr 0.1 --epoch 90 --warmup-epoch 5')."),
+    settings: Optional[List[str]] = typer.Argument(None, metavar="[TRAIN OPTION]...",
+                                                   help="With '--plot'."),
+    as_json: bool = JSON,
+) -> None:
+    """Show one plugin; of a model size and weights, of a schedule its curve."""
+    from ipucnn.core.registry import listing
+
+    if plot:
+        render.emit(_plotted(kind, name, settings or []))
+        return
+    if settings:
+        raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")
+    if splits:
+        names = listing.splits(kind, name)
+        render.emit_json(names) if as_json else render.emit("\n".join(names))
+        return
+    described = listing.describe(kind, name)
+    if as_json:
+        render.emit_json(described)
+        return
+    weights = described.pop("weights", [])
+    render.emit(render.facts((key.replace("_", " "), value) for key, value in described.items()))
+    if weights:
+        render.emit("\n" + render.table(
+            ("weights", "top-1 %", "top-5 %", "licence", "source", "url"),
+            [(w["tag"], str(w["top1"] or ""), str(w["top5"] or ""), w["licence"], w["source"],
+              w["url"]) for w in weights]))
+
+
+def check_plugin(
+    name: str = typer.Argument(metavar="DISTRIBUTION|KIND:NAME",
+                               help="A distribution, or one plugin such as 'model:tinynet'."),
+    as_json: bool = JSON,
+) -> int:
+    """Run the conformance checks on a plugin.
+
+    Exit code 1 when one fails.
+    """
+    from ipucnn.testing import check_named
+
+    results = check_named(name)
+    if as_json:
+        render.emit_json(results)
+    else:
+        render.emit(render.table(("plugin", "check", "result"), [
+            (plugin, check, outcome) for plugin, checks in results.items()
+            for check, outcome in checks.items()]))
+    failed = [outcome for checks in results.values() for outcome in checks.values()
+              if outcome != "passed" and not outcome.startswith("skipped")]
+    return 1 if failed else 0

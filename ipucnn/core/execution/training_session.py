@@ -1,0 +1,196 @@
+"""What a backend must offer to train, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.feeding import Fed
+from ipucnn.training.mixing import Mixing, MixOptions
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import torch
+
+    from ipucnn.training.loss import Loss
+
+StateDict = Dict[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """Which optimizer, for a backend that has its own of that name or takes torch's.
+
+    Attributes:
+        name: canonical name of its record.
+        lr: base learning rate.
+        weight_decay: of tensors with more than one dimension; others have none.
+        hyperparameters: its further keyword arguments, of those that its record declares.
+        build: the record's target: ``build(param_groups, lr, **hyperparameters)``.
+    """
+
+    name: str
+    lr: float
+    weight_decay: float
+    hyperparameters: Mapping[str, Any]
+    build: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What a training session is made for, beside the model and the plan.
+
+    Attributes:
+        loss: gives the loss of a micro-batch.
+        optimizer: makes the weight updates.
+        loss_scaling: factor on the loss at the beginning.
+        ema_decay: of the moving average of the weights; 0 keeps none.
+        tolerate_non_finite: leave out an update whose loss is not finite, and count it, instead
+            of raising `NonFiniteLoss`.
+        metrics: whether `StepResult.correct` is wanted.
+        mix: how images are mixed; the batches say by how much.
+    """
+
+    loss: Loss
+    optimizer: OptimizerChoice
+    loss_scaling: float = 1.0
+    ema_decay: float = 0.0
+    tolerate_non_finite: bool = False
+    metrics: bool = True
+    mix: MixOptions = field(default_factory=MixOptions)
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One combined batch: B x D x R x G samples, iteration slowest, then accumulation, replica.
+
+    Attributes:
+        images: `(n, 3, size, size)`, uint8 or float as the plan says; None when it is synthetic.
+        labels: int64 `(n,)`; None when the plan is synthetic.
+        mixing: how images are mixed within their micro-batches, or None.
+    """
+
+    images: Optional[torch.Tensor]
+    labels: Optional[torch.Tensor]
+    mixing: Optional[Mixing] = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one host call did.
+
+    Attributes:
+        loss: mean over its samples of the loss that is minimised, without loss scaling; over the
+            updates that were not skipped.
+        samples: images trained on.
+        correct: images whose label was the largest logit; 0 without metrics.
+        losses: mean loss of each weight update, D values; none where a device only tells their sum.
+        skipped: updates left out because their loss was not finite.
+    """
+
+    loss: float
+    samples: int
+    correct: int = 0
+    losses: Tuple[float, ...] = field(default=())
+    skipped: int = 0
+
+
+class NonFiniteLoss(IpucnnError):
+    """The loss of a weight update is not finite.
+
+    Attributes:
+        update: the number of the update, counted from 0 over the whole training.
+    """
+
+    def __init__(self, update: int, value: float) -> None:
+        super().__init__(f"the loss of weight update {update} is {value}")
+        self.update = update
+        self.value = value
+
+
+class TrainingSession(Fed, ABC):
+    """A model being trained on a device. Leaving its context frees the device.
+
+    Everything random on the device (dropout) depends on the plan's seed and the number of the
+    weight update only, so that a resumed training repeats it and D updates in one call equal D
+    calls with one each.
+
+    Attributes:
+        facts: what the result should say of it.
+    """
+
+    facts: Dict[str, Any]
+
+    @abstractmethod
+    def compile(self) -> float:
+        """Make everything ready, without changing the model, and return the seconds it took."""
+
+    @abstractmethod
+    def set_rates(self, lr: float, loss_scaling: float) -> None:
+        """Set learning rate and loss scaling of the following calls."""
+
+    @abstractmethod
+    def step(self, batch: TrainingBatch, update: int) -> StepResult:
+        """Train on one combined batch: D weight updates.
+
+        Args:
+            batch: the samples.
+            update: number of the first of the updates, counted from 0 over the whole training.
+
+        Raises:
+            NonFiniteLoss: unless it is tolerated; the weights are then of no use.
+        """
+
+    @abstractmethod
+    def weights(self, ema: bool = False) -> StateDict:
+        """Return the weights in the model's plain naming, copied to the host, in float32.
+
+        Args:
+            ema: those of the moving average. Of replicas, the first one's buffers are returned.
+        """
+
+    @abstractmethod
+    def state(self) -> Dict[str, Any]:
+        """Return what else a resumed session needs, copied to the host.
+
+        Plain types and tensors only: optimizer state, buffers of the other replicas, updates in
+        the moving average.
+        """
+
+    @abstractmethod
+    def load(self, weights: StateDict, state: Dict[str, Any],
+             ema: Optional[StateDict] = None) -> None:
+        """Continue from what `weights`, `state` and `weights(ema=True)` returned.
+
+        The number of replicas may differ: new ones get the buffers of the first.
+
+        Raises:
+            IpucnnError: the state is of another optimizer or model.
+        """
+
+    def device_latency(self) -> Optional[Tuple[float, float, float]]:
+        """Return (min, max, mean) seconds of a call by the device's own counters.
+
+        From its first input asked for to its last output written, over all calls so far; None
+        where a device does not count, or has not run.
+        """
+        return None
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Leave the device to another session for a while."""
+        yield
+
+    def close(self) -> None:
+        """Free the device."""
+
+    def __enter__(self) -> TrainingSession:
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()

@@ -1,0 +1,162 @@
+"""Profiles: YAML files of option values, shipped by name or the user's own.
+
+A profile holds options of one command by any of their spellings. Each value remembers its line, so
+that a wrong one is reported with file, line and key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping
+
+from ipucnn.core.errors import UnknownNameError, UsageError
+from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.options.declaration import build, coerced, lookup
+
+_SHIPPED = Path(__file__).resolve().parent.parent.parent / "profiles"
+
+# The final release of the old application dropped the chip from the names of its profiles.
+_ALIASES = {
+    "resnet50": "resnet50-mk2",
+    "efficientnet-b0": "efficientnet-b0-mk2",
+    "efficientnet-b4": "efficientnet-b4-mk2",
+    "efficientnet-b0-g16-gn": "efficientnet-b0-g16-gn-mk2",
+    "efficientnet-b4-g16-gn": "efficientnet-b4-g16-gn-mk2",
+    "mobilenet-v3-small": "mobilenet-v3-small-mk2",
+    "mobilenet-v3-large": "mobilenet-v3-large-mk2",
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile as read.
+
+    Attributes:
+        name: its name or path, as the user gave it.
+        path: its file.
+        summary: its first comment line.
+        values: option values by the spelling in the file.
+        origins: where each spelling's value stands (``"x.yaml, line 3"``).
+    """
+
+    name: str
+    path: Path
+    summary: str
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+
+def available(command: str = "run") -> List[Profile]:
+    """Return the shipped profiles of a command, or of launches, by name."""
+    return [_read(path.stem, path) for path in sorted((_SHIPPED / command).glob("*.yaml"))]
+
+
+def command_of(name: str) -> str:
+    """Return the command that has the shipped profile `name`; `run` if it is not one's."""
+    wanted = _ALIASES.get(key(name), key(name))
+    commands = sorted(folder.name for folder in _SHIPPED.iterdir() if folder.is_dir())
+    return next((command for command in commands
+                 if any((_SHIPPED / command / f"{spelling}.yaml").is_file()
+                        for spelling in (wanted, key(name)))), "run")
+
+
+def load(name: str, command: str = "run") -> Profile:
+    """Return the profile called `name`, or the one in the file `name`.
+
+    Raises:
+        UnknownNameError: neither exists.
+        UsageError: the file is not a mapping of options.
+    """
+    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        return _read(name, Path(name))
+    names = [path.stem for path in sorted((_SHIPPED / command).glob("*.yaml"))]
+    for wanted in (key(name), _ALIASES.get(key(name), "")):
+        if wanted in names:
+            return _read(wanted, _SHIPPED / command / f"{wanted}.yaml")
+    raise UnknownNameError(
+        f"unknown profile {name!r}",
+        " ".join(part for part in (did_you_mean(name, [*names, *_ALIASES]),
+                                   "'ipucnn config list' lists all; a file must end in .yaml")
+                 if part))
+
+
+def _read(name: str, path: Path) -> Profile:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"there is no profile {str(path)!r}",
+                         "'ipucnn config list' lists the shipped ones") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read profile {str(path)!r}: {reason}") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is not YAML"
+        raise UsageError(f"profile '{path}'{where}: {problem}",
+                         "a profile is lines of 'option: value'") from error
+    summary = text.partition("\n")[0].lstrip("# ").rstrip(".") if text.startswith("#") else ""
+    if root is None:
+        return Profile(name, path, summary, {}, {})
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"profile '{path}', line {root.start_mark.line + 1}: not a mapping",
+                         "a profile is lines of 'option: value'")
+    return Profile(name, path, summary, *_values(path, root))
+
+
+def _values(path: Path, root: Any) -> Any:
+    import yaml
+
+    values: Dict[str, Any] = {}
+    origins: Dict[str, str] = {}
+    loader = yaml.SafeLoader("")
+    for key_node, value_node in root.value:
+        origin = f"{path.name}, line {key_node.start_mark.line + 1}"
+        spelling = str(key_node.value)
+        if any(key(spelling) == key(earlier) for earlier in values):
+            raise UsageError(f"{spelling!r} is given twice ({origin})", "keep one of them")
+        if isinstance(value_node, yaml.MappingNode):
+            raise UsageError(f"{spelling!r} is a mapping ({origin})",
+                             "an option takes a value or a list")
+        values[spelling] = loader.construct_object(value_node, deep=True)
+        origins[spelling] = origin
+    loader.dispose()
+    return values, origins
+
+
+def values_of(options_class: Any, name: str, command: str) -> Dict[str, Any]:
+    """Return the validated option values of the profile called `name`.
+
+    Raises:
+        UsageError: an unknown profile or option, or a value that is not allowed.
+    """
+    profile = load(name, command)
+    for spelling in profile.values:
+        found = lookup(options_class, spelling)
+        if found is not None and found.option.switch:
+            raise UsageError(f"{spelling!r} cannot stand in a profile "
+                             f"({profile.origins[spelling]})", "give it on the command line")
+    return coerced(options_class, profile.values, profile.origins)
+
+
+def resolve(options_class: Any, given: Mapping[str, Any], command: str = "run",
+            named_by: str = "config") -> Any:
+    """Build a command's options: defaults, then the profile in `given`, then `given` itself.
+
+    Args:
+        options_class: the dataclass of the options.
+        given: values by name; `named_by` among them names the profile.
+        command: what the profile is for.
+        named_by: the option that names it.
+
+    Raises:
+        UsageError: an unknown profile or option, or a value that is not allowed.
+    """
+    name = given.get(named_by)
+    return build(options_class, values_of(options_class, str(name), command) if name else {},
+                 given)

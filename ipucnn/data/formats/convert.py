@@ -1,0 +1,237 @@
+"""A dataset written in the format of another: `ipucnn data convert`.
+
+This module makes the source's splits, checks them and hands them to what writes the format, which
+the record of a dataset names under `convert`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.options.declaration import lookup
+from ipucnn.core.registry.loading import import_target
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.formats.convert_options import SPLITS, ConvertOptions
+from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
+from ipucnn.data.formats.samples import Samples, facts
+
+Progress = Callable[[str, int, Optional[int]], None]
+"""Called with `convert`, the samples that are done and how many there are."""
+
+# options that decide what is written; bad samples may be left out from the middle on
+_DECIDING = ("samples_per_shard", "bytes_per_shard", "shuffle", "seed", "format",
+             "train_preprocess_steps", "validation_preprocess_steps", "image_quality", "check")
+
+
+@dataclass(frozen=True)
+class Written:
+    """One split in its new format.
+
+    Attributes:
+        shards: files.
+        samples: in them.
+        bytes: of them together.
+        skipped: bad samples that were left out.
+        found: samples of these that an earlier call had written.
+    """
+
+    shards: int
+    samples: int
+    bytes: int
+    skipped: int
+    found: int = 0
+
+
+class Writer(ABC):
+    """Writes samples in the format of a dataset. Its class is made without arguments."""
+
+    @abstractmethod
+    def write(self, target: str, samples: Dict[str, Samples], options: ConvertOptions,
+              origin: Dict[str, Any], progress: Progress) -> Dict[str, Written]:
+        """Write the samples; what an interrupted call of the same origin has finished is kept.
+
+        The files depend on the samples and on `origin` only, not on the number of workers.
+
+        Args:
+            target: the folder: new, empty, or of an earlier call.
+            samples: by split.
+            options: `samples_per_shard`, `byte_limit`, `workers` and what a writer tells of the
+                rest.
+            origin: what the files are made from and how, in JSON's types. The writer keeps it
+                with the files and compares it with `difference` when it finds some.
+            progress: to be called from the calling thread, now and then.
+
+        Raises:
+            UsageError: the target holds something else.
+            DataError: an image cannot be read, or the files not be written. The same call goes on.
+        """
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion made.
+
+    Attributes:
+        target: the folder.
+        data: format of the source.
+        to: format of the target.
+        splits: what was written.
+        seconds: that it took.
+        notes: what the user should know of the source.
+    """
+
+    target: str
+    data: str
+    to: str
+    splits: Dict[str, Written]
+    seconds: float
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def images_per_second(self) -> Optional[float]:
+        """Samples written by this call in a second; None when there were none to write."""
+        written = sum(split.samples - split.found for split in self.splits.values())
+        return written / self.seconds if written else None
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return plain types, for JSON."""
+        return {**asdict(self), "notes": list(self.notes),
+                "images_per_second": self.images_per_second}
+
+    def summary(self) -> str:
+        """Return one line per split and one of the whole."""
+        lines = [f"{split}: {made.samples} samples in {made.shards} shards, "
+                 f"{made.bytes / 1e6:.1f} MB"
+                 + (f", {made.skipped} bad ones left out" if made.skipped else "")
+                 + (f", {made.found} were there" if 0 < made.found < made.samples else "")
+                 for split, made in self.splits.items()]
+        rate = self.images_per_second
+        lines.append(f"{self.target} is complete: nothing to do" if rate is None else
+                     f"{self.target}: {self.seconds:.1f} s, {rate:.1f} images/s")
+        return "\n".join(lines)
+
+
+def convert(options: ConvertOptions, progress: Progress) -> Converted:
+    """Convert a dataset.
+
+    Raises:
+        UsageError: the source or the format is none that can be converted, or the target cannot be
+            used.
+        DataError: an image cannot be read, or the target not be written.
+    """
+    begin = time.perf_counter()
+    target = options.target or ""
+    writer = _writer(options.to)
+    spec = _source_format(options)
+    root = options.source or spec.default_data_dir
+    _check_apart(root, target)
+    datasets = _splits(spec, options)
+    samples = {split: Samples(dataset, split, options) for split, dataset in datasets.items()}
+    origin = {"data": spec.name, "source": facts(samples, root, deep=not spec.streams),
+              **{name: getattr(options, name) for name in _DECIDING},
+              **{f"{split}_preprocess_steps": list(map(str, options.steps(split)))
+                 for split in SPLITS}}
+    written = writer.write(target, samples, options, origin, progress)
+    notes = tuple(note for dataset in datasets.values() for note in dataset.notes)
+    return Converted(target, spec.name, options.to, written, time.perf_counter() - begin, notes)
+
+
+def difference(before: Dict[str, Any], now: Dict[str, Any]) -> Optional[str]:
+    """Return in what two origins differ, as a part of a sentence; None when they do not."""
+    for name in _DECIDING:
+        if before.get(name) != now[name]:
+            found = lookup(ConvertOptions, name)
+            assert found is not None
+            return f"'{found.flag}' was {before.get(name)} and is {now[name]}"
+    if before.get("data") != now["data"]:
+        return f"the source was {before.get('data')!r} and is {now['data']!r}"
+    old, new = before.get("source", {}), now["source"]
+    if list(old) != list(new):
+        return f"the splits were {', '.join(old)} and are {', '.join(new)}"
+    for split, facts_now in new.items():
+        if old[split]["images"] != facts_now["images"]:
+            return (f"the source had {old[split]['images']} {split} images and has "
+                    f"{facts_now['images']}")
+        if old[split] != facts_now:
+            return f"the {split} images of the source have other names, classes or boxes"
+    return None
+
+
+def _writer(name: str) -> Writer:
+    spec = registry().get_typed(DatasetSpec, name)
+    if not spec.convert:
+        raise UsageError(f"nothing can be converted into {spec.name!r}",
+                         "formats that can be written: " + offering("convert", registry()))
+    writer: Writer = import_target(spec.convert)()
+    return writer
+
+
+def _source_format(options: ConvertOptions) -> DatasetSpec:
+    if options.data is None and options.source is None:
+        raise UsageError("there is nothing to convert", "name a folder with '--source', or with "
+                         "'--data' a dataset that makes its images")
+    if options.source and not is_url(options.source) and not os.path.exists(options.source):
+        raise DataError(f"source {options.source!r} does not exist", "check its name")
+    spec = read_by(
+        registry().get_typed(DatasetSpec, options.data or recognised(options.source or "")),
+        options.source, registry())
+    if spec.on_device:
+        raise UsageError(f"dataset {spec.name!r} has no images on the host",
+                         "choose another with '--data'")
+    if options.source and not spec.reads_folder:
+        raise UsageError(f"dataset {spec.name!r} reads no folder", "leave '--source' out")
+    if spec.needs_data_dir and not options.source:
+        raise UsageError(f"dataset {spec.name!r} needs a folder", "name it with '--source'")
+    if options.annotations and not spec.annotations:
+        raise UsageError(f"dataset {spec.name!r} has no annotations", "leave '--annotations' out")
+    return spec
+
+
+def _check_apart(source: str, target: str) -> None:
+    if not source or is_url(source):
+        return
+    here, there = os.path.realpath(source), os.path.realpath(target)
+    if os.path.commonpath([here, there]) in (here, there):
+        raise UsageError(f"source {source!r} and target {target!r} lie in each other",
+                         "choose a target outside the source")
+
+
+def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDataset]:
+    """Return the splits that are asked for, or all that the source has."""
+    make = registry().resolve(spec)
+    wanted = options.splits or (SPLITS if spec.labelled else ("validation",))
+    if not spec.labelled and len(wanted) > 1:
+        raise UsageError(f"dataset {spec.name!r} has no splits, its images would be there twice",
+                         "name one with '--splits'")
+    found: Dict[str, ImageDataset] = {}
+    missing: Optional[NoSplitError] = None
+    classes: Tuple[str, ...] = ()
+    for split in SPLITS:
+        if split not in wanted:
+            continue
+        try:
+            dataset = make(DatasetRequest(
+                data_dir=options.source, seed=options.seed, split=split, class_names=classes,
+                annotations=options.annotations))
+            if not len(dataset):
+                raise NoSplitError(f"dataset {spec.name!r} has no {split} images")
+        except NoSplitError as error:
+            missing = missing or error
+            continue
+        found[split] = dataset
+        classes = classes or dataset.class_names
+        if dataset.class_names != classes:
+            raise DataError(f"the splits of {options.source!r} have different classes",
+                            "labels would mean different things: convert one with '--splits'")
+    if missing and (options.splits or not found):
+        raise NoSplitError(missing.message, "'--splits' names those to convert; is it the right "
+                           f"folder? layout: {spec.layout}")
+    return found
+

@@ -1,0 +1,153 @@
+"""A folder of images divided into numbered ones, for processes that each read their own."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.data.image_files import list_images, printable
+
+log = logging.getLogger(__name__)
+
+# what a file system says to a kind of link that it does not have, or not for this file
+_NO_SUCH_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS,
+                 errno.ENOTSUP, errno.EOPNOTSUPP}
+
+Way = Tuple[str, Callable[[str, str], Any]]
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """What was made.
+
+    Attributes:
+        output: the folder of the partitions.
+        sizes: images of each partition, whose folder is its number.
+        made_as: how many images are hard links, symbolic links and copies.
+    """
+
+    output: str
+    sizes: List[int]
+    made_as: Dict[str, int]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return plain types, for JSON."""
+        return {"output": self.output, "images": sum(self.sizes), "made_as": self.made_as,
+                "partitions": [{"path": os.path.join(self.output, str(number)), "images": size}
+                               for number, size in enumerate(self.sizes)]}
+
+    def summary(self) -> str:
+        """Return one line."""
+        sizes = " or ".join(map(str, sorted(set(self.sizes))))
+        ways = ", ".join(f"{count} {way}" for way, count in self.made_as.items())
+        return f"{printable(self.output)}: {len(self.sizes)} partitions of {sizes} images ({ways})"
+
+
+def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -> Partitions:
+    """Divide the images in a folder into the folders `output/0`, `output/1` and so on.
+
+    Each takes the next of the sorted images, under the path that they have below `data_dir`; sizes
+    differ by at most one. `output` appears when it is complete, or not at all.
+
+    Args:
+        data_dir: the folder of images, at any depth; it is not changed.
+        partitions: how many.
+        output: a new or empty folder outside `data_dir`.
+        copy: copy the images. Otherwise they are hard links where the file system can, or else
+            symbolic ones, or else copies.
+
+    Raises:
+        UsageError: `output` cannot be used, or there are more partitions than images.
+        DataError: there are no images, or they cannot be read, or the partitions not written.
+    """
+    if not os.path.isdir(data_dir):
+        raise DataError(f"folder {data_dir!r} does not exist", "name one with '--data-dir'")
+    images = list_images(data_dir)
+    if not images:
+        raise DataError(f"there are no images in {data_dir!r}", "is it the right folder?")
+    if not 1 <= partitions <= len(images):
+        raise UsageError(f"{partitions} partitions cannot be made of {len(images)} images",
+                         f"'--partitions' can be 1 to {len(images)}")
+    _check_output(output, data_dir)
+    bounds = [number * len(images) // partitions for number in range(partitions + 1)]
+    places = [os.path.join(str(number), os.path.relpath(path, data_dir))
+              for number in range(partitions)
+              for path in images[bounds[number]:bounds[number + 1]]]
+    made_as = _make(dict(zip(places, images)), os.path.realpath(output), _ways(copy))
+    for place in places:
+        log.debug("%s", printable(os.path.join(output, place)))
+    return Partitions(output, [end - begin for begin, end in zip(bounds, bounds[1:])], made_as)
+
+
+def _ways(copy: bool) -> List[Way]:
+    """Return how images can be put into a partition, the best first."""
+    copies: Way = ("copies", shutil.copyfile)
+    if copy:
+        return [copies]
+    # a hard link outlives the removal of the images, and is a file to a container that mounts it
+    return [("hard links", os.link), ("symbolic links", os.symlink), copies]
+
+
+def _check_output(output: str, data_dir: str) -> None:
+    place, source = os.path.realpath(output), os.path.realpath(data_dir)
+    if os.path.commonpath([place, source]) == source:
+        raise UsageError(f"output {output!r} is in the folder of the images, {data_dir!r}",
+                         "they would be found twice: choose a folder outside with '--output'")
+    if os.path.ismount(place):
+        raise UsageError(f"output {output!r} is where a file system is mounted",
+                         "name a folder in it")
+    try:
+        fault = "is not empty" if os.listdir(place) else ""
+    except FileNotFoundError:
+        fault = ""
+    except OSError as error:
+        fault = f"cannot be used: {(error.strerror or str(error)).lower()}"
+    if fault:
+        raise UsageError(f"output {output!r} {fault}",
+                         "choose another with '--output', or remove it first")
+
+
+def _make(sources: Dict[str, str], output: str, ways: Sequence[Way]) -> Dict[str, int]:
+    """Make `output`, which holds `sources` by their place in it; return how often each way."""
+    made_as: Counter[str] = Counter()
+    parent, name = os.path.split(output)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=parent) as scratch:
+            whole = os.path.join(scratch, name)
+            for place, source in sources.items():
+                target = os.path.join(whole, place)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                made_as[_put(source, target, ways)] += 1
+            os.replace(whole, output)
+    except OSError as error:
+        raise _failure(output, error) from error
+    return dict(made_as)
+
+
+def _put(source: str, target: str, ways: Sequence[Way]) -> str:
+    real = os.path.realpath(source)  # a link to a relative path would lead elsewhere from here
+    if not os.path.isfile(real):
+        raise DataError(f"image {source!r} is a link to nothing, or no file",
+                        "nothing was made: mend or remove it first")
+    (way, put), *others = ways
+    try:
+        put(real, target)
+    except OSError as error:
+        if others and error.errno in _NO_SUCH_LINK:
+            return _put(source, target, others)
+        raise _failure(source, error) from error
+    return way
+
+
+def _failure(path: str, error: OSError) -> DataError:
+    return DataError(f"cannot make partitions: {path!r}: {(error.strerror or str(error)).lower()}",
+                     "nothing was made and no image was changed: make room or permission, or "
+                     "choose another folder with '--output'")

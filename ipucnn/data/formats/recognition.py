@@ -1,0 +1,77 @@
+"""Which dataset reads what `--data-dir` names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Optional
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import Registry, registry
+from ipucnn.data.remote.transfer import shown
+
+
+def is_url(data_dir: str) -> bool:
+    """Whether it is a URL and not a folder."""
+    return "://" in data_dir
+
+
+def offering(what: str, used: Registry) -> str:
+    """Return the names of the datasets whose records have `what`, for an error message."""
+    return ", ".join(name for name in used.names("dataset")
+                     if getattr(used.get_typed(DatasetSpec, name), what))
+
+
+def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> DatasetSpec:
+    """Return the record of the dataset that reads a folder or URL.
+
+    Args:
+        data: the dataset that is named.
+        data_dir: the folder or URL; None where none is named.
+        used: where the datasets are looked up that are read in its place.
+
+    Returns:
+        `data`, or one of `data.also`: where the folder has the markers of that, and not its own,
+        or where only that reads URLs.
+
+    Raises:
+        UsageError: it is a URL, and the dataset reads none.
+    """
+    if not data_dir:
+        return data
+    others = [used.get_typed(DatasetSpec, name) for name in data.also]
+    if is_url(data_dir):
+        streaming = next((spec for spec in (data, *others) if spec.streams), None)
+        if streaming is None:
+            raise UsageError(f"dataset {data.name!r} is not read from a URL "
+                             f"({shown(data_dir)!r})",
+                             "copy it to this machine; datasets that are: "
+                             + offering("streams", used))
+        return streaming
+    if not others or _marked(data, data_dir):
+        return data
+    return next((spec for spec in others if _marked(spec, data_dir)), data)
+
+
+def recognised(path: str) -> str:
+    """Return the name of the dataset that a folder looks like, by the markers of the records.
+
+    Raises:
+        DataError: it looks like none.
+    """
+    specs = [registry().get_typed(DatasetSpec, name) for name in registry().names("dataset")]
+    matching = [(longest, spec.name) for spec in specs
+                for longest in [_marked(spec, path)] if longest]
+    if not matching:
+        raise DataError(f"folder {path!r} looks like none of the known datasets",
+                        "name its format with '--data'; is it the right folder?")
+    return max(matching)[1]
+
+
+def _marked(spec: DatasetSpec, path: str) -> int:
+    """Return the length of the longest marker of a dataset that a folder has; 0 without one."""
+    if not os.path.isdir(path):
+        return 0
+    return max((len(marker) for marker in spec.markers
+                if next(Path(path).glob(marker), None) is not None), default=0)

@@ -1,0 +1,233 @@
+"""Images to begin with: the published samples, or a made dataset written out as real files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.names import key
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.image_files import IMAGE_SUFFIXES, list_images
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLE_IMAGES_URL = "https://gc-demo-resources.s3-us-west-1.amazonaws.com/images224.tar.gz"
+"""A few photographs of ImageNet classes, published by Graphcore for its example applications."""
+
+URL_VARIABLE = "IPUCNN_SAMPLE_IMAGES_URL"
+
+SAMPLE_IMAGES = "sample-images"
+SAMPLE_IMAGES_FOLDER = "data/images"
+
+_RECORD = ".ipucnn.json"
+_LABELLED_ONLY = "only a labelled dataset can be written as class folders"
+_OTHER_WAYS = ("name a folder of your own images with '--data-dir', or draw some with "
+               "'ipucnn data shapes --out data/images'")
+
+
+def fetch_sample_images(out: Path, url: str = "") -> List[Path]:
+    """Fetch the sample images into a folder; does nothing when it holds images already.
+
+    Args:
+        out: the folder, made when it does not exist.
+        url: a tar archive of images; the environment's `IPUCNN_SAMPLE_IMAGES_URL`, or else
+            `SAMPLE_IMAGES_URL`, when empty.
+
+    Returns:
+        The image files in the folder.
+
+    Raises:
+        DataError: they cannot be fetched, unpacked or written.
+    """
+    from ipucnn.data.remote.download import fetch
+
+    if out.is_dir():
+        present = list_images(str(out))
+        if present:
+            return [Path(path) for path in present]
+    url = url or os.environ.get(URL_VARIABLE, "") or SAMPLE_IMAGES_URL
+    made = not out.exists()
+    unpacked: List[Tuple[str, Path]] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # in the folder itself, so that unpacked files only have to be renamed
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=str(out)) as scratch:
+            archive = fetch(url, scratch, filename="archive")
+            unpacked += _unpack_images(archive, Path(scratch))
+            for name, path in unpacked:
+                os.replace(str(path), str(out / name))
+    except IpucnnError as error:
+        raise DataError(f"cannot fetch the sample images: {error.message}", _OTHER_WAYS) from error
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"cannot unpack the sample images: {url!r} is not a tar archive, or a "
+                        "damaged one", _OTHER_WAYS) from error
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    finally:
+        if made and not unpacked:
+            with suppress(OSError):
+                out.rmdir()
+    if not unpacked:
+        raise DataError(f"there are no images in {url!r}", _OTHER_WAYS)
+    return [Path(path) for path in list_images(str(out))]
+
+
+def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
+    """Fetch what is published under a name; 'sample-images' is all there is.
+
+    Args:
+        name: what to fetch.
+        out: where to put it; its usual folder when None.
+
+    Raises:
+        UsageError: nothing has that name.
+        DataError: it cannot be fetched.
+    """
+    if key(name) != SAMPLE_IMAGES:
+        raise UsageError(f"nothing to fetch is called {name!r}", f"there is '{SAMPLE_IMAGES}'")
+    return fetch_sample_images(Path(out or SAMPLE_IMAGES_FOLDER))
+
+
+def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,
+               quality: int = 90, validation_per_class: int = 0) -> int:
+    """Write a dataset that makes its images as a folder of JPEG files, one folder per class.
+
+    The same call again does nothing; one that was interrupted is done anew.
+
+    Args:
+        name: the dataset; its labels must go round its classes.
+        out: the folder: new, empty, or written by the same call.
+        per_class: images of each class.
+        size: height and width in pixels.
+        seed: of the images.
+        quality: of the JPEG files, 1 to 95.
+        validation_per_class: further images of each class; the folder then holds `train` and
+            `validation`.
+
+    Returns:
+        The number of images in the folder.
+
+    Raises:
+        UnknownNameError: there is no such dataset.
+        DataError: the folder holds something else or cannot be written, or the dataset has no
+            classes.
+    """
+    spec = registry().get_typed(DatasetSpec, name)
+    make = registry().resolve(spec)
+    classes = make(DatasetRequest(input_size=size, seed=seed)).class_names
+    if not classes:
+        raise DataError(f"dataset {spec.name!r} has no classes", _LABELLED_ONLY)
+    splits = {"train": per_class, "validation": validation_per_class}
+    datasets = {split: make(DatasetRequest(input_size=size, seed=seed, split=split,
+                                           length=count * len(classes)))
+                for split, count in splits.items() if count}
+    total = sum(map(len, datasets.values()))
+    parameters = {"dataset": spec.name, "per_class": per_class, "size": size, "seed": seed,
+                  "quality": quality}
+    if validation_per_class:
+        parameters["validation_per_class"] = validation_per_class
+    folder = Path(out)
+    record = folder / _RECORD
+    try:
+        present = os.listdir(out) if folder.exists() else []
+        recorded = _read_record(record)
+        if present and recorded.get("parameters") != parameters:
+            raise DataError(f"folder {out!r} is not empty",
+                            "choose another with '--out', or remove it first")
+        if recorded.get("complete") and len(list_images(out)) == total:
+            return total
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"parameters": parameters, "complete": False}))
+        for split, dataset in datasets.items():
+            write_folder(dataset, folder / split if validation_per_class else folder, quality)
+        record.write_text(json.dumps({"parameters": parameters, "complete": True}))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return total
+
+
+def write_folder(dataset: ImageDataset, out: Path, quality: int = 90) -> int:
+    """Write a labelled dataset as JPEG files, `out/<class>/<number>.jpg`.
+
+    Args:
+        dataset: any dataset whose images all have labels.
+        out: the folder, made when it does not exist.
+        quality: of the JPEG files, 1 to 95.
+
+    Returns:
+        The number of images written.
+
+    Raises:
+        DataError: an image has no label or cannot be read, or the folder cannot be written.
+    """
+    folders = [name.replace("/", "_").replace(os.sep, "_") for name in dataset.class_names]
+    digits = len(str(max(0, len(dataset) - 1)))
+    try:
+        for index in range(len(dataset)):
+            label = dataset.label(index)
+            if label is None:
+                raise DataError(f"image {dataset.name(index)!r} has no class",
+                                _LABELLED_ONLY)
+            folder = out / folders[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            _save_jpeg(dataset.image(index), folder / f"{index:0{digits}d}.jpg", quality)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    return len(dataset)
+
+
+def _save_jpeg(image: torch.Tensor, path: Path, quality: int) -> None:
+    import numpy
+    from PIL import Image
+
+    pixels = numpy.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    Image.fromarray(pixels).save(str(path), "JPEG", quality=quality)
+
+
+def _unpack_images(archive: Path, scratch: Path) -> Iterator[Tuple[str, Path]]:
+    """Yield name and place of every image in a tar archive.
+
+    Only the contents of regular files are taken, and only the last part of their names is used,
+    so that no member can be written outside or stand for another file.
+    """
+    taken = set()
+    with tarfile.open(str(archive)) as tar:
+        for number, member in enumerate(tar):
+            path = PurePosixPath(member.name)
+            if not member.isfile() or path.name.startswith(".") \
+                    or path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            content = tar.extractfile(member)
+            assert content is not None  # it is a regular file
+            name = path.name if path.name not in taken else f"{number}-{path.name}"
+            taken.add(name)
+            place = scratch / f".member-{number}"
+            with content, open(place, "wb") as file:
+                shutil.copyfileobj(content, file)
+            yield name, place
+
+
+def _read_record(record: Path) -> Dict[str, Any]:
+    try:
+        content = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _cannot_write(out: Path, error: OSError) -> DataError:
+    place = error.filename if isinstance(error.filename, str) else str(out)
+    return DataError(f"cannot write {place!r}: {(error.strerror or str(error)).lower()}",
+                     "make room or permission there, or choose another folder with '--out'")

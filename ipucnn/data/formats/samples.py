@@ -1,0 +1,179 @@
+"""A dataset's images as they are stored in another format."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Dict, Optional, Tuple
+
+import numpy
+
+# threads that import it at the same time find half of it
+import torch  # noqa: F401, TID253
+
+from ipucnn.core.errors import DataError
+from ipucnn.data import Box, ImageDataset, images, jpeg
+from ipucnn.data.formats.convert_options import DEFAULT_QUALITY, ConvertOptions
+from ipucnn.data.resize import Pixels, to_pillow
+
+log = logging.getLogger(__name__)
+
+_SIGNATURES = ((jpeg.MAGIC, "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"),
+               (b"II*\0", "tif"), (b"MM\0*", "tif"), (b"BM", "bmp"))
+_SEEDS = {"train": 0, "validation": 1}  # one permutation per split from one seed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image as it is stored, and what is known of it.
+
+    Attributes:
+        data: an image file, or an array of numpy's format: uint8, `(3, height, width)`.
+        suffix: that suits the data, without a dot: `jpg`, `png` ... or `npy`.
+        label: its class; None when it is not known.
+        box: of its object, in the stored image; None when it is not known.
+        image_id: its number in its dataset; None without one.
+    """
+
+    data: bytes
+    suffix: str
+    label: Optional[int]
+    box: Optional[Box]
+    image_id: Optional[int]
+
+
+class Samples:
+    """One split in the order in which it is stored. Any number of threads may read it.
+
+    Args:
+        dataset: the split.
+        split: `train` or `validation`.
+        options: of the conversion.
+    """
+
+    def __init__(self, dataset: ImageDataset, split: str, options: ConvertOptions) -> None:
+        self.dataset = dataset
+        self.split = split
+        self.steps = options.steps(split)
+        self.tensor = options.format == "tensor"
+        self._quality = options.image_quality or DEFAULT_QUALITY
+        self._as_it_is = not (self.steps or self.tensor or options.image_quality)
+        self._check = options.check
+        self._skip = options.skip_bad_samples
+        self._order: Any = range(len(dataset))
+        if options.shuffle:
+            self._order = numpy.random.default_rng(
+                (options.seed, _SEEDS[split])).permutation(len(dataset))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def quality(self) -> Optional[int]:
+        """Quality of JPEG, None where images are not encoded."""
+        return None if self.tensor or (self._as_it_is and self._has_files()) else self._quality
+
+    def sample(self, position: int) -> Optional[Sample]:
+        """Return the sample at a position; None where its image is bad and to be left out.
+
+        Raises:
+            DataError: its image cannot be read; the message names it.
+        """
+        index = int(self._order[position])
+        try:
+            return self._prepared(index)
+        except DataError as error:
+            if not self._skip:
+                raise
+            log.warning("left out: %s", error.message)
+            return None
+
+    def fingerprint(self, root: str) -> str:
+        """Return a digest of the names of all images, their classes, boxes and ids.
+
+        Args:
+            root: the source's folder; it may have been moved.
+        """
+        dataset, digest = self.dataset, hashlib.md5()
+        for index in range(len(dataset)):
+            name = dataset.name(index)
+            digest.update(json.dumps([
+                name[len(root):] if root and name.startswith(root) else name,
+                dataset.label(index), dataset.box(index), dataset.image_id(index)]).encode())
+        return digest.hexdigest()
+
+    def _has_files(self) -> bool:
+        try:
+            return self.dataset.encoded(0) is not None
+        except DataError:  # there is a file, though it cannot be read
+            return True
+
+    def _prepared(self, index: int) -> Sample:
+        dataset = self.dataset
+        box = dataset.box(index)
+        stored = self._own_file(index) if self._as_it_is else None
+        if stored is None:
+            pixels = self._pixels(index)
+            for step in self.steps:
+                pixels, box = step.apply(pixels, box)
+            stored = (_array(pixels), "npy") if self.tensor else (
+                _jpeg(pixels, self._quality), "jpg")
+        return Sample(*stored, dataset.label(index), box, dataset.image_id(index))
+
+    def _own_file(self, index: int) -> Optional[Tuple[bytes, str]]:
+        """Return the image's file and suffix; None without one, or if only decoding can tell."""
+        data = self.dataset.encoded(index)
+        suffix = suffix_of(data) if data else None
+        if data is None or suffix is None:
+            return None
+        if self._check:
+            images.check(data, partial(self.dataset.name, index))
+        return data, suffix
+
+    def _pixels(self, index: int) -> Pixels:
+        data = self.dataset.encoded(index)
+        if data is None:
+            return self.dataset.image(index).permute(1, 2, 0).numpy()
+        return images.decode_pixels(data, partial(self.dataset.name, index))[0]
+
+
+def suffix_of(data: bytes) -> Optional[str]:
+    """Return the suffix, without a dot, that suits the content of an image's file.
+
+    None where its first bytes are those of no format that images are decoded from.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if re.match(rb"P[1-6]\s", data):
+        return "ppm"
+    return next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), None)
+
+
+def _jpeg(pixels: Pixels, quality: int) -> bytes:
+    content = io.BytesIO()
+    to_pillow(pixels).save(content, "JPEG", quality=quality)
+    return content.getvalue()
+
+
+def _array(pixels: Pixels) -> bytes:
+    content = io.BytesIO()
+    numpy.save(content, numpy.ascontiguousarray(pixels.transpose(2, 0, 1)), allow_pickle=False)
+    return content.getvalue()
+
+
+def facts(samples: Dict[str, Samples], root: str, deep: bool) -> Dict[str, Any]:
+    """Return what tells these images from others, as JSON has it.
+
+    Args:
+        samples: by split.
+        root: the source's folder.
+        deep: look at every image, which opens none.
+    """
+    return {split: {"images": len(part), "classes": list(part.dataset.class_names),
+                    "fingerprint": part.fingerprint(root) if deep else ""}
+            for split, part in samples.items()}

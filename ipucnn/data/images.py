@@ -1,0 +1,237 @@
+"""From the bytes of an image file to its pixels, in uint8 all the way.
+
+JPEG is `jpeg`'s; everything that it does not decode goes through Pillow. Importing this module is
+light: torch and the decoders come with the first image.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import stat
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple
+
+from ipucnn.core.errors import DataError
+from ipucnn.data import jpeg
+from ipucnn.data.jpeg import Wanted
+from ipucnn.data.resize import Pixels, native_resize
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+log = logging.getLogger("ipucnn.images")
+
+MAX_PIXELS = 178_956_970
+"""The largest image that is decoded, in pixels: half a gigabyte as RGB. It is the size from which
+Pillow, too, takes a file for a decompression bomb."""
+
+# Named one by one, because some other formats of Pillow start programs (EPS runs Ghostscript).
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
+
+_NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+_MAX_TOLD = 100
+_told: Set[str] = set()
+"""What was said of damaged images; each epoch would say it again."""
+
+_SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of an image's file.
+
+    Raises:
+        DataError: it cannot be read; the message names it.
+    """
+    try:
+        # opening a pipe would wait for whoever writes into it
+        file = os.open(path, os.O_RDONLY | _NOT_WAITING)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
+            return os.read(file, status.st_size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            cause = f"it is a link to {os.readlink(path)!r}, which does not exist"
+        raise DataError(f"cannot read image {path!r}: {cause}", _SKIP_HINT) from error
+
+
+def decode(data: bytes, name: str) -> torch.Tensor:
+    """Return an encoded image as RGB pixels.
+
+    What is in the file decides, not its suffix. Grey is repeated over the channels, CMYK converted,
+    16-bit samples reduced to their high byte, transparent parts laid on white as a viewer would
+    show them, the first frame of an animation taken, and an EXIF orientation applied. Where libjpeg
+    makes something of damage within a file, a warning says so.
+
+    Args:
+        data: the whole file: JPEG, PNG, WebP, GIF, BMP, PNM or TIFF.
+        name: what the error message calls it.
+
+    Returns:
+        uint8, `(3, height, width)`.
+
+    Raises:
+        DataError: it is empty, truncated, not an image, damaged beyond decoding, or larger than
+            `MAX_PIXELS`.
+    """
+    import torch
+
+    return torch.from_numpy(decode_pixels(data, lambda: name)[0]).permute(2, 0, 1)
+
+
+def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted] = None,
+                  ) -> Tuple[Pixels, Tuple[int, int]]:
+    """Return an encoded image as an array, for a training perhaps only what it needs.
+
+    With `wanted`, a JPEG file is decoded as quickly as a random crop of it deserves: not below the
+    last row that is needed, straight to a half, a quarter or an eighth of its size (its blocks are
+    transformed to fewer pixels), and with colours that are repeated, not interpolated, over
+    neighbouring pixels. Damage below that row may then go unnoticed; a file that ends too early
+    does not.
+
+    Args:
+        data: as in `decode`.
+        name: returns what the error message calls it.
+        wanted: what is needed of it.
+
+    Returns:
+        uint8 `(height, width, 3)`, at least what is wanted, and height and width of the whole
+        image.
+
+    Raises:
+        DataError: as in `decode`.
+    """
+    pixels, size, damage = _decoded(data, name, wanted)
+    if damage:
+        _tell_once(f"image {name()!r} is damaged: {damage}; what can be decoded of it is used")
+    return pixels, size
+
+
+def check(data: bytes, name: Callable[[], str]) -> None:
+    """Decode a whole image and be strict: what `decode` makes something of is an error here.
+
+    Raises:
+        DataError: as in `decode`; or libjpeg found what makes no sense in a JPEG file's pixels.
+    """
+    damage = _decoded(data, name, None)[2]
+    if damage:
+        raise DataError(f"image {name()!r} is damaged: {damage}", _SKIP_HINT)
+
+
+def decoder_versions() -> Dict[str, str]:
+    """Return what decodes and resizes images in this environment; imports torchvision."""
+    import simplejpeg
+
+    return {
+        "simplejpeg": f"{simplejpeg.__version__}, libjpeg-turbo",
+        "Pillow": pillow_flavour(),
+        "resize": "torch, native uint8" if native_resize() else pillow_flavour(),
+    }
+
+
+def pillow_flavour() -> str:
+    """Return which Pillow is installed and its version, without importing torch."""
+    import PIL
+
+    # pillow-simd numbers its releases as those of Pillow with ".postN"
+    name = "pillow-simd" if ".post" in PIL.__version__ else "Pillow"
+    return f"{name} {PIL.__version__}"
+
+
+def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
+             ) -> Tuple[Pixels, Tuple[int, int], str]:
+    """Return pixels, size, and what is damaged although something was made of it."""
+    if not data:
+        raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
+    damage = ""
+    try:
+        if data.startswith(jpeg.MAGIC):
+            try:
+                found = _decode_jpeg(data, wanted)
+                if found is not None:
+                    return (*found, "")
+            except jpeg.ComplaintError as error:
+                damage = error.damage
+        pixels = _decode_with_pillow(data)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
+    return pixels, (pixels.shape[0], pixels.shape[1]), damage
+
+
+def _tell_once(text: str) -> None:
+    if text not in _told and len(_told) < _MAX_TOLD:
+        _told.add(text)
+        log.warning("%s", text)
+
+
+def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
+                 ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
+    """Return pixels and size of a JPEG file; None leaves it to Pillow."""
+    header = jpeg.read_header(data)
+    if header is None or header.channels not in (1, 3):
+        return None
+    _check_size(header.width, header.height)
+    return jpeg.decode(data, header, wanted)
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks on odd metadata from being printed into the middle of a run.
+
+    What makes an image unusable is raised, not warned of. The rule stays, for
+    `warnings.catch_warnings` is not for threads.
+    """
+    pillow = re.compile(r"PIL\.")
+    if not any(rule[3] == pillow for rule in warnings.filters):
+        warnings.filterwarnings("ignore", module=pillow.pattern)
+
+
+def _decode_with_pillow(data: bytes) -> Pixels:
+    import numpy
+    from PIL import Image
+
+    _silence_pillow()
+    with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as opened:
+        _check_size(*opened.size)
+        opened.load()
+        orientation = jpeg.exif_orientation(opened.info.get("exif", b""))
+        pixels = numpy.array(_as_rgb(opened))
+    return jpeg.upright(pixels, orientation)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    import numpy
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        pixels: Any = numpy.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("its 32-bit pixels have no defined white")
+        # Pillow's own conversion clips at 255 instead
+        return Image.fromarray((pixels >> 8).astype(numpy.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+
+
+def _cause(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # its own text shows a memory address
+        return "it is not an image, or not of a known format"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,227 @@
+"""JPEG files: what they say of themselves before they are decoded, and their pixels.
+
+Reading the few header bytes here costs microseconds, keeps a hostile size from being allocated, and
+makes orientation independent of which decoder and which version of it reads the pixels. Pixels come
+through `simplejpeg` (libjpeg-turbo), which decodes without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Optional, Tuple
+
+if TYPE_CHECKING:
+    from ipucnn.data.resize import Pixels
+
+MAGIC = b"\xff\xd8\xff"
+
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = frozenset({0xC0, 0xC1})  # baseline and extended, with Huffman codes
+_START_OF_SCAN = 0xDA
+_RESTART_INTERVAL = 0xDD
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_END = frozenset({0xD9, 0xDA})  # end of image, start of the pixels
+_APP1 = 0xE1
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112
+
+_DAMAGE = "Corrupt JPEG data: "
+"""How libjpeg's messages on pixels of which it makes something all the same begin."""
+
+_OTHER_ROWS = "extraneous bytes before marker 0xd9"
+"""How libjpeg's message on bytes between the pixels and the end of the file ends."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a random crop needs of an image.
+
+    Attributes:
+        rows: of the whole image, from its top.
+        by: what its height and width may be divided by: 1, 2, 4 or 8.
+    """
+
+    rows: int
+    by: int = 1
+
+
+Wanted = Callable[[int, int], Part]
+"""Given height and width of an image in pixels, returns what is needed of it."""
+
+
+class ComplaintError(Exception):
+    """What libjpeg says of a file that it does not decode to its satisfaction."""
+
+    @property
+    def damage(self) -> str:
+        """What makes no sense in the pixels; empty where it is something else that is amiss."""
+        text = str(self)
+        return text[len(_DAMAGE):] if text.startswith(_DAMAGE) else ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says.
+
+    Attributes:
+        width: in pixels, as the file has them.
+        height: in pixels, as the file has them.
+        channels: per pixel.
+        orientation: of EXIF; 1 is upright.
+        height_at: place of the two bytes of the height in a file whose pixels follow each other
+            from the first row to the last; 0 in all others.
+    """
+
+    width: int
+    height: int
+    channels: int
+    orientation: int
+    height_at: int = 0
+
+    @property
+    def turned(self) -> bool:
+        """Whether the upright image's height is the width of the pixels in the file."""
+        return self.orientation >= 5
+
+
+def read_header(data: bytes) -> Optional[Header]:
+    """Return the header of a JPEG file, or None when it has none that makes sense.
+
+    Source: ITU-T T.81, annex B (marker segments).
+    """
+    orientation = 1
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if marker in _WITHOUT_LENGTH:
+            position += 2
+            continue
+        if marker in _END:
+            return None
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        body = data[position + 4:position + 2 + length]
+        if marker in _START_OF_FRAME:
+            if len(body) < 6:
+                return None
+            height, width, channels = struct.unpack_from(">HHB", body, 1)
+            plain = marker in _SEQUENTIAL and _one_scan(data, position + 2 + length, channels)
+            return Header(width, height, channels, orientation, position + 5 if plain else 0)
+        if marker == _APP1 and body.startswith(_EXIF):
+            orientation = exif_orientation(body)
+        position += 2 + length
+    return None
+
+
+def _one_scan(data: bytes, position: int, channels: int) -> bool:
+    """Whether the frame, whose header ends here, has all channels in one scan, without restarts."""
+    while position + 5 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _START_OF_SCAN:
+            return data[position + 4] == channels
+        if marker == _RESTART_INTERVAL:
+            return False
+        position += 2 + int.from_bytes(data[position + 2:position + 4], "big")
+    return False
+
+
+def shortened(data: bytes, header: Header, rows: int) -> bytearray:
+    """Return a file that says to have only its first rows; `height_at` must be known."""
+    short = bytearray(data)
+    short[header.height_at:header.height_at + 2] = rows.to_bytes(2, "big")
+    return short
+
+
+def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
+           ) -> Tuple[Pixels, Tuple[int, int]]:
+    """Return the upright pixels of a file in RGB or grey, or a part of them, and the whole size.
+
+    Args:
+        data: the whole file.
+        header: of it.
+        wanted: what is needed of it, at least; colours are then repeated over neighbouring pixels.
+
+    Returns:
+        uint8 `(height, width, 3)`, and height and width of the whole image.
+
+    Raises:
+        ComplaintError: there is something amiss.
+    """
+    import simplejpeg
+
+    height, width = header.height, header.width
+    size = (width, height) if header.turned else (height, width)
+    part = wanted(*size) if wanted else Part(size[0])
+    if part.rows < height and header.height_at and header.orientation == 1:
+        pixels = _first_rows(data, header, part)
+        if pixels is not None:
+            return pixels, size
+    try:
+        # the smallest of its sizes that is not below the least one, and that is this one
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", fastupsample=wanted is not None,
+            min_height=-(-height // part.by) if part.by > 1 else 0,
+            min_width=-(-width // part.by) if part.by > 1 else 0)
+    except ValueError as error:
+        raise ComplaintError(str(error)) from None
+    return upright(pixels, header.orientation), size
+
+
+def _first_rows(data: bytes, header: Header, part: Part) -> Optional[Pixels]:
+    """Return the rows that are wanted; None when there is more amiss than that others follow.
+
+    The decoder is told of a lower image. It decodes that one as it would the same rows of the whole
+    one, finds what it does not know to be the other rows, and skips it up to the end of the file.
+    Of several things that are amiss libjpeg tells the first.
+    """
+    import numpy
+    import simplejpeg
+
+    height, width = -(-part.rows // part.by), -(-header.width // part.by)
+    pixels = numpy.empty((height, width, 3), dtype=numpy.uint8)
+    try:
+        simplejpeg.decode_jpeg(
+            shortened(data, header, part.rows), "RGB", fastupsample=True, buffer=pixels,
+            min_height=height if part.by > 1 else 0, min_width=width if part.by > 1 else 0)
+    except ValueError as error:
+        if not str(error).endswith(_OTHER_ROWS):
+            return None
+    return pixels
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Return the orientation in EXIF data, 1 to 8; 1 when it states none or is damaged.
+
+    Source: Exif 2.32 (CIPA DC-008), 4.6.4 A: tag 0x0112 of the first directory.
+    """
+    tiff = exif[len(_EXIF):] if exif.startswith(_EXIF) else exif
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(order + "I", tiff, 4)
+        (entries,) = struct.unpack_from(order + "H", tiff, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == _ORIENTATION:
+                value = struct.unpack_from(order + ("I" if kind == 4 else "H"), tiff, entry + 8)[0]
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn and mirror pixels as an EXIF orientation says."""
+    import numpy
+
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
+        orientation, ())
+    return numpy.ascontiguousarray(numpy.flip(pixels, flipped) if flipped else pixels)

@@ -1,0 +1,305 @@
+"""The host side: decode, transform and batch images while the device computes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Deque,
+    Dict,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.machine import usable_cores
+from ipucnn.data import ImageDataset
+from ipucnn.data.prepare import Preparation, Transform
+from ipucnn.data.workers import Memory, Threads
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import torch
+
+
+MAX_REPORTED = 100
+"""How many skipped samples a loader remembers by name; all are counted."""
+
+_TASK = 32
+"""Images that a thread prepares at a time: few enough to share a batch, many enough to hide what
+handing them over costs."""
+
+Entry = Tuple[int, int]
+"""Of what a loader is to do: the indices consumed with this one, and the index."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples as workers give them.
+
+    Attributes:
+        pixels: `(n, size, size, 3)`.
+        entries: what each is.
+        failed: rows that could not be prepared, and why.
+    """
+
+    pixels: torch.Tensor
+    entries: List[Entry]
+    failed: Dict[int, DataError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images ready for a session, and what they are.
+
+    Attributes:
+        images: `(n, 3, size, size)`, in the loader's form of pixels, channels last in memory.
+        indices: index of each image in the dataset.
+        labels: class of each image; None where the dataset does not know it.
+        consumed: how many of the loader's indices are used up with this batch, from the start of
+            the iteration, those of bad images included: the rest begins with the next batch.
+    """
+
+    images: torch.Tensor
+    indices: List[int]
+    labels: List[Optional[int]]
+    consumed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Loader(ABC):
+    """Batches of a dataset's images, in the order of `indices`; only the last may be short.
+
+    What it gives is the same for any kind and number of workers. Use it as a context manager, or
+    close it.
+
+    Args:
+        dataset: where images come from.
+        input_size: height and width of the model's input, in pixels.
+        batch_size: images per batch.
+        indices: which images, in which order; may be a generator.
+        workers: how many work for it; the cores this process may use when None.
+        skip_bad: leave out images that cannot be read instead of raising. The following images
+            move up, so that batches stay full; a bad image is counted once.
+        transform: see `Preparation`; runs in a worker, for every image.
+        bad: images that are known to be bad; with `skip_bad` they are left out untried.
+        epoch: for the transform.
+        part: other instances have the rest of the images, so that none of these being readable is
+            no error yet.
+        pixels: the form of the pixels, one of `PIXELS`; workers make it.
+
+    Attributes:
+        skipped: name and reason of skipped images, the first `MAX_REPORTED`.
+        skipped_count: number of images skipped.
+
+    Raises:
+        UsageError: fewer than one worker or image per batch.
+    """
+
+    def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,
+                 indices: Iterable[int], workers: Optional[int] = None,
+                 skip_bad: bool = False, transform: Optional[Transform] = None,
+                 bad: Iterable[int] = (), epoch: int = 0, part: bool = False,
+                 pixels: str = "uint8") -> None:
+        self.workers = usable_cores() if workers is None else workers
+        if self.workers < 1 or batch_size < 1:
+            raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
+                             "the smallest value of both is 1")
+        self.dataset = dataset
+        self.prepare = Preparation(dataset, input_size, transform, pixels)
+        self.epoch = epoch
+        self.batch_size = batch_size
+        self.indices = indices
+        self.skip_bad = skip_bad
+        self.part = part
+        self.skipped: List[Tuple[str, str]] = []
+        self._bad: Set[int] = set(bad) if skip_bad else set()
+        self._running: Optional[Generator[Batch, None, None]] = None
+
+    @property
+    def skipped_count(self) -> int:
+        """Number of images skipped so far."""
+        return len(self._bad)
+
+    @property
+    def bad(self) -> Tuple[int, ...]:
+        """Sorted indices of the images skipped so far, those known before included."""
+        return tuple(sorted(self._bad))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through the images.
+
+        Raises:
+            DataError: an image of the next batch cannot be read; with `skip_bad`, none can.
+        """
+        self.close()
+        self._running = self._checked()
+        return self._running
+
+    def close(self) -> None:
+        """End the iteration that is under way."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, kind: Any, error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    @abstractmethod
+    def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        """Yield the samples in order, in blocks of any size.
+
+        Args:
+            todo: as `(consumed, index)`, what is left to do at any time; it ends when no image of
+                the dataset can be read, however often `indices` comes round.
+        """
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        """Yield the blocks' samples in batches: where one is left out, all others move up."""
+        import torch
+
+        size = self.batch_size
+        spare: Optional[Tuple[torch.Tensor, List[Entry]]] = None
+        with closing(self.blocks(self._todo())) as blocks:
+            for block in blocks:
+                pixels, entries = self._readable(block)
+                if spare is not None:
+                    pixels, entries = torch.cat([spare[0], pixels]), spare[1] + entries
+                while len(entries) >= size:
+                    yield self._batch(pixels[:size], entries[:size])
+                    pixels, entries = pixels[size:], entries[size:]
+                spare = (pixels, entries) if entries else None
+        if spare is not None:
+            yield self._batch(*spare)
+
+    def _readable(self, block: Block) -> Tuple[torch.Tensor, List[Entry]]:
+        for row in sorted(block.failed):
+            self.skip(block.entries[row][1], block.failed[row])
+        if not block.failed:
+            return block.pixels, block.entries
+        kept = [row for row in range(len(block.entries)) if row not in block.failed]
+        return block.pixels[kept], [block.entries[row] for row in kept]
+
+    def _batch(self, pixels: torch.Tensor, entries: Sequence[Entry]) -> Batch:
+        indices = [index for _, index in entries]
+        return Batch(pixels.permute(0, 3, 1, 2), indices, [self.dataset.label(i) for i in indices],
+                     entries[-1][0])
+
+    def skip(self, index: int, error: DataError) -> None:
+        """Leave out an image that cannot be read.
+
+        Raises:
+            DataError: bad images are not to be skipped.
+        """
+        if not self.skip_bad:
+            raise error
+        if index not in self._bad and len(self.skipped) < MAX_REPORTED:
+            self.skipped.append((self.dataset.name(index), error.message))
+        self._bad.add(index)
+
+    def _todo(self) -> Iterator[Entry]:
+        for consumed, index in enumerate(self.indices, start=1):
+            if len(self._bad) >= len(self.dataset):
+                return
+            if index not in self._bad:
+                yield consumed, index
+
+    def _checked(self) -> Generator[Batch, None, None]:
+        yielded = 0
+        with closing(self._batches()) as batches:
+            for batch in batches:
+                yielded += 1
+                yield batch
+        if self.skipped and not yielded and not self.part:
+            raise none_readable(self.skipped)
+
+
+class HostLoader(Loader):
+    """Batches prepared ahead by threads.
+
+    Decoding and resizing release the interpreter lock, so threads are enough. Each writes its part
+    straight into the batch. Two batches are prepared ahead, so memory does not grow with the number
+    of images. Its threads end after the images they are working on.
+
+    Args:
+        arguments: see `Loader`.
+        memory: of batches, where other loaders use it, too.
+        how: see `Loader`.
+    """
+
+    def __init__(self, *arguments: Any, memory: Optional[Memory] = None, **how: Any) -> None:
+        super().__init__(*arguments, **how)
+        self._memory = memory or Memory()
+
+    def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        """Yield whole batches; see `Loader.blocks`."""
+        # small batches are too little work for many threads: then more of them are under way
+        ahead = 2 + self.workers // self.batch_size
+        queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
+        with Threads(self.workers, "ipucnn-decode") as threads:
+            while True:
+                while len(queue) <= ahead:
+                    entries = list(islice(todo, self.batch_size))
+                    if not entries:
+                        break
+                    queue.append(self._begun(threads, entries))
+                if not queue:
+                    return
+                block, tasks = queue.popleft()
+                for task in tasks:
+                    task.result()
+                yield block
+
+    def _begun(self, threads: Threads,
+               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
+        import torch
+
+        pixels = self._memory.take(len(entries), (self.batch_size, *self.prepare.shape),
+                                   self.prepare.type)
+        block = Block(torch.from_numpy(pixels), entries)
+        step = max(1, min(_TASK, len(entries) // self.workers))
+        return block, [threads.submit(partial(self._fill, block, pixels, first, first + step))
+                       for first in range(0, len(entries), step)]
+
+    def _fill(self, block: Block, pixels: Any, begin: int, end: int) -> None:
+        for row in range(begin, min(end, len(block.entries))):
+            try:
+                self.prepare(block.entries[row][1], self.epoch, pixels[row])
+            except DataError as error:
+                block.failed[row] = error
+                if not self.skip_bad:
+                    return  # the run ends here
+
+
+def none_readable(skipped: Sequence[Sequence[str]]) -> DataError:
+    """Return the error of a run all of whose images were skipped, given names and reasons."""
+    name, reason = skipped[0]
+    return DataError(f"none of the images can be read; the first is {name!r}: {reason}")
+
+
+def order(length: int, total: int) -> Iterator[int]:
+    """Return the indices of a run over `total` samples of a dataset with `length` images.
+
+    It begins again as often as needed, as the old application did with its few sample images.
+    """
+    return (sample % length for sample in range(total))

@@ -1,0 +1,119 @@
+"""What is done to one sample, whichever thread or process does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple
+
+from ipucnn.core.errors import PluginError
+from ipucnn.data import ImageDataset
+from ipucnn.data.images import decode_pixels
+from ipucnn.data.jpeg import Part
+from ipucnn.data.resize import eval_transform
+
+if TYPE_CHECKING:
+    from ipucnn.data.resize import Pixels
+
+    Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
+
+PIXELS = ("uint8", "float", "normalised")
+"""Forms of the pixels in a batch: 0 to 255 as bytes or as float32, or with ImageNet's mean and
+deviation taken out, float32."""
+
+
+class Drawn(Protocol):
+    """What is drawn for one sample of one epoch."""
+
+    def wanted(self, height: int, width: int) -> Part:
+        """Return what is needed of an image of this size; asked before it is changed, or never."""
+
+    def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
+        """Return the pixels changed; `size` is that of the whole image, where they are a part."""
+
+
+class Transform(Protocol):
+    """Changes images of a training, the same way for the same sample and epoch."""
+
+    def draw(self, index: int, epoch: int) -> Drawn:
+        """Return what is done to a sample."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Makes a sample ready for a model; the same whichever thread or process does it.
+
+    Attributes:
+        dataset: where images come from.
+        input_size: height and width of the model's input, in pixels.
+        transform: makes an image of the dataset one of the input size. What evaluation does when
+            None.
+        pixels: in which form they are given, one of `PIXELS`.
+    """
+
+    dataset: ImageDataset
+    input_size: int
+    transform: Optional[Transform] = None
+    pixels: str = "uint8"
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """Height, width and channels of a result."""
+        return self.input_size, self.input_size, 3
+
+    @property
+    def type(self) -> str:
+        """The name of the type of its pixels."""
+        return "uint8" if self.pixels == "uint8" else "float32"
+
+    def __call__(self, index: int, epoch: int, out: Any) -> None:
+        """Write the pixels of a sample into `out`, an array of `shape` and `type`.
+
+        Raises:
+            DataError: the image cannot be read.
+            PluginError: the dataset gave something that is no image of the right kind or size.
+        """
+        drawn = self.drawn(index, epoch)
+        found = self.decoded(self.read(index), index, drawn)
+        self.put(self.transformed(*found, drawn), index, out)
+
+    def drawn(self, index: int, epoch: int) -> Optional[Drawn]:
+        """Return what the transform does to a sample; None without one."""
+        return None if self.transform is None else self.transform.draw(index, epoch)
+
+    def read(self, index: int) -> Optional[bytes]:
+        """Return the file of a sample; None where the dataset has its pixels, or makes them."""
+        # what an evaluation takes as it is may be checked by the dataset
+        as_it_is = self.transform is None and self.dataset.ready
+        return None if as_it_is else self.dataset.encoded(index)
+
+    def decoded(self, data: Optional[bytes], index: int, drawn: Optional[Drawn]) -> Decoded:
+        """Return the pixels of a sample, and height and width of the image they are a part of."""
+        if data is not None:
+            return decode_pixels(data, partial(self.dataset.name, index),
+                                 None if drawn is None else drawn.wanted)
+        image = self.dataset.image(index)
+        if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
+            raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
+                              f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
+        return image.permute(1, 2, 0).numpy(), None
+
+    def transformed(self, pixels: Pixels, size: Optional[Tuple[int, int]],
+                    drawn: Optional[Drawn]) -> Pixels:
+        """Return the pixels at the input size."""
+        if drawn is not None:
+            return drawn(pixels, size)
+        return pixels if self.dataset.ready else eval_transform(pixels, self.input_size)
+
+    def put(self, pixels: Pixels, index: int, out: Any) -> None:
+        """Write the pixels into `out` in their form."""
+        if pixels.shape != self.shape:
+            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
+                              f"{pixels.shape[1]}x{pixels.shape[0]} pixels, expected the input "
+                              f"size, {self.input_size}")
+        if self.pixels == "normalised":
+            from ipucnn.models.normalisation import normalise_into  # torch comes with it
+
+            normalise_into(pixels, out)
+        else:
+            out[...] = pixels

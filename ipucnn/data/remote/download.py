@@ -1,0 +1,105 @@
+"""Files from the internet, kept in a folder and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Optional, Union
+from urllib.parse import unquote, urlsplit
+
+from ipucnn.core.errors import DataError
+from ipucnn.data.remote.transfer import Patience, shown, transfer
+
+CACHE_VARIABLE = "IPUCNN_CACHE"
+TIMEOUT_SECONDS = 30.0
+"""Longest silence of a server, not the longest download."""
+
+_CHUNK = 1 << 20
+log = logging.getLogger("ipucnn.download")
+
+
+def cache_dir() -> Path:
+    """Return the folder for downloads: $IPUCNN_CACHE, or the user's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("ipucnn"))
+
+
+def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
+          filename: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> Path:
+    """Return the file at `url`, downloaded into `folder` unless it is there already.
+
+    The file appears under its name only when it is complete and its hash is right; whatever
+    interrupts the download, nothing else stays.
+
+    Args:
+        url: http or https.
+        folder: is made when it does not exist.
+        sha256_prefix: the first hexadecimal digits of the right hash; empty checks nothing.
+        filename: its name in the folder; the last part of the URL when not given.
+        timeout: seconds a server may be silent.
+
+    Raises:
+        DataError: the file cannot be fetched or stored, or is not the right one.
+    """
+    path = Path(folder) / (filename or file_name(url))
+    if path.is_file():
+        if _has_prefix(path, sha256_prefix):
+            return path
+        log.warning("'%s' has a wrong hash and is fetched again", path)
+    log.info("fetching %s", shown(url))
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            transfer(url, file, Patience(timeout, attempts=1))
+        if not _has_prefix(part, sha256_prefix):
+            found = sha256(part)[:max(8, len(sha256_prefix))]
+            raise DataError(f"{shown(url)!r} has hash {found}, expected {sha256_prefix}",
+                            "it was damaged or replaced on its way; try again or use a mirror")
+        os.replace(part, path)
+    except OSError as error:
+        raise DataError(f"cannot store {shown(url)!r} in '{path.parent}': "
+                        f"{error.strerror or error}",
+                        f"free space, allow writing there, or set {CACHE_VARIABLE} to another "
+                        "folder") from error
+    finally:
+        _remove(part)
+    return path
+
+
+def file_name(url: str) -> str:
+    """Return the last part of a URL's path."""
+    return unquote(urlsplit(url).path.rpartition("/")[2])
+
+
+def sha256(path: Union[str, Path]) -> str:
+    """Return the hash of a file's content in hexadecimal digits."""
+    status = os.stat(path)
+    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)  # a file is checked when it is fetched and named when its use is reported
+def _sha256(path: str, _size: int, _modified: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _has_prefix(path: Path, prefix: str) -> bool:
+    return not prefix or sha256(path).startswith(prefix.lower())
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # it was renamed, or never made
+        path.unlink()

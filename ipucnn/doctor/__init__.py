@@ -1,0 +1,285 @@
+"""`ipucnn doctor`: is this installation fit for work, and if not, what mends it?
+
+The examination imports no torch; only a deep one loads the engines and tries them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, List, Mapping, Optional, Tuple
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.machine import cgroup_quota, usable_cores
+from ipucnn.core.registry import discovery
+from ipucnn.core.registry.loading import describe
+from ipucnn.core.registry.registry import Registry, Row, State, registry
+from ipucnn.data.remote.download import cache_dir
+from ipucnn.doctor.checks import OK, PROBLEM, WARNING, Check, Report
+from ipucnn.doctor.sdk import check_sdk
+
+OLDEST_PYTHON = (3, 8)
+LITTLE_SPACE = 1 << 30
+SLOW_SECONDS = 1.0
+_REINSTALL = "pip install --force-reinstall torch torchvision"
+_PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
+
+
+def examine(deep: bool = False, plugins: Optional[Registry] = None) -> Report:
+    """Examine this installation and machine.
+
+    Args:
+        deep: also import torch and the engines and try them.
+        plugins: the registry to look at; that of the process when not given.
+    """
+    checks = [check_python(sys.version_info[:3]), *_packages(), *_plugins(plugins), *_machine()]
+    if deep:
+        checks += _deep(plugins)
+    return Report(tuple(checks))
+
+
+# -- Python and packages ---------------------------------------------------------------------------
+
+
+def check_python(version: Tuple[int, ...]) -> Check:
+    """Judge a version of Python."""
+    shown = ".".join(str(part) for part in version)
+    if version[:2] < OLDEST_PYTHON:
+        return Check("python", PROBLEM, f"{shown} is too old",
+                     "create the environment with Python 3.8 or newer")
+    return Check("python", OK, f"{shown} ({sys.executable})")
+
+
+def _packages() -> List[Check]:
+    own = _version("ipucnn")
+    checks = [Check("ipucnn", OK, own) if own else Check(
+        "ipucnn", PROBLEM, "it is not installed", "pip install -e .")]
+    return [*checks, *check_torch(_version("torch"), _version("torchvision"))]
+
+
+def check_torch(torch: str, vision: str) -> List[Check]:
+    """Judge the installed versions of torch and torchvision; an empty one is not installed."""
+    checks = []
+    for name, version in (("torch", torch), ("torchvision", vision)):
+        checks.append(Check(name, OK, version) if version else Check(
+            name, PROBLEM, "it is not installed", "pip install torch torchvision"))
+    if torch and vision:
+        fitting = fitting_torchvision(torch)
+        if fitting and not (_public(vision) + ".").startswith(fitting + "."):
+            checks.append(Check("torch pair", PROBLEM,
+                                f"torchvision {vision} was not built for torch {torch}",
+                                f"pip install torch=={_public(torch)} 'torchvision=={fitting}"
+                                + ("'" if fitting.count(".") > 1 else ".*'")))
+        else:
+            checks.append(Check("torch pair", OK, f"torchvision {vision} fits torch {torch}"))
+    return checks
+
+
+def fitting_torchvision(torch: str) -> str:
+    """Return the torchvision made for a version of torch, as far as it is known.
+
+    torchvision 0.(n+15) is released with torch 2.n; patch releases are listed where they matter.
+    """
+    if _public(torch) in _PAIRS:
+        return _PAIRS[_public(torch)]
+    match = re.match(r"2\.(\d+)", torch)
+    return f"0.{int(match.group(1)) + 15}" if match else ""
+
+
+def _public(version: str) -> str:
+    return version.partition("+")[0]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package) or ""
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+# -- plugins ---------------------------------------------------------------------------------------
+
+
+def _plugins(plugins: Optional[Registry]) -> List[Check]:
+    try:
+        used = plugins or registry()
+        rows = used.rows()
+    except IpucnnError as error:
+        return [Check("plugins", PROBLEM, error.message, error.hint)]
+    built_in = sum(1 for row in rows if row.provider.builtin and row.spec)
+    others = sorted({row.provider.label for row in rows if not row.provider.builtin})
+    checks = [Check("plugins", OK, f"{built_in} built in, {_listed(others)}")]
+    checks += [check for check in map(check_row, rows) if check]
+    for provider, seconds in used.load_seconds().items():
+        if seconds > SLOW_SECONDS and not provider.builtin:
+            checks.append(Check(
+                f"plugin {provider.entry_point}", WARNING,
+                f"{describe(provider)} takes {seconds:.1f} s to import, which every listing pays",
+                f"export {discovery.DISABLE_VARIABLE}={provider.distribution}"))
+    return checks
+
+
+def check_row(row: Row) -> Optional[Check]:
+    """Judge a plugin's state; None when there is nothing to say of it."""
+    name = f"plugin {row.name}" if row.spec is None else f"{row.kind} {row.name}"
+    where = describe(row.provider)
+    if row.state is State.FAILED:
+        if row.provider.builtin:
+            remedy = "pip install --force-reinstall --no-deps ipucnn"
+        elif row.provider.version:
+            remedy = f"pip uninstall {row.provider.distribution}"
+        else:
+            remedy = row.remedy
+        return Check(name, PROBLEM, f"{where} failed to load: {row.cause}", remedy)
+    if row.state is State.INCOMPATIBLE:
+        return Check(name, PROBLEM, f"{where} is {row.cause}",
+                     "pip install --upgrade " + row.remedy.rpartition(" ")[2])
+    if row.state is State.CONFLICT:
+        return Check(name, WARNING, f"{where}: {row.cause}", row.remedy)
+    if row.state is State.UNAVAILABLE:  # an engine that people may or may not want
+        return Check(name, OK, f"not available: {row.cause}", row.remedy)
+    if row.state is State.DISABLED:
+        return Check(name, OK, f"{where} is disabled: {row.cause}", row.remedy)
+    return Check(name, WARNING, f"{where}: {row.cause}") if row.cause else None
+
+
+def _listed(names: List[str]) -> str:
+    return "from others: " + ", ".join(names) if names else "none from others"
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+def _machine() -> List[Check]:
+    total = os.cpu_count() or 1
+    quota = cgroup_quota()
+    detail = f"{usable_cores()} usable of {total}"
+    if quota is not None:
+        detail += f"; the control group allows {quota:g}"
+    checks = [Check("cores", OK, detail), _memory(), _pillow(), *check_sdk()]
+    folders = {"working folder": Path.cwd(), "cache folder": cache_dir(),
+               "temporary folder": Path(tempfile.gettempdir())}
+    return checks + [check_folder(name, folder) for name, folder in folders.items()]
+
+
+def _memory() -> Check:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return Check("memory", OK, f"not known on {platform.system()}")
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.split()[1:]}
+    available, total = (kilobytes.get(k, 0) / 2 ** 20 for k in ("MemAvailable", "MemTotal"))
+    detail = f"{available:.1f} GiB available of {total:.1f} GiB"
+    if available < 2:
+        return Check("memory", WARNING, detail, "close other programs, or use a small --batch-size")
+    return Check("memory", OK, detail)
+
+
+def _pillow() -> Check:
+    simd, plain = _version("Pillow-SIMD"), _version("Pillow")
+    if simd and plain:
+        return Check("decoders", WARNING, f"Pillow {plain} and pillow-simd {simd} overwrite each "
+                     "other's files", "pip uninstall -y pillow pillow-simd && pip install pillow")
+    if not simd and not plain:
+        return Check("decoders", PROBLEM, "Pillow is not installed", "pip install pillow")
+    return Check("decoders", OK, f"pillow-simd {simd}" if simd else f"Pillow {plain}")
+
+
+def check_folder(name: str, folder: Path) -> Check:
+    """Judge whether a folder, or the nearest one above that exists, can be written and has room."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(str(existing), os.W_OK | os.X_OK):
+        return Check(name, WARNING, f"{folder} cannot be written",
+                     f"change the rights of '{existing}', or use another folder")
+    free = shutil.disk_usage(str(existing)).free
+    detail = f"{free / 2 ** 30:.1f} GiB free in {folder}"
+    if free < LITTLE_SPACE:
+        return Check(name, WARNING, detail, f"free some space on the disk of '{existing}'")
+    return Check(name, OK, detail)
+
+
+# -- the deep examination --------------------------------------------------------------------------
+
+
+def _deep(plugins: Optional[Registry]) -> List[Check]:
+    checks = [_tried("convolution in single precision", lambda: _convolution(half=False)),
+              _tried("convolution in half precision", lambda: _convolution(half=True)),
+              _tried("JPEG decoding", _decode), _tried("decoder versions", _decoders)]
+    try:
+        used = plugins or registry()
+        rows = [row for row in used.rows("backend") if row.spec and row.state is State.OK]
+    except IpucnnError:
+        return checks  # the plugins' own check has said it
+    for row in rows:
+        mend = "" if row.provider.builtin else f"pip uninstall {row.provider.distribution}"
+        checks.append(_tried(f"backend {row.name}", _prober(used, row), mend or _REINSTALL))
+    return checks
+
+
+def _tried(name: str, trial: Callable[[], Any], remedy: str = _REINSTALL) -> Check:
+    try:
+        found = trial()
+    except IpucnnError as error:
+        return Check(name, PROBLEM, error.message, error.hint)
+    except Exception as error:
+        return Check(name, PROBLEM, f"{type(error).__name__}: {str(error).strip()[:200]}",
+                     remedy)
+    return found if isinstance(found, Check) else Check(name, OK, str(found))
+
+
+def _convolution(half: bool) -> str:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if not half else torch.float16 if device == "cuda" else torch.bfloat16
+    images = torch.ones(1, 3, 8, 8, device=device, dtype=dtype)
+    weight = torch.ones(2, 3, 3, 3, device=device, dtype=dtype)
+    result = torch.nn.functional.conv2d(images, weight)
+    if not bool((result == 27).all()):
+        raise RuntimeError("a convolution of ones does not give 27")
+    return f"{str(dtype).replace('torch.', '')} on {device}, torch {torch.__version__}"
+
+
+def _decode() -> str:
+    import io
+
+    from PIL import Image
+
+    from ipucnn.data.images import decode
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 30, 90)).save(buffer, "JPEG", quality=95)
+    image = decode(buffer.getvalue(), "doctor.jpg")
+    if tuple(image.shape) != (3, 16, 16) or abs(int(image[0, 8, 8]) - 200) > 8:
+        raise RuntimeError("a JPEG decodes to another image")
+    return "works"
+
+
+def _decoders() -> str:
+    from ipucnn.data.images import decoder_versions
+
+    return ", ".join(f"{name}: {version}" for name, version in decoder_versions().items())
+
+
+def _prober(used: Registry, row: Row) -> Callable[[], Check]:
+    def probe() -> Check:
+        name = f"backend {row.name}"
+        if row.spec is None:  # pragma: no cover - only records are probed
+            raise ValueError(row.name)
+        found = used.resolve(row.spec)().probe()
+        if not found.usable:
+            return Check(name, WARNING, f"not usable here: {found.reason}", found.remedy)
+        half = f"half precision is {found.half}" if found.half else "no half precision"
+        versions = ", ".join(f"{what} {version}" for what, version in found.versions.items())
+        return Check(name, OK, "; ".join(
+            part for part in (found.device, half, versions, *found.notes) if part))
+
+    return probe

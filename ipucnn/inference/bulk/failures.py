@@ -1,0 +1,53 @@
+"""What is said when processes of a run have failed."""
+
+from __future__ import annotations
+
+from typing import List, Optional, Sequence
+
+from ipucnn.core import errors
+from ipucnn.core.errors import IpucnnError
+from ipucnn.inference.bulk.processes import Child
+
+_MEMORY = ("the system kills so when memory is short: use a smaller batch, or fewer '--instances'",)
+
+
+def failure_of(children: Sequence[Child]) -> Optional[IpucnnError]:
+    """Return one error for all that failed, or None when none did.
+
+    What all of them say is said once, as one process would say it.
+    """
+    failed = [child for child in children if child.exit_code]
+    if not failed:
+        return None
+    told = [child.failure for child in failed if child.failure and "kind" in child.failure]
+    if len(told) == len(children) and all(
+            (other["message"], other["hint"]) == (told[0]["message"], told[0]["hint"])
+            for other in told):
+        kind = getattr(errors, told[0]["kind"], IpucnnError)
+        error: IpucnnError = kind(told[0]["message"], told[0]["hint"], told[0]["exit_code"])
+        return error
+    first, *others = failed
+    hints = [_hint(first), *(f"{_message(other)}: its log is {str(other.log)!r}"
+                             for other in others)]
+    return IpucnnError(_message(first), "\n".join(hint for hint in hints if hint))
+
+
+def _message(child: Child) -> str:
+    if child.failure:
+        return f"instance {child.index}: {child.failure['message']}"
+    return f"instance {child.index} {child.ending()}"
+
+
+def _hint(child: Child) -> str:
+    """Return what to do, and the end of the log where that tells more."""
+    parts: List[str] = []
+    if child.failure and child.failure.get("hint"):
+        parts.append(child.failure["hint"])
+    if child.exit_code == -9:
+        parts += _MEMORY
+    if child.failure and "kind" in child.failure:
+        parts.append(f"its log is {str(child.log)!r}")
+    else:
+        lines = "".join(f"\n  {line}" for line in child.tail().splitlines())
+        parts.append(f"its log, {str(child.log)!r}, ends with:{lines}")
+    return "; ".join(parts)

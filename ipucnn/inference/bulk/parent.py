@@ -1,0 +1,228 @@
+"""The parent of `--instances`: it starts the processes, listens, and makes one result."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
+
+from ipucnn.core import machine
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.options import RunOptions
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.inference.bulk import parts
+from ipucnn.inference.bulk.failures import failure_of
+from ipucnn.inference.bulk.processes import Child, log_folder
+from ipucnn.inference.run_result import RunResult
+
+if TYPE_CHECKING:
+    from ipucnn.inference.job import Progress
+
+log = logging.getLogger("ipucnn.instances")
+
+TICK = 0.1
+"""Seconds after which the processes are looked after when none of them says anything."""
+
+GRACE = 30.0
+"""Seconds that they have to finish what they do after an interrupt."""
+
+
+def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> RunResult:
+    """Run inference in `options.instances` processes.
+
+    An interrupt ends the run early, as that of one process; a second one ends it at once.
+
+    Args:
+        options: what to run; checked as far as one process can.
+        plugins: what the processes may load.
+        progress: told how far all are together.
+
+    Raises:
+        IpucnnError: a process failed; the others finish their parts, and `partial` holds what was
+            done.
+    """
+    folder = log_folder(options.log_path)
+    target = Path(options.predictions) if options.predictions else None
+    if target:
+        parts.remove(target)  # of a run that was killed
+    parent = _Parent(options, plugins, folder, progress)
+    unmerged: Optional[IpucnnError] = None
+    try:
+        with _noted_signals() as signals:
+            parent.start()
+            parent.listen(signals)
+    finally:
+        parent.end()
+        try:
+            if target:
+                parts.merge(target, options.instances)
+        except IpucnnError as failure:
+            unmerged = failure
+    result = parent.result()
+    error = None if parent.stopped_by else failure_of(parent.children)
+    if error and unmerged:
+        error.hint = f"{error.hint}\n{unmerged}"
+    error = error or unmerged
+    if error is not None:
+        if result is not None:
+            result.stopped_by = "error"
+            error.partial = result
+        raise error
+    if result is None:
+        raise KeyboardInterrupt(parent.stopped_by)
+    return result
+
+
+class _Parent:
+    """The processes of one run, and what they told."""
+
+    def __init__(self, options: RunOptions, plugins: PluginSettings, folder: Path,
+                 progress: Progress) -> None:
+        self.children: List[Child] = []
+        self.stopped_by = ""
+        self._options, self._plugins, self._folder = options, plugins, folder
+        self._progress = progress
+        self._deadline = 0.0
+
+    def start(self) -> None:
+        """Start all.
+
+        Raises:
+            IpucnnError: the machine cannot start so many.
+        """
+        count = self._options.instances
+        for index, share in enumerate(machine.shares(count)):
+            task = {"index": index, "count": count, "share": share, "plugins": self._plugins,
+                    "options": self._options.as_dict(), "command": list(sys.argv),
+                    "log_level": logging.getLogger("ipucnn").getEffectiveLevel()}
+            try:
+                self.children.append(Child(index, self._folder / f"log_{index}", task))
+            except OSError as error:
+                raise IpucnnError(f"cannot start instance {index} of {count}: {error.strerror}",
+                                  "use fewer '--instances'") from error
+
+    def listen(self, signals: List[str]) -> None:
+        """Hear the processes until all have ended.
+
+        Args:
+            signals: names of those that have arrived, also meanwhile; the first one stops the run.
+
+        Raises:
+            KeyboardInterrupt: a second one has arrived.
+        """
+        while any(child.exit_code is None for child in self.children):
+            wait([child.connection for child in self.children if not child.connection.closed],
+                 timeout=TICK)
+            for child in self.children:
+                for kind, value in child.messages():
+                    self._hear(child, kind, value)
+            self._answer()
+            self._show_output()
+            if len(signals) > 1:
+                raise KeyboardInterrupt(signals[0])
+            if signals:
+                self._stop(signals[0])
+
+    def _hear(self, child: Child, kind: str, value: Any) -> None:
+        if kind == "progress":
+            child.phase, child.done, child.total = value
+            if not self.stopped_by:
+                phases = [other.phase for other in self.children]
+                self._progress("run" if "run" in phases else "compile",
+                               sum(other.done for other in self.children), child.total)
+        elif kind == "gather":
+            child.asks, child.said = True, value
+        elif kind == "failing":
+            log.warning("instance %d failed, the others go on: %s", child.index, value)
+        elif kind == "done":
+            child.result = value
+        else:
+            child.failure = value if kind == "failed" else {"message": value}
+            child.result = child.failure.pop("partial", None)
+
+    def _answer(self) -> None:
+        """Give what all said to all, as soon as nobody who still works has something to say."""
+        working = [child for child in self.children if child.working]
+        if working and all(child.asks for child in working):
+            told = [child.said for child in working]
+            for child in working:
+                child.asks, child.said = False, None
+                child.send(("gathered", told))
+
+    def _stop(self, name: str) -> None:
+        if not self.stopped_by:
+            self.stopped_by = name
+            self._deadline = time.monotonic() + GRACE
+            for child in self.children:
+                if not child.connection.closed:
+                    child.send(("stop", name))
+        elif time.monotonic() > self._deadline:
+            self._deadline += GRACE  # for those that have waited for others
+            for child in self.children:
+                if child.exit_code is None and not child.asks:
+                    log.warning("instance %d does not stop within %.0f s and is killed",
+                                child.index, GRACE)
+                    child.kill()
+
+    def _show_output(self) -> None:
+        if self._options.hide_output:
+            return
+        for child in self.children:
+            for line in child.output():
+                with suppress(OSError):
+                    print(f"[{child.index}] {line}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """End what still works."""
+        for child in self.children:
+            child.kill()
+
+    def result(self) -> Optional[RunResult]:
+        """Return the result of all, or None when no process lived to have one."""
+        results = [child.result for child in self.children if child.result is not None]
+        if not results:
+            return None
+        result: RunResult = max(results, key=lambda found: found.images)
+        # the figures are of all; versions and cores should be those of the whole run as well
+        result.environment = {**describe(), "backend": result.environment["backend"]}
+        told = {own["index"]: own for own in result.instances}
+        result.instances = [self._entry(child, told.get(child.index)) for child in self.children]
+        result.stopped_by = self.stopped_by or result.stopped_by
+        return result
+
+    @staticmethod
+    def _entry(child: Child, own: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+        lost = {"index": child.index, "images": child.done, "throughput": None, "latency_ms": None}
+        return {**(own or lost), "log": str(child.log), "exit_code": child.exit_code}
+
+
+@contextmanager
+def _noted_signals() -> Iterator[List[str]]:
+    """Have SIGINT and SIGTERM only be noted where they would raise; yield their names.
+
+    An exception that comes up anywhere would tear messages apart.
+    """
+    noted: List[str] = []
+
+    def note(number: int, _frame: Any) -> None:
+        noted.append(signal.Signals(number).name)
+
+    replaced: Dict[signal.Signals, Callable[..., Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            answer = signal.getsignal(number)
+            if callable(answer):
+                replaced[number] = answer
+                signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, answer in replaced.items():
+            signal.signal(number, answer)

@@ -1,0 +1,83 @@
+"""Host calls of inference: combined batches through a session, timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Callable, Generator, List, Optional
+
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.data.loader import Batch, Loader
+from ipucnn.inference.run_result import Meter
+
+
+@dataclass
+class HostCalls:
+    """Executes host call after host call, in device calls as large as the session takes."""
+
+    plan: ExecutionPlan
+    session: InferenceSession
+    batches: Generator[Optional[Batch], None, None]
+    time_limit: Optional[float]
+    tell: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        self.meter = Meter()
+        self.images = 0
+        self.out_of_time = False
+        self._started = time.perf_counter()
+
+    def execute(self, deliver: Callable[[Batch, Any], None]) -> bool:
+        """Execute one combined batch; return whether there may be more."""
+        samples, waited = 0, 0.0
+        latencies: List[float] = []
+        begin = time.perf_counter()
+        more = True
+        try:
+            while more and samples < self.plan.local_batch:
+                asked = time.perf_counter()
+                if self.time_limit is not None and asked - self._started >= self.time_limit:
+                    self.out_of_time = True
+                    return False
+                try:
+                    batch = next(self.batches)
+                except StopIteration:
+                    more = False
+                    break
+                called = time.perf_counter()
+                logits = self.session(None if batch is None else batch.images)
+                latencies.append(time.perf_counter() - called)
+                waited += called - asked
+                samples += self.session.samples_per_call if batch is None else len(batch.indices)
+                if batch is not None:
+                    deliver(batch, logits)
+                self.tell(self.images + samples)
+        finally:  # also what an interrupt leaves unfinished was done and is counted
+            self.images += samples
+            if samples:
+                counters = self.session.device_latency()
+                self.meter.iteration(samples, time.perf_counter() - begin, waited,
+                                     [counters[2]] if counters else latencies)
+        return more
+
+    def close(self) -> None:
+        """Stop decoding ahead."""
+        self.batches.close()
+
+
+def batches(loader: Optional[Loader], total: int,
+            size: int) -> Generator[Optional[Batch], None, None]:
+    """Yield the batches of a loader, or, where the device makes its images, None for each.
+
+    Args:
+        loader: None when no images cross.
+        total: images in all.
+        size: images per batch.
+    """
+    if loader is not None:
+        yield from loader
+    else:  # the device makes its own images
+        yield from repeat(None, -(-total // size))
+
+

@@ -1,0 +1,93 @@
+"""Pipeline stages of equal cost: where to cut a model."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from torch import nn  # noqa: TID253
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.models.build import outline
+from ipucnn.models.tracing import costs, usable_splits
+
+
+def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
+                  options: Optional[Mapping[str, Any]] = None,
+                  registry: Optional[Registry] = None) -> List[str]:
+    """Return the splits that cut the model called `name` into stages of balanced cost.
+
+    Args:
+        name: a model's name.
+        stages: pipeline stages.
+        input_size: height and width of its images; those of its record when not given.
+        options: options that only some models have, by name; None is not given.
+        registry: where names are looked up; this process's when not given.
+
+    Raises:
+        UsageError: an unknown name, or a model that cannot be cut so often.
+    """
+    registry = registry or current_registry()
+    spec = registry.get_typed(ModelSpec, name)
+    model = outline(spec, registry, options or {})
+    try:
+        return balanced_splits(model, stages, input_size or spec.input_size)
+    except UsageError as error:
+        raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
+
+
+def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:
+    """Return the modules that begin stages 1, 2, ... so that the largest stage is smallest.
+
+    A stage costs the multiply-adds of its layers. Models are cut between blocks: between the
+    modules of their outer sequences, not within one that may have several ways through it.
+
+    Raises:
+        UsageError: the model has fewer blocks than stages.
+    """
+    begins = _cuts(model, input_size)
+    if len(begins) < stages:
+        raise UsageError(f"it can be cut into {len(begins)} stages at most, not into {stages}",
+                         "use fewer IPUs for a replica, or '--pipeline-splits'")
+    places = _partition([cost for _, cost in begins], stages)
+    return [begins[place][0] for place in places]
+
+
+def _cuts(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
+    """Return the pieces that stages can consist of: what each begins with, and its cost."""
+    usable = set(usable_splits(model, input_size)) & set(_outer(model))
+    pieces: List[Tuple[str, int]] = [("", 0)]
+    for path, cost in costs(model, input_size):
+        begun, before = pieces[-1]
+        if path in usable and before:
+            pieces.append((path, 0))
+        elif path in usable and len(pieces) > 1 and not path.startswith(begun + "/"):
+            pieces[-1] = (path, 0)  # what is between has no cost, and blocks begin with a layer
+        pieces[-1] = (pieces[-1][0], pieces[-1][1] + cost)
+    return [piece for piece in pieces if piece[1]]
+
+
+def _outer(model: nn.Module, prefix: str = "") -> List[str]:
+    """Return the paths of the modules that are not within a block."""
+    paths = []
+    for name, child in model.named_children():
+        paths.append(prefix + name)
+        if type(child) in (nn.Sequential, nn.ModuleList):
+            paths += _outer(child, f"{prefix}{name}/")
+    return paths
+
+
+def _partition(sizes: List[int], parts: int) -> List[int]:
+    """Return where parts 1, 2, ... of a sequence begin when the largest part is smallest."""
+    sums = [0, *accumulate(sizes)]
+    count = len(sizes)
+    # for the first `end` pieces, the cost of the largest part and where the parts begin
+    best: Dict[int, Tuple[int, List[int]]] = {i: (sums[i], []) for i in range(1, count + 1)}
+    for _ in range(parts - 1):
+        best = {end: min((max(best[begin][0], sums[end] - sums[begin]), [*best[begin][1], begin])
+                         for begin in best if begin < end)
+                for end in range(min(best) + 1, count + 1)}
+    return best[count][1]

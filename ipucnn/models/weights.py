@@ -1,0 +1,260 @@
+"""Weights into a model: published ones, a checkpoint or a safetensors file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, List, Sequence, Tuple
+
+from torch import nn  # noqa: TID253
+
+from ipucnn.core.errors import DataError, UsageError, WeightsError
+from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
+from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
+from ipucnn.models.weights_file import StateDict, read_weights
+
+MIRROR_VARIABLE = "IPUCNN_WEIGHTS_URL"
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+_COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on it
+_ANOTHER_MODEL = 0.1
+"""Share of entries that do not fit from which a file is said to be of another model."""
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What came of `load_weights`.
+
+    Attributes:
+        source: `random`, the URL or the file.
+        tag: of the published weights.
+        path: the file they were read from.
+        sha256: of that file.
+        licence: of the published weights.
+        loaded: number of entries that were loaded.
+        kept_random: entries of the model that were not, by name.
+        dropped: entries of the file that the model has no place for, by name.
+    """
+
+    source: str
+    tag: str = ""
+    path: str = ""
+    sha256: str = ""
+    licence: str = ""
+    loaded: int = 0
+    kept_random: Tuple[str, ...] = ()
+    dropped: Tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        if not self.path:
+            return "random weights"
+        parts = [f"{self.loaded} entries from {self.source} (sha256 {self.sha256[:8]})"]
+        if self.kept_random:
+            parts.append("random: " + _some(self.kept_random))
+        if self.dropped:
+            parts.append("dropped: " + _some(self.dropped))
+        return "; ".join(parts)
+
+
+def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
+                 partial: bool = False) -> WeightsReport:
+    """Load weights into a model; when that fails, the model is unchanged.
+
+    Args:
+        model: built from `spec`, perhaps with another head or other norm layers.
+        spec: the model's record.
+        weights: `random`, `pretrained` (the record's first), `pretrained:TAG` or a file: a
+            safetensors file, or a PyTorch state dictionary or checkpoint without code in it.
+        partial: accept entries that are missing, unexpected or of another shape.
+
+    Raises:
+        WeightsError: they cannot be fetched, read, or put into this model.
+        UsageError: there are no such published weights.
+    """
+    if weights == "random":
+        return WeightsReport(source="random")
+    if weights != "pretrained" and not weights.startswith("pretrained:"):
+        path = Path(weights).expanduser()
+        fit = _Fit(model, unwrapped(read_weights(path), model))
+        if not partial:
+            fit.require_all(f"weights {weights!r}", spec)
+        return fit.load(source=str(path), path=path)
+    published = _published(spec, weights.partition(":")[2])
+    url = _address(published)
+    path = _fetch(url, published)
+    fit = _Fit(model, unwrapped(read_weights(path), model))
+    if not partial:
+        fit.require_body(f"published weights '{published.tag}'", spec)
+    return fit.load(source=url, path=path, tag=published.tag, licence=published.licence)
+
+
+def _published(spec: ModelSpec, tag: str) -> PublishedWeights:
+    if not spec.weights:
+        raise WeightsError(f"model {spec.name!r} has no published weights",
+                           "use '--weights random', or '--weights FILE' with a file of your own")
+    if not tag:
+        return spec.weights[0]
+    for published in spec.weights:
+        if key(published.tag) == key(tag):
+            return published
+    tags = [published.tag for published in spec.weights]
+    raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
+                     f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
+
+
+def _address(published: PublishedWeights) -> str:
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    return f"{mirror.rstrip('/')}/{file_name(published.url)}" if mirror else published.url
+
+
+def _fetch(url: str, published: PublishedWeights) -> Path:
+    try:
+        return fetch(url, cache_dir() / "weights", published.sha256)
+    except DataError as error:
+        raise WeightsError(
+            error.message, f"{error.hint}; or use '--weights random', or download {url} by hand "
+            "and use '--weights FILE'") from error
+
+
+def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
+    """Return `state` without the names that wrappers add, where the model lacks them.
+
+    Prefixes come from parallel, compiled and normalising wrappers; within names, the old training
+    application's recomputation added `layer` and its single-precision norms `1`.
+    """
+    state = _without_prefix(state, model)
+    wanted = set(model.state_dict())
+    plain = {}
+    for name, value in state.items():
+        known = name if name in wanted else next(
+            (short for short in _shortened(name) if short in wanted and short not in state), name)
+        plain[known] = value
+    return plain
+
+
+def _shortened(name: str) -> Iterator[str]:
+    """Yield `name` without the levels that wrappers within a model add."""
+    parts = name.split(".")
+    for extra in (("layer",), ("1",), ("layer", "1")):
+        for count in range(1, sum(part in extra for part in parts) + 1):
+            kept, left = [], count
+            for part in reversed(parts):  # wrappers are next to the leaves
+                if part in extra and left:
+                    left -= 1
+                else:
+                    kept.append(part)
+            yield ".".join(reversed(kept))
+
+
+def _without_prefix(state: StateDict, model: nn.Module) -> StateDict:
+    """Return `state` without a wrapper's prefix when the model has the entries without it."""
+    wanted = model.state_dict()
+    for name in state:
+        prefix = _wrapper(name, wanted)
+        if prefix:
+            return {entry[len(prefix):] if entry.startswith(prefix) else entry: value
+                    for entry, value in state.items()}
+        if name in wanted:
+            break
+    return state
+
+
+def _wrapper(name: str, wanted: StateDict) -> str:
+    """Return the prefixes without which `name` is an entry of the model, or an empty string."""
+    rest = name
+    while rest not in wanted:
+        prefix = next((p for p in _WRAPPERS if rest.startswith(p)), None)
+        if prefix is None:
+            return ""
+        rest = rest[len(prefix):]
+    return name[:len(name) - len(rest)]
+
+
+class _Fit:
+    """How the entries of a file fit into a model."""
+
+    def __init__(self, model: nn.Module, state: StateDict) -> None:
+        self.model = model
+        self.state = state
+        self.own: StateDict = model.state_dict()
+        self.misshapen = [name for name, value in self.own.items()
+                          if name in state and state[name].shape != value.shape]
+        self.missing = [name for name in self.own
+                        if name not in state and not name.endswith(_COUNTER)]
+        self.unexpected = [name for name in state if name not in self.own]
+
+    def require_all(self, what: str, spec: ModelSpec) -> None:
+        """Raise `WeightsError` unless every entry fits."""
+        self._require(what, spec, self.misshapen, self.unexpected)
+
+    def require_body(self, what: str, spec: ModelSpec) -> None:
+        """Raise `WeightsError` unless all fits but a head for other classes and replaced norms."""
+        self._require(what, spec,
+                      [name for name in self.misshapen if not self._is_head(name, spec)],
+                      [name for name in self.unexpected if not self._of_replaced_norm(name)])
+
+    def _require(self, what: str, spec: ModelSpec, misshapen: Sequence[str],
+                 unexpected: Sequence[str]) -> None:
+        wrong = len(misshapen) + len(unexpected) + len(self.missing)
+        if not wrong:
+            return
+        details = _details([(self.missing, "missing"), (unexpected, "unexpected"),
+                            (misshapen, "of another shape")])
+        hint = "'--weights-partial' loads what fits and leaves the rest random"
+        if self._only_head(misshapen, wrong):
+            classes = [state[misshapen[-1]].shape[0] for state in (self.state, self.own)]
+            raise WeightsError(f"{what} are for {classes[0]} classes, the model has {classes[1]} "
+                               f"({details})", hint)
+        if wrong > _ANOTHER_MODEL * len({*self.own, *self.state}):
+            raise WeightsError(f"{what} are of another model than {spec.name!r}: {details}",
+                               "use the model, model options and norm layer that they were made "
+                               "for, or '--weights random'")
+        raise WeightsError(f"{what} do not fit model {spec.name!r}: {details}", hint)
+
+    def _only_head(self, misshapen: Sequence[str], wrong: int) -> bool:
+        """Whether nothing is wrong but the number of outputs of one layer, the last one."""
+        return (len(misshapen) == wrong and all(self._differs_in_outputs(n) for n in misshapen)
+                and len({name.rpartition(".")[0] for name in misshapen}) == 1
+                and misshapen[-1].rpartition(".")[0] == list(self.own)[-1].rpartition(".")[0])
+
+    def _differs_in_outputs(self, name: str) -> bool:
+        return self.state[name].shape[1:] == self.own[name].shape[1:]
+
+    def _is_head(self, name: str, spec: ModelSpec) -> bool:
+        return (self.state[name].shape[:1] == (spec.num_classes,)
+                and self._differs_in_outputs(name))
+
+    def _of_replaced_norm(self, name: str) -> bool:
+        """Whether the entry is of a batch norm in whose place the model has another layer."""
+        layer = name.rpartition(".")[0]
+        return (f"{layer}.running_mean" in self.state and f"{layer}.running_mean" not in self.own
+                and layer in dict(self.model.named_modules()))
+
+    def load(self, source: str, path: Path, tag: str = "", licence: str = "") -> WeightsReport:
+        """Load what fits.
+
+        Raises:
+            WeightsError: that is nothing.
+        """
+        fitting = {name: value for name, value in self.state.items()
+                   if name in self.own and name not in self.misshapen}
+        if not fitting:
+            raise WeightsError(f"weights '{path}' have no entry that fits the model",
+                               "choose the model that they were made for with '--model'")
+        self.model.load_state_dict(fitting, strict=False)
+        return WeightsReport(
+            source=source, tag=tag, path=str(path), sha256=sha256(path), licence=licence,
+            loaded=len(fitting), kept_random=(*self.missing, *self.misshapen),
+            dropped=tuple(self.unexpected))
+
+
+def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:
+    return ", ".join(f"{len(names)} {what} ({_some(names)})" for names, what in groups if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown: List[str] = [repr(name) for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

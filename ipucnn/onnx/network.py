@@ -1,0 +1,209 @@
+"""A network that exists as an ONNX file only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Tuple
+
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from ipucnn.onnx.export import INSTALL
+from ipucnn.onnx.metadata import Metadata
+from ipucnn.onnx.target import MOST_BYTES
+
+if TYPE_CHECKING:
+    import onnx
+
+_INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
+_HOW = "'ipucnn export' writes files of this form"
+
+
+class OnnxNetwork(torch.nn.Module):
+    """Stands for a model file where a module is expected; engines that read ONNX take `proto`.
+
+    Attributes:
+        proto: the model.
+        path: its file, for messages.
+        metadata: what the file says of itself.
+        input_name: of the images.
+        input_size: height and width of the images.
+        input_type: `uint8`, `float32` or `float16`.
+        batch: images per call; None when any number will do.
+        num_classes: outputs.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, path: str) -> None:
+        super().__init__()
+        self.proto = proto
+        self.path = path
+        self.metadata = Metadata.of(proto)
+        self.input_name, self.input_type, shape = _only_input(proto, path)
+        self.batch: Optional[int] = shape[0]
+        self.input_size: int = shape[2] or 0
+        self.num_classes = _classes(proto, path)
+        names = len(self.metadata.class_names)
+        if names not in (0, self.num_classes):
+            raise DataError(f"'{path}' has {self.num_classes} outputs and names {names} classes",
+                            "export it again")
+        if (self.metadata.mean, self.metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            raise DataError(f"'{path}' wants images normalised with the mean "
+                            f"{self.metadata.mean} and the deviation {self.metadata.std}",
+                            "images are normalised as ImageNet's: export it with "
+                            "'--normalization-location device'")
+
+    def forward(self, *_: Any) -> torch.Tensor:
+        """Refuse: torch does not read ONNX."""
+        raise NotImplementedError(f"'{self.path}' is an ONNX file, which torch does not execute")
+
+    @property
+    def name(self) -> str:
+        """The network's name: what the file says, or the file's own name."""
+        return self.metadata.model or Path(self.path).stem
+
+    @property
+    def half_weights(self) -> bool:
+        """Whether its weights are float16."""
+        import onnx
+
+        return any(tensor.data_type == onnx.TensorProto.FLOAT16
+                   for tensor in self.proto.graph.initializer)
+
+    @property
+    def normalisation(self) -> str:
+        """Where images are normalised for it."""
+        if not self.metadata.input_size and self.input_type == "uint8":
+            return "device"  # of other origin: bytes cannot be normalised before
+        return self.metadata.normalisation
+
+
+def find_file(path: str, model: str, batch: int) -> Path:
+    """Return the ONNX file that `--onnx` means.
+
+    Args:
+        path: a file, or a folder as `ipucnn export` fills it: `<model>/model_<batch>.onnx`, or
+            `<model>/model.onnx` for any batch.
+        model: the model's name.
+        batch: the micro-batch.
+
+    Raises:
+        DataError: there is none; the message names what was looked for.
+    """
+    given = Path(path)
+    if not os.path.isdir(path):
+        if not os.path.exists(path):
+            raise DataError(f"there is no ONNX file '{path}'",
+                            "'--onnx' takes a file, or a folder that 'ipucnn export' filled")
+        return given
+    wanted = [given / model / f"model_{batch}.onnx", given / model / "model.onnx"]
+    for candidate in wanted:
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"there is no '{wanted[0]}' and no '{wanted[1]}'",
+                    f"'ipucnn export --model {model} --batch-size {batch}' writes it")
+
+
+def read_network(path: Path) -> OnnxNetwork:
+    """Read an ONNX file that classifies images.
+
+    Raises:
+        DataError: it is missing, damaged, too large, or its input and output are not those of an
+            image classifier.
+        UnavailableError: the onnx package is missing.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise UnavailableError("reading ONNX files needs the onnx package", INSTALL) from error
+
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise _too_large(path, size)
+        proto = onnx.load_model_from_string(path.read_bytes())
+        outside = [tensor for tensor in proto.graph.initializer
+                   if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        size += sum(map(_bytes, outside))
+        if size > MOST_BYTES:
+            raise _too_large(path, size)
+        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        for tensor in outside:
+            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx tell it themselves
+                raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
+        onnx.checker.check_model(proto)
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
+        raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
+                        "fetch or export it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}",
+                        "check the file, and those beside it that hold its weights") from error
+    return OnnxNetwork(proto, str(path))
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Return the size of a tensor that may not have been read."""
+    from onnx import helper
+
+    count = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    for dim in tensor.dims:
+        count *= dim
+    return count
+
+
+def _too_large(path: Path, size: int) -> DataError:
+    return DataError(f"'{path}' holds {size / 2**30:.1f} GiB, and a protocol buffer less than 2",
+                     "take a smaller network, or half precision")
+
+
+def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Optional[int], ...]]:
+    from onnx import TensorProto
+
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [entry for entry in proto.graph.input if entry.name not in weights]
+    if len(inputs) != 1:
+        raise DataError(f"'{path}' has {len(inputs)} inputs, and a classifier has one: its images",
+                        _HOW)
+    tensor = inputs[0].type.tensor_type
+    shape = tuple(_dimension(dim) for dim in tensor.shape.dim)
+    type_name = TensorProto.DataType.Name(tensor.elem_type)
+    if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] != shape[3]:
+        raise DataError(
+            f"the input of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "images are (batch, 3, size, size)", _HOW)
+    if type_name not in _INPUT_TYPES:
+        raise DataError(f"the input of '{path}' is {type_name.lower()}, and images are "
+                        + ", ".join(_INPUT_TYPES.values()), _HOW)
+    return inputs[0].name, _INPUT_TYPES[type_name], shape
+
+
+def _classes(proto: onnx.ModelProto, path: str) -> int:
+    if len(proto.graph.output) != 1:
+        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs, and a classifier has "
+                        "one: its logits", _HOW)
+    shape = [_dimension(dim) for dim in proto.graph.output[0].type.tensor_type.shape.dim]
+    if len(shape) != 2 or not shape[1]:
+        raise DataError(
+            f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "logits are (batch, classes)", _HOW)
+    return shape[1]
+
+
+def _dimension(dim: Any) -> Optional[int]:
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
+
+
+def check_batch(network: OnnxNetwork, micro_batch: int) -> None:
+    """Refuse a micro-batch that a file does not take.
+
+    Raises:
+        UsageError: the file has another one.
+    """
+    if network.batch not in (None, micro_batch):
+        raise UsageError(
+            f"'{network.path}' takes {network.batch} images per call, not {micro_batch}",
+            f"use '--batch-size {network.batch}', or export one with '--batch-size {micro_batch}' "
+            "or '--dynamic-batch'")

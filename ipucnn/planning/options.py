@@ -1,0 +1,129 @@
+"""The options of `ipucnn plan` beside those of `train`: on what a training is launched."""
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import option
+
+POPRUN = "PopRun"
+"""Group of the options that `poprun` has under the same name and is given as they are."""
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What a launch profile holds: a system of IPUs, its hosts, and how `poprun` is called.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
+    instances: Optional[int] = option(
+        None, "Host processes that share the replicas evenly; as many as '--instances-per-host' "
+        "allows when not given.", group="Launch", minimum=1)
+    instances_per_host: int = option(
+        1, "Most instances on one host; the largest number that shares the replicas evenly is "
+        "taken.", group="Launch", minimum=1)
+    ipus: Optional[int] = option(
+        None, "IPUs of the system; a training that needs more is refused.", group="Launch",
+        minimum=1)
+    num_hosts: Optional[int] = option(
+        None, "Host servers; as many as '--hosts' names, or this one, when not given.",
+        group="Launch", minimum=1)
+    hosts: Tuple[str, ...] = option(
+        (), "Names or addresses of the host servers.", group="Launch", names=("--host",),
+        metavar="HOST...")
+
+    vipu_server_host: Optional[str] = option(None, "Host of the V-IPU server.", group=POPRUN)
+    vipu_server_port: Optional[int] = option(None, "Port of the V-IPU server.", group=POPRUN,
+                                             minimum=1, maximum=65535)
+    vipu_server_timeout: Optional[int] = option(
+        None, "Seconds to wait for the V-IPU server.", group=POPRUN, minimum=1)
+    vipu_partition: Optional[str] = option(None, "V-IPU partition to use or to create.",
+                                           group=POPRUN)
+    vipu_partition_attempts: Optional[int] = option(
+        None, "How often binding to the partition is tried.", group=POPRUN, minimum=1)
+    vipu_allocation: Optional[str] = option(
+        None, "V-IPU allocation in which a partition is created.", group=POPRUN)
+    update_partition: Optional[bool] = option(None, "Update the partition if needed.",
+                                              group=POPRUN)
+    reset_partition: Optional[bool] = option(None, "Reset the partition first.", group=POPRUN)
+    remove_partition: Optional[bool] = option(
+        None, "Remove a partition that was created for this.", group=POPRUN)
+    num_ilds: Optional[int] = option(None, "IPU-Link domains.", group=POPRUN, minimum=1)
+    executable_cache_path: Optional[str] = option(
+        None, "Folder of compiled models, so that one instance compiles for all.", group=POPRUN,
+        metavar="DIR")
+    numa_aware: Optional[bool] = option(None, "Bind instances to NUMA nodes.", group=POPRUN)
+    print_topology: Optional[bool] = option(None, "Print where instances and replicas are.",
+                                            group=POPRUN)
+    only_output_from_instance: Optional[int] = option(
+        None, "Show the output of this instance only, and no errors of the others.", group=POPRUN,
+        minimum=0)
+    only_stdout_from_instance: Optional[int] = option(
+        None, "Show the standard output of this instance only, and the errors of all.",
+        group=POPRUN, minimum=0)
+    mpi_global_args: Optional[str] = option(
+        None, "Arguments of 'mpirun' for all instances together, as one text.", group=POPRUN,
+        metavar="ARGUMENTS")
+    mpi_local_args: Optional[str] = option(
+        None, "Arguments of 'mpirun' for each instance, as one text: '-x NAME' passes a variable "
+        "on.", group=POPRUN, metavar="ARGUMENTS")
+
+    def __post_init__(self) -> None:
+        for name in self.host_names:
+            if "[" in name:
+                raise UsageError(f"host {name!r} is a range",
+                                 "name every host, separated by spaces")
+        named, wanted = len(self.host_names), self.num_hosts
+        if wanted and named and named != wanted:
+            raise UsageError(f"{named} hosts are named and there are to be {wanted}",
+                             f"name {wanted}, or add '--num-hosts {named}'")
+        if self.instances and self.instances % self.host_count:
+            raise UsageError(
+                f"{self.instances} instances cannot be divided among {self.host_count} hosts",
+                f"use a number of instances that is a multiple of {self.host_count}")
+
+    @property
+    def host_names(self) -> Tuple[str, ...]:
+        """The hosts one by one; `poprun` separates them by commas, and so may users."""
+        return tuple(name for part in self.hosts for name in part.split(",") if name)
+
+    @property
+    def host_count(self) -> int:
+        """How many hosts there are."""
+        return self.num_hosts or len(self.host_names) or 1
+
+    def instances_for(self, replicas: int) -> int:
+        """Return how many instances share so many replicas.
+
+        Raises:
+            UsageError: the hosts cannot share them evenly.
+        """
+        if self.instances:
+            return self.instances
+        share, rest = divmod(replicas, self.host_count)
+        if rest:
+            raise UsageError(
+                f"{replicas} replicas cannot be divided among {self.host_count} hosts",
+                f"use a number of replicas that is a multiple of {self.host_count}, or other "
+                "'--num-hosts'")
+        return self.host_count * next(count for count in range(self.instances_per_host, 0, -1)
+                                      if share % count == 0)
+
+
+@dataclass(frozen=True)
+class PlanOptions(LaunchOptions):
+    """Options of `ipucnn plan` beside those of `train`."""
+
+    launch: Optional[str] = option(
+        None, "Launch profile or YAML file: a system and how a training is started on it.",
+        group="Launch", metavar="NAME|FILE", switch=True)
+    poprun: bool = option(
+        False, "Print only the 'poprun' command that launches this training.", group="Launch",
+        switch=True)
+
+    @property
+    def system(self) -> str:
+        """What the number of IPUs belongs to, for messages."""
+        return f"launch profile {self.launch!r}" if self.launch else "the system"

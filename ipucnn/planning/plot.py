@@ -1,0 +1,28 @@
+"""A learning-rate schedule drawn with characters."""
+
+from __future__ import annotations
+
+from ipucnn.training.rates import LearningRate
+
+
+def plot_schedule(rate: LearningRate, epochs: int, width: int = 80, height: int = 20) -> str:
+    """Return the curve of a learning rate over the epochs as text.
+
+    Args:
+        rate: what is drawn.
+        epochs: from 0 to this.
+        width: in characters.
+        height: in lines.
+    """
+    import plotext
+
+    points = max(2, 4 * width)
+    places = [epochs * i / points for i in range(points)]
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(width, height)
+    plotext.plot([*places], [rate.at(e, e + epochs / points) for e in places], marker="braille")
+    plotext.xlabel("epoch")
+    plotext.ylabel("learning rate")
+    drawn: str = plotext.uncolorize(plotext.build())
+    return "\n".join(line.rstrip() for line in drawn.splitlines())

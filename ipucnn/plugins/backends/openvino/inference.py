@@ -1,0 +1,185 @@
+"""An inference session: a compiled model, and requests that are in flight together."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, Optional
+
+import openvino  # noqa: TID253 - a backend's engine is loaded when it is used
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.machine import usable_cores
+from ipucnn.inference.calibration import Calibration
+from ipucnn.models.normalisation import fed
+from ipucnn.onnx.backend import Graph
+from ipucnn.onnx.precision import rounded
+from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
+from ipucnn.plugins.backends.openvino.quantisation import quantise
+
+_FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't fully", "Summary:")
+"""How lines of its messages begin that are for its developers."""
+
+
+class OpenVinoSession(InferenceSession):
+    """Micro-batches of a host call run side by side, each on its share of the cores.
+
+    Replicas share the device. A call takes one micro-batch, or where the combined batch has
+    several as many as there are cores.
+
+    Args:
+        core: of OpenVINO.
+        graph: the model; changed.
+        plan: what to execute.
+        calibration: images to quantise with.
+    """
+
+    def __init__(self, core: Any, graph: Graph, plan: ExecutionPlan,
+                 calibration: Optional[Calibration] = None) -> None:
+        self._core, self._graph, self._plan = core, graph, plan
+        self._calibration = calibration
+        self._device = picked(core, plan.option("device"))
+        half = half_type(core, self._device) if plan.half else ""
+        if plan.half and not half and not graph.half:
+            graph.proto = rounded(graph.proto, torch.bfloat16)
+        steps = plan.device_iterations * plan.local_replicas
+        count = max(n for n in range(1, usable_cores() + 1) if steps % n == 0)
+        self.samples_per_call = plan.micro_batch * count
+        # never half silently: single precision is asked for too
+        self._config: Dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
+            "PERFORMANCE_HINT_NUM_REQUESTS": count, "INFERENCE_PRECISION_HINT": half or "f32"}
+        if self._device == "CPU":
+            self._config["INFERENCE_NUM_THREADS"] = usable_cores()
+        if plan.option("model_cache_path"):
+            self._config["CACHE_DIR"] = _folder(plan.option("model_cache_path"))
+        self._requests: List[Any] = [None] * count
+        self._inputs: List[Any] = [None] * count
+        self.facts: Dict[str, Any] = {
+            "weights_type": "int8" if calibration else "float32" if not plan.half else
+            "float16" if graph.half else NAMES[half or "bf16"]}
+
+    def compile(self) -> float:
+        """Quantise where the plan says so, compile, and make one call with each request."""
+        started = time.perf_counter()
+        graph, plan, calibration = self._graph, self._plan, self._calibration
+        images = graph.example(plan)
+        with _errors(plan.micro_batch):
+            model = self._core.read_model(graph.proto.SerializeToString())
+            if calibration is not None:
+                size = graph.batch or 1
+                _reshape(model, graph, size)
+                model = quantise(model, [
+                    self._array(part) for part in _whole_batches(calibration.calibrating, size,
+                                                                 plan)])
+            _reshape(model, graph, plan.micro_batch)
+            compiled = self._core.compile_model(model, self._device, self._config)
+            self._requests = [compiled.create_infer_request() for _ in self._requests]
+        kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
+                          threads=usable_cores(), streams=compiled.get_property("NUM_STREAMS"),
+                          requests=len(self._requests))
+        for place in range(len(self._requests)):
+            self._feed(place, images)
+        self._infer(len(self._requests))
+        if calibration is not None:
+            self.facts["quantisation"] = self._compared(calibration)
+        return time.perf_counter() - started
+
+    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
+        """Classify up to a micro-batch for each request; see `InferenceSession.__call__`."""
+        if images is None:  # each request has kept its images
+            return self._infer(len(self._requests))
+        parts = torch.split(images, self._plan.micro_batch)
+        for place, part in enumerate(parts):
+            self._feed(place, part)
+        return self._infer(len(parts))[:len(images)]
+
+    def close(self) -> None:
+        """Release the graph and the engine; a request that is in flight is waited for."""
+        self._requests = []
+        self._inputs = []
+
+    def classified(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of any number of images, uint8."""
+        return torch.cat([self(fed(part, self._plan.pixels))
+                          for part in torch.split(images, self.samples_per_call)])
+
+    def _feed(self, place: int, images: torch.Tensor) -> None:
+        """Give a request its micro-batch, which it reads where it lies."""
+        missing = self._plan.micro_batch - len(images)
+        if missing:
+            images = torch.cat([images, images.new_zeros((missing, *images.shape[1:]))])
+        self._inputs[place] = self._array(images)
+        self._requests[place].set_input_tensor(
+            openvino.Tensor(self._inputs[place], shared_memory=True))
+
+    def _array(self, images: torch.Tensor) -> Any:
+        return images.to(self._graph.input_type).contiguous().numpy()
+
+    def _infer(self, count: int) -> torch.Tensor:
+        requests = self._requests[:count]
+        with _errors(self._plan.micro_batch):
+            if count == 1:
+                requests[0].infer()
+            else:
+                for request in requests:
+                    request.start_async()
+                for request in requests:
+                    request.wait()
+        # a copy, because the next call writes to the same place
+        return torch.cat([torch.from_numpy(request.get_output_tensor().data).float()
+                          for request in requests])
+
+    def _compared(self, calibration: Calibration) -> Dict[str, Any]:
+        plan = replace(self._plan, precision="32.32")
+        full = OpenVinoSession(self._core, self._graph, plan)
+        with full:
+            full.compile()
+            logits = full.classified(calibration.compared)
+        return calibration.report(logits, self.classified(calibration.compared))
+
+
+def _reshape(model: Any, graph: Graph, batch: int) -> None:
+    model.reshape({graph.input_name: [batch, 3, graph.input_size, graph.input_size]})
+
+
+def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[torch.Tensor]:
+    """Yield images as the plan feeds them, beginning again to fill the last batch."""
+    for first in range(0, len(images), size):
+        yield fed(images[torch.arange(first, first + size) % len(images)], plan.pixels)
+
+
+def _folder(path: str) -> str:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise IpucnnError(f"'--model-cache-path {path}' is no folder to write to: "
+                          f"{error.strerror}", "name another") from error
+    return path
+
+
+@contextmanager
+def _errors(micro_batch: int) -> Iterator[None]:
+    """Turn the engine's refusals into one line with what to try."""
+    try:
+        yield
+    except MemoryError as error:
+        raise _out_of_memory(micro_batch) from error
+    except RuntimeError as error:
+        if "alloc" in str(error).lower() or "out of memory" in str(error).lower():
+            raise _out_of_memory(micro_batch) from error
+        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+        told = [line for line in lines if not line.startswith(_FRAMES)] or lines or ["no reason"]
+        raise UnsupportedNetworkError(
+            f"OpenVINO refuses the network: {told[0]}",
+            "try another backend, or export it with another '--opset'", exit_code=1) from error
+
+
+def _out_of_memory(micro_batch: int) -> IpucnnError:
+    return IpucnnError(f"OpenVINO is out of memory at a micro-batch of {micro_batch}",
+                       "use a smaller '--batch-size'")

@@ -1,0 +1,149 @@
+"""An inference session: one compiled program that takes the whole combined batch."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Dict, Optional
+
+import numpy
+import popart
+import torch  # noqa: TID253
+
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.onnx.backend import Graph
+from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
+from ipucnn.plugins.backends.popart.errors import device_errors
+from ipucnn.plugins.backends.popart.graphs import (
+    in_half,
+    own_weights,
+    placed,
+    with_batch,
+    with_constants,
+)
+from ipucnn.plugins.backends.popart.norms import group_norms
+from ipucnn.plugins.backends.popart.placing import stages_of
+from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER, inference_options
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class PopArtInferenceSession(InferenceSession):
+    """Calls take the local batch, B x D x R: the program runs that many samples each time."""
+
+    def __init__(self, graph: Graph, plan: ExecutionPlan) -> None:
+        self.samples_per_call = plan.local_batch
+        self.reloadable = graph.remade is not None
+        self._graph = graph
+        self._plan = plan
+        self._output = graph.proto.graph.output[0].name
+        self._convert = plan.half and not graph.half
+        self._type = (torch.float16 if self._convert and graph.input_type == torch.float32
+                      else graph.input_type)
+        self._shape = (plan.local_batch, 3, graph.input_size, graph.input_size)
+        group_norms(graph.proto)
+        self._stages = (stages_of(graph.proto.graph.node, graph.splits, graph.modules)
+                        if graph.splits else None)
+        self._model = self._made_ready(graph.proto)
+        name = "float16" if plan.half else "float32"
+        self.facts: Dict[str, Any] = {"weights_type": name, "arithmetic": name,
+                                      "ipus": plan.local_devices}
+        if graph.splits:
+            self.facts["stages_begin_at"] = ["input", *graph.splits]
+        if plan.option("profile"):
+            self.facts["profile"] = PROFILE_FOLDER
+        self._options = inference_options(plan)
+        self._device: Any = None
+        self._session: Any = None
+        # the program has no stream for images then, and only their number is looked at
+        self._synthetic = numpy.zeros(self._shape, self._numpy_type) if plan.synthetic else None
+
+    def compile(self) -> float:
+        """Compile for the IPUs, or take the program from the cache, and load it."""
+        started = time.perf_counter()
+        plan = self._plan
+        with device_errors("be compiled", plan):
+            self._device = acquire(plan)
+            self._session = popart.InferenceSession(
+                fnModel=self._model,
+                dataFlow=popart.DataFlow(plan.device_iterations,
+                                         {self._output: popart.AnchorReturnType("All")}),
+                deviceInfo=self._device, userOptions=self._options)
+            self._session.prepareDevice(not plan.option("compile_only", False))
+            if not plan.option("compile_only"):
+                self._load_weights()
+                self._anchors = self._session.initAnchorArrays()
+                for array in self._anchors.values():
+                    array.fill(0)  # with synthetic data nothing is written to them
+        return time.perf_counter() - started
+
+    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
+        """Classify up to a combined batch; see `InferenceSession.__call__`."""
+        if images is None:
+            if self._synthetic is None:
+                raise ValueError("this session's plan is not synthetic: it needs images")
+            return self._run(self._synthetic)
+        count = len(images)
+        if count > self.samples_per_call:
+            raise ValueError(f"{count} images for a program of {self.samples_per_call}")
+        batch = images.to(self._type).contiguous()
+        if count < self.samples_per_call:
+            # a compiled program has one shape: pad the last short batch, cut its logits
+            padding = batch.new_zeros((self.samples_per_call - count, *batch.shape[1:]))
+            batch = torch.cat([batch, padding])
+        return self._run(batch.numpy())[:count]
+
+    def load(self, weights: Dict[str, torch.Tensor]) -> None:
+        """Take other weights into the compiled program; see `InferenceSession.load`."""
+        if self._graph.remade is None:
+            raise NotImplementedError("the weights of an ONNX file are those in the file")
+        self._model = self._made_ready(group_norms(self._graph.remade(weights)))
+        if self._session is not None and self._device.isAttached:
+            with device_errors("take other weights", self._plan):
+                self._load_weights()
+
+    def pause(self) -> None:
+        """Leave the IPUs; the next call takes them again, with the program and its weights."""
+        with device_errors("leave the IPUs", self._plan):
+            if self._device.isAttached:
+                self._device.detach()
+
+    def close(self) -> None:
+        """Release the IPUs and the program."""
+        self._session = None
+        if self._device is not None:
+            release(self._device)
+            self._device = None
+
+    @property
+    def _numpy_type(self) -> str:
+        return str(self._type).replace("torch.", "")
+
+    def _run(self, batch: Any) -> torch.Tensor:
+        with device_errors("run", self._plan):
+            if not self._device.isAttached:
+                reattach(self._device)
+                self._session.loadEngineAndConnectStreams()
+                self._load_weights()
+            self._session.run(popart.PyStepIO({self._graph.input_name: batch}, self._anchors))
+            if self._plan.option("report_hw_cycle_count"):
+                self.facts["cycles"] = self._session.getCycleCount()
+        logits = self._anchors[self._output]
+        return torch.from_numpy(logits.reshape(len(batch), -1).astype(numpy.float32))
+
+    def _load_weights(self) -> None:
+        # a program from the cache comes with the weights of the run that filled it, and the graph
+        # may have some that were compiled away
+        self._session.resetHostWeights(self._model, True)
+        self._session.weightsFromHost()
+
+    def _made_ready(self, proto: onnx.ModelProto) -> bytes:
+        proto = own_weights(proto)
+        if self._graph.batch is None:
+            proto = with_batch(proto, self._plan.micro_batch)
+        with device_errors("be prepared", self._plan):
+            model = with_constants(
+                in_half(proto) if self._convert else proto.SerializeToString())
+            if self._stages or self._plan.option("available_memory_proportion"):
+                model = placed(model, proto.graph.node, self._stages, self._plan)
+        return model

@@ -1,0 +1,173 @@
+"""An inference session: the model in the device's best form, called one micro-batch at a time."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+
+import torch  # noqa: TID253
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.machine import usable_cores
+from ipucnn.models.normalisation import normalise_on_device
+from ipucnn.models.surgery import full_precision_norms
+from ipucnn.models.tracing import resolve_splits
+from ipucnn.plugins.backends.torch import compiler
+from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
+
+
+class TorchInferenceSession(InferenceSession):
+    """Calls take one micro-batch: there is no program on a device that needs all D x R at once.
+
+    Replicas share the device, so the combined batch of the plan is D x R such calls.
+    """
+
+    def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
+                 device: Device) -> None:
+        self.samples_per_call = plan.micro_batch
+        self._plan = plan
+        self._device = device
+        self._shape = (plan.micro_batch, 3, input_size, input_size)
+        self._type = device.half_arithmetic if plan.half else torch.float32
+        if device.place.type == "cpu":
+            torch.set_num_threads(usable_cores())
+        elif not plan.half:  # single precision means it: TensorFloat-32 has 10 bits of fraction
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        model = model.eval().requires_grad_(False).to(device.place)
+        splits = resolve_splits(model, plan.pipeline_splits, input_size)
+        self.facts: Dict[str, Any] = {
+            "weights_type": _name(device.half if plan.half else torch.float32),
+            "arithmetic": _name(self._type),
+            "compiled": bool(plan.option("compile")),
+        }
+        if device.place.type == "cpu":
+            self.facts["threads"] = torch.get_num_threads()
+        if splits:
+            self.facts["stages"] = _stage_balance(
+                model, splits, self._floats(device.place), self._wait)
+        self._model = self._made_ready(model)
+        self._call: Callable[..., torch.Tensor] = self._model
+        self._synthetic = self._example() if plan.synthetic else None
+
+    def compile(self) -> float:
+        """Compile when the plan says so, and make one call so that buffers are allocated."""
+        started = time.perf_counter()
+        example = self._example()
+        if self._plan.option("compile"):
+            self._call = compiler.compiled(self._model, self._plan.option("model_cache_path"))
+            compiler.first_call(lambda: self._run(example))
+        else:
+            self._run(example)
+        self._wait()
+        return time.perf_counter() - started
+
+    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
+        """Classify up to a micro-batch; see `InferenceSession.__call__`."""
+        if images is None:
+            if self._synthetic is None:
+                raise ValueError("this session's plan is not synthetic: it needs images")
+            logits = self._run(self._synthetic)
+            self._wait()
+            return logits.float()
+        count = images.shape[0]
+        images = images.to(self._device.place, non_blocking=True)
+        if count < self.samples_per_call and self._plan.option("compile"):
+            # a compiled program has one shape: pad the last short batch, cut its logits
+            padding = images.new_zeros((self.samples_per_call - count, *images.shape[1:]))
+            images = torch.cat([images, padding])
+        return self._run(images)[:count].float().cpu()
+
+    def close(self) -> None:
+        """Release the model and what the device holds of it."""
+        self._call = self._model = None  # type: ignore[assignment]
+        self._synthetic = None
+        if self._device.place.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        if self._plan.normalisation != "device":  # the hook on the model casts otherwise
+            images = images.to(self._type)
+        # torch.compile's frozen weights are no inference tensors
+        without = torch.no_grad if self._plan.option("compile") else torch.inference_mode
+        with memory_errors(self._plan.micro_batch), without():
+            logits: torch.Tensor = self._call(
+                images.contiguous(memory_format=torch.channels_last))
+            return logits
+
+    def _made_ready(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Fold, round, cast and lay out the model, in this order."""
+        plan, device = self._plan, self._device
+        keep_norms = plan.full_precision_norm and plan.half
+        if not keep_norms:
+            model, self.facts["folded_batch_norms"] = fold_batch_norms(model)
+        if plan.half and device.emulates_half:
+            round_weights(model, device.half, norms=not keep_norms)
+        model = model.to(self._type)
+        if keep_norms:
+            full_precision_norms(model)
+        if plan.normalisation == "device":
+            normalise_on_device(model)
+        return model.to(device.place).to(memory_format=torch.channels_last)
+
+    def _floats(self, device: torch.device) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self._plan.seed or 0)
+        return torch.randn(self._shape, generator=generator).to(device)
+
+    def _example(self) -> torch.Tensor:
+        """Return random images as the plan feeds them, on the device."""
+        images = self._floats(self._device.place)
+        if self._plan.normalisation == "host":
+            return images
+        images = (images * 64 + 128).clamp(0, 255)
+        return images.to(torch.uint8) if self._plan.eight_bit_io else images
+
+    def _wait(self) -> None:
+        if self._device.place.type == "cuda":
+            torch.cuda.synchronize(self._device.place)
+
+
+@contextmanager
+def memory_errors(micro_batch: int) -> Iterator[None]:
+    """Turn a device that is out of memory into one line with what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "out of memory" not in text and "allocate memory" not in text:
+            raise
+        raise IpucnnError(f"the device is out of memory at a micro-batch of {micro_batch}",
+                          "use a smaller '--batch-size', or '--precision half'") from error
+
+
+def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,
+                   wait: Callable[[], None]) -> List[Dict[str, Any]]:
+    """Measure what share of the compute each pipeline stage has: the slowest sets the pace."""
+    times: List[float] = []
+
+    def mark(*_: Any) -> None:
+        wait()
+        times.append(time.perf_counter())
+
+    hooks = [model.get_submodule(split.replace("/", ".")).register_forward_pre_hook(mark)
+             for split in splits]
+    try:
+        with torch.inference_mode():
+            for _ in range(2):  # the first pass allocates
+                times.clear()
+                mark()
+                model(images)
+                mark()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    shares = [(after - before) / (times[-1] - times[0]) for before, after in zip(times, times[1:])]
+    return [{"begins_at": begin, "share": round(share, 4)}
+            for begin, share in zip(["input", *splits], shares)]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).replace("torch.", "")

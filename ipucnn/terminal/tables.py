@@ -1,0 +1,371 @@
+"""Text for people: tables and progress. Standard output is data, standard error is conversation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.instances import own_name, speaks
+from ipucnn.terminal.signals import raise_if_swallowed
+
+if TYPE_CHECKING:
+    from ipucnn.bench.bench_result import BenchResult
+    from ipucnn.core.execution.plan import ExecutionPlan
+    from ipucnn.inference.run_result import RunResult
+    from ipucnn.onnx.job import ExportResult
+    from ipucnn.planning.plan import TrainingPlan
+    from ipucnn.training.train_result import TrainResult
+    from ipucnn.training.validation import Validation
+
+
+def emit(text: str) -> None:
+    """Write data to standard output.
+
+    Raises:
+        BrokenPipeError: its reader has gone.
+        IpucnnError: it cannot be written (a full disk).
+    """
+    if not speaks():
+        return
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_output()
+        raise
+    except OSError as error:
+        abandon_output()
+        raise IpucnnError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def abandon_output() -> None:
+    """Write what is left for standard output nowhere: it cannot be written.
+
+    The interpreter flushes once more when it exits, and must not fail again.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON document to standard output."""
+    emit(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+
+
+def say(text: str) -> None:
+    """Tell the user something on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Have `note` and lines of progress say nothing."""
+    global _quiet
+    _quiet = quiet
+
+
+def note(text: str) -> None:
+    """Tell the user something that is no error, unless they want quiet."""
+    info(f"note: {text}")
+
+
+def info(text: str) -> None:
+    """Tell the user something on standard error, unless they want quiet."""
+    if not _quiet and speaks():
+        say(text)
+
+
+def report_error(error: IpucnnError) -> None:
+    """Tell the user what went wrong and what to do: one line each."""
+    say(f"error: {own_name()}{error.message}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as text: fitted to a terminal, or in plain columns for a pipe."""
+    rows = list(rows)
+    if not sys.stdout.isatty():  # and without the time it takes to import Rich
+        widths = [max(map(len, column)) for column in zip(headings, *rows)]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+                         for row in [headings, *rows])
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console = Console(width=shutil.get_terminal_size().columns, highlight=False)
+    with console.capture() as captured:
+        console.print(made)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
+
+
+_STYLES = {"ok": "green", "unavailable": "yellow", "warning": "yellow", "disabled": "dim",
+           "failed": "red", "problem": "red", "conflict": "red", "incompatible": "red"}
+
+
+def facts(pairs: Iterable[Tuple[str, Any]]) -> str:
+    """Return aligned `name  value` lines, leaving out what is empty."""
+    kept = [(name, value) for name, value in pairs if value not in (None, "", (), [], {})]
+    width = max((len(name) for name, _ in kept), default=0)
+    return "\n".join(f"{name.ljust(width)}  {_plain(value)}" for name, value in kept)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def run_result(result: RunResult) -> str:
+    """Return the result of a run as text."""
+    rate, compute, latency = result.throughput, result.compute_throughput, result.latency_ms
+    plan = result.plan
+    session = result.session
+    precision = plan["precision"]
+    if plan["half"]:
+        precision += (f" ({session.get('weights_type', plan['half'])} weights, "
+                      f"{session.get('arithmetic', plan['half'])} arithmetic)")
+    lines: List[Tuple[str, Any]] = [
+        ("model", f"{result.model}, {result.weights['summary']}"),
+        ("backend", f"{result.backend} on {result.device}"),
+        ("data", result.dataset),
+        ("precision", precision),
+        ("batch", f"{plan['combined_batch']} = micro-batch {plan['micro_batch']} x "
+                  f"{plan['device_iterations']} device iterations x {plan['replicas']} replicas"),
+        ("images", f"{result.images} in {result.iterations} iterations, "
+                   f"{result.warmup_iterations} of them warm-up"),
+        ("compile", f"{result.compile_seconds:.2f} s"),
+        ("throughput", rate and f"{rate.mean:.1f} images/s  (std {rate.std:.1f}, "
+                                f"min {rate.min:.1f}, max {rate.max:.1f})"),
+        ("device only", compute and f"{compute.mean:.1f} images/s  (waiting for data "
+                                    f"{100 * result.data_wait_share:.0f} % of the time)"),
+        ("latency", latency and f"p50 {latency.p50:.2f} ms, p90 {latency.p90:.2f} ms, "
+                                f"p99 {latency.p99:.2f} ms per device call"),
+        ("accuracy", result.accuracy and f"top-1 {result.accuracy['top1']:.2f} %, top-5 "
+                     f"{result.accuracy['top5']:.2f} % of {result.accuracy['images']} images"),
+        ("quantised", _quantisation(session.get("quantisation"))),
+        ("stages", ", ".join(f"{stage['begins_at']} {100 * stage['share']:.0f} %"
+                             for stage in session.get("stages", []))),
+        ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None),
+        ("instances", _instances(result)),
+        ("predictions", result.predictions),
+        ("stopped by", result.stopped_by),
+    ]
+    return facts(lines)
+
+
+def _quantisation(told: Optional[Dict[str, Any]]) -> str:
+    """Return what quantising did to the answers."""
+    if not told:
+        return ""
+    text = (f"with {told['calibration_images']} images; same class as full precision for "
+            f"{told['agreement']:.2f} % of "
+            + (f"{told['compared_images']} others" if told["held_out"] else "the same images"))
+    if "top1_full" in told:
+        text += (f"; top-1 {told['top1_int8']:.2f} %, full precision {told['top1_full']:.2f} % "
+                 f"({told['top1_difference']:+.2f})")
+    return text
+
+
+def _instances(result: RunResult) -> List[str]:
+    """Return what each of several processes did, and where the logs are."""
+    parts = []
+    for own in result.instances:
+        rate = own["throughput"]
+        parts.append(f"{own['index']}: {own['images']} images" + (
+            f" at {rate['mean']:.1f}/s" if rate else "") + (
+            f", exit code {own['exit_code']}" if own.get("exit_code") else ""))
+    folders = {os.path.dirname(own["log"]) for own in result.instances if "log" in own}
+    return [*parts, *(f"logs in {folder}" for folder in folders)]
+
+
+def export_result(result: ExportResult) -> str:
+    """Return the result of an export as aligned lines."""
+    shape = " x ".join("any" if size is None else str(size) for size in result.input["shape"])
+    return facts([
+        ("file", result.path), ("size", f"{result.size / 2**20:.1f} MiB"),
+        ("model", result.model), ("for", result.target),
+        ("operator set", f"ai.onnx {result.opset}, format version {result.ir_version}"),
+        ("images", f"{shape} {result.input['type']}"),
+        ("operators", ", ".join(f"{name} {count}" for name, count in result.operators.items())),
+        ("weights", result.weights),
+        ("compared", "; ".join(f"batch {batch}: {difference:.1e}" for batch, difference
+                               in result.differences.items())
+         + f" of the largest logit from torch (at most {result.tolerance:.0e})")])
+
+
+def training_plan(made: TrainingPlan) -> str:
+    """Return what a training would be as text."""
+    options, plan, launch = made.options, made.plan, made.launch
+    spare = f", of {made.ipus:,} reserved: they are given out in powers of two"
+    lines: List[Tuple[str, Any]] = [
+        ("model", options.model), ("data", options.data), ("precision", plan.precision),
+        ("replicas", plan.replicas),
+        ("pipeline stages", plan.stages),
+        ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
+        ("IPUs", f"{plan.devices:,}" + (spare if made.ipus != plan.devices else "")),
+        ("hosts", launch.host_count),
+        ("instances", plan.instances),
+        ("replicas per instance", made.plan.local_replicas),
+        ("epoch", made.epoch_samples and f"{made.epoch_samples:,} generated samples"),
+        *_algebra(plan)]
+    if made.fine_tuning:
+        lines += [(f"fine-tuning: {name}", value) for name, value in _algebra(made.fine_tuning)]
+    return facts(lines)
+
+
+def _algebra(plan: ExecutionPlan) -> List[Tuple[str, Any]]:
+    return [
+        ("micro-batch", plan.micro_batch),
+        ("gradient accumulation", plan.gradient_accumulation),
+        ("device iterations", plan.device_iterations),
+        ("samples per weight update", plan.update_batch),
+        ("samples per host call", plan.combined_batch)]
+
+
+def train_result(result: TrainResult) -> str:
+    """Return the result of a training as text."""
+    plan, best, latency = result.plan, result.best, result.device_latency_ms
+    lines: List[Tuple[str, Any]] = [
+        ("model", result.model),
+        ("backend", f"{result.backend} on {result.device}"),
+        ("data", result.dataset),
+        ("precision", plan["precision"] + (f" ({plan['half']})" if plan["half"] else "")),
+        ("batch", f"{plan['combined_batch']} per host call, {plan['update_batch']} per update"),
+        ("epochs", str(result.epochs)),
+        ("updates", result.updates),
+        ("throughput", result.images_per_second and
+         f"{result.images_per_second:.1f} images/s  (waiting for data "
+         f"{100 * result.data_wait_share:.0f} % of the time)"),
+        ("latency", latency and f"mean {latency['mean']:.2f} ms, min {latency['min']:.2f} ms, "
+                                f"max {latency['max']:.2f} ms per host call, by the device"),
+        ("training", (result.loss is not None and f"loss {result.loss:.4f}" + (
+            f", accuracy {result.accuracy:.2f} %" if result.accuracy is not None else "")) or None),
+        ("best", best and f"{best['metric']} {best['value']:.4f} at epoch {best['epoch']} "
+                          f"({best['weights']} weights)"),
+        ("skipped", ", ".join(f"{count} {what}" for what, count in result.skipped.items()
+                              if count)),
+        ("checkpoint", result.checkpoint), ("averaged", result.averaged),
+        ("metrics", result.log_dir), ("stopped by", result.stopped_by)]
+    return facts(lines)
+
+
+def validations(found: Sequence[Validation], per_class: bool) -> str:
+    """Return validations as a table, and the classes of the last one when they are wanted."""
+    text = table(
+        ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
+        [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
+          f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
+    if per_class:
+        text += "\n\n" + table(("class", "images", "top-1 %"), [
+            (row["class"], str(row["images"]),
+             "" if row["top1"] is None else f"{row['top1']:.2f}")
+            for row in found[-1].per_class()])
+    return text
+
+
+def bench_result(result: BenchResult) -> str:
+    """Return what was measured of the host as text: facts, steps and loader by workers."""
+    compute, wait = result.compute, result.waiting
+    head = facts([
+        ("data", result.dataset),
+        ("images", f"{result.samples:,} of {result.images:,} per pass, for "
+                   + ("training" if result.job == "train" else result.job)),
+        ("prepared", f"{result.input_size} pixels, {result.pixels}, in batches of "
+                     f"{result.batch_size:,}"),
+        ("decoded by", f"simplejpeg {result.decoders['simplejpeg']}"),
+        ("resized by", result.decoders["resize"]),
+        ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None)])
+    one = table(("one thread", "images/s"),
+                [(name, _rate(rate)) for name, rate in result.steps.items()])
+    rows = table(
+        ("workers" if result.mode == "threads" else f"workers ({result.mode})", "images/s",
+         "libjpeg-turbo alone", "ratio"),
+        [(str(row.workers), _rate(row.images_per_second), _rate(row.limit),
+          "" if row.ratio is None else f"{row.ratio:.2f}") for row in result.loading])
+    told = [head, one, rows]
+    if compute and wait:
+        told.append(facts([
+            ("model", f"{compute.model} on {compute.backend}, {compute.device}"),
+            ("computes", f"{compute.images_per_second:.1f} images/s  ({compute.precision}, "
+                         f"micro-batch {compute.batch_size})"),
+            ("waits", f"{100 * wait.share:.0f} % of its time for images, with {wait.workers} "
+                      "workers")]))
+    return "\n\n".join(told)
+
+
+def _rate(rate: Optional[float]) -> str:
+    return "" if rate is None else f"{rate:,.1f}"
+
+
+LINE_INTERVAL = 60.0
+"""Seconds between two lines of progress where there is no bar."""
+
+
+def wants_bar(choice: str) -> bool:
+    """Return whether a progress bar is shown: on terminals, unless told otherwise or in CI."""
+    if choice != "auto":
+        return choice == "on"
+    return not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
+
+
+class RunProgress:
+    """Shows how far a run is, on standard error; use it as a context manager.
+
+    On a terminal a bar, elsewhere a line now and then.
+    """
+
+    def __init__(self, choice: str) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._show = wants_bar(choice)
+        self._lines = choice != "off" and not _quiet
+        self._next_line = time.monotonic() + LINE_INTERVAL
+
+    def __enter__(self) -> Callable[[str, int, Optional[int]], None]:
+        return self._update
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, phase: str, done: int, total: Optional[int]) -> None:
+        raise_if_swallowed()
+        if not self._show:
+            if self._lines and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + LINE_INTERVAL
+                say(f"{done} of {total} images")
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("images"), TimeRemainingColumn(),
+                console=Console(file=sys.stderr), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(phase, total=None)
+        words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
+                                 "convert": "converting", "measure": "measuring"}
+        self._bar.update(self._task, description=words[phase], completed=done, total=total)

@@ -1,0 +1,100 @@
+"""Averages of the weights of several checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Tuple
+
+import torch  # noqa: TID253
+from torch import nn  # noqa: TID253
+from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
+
+from ipucnn.training.checkpoint_folder import entries
+from ipucnn.training.checkpoints import Checkpoint, CheckpointError, Position, save
+from ipucnn.training.stored import StoredModel, load_stored
+
+
+@dataclass(frozen=True)
+class AverageResult:
+    """The averaged checkpoint and what it was made of."""
+
+    path: Path
+    files: Tuple[Path, ...]
+    epoch: int
+    strategy: str
+
+
+def average(folder: Path, strategy: str, decay: float, last: int,
+            output: Optional[Path] = None) -> AverageResult:
+    """Average the checkpoints at the ends of epochs; one at a time is in memory.
+
+    Averages written before and checkpoints within an epoch never enter. Floating tensors, running
+    statistics included, are averaged in float64 and keep their type; others are the last ones'.
+
+    Args:
+        folder: of one training.
+        strategy: `mean`, or `exponential`: ``a <- decay a + (1 - decay) w`` in ascending order.
+        decay: of the exponential average.
+        last: how many of the last ones; -1 or 0 takes all.
+        output: the file to write; `<model>_<dataset>_<epoch>_averaged.pt` in the folder if None.
+
+    Raises:
+        CheckpointError: there are no checkpoints, one is damaged, or they differ.
+    """
+    paths = [entry.path for entry in entries(folder) if not entry.step]
+    paths = paths[-last:] if 0 < last < len(paths) else paths
+    if not paths:
+        raise CheckpointError(f"there are no checkpoints to average in '{folder}'",
+                              "name the folder that '--checkpoint-path' of a training wrote")
+    sums: Dict[str, torch.Tensor] = {}
+    stored: Optional[StoredModel] = None
+    for number, path in enumerate(paths):
+        stored = load_stored(path)
+        if sums and {n: v.shape for n, v in stored.weights.items()} != {
+                n: v.shape for n, v in sums.items()}:
+            raise CheckpointError(f"'{path}' is of another model than '{paths[0]}'",
+                                  "average the checkpoints of one training")
+        share = 1 - decay if strategy == "exponential" else 1 / (number + 1)
+        for name, value in stored.weights.items():
+            if not value.is_floating_point() or not number:
+                sums[name] = value.double() if value.is_floating_point() else value
+            else:
+                sums[name] += share * (value.double() - sums[name])
+    assert stored is not None
+    weights = {name: value.to(stored.weights[name].dtype) for name, value in sums.items()}
+    target = output or folder / f"{paths[-1].stem}_averaged.pt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = save(Checkpoint(
+        stored.name, stored.dataset, Position(stored.epoch), weights,
+        progress={"averaged": [path.name for path in paths], "strategy": strategy},
+        options=stored.options, class_names=stored.class_names), target.parent, target.name)
+    return AverageResult(path, tuple(paths), stored.epoch, strategy)
+
+
+@torch.no_grad()
+def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Estimate the running statistics of batch norm anew: the mean over batches.
+
+    Averaged weights have other activations than any of the models they were made of, so averaged
+    statistics are only close (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018).
+
+    Args:
+        model: changed in place.
+        batches: normalised float images `(n, 3, size, size)`, n at least 2.
+    """
+    norms: List[_BatchNorm] = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+        norm.train()
+    try:
+        for images in batches:
+            if len(images) > 1:
+                model(images)
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+            norm.eval()

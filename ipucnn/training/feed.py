@@ -1,0 +1,109 @@
+"""The order in which samples are trained on, and their way into a session.
+
+Of several instances, each prepares its own part of every host call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
+
+import numpy
+import torch  # noqa: TID253
+
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
+from ipucnn.data.augment import TrainTransform
+from ipucnn.data.loader import Batch, Loader
+from ipucnn.training.mixing import draw
+from ipucnn.training.preparation import Prepared
+
+
+def own_part(order: numpy.ndarray[Any, Any], plan: ExecutionPlan,
+             index: int) -> numpy.ndarray[Any, Any]:
+    """Return which samples of an order are an instance's.
+
+    Each host call takes the next B x D x R x G of them; within a call the replica varies faster
+    than accumulation step and iteration (`TrainingBatch`). So the instances together train on what
+    one process with all replicas would, sample for sample.
+
+    Args:
+        order: indices of samples, a numpy array; what fills no host call is left out.
+        plan: of all instances.
+        index: of the instance.
+    """
+    if plan.instances == 1:
+        return order
+    whole = len(order) // plan.combined_batch * plan.combined_batch
+    first = index * plan.local_replicas
+    return order[:whole].reshape(-1, plan.replicas, plan.micro_batch)[
+        :, first:first + plan.local_replicas].reshape(-1)
+
+
+class Feed:
+    """Combined batches of one epoch, from any position in it.
+
+    Args:
+        prepared: the training.
+        session: what is fed.
+        epoch: from 0.
+        consumed: samples of the epoch's order that were used before, by all instances.
+        bad: samples that are known to be unreadable.
+    """
+
+    def __init__(self, prepared: Prepared, session: TrainingSession, epoch: int,
+                 consumed: int = 0, bad: Sequence[int] = ()) -> None:
+        self._prepared = prepared
+        self._epoch = epoch
+        self._start, self._left = consumed, 0
+        self.loader: Optional[Loader] = None
+        options, built = prepared.options, prepared.built
+        self._mix = prepared.setup.mix
+        if not prepared.data.on_device:
+            self._left = len(prepared.dataset) - consumed
+            order = own_part(prepared.dataset.order(options.seed, epoch)[consumed:],
+                             prepared.plan, prepared.instances.index)
+            self.loader = session.loader(
+                prepared.dataset, built.input_size, prepared.plan.local_batch,
+                (int(index) for index in order), workers=options.dataloader_worker,
+                skip_bad=options.skip_bad_samples, transform=_transform(prepared), bad=bad,
+                epoch=epoch, pixels=prepared.plan.pixels)
+
+    def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
+        """Yield each whole batch, and how many samples of the order are used up with it."""
+        plan = self._prepared.plan
+        size = plan.combined_batch
+        if self.loader is None:
+            for consumed in range(self._start + size, len(self._prepared.dataset) + 1, size):
+                yield TrainingBatch(None, None), consumed
+            return
+        if self._left < size:
+            return
+        with self.loader as loader:
+            for batch in loader:
+                if len(batch) < plan.local_batch:
+                    return
+                yield self._made(batch), self._start + batch.consumed * plan.instances
+
+    def _made(self, batch: Batch) -> TrainingBatch:
+        prepared, plan = self._prepared, self._prepared.plan
+        labels = torch.tensor(_labels(batch, prepared.data.labelled, prepared.built.num_classes))
+        mixing = draw(self._mix, prepared.options.seed, self._epoch, batch.indices,
+                      plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
+        return TrainingBatch(batch.images, labels, mixing)
+
+
+def _labels(batch: Batch, labelled: bool, classes: int) -> List[int]:
+    if labelled:
+        return [int(label or 0) for label in batch.labels]
+    return [index % classes for index in batch.indices]  # generated images: any labels will do
+
+
+def _transform(prepared: Prepared) -> Optional[Any]:
+    options, dataset = prepared.options, prepared.dataset
+    if options.augmentation == "none" or not prepared.data.labelled:
+        return None
+    return TrainTransform(
+        prepared.built.input_size, options.seed, dataset,
+        rand_augment=options.rand_augment, magnitude=options.rand_augment_magnitude,
+        use_boxes=options.use_bbox_info)
+

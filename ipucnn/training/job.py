@@ -1,0 +1,331 @@
+"""The job behind `ipucnn train` and `ipucnn restore`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.instances import Agreement
+from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
+from ipucnn.core.options import TrainOptions
+from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data.waiting import hint
+from ipucnn.training.averaging import average
+from ipucnn.training.checkpoints import Checkpoint, Position
+from ipucnn.training.feed import Feed
+from ipucnn.training.preparation import Prepared, prepare
+from ipucnn.training.progress import Figures, Pace, Standing
+from ipucnn.training.records import FileRecords, Records, make_ready
+from ipucnn.training.train_result import Listener, Status, TrainResult, milliseconds
+from ipucnn.training.validation import Interrupted
+from ipucnn.training.validator import Validator
+
+
+def train(options: TrainOptions, registry: Optional[Registry] = None,
+          listener: Optional[Listener] = None,
+          restored: Optional[Checkpoint] = None) -> TrainResult:
+    """Train a model.
+
+    Args:
+        options: what to train.
+        registry: where names are looked up; this process's when not given.
+        listener: told how it goes; asked whether to stop after every host call.
+        restored: the checkpoint to continue from.
+
+    Raises:
+        IpucnnError: anything the user can act on. `partial` then holds the result so far.
+    """
+    prepared = prepare(options, registry or current_registry())
+    listener = listener or Listener()
+    for note in prepared.notes:
+        listener.note(note)
+    folder = Path(options.checkpoint_path) if options.checkpoint_path else None
+    if folder and not prepared.instances.index:
+        make_ready(folder, restored, options, listener)
+    validator = Validator(prepared, listener)
+    with closing(validator), prepared.chosen.backend.training(
+            prepared.built.module, prepared.plan, prepared.setup,
+            prepared.built.input_size) as session:
+        listener.status(Status("preparing", epochs=options.epoch))
+        prepared.compile_seconds = session.compile()
+        if restored is not None:
+            session.load(restored.weights, restored.session, restored.ema)
+        trainer = _Trainer(prepared, session, validator, listener, folder, restored)
+        try:
+            if not prepared.plan.option("compile_only"):
+                trainer.run()
+        except IpucnnError as error:
+            error.partial = trainer.finished()
+            raise
+        return trainer.finished()
+
+
+class _Trainer:
+    """One training from its start, or a checkpoint, to its end."""
+
+    def __init__(self, prepared: Prepared, session: TrainingSession, validator: Validator,
+                 listener: Listener, folder: Optional[Path],
+                 restored: Optional[Checkpoint]) -> None:
+        self.prepared, self.session, self.listener = prepared, session, listener
+        self.validator = validator
+        self.options = prepared.options
+        self.folder = folder
+        self.instances = prepared.instances
+        self.agree = Agreement(self.instances)
+        position = restored.position if restored else Position(0, 0, 0, 0)
+        self.epoch, self.call, self.consumed, self.update = (
+            position.epoch, position.call, position.consumed, position.update)
+        self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
+        self.records: Records = FileRecords(self.options, folder, restored, self.figures.rows) \
+            if not self.instances.index else Records()
+        self.pace = Pace(prepared.calls * self.options.epoch, prepared.calls * self.epoch
+                         + self.call)
+        self.row_every = self.options.steps_per_log or max(
+            1, prepared.calls // self.options.logs_per_epoch)
+        self.unsaved = False
+        self.waiting: Optional[str] = None
+        # every instance must know this, because they decide alike and write nothing but the first
+        self.saved_update = self.instances.gather(
+            self.update if self.records.last_good else -1)[0]
+        self.stopped_by: Optional[str] = None
+        self.averaged = ""
+        self.restored = str(restored.path) if restored else ""
+
+    # -- epochs --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train all epochs that are left, and what follows them."""
+        try:
+            self._run()
+        except Interrupted as interrupt:  # within a validation
+            self.stopped_by = str(interrupt)
+            if self.saved_update != self.update:
+                self._save(final=True)
+
+    def _run(self) -> None:
+        if self.epoch and not self.call and self.epoch <= self.options.epoch:
+            self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
+        while self.epoch < self.options.epoch and not self.stopped_by:
+            self.listener.line(f"Epoch {self.epoch + 1}/{self.options.epoch}")
+            if self._train_epoch():
+                self._after_epoch()
+        if self.unsaved:
+            self._save(final=True)
+        if not self.stopped_by or self.stopped_by == "early stopping":
+            self._after_training()
+
+    def _train_epoch(self) -> bool:
+        """Train the rest of the epoch under way; return whether it was finished."""
+        if not self.call:
+            self.figures.start_epoch()
+        feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
+        batches = iter(feed)
+        started, images = time.perf_counter(), 0
+        try:
+            while self.call < self.prepared.calls:
+                asked = time.perf_counter()
+                item = next(batches, None)
+                if item is None:
+                    break
+                batch, consumed = item
+                waited = time.perf_counter() - asked
+                lr, scaling = self._set_rates()
+                result = self._step(batch, lr, scaling)
+                self.update += self.prepared.plan.device_iterations
+                self.call += 1
+                self.consumed = consumed
+                if feed.loader is not None:
+                    self.figures.bad = list(feed.loader.bad)
+                self.figures.add(result)
+                samples = result.samples * self.instances.count
+                self.pace.add(samples, time.perf_counter() - asked, waited)
+                images += samples
+                self._tell(lr)
+                if self.call % self.row_every == 0:
+                    self._row(lr, scaling)
+                if self.call < self.prepared.calls and self._pause():
+                    return False
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        if not self.call:
+            raise IpucnnError("no host call could be filled with readable images",
+                              "use a smaller '--batch-size'")
+        seconds = time.perf_counter() - started
+        self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
+        self.figures.end_epoch(self.instances)
+        if not self.options.disable_metrics:
+            self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
+                               f"{self.figures.accuracy():.2f}%")
+        self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
+        self._tell_of_waiting()
+        self._stopping(now=True)
+        if self.epoch % self.options.checkpoint_save_freq == 0 \
+                or self.epoch == self.options.epoch or self.stopped_by:
+            self._save()
+        return not self.stopped_by
+
+    def _tell_of_waiting(self) -> None:
+        waiting = hint(self.pace.average_wait, self.pace.seconds, self.options.dataloader_worker)
+        if waiting and not self.waiting:
+            self.listener.note(waiting)
+        self.waiting = waiting
+
+    def _set_rates(self) -> Tuple[float, float]:
+        calls = self.prepared.calls
+        lr = self.prepared.rate.at(self.epoch + self.call / calls,
+                                   self.epoch + (self.call + 1) / calls)
+        scaling = self.prepared.scaling.at(self.epoch)
+        self.session.set_rates(lr, scaling)
+        return lr, scaling
+
+    def _step(self, batch: Any, lr: float, scaling: float) -> Any:
+        try:
+            result = self.session.step(batch, self.update)
+        except NonFiniteLoss as error:
+            raise self._non_finite(error.update, str(error.value), lr, scaling) from error
+        skipped = self.figures.skipped_updates + result.skipped
+        if result.skipped and skipped > self.options.skip_non_finite:
+            raise self._non_finite(self.update, "not finite", lr, scaling)
+        return result
+
+    def _non_finite(self, update: int, value: str, lr: float, scaling: float) -> IpucnnError:
+        good = self.records.last_good
+        return IpucnnError(
+            f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
+            f"loss scaling {scaling:g}); last good checkpoint: {good or 'none'}",
+            "use a lower '--lr' or a longer '--warmup-epoch', more precision, or leave such steps "
+            "out with '--skip-non-finite N'")
+
+    # -- between steps -------------------------------------------------------------------------
+
+    def _stopping(self, now: bool = False) -> bool:
+        """Learn whether the training ends here; return whether a checkpoint is due."""
+        stop, due = self.agree(self.listener.stop(),
+                               self.records.due(self.options.checkpoint_save_minutes), now)
+        self.stopped_by = self.stopped_by or stop or None
+        return due
+
+    def _pause(self) -> bool:
+        """Save when it is due; return whether the training ends here."""
+        due = self._stopping()
+        steps = self.options.checkpoint_save_steps
+        if self.stopped_by or due or (steps and self.call % steps == 0):
+            self._save(final=bool(self.stopped_by))
+        return bool(self.stopped_by)
+
+    def _save(self, final: bool = False) -> None:
+        if self.folder is None:
+            return
+        # an instance that does not write has part of it all the same
+        warning = self.records.save(self.checkpoint())
+        self.unsaved = self.instances.gather(self.records.failed is not None)[0]
+        if not self.unsaved:
+            self.saved_update = self.update
+        if warning:
+            self.listener.note(warning)
+        if self.unsaved and final:
+            raise self.records.failed or IpucnnError("the first instance could not write the "
+                                                     "checkpoint")
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything that a restored training needs."""
+        return Checkpoint(
+            model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
+            position=Position(self.epoch, self.call, self.consumed, self.update),
+            weights=self.session.weights(),
+            ema=self.session.weights(ema=True) if self.options.ema_decay else None,
+            session=self.session.state(),
+            progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
+            class_names=tuple(self.prepared.dataset.class_names),
+            versions=describe()["packages"])
+
+    def _tell(self, lr: float) -> None:
+        self.listener.status(Status(
+            "training", self.epoch + 1, self.options.epoch, self.call, self.prepared.calls,
+            self.figures.loss(), None if self.options.disable_metrics else self.figures.accuracy(),
+            lr, self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+
+    def _row(self, lr: float, scaling: float) -> None:
+        window = self.figures.window(self.instances)
+        self._record({
+            "kind": "train", "epoch": self.epoch + self.call / self.prepared.calls,
+            "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
+            "images_per_second": self.pace.images_per_second,
+            "data_wait_share": self.pace.data_wait_share})
+
+    def _record(self, row: Dict[str, Any]) -> None:
+        self.figures.rows += 1
+        failed = self.records.row(row)
+        if failed:
+            self.listener.note(failed)
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def _after_epoch(self) -> None:
+        due = self.epoch % self.options.validation_frequency == 0 \
+            or self.epoch == self.options.epoch
+        if self.options.validation != "during" or not due:
+            return
+        better = False
+        for validation in self.validator.validate(self.session, self.epoch):
+            self._record({"kind": "validation", "update": self.update, **validation.figures()})
+            better |= self.figures.standing.offer(self.options.best_metric, validation)
+        standing = self.figures.standing
+        if better:
+            if self.options.keep_best and self.saved_update != self.update:
+                self._save()
+            self.records.best(standing.as_plain(), self.saved_update == self.update)
+        standing.waited = 0 if better else standing.waited + 1
+        if self.options.early_stopping and standing.waited >= self.options.early_stopping \
+                and not self.stopped_by and self.epoch < self.options.epoch:
+            self.stopped_by = "early stopping"
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _after_training(self) -> None:
+        options = self.options
+        if self.folder and options.weight_avg_strategy != "none":
+            if not self.instances.index:
+                averaged = average(self.folder, options.weight_avg_strategy,
+                                   options.weight_avg_exp_decay, options.weight_avg_n, None)
+                self.averaged = str(averaged.path)
+                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
+            self.averaged = self.instances.gather(self.averaged)[0]
+        if options.validation != "after":
+            return
+        if self.folder is None or not self.instances.gather(bool(self.records.last_good))[0]:
+            self.validator.validate(self.session, self.epoch)
+        else:
+            self.validator.validate_folder(self.folder)
+
+    def finished(self) -> TrainResult:
+        """Return the result of what was done."""
+        prepared, plan = self.prepared, self.prepared.plan
+        standing: Standing = self.figures.standing
+        trained = self.update > 0 and self.figures.samples > 0
+        return TrainResult(
+            model=prepared.built.spec.name, dataset=prepared.data.name,
+            backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
+            options=self.options.as_dict(),
+            environment={**describe(), "backend": prepared.chosen.probe.versions},
+            plan={**plan.algebra(), "half": prepared.chosen.probe.half if plan.half else ""},
+            session=self.session.facts, compile_seconds=prepared.compile_seconds,
+            epochs=self.epoch, updates=self.update,
+            images=self.pace.images, seconds=self.pace.seconds,
+            images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
+            device_latency_ms=milliseconds(self.session.device_latency()),
+            loss=self.figures.loss() if trained else None,
+            accuracy=self.figures.accuracy() if trained and not self.options.disable_metrics
+            else None,
+            validations=[validation.figures() for validation in self.validator.done],
+            best=standing.as_plain() or None,
+            checkpoint=str(self.records.last_good or ""),
+            averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
+            skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
+            stopped_by=self.stopped_by,
+            notes=[*self.prepared.notes, *filter(None, [self.waiting])])

@@ -1,0 +1,218 @@
+"""Validation: every sample of a dataset counted exactly once, by one instance or another."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, Iterator, List, Optional
+
+import torch  # noqa: TID253
+from torch import nn  # noqa: TID253
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution.instances import ALONE, Instances
+from ipucnn.core.execution.plan import Backend, ExecutionPlan, InferenceSession
+from ipucnn.core.execution.training_session import StateDict
+from ipucnn.data import ImageDataset
+from ipucnn.training.train_result import Listener, Status
+
+
+class Interrupted(Exception):
+    """The listener of a validation asks to stop."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a model scores.
+
+    Attributes:
+        epoch: epochs it was trained for.
+        weights: `raw`, or `ema` for the moving average.
+        images: counted, each once.
+        loss: mean cross-entropy, without label smoothing.
+        top1, top5: per cent of the images whose class is the first, or among the first five.
+        skipped: images that could not be read.
+        checkpoint: file of the weights, if any.
+        confusion: images by true class (row) and predicted class.
+        class_names: of rows and columns.
+    """
+
+    epoch: int
+    weights: str
+    images: int
+    loss: float
+    top1: float
+    top5: float
+    skipped: int = 0
+    checkpoint: str = ""
+    confusion: List[List[int]] = field(default_factory=list)
+    class_names: List[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """Which weights it was, for a line of results; empty for those of the model itself."""
+        return " (moving average)" if self.weights == "ema" else ""
+
+    def per_class(self) -> List[Dict[str, Any]]:
+        """Return name, number of images and accuracy in per cent of every class."""
+        rows = []
+        for name, row, index in zip(self.class_names, self.confusion, range(len(self.confusion))):
+            total = sum(row)
+            rows.append({"class": name, "images": total,
+                         "top1": 100 * row[index] / total if total else None})
+        return rows
+
+    def figures(self) -> Dict[str, Any]:
+        """Return it as plain types, without the confusion matrix."""
+        kept = asdict(self)
+        del kept["confusion"], kept["class_names"]
+        return kept
+
+
+@dataclass
+class Evaluator:
+    """Evaluates weights of one model on one dataset; close it when done.
+
+    A device whose session can take other weights compiles once for all evaluations.
+
+    Attributes:
+        module: the model; it is copied for each evaluation.
+        backend: where it runs.
+        plan: of the inference.
+        input_size: height and width of the images.
+        dataset: the images.
+        labelled: whether it knows their classes; otherwise any labels do.
+        workers, skip_bad: as in `Loader`.
+        instances: the processes that share the images; all get the same result.
+    """
+
+    module: nn.Module
+    backend: Backend
+    plan: ExecutionPlan
+    input_size: int
+    dataset: ImageDataset
+    labelled: bool
+    workers: Optional[int] = None
+    skip_bad: bool = False
+    instances: Instances = ALONE
+    _kept: Optional[InferenceSession] = field(default=None, init=False)
+
+    def close(self) -> None:
+        """Free the device."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    @contextmanager
+    def _session(self, weights: StateDict) -> Iterator[InferenceSession]:
+        if self._kept is None:
+            module = copy.deepcopy(self.module)
+            module.load_state_dict(weights)
+            session = self.backend.inference(module, self.plan, self.input_size)
+            if not session.reloadable:
+                with session:
+                    session.compile()
+                    yield session
+                return
+            self._kept = session
+            session.compile()
+        else:
+            self._kept.load(weights)
+        yield self._kept
+        self._kept.pause()
+
+    def __call__(self, weights: StateDict, epoch: int, kind: str = "raw", checkpoint: str = "",
+                 listener: Optional[Listener] = None) -> Validation:
+        """Evaluate `weights`.
+
+        Raises:
+            Interrupted: the listener of any instance asks to stop.
+            DataError: an image cannot be read, or has no label.
+        """
+        total = len(self.dataset)
+        # every instance takes each so-many-th image, so that their parts differ by one at most
+        own = range(self.instances.index, total, self.instances.count)
+        count, stopped = _Count(), ""
+        with self._session(weights) as session, \
+                session.loader(self.dataset, self.input_size, session.samples_per_call, own,
+                               workers=self.workers, skip_bad=self.skip_bad,
+                               pixels=self.plan.pixels) as loader:
+            for batch in loader:
+                logits = session(batch.images)
+                count.add(logits, self._labels(batch, logits.shape[1]))
+                if listener:
+                    listener.status(Status("validating", epoch,
+                                           done=count.images * self.instances.count, total=total))
+                    stopped = listener.stop()
+                    if stopped:
+                        break
+            count.skipped = loader.skipped_count
+        stopped = next((reason for reason in self.instances.gather(stopped) if reason), "")
+        if stopped:
+            raise Interrupted(stopped)
+        count.share(self.instances)
+        skipped = count.skipped
+        if count.images + skipped != total:
+            raise DataError(f"{count.images} of {total} validation images were counted",
+                            "this is a fault of the dataset or of ipucnn; please report it")
+        names = list(self.dataset.class_names) or [str(i) for i in range(len(count.matrix()))]
+        return Validation(epoch, kind, count.images, count.mean_loss(), count.per_cent(1),
+                          count.per_cent(5), skipped, checkpoint, count.matrix(), names)
+
+    def _labels(self, batch: Any, classes: int) -> torch.Tensor:
+        if not self.labelled:
+            return torch.tensor([index % classes for index in batch.indices])
+        if None in batch.labels:
+            name = self.dataset.name(batch.indices[batch.labels.index(None)])
+            raise DataError(f"image {name!r} has no label", "validation needs one of each")
+        return torch.tensor(batch.labels)
+
+
+class _Count:
+    """Sums over batches, in double precision, so that no batching shows in the figures."""
+
+    def __init__(self) -> None:
+        self.images = self.skipped = 0
+        self._loss = 0.0
+        self._hits = {1: 0, 5: 0}
+        self._matrix: Optional[torch.Tensor] = None
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        classes = logits.shape[1]
+        losses = nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
+        self._loss += float(losses)
+        best = logits.topk(min(5, classes), dim=1).indices
+        hits = best == labels[:, None]
+        for k in self._hits:
+            self._hits[k] += int(hits[:, :k].sum())
+        if self._matrix is None:
+            self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
+        self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
+        self.images += len(labels)
+
+    def share(self, instances: Instances) -> None:
+        """Make the sums those of all instances."""
+        if instances.count == 1:
+            return
+        matrix = torch.zeros(0, dtype=torch.int64) if self._matrix is None else self._matrix
+        entries = max(instances.gather(len(matrix)))  # one that had no images knows no classes
+        if entries:
+            self._matrix = instances.sum(nn.functional.pad(matrix, (0, entries - len(matrix))))
+        images, skipped, first, five, self._loss = instances.totals(
+            [self.images, self.skipped, self._hits[1], self._hits[5], self._loss])
+        self.images, self.skipped = int(images), int(skipped)
+        self._hits = {1: int(first), 5: int(five)}
+
+    def mean_loss(self) -> float:
+        return self._loss / max(1, self.images)
+
+    def per_cent(self, k: int) -> float:
+        return 100 * self._hits[k] / max(1, self.images)
+
+    def matrix(self) -> List[List[int]]:
+        if self._matrix is None:
+            return []
+        classes = round(len(self._matrix) ** 0.5)
+        rows: List[List[int]] = self._matrix.view(classes, classes).tolist()
+        return rows

@@ -1,0 +1,86 @@
+"""The validations that belong to a training."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import List, Optional
+
+from ipucnn.core.execution.training_session import StateDict, TrainingSession
+from ipucnn.training.checkpoint_folder import entries
+from ipucnn.training.preparation import Prepared
+from ipucnn.training.stored import load_stored
+from ipucnn.training.train_result import Listener
+from ipucnn.training.validation import Evaluator, Validation
+
+
+class Validator:
+    """Validates what a training makes. Make it before the session, which changes the model.
+
+    Args:
+        prepared: the training.
+        listener: told how it goes.
+
+    Attributes:
+        done: every validation.
+    """
+
+    def __init__(self, prepared: Prepared, listener: Listener) -> None:
+        self._prepared, self._listener = prepared, listener
+        self.done: List[Validation] = []
+        self._evaluator: Optional[Evaluator] = None
+        options = prepared.options
+        if prepared.validation is not None:
+            self._evaluator = Evaluator(
+                copy.deepcopy(prepared.built.module), prepared.chosen.backend,
+                options.validation_plan(prepared.instances.count), prepared.built.input_size,
+                prepared.validation, prepared.data.labelled, options.dataloader_worker,
+                options.skip_bad_samples, prepared.instances)
+
+    def close(self) -> None:
+        """Free the device."""
+        if self._evaluator is not None:
+            self._evaluator.close()
+
+    def validate(self, session: TrainingSession, epoch: int) -> List[Validation]:
+        """Validate the model under training, and the moving average of its weights.
+
+        Raises:
+            Interrupted: the listener asks to stop.
+            DataError: an image cannot be read.
+        """
+        kinds = ["raw", *(["ema"] if self._prepared.options.ema_decay else [])]
+        if self._evaluator is None:
+            return []
+        done = []
+        with session.detached():
+            for kind in kinds:
+                weights = session.weights(ema=kind == "ema")
+                # each has running statistics of its own replicas: those of the first one count
+                self._prepared.instances.share(weights)
+                done.append(self._scored(weights, epoch, kind))
+        return done
+
+    def validate_folder(self, folder: Path) -> None:
+        """Validate all checkpoints at the ends of epochs.
+
+        Raises:
+            Interrupted: the listener asks to stop.
+            IpucnnError: a checkpoint or an image cannot be read.
+        """
+        for entry in entries(folder):
+            if entry.step or self._evaluator is None:
+                continue
+            stored = load_stored(entry.path)
+            self._listener.line(f"Validation of {entry.path.name}, epoch {stored.epoch}")
+            for kind, weights in (("raw", stored.weights), ("ema", stored.ema)):
+                if weights is not None:
+                    self._scored(weights, stored.epoch, kind, entry.path.name)
+
+    def _scored(self, weights: StateDict, epoch: int, kind: str,
+                checkpoint: str = "") -> Validation:
+        assert self._evaluator is not None
+        validation = self._evaluator(weights, epoch, kind, checkpoint, self._listener)
+        self.done.append(validation)
+        self._listener.line(f"Accuracy on test set{validation.label}: {validation.top1:.2f}%")
+        return validation

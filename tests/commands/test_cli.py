@@ -1,0 +1,424 @@
+"""The command line as a user meets it: exit codes, one clear line and a hint, pure JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import ipucnn
+from ipucnn.__main__ import invoke
+from ipucnn.core.registry.registry import use
+
+FAST = ["--data", "synthetic", "--random-weights", "--iterations", "1", "--progress", "off"]
+
+
+@pytest.fixture(autouse=True)
+def _own_registry():
+    yield
+    use(None)
+
+
+@pytest.fixture
+def ipucnn_cli(capsys):
+    """Run a command in this process; give its exit code, standard output and standard error."""
+    def run(*argv: str):
+        code = invoke(list(argv))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def one_line_and_hint(err: str) -> None:
+    lines = err.strip().splitlines()
+    assert len([line for line in lines if line.startswith("error: ")]) == 1
+    assert len([line for line in lines if line.startswith("hint: ")]) == 1
+    assert "Traceback" not in err
+
+
+BAD_USAGE = [
+    (["run", "--model", "resnet81"], "unknown model 'resnet81'", "resnet18"),
+    (["run", "--data", "synthetik"], "unknown dataset 'synthetik'", "'synthetic'"),
+    (["run", "--backend", "torsh"], "unknown backend 'torsh'", "'torch'"),
+    (["run", "--normlayer", "grup"], "unknown norm-layer 'grup'", "'group'"),
+    (["run", "--batch-size", "0"], "'--batch-size': '0' is too small", "1"),
+    (["run", "--batch-size", "-4"], "'--batch-size': '-4' is too small", "1"),
+    (["run", "--replicas", "0"], "'--replicas': '0' is too small", "1"),
+    (["run", "--precision", "16.32"], "'--precision': '16.32' is not one of", "32.32"),
+    (["run", "--bach-size", "3"], "no such option: --bach-size", "--help"),
+    (["run", *FAST, "--pipeline-splits", "layer9", "--device-iterations", "2"],
+     "unknown pipeline split 'layer9'", "layer"),
+    (["run", *FAST, "--pipeline-splits", "layer3", "layer3", "--device-iterations", "3"],
+     "pipeline split 'layer3' is repeated", "once"),
+    (["run", *FAST, "--pipeline-splits", "layer3", "layer1", "--device-iterations", "3"],
+     "'layer1' runs before 'layer3'", "order"),
+    (["run", *FAST, "--pipeline-splits", "layer2", "layer3", "--device-iterations", "2"],
+     "3 pipeline stages need at least 3 device iterations", "--device-iterations 3"),
+    (["run", *FAST, "--half-partial"], "'--half-partial' is not an option of backend",
+     "poptorch"),
+    (["run", *FAST, "--available-memory-proportion", "0.4"],
+     "'--available-memory-proportion' is not an option of backend", "poptorch"),
+    (["run", *FAST, "--predictions", "x.csv"],
+     "'--predictions' cannot be used with dataset 'synthetic'", "--data"),
+    (["run", *FAST, "--data-dir", "photos", "--dataloader-worker", "2"],
+     "'--data-dir', '--dataloader-worker' cannot be used with dataset 'synthetic'", "leave"),
+    (["run", "--data", "shapes", "--data-dir", "photos"],
+     "'--data-dir' cannot be used with dataset 'shapes', which reads no folder", "leave"),
+    (["run", *FAST, "--weights-partial"], "'--weights-partial' has no meaning", "--weights"),
+    (["run", *FAST, "--top-k", "3"], "'--top-k' is for predictions", "--predictions"),
+    (["run", "--data", "image_folder"], "dataset 'image_folder' needs a folder", "--data-dir"),
+    (["run", "--predictions", "x.txt"], "'x.txt' has no known format", ".csv"),
+    (["run", "--config", "resnet50-mk3"], "unknown profile 'resnet50-mk3'", "resnet50-mk2"),
+    (["run", "--config", "resnet50-mk2", *FAST], "'--half-partial' is not an option",
+     "--no-half-partial"),
+    (["run", *FAST, "--eight-bit-io", "--normalization-location", "host"],
+     "8-bit input and normalisation on the host", "device"),
+    (["run", *FAST, "--efficientnet-expand-ratio", "4"], "--efficientnet-expand-ratio",
+     "efficientnet-b0"),
+    (["run", *FAST, "--model", "mobilenet", "--normlayer", "group"], "group",
+     "group counts that suit"),
+    (["run", *FAST, "--device", "cuda:77"], "no device 'cuda:77'", "--device cpu"),
+    (["run", "--data", "synthetic", "--backend", "torch", "--device", "cuda:77"],
+     "'torch' cannot be used here: there is no device 'cuda:77'", "--device cpu"),
+    (["run", *FAST, "--backend", "torch", "--compile-only"], "--compile-only", "--compile"),
+    (["run", "--random-weights", "--weights", "x.pt"], "contradicts", "leave one"),
+    (["show", "modle", "resnet50"], "unknown kind 'modle'", "model"),
+    (["show", "dataset", "real", "--splits"], "is for models", ""),
+    (["list-plugins", "modles"], "unknown kind 'modles'", "models"),
+    (["config", "show", "nothing.yaml"], "no profile 'nothing.yaml'", "config list"),
+    (["data", "fetch", "sample-imags"], "sample-imags", "sample-images"),
+    (["--plugin", "missing_plugin.py", "run"], "missing_plugin.py", "--plugin"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message", "hint"), BAD_USAGE,
+                         ids=[" ".join(case[0])[:70] for case in BAD_USAGE])
+def test_wrong_usage_is_one_line_a_hint_and_exit_2(ipucnn_cli, argv, message, hint):
+    code, out, err = ipucnn_cli(*argv)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    if hint:
+        one_line_and_hint(err)
+        assert hint in err.partition("hint: ")[2]
+
+
+@pytest.mark.skipif(find_spec("poptorch") is not None, reason="the Poplar SDK is here")
+def test_a_backend_that_is_not_here_says_what_is_missing_and_offers_another(ipucnn_cli):
+    code, _, err = ipucnn_cli("run", "--backend", "poptorch", *FAST)
+    assert code == 2
+    one_line_and_hint(err)
+    assert "'poptorch' cannot be used here" in err
+    assert "Poplar SDK" in err
+    assert "pip install poptorch" not in err
+    assert re.search(r"here '--backend (openvino|onnxruntime|torch)' runs the same command", err)
+
+
+def test_version_and_help(ipucnn_cli):
+    assert ipucnn_cli("--version") == (0, f"ipucnn {ipucnn.__version__}\n", "")
+    code, out, _ = ipucnn_cli("run", "-h")
+    assert code == 0
+    for spelling in ("--device-iterations, --device-iteration", "--normlayer, --norm-type",
+                     "--groupnorm-group-num, --norm-num-groups",
+                     "--batch-size, --micro-batch-size"):
+        assert spelling in re.sub(r"\s+", " ", out)
+
+
+README_001 = [
+    "--data real --replicas 1 --batch-size 1 --model resnet18 --device-iteration 1",
+    "--data synthetic --replicas 1 --batch-size 16 --model resnet18 --device-iteration 1000 "
+    "--normlayer none --precision half",
+    "--data real --replicas 1 --batch-size 24 --model resnet18 --device-iteration 64 "
+    "--normlayer batch --precision half",
+    "--data real --replicas 1 --batch-size 19 --model resnet34 --device-iteration 64 "
+    "--normlayer batch --precision half",
+    "--data real --replicas 1 --batch-size 8 --model resnet50 --device-iteration 64 "
+    "--normlayer batch --precision half",
+    "--data real --replicas 1 --batch-size 11 --model efficientnet-b0 --device-iteration 1000 "
+    "--normlayer batch --precision half",
+]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """A folder of eight real JPEG files."""
+    folder = tmp_path_factory.mktemp("images") / "shapes"
+    assert invoke(["data", "shapes", "--out", str(folder), "--per-class", "1", "--size",
+                       "64"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("command", README_001)
+def test_every_example_of_the_old_readme_runs(ipucnn_cli, images, command):
+    # pretrained weights need a network, which tests must not; the time limit cuts the benchmark
+    folder = ["--data-dir", str(images)] if "--data real" in command else []
+    code, out, err = ipucnn_cli("run", *command.split(), *folder, "--weights", "random",
+                                "--time-limit", "0.5", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["images"] > 0
+    assert result["throughput"]["mean"] > 0
+
+
+def test_quiet_says_only_errors(ipucnn_cli):
+    assert "note: backend '" in ipucnn_cli("run", *FAST)[2]
+    assert ipucnn_cli("run", *FAST, "-q")[2] == ""
+    assert "error: " in ipucnn_cli("run", "--model", "nothing", "-q")[2]
+
+
+def test_verbose_tells_what_each_plugin_gave(caplog):
+    import logging
+
+    with caplog.at_level(logging.DEBUG):
+        assert invoke(["-v", "list-plugins", "schedules"]) == 0
+    assert any("gave cosine" in record.getMessage() for record in caplog.records)
+
+
+def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, tmp_path,
+                                                                  monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.py").write_text(
+            "from ipucnn import ModelSpec, hookimpl\n@hookimpl\ndef ipucnn_models():\n"
+            f"    return [ModelSpec(name='{name}', summary='x', target='x:y')]\n")
+    monkeypatch.setenv("IPUCNN_PLUGIN", os.pathsep.join(
+        str(tmp_path / f"{name}.py") for name in ("one", "two")))
+    _, out, _ = ipucnn_cli("list-plugins", "models", "--plugin", str(tmp_path / "three.py"),
+                           "--json")
+    assert {"one", "two", "three"} <= {row["name"] for row in json.loads(out)}
+
+
+def test_help_names_every_kind():
+    from ipucnn.commands import plugins
+    from ipucnn.core.registry import records as specs
+
+    assert ", ".join(specs.KINDS) == plugins.KINDS
+
+
+def test_old_spellings_and_new_ones_mean_the_same(ipucnn_cli):
+    old = ipucnn_cli("run", *FAST, "--batch_size", "2", "--device-iteration", "2", "--normlayer",
+                     "group", "--groupnorm-group-num", "8", "--precision", "full", "--json")
+    new = ipucnn_cli("run", *FAST, "--micro-batch-size=2", "--device-iterations", "2",
+                     "--norm-type", "GROUP", "--norm-num-groups", "8", "--precision", "32.32",
+                     "--json")
+    assert old[0] == new[0] == 0
+    settings = [json.loads(out)["options"] for _, out, _ in (old, new)]
+    assert settings[0].pop("normlayer") == settings[1].pop("normlayer").lower()
+    assert settings[0] == settings[1]
+
+
+def test_space_separated_lists(ipucnn_cli):
+    code, out, err = ipucnn_cli(
+        "run", *FAST, "--pipeline-splits", "layer1/1", "layer2", "--device-iterations", "3",
+        "--replicas", "2", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["options"]["pipeline_splits"] == ["layer1/1", "layer2"]
+    assert result["plan"]["devices"] == 6
+    assert [stage["begins_at"] for stage in result["session"]["stages"]] == [
+        "input", "layer1/1", "layer2"]
+
+
+def test_a_run_on_labelled_files_reports_and_predicts(ipucnn_cli, images, tmp_path):
+    target = tmp_path / "predictions.csv"
+    code, out, err = ipucnn_cli(
+        "run", "--data", "image_folder", "--data-dir", str(images), "--weights", "random",
+        "--batch-size", "3", "--predictions", str(target), "--top-k", "2", "--result",
+        str(tmp_path / "result.json"))
+    assert code == 0, err
+    assert re.search(r"images +8 in 3 iterations, 1 of them warm-up", out)
+    assert "top-1" in out
+    assert "Traceback" not in err
+    header, *rows = target.read_text().splitlines()
+    assert header == "path,label,class_1,name_1,probability_1,class_2,name_2,probability_2"
+    assert len(rows) == 8
+    assert all(Path(row.split(",")[0]).is_file() for row in rows)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["accuracy"]["images"] == 8
+    assert result["environment"]["packages"]["torch"]
+
+
+def test_a_saved_result_repeats_the_run(ipucnn_cli, tmp_path):
+    import yaml
+
+    _, out, _ = ipucnn_cli("run", *FAST, "--batch-size", "2", "--seed", "5", "--json")
+    first = json.loads(out)["options"]
+    profile = tmp_path / "again.yaml"
+    profile.write_text(yaml.safe_dump(first))
+    code, out, err = ipucnn_cli("run", "--config", str(profile), "--json", "--progress", "off")
+    assert code == 0, err
+    assert json.loads(out)["options"] == first
+
+
+@pytest.mark.parametrize("name", ["resnet50-mk2", "efficientnet-b0-g16-gn-mk2"])
+def test_named_profiles_run_with_what_this_backend_lacks_left_out(ipucnn_cli, name):
+    without = ["--no-half-partial", "--no-enable-fast-groupnorm"]
+    code, out, err = ipucnn_cli("run", "--config", name, *without, *FAST, "--batch-size", "1",
+                                "--device-iterations", "1", "--json")
+    assert code == 0, err
+    assert json.loads(out)["plan"]["combined_batch"] == 1
+
+
+def test_list_plugins(ipucnn_cli):
+    code, out, _ = ipucnn_cli("list-plugins", "models", "--filter", "resnet*", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet20-cifar"} <= {
+        row["name"] for row in rows}
+    assert all(row["name"].startswith("resnet") for row in rows)
+    assert {"kind", "name", "aliases", "summary", "distribution", "version", "entry_point",
+            "state", "cause", "remedy"} <= set(rows[0])
+    code, out, err = ipucnn_cli("list-plugins")
+    assert code == 0
+    for name in ("efficientnet-b7", "image_folder", "group", "rmsprop", "cosine", "poptorch"):
+        assert re.search(rf"\b{name}\b", out)
+    assert not err
+    code, out, err = ipucnn_cli("list-plugins", "--filter", "zzz*")
+    assert (code, out) == (0, "")
+    assert "nothing matches 'zzz*'" in err
+
+
+@pytest.mark.parametrize(("kind", "name", "told"), [
+    ("model", "resnet50", ["25,557,032", "4,089,184,256", "224", "80.858", "BSD"]),
+    ("model", "efficientnetb0", ["5,288,548", "Apache"]),
+    ("dataset", "image_folder", ["labelled"]),
+    ("norm-layer", "group", ["groups"]),
+    ("optimizer", "sgd", ["momentum"]),
+    ("schedule", "cosine", ["formula"]),
+    ("backend", "torch", ["precisions", "16.16"]),
+])
+def test_show(ipucnn_cli, kind, name, told):
+    code, out, err = ipucnn_cli("show", kind, name)
+    assert code == 0, err
+    for text in told:
+        assert text in out
+    code, out, _ = ipucnn_cli("show", kind, name, "--json")
+    assert json.loads(out)["kind"] == kind
+
+
+def test_show_splits_are_accepted_as_splits(ipucnn_cli):
+    _, out, _ = ipucnn_cli("show", "model", "resnet18", "--splits")
+    names = out.split()
+    assert "layer1/0" in names
+    assert names.index("layer1") < names.index("layer2/1/conv1") < names.index("fc")
+    code, _, err = ipucnn_cli("run", *FAST, "--device-iterations", "2", "--pipeline-splits",
+                              names[-1])
+    assert code == 0, err
+
+
+def test_config_list_and_show(ipucnn_cli):
+    code, out, _ = ipucnn_cli("config", "list", "--json")
+    names = [profile["name"] for profile in json.loads(out)
+             if profile["command"] != "launch" and profile["name"] != "resnet20-cifar"]
+    assert code == 0
+    assert {"resnet50-mk1", "mobilenet-v3-large-mk2", "efficientnet-b4-g16-gn-mk2"} <= set(names)
+    for name in names:
+        code, out, err = ipucnn_cli("config", "show", name, "--json")
+        assert code == 0, err
+        assert json.loads(out)["half_partial"] is True
+
+
+def test_the_weights_of_another_model_are_refused(ipucnn_cli, tmp_path):
+    from ipucnn.models.build import create_model
+
+    path = tmp_path / "other.pt"
+    torch.save(create_model("mobilenet-v3-small", weights="random").module.state_dict(), path)
+    code, out, err = ipucnn_cli("run", "--data", "synthetic", "--weights", str(path))
+    assert code != 0
+    assert out == ""
+    assert "another model" in err
+    one_line_and_hint(err)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_never_executed(ipucnn_cli, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    path = tmp_path / "attack.pt"
+    torch.save({"model_state_dict": Attack()}, path)
+    code, _, err = ipucnn_cli("run", "--data", "synthetic", "--weights", str(path))
+    assert code != 0
+    one_line_and_hint(err)
+    assert "attack.pt" in err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    good = sorted(images.rglob("*.jpg"))
+    for number, path in enumerate(good[:3]):
+        (folder / f"{number}.jpg").write_bytes(path.read_bytes())
+    (folder / "9-broken.jpg").write_bytes(good[0].read_bytes()[:300])
+    argv = ["run", "--data-dir", str(folder), "--weights", "random", "--predictions",
+            str(tmp_path / "p.csv")]
+    code, out, err = ipucnn_cli(*argv)
+    assert code == 1
+    one_line_and_hint(err)
+    assert "9-broken.jpg" in err
+    assert "--skip-bad-samples" in err
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 3
+    assert re.search(r"images +3 in", out)
+    code, out, err = ipucnn_cli(*argv, "--skip-bad-samples", "--json")
+    assert code == 0, err
+    assert json.loads(out)["skipped"]["count"] == 1
+
+
+def test_a_batch_larger_than_memory_says_what_to_try(ipucnn_cli):
+    code, _, err = ipucnn_cli("run", *FAST, "--batch-size", "1000000000")
+    assert code == 1
+    one_line_and_hint(err)
+    assert "--batch-size" in err
+
+
+def test_a_fault_of_a_plugin_keeps_its_traceback(ipucnn_cli, tmp_path):
+    plugin = tmp_path / "faulty.py"
+    plugin.write_text(
+        "from ipucnn import DatasetSpec, hookimpl\n"
+        "def make(request):\n    return 1 / 0\n"
+        "@hookimpl\ndef ipucnn_datasets():\n"
+        "    return [DatasetSpec(name='faulty', summary='x', target=make)]\n")
+    code, _, err = ipucnn_cli("run", "--plugin", str(plugin), "--data", "faulty",
+                              "--random-weights")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "faulty.py" in err
+    assert "--no-plugins" in err
+
+
+def test_python_gives_the_same_result_object(images):
+    result = ipucnn.run(data="image_folder", data_dir=str(images), weights="random", batch_size=4)
+    assert result.images == 8
+    assert result.accuracy["images"] == 8
+    assert result.as_dict()["format"] == "ipucnn.run/1"
+    assert "resnet50" in ipucnn.list_models("resnet*")
+    with pytest.raises(ipucnn.IpucnnError, match="unknown option 'batch_sise'"):
+        ipucnn.run(batch_sise=4)
+
+
+def test_progress_is_told_after_every_device_call():
+    from ipucnn.core.options import RunOptions
+    from ipucnn.core.options.declaration import build
+    from ipucnn.inference import job as inference
+
+    told = []
+    options = build(RunOptions, {"data": "synthetic", "weights": "random", "iterations": 2,
+                                 "device_iterations": 3, "batch_size": 2})
+    inference.run(options, progress=lambda *step: told.append(step))
+    assert told == [("compile", 0, None), *(("run", done, 12) for done in range(0, 13, 2))]
+
+
+def test_iterations_go_round_the_data_and_predict_each_image_once(ipucnn_cli, images, tmp_path):
+    code, out, err = ipucnn_cli(
+        "run", "--data", "real", "--data-dir", str(images), "--weights", "random", "--batch-size",
+        "5", "--iterations", "4", "--predictions", str(tmp_path / "p.json"), "--json")
+    assert code == 0, err
+    assert json.loads(out)["images"] == 20
+    rows = json.loads((tmp_path / "p.json").read_text())
+    assert len({row["path"] for row in rows}) == len(rows) == 8

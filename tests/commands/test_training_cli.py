@@ -1,0 +1,309 @@
+"""Training as a user meets it: commands, files, errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+
+import pytest
+import torch
+import yaml
+
+from ipucnn.__main__ import invoke
+from ipucnn.core.registry.registry import use
+
+# the folder is linked into every test's working directory
+TINY = ["--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir", "pictures",
+        "--input-size", "32", "--precision", "full",
+        "--batch-size", "4", "--iterations", "3", "--epoch", "2", "--lr", "0.05",
+        "--progress", "off"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Real JPEG files: 32 to train on, 24 to validate."""
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    assert invoke(["data", "shapes", "--out", str(folder), "--per-class", "4", "--size", "40",
+                   "--validation-per-class", "3"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(pictures, tmp_path, monkeypatch):
+    (tmp_path / "pictures").symlink_to(pictures)
+    monkeypatch.chdir(tmp_path)
+    yield
+    use(None)
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*argv: str):
+        code = invoke([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory):
+    """A folder of checkpoints of a short training."""
+    folder = tmp_path_factory.mktemp("trained") / "ckpt"
+    os.chdir(str(pictures.parent))
+    assert invoke(["train", *TINY, "--checkpoint-path", str(folder), "--momentum", "0.9",
+                   "--no-validation", "--ema-decay", "0.9"]) == 0
+    use(None)
+    return folder
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_prints_what_old_scripts_parse(cli, tmp_path):
+    code, out, err = cli("train", *TINY, "--no-validation")
+    assert code == 0, err
+    assert re.findall(r"^Epoch \d/2$", out, re.M) == ["Epoch 1/2", "Epoch 2/2"]
+    assert len(re.findall(r"^Epoch \d: Train accuracy is \d+\.\d+%$", out, re.M)) == 2
+    assert len(re.findall(r"^Throughput of the epoch:\d+\.\d img/sec$", out, re.M)) == 2
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert [row["kind"] for row in rows(folder)] == ["train", "train"]
+    with open(folder / "metrics.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in table] == [row["loss"] for row in rows(folder)]
+    assert yaml.safe_load((folder / "options.yaml").read_text())["batch_size"] == 4
+
+
+def test_the_saved_options_repeat_the_training(cli, tmp_path):
+    first = cli("train", *TINY, "--no-validation", "--log-dir", "a")
+    again = cli("train", "--config", "a/options.yaml", "--log-dir", "b", "--progress", "off")
+    assert (first[0], again[0]) == (0, 0), again[2]
+    assert [row["loss"] for row in rows(tmp_path / "a")] == [
+        row["loss"] for row in rows(tmp_path / "b")]
+
+
+def test_json_is_one_document(cli):
+    code, out, err = cli("train", *TINY, "--no-validation", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["format"] == "ipucnn.train/1"
+    assert (result["epochs"], result["updates"], result["images"]) == (2, 6, 24)
+
+
+def test_validation_after_training_scores_every_checkpoint(cli):
+    code, out, err = cli("train", *TINY, "--checkpoint-path", "c")
+    assert code == 0, err
+    assert len(re.findall(r"^Accuracy on test set: \d+\.\d+%$", out, re.M)) == 2
+
+
+def test_validation_during_training_and_the_best(cli, tmp_path):
+    code, _out, err = cli("train", *TINY, "--checkpoint-path", "c", "--validation-mode", "during",
+                         "--validation-frequency", "1", "--keep-best", "--keep-last", "1",
+                         "--best-metric", "loss", "--ema-decay", "0.5")
+    assert code == 0, err
+    found = [row for row in rows(tmp_path / "c") if row["kind"] == "validation"]
+    assert [(row["epoch"], row["weights"]) for row in found] == [
+        (1, "raw"), (1, "ema"), (2, "raw"), (2, "ema")]
+    best = json.loads((tmp_path / "c" / "best.json").read_text())
+    assert best["value"] == min(row["loss"] for row in found)
+    assert (tmp_path / "c" / best["file"]).exists()
+
+
+def test_early_stopping_ends_the_training(cli):
+    code, out, err = cli("train", *TINY[:-1], "off", "--epochs", "9", "--lr", "0",
+                         "--validation-mode", "during", "--validation-frequency", "1",
+                         "--early-stopping", "2", "--json", "--momentum", "0")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["stopped_by"] == "early stopping"
+    assert result["epochs"] < 9
+
+
+def test_validate_agrees_with_itself_whatever_the_batch(cli, trained):
+    answers = []
+    for size in ("1", "7", "32"):
+        code, out, err = cli("validate", "--checkpoint-path", trained, "--batch-size", size,
+                             "--json", "--progress", "off")
+        assert code == 0, err
+        answers.append(json.loads(out)["validations"])
+    assert [row["images"] for row in answers[0]] == [24] * 4
+    for other in answers[1:]:
+        assert [row["top1"] for row in other] == [row["top1"] for row in answers[0]]
+        assert [row["loss"] for row in other] == pytest.approx(
+            [row["loss"] for row in answers[0]], rel=1e-5)
+    assert [(row["epoch"], row["weights"]) for row in answers[0]] == [
+        (1, "raw"), (1, "ema"), (2, "raw"), (2, "ema")]
+
+
+def test_validate_tells_classes_and_writes_the_matrix(cli, trained, tmp_path):
+    (newest,) = trained.glob("*_2.pt")
+    code, out, err = cli("validate", "--checkpoint-path", newest, "--per-class", "--no-ema",
+                         "--confusion-matrix", tmp_path / "m.csv", "--progress", "off")
+    assert code == 0, err
+    assert "triangle" in out
+    with open(tmp_path / "m.csv") as file:
+        matrix = list(csv.reader(file))
+    assert matrix[0][1:] == ["bar", "circle", "crescent", "cross", "ring", "square", "star",
+                             "triangle"]
+    assert sum(int(cell) for row in matrix[1:] for cell in row[1:]) == 24
+
+
+def test_average_never_eats_its_own_output(cli, trained, tmp_path):
+    first = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "a.pt", "--json")
+    again = cli("average", "--checkpoint-path", trained, "--json")
+    third = cli("average", "--checkpoint-path", trained, "--json")
+    assert (first[0], again[0], third[0]) == (0, 0, 0), first[2] + again[2]
+    assert json.loads(first[1])["files"] == json.loads(third[1])["files"]
+    for file in trained.glob("*averaged*"):
+        file.unlink()
+
+
+def test_average_can_estimate_the_statistics_anew(cli, trained, tmp_path):
+    code, _out, err = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "a.pt",
+                         "--reestimate-batch-norm", "32")
+    assert code == 0, err
+    assert cli("average", "--checkpoint-path", trained, "--output", tmp_path / "b.pt")[0] == 0
+    scores = [cli("validate", "--checkpoint-path", tmp_path / name, "--json", "--progress",
+                  "off") for name in ("a.pt", "b.pt")]
+    assert [code for code, _, _ in scores] == [0, 0], scores
+    losses = [json.loads(out)["validations"][0]["loss"] for _, out, _ in scores]
+    assert losses[0] != losses[1]
+
+
+def test_restore_trains_on_and_tells_what_changes(cli, trained, tmp_path):
+    code, out, err = cli("restore", "--checkpoint-path", trained, "--epoch", "3", "--lr", "0.01",
+                         "--checkpoint-output-dir", tmp_path / "new", "--json", "--progress", "off")
+    assert code == 0, err
+    assert "epoch: 2 -> 3" in err
+    assert "lr: 0.05 -> 0.01" in err
+    assert json.loads(out)["epochs"] == 3
+    assert [path.name for path in (tmp_path / "new").glob("*.pt")] == [
+        "mobilenet-v3-small_image_folder_3.pt"]
+
+
+@pytest.mark.parametrize("change", [
+    ["--model", "resnet34"], ["--normlayer", "none"], ["--optimizer", "adam"],
+    ["--weights", "pretrained"]])
+def test_restore_refuses_what_makes_no_sense(cli, trained, change):
+    code, _, err = cli("restore", "--checkpoint-path", trained, "--progress", "off", *change)
+    assert code == 2
+    assert f"'{change[0]}' cannot be changed when restoring" in err
+
+
+def test_a_trained_model_classifies(cli, trained, tmp_path):
+    (newest,) = trained.glob("*_2.pt")
+    code, out, err = cli("run", "--model", "mobilenet-v3-small", "--weights", newest, "--data",
+                         "shapes", "--iterations", "1", "--input-size", "32", "--precision",
+                         "full", "--batch-size", "64",
+                         "--json", "--progress", "off")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"]["images"] == 64
+
+
+BAD = [
+    (["train", "--data", "real", "--data-dir", "."], "no labels", 2),
+    (["train", *TINY, "--batch-size", "600"], "one host call takes", 2),
+    (["train", *TINY, "--keep-best"], "'--keep-best' has nothing to go by", 2),
+    (["train", *TINY, "--lr-schedule", "cosine", "--lr-decay", "0.3"], "--lr-decay", 2),
+    (["train", *TINY, "--optimizer", "adam", "--momentum", "0.9"], "--momentum", 2),
+    (["train", *TINY, "--enable-stochastic-rounding"], "'--enable-stochastic-rounding' is not", 2),
+    (["train", *TINY, "--mixup-alpha", "0.1", "--batch-size", "1"], "mixup cannot mix", 2),
+    (["train", *TINY, "--initial-loss-scaling", "8"], "'--initial-loss-scaling 8' is above", 2),
+    (["train", *TINY, "--pipeline-splits", "layer2"], "gradient accumulation of at least 3", 2),
+    (["train", "--data", "imagenet"], "needs a folder", 2),
+    (["train", "--data", "imagenet", "--imagenet-data-path", "nowhere"], "nowhere", 1),
+    (["restore", "--checkpoint-path", "nowhere"], "nowhere", 1),
+    (["restore"], "no checkpoint is named", 2),
+    (["validate", "--checkpoint-path", "nowhere"], "nowhere", 1),
+    (["average", "--checkpoint-path", "nowhere"], "nowhere", 1),
+]
+
+
+@pytest.mark.parametrize(("argv", "message", "code"), BAD,
+                         ids=lambda value: value if isinstance(value, str) else None)
+def test_bad_usage(cli, argv, message, code):
+    found, _out, err = cli(*argv)
+    assert message in err, err
+    assert found == code
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+
+
+def test_a_used_folder_is_not_trained_over(cli, trained):
+    code, _, err = cli("train", *TINY, "--checkpoint-path", trained)
+    assert code == 2
+    assert "ipucnn restore" in err
+
+
+def test_a_loss_that_is_not_finite_stops_with_everything_named(cli):
+    code, _, err = cli("train", *TINY, "--checkpoint-path", "c", "--lr", "1e30",
+                       "--no-validation", "--epoch", "5")
+    assert code == 1
+    error = next(line for line in err.splitlines() if line.startswith("error: "))
+    for part in ("step", "learning rate 1e+30", "loss scaling 1", "last good checkpoint"):
+        assert part in error
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(str(trained), str(copy))
+    (newest,) = copy.glob("*_2.pt")
+    newest.write_bytes(newest.read_bytes()[:5000])
+    code, _out, err = cli("restore", "--checkpoint-path", copy, "--progress", "off")
+    assert code == 0, err
+    assert "_2.pt' is skipped" in err
+    assert "restoring" in err
+    assert "_1.pt" in err
+    assert torch.load(newest, weights_only=True)["format"] == "ipucnn.checkpoint/1"
+
+
+def test_half_resolution_training(cli, tmp_path):
+    code, out, err = cli(
+        "train", *TINY, "--checkpoint-path", "c", "--half-res-training", "--fine-tune-epoch", "1",
+        "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "features.8",
+        "--weight-avg-strategy", "mean", "--no-validation")
+    assert code == 0, err
+    assert "Training at 24 pixels" in out
+    assert "Fine-tuning at 32 pixels" in out
+    before = torch.load(next(tmp_path.glob("c/*averaged.pt")), weights_only=True)["model"]
+    after = torch.load(next(tmp_path.glob("c/fine-tune/*.pt")), weights_only=True)["model"]
+    assert torch.equal(before["features.0.0.weight"], after["features.0.0.weight"])
+    assert not torch.equal(before["classifier.3.weight"], after["classifier.3.weight"])
+
+
+def test_a_half_resolution_training_is_restored_in_any_phase(cli, tmp_path):
+    argv = ["train", *TINY, "--checkpoint-path", "c", "--half-res-training", "--fine-tune-epoch",
+            "2", "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "features.8",
+            "--weight-avg-strategy", "mean", "--no-validation"]
+    assert cli(*argv)[0] == 0
+    last = tmp_path / "c/fine-tune/mobilenet-v3-small_image_folder_2.pt"
+    whole = last.read_bytes()
+    last.unlink()
+    code, out, err = cli("restore", "--checkpoint-path", "c", "--progress", "off")
+    assert code == 0, err
+    assert "Fine-tuning at 32 pixels from c/fine-tune/mobilenet-v3-small_image_folder_1.pt" in out
+    assert last.read_bytes() == whole
+    for path in [*tmp_path.glob("c/*_2*.pt"), *tmp_path.glob("c/fine-tune/*.pt")]:
+        path.unlink()
+    code, out, err = cli("restore", "--checkpoint-path", "c", "--progress", "off")
+    assert code == 0, err
+    assert "Training at 24 pixels" in out
+    assert last.read_bytes() == whole
+
+
+def test_losses_that_are_not_finite_are_tolerated_up_to_a_number(cli):
+    argv = ["train", *TINY, "--no-validation", "--lr", "1e30", "--epoch", "4", "--json"]
+    code, out, err = cli(*argv, "--skip-non-finite", "100")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["skipped"]["updates"] > 3
+    assert result["updates"] == 12
+    code, out, err = cli(*argv, "--skip-non-finite", "3")
+    assert code == 1
+    assert "not finite" in err
+    assert json.loads(out)["skipped"]["updates"] == 3

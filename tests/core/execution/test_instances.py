@@ -1,0 +1,109 @@
+"""Who works with whom, which samples are whose, and when all stop."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.instances import ALONE, Agreement, Instances, Launch, launched
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import StepResult
+from ipucnn.training.feed import own_part
+from ipucnn.training.progress import Figures
+
+
+def poprun(total=8, local=4, offset=4):
+    return {"POPDIST_NUM_TOTAL_REPLICAS": str(total), "POPDIST_NUM_LOCAL_REPLICAS": str(local),
+            "POPDIST_REPLICA_INDEX_OFFSET": str(offset)}
+
+
+def test_the_environment_tells_which_instance_this_is():
+    assert launched({}) is None
+    assert launched(poprun()) == Launch(index=1, count=2, replicas=8)
+    assert launched(poprun(1, 1, 0)) == Launch(0, 1, 1)
+
+
+@pytest.mark.parametrize("variables", [
+    poprun(total="many"), poprun(total=0), poprun(local=3), poprun(offset=-1)])
+def test_a_broken_environment_is_an_error(variables):
+    with pytest.raises(UsageError, match=r"POPDIST|poprun gave") as caught:
+        launched(variables)
+    assert caught.value.hint
+
+
+def test_instances_take_the_samples_of_their_replicas():
+    plan = ExecutionPlan(micro_batch=2, device_iterations=2, replicas=4, gradient_accumulation=3,
+                         training=True, instances=2)
+    order = numpy.random.default_rng(0).permutation(2 * plan.combined_batch + 7)
+    parts = [own_part(order, plan, index) for index in range(2)]
+    calls = order[:2 * plan.combined_batch].reshape(2, 2, 3, 4, 2)  # call, D, G, R, B
+    for index, part in enumerate(parts):
+        assert len(part) == 2 * plan.local_batch
+        expected = calls[:, :, :, 2 * index:2 * index + 2]
+        assert part.tolist() == expected.reshape(-1).tolist()
+    assert sorted(numpy.concatenate(parts)) == sorted(order[:2 * plan.combined_batch])
+
+
+def test_one_process_has_the_whole_order():
+    order = numpy.arange(11)
+    assert own_part(order, ExecutionPlan(micro_batch=4), 0) is order
+
+
+def test_replicas_must_divide_among_instances():
+    with pytest.raises(UsageError, match="6 replicas cannot be divided among 4 instances"):
+        ExecutionPlan(replicas=6, instances=4)
+
+
+class Pair(Instances):
+    """One of two, told what the other says."""
+
+    count = 2
+
+    def __init__(self, other, index=0):
+        self.other, self.index, self.asked = other, index, 0
+
+    def gather(self, value):
+        self.asked += 1
+        values = [value, self.other]
+        return values if self.index == 0 else values[::-1]
+
+
+def test_all_stop_and_save_when_one_wants_to():
+    assert Agreement(ALONE)("SIGINT", False) == ("SIGINT", False)
+    assert Agreement(Pair(["SIGTERM", False, 0.1]))("", False) == ("SIGTERM", False)
+    assert Agreement(Pair(["", True, 0.1]))("", False) == ("", True)
+    assert Agreement(Pair(["", False, 0.1]))("", True) == ("", True)
+
+
+def test_they_ask_each_other_about_once_in_a_second():
+    other = Pair(["", False, 0.1], index=1)  # the first instance says 0.1 seconds a call
+    agree = Agreement(other)
+    for _ in range(31):
+        agree("", False)
+    assert other.asked == 4
+    assert agree("SIGINT", False) == ("", False)  # not yet
+    assert agree("SIGINT", False, now=True) == ("SIGINT", False)
+
+
+def figures():
+    made = Figures()
+    made.add(StepResult(loss=2.0, samples=4, correct=1))
+    return made
+
+
+def test_rows_and_epochs_are_of_all_instances():
+    mine = figures()
+    assert mine.window(Pair([4.0, 4, 3])) == {"loss": 1.5, "accuracy": 50.0}
+    assert mine.row_samples == 0
+    mine.end_epoch(Pair([4.0, 4, 3]))
+    assert (mine.loss(), mine.accuracy()) == (1.5, 50.0)
+
+
+def test_a_checkpoint_keeps_the_sums_of_each_instance():
+    theirs = [1.0, 4, 2, 1.0, 4, 2]
+    plain = figures().as_plain(Pair(theirs))
+    again = Figures.from_plain(plain, Pair(None, index=1))
+    assert [again.loss_sum, again.samples, again.row_correct] == [1.0, 4, 2]
+    alone = Figures.from_plain(plain)
+    assert [alone.loss_sum, alone.samples, alone.correct] == [9.0, 8, 3]

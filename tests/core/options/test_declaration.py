@@ -1,0 +1,155 @@
+"""Options are declared once; values of any origin end in the declared type or in a clear error."""
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+import pytest
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import (
+    as_dict,
+    build,
+    changed,
+    coerced,
+    declared,
+    lookup,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    count: int = option(4, "How many.", minimum=1, maximum=9, names=("--number", "--num-items"))
+    rate: float = option(0.5, "How fast.", exclusive_minimum=0.0)
+    limit: Optional[float] = option(None, "How long.")
+    name: str = option("a", "Which.", names=("--label",))
+    precision: str = option("16.16", "p", choices={"half": "16.16", "16.16": "16.16"})
+    level: int = option(1, "l", choices={"1": "1", "2": "2"})
+    splits: Tuple[str, ...] = option((), "Where.")
+    sizes: Tuple[int, ...] = option((), "s", minimum=1)
+    room: Optional[int] = option(None, "How much.", size=True, minimum=1)
+    fast: bool = option(False, "Hurry.")
+    half: Optional[bool] = option(None, "Perhaps.")
+    json: bool = option(False, "Print.", switch=True)
+    plain: int = 3  # no option
+
+
+def value(**given):
+    (name,) = given
+    return getattr(build(Options, given), name)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"count": 3}, 3), ({"count": "3"}, 3), ({"count": 3.0}, 3), ({"count": "3e0"}, 3),
+    ({"rate": "1e-3"}, 0.001), ({"rate": 2}, 2.0), ({"rate": "2"}, 2.0),
+    ({"limit": None}, None), ({"limit": "7.5"}, 7.5),
+    ({"room": "20G"}, 20 * 10**9), ({"room": "1.5 kB"}, 1500), ({"room": "2MiB"}, 2 << 20),
+    ({"room": "1Ti"}, 1 << 40), ({"room": 700}, 700), ({"room": "700"}, 700),
+    ({"name": 18}, "18"), ({"name": "x y"}, "x y"),
+    ({"precision": "HALF"}, "16.16"), ({"precision": 16.16}, "16.16"), ({"level": "2"}, 2),
+    ({"level": 2}, 2),
+    ({"splits": "a/1 b/2"}, ("a/1", "b/2")), ({"splits": ["a", "b"]}, ("a", "b")),
+    ({"splits": ()}, ()), ({"sizes": 3}, (3,)), ({"sizes": "3 4"}, (3, 4)),
+    ({"fast": True}, True), ({"fast": "yes"}, True), ({"fast": "Off"}, False),
+    ({"half": None}, None), ({"half": False}, False),
+])
+def test_values_take_the_declared_type(given, expected):
+    found = value(**given)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"count": "many"}, "'--count': 'many' is not a whole number"),
+    ({"count": "2K"}, "'--count': '2K' is not a whole number"),
+    ({"room": "20X"}, "'--room': '20X' is not a number of bytes"),
+    ({"room": "0K"}, "'--room': '0K' is too small"),
+    ({"count": 2.5}, "'--count': 2.5 is not a whole number"),
+    ({"count": True}, "'--count': True is not a whole number"),
+    ({"count": "inf"}, "'--count': 'inf' is not a whole number"),
+    ({"count": 0}, "'--count': 0 is too small"),
+    ({"count": -1}, "'--count': -1 is too small"),
+    ({"count": 10}, "'--count': 10 is too large"),
+    ({"count": None}, "'--count' needs a value"),
+    ({"count": [1, 2]}, "'--count': [1, 2] is not a whole number"),
+    ({"rate": 0}, "'--rate': 0 is too small"),
+    ({"rate": "nan"}, "'--rate': 'nan' is not a finite number"),
+    ({"rate": float("inf")}, "'--rate': inf is not a finite number"),
+    ({"rate": "1e-3x"}, "'--rate': '1e-3x' is not a number"),
+    ({"name": {"a": 1}}, "'--name': {'a': 1} is not text"),
+    ({"name": True}, "'--name': True is not text"),
+    ({"precision": "hallf"}, "'--precision': 'hallf' is not one of its values"),
+    ({"sizes": "3 zero"}, "'--sizes': 'zero' is not a whole number"),
+    ({"sizes": [3, 0]}, "'--sizes': 0 is too small"),
+    ({"fast": "perhaps"}, "'--fast': 'perhaps' is not true or false"),
+    ({"fast": 1}, "'--fast': 1 is not true or false"),
+])
+def test_wrong_values_are_named(given, message):
+    with pytest.raises(UsageError) as caught:
+        build(Options, given)
+    assert message in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+def test_hints_say_the_way_out():
+    with pytest.raises(UsageError) as caught:
+        build(Options, {"precision": "hallf"})
+    assert "did you mean 'half'?" in caught.value.hint
+    assert "values: half, 16.16" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        build(Options, {"count": 99})
+    assert caught.value.hint == "the largest value is 9"
+
+
+@pytest.mark.parametrize("spelling", ["count", "--count", "number", "num-items", "num_items",
+                                      "NUM_ITEMS", "--num-items"])
+def test_every_spelling_means_the_option(spelling):
+    assert build(Options, {spelling: 2}).count == 2
+    assert lookup(Options, spelling).name == "count"
+
+
+def test_what_is_not_an_option_is_refused_with_its_origin():
+    with pytest.raises(UsageError, match=r"unknown option 'cuont' \(p.yaml, line 3\)") as caught:
+        coerced(Options, {"cuont": 2}, {"cuont": "p.yaml, line 3"})
+    assert "did you mean 'count'" in caught.value.hint
+    with pytest.raises(UsageError, match="unknown option 'plain'"):
+        build(Options, {"plain": 2})
+    with pytest.raises(UsageError, match=r"is too small \(p.yaml, line 9\)"):
+        coerced(Options, {"count": 0}, {"count": "p.yaml, line 9"})
+
+
+def test_later_sources_win_whatever_the_spelling():
+    assert build(Options, {"count": 2, "rate": 3}, {"number": 5}) == build(
+        Options, {"count": 5, "rate": 3})
+    assert build(Options) == Options()
+
+
+def test_numbers_may_have_commas_between_them():
+    for given in ("1,2,3", "1 2 3", "1, 2, 3", ["1,2", "3"], [1, 2, 3]):
+        assert build(Options, {"sizes": given}).sizes == (1, 2, 3)
+    assert build(Options, {"splits": ["a,b"]}).splits == ("a,b",)
+
+
+def test_declarations_keep_order_flags_and_shape():
+    found = {item.name: item for item in declared(Options)}
+    assert list(found)[:3] == ["count", "rate", "limit"]
+    assert "plain" not in found
+    assert found["count"].flags == ("--count", "--number", "--num-items")
+    assert found["splits"].many
+    assert not found["splits"].nullable
+    assert found["half"].nullable
+    assert found["half"].boolean
+    assert found["sizes"].type is int
+
+
+def test_saved_settings_build_the_same_options():
+    options = build(Options, {"splits": "a b", "rate": 1e-3, "half": True, "json": True})
+    saved = as_dict(options)
+    assert "json" not in saved
+    assert saved["splits"] == ["a", "b"]
+    assert build(Options, saved, {"json": True}) == options
+
+
+def test_changed_are_those_that_differ_from_their_default():
+    options = build(Options, {"count": 4, "rate": 0.25, "splits": "a"})
+    assert [item.name for item in changed(options)] == ["rate", "splits"]

@@ -1,0 +1,93 @@
+"""Profiles: typed, checked, and blamed by file and line."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipucnn.core.errors import UnknownNameError, UsageError
+from ipucnn.core.options import RunOptions, profiles
+from ipucnn.core.options.profiles import resolve
+
+
+def _file(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
+    options = resolve(RunOptions, {"config": _file(tmp_path, "norm_eps: 1e-3\nprecision: 32.32\n")})
+    assert options.norm_eps == 0.001
+    assert options.precision == "32.32"
+
+
+def test_the_command_line_wins_over_the_profile_and_the_profile_over_the_defaults(tmp_path):
+    path = _file(tmp_path, "model: resnet50\nbatch-size: 8\n")
+    options = resolve(RunOptions, {"config": path, "batch_size": "16"})
+    assert (options.model, options.batch_size, options.replicas) == ("resnet50", 16, 1)
+
+
+def test_old_spellings_work_in_profiles(tmp_path):
+    options = resolve(RunOptions, {"config": _file(
+        tmp_path, "device_iteration: 4\nnorm_type: group\nnormalization_location: ipu\n"
+                  "pipeline_splits: [layer2, layer3]\navailable_memory_proportion: 0.3\n")})
+    assert options.device_iterations == 4
+    assert options.normlayer == "group"
+    assert options.normalization_location == "device"
+    assert options.pipeline_splits == ("layer2", "layer3")
+    assert options.available_memory_proportion == (0.3,)
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), [
+    ("model: resnet50\nbach_size: 4\n", "unknown option 'bach_size' (mine.yaml, line 2)",
+     "batch-size"),
+    ("batch_size: many\n", "'--batch-size': 'many' is not a whole number (mine.yaml, line 1)", ""),
+    ("batch_size: 2.5\n", "2.5 is not a whole number (mine.yaml, line 1)", ""),
+    ("batch_size: true\n", "True is not a whole number (mine.yaml, line 1)", ""),
+    ("half_partial: 3\n", "3 is not true or false (mine.yaml, line 1)", ""),
+    ("model: resnet18\n\nmodel: resnet50\n", "'model' is given twice (mine.yaml, line 3)", "one"),
+    ("model: {a: b}\n", "'model' is a mapping (mine.yaml, line 1)", "value"),
+    ("- model\n", "line 1: not a mapping", "option: value"),
+    ("model: [\n", "mine.yaml', line 2", "option: value"),
+    ("json: true\n", "'json' cannot stand in a profile", "command line"),
+    ("model:\n", "option '--model' needs a value (mine.yaml, line 1)", ""),
+])
+def test_a_wrong_profile_is_blamed_by_file_line_and_key(tmp_path, text, message, hint):
+    with pytest.raises(UsageError) as caught:
+        resolve(RunOptions, {"config": _file(tmp_path, text)})
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_profile(tmp_path):
+    path = _file(tmp_path, "batch_size: 8\n")
+    with pytest.raises(UsageError) as caught:
+        resolve(RunOptions, {"config": path, "batch_size": "none"})
+    assert "mine.yaml" not in caught.value.message
+
+
+def test_an_empty_profile_changes_nothing(tmp_path):
+    options = resolve(RunOptions, {"config": _file(tmp_path, "# nothing\n")})
+    assert options.as_dict() == RunOptions().as_dict()
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00model")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        profiles.load(str(path))
+
+
+@pytest.mark.parametrize("profile", profiles.available(), ids=lambda p: p.name)
+def test_every_shipped_profile_is_valid_and_has_a_summary(profile):
+    options = resolve(RunOptions, {"config": profile.name})
+    assert profile.summary
+    assert options.batch_size > 1
+    assert options.plan(synthetic=False).combined_batch == (
+        options.batch_size * options.device_iterations)
+
+
+def test_the_names_of_the_last_release_of_the_old_application_are_known():
+    assert profiles.load("resnet50").name == "resnet50-mk2"
+    with pytest.raises(UnknownNameError, match="resnet50-mk9"):
+        profiles.load("resnet50-mk9")

@@ -1,0 +1,67 @@
+import dataclasses
+import io
+
+import pytest
+from PIL import Image
+
+from ipucnn.data import jpeg
+
+
+def encoded(size=(12, 7), mode="RGB", orientation=None, endian="<", **options):
+    exif = Image.Exif()
+    exif.endian = endian
+    if orientation is not None:
+        exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "JPEG", exif=exif, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 4)])
+def test_header_of_every_kind_of_jpeg(mode, channels, progressive):
+    data = encoded(mode=mode, progressive=progressive)
+    header = jpeg.read_header(data)
+    assert header == jpeg.Header(12, 7, channels, 1, header.height_at)
+    assert bool(header.height_at) != progressive
+    if header.height_at:
+        assert data[header.height_at:][:4] == b"\0\x07\0\x0c"
+        lower = jpeg.read_header(bytes(jpeg.shortened(data, header, 5)))
+        assert (lower.width, lower.height) == (12, 5)
+
+
+def test_files_with_restarts_are_known():
+    header = jpeg.read_header(encoded(size=(64, 64), restart_marker_rows=1))
+    assert (header.width, header.height, header.height_at) == (64, 64, 0)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_in_both_byte_orders(orientation, endian):
+    assert jpeg.read_header(encoded(orientation=orientation, endian=endian)).orientation \
+        == orientation
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_orientation_that_does_not_exist_is_upright(orientation):
+    assert jpeg.read_header(encoded(orientation=orientation)).orientation == 1
+
+
+def test_fill_bytes_between_segments_are_allowed():
+    data = encoded()
+    filled = jpeg.read_header(data[:2] + b"\xff\xff\xff" + data[2:])
+    expected = jpeg.read_header(data)
+    assert filled == dataclasses.replace(expected, height_at=expected.height_at + 3)
+
+
+def test_every_truncation_is_survived():
+    data = encoded(orientation=6)
+    for length in range(len(data)):
+        header = jpeg.read_header(data[:length])
+        assert header is None or (header.width, header.height) == (12, 7)
+
+
+@pytest.mark.parametrize("exif", [
+    b"", b"Exif\0\0", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"not exif"])
+def test_damaged_exif_is_upright(exif):
+    assert jpeg.exif_orientation(exif) == 1

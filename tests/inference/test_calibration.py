@@ -1,0 +1,111 @@
+"""Which images a network is calibrated with, and what is told of the outcome."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data import ImageDataset
+from ipucnn.inference.calibration import Calibration, calibration_of
+from ipucnn.models.normalisation import fed, normalise
+
+CLASSES = ("a", "b", "c", "d")
+
+
+class Numbered(ImageDataset):
+    """Images whose pixels all are their index, in the order of their classes."""
+
+    ready = True
+    class_names = CLASSES
+
+    def __init__(self, count: int, bad: int = -1) -> None:
+        self._count, self._bad = count, bad
+
+    def __len__(self) -> int:
+        return self._count
+
+    def image(self, index: int) -> torch.Tensor:
+        if index == self._bad:
+            raise DataError(f"image {index} is bad")
+        return torch.full((3, 8, 8), index, dtype=torch.uint8)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def label(self, index: int) -> int:
+        return index * len(CLASSES) // self._count
+
+
+def indices(images: torch.Tensor) -> list:
+    return images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(("there", "samples", "calibrating", "compared"), [
+    (200, 30, 30, 30),    # as many again
+    (200, 150, 150, 50),  # what is left
+    (200, 195, 160, 40),  # a fifth at least
+    (200, None, 160, 40),
+    (50, 300, 40, 10),
+    (49, 300, 49, 49),    # too few for others: the same ones
+    (10, 10, 10, 10)])
+def test_some_images_are_kept_for_the_comparison(there, samples, calibrating, compared):
+    made = calibration_of(Numbered(there), 8, list(CLASSES), samples)
+    assert (len(made.calibrating), len(made.compared)) == (calibrating, compared)
+    first, second = indices(made.calibrating), indices(made.compared)
+    assert len(set(first)) == calibrating
+    assert first == second if there < 50 else not set(first) & set(second)
+
+
+def test_images_are_drawn_from_everywhere_and_by_the_seed():
+    made, again, other = (calibration_of(Numbered(200), 8, list(CLASSES), 20, seed)
+                          for seed in (0, 0, 1))
+    assert set(made.labels[:20]) == set(range(4))
+    assert torch.equal(made.images, again.images)
+    assert not torch.equal(made.images, other.images)
+
+
+def test_labels_are_outputs_of_the_model():
+    made = calibration_of(Numbered(40), 8, ["x", "d", "c", "b", "a"])
+    for index, label in zip(indices(made.images), made.labels):
+        assert label == 4 - index // 10
+    unknown = calibration_of(Numbered(40), 8, ["one", "two"])
+    assert set(unknown.labels) == {None}
+
+
+def test_fewer_than_ten_images_are_refused():
+    with pytest.raises(DataError, match="9 images are too few"):
+        calibration_of(Numbered(9), 8, list(CLASSES))
+
+
+def test_bad_images_are_refused_or_left_out():
+    with pytest.raises(DataError, match="image 3 is bad"):
+        calibration_of(Numbered(20, bad=3), 8, list(CLASSES))
+    made = calibration_of(Numbered(20, bad=3), 8, list(CLASSES), skip_bad=True)
+    assert sorted(indices(made.images)) == [i for i in range(20) if i != 3]
+    with pytest.raises(DataError, match="9 images are too few"):
+        calibration_of(Numbered(10, bad=3), 8, list(CLASSES), skip_bad=True)
+
+
+def test_the_report_counts_answers():
+    images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    full = torch.eye(4)[[0, 1, 2, 3]]
+    quantised = torch.eye(4)[[0, 1, 2, 0]]
+    told = Calibration(images, [9, 9, 0, 1, None, 0], 2).report(full, quantised)
+    assert told == {
+        "calibration_images": 2, "compared_images": 4, "held_out": True, "agreement": 75.0,
+        "top1_full": pytest.approx(200 / 3), "top1_int8": 100.0,
+        "top1_difference": pytest.approx(100 / 3)}
+    assert Calibration(images[:4], [None] * 4, 4).report(full, full) == {
+        "calibration_images": 4, "compared_images": 4, "held_out": False, "agreement": 100.0}
+
+
+@pytest.mark.parametrize(("place", "eight_bit"), [
+    ("device", True), ("device", False), ("host", False), ("none", True)])
+def test_images_are_fed_as_the_plan_says(place, eight_bit):
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    given = fed(images, ExecutionPlan(normalisation=place, eight_bit_io=eight_bit).pixels)
+    wanted = normalise(images) if place == "host" else images if eight_bit else images.float()
+    assert given.dtype == wanted.dtype
+    assert torch.equal(given, wanted)

@@ -1,0 +1,109 @@
+"""Prediction files: three formats, whole under their name, kept when the run breaks."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.inference import predictions
+
+NAMES = ["cat", "dog, big", 'a "fish"']
+
+
+def _rows():
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    return predictions.rows(["a/é,1.jpg", "b.jpg"], [0, None], probabilities, NAMES, 2, True)
+
+
+def _read(path):
+    if path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_rows_come_back_as_they_were_written(tmp_path, suffix):
+    path = tmp_path / "new folder" / f"p{suffix}"
+    with predictions.writer_class(str(path))(path, predictions.columns(2, True)) as writer:
+        writer.write(_rows()[:1])
+        assert not path.exists()
+        writer.write(_rows()[1:])
+    first, second = _read(path)
+    assert first["path"] == "a/é,1.jpg"
+    assert int(first["label"]) == 0
+    assert (int(first["class_1"]), first["name_1"]) == (0, "cat")
+    assert float(first["probability_1"]) == pytest.approx(0.7)
+    assert (second["name_1"], second["name_2"]) == ('a "fish"', "dog, big")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_a_run_that_breaks_keeps_its_rows(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+
+    def broken_run():
+        with predictions.writer_class(str(path))(path, predictions.columns(2, True)) as writer:
+            writer.write(_rows())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_run()
+    assert len(_read(path)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_image_ids_are_a_column_of_whole_numbers(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    row = predictions.rows(["a.jpg", "b.jpg"], [None, None], torch.eye(2, 3), NAMES, 1, False,
+                           [2**62 + 1, None])
+    columns = predictions.columns(1, False, with_ids=True)
+    with predictions.writer_class(str(path))(path, columns) as writer:
+        writer.write(row)
+    first, second = _read(path)
+    assert list(first) == ["path", "image_id", "class_1", "name_1", "probability_1"]
+    assert int(first["image_id"]) == 2**62 + 1
+    assert second["image_id"] in (None, "")
+
+
+def test_unusual_file_names_are_written(tmp_path):
+    name = b"bad\xff.jpg".decode("utf-8", "surrogateescape")
+    row = predictions.rows([name], [None], torch.tensor([[1.0, 0.0, 0.0]]), NAMES, 1, False)
+    for suffix in (".csv", ".json", ".parquet"):
+        path = tmp_path / f"p{suffix}"
+        with predictions.writer_class(str(path))(path, predictions.columns(1, False)) as writer:
+            writer.write(row)
+        assert path.stat().st_size > 10
+
+
+def test_a_format_that_is_not_known_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no known format"):
+        predictions.writer_class("p.xlsx")
+    (tmp_path / "p.csv").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        predictions.writer_class(str(tmp_path / "p.csv"))
+
+
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UnavailableError) as caught:
+        predictions.writer_class("p.parquet")
+    assert "ipucnn[parquet]" in caught.value.hint
+
+
+def test_a_disk_that_refuses_is_told_and_leaves_nothing_half(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(DataError) as caught:
+        predictions.writer_class("x.csv")(file / "p.csv", predictions.columns(1, False))
+    assert "p.csv" in caught.value.message
+    assert "--predictions" in caught.value.hint

@@ -1,0 +1,220 @@
+"""Reading model files: of any origin, and broken in every way."""
+
+from __future__ import annotations
+
+import os
+
+import numpy
+import onnx
+import pytest
+from graphs import FLOAT, UINT8, classifier, model, node
+from onnx import TensorProto
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.onnx.metadata import Metadata
+from ipucnn.onnx.network import check_batch, find_file, read_network
+
+
+def written(folder, proto, name="a.onnx"):
+    (folder / name).write_bytes(proto.SerializeToString())
+    return folder / name
+
+
+def refused(path):
+    with pytest.raises(DataError) as caught:
+        read_network(path)
+    assert f"'{path}'" in caught.value.message
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_a_file_of_any_batch(tmp_path):
+    network = read_network(written(tmp_path, classifier()))
+    assert (network.input_name, network.input_type, network.input_size) == ("images", "float32", 8)
+    assert (network.batch, network.num_classes, network.name) == (None, 5, "a")
+    assert network.normalisation == "host"
+    assert not network.half_weights
+    check_batch(network, 3)
+
+
+def test_a_file_of_one_batch(tmp_path):
+    network = read_network(written(tmp_path, classifier(("in", FLOAT, [4, 3, 8, 8]),
+                                                        ("out", FLOAT, [4, 5]))))
+    assert (network.input_name, network.batch) == ("in", 4)
+    check_batch(network, 4)
+    with pytest.raises(UsageError, match="takes 4 images per call, not 3") as caught:
+        check_batch(network, 3)
+    assert "--batch-size 4" in caught.value.hint
+
+
+def test_bytes_of_a_foreign_file_are_its_own_to_normalise(tmp_path):
+    network = read_network(written(tmp_path, classifier(("images", UINT8, ["n", 3, 8, 8]),
+                                                        cast=True)))
+    assert (network.input_type, network.normalisation) == ("uint8", "device")
+
+
+def test_the_metadata_counts(tmp_path):
+    proto = classifier()
+    Metadata("resnet8", 8, "none", class_names=tuple("abcde")).embed(proto)
+    network = read_network(written(tmp_path, proto))
+    assert (network.name, network.normalisation) == ("resnet8", "none")
+    assert network.metadata.class_names == tuple("abcde")
+
+
+def test_as_many_names_as_outputs(tmp_path):
+    proto = classifier()
+    Metadata("resnet8", 8, class_names=("a", "b")).embed(proto)
+    assert "has 5 outputs and names 2 classes" in refused(written(tmp_path, proto))
+
+
+def test_images_that_would_be_normalised_otherwise(tmp_path):
+    proto = classifier()
+    Metadata("resnet8", 8, mean=(0.5, 0.5, 0.5)).embed(proto)
+    assert "with the mean (0.5, 0.5, 0.5)" in refused(written(tmp_path, proto))
+
+
+def test_weights_that_old_files_list_among_the_inputs(tmp_path):
+    proto = classifier()
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(
+            tensor.name, tensor.data_type, tensor.dims))
+    assert read_network(written(tmp_path, proto)).input_name == "images"
+
+
+def images(*shape, element=FLOAT):
+    return lambda: classifier(("images", element, list(shape)))
+
+
+def two_inputs():
+    proto = classifier()
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("more", FLOAT, [1]))
+    return proto
+
+
+def two_outputs():
+    proto = classifier()
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("flat", FLOAT, ["batch", 3]))
+    return proto
+
+
+def without_shape():
+    proto = classifier()
+    proto.graph.input[0].type.tensor_type.shape.Clear()
+    return proto
+
+
+def sequence():
+    return model([node("SequenceAt", "images zero", "logits")],
+                 [], [("logits", FLOAT, ["n", 5])], {"zero": numpy.int64(0)})
+
+
+UNSUITABLE = {
+    "two inputs": (two_inputs, "has 2 inputs"),
+    "no input": (sequence, "has 0 inputs"),
+    "two outputs": (two_outputs, "has 2 outputs"),
+    "wrong rank": (images("n", 3, 8), "shape (?, 3, 8)"),
+    "no rank": (without_shape, "shape ()"),
+    "channels last": (images("n", 8, 8, 3), "shape (?, 8, 8, 3)"),
+    "not square": (images("n", 3, 8, 9), "shape (?, 3, 8, 9)"),
+    "any size": (images("n", 3, "h", "w"), "shape (?, 3, ?, ?)"),
+    "float64": (images("n", 3, 8, 8, element=TensorProto.DOUBLE), "is double, and images are"),
+    "text": (images("n", 3, 8, 8, element=TensorProto.STRING), "is string, and images are"),
+    "any classes": (lambda: classifier(logits=("logits", FLOAT, ["n", "c"])), "shape (?, ?)"),
+    "logits of rank 4": (lambda: classifier(logits=("logits", FLOAT, ["n", 5, 1, 1])),
+                         "shape (?, 5, 1, 1)"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUITABLE)
+def test_what_is_no_classifier_of_images(tmp_path, monkeypatch, name):
+    make, message = UNSUITABLE[name]
+    # what is tested is the reading of inputs and outputs, whatever is between them
+    monkeypatch.setattr(onnx.checker, "check_model", lambda _: None)
+    assert message in refused(written(tmp_path, make()))
+
+
+DAMAGED = {
+    "empty": lambda whole: b"",
+    "truncated": lambda whole: whole[:len(whole) // 2],
+    "text": lambda whole: b"weights: none\n" * 30,
+    "zeros": lambda whole: bytes(200),
+    "an operator that is none": lambda whole: whole.replace(b"Gemm", b"Gemn"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files(tmp_path, name):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(DAMAGED[name](classifier().SerializeToString()))
+    assert "is damaged or no ONNX file" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.txt", "model"])
+def test_the_name_of_a_file_does_not_matter(tmp_path, name):
+    assert read_network(written(tmp_path, classifier(), name)).num_classes == 5
+
+
+def external(tmp_path, length):
+    proto = classifier()
+    weight = proto.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(weight, "weights.bin", length=length)
+    raw = weight.raw_data
+    weight.ClearField("raw_data")
+    return proto, raw
+
+
+def test_weights_in_a_file_beside_it(tmp_path):
+    proto, raw = external(tmp_path, 60)
+    (tmp_path / "weights.bin").write_bytes(raw)
+    network = read_network(written(tmp_path, proto))
+    assert network.proto.SerializeToString() == classifier().SerializeToString() or (
+        network.proto.graph.initializer[0].raw_data == raw)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_weights_that_are_missing_beside_it(tmp_path, there):
+    proto, raw = external(tmp_path, 60)
+    if there:  # but not whole
+        (tmp_path / "weights.bin").write_bytes(raw[:7])
+    refused(written(tmp_path, proto))
+
+
+def test_a_file_of_more_than_2_gib_is_refused_unread(tmp_path):
+    path = tmp_path / "a.onnx"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)  # sparse: it takes no room, but reading it would take memory
+    assert "holds 3.0 GiB" in refused(path)
+
+
+def test_weights_of_more_than_2_gib_beside_it_are_refused_unread(tmp_path):
+    proto, _ = external(tmp_path, 3 * 2**30)
+    proto.graph.initializer[0].dims[:] = [2**28, 3]
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(3 * 2**30)
+    assert "holds 3.0 GiB" in refused(written(tmp_path, proto))
+
+
+def test_a_file_in_a_folder_that_export_filled(tmp_path):
+    folder = tmp_path / "resnet8"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"model_4\.onnx' and no .+model\.onnx") as caught:
+        find_file(str(tmp_path), "resnet8", 4)
+    assert "ipucnn export --model resnet8 --batch-size 4" in caught.value.hint
+    (folder / "model.onnx").touch()
+    assert find_file(str(tmp_path), "resnet8", 4) == folder / "model.onnx"
+    (folder / "model_4.onnx").touch()
+    assert find_file(str(tmp_path), "resnet8", 4) == folder / "model_4.onnx"
+    assert find_file(str(folder / "model.onnx"), "other", 1) == folder / "model.onnx"
+
+
+@pytest.mark.parametrize("name", ["nothing.onnx", "x" * 300, "a/b.onnx"])
+def test_no_such_file(tmp_path, name):
+    with pytest.raises(DataError, match="there is no ONNX file"):
+        find_file(str(tmp_path / name), "resnet8", 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = written(tmp_path, classifier())
+    path.chmod(0)
+    assert "Permission denied" in refused(path)

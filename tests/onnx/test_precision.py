@@ -1,0 +1,82 @@
+"""Half precision within a graph."""
+
+from __future__ import annotations
+
+import numpy
+import onnx
+import pytest
+import torch
+from graphs import FLOAT, INT64, UINT8, classifier, constant, model, node, outputs
+from onnx import TensorProto, numpy_helper
+
+from ipucnn.onnx.precision import in_float16, rounded
+
+
+def copied(proto):
+    return onnx.ModelProto.FromString(proto.SerializeToString())
+
+
+def images(dtype=numpy.float32):
+    random = numpy.random.default_rng(1)
+    return (random.integers(0, 256, (2, 3, 8, 8)) if dtype == numpy.uint8
+            else random.standard_normal((2, 3, 8, 8))).astype(dtype)
+
+
+def types(proto):
+    return ([entry.type.tensor_type.elem_type for entry in proto.graph.input],
+            [entry.type.tensor_type.elem_type for entry in proto.graph.output],
+            {tensor.data_type for tensor in proto.graph.initializer})
+
+
+def test_float16_holds_weights_and_keeps_how_the_model_is_called():
+    before = classifier()
+    after = in_float16(copied(before))
+    onnx.checker.check_model(after, full_check=True)
+    assert types(after) == ([FLOAT], [FLOAT], {TensorProto.FLOAT16})
+    wanted, found = (outputs(each, images=images())[0] for each in (before, after))
+    assert found.dtype == numpy.float32
+    assert 0 < numpy.abs(wanted - found).max() < 2e-3
+
+
+def test_float16_takes_bytes_as_before():
+    before = classifier(("images", UINT8, ["batch", 3, 8, 8]), cast=True)
+    after = in_float16(copied(before))
+    assert types(after) == ([UINT8], [FLOAT], {TensorProto.FLOAT16})
+    wanted, found = (outputs(each, images=images(numpy.uint8))[0] for each in (before, after))
+    numpy.testing.assert_allclose(found, wanted, rtol=2e-3, atol=0.3)
+
+
+def test_only_what_a_cast_makes_is_changed():
+    # `saturate` has the value that stands for float32
+    cast = node("Cast", "images", "floats", to=FLOAT, saturate=1)
+    before = model([cast, node("Relu", "floats", "y")], [("images", UINT8, [1, 3])],
+                   [("y", FLOAT, [1, 3])], opset=19, ir_version=9)
+    (after,) = [each for each in in_float16(before).graph.node if each.output[0] == "floats"]
+    assert {a.name: a.i for a in after.attribute} == {"to": TensorProto.FLOAT16, "saturate": 1}
+
+
+def test_outputs_that_are_no_floats_stay():
+    before = model([node("ArgMax", "x", "y", axis=1, keepdims=0)], [("x", FLOAT, [1, 3])],
+                   [("y", INT64, [1])])
+    after = in_float16(before)
+    found = outputs(after, x=numpy.array([[1, 5, 2]], dtype=numpy.float32))[0]
+    assert (found.dtype, found.tolist()) == (numpy.int64, [1])
+
+
+def test_weights_beyond_float16_become_its_largest():
+    before = model([node("Mul", "x w", "y")], [("x", FLOAT, [2])], [("y", FLOAT, [2])],
+                   {"w": numpy.array([1e6, -1e6], dtype=numpy.float32)})
+    (weight,) = in_float16(before).graph.initializer
+    assert numpy_helper.to_array(weight).tolist() == [65504, -65504]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounded_weights_are_those_of_torch_and_constants_stay_exact(dtype):
+    weight = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    before = model([constant("c", numpy.float32(0.1)), node("Mul", "x w", "a"),
+                    node("Add", "a c", "y")], [("x", FLOAT, [64])], [("y", FLOAT, [64])],
+                   {"w": weight.numpy(), "n": numpy.array([3])})
+    after = rounded(before, dtype)
+    assert types(after) == ([FLOAT], [FLOAT], {FLOAT, INT64})
+    found = outputs(after, x=numpy.ones(64, dtype=numpy.float32))[0]
+    assert torch.equal(torch.from_numpy(found), weight.to(dtype).float() + 0.1)

@@ -1,0 +1,198 @@
+"""Checkpoint files: whole or refused, equal contents equal bytes, old ones read safely."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import random
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+import torch
+
+from ipucnn.training.checkpoint_folder import entries, newest
+from ipucnn.training.checkpoints import Checkpoint, CheckpointError, Position, load, save
+from ipucnn.training.stored import load_stored
+
+
+def made(epoch=1, call=0, **values):
+    generator = torch.Generator().manual_seed(epoch)
+    return Checkpoint(**{
+        "model": "resnet18", "dataset": "shapes",
+        "position": Position(epoch, call, 7 * call, 10 * epoch + call),
+        "weights": {"a.weight": torch.randn(40, 7, generator=generator), "n": torch.tensor(epoch)},
+        "session": {"optimizer": {"state": {0: {"m": torch.zeros(3)}}, "param_groups": [
+            {"lr": 0.1, "betas": (0.9, 0.999), "params": [0]}]}},
+        "progress": {"bad": [3, 4]}, "options": {"model": "resnet18", "splits": ("a", "b")},
+        "class_names": ("cat", "dog"), "versions": {"torch": "2"}, **values})
+
+
+def test_everything_comes_back(tmp_path):
+    checkpoint = made(3, 2, ema={"a.weight": torch.ones(2)})
+    path = save(checkpoint, tmp_path)
+    assert path.name == "resnet18_shapes_4.step32.pt"
+    found = load(path)
+    assert found.position == checkpoint.position
+    assert torch.equal(found.weights["a.weight"], checkpoint.weights["a.weight"])
+    assert torch.equal(found.ema["a.weight"], torch.ones(2))
+    assert found.session["optimizer"]["param_groups"][0]["betas"] == [0.9, 0.999]
+    assert found.progress == {"bad": [3, 4]}
+    assert found.options == {"model": "resnet18", "splits": ["a", "b"]}
+    assert found.class_names == ("cat", "dog")
+    assert torch.load(path, weights_only=True)["model"].keys() == {"a.weight", "n"}
+
+
+def test_equal_contents_are_equal_bytes(tmp_path):
+    first = save(made(), tmp_path).read_bytes()
+    again = load(next(tmp_path.glob("*.pt")))  # other objects: lists, strings of their own
+    assert save(again, tmp_path).read_bytes() == first
+    assert save(made(), tmp_path, "other.pt").read_bytes() == first  # nor does the name matter
+
+
+def test_damage_never_goes_unnoticed(tmp_path):
+    path = save(made(), tmp_path)
+    whole, content = path.read_bytes(), torch.load(path, weights_only=True)
+    chance = random.Random(0)
+    (tmp_path / "again").mkdir()
+    for length in [0, 1, 4, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(20))]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=str(path)):
+            load(path)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(bytes(damaged))
+        with suppress(CheckpointError):
+            found = load(path)  # padding, or a field of the archive that nobody reads
+            assert torch.equal(found.weights["a.weight"], content["model"]["a.weight"])
+            assert found.options == content["options"]
+            assert save(found, tmp_path / "again").read_bytes() == whole
+
+
+def test_the_newest_whole_one_is_taken_and_damaged_ones_named(tmp_path):
+    for epoch in (1, 2, 10):
+        save(made(epoch), tmp_path)
+    save(made(10, 4), tmp_path)  # within epoch 11
+    assert [(e.epoch, e.step) for e in entries(tmp_path)] == [(1, 0), (2, 0), (10, 0), (11, 104)]
+    for name in ("resnet18_shapes_11.step104.pt", "resnet18_shapes_10.pt"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    found, damaged = newest(tmp_path)
+    assert found.position.epoch == 2
+    assert [path.name for path, _ in damaged] == ["resnet18_shapes_11.step104.pt",
+                                                  "resnet18_shapes_10.pt"]
+
+
+def test_folders_that_cannot_be_used(tmp_path):
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        newest(tmp_path)
+    save(made(), tmp_path)
+    save(made(dataset="cifar10"), tmp_path)
+    with pytest.raises(CheckpointError, match="2 trainings: resnet18_cifar10, resnet18_shapes"):
+        newest(tmp_path)
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        load(tmp_path / "x.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"text\.pt"):
+        load(tmp_path / "text.pt")
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="xxx"):
+        load(tmp_path / ("x" * 300))
+
+
+def test_a_full_disk_leaves_the_old_file_whole_and_no_other(tmp_path):
+    path = save(made(), tmp_path)
+    before = path.read_bytes()
+    script = """
+import resource, sys, torch
+from pathlib import Path
+from ipucnn.training.checkpoints import CheckpointError, Position, Checkpoint, save
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+big = {"a.weight": torch.zeros(4000)}
+try:
+    save(Checkpoint("resnet18", "shapes", Position(1), big), Path(sys.argv[1]))
+except CheckpointError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout == f"cannot write checkpoint '{path}': File too large\n", done.stderr
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_is_gone(tmp_path):
+    with pytest.raises(CheckpointError, match="No such file or directory"):
+        save(made(), tmp_path / "gone")
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    path = save(made(), tmp_path)
+    with pytest.raises(CheckpointError, match=f"cannot write checkpoint '{path}/.+: Not a dir"):
+        save(made(2), path)
+    assert load(path).position.epoch == 1
+    with pytest.raises(CheckpointError, match=f"no checkpoint '{path}/x'"):
+        load(path / "x")
+
+
+def old(**values):
+    weights = {"model.conv1.weight": torch.ones(64, 3, 7, 7).half(),
+               "model.bn1.num_batches_tracked": torch.tensor(5)}
+    return {"epoch": 3, "model_state_dict": weights,
+            "args": argparse.Namespace(model="resnet18", data="cifar10", optimizer="sgd",
+                                       micro_batch_size=4, unknown="x"), **values}
+
+
+@pytest.mark.parametrize("key", ["args", "opts"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_checkpoint_of_an_old_application(tmp_path, key, legacy):
+    path = tmp_path / "resnet18_cifar10_3.pt"
+    content = old()
+    content[key] = content.pop("args")
+    torch.save(content, str(path), _use_new_zipfile_serialization=not legacy)
+    stored = load_stored(path)
+    assert (stored.name, stored.dataset, stored.epoch, stored.old) == (
+        "resnet18", "cifar10", 3, True)
+    assert stored.weights["conv1.weight"].dtype == torch.float32  # no prefix, single precision
+    assert stored.weights["bn1.num_batches_tracked"] == 5
+    assert stored.options["batch_size"] == 4
+    with pytest.raises(CheckpointError, match="weights only") as refused:
+        load(path)
+    assert f"--weights {path}" in refused.value.hint
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_checkpoint_runs_no_code(tmp_path, legacy):
+    path, victim = tmp_path / "a_b_1.pt", tmp_path / "made by the checkpoint"
+    torch.save(old(args=Evil(victim)), str(path), _use_new_zipfile_serialization=not legacy,
+               pickle_module=pickle)
+    with pytest.raises(CheckpointError, match=str(path)):
+        load_stored(path)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("read", [load, load_stored])
+@pytest.mark.parametrize("hide", [
+    lambda evil: evil, lambda evil: [evil], lambda evil: old(model_state_dict=evil),
+    lambda evil: old(args=argparse.Namespace(model="resnet18", data="cifar10", more=evil))],
+    ids=["alone", "in a list", "as weights", "in a namespace"])
+def test_wherever_it_hides(tmp_path, read, hide):
+    path, victim = tmp_path / "a_b_1.pt", tmp_path / "made by the checkpoint"
+    torch.save(hide(Evil(victim)), str(path))
+    with pytest.raises(CheckpointError, match="could run code"):
+        read(path)
+    assert not victim.exists()

@@ -1,0 +1,181 @@
+"""Which checkpoints stay, and what is told when one cannot be written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ipucnn.core.errors import UsageError
+from ipucnn.training.checkpoints import Checkpoint, Position
+from ipucnn.training.keeper import Keeper, continue_in, prepare
+
+
+def made(epoch, call=0, value=1.0):
+    return Checkpoint("m", "d", Position(epoch, call, update=10 * epoch + call),
+                      {"w": torch.tensor([value])}, session={"optimizer": {}})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_last_epochs_are_kept(tmp_path):
+    keeper = Keeper(tmp_path, keep_last=2)
+    for epoch in (1, 2, 3, 10):
+        assert keeper.save(made(epoch)) is None
+    assert names(tmp_path) == ["m_d_10.pt", "m_d_3.pt"]
+    assert keeper.last_good == tmp_path / "m_d_10.pt"
+
+
+def test_within_an_epoch_only_the_newest_is_kept_and_none_after_it(tmp_path):
+    keeper = Keeper(tmp_path)
+    keeper.save(made(1))
+    keeper.save(made(1, 2))
+    keeper.save(made(1, 4))
+    assert names(tmp_path) == ["m_d_1.pt", "m_d_2.step14.pt"]
+    keeper.save(made(2))
+    assert names(tmp_path) == ["m_d_1.pt", "m_d_2.pt"]
+
+
+def test_the_best_one_is_never_removed(tmp_path):
+    keeper = Keeper(tmp_path, keep_last=1, keep_best=True)
+    figures = {"metric": "top1", "value": 50.0, "epoch": 1, "weights": "raw"}
+    keeper.save(made(1))
+    keeper.best(figures, saved=True)
+    for epoch in (2, 3):
+        keeper.save(made(epoch))
+    assert names(tmp_path) == ["best.json", "m_d_1.pt", "m_d_3.pt"]
+    assert json.loads((tmp_path / "best.json").read_text()) == {"file": "m_d_1.pt", **figures}
+    again = Keeper(tmp_path, keep_last=1, keep_best=True, restored=tmp_path / "m_d_3.pt")
+    again.save(made(4))
+    assert names(tmp_path) == ["best.json", "m_d_1.pt", "m_d_4.pt"]
+    again.best({**figures, "epoch": 4}, saved=True)
+    again.save(made(5))
+    assert names(tmp_path) == ["best.json", "m_d_4.pt", "m_d_5.pt"]
+
+
+def test_the_best_epoch_without_a_checkpoint_names_none(tmp_path):
+    keeper = Keeper(tmp_path)
+    keeper.save(made(1))
+    keeper.best({"metric": "top1", "value": 1.0, "epoch": 2, "weights": "raw"}, saved=False)
+    assert json.loads((tmp_path / "best.json").read_text())["file"] == ""
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_nothing(tmp_path):
+    folder = tmp_path / "c"
+    prepare(folder)
+    keeper = Keeper(folder, keep_last=1)
+    keeper.save(made(1))
+    good = keeper.last_good
+    (folder / "m_d_2.pt").mkdir()  # in the way
+    told = keeper.save(made(2))
+    assert str(folder / "m_d_2.pt") in told
+    assert str(good) in told
+    assert keeper.failed is not None
+    assert keeper.last_good == good
+    assert good.exists()
+    (folder / "m_d_2.pt").rmdir()
+    assert keeper.save(made(2)) is None
+    assert keeper.failed is None
+    assert names(folder) == ["m_d_2.pt"]
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    keeper = Keeper(tmp_path)
+    keeper.save(made(1))
+    assert "'w' is not finite" in keeper.save(made(2, value=float("nan")))
+    assert names(tmp_path) == ["m_d_1.pt"]
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_lost_checkpoints_are_told_of(tmp_path, emptied):
+    folder = tmp_path / "c"
+    prepare(folder)
+    keeper = Keeper(folder)
+    keeper.save(made(1))
+    shutil.rmtree(str(folder))
+    if emptied:
+        folder.mkdir()
+    told = keeper.save(made(2))
+    assert f"'{folder}' was {'emptied' if emptied else 'deleted'}" in told
+    assert names(folder) == ["m_d_2.pt"]
+    assert keeper.save(made(3)) is None
+
+
+def test_what_an_interrupted_write_left_is_removed(tmp_path):
+    (tmp_path / ".m_d_1.pt.k3x_.tmp").write_bytes(b"half")
+    (tmp_path / ".other.tmp").write_bytes(b"")
+    Keeper(tmp_path)
+    assert names(tmp_path) == [".other.tmp"]
+
+
+def test_folders_a_new_training_may_not_use(tmp_path):
+    prepare(tmp_path / "new")
+    assert names(tmp_path / "new") == []
+    Keeper(tmp_path / "new").save(made(1))
+    with pytest.raises(UsageError, match="holds the checkpoints of a training"):
+        prepare(tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file"):
+        prepare(tmp_path / "file")
+
+
+def test_a_restored_training_sets_newer_checkpoints_aside(tmp_path):
+    keeper = Keeper(tmp_path)
+    for epoch in (1, 2, 3):
+        keeper.save(made(epoch))
+    assert continue_in(tmp_path, tmp_path / "m_d_3.pt") == []
+    assert continue_in(tmp_path, tmp_path / "m_d_1.pt") == ["m_d_2.pt", "m_d_3.pt"]
+    assert names(tmp_path) == ["m_d_1.pt", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
+    with pytest.raises(UsageError, match="holds the checkpoints"):
+        continue_in(tmp_path, tmp_path / "elsewhere" / "m_d_1.pt")
+    assert continue_in(tmp_path / "new", tmp_path / "m_d_1.pt") == []
+
+
+def test_a_file_in_place_of_the_folder_ends_nothing(tmp_path):
+    folder = tmp_path / "c"
+    prepare(folder)
+    keeper = Keeper(folder)
+    keeper.save(made(1))
+    good = keeper.last_good
+    folder.rename(tmp_path / "aside")
+    folder.write_text("in the way")
+    told = keeper.save(made(2))
+    assert f"cannot make folder '{folder}'" in told
+    assert keeper.last_good == good
+    folder.unlink()
+    (tmp_path / "aside").rename(folder)
+    assert keeper.save(made(2)) is None
+    assert names(folder) == ["m_d_1.pt", "m_d_2.pt"]
+
+
+def test_a_full_disk_removes_nothing(tmp_path):
+    Keeper(tmp_path).save(made(1))
+    script = """
+import resource, sys, torch
+from pathlib import Path
+from ipucnn.core.errors import UsageError
+from ipucnn.training.checkpoints import Checkpoint, Position
+from ipucnn.training.keeper import Keeper, prepare
+folder = Path(sys.argv[1])
+keeper = Keeper(folder, keep_last=1, restored=folder / "m_d_1.pt")
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+print(keeper.save(Checkpoint("m", "d", Position(2), {"w": torch.zeros(2)}, session={"o": 1})))
+print(keeper.last_good.name)
+try:
+    prepare(folder / "new")
+except UsageError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    told, good, refused = done.stdout.splitlines()
+    assert f"'{tmp_path / 'm_d_2.pt'}': File too large" in told
+    assert good == "m_d_1.pt"
+    assert refused == f"cannot write to folder '{tmp_path / 'new'}': File too large"
+    assert names(tmp_path) == ["m_d_1.pt", "new"]

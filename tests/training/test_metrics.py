@@ -1,0 +1,122 @@
+"""The files of figures, also after a crash and on a disk that is full."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+from ipucnn.training.metrics import COLUMNS, MetricsWriter
+
+ROWS = [{"kind": "train", "epoch": n / 4, "update": n, "loss": 1 / (n + 1)} for n in range(6)]
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def table(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_both_files_say_the_same(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for row in ROWS:
+        writer.add(row)
+    assert lines(tmp_path) == ROWS
+    assert list(table(tmp_path)[0]) == list(COLUMNS)
+    assert [float(row["loss"]) for row in table(tmp_path)] == [row["loss"] for row in ROWS]
+    assert {row["top1"] for row in table(tmp_path)} == {""}
+
+
+def test_a_resumed_training_goes_on_where_its_checkpoint_was(tmp_path):
+    for row in ROWS:
+        MetricsWriter(tmp_path, 9).add(row)
+    writer = MetricsWriter(tmp_path, rows=2)
+    assert lines(tmp_path) == ROWS[:2]
+    assert len(table(tmp_path)) == writer.rows == 2
+    writer.add(ROWS[5])
+    assert lines(tmp_path) == [*ROWS[:2], ROWS[5]]
+
+
+def test_a_half_written_row_is_dropped(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for row in ROWS[:3]:
+        writer.add(row)
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(file.read_text()[:-10])
+    assert MetricsWriter(tmp_path, rows=3).rows == 2
+    assert lines(tmp_path) == ROWS[:2]
+    assert len(table(tmp_path)) == 2
+
+
+def test_what_a_full_disk_refuses_is_written_later(tmp_path):
+    script = """
+import json, resource, sys
+from pathlib import Path
+from ipucnn.training.metrics import MetricsWriter
+rows = json.loads(sys.argv[2])
+writer = MetricsWriter(Path(sys.argv[1]))
+writer.add(rows[0])
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, ((Path(sys.argv[1]) / "metrics.jsonl").stat().st_size + 9,
+                                           most))
+writer.add(rows[1])
+print(writer.failed)
+writer.add(rows[2])
+print((Path(sys.argv[1]) / "metrics.jsonl").read_text() == json.dumps(rows[0]) + "\\n")
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+writer.add(rows[3])
+print(writer.failed)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), json.dumps(ROWS)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True,
+                          universal_newlines=True)
+    first, no_half_row, second = done.stdout.splitlines()
+    assert str(tmp_path) in first
+    assert "File too large" in first
+    assert no_half_row == "True"
+    assert second == "None"
+    assert lines(tmp_path) == ROWS[:4]
+    assert [float(row["loss"]) for row in table(tmp_path)] == [row["loss"] for row in ROWS[:4]]
+
+
+def test_a_folder_that_cannot_be_written_for_a_while_leaves_no_gap(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    writer = MetricsWriter(folder)
+    writer.add(ROWS[0])
+    folder.rename(tmp_path / "aside")
+    folder.write_text("in the way")
+    for row in ROWS[1:3]:
+        writer.add(row)
+        assert f"cannot write metrics in '{folder}'" in writer.failed
+    folder.unlink()
+    (tmp_path / "aside").rename(folder)
+    writer.add(ROWS[3])
+    assert writer.failed is None
+    assert writer.rows == 4
+    assert lines(folder) == ROWS[:4]
+    assert [row["update"] for row in table(folder)] == ["0", "1", "2", "3"]
+
+
+def test_a_folder_that_is_gone_is_made_anew(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    writer = MetricsWriter(folder)
+    writer.add(ROWS[0])
+    shutil.rmtree(str(folder))
+    writer.add(ROWS[1])
+    assert lines(folder) == ROWS[1:2]
+    assert [row["update"] for row in table(folder)] == ["1"]
+
+
+def test_a_tail_that_is_no_text_is_dropped(tmp_path):
+    MetricsWriter(tmp_path).add(ROWS[0])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"kind": "tr\xff\xfe')
+    assert MetricsWriter(tmp_path, rows=2).rows == 1
+    assert lines(tmp_path) == ROWS[:1]

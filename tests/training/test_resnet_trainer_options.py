@@ -1,0 +1,154 @@
+"""Options of the old ResNet trainer, and what they stand for."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options import TrainOptions
+from ipucnn.core.options.declaration import build, changed
+from ipucnn.core.options.profiles import resolve
+from ipucnn.training.rates import learning_rate
+
+
+def meaning(**given):
+    """What differs from the defaults when these options are given."""
+    options = build(TrainOptions, given)
+    return {item.name: getattr(options, item.name) for item in changed(options)}
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"size": "20", "dataset": "CIFAR-10"}, {"model": "resnet20-cifar"}),
+    ({"size": 110}, {"model": "resnet110-cifar"}),
+    ({"size": "18", "dataset": "CIFAR-100"}, {"model": "resnet18-cifar", "data": "cifar100"}),
+    ({"size": "x50"}, {"model": "resnext50-cifar"}),
+    ({"size": "X50", "dataset": "imagenet"}, {"model": "resnext50", "data": "imagenet"}),
+    ({"size": "50", "dataset": "ImageNet"}, {"model": "resnet50", "data": "imagenet"}),
+    ({"size": "152", "data": "imagenet"}, {"model": "resnet152", "data": "imagenet"}),
+    ({"size": "34", "dataset": "shapes"}, {"model": "resnet34", "data": "shapes"}),
+    ({"dataset": "cifar_100"}, {"data": "cifar100"}),
+    ({"base_learning_rate": -6, "batch_size": 32}, {"lr": 0.5, "batch_size": 32}),
+    ({"base_learning_rate": "-5.5", "batch_size": 8, "gradient_accumulation_factor": 4},
+     {"lr": 2**-5.5 * 8, "batch_size": 8, "gradient_accumulation": 4}),
+    ({"base_learning_rate": -6, "batch_size": 8, "replicas": 4},
+     {"lr": 0.5, "batch_size": 8, "replicas": 4}),
+    ({"base_learning_rate": -6, "batch_size": 32, "replication_factor": 4},
+     {"lr": 0.5, "batch_size": 8, "replicas": 4}),
+    ({"learning_rate_decay": "1,0.1,0.01", "learning_rate_schedule": "0.5,0.75", "epochs": 30},
+     {"lr_factors": (1.0, 0.1, 0.01), "lr_epoch_decay": (15.0, 22.5), "epoch": 30}),
+    ({"learning_rate_decay": "1 0.2"}, {"lr_factors": (1.0, 0.2), "lr_epoch_decay": (5.0,)}),
+    ({"learning_rate_schedule": "0.2"},
+     {"lr_factors": (1.0, 0.1, 0.01), "lr_epoch_decay": (2.0,)}),
+    ({"learning_rate_schedule": "0.2", "lr_decay": 0.1},
+     {"lr_decay": 0.1, "lr_epoch_decay": (2.0,)}),
+    ({"lr_factors": [1, 0.3], "lr_epoch_decay": [4]},
+     {"lr_factors": (1.0, 0.3), "lr_epoch_decay": (4.0,)}),
+    ({"norm_type": "NONE", "norm_groups": 16}, {"normlayer": "NONE", "groupnorm_group_num": 16}),
+    ({"precision": 32}, {"precision": "32.32"}),
+    ({"precision": "16"}, {}),
+    ({"prng": True, "fp_exceptions": True, "recompute": True},
+     {"enable_stochastic_rounding": True, "enable_fp_exceptions": True, "enable_recompute": True}),
+    ({"prng": False}, {}),
+    ({"get_reports": True, "simulation": True}, {"profile": True, "ipu_model": True}),
+    ({"syncless_collectives": "AUTO", "max_bytes_per_tile": 0},
+     {"syncless_collectives": "auto", "max_bytes_per_tile": 0}),
+    ({"batches_per_step": 250}, {"device_iterations": 250}),
+    ({"valid_per_epoch": 1}, {"validation_mode": "during", "validation_frequency": 1}),
+    ({"valid_per_epoch": 0.2}, {"validation_mode": "during", "validation_frequency": 5}),
+    ({"log_dir_string": "net"}, {"log_dir": "logs/net"}),
+    ({"log_dir": "here", "log_dir_string": "net"}, {"log_dir": "here/net"}),
+    ({"num_ipus": 4, "replication_factor": 4, "batch_size": 4}, {"replicas": 4}),
+    ({"num_ipus": 4, "replicas": 2, "pipeline_splits": "layer3", "gradient_accumulation": 3},
+     {"replicas": 2, "pipeline_splits": ("layer3",), "gradient_accumulation": 3}),
+    ({"num_ipus": 1, "pipeline": True}, {}),
+    ({"num_ipus": 4, "pipeline": True, "replication_factor": 2, "batch_size": 2, "size": "20"},
+     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",)}),
+])
+def test_what_they_stand_for(given, expected):
+    assert meaning(**given) == expected
+
+
+@pytest.mark.parametrize(("given", "message", "hint"), [
+    ({"size": "20", "dataset": "IMAGENET"}, "'--size 20' is for images of 32 pixels",
+     "18, 34, 50, 101, 152, x50"),
+    ({"size": "21"}, "'21' is not one of its values", "20, 32, 44"),
+    ({"size": "20", "model": "resnet18"}, "'--size' contradicts '--model'", "leave one"),
+    ({"dataset": "CIFAR-10", "data": "cifar10"}, "'--dataset' contradicts '--data'", "leave one"),
+    ({"dataset": "CIFAR-1000"}, "unknown dataset 'CIFAR-1000'", "cifar100"),
+    ({"base_learning_rate": -6, "lr": 0.01}, "'--base-learning-rate' contradicts '--lr'", ""),
+    ({"base_learning_rate": "x"}, "'x' is not a number", ""),
+    ({"base_learning_rate": 5000}, "5000 is too large", "64"),
+    ({"learning_rate_schedule": "0.5", "lr_epoch_decay": "3"},
+     "'--learning-rate-schedule' contradicts '--lr-epoch-decay'", ""),
+    ({"learning_rate_schedule": "50"}, "'50' is too large", "1"),
+    ({"learning_rate_decay": "1,0.1", "lr_decay": 0.1}, "'--lr-decay' contradicts", ""),
+    ({"learning_rate_decay": "1,0.5,0.2,0.1"}, "nothing says when the 4 factors", "3 fractions"),
+    ({"replication_factor": 3, "batch_size": 32}, "'--batch-size 32' cannot be shared by 3",
+     "multiple of 3"),
+    ({"replication_factor": 2, "replicas": 2}, "'--replication-factor' contradicts", ""),
+    ({"num_ipus": 6, "replication_factor": 4, "batch_size": 4},
+     "6 IPUs cannot be divided among 4 replicas", "multiple of 4"),
+    ({"num_ipus": 4}, "'--num-ipus 4' is 4 IPUs for every replica", "add '--pipeline'"),
+    ({"pipeline": True}, "does not say over how many IPUs", "--num-ipus N"),
+    ({"pipeline": True, "num_ipus": 2, "pipeline_splits": "layer2"},
+     "'--pipeline' contradicts '--pipeline-splits'", ""),
+    ({"num_ipus": 3, "pipeline_splits": "layer2"}, "contradicts 1 replicas of 2 stages", ""),
+    ({"pipeline": True, "num_ipus": 99, "size": "8"}, "can be cut into 5 stages at most", "fewer"),
+    ({"valid_per_epoch": 2}, "'--valid-per-epoch 2' is not once in a number of epochs", "0.5"),
+    ({"valid_per_epoch": 0.3}, "'--valid-per-epoch 0.3'", ""),
+    ({"valid_per_epoch": 1, "validation_mode": "after"}, "contradicts '--validation-mode'", ""),
+    ({"valid_per_epoch": 1, "no_validation": True}, "contradicts '--no-validation'", ""),
+    ({"steps_per_log": 1, "logs_per_epoch": 2}, "'--steps-per-log' contradicts", ""),
+    ({"ckpt": "ckpt.onnx"}, "'--ckpt ckpt.onnx'", "--checkpoint-path"),
+])
+def test_what_cannot_be_meant(given, message, hint):
+    with pytest.raises(UsageError) as caught:
+        build(TrainOptions, given)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_more_drops_than_factors_are_refused():
+    from ipucnn.core.registry.registry import registry
+
+    options = build(TrainOptions, {"learning_rate_schedule": "0.2,0.5,0.75"})
+    with pytest.raises(UsageError, match="3 milestones need 4 factors, and there are 3"):
+        learning_rate(options, registry())
+
+
+def test_the_learning_rate_is_the_old_trainers():
+    from ipucnn.core.registry.registry import registry
+
+    rate = learning_rate(build(TrainOptions, {
+        "base_learning_rate": -6, "batch_size": 32, "epochs": 30,
+        "learning_rate_decay": "1,0.1,0.01", "learning_rate_schedule": "0.5,0.75"}), registry())
+    assert [rate.at(epoch, epoch + 1) for epoch in (0, 14.9, 15, 22, 22.5, 29)] == [
+        0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
+
+
+def test_the_command_line_replaces_what_a_profile_means(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: resnet50\nlr: 3.0\nreplicas: 2\nbatch_size: 16\n")
+    options = resolve(TrainOptions, {"config": str(path), "size": "20", "replication_factor": "4",
+                                     "base_learning_rate": "-4"}, "train")
+    assert (options.model, options.replicas, options.batch_size, options.lr) == (
+        "resnet20-cifar", 4, 4, 1.0)
+
+
+def test_the_profile_is_the_old_trainers_defaults():
+    options = resolve(TrainOptions, {"config": "resnet20-cifar"}, "train")
+    old = resolve(TrainOptions, {
+        "size": "20", "dataset": "CIFAR-10", "batch_size": "32", "norm_type": "group",
+        "norm_groups": "16", "shortcut_type": "B", "precision": "16", "prng": True,
+        "base_learning_rate": "-6", "learning_rate_decay": "1,0.1,0.01",
+        "learning_rate_schedule": "0.5,0.75", "epochs": "30", "weight_decay": "0",
+        "batches_per_step": "250", "valid_per_epoch": "1"}, "train")
+    assert options.as_dict() == old.as_dict()
+
+
+def test_only_what_they_stand_for_is_saved():
+    saved = build(TrainOptions, {"size": "20", "base_learning_rate": -6,
+                                 "learning_rate_schedule": "0.5"}).as_dict()
+    assert not {"size", "base_learning_rate", "learning_rate_schedule"} & set(saved)
+    assert build(TrainOptions, saved).as_dict() == saved
+    assert build(TrainOptions, saved, {"lr": 0.25}).lr == 0.25
