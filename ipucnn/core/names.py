@@ -1,13 +1,17 @@
-"""How names are compared and how an unknown one is answered."""
+"""Compares names, suggests close matches, and escapes text for printing."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Iterable, List
+import re
+from typing import Iterable, List, Match
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+                          "\ud800-\udfff]")
 
 
 def key(name: str) -> str:
-    """Return the form in which two spellings of one name are equal (case, hyphen, underscore)."""
+    """Return the normalised form of a name (case, hyphen, underscore)."""
     return name.strip().lower().replace("_", "-")
 
 
@@ -19,8 +23,21 @@ def close_matches(name: str, candidates: Iterable[str], limit: int = 3) -> List[
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return "did you mean 'a', 'b'?" or an empty string when nothing is close."""
+    """Return "did you mean 'a', 'b'?" or an empty string without a close match."""
     matches = close_matches(name, candidates)
     if not matches:
         return ""
     return "did you mean " + ", ".join(repr(match) for match in matches) + "?"
+
+
+def printable(text: str) -> str:
+    """Return `text` with characters escaped that control a terminal or break a line.
+
+    These are the control characters (newlines and the escape character included), Unicode's line
+    separators and bidirectional marks, and lone surrogates, which no stream can encode.
+    """
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode("ascii")

@@ -1,17 +1,22 @@
-"""Which plugins are installed and which the user allows: metadata only, nothing is imported."""
+"""Finds installed plugins from their metadata, without imports, and reads plugin settings."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import logging
 import os
 import re
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple
 
-log = logging.getLogger("ipucnn.plugins")
+from ipucnn.core.names import printable
 
 if TYPE_CHECKING:
     from importlib import metadata
+
+log = logging.getLogger("ipucnn.plugins")
 
 GROUP = "ipucnn"
 OWN_DISTRIBUTION = "ipucnn"
@@ -24,13 +29,18 @@ EXTRA_VARIABLE = "IPUCNN_PLUGIN"
 _EVERYTHING = {"1", "true", "yes", "all", "*"}
 
 
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+@functools.lru_cache(maxsize=None)
+def normal_name(name: str) -> str:
+    """Return the normalised form of a distribution's name."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @dataclass(frozen=True)
 class Provider:
-    """Where a record comes from: enough to blame, to qualify and to uninstall it."""
+    """The distribution and entry point that a record comes from.
+
+    The texts are unmodified metadata of the distribution; `label` is safe to print.
+    """
 
     distribution: str
     version: str
@@ -39,33 +49,33 @@ class Provider:
 
     @property
     def builtin(self) -> bool:
-        """Whether it ships with ipucnn itself."""
-        return _normal(self.distribution) == OWN_DISTRIBUTION
+        """Whether it is part of ipucnn itself."""
+        return normal_name(self.distribution) == OWN_DISTRIBUTION
 
     @property
     def label(self) -> str:
-        """The distribution and its version, for people."""
-        return f"{self.distribution} {self.version}".strip()
+        """The distribution and its version, printable."""
+        return printable(f"{self.distribution} {self.version}".strip())
 
     def is_distribution(self, name: str) -> bool:
         """Whether `name` means this distribution."""
-        return _normal(name) == _normal(self.distribution)
+        return normal_name(name) == normal_name(self.distribution)
 
     def answers_to(self, name: str) -> bool:
         """Whether `name` means this distribution or this entry point."""
-        return self.is_distribution(name) or _normal(name) == _normal(self.entry_point)
+        return self.is_distribution(name) or normal_name(name) == normal_name(self.entry_point)
 
 
 @dataclass(frozen=True)
 class PluginSettings:
-    """What the user allows.
+    """Settings for the plugins that the user allows.
 
     Attributes:
-        disable_all: import no third-party plugin at all.
+        disable_all: import no third-party plugin.
         disabled: distributions or entry points that are never imported.
-        only: when given, the only third-party distributions or entry points that are imported.
+        only: if given, the only third-party distributions or entry points that are imported.
         extra: files or modules loaded as plugins for this run.
-        strict: a broken plugin raises instead of becoming a row.
+        strict: raise on a broken plugin instead of listing it as failed.
     """
 
     disable_all: bool = False
@@ -107,50 +117,83 @@ def _words(text: str) -> Set[str]:
 
 @dataclass(frozen=True)
 class Found:
-    """An installed entry point of our group, not yet imported."""
+    """An installed entry point of the group, not yet imported."""
 
     provider: Provider
     entry_point: metadata.EntryPoint
 
 
-_cache: List[Found] = []
-_scanned = False
+_cache: Dict[str, List[Found]] = {}
+
+
+def builtins() -> List[Found]:
+    """Return ipucnn's own entry points; cached. No other distribution's metadata is read."""
+    if "own" not in _cache:
+        from importlib import metadata  # not needed for `--help`
+
+        _cache["own"] = _scan(metadata.Distribution.discover(name=OWN_DISTRIBUTION), set())
+    return list(_cache["own"])
 
 
 def scan() -> List[Found]:
-    """Return the installed entry points of the group, built-ins first; one scan per process."""
-    global _scanned
-    if not _scanned:
-        from importlib import metadata  # a scan `--help` does not need
+    """Return all installed entry points of the group, built-ins first; cached."""
+    if "others" not in _cache:
+        from importlib import metadata
 
-        _cache[:] = _scan(metadata.distributions())
-        _scanned = True
-    return list(_cache)
+        found = _scan(metadata.distributions(), {OWN_DISTRIBUTION})
+        _cache["others"] = sorted(found, key=lambda f: normal_name(f.provider.distribution))
+    return [*builtins(), *_cache["others"]]
 
 
 def refresh() -> None:
-    """Forget the scan, for processes in which a distribution was just installed."""
-    global _scanned
-    _scanned = False
+    """Clear the caches, for processes in which a distribution was just installed."""
+    _cache.clear()
+    forget_modules()
 
 
-def _scan(distributions: Iterable[metadata.Distribution]) -> List[Found]:
-    # `entry_points()` of Python 3.8 and 3.9 does not say which distribution an entry point is
-    # from, so distributions are walked. The first one of a name on the path is the one in force.
+def forget_modules() -> None:
+    """Clear the cache of `is_installed`."""
+    _is_on_path.cache_clear()
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module can be found, without importing it; cached for a search path."""
+    top = module.partition(".")[0]  # looking for a submodule would import its package
+    if top in sys.modules:
+        return sys.modules[top] is not None
+    return _is_on_path(top, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=None)
+def _is_on_path(module: str, path: Tuple[str, ...]) -> bool:  # noqa: ARG001 - of the cache's key
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _scan(distributions: Iterable[metadata.Distribution], seen: Set[str]) -> List[Found]:
+    """Return the entry points of distributions whose name is not in `seen`.
+
+    `entry_points()` of Python 3.8 and 3.9 does not state the distribution of an entry point, so
+    distributions are scanned. If several on the path have the same name, the first takes
+    precedence.
+    """
     found: List[Found] = []
-    seen = set()
     for distribution in distributions:
         try:
+            # Reading the file is the cost of a scan; most distributions need not be parsed.
+            if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+                continue
             ours = [ep for ep in distribution.entry_points if ep.group == GROUP]
             if not ours:
                 continue
             name, version = distribution.metadata["Name"], distribution.version or ""
         except Exception as error:  # damaged metadata of any package must not stop every command
             log.warning("cannot read the metadata of an installed distribution: %s: %s",
-                        type(error).__name__, error)
+                        type(error).__name__, printable(str(error)))
             continue
-        if not name or _normal(name) in seen:
-            continue
-        seen.add(_normal(name))
-        found += [Found(Provider(name, version, ep.name, ep.value), ep) for ep in ours]
-    return sorted(found, key=lambda f: (not f.provider.builtin, _normal(f.provider.distribution)))
+        if name and normal_name(name) not in seen:
+            seen.add(normal_name(name))
+            found += [Found(Provider(name, version, ep.name, ep.value), ep) for ep in ours]
+    return found

@@ -1,9 +1,9 @@
-"""The six hooks of ipucnn.
+"""The hook specifications that plugins implement.
 
 A plugin is a module (or any object) behind an entry point of the group ``ipucnn`` which implements
 one or more of these functions. Each returns an iterable of frozen records (`records`).
 Importing the module must be cheap: a record names its implementation as a ``"module:attribute"``
-string, which is imported when it is first used. Example::
+string, which is imported on first use. Example::
 
     from ipucnn import hookimpl, ModelSpec
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ipucnn.core.registry.records import (
         BackendSpec,
         DatasetSpec,
+        LauncherSpec,
+        LoggerSpec,
+        LossSpec,
         ModelSpec,
         NormLayerSpec,
         OptimizerSpec,
@@ -41,29 +44,44 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def ipucnn_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
-    """Models; ``target(num_classes=..., **options) -> torch.nn.Module``."""
+    """Models; ``target(num_classes: int[, options]) -> torch.nn.Module``."""
 
 
 @hookspec
 def ipucnn_datasets() -> Iterable[DatasetSpec]:  # type: ignore[empty-body]
-    """Datasets; ``target(request: DatasetRequest) -> ImageDataset``."""
+    """Datasets; ``target(request: DatasetRequest[, options]) -> ImageDataset``."""
 
 
 @hookspec
 def ipucnn_norm_layers() -> Iterable[NormLayerSpec]:  # type: ignore[empty-body]
-    """Norm layers; ``target(site: NormSite, options: NormOptions) -> torch.nn.Module``."""
+    """Norm layers; ``target(site: NormSite[, options]) -> torch.nn.Module``."""
 
 
 @hookspec
 def ipucnn_optimizers() -> Iterable[OptimizerSpec]:  # type: ignore[empty-body]
-    """Optimizers; ``target(param_groups, lr=..., **hyperparameters) -> torch.optim.Optimizer``."""
+    """Optimizers; ``target(param_groups, lr: float[, options]) -> torch.optim.Optimizer``."""
 
 
 @hookspec
 def ipucnn_lr_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-body]
-    """Schedules; ``target(epoch: float, **parameters) -> float``, the factor on the base rate."""
+    """Schedules; ``target(epoch: float[, epochs][, frequency][, options]) -> float``."""
 
 
 @hookspec
 def ipucnn_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
-    """Backends; ``target() -> Backend`` (`ipucnn.core.execution.plan`)."""
+    """Backends; ``target([options]) -> Backend`` (`ipucnn.core.execution.backend`)."""
+
+
+@hookspec
+def ipucnn_losses() -> Iterable[LossSpec]:  # type: ignore[empty-body]
+    """Losses; ``target([options]) -> Loss`` (`ipucnn.core.execution.losses`)."""
+
+
+@hookspec
+def ipucnn_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
+    """Loggers; ``target([options]) -> Logger`` (`ipucnn.core.loggers`)."""
+
+
+@hookspec
+def ipucnn_launchers() -> Iterable[LauncherSpec]:  # type: ignore[empty-body]
+    """Launchers; ``target([options]) -> Launcher`` (`ipucnn.core.execution.launching`)."""

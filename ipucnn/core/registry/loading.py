@@ -1,6 +1,6 @@
-"""Loading plugins: one guarded entry point at a time, every failure attributed.
+"""Loads plugins, and attributes failures to an entry point, hook or record.
 
-Besides `hookspecs` this is the only module that touches pluggy. pluggy's own entry-point loader
+Besides `hookspecs` this is the only module that uses pluggy. pluggy's own entry-point loader
 imports everything at once and lets any failure through, so importing is done here; pluggy
 registers the hook implementations and checks their signatures.
 """
@@ -8,6 +8,7 @@ registers the hook implementations and checks their signatures.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import importlib
 import importlib.util
@@ -18,27 +19,40 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Set, Tuple
 
 import pluggy
 
 from ipucnn.core.errors import IpucnnError, PluginError
-from ipucnn.core.names import did_you_mean
+from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
-from ipucnn.core.registry.discovery import GROUP, Found, PluginSettings, Provider
+from ipucnn.core.registry.discovery import (
+    GROUP,
+    Found,
+    PluginSettings,
+    Provider,
+    is_installed,
+)
+from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.registry.records import KINDS, Kind, PluginSpec, Requirement
 
 log = logging.getLogger("ipucnn.plugins")
 
+_LOGGED = 10
+"""Records of a plugin whose names are logged."""
+
 LOCAL = "--plugin"
-"""Stands for the entry point of a plugin that was named for this run instead of installed."""
+"""The entry point of a plugin that was named for this run instead of installed."""
 
 GUARDED = (Exception, SystemExit)
-"""What a plugin may throw at us: a script without a main guard may even call `sys.exit`."""
+"""Exceptions that plugin code may raise; a script without a main guard may call `sys.exit`."""
+
+SHOWN = 200
+"""Characters of a wrong value that a message shows."""
 
 
 class State(str, enum.Enum):
-    """What can be said of a record or of a plugin that gave none."""
+    """The state of a record, or of a plugin without records."""
 
     OK = "ok"
     UNAVAILABLE = "unavailable"
@@ -48,35 +62,55 @@ class State(str, enum.Enum):
     CONFLICT = "conflict"
 
 
-@dataclass
-class Loaded:
-    """What one entry point gave.
+@dataclass(frozen=True)
+class Problem:
+    """The reason why a plugin, one of its hooks or one of its records cannot be used.
 
     Attributes:
-        provider: where it comes from.
-        records: its records with their kinds; empty when it is not `ok`.
-        state: `ok`, `failed` or `disabled`.
-        cause: why it is not `ok`.
+        state: `failed` or `disabled`.
+        cause: one printable line.
         remedy: what to do about it.
+        kind: the kind of plugin concerned; empty when it is not known.
+        name: the record's name; empty when more than one record is concerned, or it has no name.
+    """
+
+    state: State
+    cause: str
+    remedy: str
+    kind: str = ""
+    name: str = ""
+
+
+@dataclass
+class Loaded:
+    """The result of loading one entry point.
+
+    Attributes:
+        provider: the entry point.
+        records: its usable records with their kinds.
+        problems: the failures of the others.
         seconds: how long importing it and calling its hooks took.
     """
 
     provider: Provider
     records: List[Tuple[Kind, PluginSpec]] = field(default_factory=list)
-    state: State = State.OK
-    cause: str = ""
-    remedy: str = ""
+    problems: List[Problem] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has problems and no record."""
+        return bool(self.problems) and not self.records
 
 
 class Loader:
     """Imports plugins and collects their records; each entry point is loaded at most once.
 
     Args:
-        settings: what the user allows; a refused entry point is never imported.
+        settings: which plugins the user allows; the others are never imported.
 
     Attributes:
-        loaded: what was loaded so far, by provider, in order.
+        loaded: the results so far, by provider, in order.
     """
 
     def __init__(self, settings: PluginSettings) -> None:
@@ -89,132 +123,240 @@ class Loader:
         """Load an installed entry point.
 
         Raises:
-            PluginError: it is broken and the settings are strict.
+            PluginError: part of it is broken and the settings are strict.
         """
-        refusal = self.settings.refusal(found.provider)
-        if refusal and found.provider not in self.loaded:
-            self.loaded[found.provider] = Loaded(
-                found.provider, state=State.DISABLED, cause=refusal,
-                remedy="lift that setting to use it")
-        return self._load(found.provider, found.entry_point.load)
+        provider = found.provider
+        if provider not in self.loaded:
+            refusal = self.settings.refusal(provider)
+            if not refusal:
+                return self._load(provider, found.entry_point.load)
+            self.loaded[provider] = Loaded(provider, problems=[
+                Problem(State.DISABLED, printable(refusal), "remove that setting to use it")])
+        return self.loaded[provider]
 
     def load_local(self, extra: str) -> Loaded:
         """Load a file or module that was named for this run; raises as `load` does."""
         name = Path(extra).stem if extra.endswith(".py") else extra
-        return self._load(Provider(name, "", LOCAL, extra), lambda: _import_local(extra))
+        provider = Provider(name, "", LOCAL, extra)
+        if provider not in self.loaded:
+            return self._load(provider, lambda: _import_local(extra))
+        return self.loaded[provider]
 
     def _load(self, provider: Provider, importer: Callable[[], Any]) -> Loaded:
-        if provider in self.loaded:
-            return self.loaded[provider]
-        loaded = Loaded(provider)
         start = time.perf_counter()
-        try:
-            # A plugin that prints when it is imported must not end up in the data on stdout.
-            with contextlib.redirect_stdout(sys.stderr):
-                loaded.records = self._records_of(provider, importer())
-        except GUARDED as error:
-            loaded.state, loaded.cause = State.FAILED, cause_of(error)
-            loaded.remedy = remedy_for(provider)
-            what = f"{describe(provider)} failed to load: {loaded.cause}"
+        guard: ContextManager[None] = (
+            contextlib.nullcontext() if provider.builtin else isolated(describe(provider)))
+        collected = _Collected()
+        with guard:
+            try:
+                plugin = importer()
+                if not self._manager.is_registered(plugin):  # else another entry point's
+                    self._collect(provider, plugin, collected)
+            except GUARDED as error:
+                collected.fail(error)
+        loaded = Loaded(provider, collected.records, [
+            Problem(State.FAILED, cause_of(error), remedy_for(provider), kind, printable(name))
+            for error, kind, name in collected.failures], time.perf_counter() - start)
+        if loaded.problems:
+            message = _failure_message(loaded)
             if self.settings.strict:
-                raise PluginError(what, loaded.remedy) from error
-            if provider.entry_point != LOCAL:  # the run itself fails on a local one
-                log.warning("%s; %s", what, loaded.remedy)
-        loaded.seconds = time.perf_counter() - start
+                raise PluginError(message, remedy_for(provider)) from collected.failures[0][0]
+            if provider.entry_point != LOCAL or loaded.records:  # else the run itself fails
+                log.warning("%s; %s", message, remedy_for(provider))
+        names = [printable(spec.name) for _, spec in loaded.records[:_LOGGED]]
+        if len(loaded.records) > _LOGGED:
+            names.append(f"{len(loaded.records) - _LOGGED} more")
         log.debug("%s took %.0f ms and gave %s", describe(provider), 1000 * loaded.seconds,
-                  ", ".join(spec.name for _, spec in loaded.records) or "nothing")
+                  ", ".join(names) or "nothing")
         self.loaded[provider] = loaded
         return loaded
 
-    def _records_of(self, provider: Provider, plugin: Any) -> List[Tuple[Kind, PluginSpec]]:
-        if self._manager.is_registered(plugin):
-            return []  # a second entry point to the same module adds nothing
+    def _collect(self, provider: Provider, plugin: Any, collected: _Collected) -> None:
+        """Register a plugin and call its hooks; without a usable record it is unregistered."""
         try:
             self._manager.register(
                 plugin, name=f"{provider.distribution}:{provider.entry_point}:{provider.value}")
-            self._check_hooks(plugin)
-            records: List[Tuple[Kind, PluginSpec]] = []
+            hooks = self._hooks(plugin)
             for kind in KINDS.values():
-                for implementation in getattr(self._manager.hook, kind.hook).get_hookimpls():
-                    if implementation.plugin is plugin:
-                        records += [(kind, spec) for spec in
-                                    _validated(kind, implementation.function())]
-            return records
-        except GUARDED:
-            if self._manager.is_registered(plugin):
+                if kind.hook in hooks:
+                    collected.call(kind, hooks[kind.hook])
+        except GUARDED as error:
+            collected.fail(error)
+        finally:
+            useless = collected.failures and (self.settings.strict or not collected.records)
+            if useless and self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
-            raise
 
-    def _check_hooks(self, plugin: Any) -> None:
-        hooks = [kind.hook for kind in KINDS.values()]
-        implemented = {caller.name for caller in self._manager.get_hookcallers(plugin) or []}
-        for name in sorted(implemented.difference(hooks)):
+    def _hooks(self, plugin: Any) -> Dict[str, Callable[[], Any]]:
+        """Return the hooks that a registered plugin implements, by name.
+
+        Raises:
+            PluginError: it implements an unknown hook or none, or the marker is missing.
+        """
+        known = [kind.hook for kind in KINDS.values()]
+        implemented = {}
+        for name in dir(plugin):
+            marks = self._manager.parse_hookimpl_opts(plugin, name)
+            if marks is not None:
+                implemented[marks.get("specname") or name] = getattr(plugin, name)
+        for name in sorted(set(implemented).difference(known)):
             raise PluginError(f"it implements the unknown hook {name!r}; "
-                              + (did_you_mean(name, hooks) or "hooks: " + ", ".join(hooks)))
-        self._manager.check_pending()
-        unmarked = [name for name in hooks
+                              + (did_you_mean(name, known) or "hooks: " + ", ".join(known)))
+        unmarked = [name for name in known
                     if name not in implemented and callable(getattr(plugin, name, None))]
         if unmarked:
             raise PluginError(f"it defines {unmarked[0]!r} without '@ipucnn.hookimpl'")
         if not implemented:
-            raise PluginError("it implements none of the hooks: " + ", ".join(hooks))
+            raise PluginError("it implements none of the hooks: " + ", ".join(known))
+        return implemented
 
 
-def import_target(target: str) -> Any:
-    """Import what ``"module:attribute"`` names; raises whatever the import raises."""
+class _Collected:
+    """The records of one plugin, and its failures with the kind and name concerned."""
+
+    def __init__(self) -> None:
+        self.records: List[Tuple[Kind, PluginSpec]] = []
+        self.failures: List[Tuple[BaseException, str, str]] = []
+
+    def fail(self, error: BaseException, kind: str = "", name: str = "") -> None:
+        """Add a failure."""
+        self.failures.append((error, kind, name))
+
+    def call(self, kind: Kind, hook: Callable[[], Any]) -> None:
+        """Add the records that a hook returns, up to the one at which it raises."""
+        spellings: Set[str] = set()
+        try:
+            for record in _items(kind, hook()):
+                try:
+                    _check_record(kind, record, spellings)
+                except GUARDED as error:
+                    self.fail(error, *_kind_and_name(kind, record))
+                else:
+                    spellings.update(record.keys)
+                    self.records.append((kind, record))
+        except GUARDED as error:
+            self.fail(error, kind.name)
+
+
+def _items(kind: Kind, returned: Any) -> Iterator[Any]:
+    if isinstance(returned, (PluginSpec, str)) or not isinstance(returned, Iterable):
+        raise PluginError(f"{kind.hook!r} returned {_shown(returned)}, expected an iterable of "
+                          f"{kind.record.__name__}")
+    return iter(returned)
+
+
+def _check_record(kind: Kind, record: Any, spellings: Set[str]) -> None:
+    """Refuse what is not a record of the kind, or has a spelling of an earlier one."""
+    if not isinstance(record, kind.record):
+        raise PluginError(f"{kind.hook!r} returned {_shown(record)}, expected "
+                          f"{kind.record.__name__}")
+    PluginSpec.__post_init__(record)  # a subclass may have left it out
+    taken = [spelling for spelling in record.keys if spelling in spellings]
+    if taken:
+        raise PluginError(f"{kind.hook!r} returned two records that answer to {taken[0]!r}")
+
+
+def _kind_and_name(kind: Kind, record: Any) -> Tuple[str, str]:
+    """Return the kind and name of a bad record, as far as it has them."""
+    if not isinstance(record, PluginSpec):
+        return kind.name, ""
+    own = next((k.name for k in KINDS.values() if isinstance(record, k.record)), kind.name)
+    return own, record.name if isinstance(record.name, str) else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def _failure_message(loaded: Loaded) -> str:
+    """Return one line on the problems of a plugin, whose first one stands for all."""
+    first = loaded.problems[0]
+    if loaded.broken:
+        return f"{describe(loaded.provider)} failed to load: {first.cause}"
+    named = f"{first.kind} {first.name!r}" if first.name else f"its {first.kind} plugins"
+    more = len(loaded.problems) - 1
+    return (f"{describe(loaded.provider)} failed in part: {named}: {first.cause}"
+            + (f" (and {more} more)" if more else ""))
+
+
+# -- what a record refers to ---------------------------------------------------------------------
+
+
+def import_target(target: str, who: str = "") -> Any:
+    """Import and return the object that ``"module:attribute"`` names.
+
+    Args:
+        target: the module and the attribute, which may have dots.
+        who: the plugin it belongs to, for warnings; the target itself when empty.
+
+    Raises:
+        Exception: any that the import raises.
+    """
     module_name, _, attribute = target.partition(":")
-    with contextlib.redirect_stdout(sys.stderr):
+    parts = attribute.split(".")
+    imported = parts[0] in vars(sys.modules.get(module_name, object))
+    with contextlib.nullcontext() if imported else isolated(who or repr(target)):
         result: Any = importlib.import_module(module_name)
-    for part in attribute.split("."):
-        result = getattr(result, part)
+        for part in parts:
+            result = getattr(result, part)
     return result
 
 
 def missing_requirements(spec: PluginSpec) -> List[Requirement]:
-    """Return what `spec` needs and this Python does not have; nothing is imported."""
-    return [requirement for requirement in spec.requires if not _importable(requirement.module)]
+    """Return the requirements of `spec` that are not installed; nothing is imported."""
+    return [requirement for requirement in spec.requires if not is_installed(requirement.module)]
+
+
+def check_options_class(found: Any) -> None:
+    """Refuse a class that a record cannot have as its `options`.
+
+    Raises:
+        PluginError: it is not a frozen dataclass, or one of its fields has no default or is not
+            made by `ipucnn.option`.
+        Exception: any that making an instance with the defaults raises.
+    """
+    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+        raise PluginError(f"{_shown(found)} is not a dataclass")
+    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise PluginError(f"dataclass {found.__name__!r} is not frozen")
+    for item in dataclasses.fields(found):
+        if "option" not in item.metadata:
+            raise PluginError(f"field {item.name!r} of {found.__name__!r} is not made by "
+                              "'ipucnn.option'")
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise PluginError(f"field {item.name!r} of {found.__name__!r} has no default")
+    found()
+
+
+# -- messages ------------------------------------------------------------------------------------
 
 
 def describe(provider: Provider) -> str:
-    """Name an entry point with everything needed to find and blame it (R2 of the design)."""
+    """Return an entry point in words: what is needed to find it and its distribution."""
     if provider.entry_point == LOCAL:
         return f"plugin {provider.value!r}"
-    return (f"plugin '{provider.entry_point}' ({GROUP} entry point to '{provider.value}') of "
-            f"{provider.label}")
+    return printable(f"plugin '{provider.entry_point}' ({GROUP} entry point to "
+                     f"'{provider.value}') of {provider.label}")
 
 
 def cause_of(error: BaseException) -> str:
-    """Return an exception in one line."""
+    """Return an exception as one printable line."""
     text = (error.message if isinstance(error, IpucnnError) else str(error)).strip()
     if isinstance(error, PluginError):
-        return text
-    return ": ".join([type(error).__name__, *text.splitlines()[:1]])
+        return printable(text)
+    return printable(": ".join([type(error).__name__, *text.splitlines()[:1]]))
 
 
 def remedy_for(provider: Provider) -> str:
     """Return what to do about a broken plugin."""
     if provider.builtin:
-        return "'ipucnn doctor' says what is wrong with the installation"
+        return "'ipucnn doctor' checks the installation"
     if provider.entry_point == LOCAL:
-        return f"mend it, or leave '{LOCAL} {provider.value}' out"
-    return (f"upgrade it, run with '--no-plugins={provider.distribution}', or remove it with "
-            f"'pip uninstall {provider.distribution}'")
-
-
-def _validated(kind: Kind, records: Any) -> Sequence[PluginSpec]:
-    if isinstance(records, (PluginSpec, str)) or not isinstance(records, Iterable):
-        raise PluginError(f"{kind.hook!r} returned {records!r}, expected an iterable of "
-                          f"{kind.record.__name__}")
-    result = list(records)
-    spellings: Set[str] = set()
-    for record in result:
-        if not isinstance(record, kind.record):
-            raise PluginError(f"{kind.hook!r} returned {record!r}, expected {kind.record.__name__}")
-        if spellings.intersection(record.keys):
-            raise PluginError(f"{kind.hook!r} returned two records that answer to "
-                              f"{sorted(spellings.intersection(record.keys))[0]!r}")
-        spellings.update(record.keys)
-    return result
+        return printable(f"fix it, or leave out '{LOCAL} {provider.value}'")
+    return printable(
+        f"upgrade it, run with '--no-plugins={provider.distribution}', or remove it with "
+        f"'pip uninstall {provider.distribution}'")
 
 
 def _import_local(extra: str) -> ModuleType:
@@ -235,13 +377,3 @@ def _import_local(extra: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _importable(module: str) -> bool:
-    top = module.partition(".")[0]  # looking for a submodule would import its package
-    if top in sys.modules:
-        return sys.modules[top] is not None
-    try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
-        return False

@@ -1,4 +1,4 @@
-"""The six record types that hooks return, and the table of kinds.
+"""The record types that hooks return, and the table of kinds.
 
 Records are frozen, cheap and torch-free: they are enough to list, filter, complete, suggest and
 find conflicts. A record validates itself when it is built; `target` is resolved on first use.
@@ -6,17 +6,25 @@ find conflicts. A record validates itself when it is built; `target` is resolved
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass, fields
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, Union
+from dataclasses import InitVar, dataclass, fields
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple, Type, Union
 
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
 
 API_VERSION = 1
-"""The version of the record contract that this ipucnn speaks; the only one so far."""
+"""The newest version of the record contract.
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+A record that does not state a version was written for version 1, whatever this one is.
+"""
+
+SUPPORTED = frozenset({1})
+"""The versions of the record contract that this ipucnn supports."""
+
+_PART = r"[a-z0-9][a-z0-9._-]*"
+_NAME = re.compile(rf"{_PART}(/{_PART})*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 Target = Union[str, Callable[..., Any]]
@@ -49,15 +57,22 @@ class PublishedWeights:
 
 @dataclass(frozen=True)
 class PluginSpec:
-    """What every record carries.
+    """Base of all records.
 
     Attributes:
-        name: the one canonical spelling, lower case.
+        name: the one canonical spelling, lower case; it may have a namespace (``"timm/resnet50"``).
         summary: one line for listings.
-        target: ``"module:attribute"`` or a callable; what it must be is the kind's business.
-        aliases: other spellings that are accepted.
+        target: ``"module:attribute"`` or a callable; its signature depends on the kind.
+        aliases: other accepted spellings.
         requires: modules the target needs beyond ipucnn's own dependencies.
         api_version: the record contract it was written for.
+        options: the frozen dataclass, or its ``"module:Class"``, whose fields are created by
+            `ipucnn.option`; the target then receives an instance as the keyword argument
+            ``options``. None when there are none.
+        checks: ``"module:attribute"`` of a function without arguments that returns the plugin's
+            `ipucnn.core.checks.Check`s for `ipucnn doctor`, or empty. It is called where the
+            plugin's requirements are missing, too, and so must not import its engine. Records with
+            the same function share its checks.
 
     Raises:
         PluginError: a field has the wrong type or form.
@@ -68,11 +83,13 @@ class PluginSpec:
     target: Target
     aliases: Tuple[str, ...] = ()
     requires: Tuple[Requirement, ...] = ()
-    api_version: int = API_VERSION
+    api_version: int = 1
+    options: Union[str, type, None] = None
+    checks: str = ""
 
     def __post_init__(self) -> None:
         self._check(isinstance(self.name, str) and bool(_NAME.fullmatch(self.name)), "name",
-                    "lower-case letters, digits, '.', '_' and '-'")
+                    "lower-case letters, digits, '.', '_' and '-', with '/' after a namespace")
         self._check(isinstance(self.summary, str) and bool(self.summary.strip())
                     and "\n" not in self.summary, "summary", "one line of text")
         self._check(callable(self.target) or (isinstance(self.target, str)
@@ -83,6 +100,14 @@ class PluginSpec:
         self._check(all(_NAME.fullmatch(alias.lower()) for alias in self.aliases), "aliases",
                     "spellings made of letters, digits, '.', '_' and '-'")
         self._tuple_of(Requirement, "requires")
+        if isinstance(self.options, tuple):  # the names that the first records listed
+            object.__setattr__(self, "options", None)
+        self._check(self.options is None
+                    or (isinstance(self.options, type) and dataclasses.is_dataclass(self.options))
+                    or (isinstance(self.options, str) and bool(_TARGET.fullmatch(self.options))),
+                    "options", "a dataclass or 'package.module:Class'")
+        self._check(not self.checks or bool(_TARGET.fullmatch(self.checks)), "checks",
+                    "'package.module:attribute'")
 
     def _check(self, ok: bool, field_name: str, wanted: str) -> None:
         if not ok:
@@ -97,7 +122,7 @@ class PluginSpec:
 
     @property
     def keys(self) -> Tuple[str, ...]:
-        """Every spelling it answers to, in lookup form, the canonical one first."""
+        """Every accepted spelling, in lookup form, the canonical one first."""
         return (key(self.name), *(key(alias) for alias in self.aliases))
 
     def facts(self) -> Dict[str, Any]:
@@ -108,15 +133,14 @@ class PluginSpec:
 
 @dataclass(frozen=True)
 class ModelSpec(PluginSpec):
-    """A network. ``target(num_classes: int, **options) -> torch.nn.Module`` with random weights.
+    """A network. ``target(num_classes: int[, options]) -> torch.nn.Module`` with random weights.
 
     Attributes:
-        family: what groups it in listings.
+        family: its group in listings.
         input_size: height and width in pixels of its square input.
         num_classes: outputs of the published network.
         source: the library whose module and state-dict names it uses.
         weights: published weights, the default first.
-        options: names of the model options (`--efficientnet-expand-ratio` ...) it takes.
         zero_init_residual: it has residual branches whose last norm can start at zero.
     """
 
@@ -125,7 +149,6 @@ class ModelSpec(PluginSpec):
     num_classes: int = 1000
     source: str = ""
     weights: Tuple[PublishedWeights, ...] = ()
-    options: Tuple[str, ...] = ()
     zero_init_residual: bool = False
 
     def __post_init__(self) -> None:
@@ -135,30 +158,29 @@ class ModelSpec(PluginSpec):
         self._check(isinstance(self.num_classes, int) and self.num_classes > 0, "num_classes",
                     "a positive integer")
         self._tuple_of(PublishedWeights, "weights")
-        self._tuple_of(str, "options")
 
 
 @dataclass(frozen=True)
 class DatasetSpec(PluginSpec):
-    """Images and perhaps labels. ``target(request: DatasetRequest) -> ImageDataset``.
+    """Images and perhaps labels. ``target(request: DatasetRequest[, options]) -> ImageDataset``.
 
     Attributes:
-        labelled: whether it knows the right class of each image.
-        finite: it is a real collection that can be gone through once (not a benchmark stream).
-        on_device: images are made on the device and never cross from the host.
+        labelled: whether the class of each image is known.
+        finite: it is a real collection that supports one pass (not a benchmark stream).
+        on_device: images are generated on the device and never transferred.
         needs_data_dir: `--data-dir` must name its folder.
         default_data_dir: the folder it reads when `--data-dir` names none; a dataset with neither
             reads no folder, and `--data-dir` is refused.
-        layout: what the folder must look like, for `show` and for error messages.
+        layout: the folder's expected structure, for `show` and for error messages.
         verify: ``"module:attribute"`` of ``verify(folder: str) -> List[str]``, which returns one
             line per problem with a folder of this format; empty when it cannot be verified.
-        markers: shell patterns of paths within a folder, any of which tells that it has this
-            format. Where several formats match, the longest pattern decides.
-        annotations: it takes a file of annotations (`--annotations`).
-        also: other datasets that are read in its place where the folder has their markers.
+        markers: shell patterns of paths within a folder, any of which identifies this format. Where
+            several formats match, the longest pattern decides.
+        also: other datasets that are read instead if the folder has their markers; their
+            options can be given with this dataset too.
         streams: `--data-dir` may be a URL.
         convert: ``"module:attribute"`` of what writes other datasets in this format, a
-            `ipucnn.data.formats.convert.Writer`; empty when nothing does.
+            `ipucnn.data.formats.convert.Writer`; empty if there is none.
     """
 
     labelled: bool = False
@@ -169,7 +191,6 @@ class DatasetSpec(PluginSpec):
     layout: str = ""
     verify: str = ""
     markers: Tuple[str, ...] = ()
-    annotations: bool = False
     also: Tuple[str, ...] = ()
     streams: bool = False
     convert: str = ""
@@ -181,125 +202,186 @@ class DatasetSpec(PluginSpec):
 
     @property
     def reads_folder(self) -> bool:
-        """Whether a folder of the user's has a meaning."""
+        """Whether it accepts a folder from the user."""
         return self.needs_data_dir or bool(self.default_data_dir)
 
 
 @dataclass(frozen=True)
 class NormLayerSpec(PluginSpec):
-    """A normalisation layer. ``target(site: NormSite, options: NormOptions) -> nn.Module``.
+    """A normalisation layer. ``target(site: NormSite[, options]) -> nn.Module``.
 
     Attributes:
         batch_dependent: its training statistics depend on the micro-batch.
-        options: which of `groups`, `eps` and `momentum` it uses.
     """
 
     batch_dependent: bool = False
-    options: Tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._tuple_of(str, "options")
 
 
 @dataclass(frozen=True)
 class OptimizerSpec(PluginSpec):
-    """An optimizer. ``target(param_groups, lr: float, **hyperparameters) -> torch Optimizer``.
+    """An optimizer. ``target(param_groups, lr: float[, options]) -> torch.optim.Optimizer``.
 
-    Attributes:
-        hyperparameters: the keyword arguments it takes, of `momentum`, `eps`, `decay`, `betas` ...
+    The groups hold the weight decay of their parameters. `hyperparameters`, which the first
+    records listed, is accepted and has no meaning: declare `options`.
     """
 
-    hyperparameters: Tuple[str, ...] = ()
+    hyperparameters: InitVar[Tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, hyperparameters: Tuple[str, ...]) -> None:
         super().__post_init__()
-        self._tuple_of(str, "hyperparameters")
+        _check_names(self, "hyperparameters", hyperparameters)
 
 
 @dataclass(frozen=True)
 class ScheduleSpec(PluginSpec):
     """A learning-rate schedule: a pure function of the fractional epoch.
 
-    ``target(epoch: float, **parameters) -> float`` returns the factor on the base learning rate.
+    ``target(epoch: float[, epochs][, frequency][, options]) -> float`` returns the factor on the
+    base learning rate. A target whose signature has `epochs` (of the whole training, at least 1)
+    or `frequency` (updates of the rate per epoch, 1 when the user gave none) receives them by
+    keyword. `parameters`, which the first records listed, is accepted and has no meaning.
 
     Attributes:
-        parameters: the keyword arguments it takes, of `epochs`, `decay`, `milestones` ...
         formula: for listings and docs.
     """
 
-    parameters: Tuple[str, ...] = ()
     formula: str = ""
+    parameters: InitVar[Tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, parameters: Tuple[str, ...]) -> None:
         super().__post_init__()
-        self._tuple_of(str, "parameters")
+        _check_names(self, "parameters", parameters)
+
+
+FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "full-precision-norm", "recompute"})
+"""Features that only some backends have; common options may require one of them."""
 
 
 @dataclass(frozen=True)
 class BackendSpec(PluginSpec):
-    """An execution engine. ``target() -> Backend`` (`ipucnn.core.execution.plan.Backend`).
+    """An execution engine. ``target([options]) -> Backend`` (`ipucnn.core.execution.backend`).
 
-    A plan that asks for more than the record offers is refused before anything is compiled.
+    A plan that requires more than the record offers is rejected before compilation.
 
     Attributes:
         inference: it can run inference.
         training: it can train.
         precisions: the ``compute.master`` pairs it computes in.
-        options: names of the options that only some backends have and this one gives a meaning.
-        training_options: further such options that it has in training only.
-        preference: `--backend auto` takes the usable built-in backend with the highest, which is
-            this one's on its best device (a probe may tell a lower one for another); it wakes
-            no third-party plugin, whose backend is taken by name.
+        features: which of `FEATURES` it has.
+        preference: `--backend auto` takes the usable built-in backend with the highest value, which
+            is this one's on its best device (a probe may report a lower one for another). `auto`
+            loads no third-party plugin; such a backend is selected by name.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
-        instances: several processes can share the replicas, as `poprun` starts them.
+        instances: several processes can share the replicas, as a launcher starts them.
         pipelining: a model can be split into stages.
-        onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that tells which
+        onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes which
             ONNX files its engine reads; empty when it reads none.
     """
 
     inference: bool = True
     training: bool = False
     precisions: Tuple[str, ...] = ("32.32",)
-    options: Tuple[str, ...] = ()
-    training_options: Tuple[str, ...] = ()
+    features: Tuple[str, ...] = ()
     preference: int = 0
     device: str = ""
     instances: bool = False
     pipelining: bool = True
     onnx: str = ""
+    training_options: InitVar[Tuple[str, ...]] = ()
+
+    def __post_init__(self, training_options: Tuple[str, ...]) -> None:
+        super().__post_init__()
+        _check_names(self, "training_options", training_options)
+        self._tuple_of(str, "precisions")
+        self._tuple_of(str, "features")
+        known = {"16.16", "16.32", "32.32", "int8"}
+        self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
+        self._check(set(self.features) <= FEATURES, "features", "of " + ", ".join(sorted(FEATURES)))
+        self._check(not self.onnx or bool(_TARGET.fullmatch(self.onnx)), "onnx",
+                    "'package.module:attribute'")
+
+    def has(self, feature: str) -> bool:
+        """Return whether it has a feature; `onnx` and `int8` follow from other fields."""
+        return (feature in self.features or feature in self.precisions
+                or (feature == "onnx" and bool(self.onnx)))
+
+
+@dataclass(frozen=True)
+class LossSpec(PluginSpec):
+    """A loss. ``target([options]) -> Loss`` (`ipucnn.core.execution.losses.Loss`).
+
+    Attributes:
+        multi_label: an image may have several labels.
+        formula: for listings and docs.
+    """
+
+    multi_label: bool = False
+    formula: str = ""
+
+
+@dataclass(frozen=True)
+class LoggerSpec(PluginSpec):
+    """A training logger. ``target([options]) -> Logger`` (`ipucnn.core.loggers.Logger`)."""
+
+
+@dataclass(frozen=True)
+class LauncherSpec(PluginSpec):
+    """Starts several processes for one run. ``target([options]) -> Launcher``.
+
+    The interface is `ipucnn.core.execution.launching.Launcher`.
+
+    Attributes:
+        variables: names of the environment variables by which a process recognises that this
+            launcher started it; one of them is sufficient.
+    """
+
+    variables: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._tuple_of(str, "precisions")
-        self._tuple_of(str, "options")
-        self._tuple_of(str, "training_options")
-        known = {"16.16", "16.32", "32.32", "int8"}
-        self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
-        self._check(not self.onnx or bool(_TARGET.fullmatch(self.onnx)), "onnx",
-                    "'package.module:attribute'")
+        self._tuple_of(str, "variables")
+
+
+def _check_names(record: PluginSpec, field_name: str, value: Any) -> None:
+    """Reject a value that version 1 of the contract did not allow."""
+    if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
+        raise PluginError(f"bad {type(record).__name__} {record.name!r}: {field_name} is "
+                          f"{value!r}, expected a tuple of str")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plugin: its names in the CLI, its hook, its record and its entry-point prefix."""
+    """One kind of plugin: its names in the CLI, its hook, its record and its entry-point prefix.
+
+    Attributes:
+        selector: the option that selects a plugin of the kind, as a field name.
+        former: other spellings of the kind that are accepted.
+    """
 
     name: str
     plural: str
     hook: str
     record: Type[PluginSpec]
     prefix: str
+    selector: str
+    former: Tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("model", "models", "ipucnn_models", ModelSpec, "models"),
-        Kind("dataset", "datasets", "ipucnn_datasets", DatasetSpec, "datasets"),
-        Kind("norm-layer", "norm-layers", "ipucnn_norm_layers", NormLayerSpec, "norm_layers"),
-        Kind("optimizer", "optimizers", "ipucnn_optimizers", OptimizerSpec, "optimizers"),
-        Kind("schedule", "schedules", "ipucnn_lr_schedules", ScheduleSpec, "schedulers"),
-        Kind("backend", "backends", "ipucnn_backends", BackendSpec, "backends"),
+        Kind("model", "models", "ipucnn_models", ModelSpec, "models", "model"),
+        Kind("dataset", "datasets", "ipucnn_datasets", DatasetSpec, "datasets", "data"),
+        Kind("norm-layer", "norm-layers", "ipucnn_norm_layers", NormLayerSpec, "norm_layers",
+             "normlayer"),
+        Kind("optimizer", "optimizers", "ipucnn_optimizers", OptimizerSpec, "optimizers",
+             "optimizer"),
+        Kind("lr-schedule", "lr-schedules", "ipucnn_lr_schedules", ScheduleSpec, "schedulers",
+             "lr_schedule", former=("schedule", "schedules")),
+        Kind("backend", "backends", "ipucnn_backends", BackendSpec, "backends", "backend"),
+        Kind("loss", "losses", "ipucnn_losses", LossSpec, "losses", "loss"),
+        Kind("logger", "loggers", "ipucnn_loggers", LoggerSpec, "loggers", "logger"),
+        Kind("launcher", "launchers", "ipucnn_launchers", LauncherSpec, "launchers", "launcher"),
     )
 }
 
@@ -312,7 +394,7 @@ def kind_named(name: str) -> Kind:
     """
     wanted = key(name)
     for kind in KINDS.values():
-        if wanted in {kind.name, kind.plural, key(kind.prefix)}:
+        if wanted in {kind.name, kind.plural, key(kind.prefix), *kind.former}:
             return kind
     suggestion = did_you_mean(name, [*KINDS, *(kind.plural for kind in KINDS.values())])
     raise UsageError(f"unknown kind {name!r}",

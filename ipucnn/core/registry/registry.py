@@ -1,64 +1,58 @@
-"""The registry: which records there are, what can be said of them, and which one a name means."""
+"""The registry: all records, their states, and look-up by name."""
 
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Type, TypeVar
+import re
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar
 
-from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UnknownNameError
-from ipucnn.core.names import close_matches, did_you_mean, key
-from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, scan
+from ipucnn.core.errors import (
+    IpucnnError,
+    PluginError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
+from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.registry import discovery
+from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, normal_name
 from ipucnn.core.registry.loading import (
     GUARDED,
-    LOCAL,
     Loaded,
     Loader,
+    Problem,
     State,
     cause_of,
+    check_options_class,
     describe,
     import_target,
     missing_requirements,
     remedy_for,
 )
-from ipucnn.core.registry.records import API_VERSION, KINDS, Kind, PluginSpec, kind_named
+from ipucnn.core.registry.records import KINDS, Kind, PluginSpec, kind_named
+from ipucnn.core.registry.states import (
+    Record,
+    Records,
+    Row,
+    install_commands,
+    kind_of,
+    missing_modules,
+    problem_row,
+)
 
 __all__ = ["Registry", "Row", "State", "registry", "use"]
 
 SpecT = TypeVar("SpecT", bound=PluginSpec)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a listing: a record, or a plugin that could not give its records.
-
-    Attributes:
-        kind: the kind's name, or an empty string when a broken plugin does not tell.
-        name: the record's name, or the entry point's.
-        provider: where it comes from.
-        state: one of the six states.
-        spec: the record; None when there is none.
-        cause: why it is not `ok`; also set when an alias of it is taken by a built-in.
-        remedy: what to do about it.
-    """
-
-    kind: str
-    name: str
-    provider: Provider
-    state: State
-    spec: Optional[PluginSpec] = None
-    cause: str = ""
-    remedy: str = ""
-
-
 class Registry:
-    """Every record of every kind, found on demand.
+    """The records of every kind, loaded on demand.
 
-    Built-in plugins of a kind are loaded when that kind is first asked for; third-party plugins
-    only when a name is not built in, or for a listing.
+    Built-in plugins of a kind are loaded when the kind is first used; third-party plugins only
+    if a name is not built in, or for a listing.
 
     Args:
-        settings: what the user allows; from the environment when not given.
+        settings: which plugins the user allows; from the environment when not given.
         entry_points: the entry points to use; the installed ones when not given.
 
     Raises:
@@ -68,45 +62,36 @@ class Registry:
     def __init__(self, settings: Optional[PluginSettings] = None,
                  entry_points: Optional[Sequence[Found]] = None) -> None:
         self.settings = PluginSettings.from_environment() if settings is None else settings
-        self._found = list(scan() if entry_points is None else entry_points)
+        self._given = entry_points
+        found = discovery.builtins() if entry_points is None else entry_points
+        self._builtins = [item for item in found if item.provider.builtin]
+        self._others: Optional[List[Found]] = None
+        self._answering: Dict[str, List[Found]] = {}
         self._loader = Loader(self.settings)
-        if not any(found.provider.builtin for found in self._found):
+        self._loaded_builtins: Set[str] = set()
+        self._loaded_others: Set[str] = set()
+        self._records = {name: Records(kind) for name, kind in KINDS.items()}
+        self._providers: Dict[int, Provider] = {}
+        self._sound_options: Set[type] = set()
+        self._broken_options: Dict[Any, BaseException] = {}
+        if not self._builtins:
             raise PluginError("ipucnn's own plugins are not installed",
                               "install the package, for example with 'pip install -e .'")
 
     # -- look-up -----------------------------------------------------------------------------
 
     def get(self, kind_name: str, name: str) -> PluginSpec:
-        """Return the record that `name` means; ``distribution:name`` always resolves.
+        """Return the record called `name`; ``distribution:name`` is never ambiguous.
 
         Raises:
-            UnknownNameError: nothing provides the name.
-            PluginError: the name is ambiguous, its record is incompatible, or a plugin that was
-                named for this run is broken.
+            UnknownNameError: no plugin provides the name.
+            PluginError: the name is ambiguous, its record is broken or incompatible, or a plugin
+                that was named for this run is broken.
         """
-        kind = kind_named(kind_name)
-        for loaded in self._load_locals():
-            if loaded.state is State.FAILED:
-                raise PluginError(f"{describe(loaded.provider)}: {loaded.cause}", loaded.remedy)
-        distribution, _, bare = name.rpartition(":")
-        if distribution:
-            rows = _claims(self._rows_of_distribution(kind, distribution), bare)
-        else:
-            self._load_builtins(kind)
-            rows = _claims([r for r in self._record_rows(kind) if r.provider.builtin], name)
-            if not rows:
-                self._load_third_parties()
-                rows = _claims(self._record_rows(kind), name)
-        if len(rows) > 1:
-            providers = " and ".join(repr(_qualified(row, rows)) for row in rows)
-            raise PluginError(f"{kind.name} {name!r} is ambiguous: {providers} both provide it",
-                              "use one of these qualified names, or uninstall one of them")
-        if not rows:
-            raise self._unknown(kind, name)
-        return self._usable(kind, rows[0])
+        return self._record(kind_named(kind_name), name).spec
 
     def get_typed(self, record: Type[SpecT], name: str) -> SpecT:
-        """Return the record of type `record` that `name` means; raises as `get` does."""
+        """Return the record called `name`, of type `record`; raises as `get` does."""
         kind = next(kind for kind in KINDS.values() if kind.record is record)
         spec = self.get(kind.name, name)
         if not isinstance(spec, record):  # pragma: no cover - the loader checks record types
@@ -114,15 +99,14 @@ class Registry:
         return spec
 
     def provider_of(self, spec: PluginSpec) -> Provider:
-        """Return where `spec` comes from.
+        """Return the entry point that `spec` comes from.
 
         Raises:
             PluginError: it does not come from this registry.
         """
-        for loaded in self._loader.loaded.values():
-            if any(record is spec for _, record in loaded.records):
-                return loaded.provider
-        raise PluginError(f"{spec.name!r} is not in this registry")
+        if id(spec) not in self._providers:
+            raise PluginError(f"{spec.name!r} is not in this registry")
+        return self._providers[id(spec)]
 
     def resolve(self, spec: PluginSpec) -> Callable[..., Any]:
         """Import and return the record's target.
@@ -132,15 +116,16 @@ class Registry:
             PluginError: the target cannot be imported or is not callable.
         """
         provider = self.provider_of(spec)
-        missing = missing_requirements(spec)
-        if missing:
+        if missing_requirements(spec):
+            discovery.forget_modules()  # one may have been installed since
+        if missing_requirements(spec):
             raise UnavailableError(
-                f"{spec.name!r} of {provider.label} needs {_modules(spec)}, which cannot be "
-                "imported here", _installs(spec))
+                f"{spec.name!r} of {provider.label} needs {missing_modules(spec)}, which cannot "
+                "be imported here", install_commands(spec))
         if not isinstance(spec.target, str):
             return spec.target
         try:
-            target = import_target(spec.target)
+            target = import_target(spec.target, describe(provider))
         except IpucnnError:
             raise
         except GUARDED as error:
@@ -152,185 +137,246 @@ class Registry:
                               "callable", remedy_for(provider))
         return target  # type: ignore[no-any-return]
 
+    def options_class(self, spec: PluginSpec) -> Optional[type]:
+        """Import and return the dataclass of the record's options, or None if it has none.
+
+        Raises:
+            PluginError: it cannot be imported, or is not a frozen dataclass of options with
+                acceptable defaults.
+        """
+        if spec.options is None:
+            return None
+        provider = self.provider_of(spec)
+        try:
+            return self._checked_options(spec.options, provider)
+        except GUARDED as error:
+            raise PluginError(f"the options of {spec.name!r} of {describe(provider)} are broken: "
+                              f"{cause_of(error)}", remedy_for(provider)) from error
+
+    def make(self, spec: PluginSpec, *arguments: Any, options: Any = None, **keywords: Any) -> Any:
+        """Call the record's target, with options if it declares any, and return the result.
+
+        Args:
+            spec: the record.
+            *arguments: of the target.
+            options: an instance of the record's options class; its defaults when None.
+            **keywords: of the target.
+        """
+        declared = self.options_class(spec)
+        if declared is not None:
+            keywords["options"] = declared() if options is None else options
+        return self.resolve(spec)(*arguments, **keywords)
+
     # -- listings ----------------------------------------------------------------------------
 
     def rows(self, kind_name: Optional[str] = None, pattern: str = "*") -> List[Row]:
-        """Return a row for every record and every plugin that gave none; loads all plugins.
+        """Return a row for every record and for every unusable plugin; built-ins first.
+
+        Third-party plugins are loaded, except entry points that are named for another kind.
 
         Args:
-            kind_name: only this kind (broken plugins that may be of the kind stay in).
-            pattern: shell wildcard on names and aliases.
+            kind_name: only this kind, and broken plugins that may be of the kind.
+            pattern: shell wildcard on names and aliases, for example ``"timm/*"``.
         """
         kinds = [kind_named(kind_name)] if kind_name else list(KINDS.values())
+        discovery.forget_modules()
         self._load_locals()
-        self._load_third_parties()
+        matches = re.compile(fnmatch.translate(key(pattern))).match
         result: List[Row] = []
         for kind in kinds:
             self._load_builtins(kind)
-            result += self._record_rows(kind)
+            self._load_others(kind if kind_name else None)
+            records = self._records[kind.name]
+            found = [record for record in records.all if any(map(matches, record.keys))]
+            found.sort(key=lambda record: not record.provider.builtin)
+            result += [records.row(record, self._options_problem) for record in found]
         names = {"", *(kind.name for kind in kinds)}
-        troubles = [_trouble(loaded) for loaded in self._loader.loaded.values()
-                    if loaded.state is not State.OK]
-        result += [row for row in troubles if row.kind in names]
-        wanted = key(pattern)
-        return [row for row in result if any(
-            fnmatch.fnmatchcase(spelling, wanted)
-            for spelling in (row.spec.keys if row.spec else (key(row.name),)))]
+        problems = [problem_row(loaded.provider, problem)
+                    for loaded in self._loader.loaded.values() for problem in loaded.problems]
+        return result + [row for row in problems if row.kind in names and matches(key(row.name))]
+
+    def row(self, kind_name: str, name: str) -> Row:
+        """Return the row of the record called `name`; raises as `get` does."""
+        kind = kind_named(kind_name)
+        record = self._record(kind, name)
+        if not record.provider.builtin:
+            self._load_others(kind)  # another one may have the same name
+        return self._records[kind.name].row(record, self._options_problem)
 
     def names(self, kind_name: str) -> List[str]:
         """Return the built-in names of a kind; no third-party plugin is loaded."""
         kind = kind_named(kind_name)
         self._load_builtins(kind)
-        return [row.name for row in self._record_rows(kind) if row.provider.builtin]
+        return [record.spec.name for record in self._records[kind.name].all
+                if record.provider.builtin]
+
+    def completions(self, kind_name: str, incomplete: str) -> List[str]:
+        """Return the names that begin with `incomplete`, for shell completion.
+
+        Third-party plugins are loaded only if no built-in name matches.
+        """
+        kind = kind_named(kind_name)
+        start = key(incomplete)
+        names = [name for name in self.names(kind.name) if key(name).startswith(start)]
+        if names:
+            return names
+        self._load_locals()
+        self._load_others(kind)
+        records = self._records[kind.name]
+        spellings = [spelling for record in records.all
+                     for spelling in (record.spec.name, f"{record.provider.distribution}:"
+                                                        f"{record.spec.name}")]
+        return [name for name in dict.fromkeys(spellings) if key(name).startswith(start)]
 
     def load_seconds(self) -> Dict[Provider, float]:
-        """Return how long each plugin that was loaded so far took to load."""
+        """Return the load time of each plugin loaded so far, in seconds."""
         return {loaded.provider: loaded.seconds for loaded in self._loader.loaded.values()}
 
     # -- loading -----------------------------------------------------------------------------
 
-    def _load_builtins(self, kind: Kind) -> None:
-        for found in self._found:
-            if found.provider.builtin and found.provider.entry_point.startswith(kind.prefix + "."):
-                self._loader.load(found)
-
-    def _load_third_parties(self) -> None:
-        for found in self._found:
-            if not found.provider.builtin:
-                self._loader.load(found)
+    def _load(self, found: Found) -> None:
+        if found.provider not in self._loader.loaded:
+            self._add(self._loader.load(found))
 
     def _load_locals(self) -> List[Loaded]:
-        return [self._loader.load_local(extra) for extra in self.settings.extra]
+        loaded = []
+        for extra in self.settings.extra:
+            before = len(self._loader.loaded)
+            loaded.append(self._loader.load_local(extra))
+            if len(self._loader.loaded) > before:
+                self._add(loaded[-1])
+        return loaded
 
-    # -- states ------------------------------------------------------------------------------
+    def _load_builtins(self, kind: Kind) -> None:
+        if kind.name not in self._loaded_builtins:
+            for found in self._builtins:
+                if kind_of(found.provider) is kind:
+                    self._load(found)
+            self._loaded_builtins.add(kind.name)
 
-    def _record_rows(self, kind: Kind) -> List[Row]:
-        """Return the rows of the records loaded so far, with their states."""
-        rows: List[Row] = []
-        for loaded in self._loader.loaded.values():
-            for record_kind, spec in loaded.records:
-                # One distribution that gives a record twice unchanged (a module reached under two
-                # names, a reload) has given it once.
-                repeated = any(other.spec == spec and
-                               other.provider.distribution == loaded.provider.distribution
-                               for other in rows)
-                if record_kind is kind and not repeated:
-                    rows.append(Row(kind.name, spec.name, loaded.provider, State.OK, spec))
-        return [_judged(row, rows) for row in rows]
+    def _load_others(self, kind: Optional[Kind] = None) -> None:
+        """Load the third-party entry points, only those that may be of `kind` if it is given."""
+        label = kind.name if kind else "all"
+        if not self._loaded_others.intersection({label, "all"}):
+            for found in self._third_parties():
+                if kind is None or kind_of(found.provider) in (kind, None):
+                    self._load(found)
+            self._loaded_others.add(label)
+
+    def _third_parties(self) -> List[Found]:
+        if self._others is None:
+            found = discovery.scan() if self._given is None else self._given
+            self._others = [item for item in found if not item.provider.builtin]
+            for item in self._others:
+                for name in {item.provider.distribution, item.provider.entry_point}:
+                    self._answering.setdefault(normal_name(name), []).append(item)
+        return self._others
+
+    def _add(self, loaded: Loaded) -> None:
+        for kind, spec in loaded.records:
+            self._providers.setdefault(id(spec), loaded.provider)
+            self._records[kind.name].add(loaded.provider, spec)
 
     # -- answers -----------------------------------------------------------------------------
 
-    def _rows_of_distribution(self, kind: Kind, distribution: str) -> List[Row]:
-        self._load_builtins(kind)
-        for found in self._found:
-            if found.provider.answers_to(distribution) and not found.provider.builtin:
-                self._loader.load(found)
-        rows = [r for r in self._record_rows(kind) if r.provider.answers_to(distribution)]
-        # A distribution's name outranks an entry point that somebody else called the same.
-        return [r for r in rows if r.provider.is_distribution(distribution)] or rows
-
-    def _usable(self, kind: Kind, row: Row) -> PluginSpec:
-        if row.spec is None or row.state is State.INCOMPATIBLE:
+    def _record(self, kind: Kind, name: str) -> Record:
+        """Return the one usable record called `name`; raises as `get` does."""
+        for loaded in self._load_locals():
+            if loaded.broken:
+                problem = loaded.problems[0]
+                raise PluginError(f"{describe(loaded.provider)}: {problem.cause}", problem.remedy)
+        records = self._records[kind.name]
+        meant = self._meant_by(kind, name)
+        if len(meant) > 1:
+            providers = " and ".join(repr(records.qualified(record)) for record in meant)
+            raise PluginError(f"{kind.name} {name!r} is ambiguous: {providers} both provide it",
+                              "use one of these qualified names, or uninstall one of them")
+        if not meant:
+            raise self._unusable(kind, name)
+        if not meant[0].supported:
+            row = records.row(meant[0], self._options_problem)
             raise PluginError(f"{kind.name} {row.name!r} of {row.provider.label} is {row.cause}",
                               row.remedy)
-        return row.spec
+        return meant[0]
 
-    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        rows = self.rows(kind.name)
-        records = [row for row in rows if row.spec]
+    def _meant_by(self, kind: Kind, name: str) -> List[Record]:
+        """Return the records called `name`, loading no more plugins than needed."""
+        records = self._records[kind.name]
         distribution, _, bare = name.rpartition(":")
+        self._load_builtins(kind)
+        if distribution:
+            own = normal_name(distribution) == discovery.OWN_DISTRIBUTION
+            if not (own and records.of_distribution(distribution, bare)):
+                self._third_parties()
+                for found in self._answering.get(normal_name(distribution), ()):
+                    self._load(found)
+            return records.of_distribution(distribution, bare)
+        meant = records.meant_by(name, lambda provider: provider.builtin)
+        for narrowed in (kind, None):  # an entry point may be named for another kind
+            if not meant:
+                self._load_others(narrowed)
+                meant = records.meant_by(name)
+        return meant
+
+    def _checked_options(self, options: Any, provider: Provider) -> type:
+        """Return a checked options class; every call repeats the error of its import or check."""
+        if options in self._broken_options:
+            raise self._broken_options[options].with_traceback(None)
+        try:
+            found = (import_target(options, describe(provider)) if isinstance(options, str)
+                     else options)
+            if found not in self._sound_options:
+                check_options_class(found)
+                self._sound_options.add(found)
+        except GUARDED as error:
+            self._broken_options[options] = error
+            raise
+        return found  # type: ignore[no-any-return]
+
+    def _options_problem(self, record: Record) -> str:
+        """Return why a third-party record's options class cannot be used; empty if it can."""
+        if record.spec.options is None or record.provider.builtin:
+            return ""
+        try:
+            self._checked_options(record.spec.options, record.provider)
+        except GUARDED as error:
+            return f"its options are broken: {cause_of(error)}"
+        return ""
+
+    def _problems(self, kind: Kind) -> List[Tuple[Provider, Problem]]:
+        """Return the problems that may concern a kind."""
+        return [(loaded.provider, problem) for loaded in self._loader.loaded.values()
+                for problem in loaded.problems
+                if problem_row(loaded.provider, problem).kind in ("", kind.name)]
+
+    def _unusable(self, kind: Kind, name: str) -> UsageError:
+        """Return the error for a name without a usable record."""
+        self._load_others(kind)
+        distribution, _, bare = name.rpartition(":")
+        problems = self._problems(kind)
+        for provider, problem in problems:
+            if problem.name and key(problem.name) == key(bare) and (
+                    not distribution or provider.answers_to(distribution)):
+                return PluginError(f"{kind.name} {problem.name!r} of {provider.label} is "
+                                   f"{problem.state.value}: {problem.cause}", problem.remedy)
+        records = self._records[kind.name]
         hints = []
-        installed = {row.provider.distribution for row in rows}
-        if distribution and not any(row.provider.answers_to(distribution) for row in rows):
+        installed = {record.provider for record in records.all} | {p for p, _ in problems}
+        if distribution and not any(p.answers_to(distribution) for p in installed):
+            close = did_you_mean(distribution, {p.distribution for p in installed})
             hints.append(f"no {kind.name} plugin is called {distribution!r}"
-                         + _question(did_you_mean(distribution, installed)))
-        spellings = [spelling for row in records if row.spec
-                     for spelling in (row.name, *row.spec.aliases)]
-        close = [_qualified(row, claims) if row.state is State.CONFLICT else row.name
-                 for match in close_matches(bare, spellings)
-                 for claims in [_claims(records, match)] for row in claims]
-        if close:
-            hints.append("did you mean " + ", ".join(
-                repr(match) for match in list(dict.fromkeys(close))[:3]) + "?")
-        broken = [row for row in rows if row.spec is None]
-        for row in broken[:3]:
-            verb = "failed to load" if row.state is State.FAILED else "is disabled"
-            hints.append(f"{describe(row.provider)}, which may provide it, {verb}: {row.cause}")
+                         + (f", {close}" if close else ""))
+        close_names = records.close_to(bare)
+        if close_names:
+            hints.append("did you mean " + ", ".join(map(repr, close_names)) + "?")
+        broken = {provider: problem for provider, problem in problems if not problem.name}
+        for provider, problem in list(broken.items())[:3]:
+            verb = "failed to load" if problem.state is State.FAILED else "is disabled"
+            hints.append(f"{describe(provider)}, which may provide it, {verb}: {problem.cause}")
         if len(broken) > 3:
             hints.append(f"{len(broken) - 3} more plugins could not give their records")
         hints.append(f"'ipucnn list-plugins {kind.plural}' lists all")
         return UnknownNameError(f"unknown {kind.name} {name!r}", "; ".join(hints))
-
-
-def _judged(row: Row, rows: List[Row]) -> Row:
-    """Return `row`, one of `rows`, with its state."""
-    spec = row.spec
-    if spec is None:  # pragma: no cover - only records are judged
-        return row
-    if spec.api_version != API_VERSION:
-        return replace(row, state=State.INCOMPATIBLE,
-                       cause=f"written for record contract {spec.api_version}, this ipucnn speaks "
-                             f"{API_VERSION}",
-                       remedy="upgrade ipucnn" if spec.api_version > API_VERSION
-                       else f"upgrade {row.provider.distribution}")
-    others = [other for other in rows if other is not row and _speaks_our_contract(other)]
-    builtin = [other for other in others if other.provider.builtin]
-    if not row.provider.builtin:
-        if _claims(builtin, row.name):
-            return replace(row, state=State.CONFLICT, cause=f"{row.name!r} is a built-in name",
-                           remedy=f"use {_qualified(row, others)!r}")
-        rivals = [other for other in others if key(other.name) == key(row.name)]
-        if rivals:
-            labels = ", ".join(other.provider.label for other in rivals)
-            return replace(row, state=State.CONFLICT,
-                           cause=f"{row.name!r} is also provided by {labels}",
-                           remedy=f"use {_qualified(row, others)!r}")
-    if missing_requirements(spec):
-        return replace(row, state=State.UNAVAILABLE, cause=f"needs {_modules(spec)}",
-                       remedy=_installs(spec))
-    taken = [alias for alias in spec.aliases if _claims(builtin, alias)]
-    if taken and not row.provider.builtin:
-        return replace(row, cause=f"its alias {taken[0]!r} is a built-in name and is not used")
-    return row
-
-
-def _claims(rows: List[Row], name: str) -> List[Row]:
-    """Return the rows that `name` means: names outrank aliases, usable records the others."""
-    by_name = [row for row in rows if row.spec and key(row.name) == key(name)]
-    claims = by_name or [row for row in rows if row.spec and key(name) in row.spec.keys]
-    return [row for row in claims if _speaks_our_contract(row)] or claims[:1]
-
-
-def _speaks_our_contract(row: Row) -> bool:
-    return row.spec is not None and row.spec.api_version == API_VERSION
-
-
-def _qualified(row: Row, others: List[Row]) -> str:
-    """Return the shortest qualified name that means `row` alone."""
-    same = [other for other in others if other is not row and key(other.name) == key(row.name)
-            and other.provider.distribution == row.provider.distribution]
-    provider = row.provider
-    return f"{provider.entry_point if same else provider.distribution}:{row.name}"
-
-
-def _trouble(loaded: Loaded) -> Row:
-    prefix, _, name = loaded.provider.entry_point.partition(".")
-    kind = next((k.name for k in KINDS.values() if k.prefix == prefix and name), "")
-    shown = loaded.provider.value if loaded.provider.entry_point == LOCAL else (
-        name if kind else loaded.provider.entry_point)
-    return Row(kind, shown, loaded.provider, loaded.state, None, loaded.cause, loaded.remedy)
-
-
-def _modules(spec: PluginSpec) -> str:
-    return ", ".join(repr(r.module) for r in missing_requirements(spec))
-
-
-def _installs(spec: PluginSpec) -> str:
-    return "; ".join(dict.fromkeys(r.install for r in missing_requirements(spec)))
-
-
-def _question(text: str) -> str:
-    return f", {text}" if text else ""
 
 
 _current: Optional[Registry] = None
@@ -345,6 +391,6 @@ def registry() -> Registry:
 
 
 def use(new: Optional[Registry]) -> None:
-    """Make `new` the registry of this process; None has the next call build one afresh."""
+    """Set the registry of this process; with None, the next use creates a new one."""
     global _current
     _current = new

@@ -1,12 +1,10 @@
 """The metadata scan, what the user allows, and what is never imported."""
 
-import json
 import os
-import subprocess
-import sys
 from importlib import metadata
 
 import pytest
+from plugin_sources import python
 
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.discovery import PluginSettings, Provider
@@ -20,16 +18,6 @@ import ipucnn
 def ipucnn_models():
     return [ipucnn.ModelSpec(name="tinynet", summary="s", target="json:loads")]
 """
-
-
-def python(code, path="", **environment):
-    """Run `code` in a fresh interpreter and return what it printed as JSON."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("IPUCNN_")}
-    env.update(environment, PYTHONPATH=str(path))
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True,
-                          text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 # -- settings ----------------------------------------------------------------------------
@@ -127,7 +115,7 @@ def test_built_in_names_import_no_third_party_plugin(tmp_path):
         import json, sys
         from ipucnn.core.registry.registry import registry
         for kind, name in [("model", "resnet50"), ("optimizer", "sgd"), ("norm-layer", "group"),
-                           ("dataset", "shapes"), ("schedule", "cosine"), ("backend", "torch")]:
+                           ("dataset", "shapes"), ("lr-schedule", "cosine"), ("backend", "torch")]:
             registry().get(kind, name)
         before = "sleeper_plugin" in sys.modules
         registry().get("model", "tinynet")

@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 
 from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.names import close_matches, did_you_mean, key
+from ipucnn.core.names import close_matches, did_you_mean, key, printable
 from ipucnn.core.registry.records import (
     KINDS,
     BackendSpec,
-    DatasetSpec,
     ModelSpec,
     NormLayerSpec,
     OptimizerSpec,
@@ -19,7 +18,7 @@ from ipucnn.core.registry.records import (
     kind_named,
 )
 
-RECORDS = [ModelSpec, DatasetSpec, NormLayerSpec, OptimizerSpec, ScheduleSpec, BackendSpec]
+RECORDS = [kind.record for kind in KINDS.values()]
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -78,8 +77,26 @@ def test_keys_hold_every_spelling_the_canonical_first():
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=str)
 def test_kinds_are_known_by_every_spelling(kind):
-    for spelling in (kind.name, kind.plural, kind.prefix, kind.name.upper(), f" {kind.plural} "):
+    for spelling in (kind.name, kind.plural, kind.prefix, kind.name.upper(), f" {kind.plural} ",
+                     *kind.former):
         assert kind_named(spelling) is kind
+
+
+def test_the_schedules_kind_was_renamed():
+    assert [kind_named(name).name for name in ("schedule", "Schedules", "lr_schedule")] == [
+        "lr-schedule"] * 3
+
+
+@pytest.mark.parametrize("name", ["timm/resnet50.a1_in1k", "a/b/c", "org/net-1"])
+def test_name_may_have_a_namespace(name):
+    spec = ModelSpec(name=name, summary="s", target="a:b", aliases=(f"other/{name}",))
+    assert spec.keys == (key(name), key(f"other/{name}"))
+
+
+@pytest.mark.parametrize("name", ["/net", "net/", "a//b", "a/-b", "Timm/net"])
+def test_bad_namespace_is_refused(name):
+    with pytest.raises(PluginError, match="name is"):
+        ModelSpec(name=name, summary="s", target="a:b")
 
 
 def test_unknown_kind_suggests_and_lists():
@@ -100,3 +117,17 @@ def test_close_matches_are_at_most_three_best_first():
     assert close_matches("zzz", names) == []
     assert did_you_mean("RESNET_18", ["resnet-18"]) == "did you mean 'resnet-18'?"
     assert did_you_mean("zzz", names) == ""
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("plain, é, 中 and a space", "plain, é, 中 and a space"),
+    ("two\nlines\r\tand a tab", "two\\nlines\\r\\tand a tab"),
+    ("\x1b[31mred\x1b[0m\x07", "\\x1b[31mred\\x1b[0m\\x07"),
+    ("\x7f\x80\x9b\x9f", "\\x7f\\x80\\x9b\\x9f"),
+    ("\u202aa\u202e", "\\u202aa\\u202e"), ("\u2066a\u2069", "\\u2066a\\u2069"),
+    ("\u2028\u2029", "\\u2028\\u2029"), ("\udcff", "\\udcff"), ("", ""),
+])
+def test_printable_escapes_what_acts_on_a_terminal(text, shown):
+    assert printable(text) == shown
+    assert printable(shown) == shown
+    printable(text).encode()  # no lone surrogate is left

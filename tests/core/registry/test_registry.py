@@ -1,52 +1,22 @@
 """Look-ups and states, against real distributions on `sys.path`."""
 
 import ast
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
+from plugin_sources import fresh, model, of, plugin, row
 
 from ipucnn.core.errors import PluginError, UnavailableError, UnknownNameError, UsageError
+from ipucnn.core.registry import records, states
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.loading import missing_requirements
 from ipucnn.core.registry.records import KINDS, ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry, State, registry, use
 
 FROZEN_V1 = (Path(__file__).parent / "frozen" / "plugin_v1.py").read_text()
-
-
-def plugin(*records, hook="ipucnn_models", before=""):
-    """Source of a plugin module whose hook returns `records`."""
-    return (f"import ipucnn\n{before}\n@ipucnn.hookimpl\ndef {hook}():\n"
-            f"    return [{', '.join(records)}]\n")
-
-
-def model(name, aliases=(), **more):
-    fields = "".join(f", {key}={value!r}" for key, value in more.items())
-    target = "" if "target" in more else ", target='tinynet:build'"
-    return f"ipucnn.ModelSpec(name={name!r}, summary='a net'{target}, aliases={aliases!r}{fields})"
-
-
-@pytest.fixture
-def install(fake_distribution):
-    """Install a one-module distribution: `install('dist', source)`."""
-
-    def install(name, source, entry_point="models.tiny", version="1.0"):
-        module = name.replace("-", "_") + "_plugin"
-        return fake_distribution(name, {module + ".py": source}, {entry_point: module}, version)
-
-    return install
-
-
-def fresh(**settings):
-    return Registry(PluginSettings(**settings))
-
-
-def row(rows, distribution):
-    found = [r for r in rows if r.provider.distribution == distribution]
-    assert len(found) == 1, found
-    return found[0]
 
 
 # -- a good plugin -----------------------------------------------------------------------
@@ -85,14 +55,25 @@ def test_hook_may_be_a_generator_and_the_entry_point_an_object(fake_distribution
     assert fresh().get("model", "from-object").summary == "a net"
 
 
-def test_one_distribution_may_give_every_kind(install):
+def test_plugin_of_the_first_contract_works(install):
     install("frozen", FROZEN_V1, entry_point="everything")
     reg = fresh()
-    for kind in KINDS:
+    for kind in ("model", "dataset", "norm-layer", "optimizer", "schedule", "backend"):
         spec = reg.get(kind, f"frozen-{kind}")
         assert spec.api_version == 1
         assert callable(reg.resolve(spec))
         assert row(reg.rows(kind), "frozen").state is State.OK
+
+
+def test_one_distribution_may_give_every_kind(install):
+    hooks = "".join(plugin(f"{kind.record.__name__}(name='one-{name}', summary='s', target=len)",
+                           hook=kind.hook) for name, kind in KINDS.items())
+    install("all-kinds", "from ipucnn.core.registry.records import *\n" + hooks,
+            entry_point="everything")
+    reg = fresh()
+    for name, kind in KINDS.items():
+        assert isinstance(reg.get(name, f"one-{name}"), kind.record)
+        assert row(reg.rows(name), "all-kinds").state is State.OK
 
 
 def test_two_entry_points_to_one_module_give_its_records_once(fake_distribution):
@@ -133,8 +114,6 @@ BROKEN = {
     "unmarked": ("def ipucnn_models():\n    return []\n",
                  "it defines 'ipucnn_models' without '@ipucnn.hookimpl'"),
     "nothing": ("x = 1\n", "it implements none of the hooks: ipucnn_models"),
-    "repeated": (plugin(model("x"), model("y", aliases=("X",))),
-                 "'ipucnn_models' returned two records that answer to 'x'"),
 }
 
 
@@ -225,6 +204,19 @@ def test_record_of_another_contract_is_incompatible(install, version, remedy):
     assert "odd-dist 1.0" in caught.value.message
 
 
+def test_record_without_a_version_stays_one_of_version_1(install, monkeypatch):
+    monkeypatch.setattr(records, "API_VERSION", 2)
+    monkeypatch.setattr(states, "SUPPORTED", frozenset({1, 2}))
+    install("old-dist", plugin(model("oldnet"), model("newnet", api_version=2),
+                               model("oddnet", api_version=3)))
+    reg = fresh()
+    assert reg.get("model", "oldnet").api_version == 1
+    listed = {r.name: r for r in of(reg.rows("model"), "old-dist")}
+    assert listed["oldnet"].state is listed["newnet"].state is State.OK
+    assert listed["oddnet"].cause == "written for record contract 3, this ipucnn speaks 1, 2"
+    assert listed["oddnet"].remedy == "upgrade ipucnn"
+
+
 def test_incompatible_record_does_not_make_a_good_name_ambiguous(install):
     install("future", plugin(model("tinynet", api_version=9)))
     install("present", plugin(model("tinynet", input_size=64)))
@@ -241,12 +233,27 @@ def test_missing_requirement_makes_it_unavailable_until_used(install):
     assert listed.state is State.UNAVAILABLE
     assert listed.cause == "needs 'no_such_engine.sub'"
     assert listed.remedy == "pip install no-such-engine"
+    assert of(reg.rows("model"), "needy") == [listed]
     spec = reg.get("model", "tinynet")
     with pytest.raises(UnavailableError, match=r"'tinynet' of needy 1.0 needs "
                                                r"'no_such_engine.sub'") as caught:
         reg.resolve(spec)
     assert caught.value.hint == "pip install no-such-engine"
     assert caught.value.exit_code == 2
+
+
+def test_requirement_that_is_installed_meanwhile_is_found(install, tmp_path, monkeypatch):
+    needs = "(ipucnn.Requirement('late_engine', 'pip install late-engine'),)"
+    install("needy", plugin(model("tinynet", target="json:loads")[:-1] + f", requires={needs})"))
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    reg = fresh()
+    assert row(reg.rows("model"), "needy").state is State.UNAVAILABLE
+    (folder / "late_engine.py").write_text("")
+    importlib.invalidate_caches()
+    assert callable(reg.resolve(reg.get("model", "tinynet")))
+    assert row(reg.rows("model"), "needy").state is State.OK
 
 
 @pytest.mark.parametrize(("target", "cause"), [
@@ -407,6 +414,33 @@ def test_rows_are_filtered_by_wildcard_over_names_and_aliases(install):
     assert names == {"lion-18", "lion-34", "bear"}
 
 
+def test_listing_of_a_kind_loads_entry_points_of_that_kind_or_of_none(install, monkeypatch):
+    names = {"models.a": True, "free": True, "unknown.b": True, "optimizers.c": False,
+             "schedulers.d": False, "norm_layers.e": False}
+    for i, name in enumerate(names):
+        install(f"kind-{i}", plugin(model(f"net-{i}")), entry_point=name)
+    reg = fresh()
+    listed = {r.name for r in reg.rows("model") if not r.provider.builtin}
+    assert listed == {f"net-{i}" for i, wanted in enumerate(names.values()) if wanted}
+    assert [f"kind_{i}_plugin" in sys.modules for i in range(6)] == list(names.values())
+    assert reg.get("model", "net-4").name == "net-4"  # an unknown name loads the others too
+    assert len(of(reg.rows(), "kind-5")) == 1
+
+
+def test_listing_has_built_ins_first(install):
+    install("a-first", plugin(model("aaa")))
+    builtin = [r.provider.builtin for r in fresh().rows("model")]
+    assert builtin == sorted(builtin, reverse=True)
+
+
+def test_row_has_the_state_that_a_listing_shows(install):
+    install("first", plugin(model("tinynet", input_size=32)))
+    install("second", plugin(model("tinynet", input_size=64)))
+    reg = fresh()
+    assert reg.row("model", "second:tinynet").state is State.CONFLICT
+    assert reg.row("model", "resnet50").state is State.OK
+
+
 @pytest.mark.parametrize(("settings", "cause"), [
     ({"disable_all": True}, "all plugins are disabled"),
     ({"disabled": frozenset({"Marker_Dist"})}, "disabled by --no-plugins"),
@@ -446,6 +480,8 @@ def test_built_in_look_up_and_names_import_no_third_party(install):
     assert "sgd" in reg.names("optimizer")
     assert "sleeper_plugin" not in sys.modules
     reg.rows("optimizer")
+    assert "sleeper_plugin" not in sys.modules  # 'models.tiny' is named for another kind
+    reg.rows("model")
     assert "sleeper_plugin" in sys.modules
 
 
