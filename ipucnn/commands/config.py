@@ -7,9 +7,16 @@ from typing import Optional
 import typer
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options import PROFILED
+from ipucnn.inference.options import RunOptions
+from ipucnn.onnx.options import ExportOptions
+from ipucnn.planning.options import LaunchOptions
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import JSON
+from ipucnn.terminal.options_command import JSON
+from ipucnn.training.options import TrainOptions
+
+PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
+            "launch": LaunchOptions}
+"""The commands that profiles are for, and the options they may hold."""
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
                   help="Named profiles for '--config' and '--launch'.")
@@ -38,13 +45,14 @@ def config_show(name: str = typer.Argument(help="A profile's name or YAML file."
     """Show a profile with all defaults resolved."""
     import yaml
 
-    from ipucnn.core.options.declaration import as_dict, build
-    from ipucnn.core.options.profiles import command_of, values_of
+    from ipucnn.core.options.building import build
+    from ipucnn.core.options.composition import as_dict
+    from ipucnn.core.options.profiles import command_of, source_of
 
     chosen = command or command_of(name)
     if chosen not in PROFILED:
         raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILED))
     kind = PROFILED[chosen]
-    options = as_dict(build(kind, values_of(kind, name, chosen)))
+    options = as_dict(build(kind, source_of(kind, name, chosen)))
     render.emit_json(options) if as_json else render.emit(
         yaml.safe_dump(options, sort_keys=False))

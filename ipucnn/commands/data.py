@@ -1,4 +1,4 @@
-"""The commands that fetch, make, divide and check data: `ipucnn data`."""
+"""`ipucnn data`: download, create, divide, convert and verify data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any, Dict, Optional
 
 import typer
 
-from ipucnn.core.options import BenchOptions, ConvertOptions
+from ipucnn.bench.options import BenchOptions
+from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import JSON, SectionedCommand, with_options
+from ipucnn.terminal.options_command import JSON, add_command
+from ipucnn.terminal.progress import RunProgress
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
 
@@ -65,28 +67,26 @@ def partition(
     render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
 
 
-@app.command("convert", cls=SectionedCommand)
-@with_options(ConvertOptions)
 def convert(given: Dict[str, Any]) -> None:
     """Write a dataset as shards (tar archives), which are faster to read than many files.
 
     The same call again goes on where an interrupted one stopped.
     """
-    from ipucnn.core.options.declaration import build
+    from ipucnn.core.options.building import build
 
     options = build(ConvertOptions, given)
     with signals.held():
         from ipucnn.data.formats.convert import convert
 
     try:
-        with render.RunProgress("auto") as progress:
+        with RunProgress("auto") as progress:
             made = convert(options, progress)
     except KeyboardInterrupt:
         render.info("what is finished stays: the same call goes on with the rest")
         raise
     for note in made.notes:
         render.note(note)
-    render.emit_json(made.as_dict()) if options.json else render.emit(made.summary())
+    render.emit_json(made.as_dict()) if options.execution.json else render.emit(made.summary())
 
 
 @app.command("verify")
@@ -110,24 +110,26 @@ def verify(
     return 1 if problems else 0
 
 
-@app.command("bench", cls=SectionedCommand)
-@with_options(BenchOptions)
 def bench(given: Dict[str, Any]) -> None:
-    """Measure how fast images are prepared, and whether a model would wait for them."""
+    """Measure how fast images are prepared, and whether data loading would be the bottleneck."""
     from ipucnn.core.files import write_json
-    from ipucnn.core.options.declaration import build
+    from ipucnn.core.options.building import build
 
     options = build(BenchOptions, given)  # before torch, whose import takes seconds
     with signals.held():
         from ipucnn.bench.job import bench as measured
 
-    with render.RunProgress(options.progress) as progress:
+    with RunProgress(options.results.progress) as progress:
         result = measured(options, progress=progress)
-    if options.json:
+    if options.results.json:
         render.emit_json(result.as_dict())
     else:
         render.emit(render.bench_result(result))
     for note in result.notes:
         render.note(note)
-    if options.result:
-        write_json(options.result, result.as_dict())
+    if options.results.result:
+        write_json(options.results.result, result.as_dict())
+
+
+add_command(app, convert, ConvertOptions)
+add_command(app, bench, BenchOptions)

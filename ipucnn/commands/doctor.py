@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import JSON
 from ipucnn.terminal.listings import without_loader_warnings
+from ipucnn.terminal.options_command import JSON
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""The command that writes ONNX files."""
+"""`ipucnn export`: write ONNX files."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from typing import Any, Dict
 
 import typer
 
-from ipucnn.core.options import ExportOptions
+from ipucnn.onnx.options import ExportOptions
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import SectionedCommand, with_options
+from ipucnn.terminal.options_command import add_command
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(cls=SectionedCommand)(export)
+    add_command(app, export, ExportOptions)
 
 
-@with_options(ExportOptions)
 def export(given: Dict[str, Any]) -> None:
     """Write a network as an ONNX file, checked and compared with torch."""
     from ipucnn.core.options.profiles import resolve
@@ -26,9 +25,9 @@ def export(given: Dict[str, Any]) -> None:
     with signals.held():
         from ipucnn.onnx.job import export as exported
 
-    render.info(f"exporting {options.checkpoint_path or options.model}")
+    render.info(f"exporting {options.network.checkpoint_path or options.network.model}")
     result = exported(options)
-    if options.json:
+    if options.results.json:
         render.emit_json(result.as_dict())
     else:
         render.emit(render.export_result(result))

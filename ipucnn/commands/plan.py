@@ -1,4 +1,4 @@
-"""The command that shows a training before it is begun."""
+"""`ipucnn plan`: preview a training setup."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, Dict
 import typer
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options import PlanOptions, TrainOptions
 from ipucnn.core.options.declaration import declared
+from ipucnn.planning.options import PlanOptions
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import SectionedCommand, with_options
+from ipucnn.terminal.options_command import add_command
+from ipucnn.training.options import TrainOptions
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command(cls=SectionedCommand)(plan)
+    add_command(app, plan, TrainOptions, PlanOptions)
 
 
-@with_options(TrainOptions, PlanOptions)
 def plan(given: Dict[str, Any]) -> None:
     """Show what a training would be, or the command that launches it on many hosts.
 
@@ -26,8 +26,8 @@ def plan(given: Dict[str, Any]) -> None:
     """
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.registry import registry
-    from ipucnn.planning.plan import plan_training
-    from ipucnn.planning.poprun import poprun_command
+    from ipucnn.planning.launch_command import poprun_command
+    from ipucnn.planning.training_plan import plan_training
 
     names = {item.name for item in declared(PlanOptions)}
     as_json = given.pop("json", False)
@@ -45,6 +45,6 @@ def plan(given: Dict[str, Any]) -> None:
     else:
         render.emit(render.training_plan(made))
     if made.plan.instances > 1 and not (launch.executable_cache_path
-                                        or made.options.model_cache_path):
+                                        or made.options.plugins.value("model_cache_path")):
         render.note("every instance compiles for itself: '--model-cache-path DIR' or "
                     "'--executable-cache-path DIR' has one compile for all")

@@ -1,17 +1,18 @@
-"""Commands about plugins: `list-plugins`, `show`, `check-plugin`."""
+"""`ipucnn list-plugins`, `show` and `check-plugin`: list, describe and check plugins."""
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 import typer
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.names import printable
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import JSON
 from ipucnn.terminal.listings import without_loader_warnings
+from ipucnn.terminal.options_command import JSON
 
-KINDS = "model, dataset, norm-layer, optimizer, schedule, backend"
+KINDS = "model, dataset, norm-layer, optimizer, lr-schedule, backend, loss, logger, launcher"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,30 +52,31 @@ def list_plugins(
         render.emit("")
     for row in rows:
         if row.state is not State.OK:
-            render.emit(f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
-                       f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
-                       + (f"; {row.remedy}" if row.remedy else ""))
+            render.emit(printable(
+                f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
+                f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
+                + (f"; {row.remedy}" if row.remedy else "")))
 
 
 def _plotted(kind: str, name: str, settings: List[str]) -> str:
     import shutil
 
-    from ipucnn.core.options import TrainOptions
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.plot import plot_schedule
     from ipucnn.terminal.flags import parsed
+    from ipucnn.training.options import TrainOptions
     from ipucnn.training.rates import learning_rate
 
-    if kind_named(kind).name != "schedule":
+    if kind_named(kind).name != "lr-schedule":
         raise UsageError("'--plot' draws learning-rate schedules only",
-                         "'ipucnn list-plugins schedules' lists them")
-    options = resolve(TrainOptions, {**parsed(TrainOptions, settings), "lr_schedule": name},
-                      "train")
+                         "'ipucnn list-plugins lr-schedules' lists them")
+    given = parsed(TrainOptions, settings, registry())
+    options = resolve(TrainOptions, {**given, "lr_schedule": name}, "train")
     width, height = shutil.get_terminal_size()
-    return plot_schedule(learning_rate(options, registry()), options.epoch, min(width, 100),
-                         min(height - 2, 24))
+    return plot_schedule(learning_rate(options, registry()), options.optimisation.epoch,
+                         min(width, 100), min(height - 2, 24))
 
 
 def show(
@@ -89,28 +91,64 @@ def show(
     as_json: bool = JSON,
 ) -> None:
     """Show one plugin; of a model size and weights, of a schedule its curve."""
-    from ipucnn.core.registry import listing
-
     if plot:
         render.emit(_plotted(kind, name, settings or []))
         return
     if settings:
         raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")
     if splits:
-        names = listing.splits(kind, name)
+        names = _splits(kind, name)
         render.emit_json(names) if as_json else render.emit("\n".join(names))
         return
-    described = listing.describe(kind, name)
+    described = _described(kind, name)
     if as_json:
         render.emit_json(described)
         return
-    weights = described.pop("weights", [])
+    weights, options = described.pop("weights", []), described.pop("options")
     render.emit(render.facts((key.replace("_", " "), value) for key, value in described.items()))
     if weights:
         render.emit("\n" + render.table(
             ("weights", "top-1 %", "top-5 %", "licence", "source", "url"),
             [(w["tag"], str(w["top1"] or ""), str(w["top5"] or ""), w["licence"], w["source"],
               w["url"]) for w in weights]))
+    if options:
+        render.emit("\n" + render.table(
+            ("option", "default", "meaning"),
+            [(o["flag"], "" if o["default"] in (None, []) else str(o["default"]), o["help"])
+             for o in options]))
+
+
+def _described(kind: str, name: str) -> Dict[str, Any]:
+    """Return the description of one plugin, including its options, as plain types."""
+    from ipucnn.core.options.declaration import declared
+    from ipucnn.core.registry import listing
+    from ipucnn.core.registry.records import ModelSpec
+    from ipucnn.core.registry.registry import registry
+
+    described = listing.describe(kind, name)
+    spec = registry().get(kind, name)
+    if isinstance(spec, ModelSpec):
+        from ipucnn.models.build import describe_model
+
+        described.update(describe_model(name))
+    options = registry().options_class(spec)
+    described["options"] = [] if options is None else [
+        {"name": item.name, "flag": item.flag, "spellings": list(item.flags),
+         "default": list(item.default) if isinstance(item.default, tuple) else item.default,
+         "choices": list(item.option.choices), "help": item.option.help}
+        for item in declared(options)]
+    return described
+
+
+def _splits(kind: str, name: str) -> List[str]:
+    """Return the modules of a model that can begin a pipeline stage, in order of execution."""
+    from ipucnn.core.registry.records import kind_named
+
+    if kind_named(kind).name != "model":
+        raise UsageError(f"'--splits' is for models, not for a {kind_named(kind).name}")
+    from ipucnn.models.build import model_splits
+
+    return model_splits(name)
 
 
 def check_plugin(

@@ -1,4 +1,4 @@
-"""The commands of the life of a model: train, restore, validate, average."""
+"""`ipucnn train`, `restore`, `validate` and `average`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from typing import Any, Callable, Dict
 import typer
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.execution.instances import speaks
-from ipucnn.core.options import AverageOptions, RestoreOptions, TrainOptions, ValidateOptions
-from ipucnn.terminal import signals
+from ipucnn.core.execution.launching import speaks
+from ipucnn.terminal import exit_codes, signals
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.flags import SectionedCommand, with_options
+from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress
-
-_CODES = {"SIGINT": 130, "SIGTERM": 143}
+from ipucnn.training.options import RestoreOptions, TrainOptions
+from ipucnn.training.stored_options import AverageOptions, ValidateOptions
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (train, restore, validate, average):
-        app.command(cls=SectionedCommand)(command)
+    for command, options in ((train, TrainOptions), (restore, RestoreOptions),
+                             (validate, ValidateOptions), (average, AverageOptions)):
+        add_command(app, command, options)
 
 
-@with_options(TrainOptions)
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
     from ipucnn.core.options.profiles import resolve
@@ -38,7 +37,6 @@ def train(given: Dict[str, Any]) -> int:
     return _trained(given, job)
 
 
-@with_options(RestoreOptions)
 def restore(given: Dict[str, Any]) -> int:
     """Continue a training from a checkpoint; options given here replace the saved ones."""
     if given.get("config"):
@@ -75,30 +73,30 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
                 show(error.partial)
             raise
     show(result)
-    return _CODES.get(result.stopped_by or "", 0)
+    return exit_codes.of_signal(result.stopped_by)
 
 
-@with_options(ValidateOptions)
 def validate(given: Dict[str, Any]) -> int:
-    """Tell what stored checkpoints score; of a folder, all of them in order."""
-    from ipucnn.core.options.declaration import build
+    """Evaluate saved checkpoints; of a folder, all of them in order."""
+    from ipucnn.core.options.building import build
 
     options = build(ValidateOptions, given)
 
     def show(found: Any) -> None:
-        rows = [{**v.figures(), "per_class": v.per_class()} if options.per_class else v.figures()
-                for v in found]
+        rows = [{**v.figures(), **({"per_class": v.per_class()} if options.results.per_class
+                                   else {})} for v in found]
         document = {"format": "ipucnn.validate/1", "validations": rows}
-        if options.json:
+        if options.results.json:
             render.emit_json(document)
         else:
-            render.emit(render.validations(found, options.per_class))
-        if options.result and speaks():
+            render.emit(render.validations(found, options.results.per_class))
+        if options.results.result and speaks():
             from ipucnn.core.files import write_json
 
-            write_json(options.result, document)
+            write_json(options.results.result, document)
 
-    with TrainProgress(_choice(given), summary=not options.json) as listener, signals.graceful():
+    with TrainProgress(_choice(given), summary=not options.results.json) as listener, \
+            signals.graceful():
         from ipucnn.training.validate import validate as validated
 
         try:
@@ -111,10 +109,9 @@ def validate(given: Dict[str, Any]) -> int:
     return 0
 
 
-@with_options(AverageOptions)
 def average(given: Dict[str, Any]) -> int:
     """Average the weights of a training's checkpoints."""
-    from ipucnn.core.options.declaration import build
+    from ipucnn.core.options.building import build
 
     options = build(AverageOptions, given)
     if not options.checkpoint_path:
@@ -134,7 +131,8 @@ def average(given: Dict[str, Any]) -> int:
 
 
 def _choice(given: Dict[str, Any]) -> str:
-    from ipucnn.core.options.declaration import coerced
+    from ipucnn.core.options.building import common_values
 
-    chosen: str = coerced(TrainOptions, {"progress": given.get("progress") or "auto"})["progress"]
+    chosen: str = common_values(
+        TrainOptions, {"progress": given.get("progress") or "auto"})["progress"]
     return chosen

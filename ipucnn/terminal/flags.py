@@ -1,109 +1,234 @@
-"""A command's options made from their declarations, for typer."""
+"""Creates command-line flags from declared options of a command and of plugins."""
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
-import typer
-from typer.core import TyperCommand
-
-from ipucnn.core.errors import UsageError
-from ipucnn.core.names import did_you_mean
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.options.composition import CommandOptions, common_options
 from ipucnn.core.options.declaration import Declared, declared
-
-JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
-"""The option of a command that prints rows or a result."""
-
-
-def _parameter(item: Declared) -> inspect.Parameter:
-    rule = item.option
-    text = rule.help
-    if item.default not in (None, False, (), ""):
-        text += f" Default: {item.default}."
-    if rule.backend_option:
-        text += " Not on every backend."
-    metavar = rule.metavar or ("|".join(rule.choices) if rule.choices else
-                               "" if item.boolean else item.type.__name__.upper())
-    if item.boolean:
-        names = [f"{flag}/--no-{flag[2:]}" for flag in item.flags]
-        if rule.switch or not rule.negatable:
-            names = list(item.flags)
-    else:
-        names = list(item.flags)
-    # values arrive as text and are converted by the declaration, so that the command line, the
-    # profiles and Python answer a wrong value alike
-    annotation: Any = (Optional[bool] if item.boolean else
-                       Optional[List[str]] if item.many else Optional[str])
-    completion = _completion(rule.kind) if rule.kind else None
-    info = typer.Option(None, *names, help=text, metavar=metavar or None, show_default=False,
-                        rich_help_panel=rule.group, autocompletion=completion)
-    return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=info,
-                             annotation=annotation)
+from ipucnn.core.options.owners import (
+    AUTO,
+    Owner,
+    builtin_owners,
+    owner_of,
+    third_party_owners,
+)
+from ipucnn.core.registry.records import KINDS, DatasetSpec
+from ipucnn.core.registry.registry import Registry
 
 
-class SectionedCommand(TyperCommand):
-    """Help with the options under the headings of their declarations."""
+@dataclass(frozen=True)
+class Flag:
+    """An option as a command-line flag.
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections in the order of declaration."""
-        sections: Dict[str, List[Any]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record:
-                heading = getattr(parameter, "rich_help_panel", None) or "Options"
-                sections.setdefault(heading, []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
+    Attributes:
+        name: the key of its value: a flat name, or a qualified one (``optimizer.beta2``).
+        spellings: with their dashes, the canonical one first.
+        item: its declaration.
+        owners: the plugins that declare it; empty for a command's own option.
+        heading: the heading of the part that declares it.
+    """
+
+    name: str
+    spellings: Tuple[str, ...]
+    item: Declared
+    owners: Tuple[Owner, ...] = ()
+    heading: str = "Options"
+
+    @property
+    def qualified(self) -> bool:
+        """Whether its spelling names the owner."""
+        return "." in self.name
+
+    @property
+    def negatable(self) -> bool:
+        """Whether `--no-` before its name sets it to false."""
+        rule = self.item.option
+        return self.item.boolean and rule.negatable and not rule.switch
+
+    @property
+    def identifier(self) -> str:
+        """Its name as a Python identifier."""
+        return self.name.replace(".", "__").replace("-", "_")
 
 
-def _completion(kind: str) -> Callable[[str], List[str]]:
-    def complete(incomplete: str) -> List[str]:
-        from ipucnn.core.registry.registry import registry
+@dataclass(frozen=True)
+class FlagTable:
+    """All flags that a command accepts.
 
-        return [name for name in registry().names(kind) if name.startswith(incomplete)]
+    Attributes:
+        flags: in the order of declaration, a command's own before those of plugins.
+        selected: the owners selected by the arguments.
+    """
 
-    return complete
+    flags: Tuple[Flag, ...]
+    selected: Tuple[Owner, ...]
+
+    def by_spelling(self) -> Dict[str, Flag]:
+        """Return the flags by every spelling."""
+        return {spelling: flag for flag in self.flags for spelling in flag.spellings}
+
+    def lists(self) -> List[str]:
+        """Return the spellings of the flags that take several values."""
+        return [spelling for flag in self.flags if flag.item.many for spelling in flag.spellings]
 
 
-def parsed(options_class: type, arguments: Sequence[str]) -> Dict[str, Any]:
+def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
+               registry: Registry) -> FlagTable:
+    """Return the flags of a command.
+
+    They are its own, those of all built-in plugins of its kinds, those of third-party plugins that
+    the arguments select, and where an argument is none of these, those of the third-party plugins
+    that have it: a checkpoint may select them. `build` refuses those that no selected plugin has.
+
+    Args:
+        options_classes: the options of the command.
+        arguments: of the command line, which select plugins.
+        registry: where plugins are looked up.
+    """
+    own = [flag for options_class in options_classes for flag in _common(options_class)]
+    kinds = list(dict.fromkeys(kind for options_class in options_classes
+                               for kind in getattr(options_class, "kinds", ())))
+    selected = [owner for options_class in options_classes
+                if issubclass(options_class, CommandOptions)
+                for owner in _selected(options_class, arguments, registry)]
+    owners = list(dict.fromkeys([*selected, *builtin_owners(kinds, registry)]))
+    taken = {spelling for flag in own for spelling in flag.spellings}
+    flags = (*own, *_of_plugins(owners, taken))
+    names = _unknown_names(flags, arguments)
+    if names:
+        others = [owner for owner in third_party_owners(kinds, registry)
+                  if any(owner.option(name) for name in names)]
+        flags = (*own, *_of_plugins(list(dict.fromkeys([*owners, *others])), taken))
+    return FlagTable(flags, tuple(selected))
+
+
+def _unknown_names(flags: Sequence[Flag], arguments: Sequence[str]) -> List[str]:
+    """Return the names of options among the arguments that no flag has."""
+    known = {spelling for flag in flags for spelling in flag.spellings}
+    known |= {"--help", "--help-all"} | {f"--no-{spelling[2:]}" for spelling in known}
+    words = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    names = [word[2:].rpartition(".")[2] for word in words if word not in known]
+    return [*names, *(name[3:] for name in names if name.startswith("no-"))]
+
+
+def _common(options_class: type) -> Iterator[Flag]:
+    if not issubclass(options_class, CommandOptions):
+        for item in declared(options_class):
+            yield Flag(item.name, item.flags, item, heading=item.option.group or "Options")
+        return
+    from ipucnn.core.options.composition import parts
+
+    for kind in parts(options_class).values():
+        for item in declared(kind):
+            yield Flag(item.name, item.flags, item,
+                       heading=item.option.group or getattr(kind, "heading", "Options"))
+
+
+def _of_plugins(owners: Sequence[Owner], taken: set[str]) -> Iterator[Flag]:
+    """Yield each plugin option once by its flat name, and once qualified for each kind."""
+    flat: Dict[str, List[Tuple[Owner, Declared]]] = {}
+    qualified: Dict[Tuple[str, str], List[Tuple[Owner, Declared]]] = {}
+    for owner in owners:
+        for item in declared(owner.options):
+            flat.setdefault(item.name, []).append((owner, item))
+            qualified.setdefault((owner.kind.name, item.name), []).append((owner, item))
+    taken = set(taken)
+    for name, having in flat.items():
+        spellings = list(dict.fromkeys(flag for _, item in having for flag in item.flags
+                                       if flag not in taken))
+        if spellings:
+            taken.update(spellings)
+            yield Flag(name, tuple(spellings), having[0][1],
+                       tuple(owner for owner, _ in having), "Plugins")
+    for (kind, name), having in qualified.items():
+        prefixes = dict.fromkeys((KINDS[kind].selector.replace("_", "-"), kind))
+        yield Flag(f"{KINDS[kind].selector}.{name}",
+                   tuple(f"--{prefix}.{name.replace('_', '-')}" for prefix in prefixes),
+                   having[0][1], tuple(owner for owner, _ in having), "Plugins")
+
+
+def _selected(options_class: type[CommandOptions], arguments: Sequence[str],
+              registry: Registry) -> Iterator[Owner]:
+    """Yield the owners of the plugins selected by arguments, a profile or defaults."""
+    values = _selecting_values(options_class, arguments)
+    for kind in (KINDS[name] for name in options_class.kinds):
+        names = values.get(kind.selector)
+        for name in names if isinstance(names, (tuple, list)) else [names]:
+            if name is None or key(str(name)) == AUTO:
+                continue
+            try:
+                spec = registry.get(kind.name, str(name))
+                also = spec.also if isinstance(spec, DatasetSpec) else ()
+                for record in (spec, *(registry.get(kind.name, other) for other in also)):
+                    owner = owner_of(kind, record, registry)
+                    if owner is not None:
+                        yield owner
+            except IpucnnError:  # the command itself reports the error
+                continue
+
+
+def _selecting_values(options_class: type[CommandOptions],
+                      arguments: Sequence[str]) -> Mapping[str, Any]:
+    """Return the values of the options that select plugins, without checking them."""
+    selectors = {KINDS[kind].selector: kind for kind in options_class.kinds}
+    items = {item.name: item for item in common_options(options_class)}
+    spellings = {flag: item for name, item in items.items() if name in selectors
+                 or name == "config" for flag in item.flags}
+    values: Dict[str, Any] = {name: items[name].default for name in selectors}
+    given: Dict[str, Any] = {}
+    words = iter(arguments)
+    current = ""
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if word.startswith("-"):
+            item = spellings.get(flag)
+            current = item.name if item is not None else ""
+            if current and equals:
+                given[current] = [value]
+                current = current if item is not None and item.many else ""
+            elif current:
+                given[current] = []
+        elif current:
+            given[current].append(word)
+            current = current if items[current].many else ""
+    profile = given.pop("config", None)
+    if profile:
+        from ipucnn.core.options.profiles import selecting
+
+        values.update(selecting(options_class, profile[-1], selectors))
+    values.update((name, tuple(words) if items[name].many else words[-1])
+                  for name, words in given.items() if words)
+    return values
+
+
+def parsed(options_class: type, arguments: Sequence[str], registry: Registry) -> Dict[str, Any]:
     """Return the options in a list of arguments, by name; for commands within commands.
 
     Raises:
         UsageError: an unknown option, or one without its value.
     """
-    known = {flag: item for item in declared(options_class) for flag in item.flags}
+    known = flag_table([options_class], arguments, registry).by_spelling()
     given: Dict[str, Any] = {}
     rest = iter(arguments)
     for argument in rest:
         name, equals, value = argument.partition("=")
+        positive = known.get(name.replace("--no-", "--", 1))
+        if name not in known and positive is not None and positive.negatable:
+            given[positive.name] = False
+            continue
         if name not in known:
             raise UsageError(f"unknown option {argument!r}",
                              did_you_mean(name, known) or "'--help' lists the options")
-        item = known[name]
-        if item.boolean:
-            given[item.name] = True
+        flag = known[name]
+        if flag.item.boolean:
+            given[flag.name] = True
             continue
         text = value if equals else next(rest, None)
         if text is None:
             raise UsageError(f"option {name!r} needs a value")
-        given[item.name] = [*given.get(item.name, []), text] if item.many else text
+        given[flag.name] = [*given.get(flag.name, []), text] if flag.item.many else text
     return given
-
-
-def with_options(*options_classes: type) -> Callable[[Callable[[Dict[str, Any]], Any]], Any]:
-    """Give a command the options that dataclasses declare; it gets those the user set."""
-    def decorate(command: Callable[[Dict[str, Any]], Any]) -> Callable[..., Any]:
-        def wrapper(**values: Any) -> Any:
-            return command({name: value for name, value in values.items()
-                            if value is not None and value != []})
-
-        parameters = [_parameter(item) for options_class in options_classes
-                      for item in declared(options_class)]
-        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
-
-    return decorate

@@ -1,26 +1,26 @@
-"""How a training shows itself: a bar on a terminal, a line now and then elsewhere."""
+"""Shows progress on standard error: a bar on a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any, List
+from typing import Any, Callable, Dict, List, Optional
 
+from ipucnn.core.progress import Listener, Status
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
-from ipucnn.training.train_result import Listener, Status
 
 _WIDE = 110
-"""Columns of a terminal that has room for a bar beside the figures."""
+"""Minimum terminal columns for a bar beside the figures."""
 
 
 class TrainProgress(Listener):
-    """Tells of a training on standard error, and its summary lines on standard output.
+    """Shows a training's progress on standard error, its summary lines on standard output.
 
     Args:
         choice: `auto`, `on` or `off`: whether there is a bar.
-        summary: whether summary lines are data for standard output; otherwise they are
-            conversation (with `--json`, whose document must stand alone).
+        summary: whether summary lines go to standard output; otherwise they go to standard error
+            (with `--json`, whose document must stand alone).
     """
 
     def __init__(self, choice: str, summary: bool = True) -> None:
@@ -39,7 +39,7 @@ class TrainProgress(Listener):
         self._end_bar()
 
     def status(self, status: Status) -> None:
-        """Show where the training is."""
+        """Show the status of the training."""
         if not self._show:
             if self._lines and time.monotonic() >= self._next_line:
                 self._next_line = time.monotonic() + render.LINE_INTERVAL
@@ -59,12 +59,12 @@ class TrainProgress(Listener):
             render.info(text)
 
     def note(self, text: str) -> None:
-        """Tell something that the user should know."""
+        """Print a note for the user."""
         self._end_bar()
         render.note(text)
 
     def stop(self) -> str:
-        """Return the signal that has arrived; the first time, say what it does."""
+        """Return the signal that has arrived; on the first call, explain its effect."""
         name = signals.pending()
         if name and not self._stopping:
             self._stopping = True
@@ -77,7 +77,7 @@ class TrainProgress(Listener):
         from rich.progress import BarColumn, Progress, TextColumn
 
         console = Console(file=sys.stderr)
-        # the figures matter more than the bar: on a narrow terminal they stand alone
+        # the figures matter more than the bar: on a narrow terminal they are shown alone
         bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
         self._bar = Progress(*bar, TextColumn("{task.description}"), console=console,
                              transient=True)
@@ -136,3 +136,51 @@ def _duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+class RunProgress:
+    """Shows the progress of a job that counts images, on standard error; a context manager.
+
+    It shows a bar on a terminal, and periodic lines elsewhere.
+    """
+
+    def __init__(self, choice: str) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._show = render.wants_bar(choice)
+        self._lines = choice != "off" and not render.is_quiet()
+        self._next_line = time.monotonic() + render.LINE_INTERVAL
+
+    def __enter__(self) -> Callable[[str, int, Optional[int]], None]:
+        return self._update
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, phase: str, done: int, total: Optional[int]) -> None:
+        signals.raise_if_swallowed()
+        if not self._show:
+            if self._lines and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + render.LINE_INTERVAL
+                render.say(f"{done} of {total} images")
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("images"), TimeRemainingColumn(),
+                console=Console(file=sys.stderr), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(phase, total=None)
+        words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
+                                 "convert": "converting", "measure": "measuring"}
+        self._bar.update(self._task, description=words[phase], completed=done, total=total)

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination, also where a library swallows the exception that they raise."""
+"""Handles Ctrl-C and termination, also if a library swallows the raised exception."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _raised = ""
 
 
 def install() -> None:
-    """Have SIGINT and SIGTERM raise a `KeyboardInterrupt` that carries their name."""
+    """Make SIGINT and SIGTERM raise a `KeyboardInterrupt` that carries their name."""
     global _pending, _raised
     _pending = _raised = ""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -20,7 +20,7 @@ def install() -> None:
 
 @contextmanager
 def graceful() -> Iterator[None]:
-    """Have the first signal only be remembered (`pending`); a second one raises."""
+    """Record the first signal (`pending`) instead of raising; a second one raises."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _remember)
     try:
@@ -32,10 +32,10 @@ def graceful() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Have a signal wait for the end of the block, which should be short; a second one raises.
+    """Defer a signal to the end of the block, which should be short; a second one raises.
 
-    Some libraries cannot be interrupted: torch 2.0 may abort the process when an exception comes
-    up within its import.
+    Some libraries cannot be interrupted: torch 2.0 may abort the process when an exception is
+    raised during its import.
     """
     with graceful():
         yield
@@ -50,17 +50,17 @@ def pending() -> str:
 def raised() -> str:
     """Return the name of the signal that was raised, or an empty string.
 
-    Libraries may make another exception of it: one that comes while an extension module is being
-    initialised is an `ImportError` then.
+    Libraries may convert it to another exception: an interrupt during the initialisation of an
+    extension module becomes an `ImportError`.
     """
     return _raised
 
 
 def raise_if_swallowed() -> None:
-    """Raise again what was raised and not answered.
+    """Raise a swallowed interrupt again.
 
     Some libraries' imports and callbacks catch every exception: torch 2.0 loses a Ctrl-C while it
-    is being imported. A long job asks between its steps.
+    is being imported. A long job calls this between its steps.
     """
     if _pending:
         raise KeyboardInterrupt(_pending)

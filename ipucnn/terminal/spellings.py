@@ -1,14 +1,14 @@
-"""What is done to the arguments before the parser sees them.
+"""Rewrites old spellings of arguments before they are parsed.
 
 The older applications used argparse: lists were given space-separated (`--pipeline-splits a b`),
-and one of them spelt its options with underscores (`--batch_size`). Both keep working.
+and one of them used underscores in option names (`--batch_size`). Both are still accepted.
 """
 
 from __future__ import annotations
 
 from typing import Collection, List, Sequence, Tuple
 
-# one of the old applications read its flags in absl's way, which has no hyphen after `no`
+# one of the old applications used absl flags, which have no hyphen after `no`
 _ABSL = {"--nosynthetic": "--no-synthetic", "--nohide-output": "--no-hide-output",
          "--nohalf-partials": "--no-half-partials"}
 
@@ -16,15 +16,10 @@ GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", 
 GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
 
 
-def normalise(argv: Sequence[str], lists: Collection[str]) -> List[str]:
-    """Return `argv` in the parser's form, global options first.
-
-    Args:
-        argv: arguments without the program's name.
-        lists: spellings of the options that take several values.
-    """
+def normalise(argv: Sequence[str]) -> List[str]:
+    """Return arguments, without the program name, in current spelling, global options first."""
     front, rest = _hoisted([_spelt(argument) for argument in argv])
-    return front + _expanded(rest, lists)
+    return front + rest
 
 
 def _spelt(argument: str) -> str:
@@ -38,7 +33,7 @@ def _spelt(argument: str) -> str:
 
 
 def _hoisted(argv: List[str]) -> Tuple[List[str], List[str]]:
-    """Global options are understood before and after the command's name."""
+    """Move global options to the front; they are accepted before and after the command's name."""
     front: List[str] = []
     rest: List[str] = []
     arguments = iter(argv)
@@ -55,8 +50,8 @@ def _hoisted(argv: List[str]) -> Tuple[List[str], List[str]]:
     return front, rest
 
 
-def _expanded(argv: List[str], lists: Collection[str]) -> List[str]:
-    """Turn `--option a b` into `--option a --option b` for options that take several values."""
+def expanded(argv: Sequence[str], lists: Collection[str]) -> List[str]:
+    """Return arguments with `--option a b` as `--option a --option b` for each of `lists`."""
     result: List[str] = []
     current = ""
     first = True

@@ -1,4 +1,4 @@
-"""Text for people: tables and progress. Standard output is data, standard error is conversation."""
+"""Prints results as tables. Data goes to standard output, messages to standard error."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import json
 import os
 import shutil
 import sys
-import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.instances import own_name, speaks
-from ipucnn.terminal.signals import raise_if_swallowed
+from ipucnn.core.execution.launching import own_name, speaks
+from ipucnn.core.names import printable
 
 if TYPE_CHECKING:
     from ipucnn.bench.bench_result import BenchResult
     from ipucnn.core.execution.plan import ExecutionPlan
     from ipucnn.inference.run_result import RunResult
     from ipucnn.onnx.job import ExportResult
-    from ipucnn.planning.plan import TrainingPlan
+    from ipucnn.planning.training_plan import TrainingPlan
     from ipucnn.training.train_result import TrainResult
     from ipucnn.training.validation import Validation
 
@@ -27,7 +26,7 @@ def emit(text: str) -> None:
     """Write data to standard output.
 
     Raises:
-        BrokenPipeError: its reader has gone.
+        BrokenPipeError: the reader closed the pipe.
         IpucnnError: it cannot be written (a full disk).
     """
     if not speaks():
@@ -44,7 +43,7 @@ def emit(text: str) -> None:
 
 
 def abandon_output() -> None:
-    """Write what is left for standard output nowhere: it cannot be written.
+    """Discard the remaining standard output, because it cannot be written.
 
     The interpreter flushes once more when it exits, and must not fail again.
     """
@@ -57,41 +56,49 @@ def emit_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the user something on standard error."""
+    """Print a message to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 _quiet = False
 
 
+def is_quiet() -> bool:
+    """Return whether only errors are written to standard error."""
+    return _quiet
+
+
 def be_quiet(quiet: bool) -> None:
-    """Have `note` and lines of progress say nothing."""
+    """Silence `note` and progress lines."""
     global _quiet
     _quiet = quiet
 
 
 def note(text: str) -> None:
-    """Tell the user something that is no error, unless they want quiet."""
+    """Print a note to standard error, unless quiet."""
     info(f"note: {text}")
 
 
 def info(text: str) -> None:
-    """Tell the user something on standard error, unless they want quiet."""
+    """Print a message to standard error, unless quiet."""
     if not _quiet and speaks():
         say(text)
 
 
 def report_error(error: IpucnnError) -> None:
-    """Tell the user what went wrong and what to do: one line each."""
-    say(f"error: {own_name()}{error.message}")
+    """Print an error and its hint to standard error, one line each."""
+    say(f"error: {own_name()}{printable(error.message)}")
     if error.hint:
-        say(f"hint: {error.hint}")
+        say(f"hint: {printable(error.hint)}")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as text: fitted to a terminal, or in plain columns for a pipe."""
-    rows = list(rows)
-    if not sys.stdout.isatty():  # and without the time it takes to import Rich
+    """Return a table as text: fitted to a terminal, or in plain columns for a pipe.
+
+    Control characters in cells are escaped.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():  # and without the cost of importing Rich
         widths = [max(map(len, column)) for column in zip(headings, *rows)]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
                          for row in [headings, *rows])
@@ -114,10 +121,10 @@ _STYLES = {"ok": "green", "unavailable": "yellow", "warning": "yellow", "disable
 
 
 def facts(pairs: Iterable[Tuple[str, Any]]) -> str:
-    """Return aligned `name  value` lines, leaving out what is empty."""
+    """Return aligned `name  value` lines without empty values; control characters are escaped."""
     kept = [(name, value) for name, value in pairs if value not in (None, "", (), [], {})]
     width = max((len(name) for name, _ in kept), default=0)
-    return "\n".join(f"{name.ljust(width)}  {_plain(value)}" for name, value in kept)
+    return "\n".join(f"{name.ljust(width)}  {printable(_plain(value))}" for name, value in kept)
 
 
 def _plain(value: Any) -> str:
@@ -169,7 +176,7 @@ def run_result(result: RunResult) -> str:
 
 
 def _quantisation(told: Optional[Dict[str, Any]]) -> str:
-    """Return what quantising did to the answers."""
+    """Return the effect of quantisation on the outputs as text."""
     if not told:
         return ""
     text = (f"with {told['calibration_images']} images; same class as full precision for "
@@ -182,7 +189,7 @@ def _quantisation(told: Optional[Dict[str, Any]]) -> str:
 
 
 def _instances(result: RunResult) -> List[str]:
-    """Return what each of several processes did, and where the logs are."""
+    """Return a summary of each of several processes, and the location of the logs."""
     parts = []
     for own in result.instances:
         rate = own["throughput"]
@@ -209,11 +216,12 @@ def export_result(result: ExportResult) -> str:
 
 
 def training_plan(made: TrainingPlan) -> str:
-    """Return what a training would be as text."""
+    """Return the plan of a training as text."""
     options, plan, launch = made.options, made.plan, made.launch
     spare = f", of {made.ipus:,} reserved: they are given out in powers of two"
     lines: List[Tuple[str, Any]] = [
-        ("model", options.model), ("data", options.data), ("precision", plan.precision),
+        ("model", options.network.model), ("data", options.dataset.data),
+        ("precision", plan.precision),
         ("replicas", plan.replicas),
         ("pipeline stages", plan.stages),
         ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
@@ -265,7 +273,7 @@ def train_result(result: TrainResult) -> str:
 
 
 def validations(found: Sequence[Validation], per_class: bool) -> str:
-    """Return validations as a table, and the classes of the last one when they are wanted."""
+    """Return validations as a table, optionally with the classes of the last one."""
     text = table(
         ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
         [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
@@ -279,7 +287,7 @@ def validations(found: Sequence[Validation], per_class: bool) -> str:
 
 
 def bench_result(result: BenchResult) -> str:
-    """Return what was measured of the host as text: facts, steps and loader by workers."""
+    """Return host measurements as text: facts, steps and loader by workers."""
     compute, wait = result.compute, result.waiting
     head = facts([
         ("data", result.dataset),
@@ -313,59 +321,11 @@ def _rate(rate: Optional[float]) -> str:
 
 
 LINE_INTERVAL = 60.0
-"""Seconds between two lines of progress where there is no bar."""
+"""Seconds between two progress lines without a bar."""
 
 
 def wants_bar(choice: str) -> bool:
-    """Return whether a progress bar is shown: on terminals, unless told otherwise or in CI."""
+    """Return whether a progress bar is shown: on terminals, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
     return not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
-
-
-class RunProgress:
-    """Shows how far a run is, on standard error; use it as a context manager.
-
-    On a terminal a bar, elsewhere a line now and then.
-    """
-
-    def __init__(self, choice: str) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._show = wants_bar(choice)
-        self._lines = choice != "off" and not _quiet
-        self._next_line = time.monotonic() + LINE_INTERVAL
-
-    def __enter__(self) -> Callable[[str, int, Optional[int]], None]:
-        return self._update
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _update(self, phase: str, done: int, total: Optional[int]) -> None:
-        raise_if_swallowed()
-        if not self._show:
-            if self._lines and time.monotonic() >= self._next_line:
-                self._next_line = time.monotonic() + LINE_INTERVAL
-                say(f"{done} of {total} images")
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("images"), TimeRemainingColumn(),
-                console=Console(file=sys.stderr), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(phase, total=None)
-        words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
-                                 "convert": "converting", "measure": "measuring"}
-        self._bar.update(self._task, description=words[phase], completed=done, total=total)

@@ -1,7 +1,7 @@
 """What a training shows of itself."""
 
+from ipucnn.core.progress import Status
 from ipucnn.terminal.progress import brief, describe
-from ipucnn.training.train_result import Status
 
 STATUS = Status("training", 12, 100, 1234, 5004, 2.08123, 13.8, 0.0125, 1234.4, 0.012, 45296.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipucnn.terminal.spellings import normalise
+from ipucnn.terminal.spellings import expanded, normalise
 
 LISTS = {"--pipeline-splits", "--available-memory-proportion"}
 
@@ -27,4 +27,4 @@ LISTS = {"--pipeline-splits", "--available-memory-proportion"}
      "run --no-synthetic --no-hide-output --no-half-partials"),
 ])
 def test_arguments_are_rewritten(given, parsed):
-    assert normalise(given.split(), LISTS) == parsed.split(" ")
+    assert expanded(normalise(given.split()), LISTS) == parsed.split(" ")

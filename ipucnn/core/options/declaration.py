@@ -1,72 +1,134 @@
-"""What an option is: declared once as a dataclass field, used everywhere.
+"""Declares options as dataclass fields: the single source of flags, checks and reference.
 
-A command's options are one frozen dataclass whose fields are made by `option`. From that single
-declaration come the command line, the YAML profiles, validation, the options saved with a result
-and the reference page. Field annotations are read at run time, so they stay Python 3.8 spellings.
+Options are fields of frozen dataclasses created by `option`: the parts that commands are composed
+of, and the classes that plugins declare. The command line, the YAML profiles, validation, the
+options saved with a result and the reference page are derived from these declarations. Field
+annotations are evaluated at run time, so they use Python 3.8 syntax.
 """
 
 import dataclasses
+import functools
 import math
 import re
 import typing
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, List, Mapping, Optional, Tuple, TypeVar, Union
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
 
-OptionsT = TypeVar("OptionsT")
+ResultT = TypeVar("ResultT")
+
+
+def once_per_class(function: Callable[[Any], ResultT]) -> Callable[[Any], ResultT]:
+    """Cache the results of a function of a class: declarations are read once per process."""
+    return functools.lru_cache(maxsize=None)(function)
+
+
+INFERENCE, TRAINING = "inference", "training"
+"""The jobs that an option of a backend may be limited to."""
+
+_FIXED: Mapping[str, str] = {
+    "model": "the checkpoint is of another model then",
+    "state": "the saved state does not fit another one",
+    "start": "it only matters when a training begins"}
+"""The reasons why a restored training cannot change an option."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Everything about an option except its name, type and default.
+    """The properties of an option other than name, type and default.
 
     Attributes:
         help: one or two sentences for `--help` and the reference page.
-        group: the heading it stands under.
+        group: the heading it is listed under; that of its part or plugin when empty.
         names: further command-line spellings, with their dashes.
         choices: allowed values; a mapping also translates a spelling into its canonical value.
-        kind: the registry kind whose names are its values.
+        kind: the registry kind whose names are the allowed values.
         minimum: smallest allowed number.
         exclusive_minimum: the number it must exceed.
         maximum: largest allowed number.
-        backend_option: only backends whose record names it have it.
-        model_option: only models whose record names it have it.
+        feature: the feature a backend needs to support it (`BackendSpec.has`).
+        only: `inference` or `training` if it does not apply to the other.
+        validation: it also applies to the validations of a training.
+        fixed: why it cannot be changed when a training is restored: `model` (the checkpoint would
+            be of another model), `state` (the saved state would not match), `start` (it only
+            matters at the start). Empty if it can.
+        machine: it describes the machine rather than the model, so validation of a checkpoint does
+            not inherit it.
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
         metavar: how help shows its value.
-        switch: it acts on the command line only (`--json`) and is no setting of the run.
+        switch: it acts on the command line only (`--json`) and is not saved with a run.
         negatable: a flag that also has a `--no-` form.
+        basic: `--help` explains it; `--help-all` explains every option.
     """
 
     help: str
-    group: str = "Options"
+    group: str = ""
     names: Tuple[str, ...] = ()
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kind: str = ""
     minimum: Optional[float] = None
     exclusive_minimum: Optional[float] = None
     maximum: Optional[float] = None
-    backend_option: bool = False
-    model_option: bool = False
+    feature: str = ""
+    only: str = ""
+    validation: bool = False
+    fixed: str = ""
+    machine: bool = False
     size: bool = False
     metavar: str = ""
     switch: bool = False
     negatable: bool = True
+    basic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.only not in ("", INFERENCE, TRAINING):
+            raise PluginError(f"an option's 'only' is {self.only!r}, expected 'inference' or "
+                              "'training'")
+        if self.fixed not in ("", *_FIXED):
+            raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
+                              + ", ".join(map(repr, _FIXED)))
+
+    @property
+    def fixed_because(self) -> str:
+        """The reason why a restored training cannot change it; empty if it can."""
+        return _FIXED.get(self.fixed, "")
 
 
 def option(default: Any, help: str, **details: Any) -> Any:
-    """Declare an option; `details` are the other attributes of `Option`."""
+    """Declare an option as a field of a frozen dataclass.
+
+    The field's annotation is its type: `bool`, `int`, `float`, `str`, `Optional` of these, or
+    ``Tuple[T, ...]`` for several values. ::
+
+        @dataclass(frozen=True)
+        class LionOptions:
+            beta2: float = ipucnn.option(0.99, "Decay of the momentum.", minimum=0.0, maximum=1.0)
+
+    Args:
+        default: its value when the user gives none.
+        help: one or two sentences.
+        **details: the other attributes of `Option` (`names`, `choices`, `minimum` ...).
+
+    Raises:
+        PluginError: an unknown attribute, or one with a wrong value.
+    """
     choices = details.pop("choices", {})
     if not isinstance(choices, Mapping):
         choices = {choice: choice for choice in choices}
+    known = [field.name for field in dataclasses.fields(Option)]
+    unknown = sorted(set(details) - set(known))
+    if unknown:
+        raise PluginError(f"an option has no attribute {unknown[0]!r}",
+                          did_you_mean(unknown[0], known) or "attributes: " + ", ".join(known))
     return dataclasses.field(
         default=default, metadata={"option": Option(help=help, choices=choices, **details)})
 
 
 @dataclass(frozen=True)
 class Declared:
-    """One declared option of one command: the field and what its annotation says."""
+    """One declared option of one command: the field and its type."""
 
     name: str
     default: Any
@@ -87,15 +149,15 @@ class Declared:
 
     @property
     def boolean(self) -> bool:
-        """Whether it is a `--flag/--no-flag`."""
+        """Whether it is a `--flag/--no-flag` pair."""
         return self.type is bool
 
     def coerce(self, value: Any, origin: str = "") -> Any:
         """Return `value` in the option's type.
 
         Args:
-            value: from the command line, a profile, a saved result or Python.
-            origin: where it comes from, for the message ("profile.yaml, line 3").
+            value: a value from the command line, a profile, a saved result or Python.
+            origin: its source, for the message ("profile.yaml, line 3").
 
         Raises:
             UsageError: it is not of the type, not one of the choices or out of range.
@@ -147,94 +209,49 @@ class Declared:
         return result
 
 
-def declared(options_class: type) -> List[Declared]:
-    """Return the options that a dataclass declares, in order."""
+@once_per_class
+def declared(options_class: type) -> Tuple[Declared, ...]:
+    """Return the options that a dataclass declares, in order; read once per process.
+
+    Raises:
+        PluginError: a field has no default, was not created by `option`, or has an unsupported
+            type.
+    """
     hints = typing.get_type_hints(options_class)
-    return [_declared(field, hints[field.name]) for field in dataclasses.fields(options_class)
-            if "option" in field.metadata]
+    return tuple(_declared(options_class, field, hints[field.name])
+                 for field in dataclasses.fields(options_class))
+
+
+@once_per_class
+def spellings(options_class: type) -> Mapping[str, Declared]:
+    """Return the options of a dataclass by every spelling, normalised by `key`."""
+    return {key(flag.lstrip("-")): item
+            for item in reversed(declared(options_class)) for flag in reversed(item.flags)}
 
 
 def lookup(options_class: type, spelling: str) -> Optional[Declared]:
-    """Return the option that `spelling` (with or without dashes, either era) means."""
-    wanted = key(spelling.lstrip("-"))
-    for candidate in declared(options_class):
-        if any(wanted == key(flag.lstrip("-")) for flag in candidate.flags):
-            return candidate
-    return None
+    """Return an option by `spelling`, current or old, with or without dashes."""
+    return spellings(options_class).get(key(spelling.lstrip("-")))
 
 
-def coerced(options_class: type, source: Mapping[str, Any],
-            origins: Optional[Mapping[str, str]] = None) -> Dict[str, Any]:
-    """Return validated values by the options' own names.
-
-    Args:
-        options_class: the dataclass of the command.
-        source: values by any spelling of the option.
-        origins: where a spelling's value comes from, for messages.
-
-    Raises:
-        UsageError: an unknown name, or a value that is not allowed.
-    """
-    values: Dict[str, Any] = {}
-    for spelling, value in source.items():
-        found = lookup(options_class, spelling)
-        origin = (origins or {}).get(spelling, "")
-        if found is None:
-            flags = [flag.lstrip("-") for item in declared(options_class) for flag in item.flags]
-            where = f" ({origin})" if origin else ""
-            raise UsageError(f"unknown option {spelling!r}{where}",
-                             did_you_mean(spelling, flags)
-                             or "the command's '--help' lists its options")
-        values[found.name] = found.coerce(value, origin)
-    return values
-
-
-def build(options_class: Type[OptionsT], *sources: Mapping[str, Any]) -> OptionsT:
-    """Build validated options; later sources win over earlier ones, all win over the defaults.
-
-    A class some of whose options stand for others says what the sources are together: its
-    `combined` returns the values to build from.
-
-    Raises:
-        UsageError: an unknown name, a value that is not allowed, or options that contradict.
-    """
-    combine = getattr(options_class, "combined", _overlaid)
-    return options_class(**combine([coerced(options_class, source) for source in sources]))
-
-
-def _overlaid(sources: List[Dict[str, Any]]) -> Dict[str, Any]:
-    return {name: value for source in sources for name, value in source.items()}
-
-
-def as_dict(options: Any) -> Dict[str, Any]:
-    """Return the settings of a run as plain types, ready to be saved and given to `build`."""
-    result = {}
-    for item in declared(type(options)):
-        if item.option.switch:
-            continue
-        value = getattr(options, item.name)
-        result[item.name] = list(value) if isinstance(value, tuple) else value
-    return result
-
-
-def changed(options: Any) -> List[Declared]:
-    """Return the options whose value differs from their default."""
-    return [item for item in declared(type(options))
-            if getattr(options, item.name) != item.default]
-
-
-def _declared(field: "dataclasses.Field[Any]", hint: Any) -> Declared:
+def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declared:
+    where = f"field {field.name!r} of {owner.__name__}"
+    if "option" not in field.metadata:
+        raise PluginError(f"{where} is not made by 'ipucnn.option'")
     arguments = typing.get_args(hint)
     nullable = typing.get_origin(hint) is Union and type(None) in arguments
     if nullable:
         hint = next(a for a in arguments if a is not type(None))
     many = typing.get_origin(hint) is tuple
     item_type = typing.get_args(hint)[0] if many else hint
+    if item_type not in (bool, int, float, str):
+        raise PluginError(f"{where} is of type {item_type!r}, expected bool, int, float or str, "
+                          "Optional of one, or Tuple[T, ...]")
     return Declared(field.name, field.default, field.metadata["option"], item_type, many, nullable)
 
 
 def _as_type(wanted: type, value: Any) -> Any:
-    """Return `value` as `wanted`, or None when it is not one."""
+    """Return `value` converted to `wanted`, or None if that is impossible."""
     if wanted is bool:
         if isinstance(value, bool):
             return value
@@ -243,7 +260,7 @@ def _as_type(wanted: type, value: Any) -> Any:
     if isinstance(value, bool):
         return None
     if wanted is str:
-        # `precision: 16.16` is a number to YAML and a word to us
+        # `precision: 16.16` is a number to YAML and a string here
         return value if isinstance(value, str) else str(value) if isinstance(
             value, (int, float)) else None
     try:
@@ -256,7 +273,7 @@ def _as_type(wanted: type, value: Any) -> Any:
 
 
 def _bytes(value: Any) -> Any:
-    """Return how many bytes `20G` is, or `value` where it has no suffix."""
+    """Return the number of bytes in `20G`, or `value` without a suffix."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", str(value), re.IGNORECASE)
     if not found:
         return value
@@ -266,7 +283,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _numbers(item: Any) -> List[Any]:
-    """Return the numbers that stand in text with commas between them, or `item` itself."""
+    """Return the numbers of a comma-separated text, or `item` itself."""
     return item.replace(",", " ").split() if isinstance(item, str) else [item]
 
 

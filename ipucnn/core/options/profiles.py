@@ -1,43 +1,47 @@
-"""Profiles: YAML files of option values, shipped by name or the user's own.
+"""Reads profiles: YAML files of option values, shipped by name or written by the user.
 
-A profile holds options of one command by any of their spellings. Each value remembers its line, so
-that a wrong one is reported with file, line and key.
+A profile holds options of one command by any of their spellings. The line of each value is
+recorded, so that an invalid one is reported with file, line and key.
 """
 
 from __future__ import annotations
 
+import functools
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, Collection, Dict, List, Mapping, Type, TypeVar
 
-from ipucnn.core.errors import UnknownNameError, UsageError
+from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.options.declaration import build, coerced, lookup
+from ipucnn.core.options.building import Source, build
+from ipucnn.core.options.composition import common_option
+
+OptionsT = TypeVar("OptionsT")
 
 _SHIPPED = Path(__file__).resolve().parent.parent.parent / "profiles"
 
-# The final release of the old application dropped the chip from the names of its profiles.
-_ALIASES = {
-    "resnet50": "resnet50-mk2",
-    "efficientnet-b0": "efficientnet-b0-mk2",
-    "efficientnet-b4": "efficientnet-b4-mk2",
-    "efficientnet-b0-g16-gn": "efficientnet-b0-g16-gn-mk2",
-    "efficientnet-b4-g16-gn": "efficientnet-b4-g16-gn-mk2",
-    "mobilenet-v3-small": "mobilenet-v3-small-mk2",
-    "mobilenet-v3-large": "mobilenet-v3-large-mk2",
-}
+
+@functools.lru_cache(maxsize=None)
+def _aliases() -> Mapping[str, str]:
+    """Return other names of shipped profiles, and the names they mean."""
+    import yaml
+
+    aliases: Dict[str, str] = yaml.safe_load(
+        (_SHIPPED / "aliases.yaml").read_text(encoding="utf-8"))
+    return aliases
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile as read.
+    """A profile read from its file.
 
     Attributes:
         name: its name or path, as the user gave it.
         path: its file.
         summary: its first comment line.
         values: option values by the spelling in the file.
-        origins: where each spelling's value stands (``"x.yaml, line 3"``).
+        origins: the location of each spelling's value (``"x.yaml, line 3"``).
     """
 
     name: str
@@ -53,8 +57,8 @@ def available(command: str = "run") -> List[Profile]:
 
 
 def command_of(name: str) -> str:
-    """Return the command that has the shipped profile `name`; `run` if it is not one's."""
-    wanted = _ALIASES.get(key(name), key(name))
+    """Return the command of the shipped profile `name`; `run` if no command has it."""
+    wanted = _aliases().get(key(name), key(name))
     commands = sorted(folder.name for folder in _SHIPPED.iterdir() if folder.is_dir())
     return next((command for command in commands
                  if any((_SHIPPED / command / f"{spelling}.yaml").is_file()
@@ -71,12 +75,12 @@ def load(name: str, command: str = "run") -> Profile:
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         return _read(name, Path(name))
     names = [path.stem for path in sorted((_SHIPPED / command).glob("*.yaml"))]
-    for wanted in (key(name), _ALIASES.get(key(name), "")):
+    for wanted in (key(name), _aliases().get(key(name), "")):
         if wanted in names:
             return _read(wanted, _SHIPPED / command / f"{wanted}.yaml")
     raise UnknownNameError(
         f"unknown profile {name!r}",
-        " ".join(part for part in (did_you_mean(name, [*names, *_ALIASES]),
+        " ".join(part for part in (did_you_mean(name, [*names, *_aliases()]),
                                    "'ipucnn config list' lists all; a file must end in .yaml")
                  if part))
 
@@ -129,34 +133,51 @@ def _values(path: Path, root: Any) -> Any:
     return values, origins
 
 
-def values_of(options_class: Any, name: str, command: str) -> Dict[str, Any]:
-    """Return the validated option values of the profile called `name`.
+def source_of(options_class: Any, name: str, command: str) -> Source:
+    """Return the option values of the profile called `name`, unchecked, for `build`.
 
     Raises:
-        UsageError: an unknown profile or option, or a value that is not allowed.
+        UsageError: an unknown profile, or an option that acts on the command line only.
     """
     profile = load(name, command)
     for spelling in profile.values:
-        found = lookup(options_class, spelling)
+        found = common_option(options_class, spelling)
         if found is not None and found.option.switch:
             raise UsageError(f"{spelling!r} cannot stand in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
-    return coerced(options_class, profile.values, profile.origins)
+    return Source(profile.values, profile.origins)
 
 
-def resolve(options_class: Any, given: Mapping[str, Any], command: str = "run",
-            named_by: str = "config") -> Any:
+def resolve(options_class: Type[OptionsT], given: Mapping[str, Any], command: str = "run",
+            named_by: str = "config") -> OptionsT:
     """Build a command's options: defaults, then the profile in `given`, then `given` itself.
 
     Args:
-        options_class: the dataclass of the options.
-        given: values by name; `named_by` among them names the profile.
-        command: what the profile is for.
+        options_class: the class of the options.
+        given: values by any spelling; `named_by` among them names the profile.
+        command: the command that the profile is for.
         named_by: the option that names it.
 
     Raises:
         UsageError: an unknown profile or option, or a value that is not allowed.
     """
     name = given.get(named_by)
-    return build(options_class, values_of(options_class, str(name), command) if name else {},
+    return build(options_class, source_of(options_class, str(name), command) if name else {},
                  given)
+
+
+def selecting(options_class: Any, name: str, selectors: Collection[str]) -> Dict[str, Any]:
+    """Return a profile's values of the options that select plugins, unchecked.
+
+    Args:
+        options_class: the options of the command.
+        name: the profile's name or file.
+        selectors: the names of these options.
+    """
+    with suppress(IpucnnError):  # the command itself reports the problem
+        profile = load(name, options_class.command)
+        found = {item.name: value for spelling, value in profile.values.items()
+                 for item in [common_option(options_class, spelling)] if item is not None}
+        return {item: tuple(value) if isinstance(value, list) else value
+                for item, value in found.items() if item in selectors}
+    return {}

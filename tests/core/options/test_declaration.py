@@ -1,20 +1,14 @@
 """Options are declared once; values of any origin end in the declared type or in a clear error."""
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import pytest
 
-from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import (
-    as_dict,
-    build,
-    changed,
-    coerced,
-    declared,
-    lookup,
-    option,
-)
+from ipucnn.core.errors import PluginError, UsageError
+from ipucnn.core.options.building import Source, build
+from ipucnn.core.options.composition import as_dict, changed
+from ipucnn.core.options.declaration import declared, lookup, option
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,6 @@ class Options:
     fast: bool = option(False, "Hurry.")
     half: Optional[bool] = option(None, "Perhaps.")
     json: bool = option(False, "Print.", switch=True)
-    plain: int = 3  # no option
 
 
 def value(**given):
@@ -110,12 +103,10 @@ def test_every_spelling_means_the_option(spelling):
 
 def test_what_is_not_an_option_is_refused_with_its_origin():
     with pytest.raises(UsageError, match=r"unknown option 'cuont' \(p.yaml, line 3\)") as caught:
-        coerced(Options, {"cuont": 2}, {"cuont": "p.yaml, line 3"})
+        build(Options, Source({"cuont": 2}, {"cuont": "p.yaml, line 3"}))
     assert "did you mean 'count'" in caught.value.hint
-    with pytest.raises(UsageError, match="unknown option 'plain'"):
-        build(Options, {"plain": 2})
     with pytest.raises(UsageError, match=r"is too small \(p.yaml, line 9\)"):
-        coerced(Options, {"count": 0}, {"count": "p.yaml, line 9"})
+        build(Options, Source({"count": 0}, {"count": "p.yaml, line 9"}))
 
 
 def test_later_sources_win_whatever_the_spelling():
@@ -133,7 +124,6 @@ def test_numbers_may_have_commas_between_them():
 def test_declarations_keep_order_flags_and_shape():
     found = {item.name: item for item in declared(Options)}
     assert list(found)[:3] == ["count", "rate", "limit"]
-    assert "plain" not in found
     assert found["count"].flags == ("--count", "--number", "--num-items")
     assert found["splits"].many
     assert not found["splits"].nullable
@@ -153,3 +143,47 @@ def test_saved_settings_build_the_same_options():
 def test_changed_are_those_that_differ_from_their_default():
     options = build(Options, {"count": 4, "rate": 0.25, "splits": "a"})
     assert [item.name for item in changed(options)] == ["rate", "splits"]
+
+
+def test_two_spellings_of_one_option_in_one_source_are_refused():
+    with pytest.raises(UsageError, match=r"'num_items' and 'count' are spellings of one option "
+                                         r"\(p.yaml, line 2\)") as caught:
+        build(Options, Source({"count": 2, "num_items": 2}, {"num_items": "p.yaml, line 2"}))
+    assert caught.value.hint == "keep one of them"
+
+
+@dataclass(frozen=True)
+class Plain:
+    plain: int = 3
+
+
+@dataclass(frozen=True)
+class Listed:
+    values: List[int] = option((), "v")  # noqa: RUF009
+
+
+@pytest.mark.parametrize(("options_class", "message"), [
+    (Plain, "field 'plain' of Plain is not made by 'ipucnn.option'"),
+    (Listed, "field 'values' of Listed is of type typing.List[int], expected bool, int, float"),
+])
+def test_fields_that_are_no_options_are_refused(options_class, message):
+    with pytest.raises(PluginError) as caught:
+        declared(options_class)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(("details", "message", "hint"), [
+    ({"minimun": 0}, "an option has no attribute 'minimun'", "did you mean 'minimum'"),
+    ({"xyzzy": 0}, "an option has no attribute 'xyzzy'", "attributes: help, group, names"),
+    ({"only": "export"}, "an option's 'only' is 'export'", ""),
+    ({"fixed": "never"}, "an option's 'fixed' is 'never', expected one of 'model', 'state'", ""),
+])
+def test_attributes_of_an_option_are_checked(details, message, hint):
+    with pytest.raises(PluginError) as caught:
+        option(1, "one", **details)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_declarations_are_read_once():
+    assert declared(Options) is declared(Options)

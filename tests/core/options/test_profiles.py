@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ipucnn.core.errors import UnknownNameError, UsageError
-from ipucnn.core.options import RunOptions, profiles
+from ipucnn.core.options import profiles
+from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
+from ipucnn.inference.options import RunOptions
 
 
 def _file(tmp_path, text):
@@ -17,25 +19,26 @@ def _file(tmp_path, text):
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
     options = resolve(RunOptions, {"config": _file(tmp_path, "norm_eps: 1e-3\nprecision: 32.32\n")})
-    assert options.norm_eps == 0.001
-    assert options.precision == "32.32"
+    assert options.plugins.value("norm_eps") == 0.001
+    assert options.execution.precision == "32.32"
 
 
 def test_the_command_line_wins_over_the_profile_and_the_profile_over_the_defaults(tmp_path):
     path = _file(tmp_path, "model: resnet50\nbatch-size: 8\n")
     options = resolve(RunOptions, {"config": path, "batch_size": "16"})
-    assert (options.model, options.batch_size, options.replicas) == ("resnet50", 16, 1)
+    execution = options.execution
+    assert (options.network.model, execution.batch_size, execution.replicas) == ("resnet50", 16, 1)
 
 
 def test_old_spellings_work_in_profiles(tmp_path):
     options = resolve(RunOptions, {"config": _file(
         tmp_path, "device_iteration: 4\nnorm_type: group\nnormalization_location: ipu\n"
                   "pipeline_splits: [layer2, layer3]\navailable_memory_proportion: 0.3\n")})
-    assert options.device_iterations == 4
-    assert options.normlayer == "group"
-    assert options.normalization_location == "device"
-    assert options.pipeline_splits == ("layer2", "layer3")
-    assert options.available_memory_proportion == (0.3,)
+    assert options.execution.device_iterations == 4
+    assert options.network.normlayer == "group"
+    assert options.dataset.normalization_location == "device"
+    assert options.execution.pipeline_splits == ("layer2", "layer3")
+    assert options.plugins.value("available_memory_proportion") == (0.3,)
 
 
 @pytest.mark.parametrize(("text", "message", "hint"), [
@@ -68,7 +71,7 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_the_profile(tmp_path):
 
 def test_an_empty_profile_changes_nothing(tmp_path):
     options = resolve(RunOptions, {"config": _file(tmp_path, "# nothing\n")})
-    assert options.as_dict() == RunOptions().as_dict()
+    assert options.as_dict() == build(RunOptions).as_dict()
 
 
 def test_a_file_that_is_not_text(tmp_path):
@@ -82,9 +85,10 @@ def test_a_file_that_is_not_text(tmp_path):
 def test_every_shipped_profile_is_valid_and_has_a_summary(profile):
     options = resolve(RunOptions, {"config": profile.name})
     assert profile.summary
-    assert options.batch_size > 1
+    execution = options.execution
+    assert execution.batch_size > 1
     assert options.plan(synthetic=False).combined_batch == (
-        options.batch_size * options.device_iterations)
+        execution.batch_size * execution.device_iterations)
 
 
 def test_the_names_of_the_last_release_of_the_old_application_are_known():

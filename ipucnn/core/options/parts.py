@@ -1,0 +1,120 @@
+"""Option parts shared by several commands; a job's own parts are in its package."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Optional, Tuple
+
+from ipucnn.core.options.declaration import option
+
+NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
+"""The places of normalisation, by every spelling."""
+
+
+@dataclass(frozen=True)
+class ProfilePart:
+    """Options that select a profile."""
+
+    heading: ClassVar[str] = "Profile"
+
+    config: Optional[str] = option(
+        None, "Named profile or YAML file whose values replace the defaults.", metavar="NAME|FILE",
+        switch=True, basic=True)
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """Options of the network and its construction."""
+
+    heading: ClassVar[str] = "Model"
+
+    model: str = option("resnet18", "Model to run.", kind="model", names=("--model-name",),
+                        fixed="model", basic=True)
+    weights: str = option(
+        "pretrained", "'pretrained', 'pretrained:TAG', 'random', or a weights file.",
+        metavar="pretrained|random|FILE", fixed="start", basic=True)
+    weights_partial: bool = option(
+        False, "Accept a weights file that lacks entries of the model or has others.",
+        fixed="start")
+    num_classes: Optional[int] = option(
+        None, "Number of classes (default: those of the dataset or of the published weights).",
+        minimum=1, fixed="model", basic=True)
+    input_size: Optional[int] = option(
+        None, "Height and width of the input in pixels (default: the model's own).", minimum=8,
+        basic=True)
+    normlayer: str = option("batch", "Normalisation layer.", kind="norm-layer",
+                            names=("--norm-type",), fixed="model", basic=True)
+    input_image_padding: bool = option(
+        False, "Pad images with a fourth, zero channel, which some devices prefer.",
+        fixed="model")
+
+    @property
+    def source(self) -> str:
+        """The weights to load: a value of `--weights`."""
+        return self.weights
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """Options of the dataset and of the transfer of images to the device."""
+
+    heading: ClassVar[str] = "Data"
+
+    data: str = option("real", "Dataset: your images, generated ones, or none at all.",
+                       kind="dataset", basic=True)
+    data_dir: Optional[str] = option(
+        None, "Folder of the dataset, or for some datasets a URL (default: the dataset's own).",
+        names=("--imagenet-data-path",), metavar="DIR|URL", basic=True)
+    skip_bad_samples: bool = option(
+        False, "Count and report images that cannot be read instead of stopping.")
+    normalization_location: Optional[str] = option(
+        None, "Where images are normalised (default: on the device); 'none' feeds 0..255.",
+        choices=NORMALISATION_PLACES, names=("--normalisation-location",))
+    eight_bit_io: Optional[bool] = option(
+        None, "Send images to the device as uint8 (default: yes, unless the host normalises).")
+    dataloader_worker: Optional[int] = option(
+        None, "Decoding threads or processes (default: the cores this process may use).",
+        minimum=1, names=("--num-workers",))
+    seed: int = option(0, "Seed of everything random.", minimum=0, fixed="start", basic=True)
+
+    @property
+    def input(self) -> Tuple[str, bool]:
+        """The place of normalisation, and whether images are sent to the device as uint8."""
+        place = self.normalization_location or ("host" if self.eight_bit_io is False else "device")
+        return place, place != "host" if self.eight_bit_io is None else self.eight_bit_io
+
+
+@dataclass(frozen=True)
+class ExecutionPart:
+    """Options of the backend and of the batch and device layout."""
+
+    heading: ClassVar[str] = "Execution"
+
+    backend: str = option("auto", "Execution engine; 'auto' takes the best usable built-in one.",
+                          kind="backend", basic=True)
+    batch_size: int = option(1, "Micro-batch: samples that one replica computes at once.",
+                             minimum=1, names=("--micro-batch-size",), basic=True)
+    device_iterations: int = option(
+        1, "Steps on the device per host call.", minimum=1,
+        names=("--device-iteration", "--batches-per-step"))
+    replicas: int = option(1, "Data-parallel copies of the model.", minimum=1, basic=True)
+    pipeline_splits: Tuple[str, ...] = option(
+        (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'.",
+        metavar="MODULE...")
+    full_precision_norm: bool = option(
+        False, "Compute norm layers in single precision within a half-precision model.",
+        feature="full-precision-norm")
+    compile_only: bool = option(False, "Compile, fill the cache and stop.",
+                                feature="compile-only")
+
+
+@dataclass(frozen=True)
+class ResultPart:
+    """Options of the output of results."""
+
+    heading: ClassVar[str] = "Results"
+
+    result: Optional[str] = option(
+        None, "Also write the result as JSON to this file.", metavar="FILE.json", basic=True)
+    json: bool = option(False, "Print the result as JSON instead of a table.", switch=True,
+                        basic=True)
+    progress: str = option("auto", "Progress bar: on a terminal, always or never.",
+                           choices=("auto", "on", "off"), switch=True)

@@ -1,0 +1,26 @@
+"""The exit codes of the process.
+
+Errors carry theirs (`IpucnnError.exit_code`): 1 for work that failed, 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+OK = 0
+FAILED = 1
+"""The work failed, or a check found a problem."""
+
+USAGE = 2
+"""Wrong usage, an unknown name or an unavailable backend."""
+
+INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
+"""128 and the number of the signal, as shells report it."""
+
+BROKEN_PIPE = 141
+"""128 + SIGPIPE: the reader of standard output closed it."""
+
+
+def of_signal(name: Optional[str]) -> int:
+    """Return the exit code of work ended by a signal; 0 if it is not a signal."""
+    return INTERRUPTED.get(name or "", OK)

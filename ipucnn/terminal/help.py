@@ -1,0 +1,98 @@
+"""Builds the text of `--help` and `--help-all` for commands with declared options."""
+
+from __future__ import annotations
+
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ipucnn.core.options.owners import Owner, in_words
+from ipucnn.core.registry.records import KINDS
+from ipucnn.terminal.flags import Flag, FlagTable
+
+Section = Tuple[str, List[Tuple[str, str]], str]
+"""A heading, rows of flags with help, and a text that names further flags."""
+
+
+def sections(table: FlagTable, explained: bool) -> Iterator[Section]:
+    """Yield the sections of a command's help.
+
+    Args:
+        table: the flags of the command.
+        explained: explain every option, those of all built-in plugins too; otherwise only the
+            basic ones and those of the selected plugins, and name the others.
+    """
+    common: Dict[str, List[Flag]] = {}
+    for flag in table.flags:
+        if not flag.owners:
+            common.setdefault(flag.heading, []).append(flag)
+    elsewhere: List[str] = []
+    for heading, flags in common.items():
+        rows = [row(flag, explained) for flag in flags if explained or flag.item.option.basic]
+        others = [flag.spellings[0] for flag in flags
+                  if not explained and not flag.item.option.basic]
+        if rows:
+            yield heading, rows, "more: " + ", ".join(others) if others else ""
+        else:
+            elsewhere += others
+    if elsewhere:
+        yield "Further options", [], ", ".join(elsewhere)
+    plugins = [flag for flag in table.flags if flag.owners and not flag.qualified]
+    for owners in _groups(plugins):
+        chosen = [owner for owner in owners if owner in table.selected]
+        if explained or chosen:
+            flags = [flag for flag in plugins if set(flag.owners) & set(owners)]
+            yield _heading(owners if explained else chosen), [
+                row(flag, explained, owners[0]) for flag in flags], ""
+    if not explained:
+        hidden = [flag.spellings[0] for flag in plugins
+                  if not set(flag.owners) & set(table.selected)]
+        if hidden:
+            yield "Options of other plugins", [], ", ".join(hidden)
+
+
+def _groups(flags: Sequence[Flag]) -> List[List[Owner]]:
+    """Return the owners of flags, grouped by kind and options class."""
+    groups: Dict[Tuple[str, type], List[Owner]] = {}
+    for flag in flags:
+        for owner in flag.owners:
+            group = groups.setdefault((owner.kind.name, owner.options), [])
+            if owner not in group:
+                group.append(owner)
+    return [groups[place] for place in sorted(
+        groups, key=lambda place: list(KINDS).index(place[0]))]
+
+
+def _heading(owners: Sequence[Owner]) -> str:
+    kind = owners[0].kind
+    names = ", ".join(dict.fromkeys(owner.spec.name for owner in owners))
+    return f"Options of {kind.plural if len(owners) > 1 else kind.name} {names}"
+
+
+def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tuple[str, str]:
+    """Return a flag with its value, and its help text with default and owners.
+
+    Args:
+        flag: the flag.
+        explained: with all of its spellings and owners; otherwise the heading names an owner.
+        owner: the plugin whose declaration is used, if several declare it.
+    """
+    item = flag.item
+    if owner is not None:
+        item = next(one for one in [owner.option(item.name)] if one is not None)
+    rule = item.option
+    text = rule.help
+    if item.default not in (None, False, (), ""):
+        default = " ".join(map(str, item.default)) if item.many else str(item.default)
+        text += f" Default: {default}."
+    if rule.feature:
+        text += " Not with every backend."
+    if rule.only:
+        text += f" For {rule.only} only."
+    if flag.owners and explained:
+        text += f" Owners: {in_words(flag.owners)}."
+    spellings = flag.spellings if explained else flag.spellings[:1]
+    if item.boolean:
+        negative = f" / --no-{spellings[0][2:]}" if explained and flag.negatable else ""
+        return ", ".join(spellings) + negative, text
+    metavar = rule.metavar or ("|".join(rule.choices) if rule.choices else
+                               item.type.__name__.upper())
+    return f"{', '.join(spellings)} {metavar}", text

@@ -1,0 +1,151 @@
+"""Typer commands with declared options: parsing, help and completion."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
+
+import typer
+from typer.core import TyperCommand
+
+from ipucnn.terminal.flags import Flag, FlagTable, flag_table
+from ipucnn.terminal.help import sections
+from ipucnn.terminal.spellings import expanded
+
+JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
+"""The option of commands that print rows or a result."""
+
+HELP_ALL = "--help-all"
+_TABLE, _ALL = "ipucnn.flags", "ipucnn.help_all"
+
+
+class OptionsCommand(TyperCommand):
+    """A command that creates its flags on use, from declarations and selected plugins."""
+
+    options_classes: ClassVar[Tuple[type, ...]] = ()
+    body: ClassVar[Callable[[Dict[str, Any]], Any]]
+
+    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+        """Parse arguments; lists may be space-separated (`--pipeline-splits a b`)."""
+        if HELP_ALL in args:
+            ctx.meta[_ALL] = True
+            args = ["--help" if word == HELP_ALL else word for word in args]
+        table = self._table(ctx, args)
+        try:
+            rest: List[str] = super().parse_args(ctx, expanded(args, table.lists()))
+        except Exception as error:
+            unknown = getattr(error, "option_name", None)
+            if type(error).__name__ != "NoSuchOption" or not unknown:
+                raise
+            raise self._unknown(unknown) from None
+        return rest
+
+    def _unknown(self, flag: str) -> Exception:
+        """Return the error for a flag that neither the command nor a plugin has."""
+        from ipucnn.core.options.owners import unknown_option
+        from ipucnn.core.registry.registry import registry
+
+        return unknown_option(flag, self.options_classes[0], registry())
+
+    def _table(self, ctx: Any, arguments: Sequence[str] = ()) -> FlagTable:
+        from ipucnn.core.registry.registry import registry
+
+        name = f"{_TABLE}.{self.name}"
+        if name not in ctx.meta:
+            ctx.meta[name] = flag_table(self.options_classes, arguments, registry())
+        table: FlagTable = ctx.meta[name]
+        return table
+
+    def get_params(self, ctx: Any) -> List[Any]:
+        """Return typer's parameters for the flags, and the help option."""
+        name = f"{_TABLE}.{self.name}.parameters"
+        if name not in ctx.meta:
+            ctx.meta[name] = [*_parameters(self._table(ctx).flags), *super().get_params(ctx)]
+        parameters: List[Any] = ctx.meta[name]
+        return parameters
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command with the options that were given, by name."""
+        names = {flag.identifier: flag.name for flag in self._table(ctx).flags}
+        return type(self).body({names[name]: list(value) if isinstance(value, tuple) else value
+                                for name, value in ctx.params.items()
+                                if name in names and value is not None and len_of(value)})
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in sections: the basic ones, or all with `--help-all`."""
+        explained = bool(ctx.meta.get(_ALL))
+        for heading, rows, further in sections(self._table(ctx), explained):
+            with formatter.section(heading):
+                if rows:
+                    formatter.write_dl(rows)
+                for line in textwrap.wrap(further, formatter.width - formatter.current_indent,
+                                          break_on_hyphens=False):
+                    formatter.write(" " * formatter.current_indent + line + "\n")
+        with formatter.section("Help"):
+            rows = [("-h, --help", "Show this message and exit.")]
+            if not explained:
+                rows.append((HELP_ALL, "Explain every option, those of all built-in plugins too."))
+            formatter.write_dl(rows)
+
+
+def len_of(value: Any) -> int:
+    """Return the number of items of a list, and 1 of any other value."""
+    return len(value) if isinstance(value, (list, tuple)) else 1
+
+
+def add_command(app: typer.Typer, function: Callable[[Dict[str, Any]], Any],
+                *options_classes: type, name: Optional[str] = None) -> None:
+    """Add a command with declared options to an application.
+
+    Args:
+        app: the application.
+        function: the command; it is called with the options that were given, by name, and returns
+            the exit code or None. Its docstring is the help text.
+        options_classes: the classes that declare the options.
+        name: the command's name; the function's when None.
+    """
+    def registered() -> None:
+        """Act as a placeholder: `OptionsCommand.invoke` calls the function itself."""
+
+    registered.__doc__ = function.__doc__
+    made = type("Command", (OptionsCommand,), {
+        "options_classes": options_classes, "body": staticmethod(function)})
+    app.command(name or function.__name__, cls=made)(registered)
+
+
+def _parameters(flags: Sequence[Flag]) -> List[Any]:
+    """Return typer's parameters for flags."""
+    def template(**_: Any) -> None:
+        """Provide the signature from which typer creates parameters."""
+
+    signature = [_parameter(flag) for flag in flags]
+    template.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    template.__annotations__ = {p.name: p.annotation for p in signature}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(template)
+    return list(typer.main.get_command(app).params)
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    item, rule = flag.item, flag.item.option
+    names = list(flag.spellings)
+    if flag.negatable:
+        names = [f"{name}/--no-{name[2:]}" for name in names]
+    # values arrive as text and are converted by the declaration, so that the command line, the
+    # profiles and Python report an invalid value alike
+    annotation: Any = (Optional[bool] if item.boolean else
+                       Optional[List[str]] if item.many else Optional[str])
+    info = typer.Option(None, *names, show_default=False,
+                        autocompletion=_completion(rule.kind) if rule.kind else None)
+    return inspect.Parameter(flag.identifier, inspect.Parameter.KEYWORD_ONLY, default=info,
+                             annotation=annotation)
+
+
+def _completion(kind: str) -> Callable[[str], List[str]]:
+    def complete(incomplete: str) -> List[str]:
+        from ipucnn.core.registry.registry import registry
+
+        return registry().completions(kind, incomplete)
+
+    return complete
