@@ -22,10 +22,14 @@ if TYPE_CHECKING:
         validate,
     )
     from ipucnn.core.errors import IpucnnError
+    from ipucnn.core.options.declaration import option
     from ipucnn.core.registry.hookspecs import hookimpl
     from ipucnn.core.registry.records import (
         BackendSpec,
         DatasetSpec,
+        LauncherSpec,
+        LoggerSpec,
+        LossSpec,
         ModelSpec,
         NormLayerSpec,
         OptimizerSpec,
@@ -38,6 +42,9 @@ __all__ = [
     "BackendSpec",
     "DatasetSpec",
     "IpucnnError",
+    "LauncherSpec",
+    "LoggerSpec",
+    "LossSpec",
     "ModelSpec",
     "NormLayerSpec",
     "OptimizerSpec",
@@ -50,6 +57,7 @@ __all__ = [
     "hookimpl",
     "list_models",
     "load_dataset",
+    "option",
     "restore",
     "run",
     "train",
@@ -59,11 +67,13 @@ __all__ = [
 _HOMES = {
     "IpucnnError": "ipucnn.core.errors",
     "hookimpl": "ipucnn.core.registry.hookspecs",
+    "option": "ipucnn.core.options.declaration",
     **dict.fromkeys(("create_model", "export", "list_models", "load_dataset", "restore", "run",
                      "train", "validate"), "ipucnn.api"),
     **dict.fromkeys(
-        ("BackendSpec", "DatasetSpec", "ModelSpec", "NormLayerSpec", "OptimizerSpec",
-         "PublishedWeights", "Requirement", "ScheduleSpec"), "ipucnn.core.registry.records"),
+        ("BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec", "ModelSpec",
+         "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement", "ScheduleSpec"),
+        "ipucnn.core.registry.records"),
 }
 
 

@@ -8,7 +8,8 @@ import signal
 import sys
 from typing import Any, Sequence
 
-INTERRUPTED = (130, 143)
+from ipucnn.terminal.exit_codes import INTERRUPTED
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -19,8 +20,8 @@ def main() -> int:
         code = invoke(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        code = 143 if str(interrupt) == "SIGTERM" else 130
-    if code in INTERRUPTED:
+        code = INTERRUPTED.get(str(interrupt), INTERRUPTED["SIGINT"])
+    if code in INTERRUPTED.values():
         # Leave at once: an interrupt that passed through `exec` of a text makes CPython end the
         # process by SIGINT however it was answered, and no thread may hold an impatient user up.
         sys.stdout.flush()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def list_models(pattern: str = "*") -> List[str]:
     """Return the names of the usable models that match a shell wildcard (``"resnet*"``).
 
-    A third party's model whose name is taken appears under its qualified name.
+    A third-party model whose name is already in use appears under its qualified name.
     """
     names = []
     for row in registry().rows("model", pattern):
@@ -37,8 +37,9 @@ def create_model(name: str, weights: str = "pretrained", num_classes: Optional[i
     Args:
         name: a model's name, alias, or ``distribution:name``.
         weights: ``"pretrained"``, ``"pretrained:TAG"``, ``"random"`` or a file.
-        num_classes: outputs; those of the published network when not given.
-        options: the other arguments of `models.build.create_model` (`normlayer`, `norm` ...).
+        num_classes: number of outputs; that of the published network when not given.
+        options: further options of models by name, including those of the model and of its norm
+            layer (``normlayer="group", groupnorm_group_num=16``).
 
     Returns:
         A module that maps `(n, 3, size, size)` normalised float images to `(n, classes)` logits;
@@ -47,33 +48,44 @@ def create_model(name: str, weights: str = "pretrained", num_classes: Optional[i
     Raises:
         IpucnnError: an unknown name, weights that cannot be fetched or do not fit.
     """
-    from ipucnn.models import build as models
+    from ipucnn.models.build import create_model as build_by_name
 
-    return models.create_model(name, weights=weights, num_classes=num_classes, **options).module
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    return build_by_name(name, weights=weights, **options).module
 
 
-def load_dataset(name: str, data_dir: Optional[str] = None, **request: Any) -> ImageDataset:
+def load_dataset(name: str, data_dir: Optional[str] = None, **options: Any) -> ImageDataset:
     """Return a dataset: images by index, uint8 RGB `(3, height, width)`, with names and labels.
 
     Args:
         name: a dataset's name.
         data_dir: its folder.
-        request: other fields of `ipucnn.data.DatasetRequest` (`input_size`, `length` ...).
+        options: fields of `ipucnn.data.DatasetRequest` (`input_size`, `length` ...), and the
+            dataset's own options.
 
     Raises:
-        IpucnnError: an unknown name, or data that cannot be found.
+        IpucnnError: an unknown name or option, or data that cannot be found.
     """
+    import dataclasses
+
+    from ipucnn.core.options.owners import owned_by
     from ipucnn.core.registry.records import DatasetSpec
     from ipucnn.data import DatasetRequest
-    from ipucnn.data.formats.recognition import read_by
+    from ipucnn.data.opening import open_dataset
 
-    spec = read_by(registry().get_typed(DatasetSpec, name), data_dir, registry())
-    dataset: ImageDataset = registry().resolve(spec)(DatasetRequest(data_dir=data_dir, **request))
-    return dataset
+    used = registry()
+    spec = used.get_typed(DatasetSpec, name)
+    fields = {field.name for field in dataclasses.fields(DatasetRequest)}
+    request = DatasetRequest(data_dir=data_dir, **{
+        key: value for key, value in options.items() if key in fields})
+    plugins = owned_by("dataset", spec, {
+        key: value for key, value in options.items() if key not in fields}, used)
+    return open_dataset(spec, request, plugins, used)
 
 
 def run(config: Optional[str] = None, **options: Any) -> RunResult:
-    """Classify images, or measure how fast that goes: `ipucnn run` in Python.
+    """Classify images or benchmark a model: `ipucnn run` in Python.
 
     Args:
         config: a named profile or YAML file.
@@ -81,14 +93,14 @@ def run(config: Optional[str] = None, **options: Any) -> RunResult:
             (``model="resnet50", batch_size=16``).
 
     Returns:
-        What was measured; times in seconds and milliseconds, rates in images per second.
+        The measurements; times in seconds and milliseconds, rates in images per second.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.options import RunOptions
     from ipucnn.core.options.profiles import resolve
     from ipucnn.inference import bulk
+    from ipucnn.inference.options import RunOptions
 
     return bulk.run(resolve(RunOptions, {"config": config, **options}))
 
@@ -102,23 +114,23 @@ def train(config: Optional[str] = None, **options: Any) -> TrainResult:
             (``model="resnet18", data="shapes", epoch=3``).
 
     Returns:
-        What was trained; times in seconds, rates in images per second, accuracies in per cent.
+        The training's result; times in seconds, rates in images per second, accuracies in per cent.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.options import TrainOptions
     from ipucnn.core.options.profiles import resolve
+    from ipucnn.training.options import TrainOptions
     from ipucnn.training.phases import train_all
 
     return train_all(resolve(TrainOptions, {"config": config, **options}, "train"))
 
 
 def restore(checkpoint_path: str, **options: Any) -> TrainResult:
-    """Continue a training: `ipucnn restore` in Python.
+    """Resume a training: `ipucnn restore` in Python.
 
     Args:
-        checkpoint_path: a checkpoint, or a folder, whose newest whole checkpoint is taken.
+        checkpoint_path: a checkpoint, or a folder, whose newest complete checkpoint is used.
         options: options of `ipucnn train` that replace those of the checkpoint.
 
     Raises:
@@ -130,7 +142,7 @@ def restore(checkpoint_path: str, **options: Any) -> TrainResult:
 
 
 def validate(checkpoint_path: str, **options: Any) -> List[Validation]:
-    """Tell what stored checkpoints score: `ipucnn validate` in Python.
+    """Evaluate saved checkpoints: `ipucnn validate` in Python.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -139,8 +151,8 @@ def validate(checkpoint_path: str, **options: Any) -> List[Validation]:
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.options import ValidateOptions
-    from ipucnn.core.options.declaration import build
+    from ipucnn.core.options.building import build
+    from ipucnn.training.stored_options import ValidateOptions
     from ipucnn.training.validate import validate as validated
 
     return validated(build(ValidateOptions, {"checkpoint_path": checkpoint_path, **options}))
@@ -155,13 +167,13 @@ def export(config: Optional[str] = None, **options: Any) -> ExportResult:
             (``model="resnet50", dynamic_batch=True``).
 
     Returns:
-        The file's path and what is in it; size in bytes.
+        The file's path and a description of its content; size in bytes.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    from ipucnn.core.options import ExportOptions
     from ipucnn.core.options.profiles import resolve
     from ipucnn.onnx.job import export as exported
+    from ipucnn.onnx.options import ExportOptions
 
     return exported(resolve(ExportOptions, {"config": config, **options}, "export"))

@@ -1,4 +1,4 @@
-"""The typer application: which commands there are, and the options before a command's name."""
+"""The typer application: registers commands and defines the global options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _globals(
+def _globals(  # noqa: PLR0913 - one per global option
     version: bool = typer.Option(False, "--version", help="Print the version.",
                                  is_eager=True, callback=_version),
     plugin: List[str] = typer.Option(

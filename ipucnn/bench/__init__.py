@@ -1,1 +1,1 @@
-"""How fast the host prepares images, and whether that is fast enough for a model."""
+"""Benchmarks image preparation on the host and compares it with a model's throughput."""

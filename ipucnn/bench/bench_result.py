@@ -1,4 +1,4 @@
-"""What `ipucnn data bench` found, in a form for people, for JSON and for Python."""
+"""The result of `ipucnn data bench` as text, JSON and Python objects."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Dict, List, Optional
 from ipucnn.bench.compute import Compute
 
 MUCH = 0.1
-"""Share of waiting from which on it is worth doing something."""
+"""Share of waiting above which advice is given."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What the loader reached with a number of workers; rates are medians of all passes.
+    """The loader's throughput with a number of workers; rates are medians of all passes.
 
     Attributes:
         workers: threads, or processes where the mode says so.
         images_per_second: of whole batches.
         limit: images per second of libjpeg-turbo decoding the same files in as many threads; None
-            where there is nothing of that kind.
+            where this does not apply.
         ratio: of the two, within a pass.
     """
 
@@ -31,7 +31,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a model would wait for.
+    """The estimated time that a model waits for images.
 
     Attributes:
         workers: number of workers with which the loader is fastest.
@@ -52,20 +52,20 @@ class BenchResult:
         dataset: canonical name.
         options: the resolved options.
         environment: versions and machine.
-        decoders: what decodes and resizes.
+        decoders: names and versions of decoders and resizers.
         job: `train` or `inference`.
-        images: that the dataset has.
-        samples: of them, what every pass goes through.
-        batch_size: images per batch, the last one perhaps fewer.
+        images: number of images in the dataset.
+        samples: how many of them each pass uses.
+        batch_size: images per batch; the last one may have fewer.
         input_size: height and width of the prepared images, in pixels.
-        pixels: the form they are prepared in, one of `ipucnn.data.prepare.PIXELS`.
-        mode: who prepares them: threads, or a mode of PopTorch's loader.
-        steps: images per second of one thread in each step alone; None of one that there is not.
+        pixels: their pixel format, one of `ipucnn.data.prepare.PIXELS`.
+        mode: `threads`, or a mode of PopTorch's loader.
+        steps: images per second of one thread in each step alone; None where a step is absent.
         loading: the loader, by number of workers.
         compute: the model, when one is named.
-        waiting: what that would wait.
+        waiting: the estimated waiting time of the model.
         skipped: images left out by `--skip-bad-samples`: their number, and the first of them.
-        notes: what the user should know.
+        notes: notes for the user.
     """
 
     dataset: str
@@ -92,10 +92,10 @@ class BenchResult:
 
 
 def waiting(loading: List[Loading], compute: float) -> Waiting:
-    """Return what a model waits that computes so many images per second.
+    """Return the waiting time of a model that computes `compute` images per second.
 
-    While it computes a batch the next one is prepared, so that a call takes as long as the slower
-    of the two.
+    While the model computes a batch the next one is prepared, so that a call takes as long as the
+    slower of the two.
     """
     best = max(loading, key=lambda one: one.images_per_second)
     share = max(0.0, 1 - best.images_per_second / compute) if compute > 0 else 0.0

@@ -1,4 +1,4 @@
-"""How fast a model computes when its images are on the device already."""
+"""Benchmarks a model with images that are already on the device."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict
 
 from ipucnn.core.execution.training_session import TrainingBatch
-from ipucnn.core.options import RunOptions, TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.job import prepare as prepare_inference
 from ipucnn.inference.job import run
+from ipucnn.inference.options import RunOptions
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare as prepare_training
 
 BATCH_SIZE = 16
 SECONDS = 5.0
 CALLS = 50
-"""A measurement ends after so many seconds or host calls, whichever comes first."""
+"""A measurement ends after this many seconds or host calls, whichever comes first."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """What a model does per second.
+    """The throughput of a model.
 
     Attributes:
         model, backend, device: canonical names; the device in words.
@@ -40,7 +41,7 @@ class Compute:
 
 
 def training(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute]:
-    """Check what is given, and return what measures training steps.
+    """Check options, and return a function that measures training steps.
 
     Args:
         given: options of `ipucnn train`.
@@ -57,7 +58,7 @@ def training(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute]
         with prepared.chosen.backend.training(built.module, plan, prepared.setup,
                                               built.input_size) as session:
             session.compile()
-            session.set_rates(prepared.options.lr, prepared.scaling.at(0))
+            session.set_rates(prepared.options.optimisation.lr, prepared.scaling.at(0))
             session.step(batch, 0)  # the first call allocates and chooses kernels
             begin, calls, seconds = time.perf_counter(), 0, 0.0
             while calls < CALLS and seconds < SECONDS:
@@ -71,7 +72,7 @@ def training(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute]
 
 
 def inference(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute]:
-    """Check what is given, and return what measures inference; see `training`.
+    """Check options, and return a function that measures inference; see `training`.
 
     Args:
         given: options of `ipucnn run`.

@@ -1,4 +1,4 @@
-"""What is measured of the host: the steps of preparing an image, the loader, bare decoding."""
+"""Measures the host: the steps of preparing an image, the loader, and plain decoding."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable
 from ipucnn.data.prepare import Preparation
 
 STEPS = ("read", "decode", "transform", "collate")
-"""Of preparing an image: the bytes of its file, their pixels, the part of them that the model takes
-at its size, and these in their place in the batch, where the host normalises also normalised."""
+"""The steps of preparing an image: read the file, decode it, crop and resize it to the input size,
+and write it into the batch, normalised where the host normalises."""
 
-_TASK = 32  # images of a thread at a time, as in the loader
-_ROWS = 64  # of the batch that is written; more than the processor keeps at hand
+_TASK = 32  # images per task of a thread, as in the loader
+_ROWS = 64  # of the batch that is written; larger than the processor's caches
 
 Tell = Callable[[int], None]
-"""Called with the images done since it was called last."""
+"""Called with the number of images done since the last call."""
 
 
 class NoLimitError(Exception):
-    """There is nothing to decode barely; the text says why."""
+    """Plain decoding cannot be measured; the message states the reason."""
 
 
 @dataclass
 class Steps:
-    """What one thread took.
+    """Timings of the steps in one thread.
 
     Attributes:
-        seconds: by step, of all images.
+        seconds: by step, for all images.
         readable: indices of the images.
         skipped: name and reason of those that could not be read, the first `MAX_REPORTED`.
-        files: the dataset gives encoded images; without, its making of pixels is `decode`.
+        files: the dataset gives encoded images; otherwise `decode` is its generation of pixels.
     """
 
     seconds: Dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
@@ -47,7 +47,7 @@ class Steps:
     files: bool = True
 
     def rates(self) -> Dict[str, Optional[float]]:
-        """Return images per second by step; None of a step that there is not."""
+        """Return images per second by step; None where a step is absent."""
         return {name: len(self.readable) / seconds if seconds > 0 and (
             self.files or name != "read") else None for name, seconds in self.seconds.items()}
 
@@ -56,10 +56,10 @@ def steps(prepare: Preparation, indices: Sequence[int], skip_bad: bool, tell: Te
     """Prepare images in this thread, and time every step of it.
 
     Args:
-        prepare: what a worker does.
+        prepare: the preparation that a worker executes.
         indices: which images.
         skip_bad: leave out images that cannot be read.
-        tell: told of every image.
+        tell: called for every image.
 
     Raises:
         DataError: an image cannot be read; with `skip_bad`, none can.
@@ -99,12 +99,12 @@ def _go_through(prepare: Preparation, indices: Sequence[int], skip_bad: bool, te
 
 
 def step_by_step(prepare: Preparation, index: int, out: Any) -> Tuple[bool, List[float]]:
-    """Do what `prepare` does for the first epoch; return whether there was a file, and the seconds.
+    """Execute `prepare` for epoch 0 in steps; return whether there was a file, and the seconds.
 
     Args:
-        prepare: what is repeated here step by step.
+        prepare: the preparation, executed here step by step.
         index: of the image.
-        out: where it is written.
+        out: the array to write into.
     """
     clock = [time.perf_counter()]
     data = prepare.read(index)
@@ -120,7 +120,7 @@ def step_by_step(prepare: Preparation, index: int, out: Any) -> Tuple[bool, List
 
 
 def loading(loader: Loader, tell: Tell) -> float:
-    """Return the seconds in which a loader gives all of its batches."""
+    """Return the seconds that a loader takes for all of its batches."""
     begin = time.perf_counter()
     with loader:
         for batch in loader:
@@ -130,7 +130,7 @@ def loading(loader: Loader, tell: Tell) -> float:
 
 def bare_decoding(dataset: ImageDataset, indices: Sequence[int], threads: int,
                   tell: Tell) -> float:
-    """Return the seconds in which libjpeg-turbo decodes the same files, whole and nothing else.
+    """Return the seconds that libjpeg-turbo takes to decode the same files in full.
 
     Raises:
         NoLimitError: an image is not a JPEG file in RGB or grey.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from statistics import median
 from typing import Any, Callable, List, Optional, Sequence
 
 from ipucnn.bench import compute, host
 from ipucnn.bench.bench_result import MUCH, BenchResult, Loading, Waiting, waiting
+from ipucnn.bench.options import BenchOptions
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.feeding import Fed
-from ipucnn.core.execution.instances import launched
+from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.options import BenchOptions, RunOptions, TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import default_of
+from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
@@ -23,25 +26,25 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.loader import Loader
+from ipucnn.data.opening import check_dataset_options, open_dataset
 from ipucnn.data.prepare import Preparation
-from ipucnn.inference.preparation import check_data_options, make_dataset, make_model
-
-Progress = Callable[[str, int, Optional[int]], None]
-"""Called with the phase (`measure`), the images done and the images in all."""
+from ipucnn.data.session_loader import feed
+from ipucnn.inference.job import model_of, request_of
+from ipucnn.inference.options import RunOptions
 
 
 def bench(options: BenchOptions, registry: Optional[Registry] = None,
           progress: Optional[Progress] = None) -> BenchResult:
-    """Measure how fast images are prepared, and perhaps how fast a model takes them.
+    """Measure the throughput of image preparation, and optionally of a model.
 
-    Every pass goes through the same images. The first one times the steps in one thread, and reads
-    files as they are on the disk or in the page cache; from then on they are in the page cache if
-    that has room for them. Passes of the loader and of bare decoding take turns.
+    Every pass uses the same images. The first one times the steps in one thread, and reads
+    files from the disk or the page cache; afterwards they are in the page cache if that has room
+    for them. Passes of the loader and of plain decoding alternate.
 
     Args:
         options: what to measure.
         registry: where names are looked up; this process's when not given.
-        progress: told how far it is.
+        progress: receives the progress.
 
     Raises:
         IpucnnError: anything the user can act on.
@@ -49,21 +52,22 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
     registry = registry or current_registry()
     launch = launched()
     if launch is not None and launch.count > 1:
-        raise UsageError(f"'data bench' measures one process, and poprun started {launch.count}",
-                         "leave poprun out")
-    feeding = build(RunOptions, {**options.feeding, "model": options.model or TrainOptions.model})
-    data = registry.get_typed(DatasetSpec, options.data)
+        raise UsageError(f"'data bench' measures one process, and {launch.launcher} started "
+                         f"{launch.count}", f"leave {launch.launcher} out")
+    model = options.compute.model or default_of(RunOptions, "model")
+    feeding = build(RunOptions, {**options.feeding, "model": model}, registry=registry)
+    data = registry.get_typed(DatasetSpec, options.dataset.data)
     prepare = _preparation(options, feeding, data, registry)
     dataset = prepare.dataset
     with ExitStack() as stack:
         fed = Fed() if options.mode == "threads" else stack.enter_context(
             _session(feeding, data, dataset, registry))
-        computing = _computing(options, registry) if options.model else None
+        computing = _computing(options, registry) if options.compute.model else None
         host_side = _Host(options, prepare, fed, progress or (lambda *_: None))
         result = BenchResult(
             dataset=data.name, options=options.as_dict(), environment=describe(),
-            decoders=decoder_versions(), job=options.job, images=len(dataset),
-            samples=len(host_side.indices), batch_size=options.batch_size,
+            decoders=decoder_versions(), job=options.dataset.job, images=len(dataset),
+            samples=len(host_side.indices), batch_size=options.dataset.batch_size,
             input_size=prepare.input_size, pixels=prepare.pixels, mode=options.mode, steps={},
             notes=list(dataset.notes))
         host_side.measure(result)
@@ -77,45 +81,45 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
 
 def _preparation(options: BenchOptions, feeding: RunOptions, data: DatasetSpec,
                  registry: Registry) -> Preparation:
-    """Return how an image of the dataset is prepared."""
+    """Return the preparation of the dataset's images."""
     if data.on_device:
         raise UsageError(f"dataset {data.name!r} makes its images on the device: there is nothing "
                          "to measure on the host", "'--data generated' makes images on the host")
-    check_data_options(feeding, data, {})
-    train = options.job == "train"
-    model = registry.get_typed(ModelSpec, feeding.model)
-    dataset = make_dataset(feeding, model, data, registry,
-                           length=None if data.finite else options.samples,
-                           split="train" if train else None)
+    check_dataset_options(feeding.dataset, data, {})
+    train = options.dataset.job == "train"
+    model = registry.get_typed(ModelSpec, feeding.network.model)
+    length = None if data.finite else options.measurement.samples
+    request = replace(request_of(feeding, model, length), split="train" if train else None)
+    dataset = open_dataset(data, request, feeding.plugins, registry)
     if not len(dataset):
         raise DataError(f"dataset {data.name!r} has no images", "name another folder")
-    size = feeding.input_size or model.input_size
-    return Preparation(dataset, size, TrainTransform(size, options.seed, dataset) if train
+    size = request.input_size
+    return Preparation(dataset, size, TrainTransform(size, options.dataset.seed, dataset) if train
                        else None, feeding.plan(False).pixels)
 
 
 def _computing(options: BenchOptions, registry: Registry) -> Callable[[], compute.Compute]:
-    """Return what measures the model, which is checked already."""
-    measure = compute.training if options.job == "train" else compute.inference
-    return measure({**options.computing,
-                    "batch_size": options.compute_batch_size or compute.BATCH_SIZE}, registry)
+    """Return a function that measures the model, whose options are checked already."""
+    measure = compute.training if options.dataset.job == "train" else compute.inference
+    batch_size = options.compute.compute_batch_size or compute.BATCH_SIZE
+    return measure({**options.computing, "batch_size": batch_size}, registry)
 
 
 def _session(feeding: RunOptions, data: DatasetSpec, dataset: ImageDataset,
              registry: Registry) -> Any:
-    """Return a session of the backend that has the data loader asked for; it computes nothing."""
+    """Return a session of the backend with the requested data loader; it computes nothing."""
     plan = feeding.plan(False)
-    chosen = choose_backend(feeding.backend, registry, plan, feeding)
+    chosen = choose_backend(feeding, plan, registry)
     check_offer(feeding, plan, chosen.spec, registry)
-    built = make_model(feeding, data, dataset, registry)
+    built = model_of(feeding, data, dataset, registry)
     return chosen.backend.inference(built.module, plan, built.input_size)
 
 
 class _Host:
-    """Measures the host's side.
+    """Measures the host.
 
     Attributes:
-        indices: images that every pass goes through.
+        indices: images that every pass uses.
     """
 
     def __init__(self, options: BenchOptions, prepare: Preparation, fed: Fed,
@@ -123,17 +127,19 @@ class _Host:
         self._options, self._prepare, self._fed = options, prepare, fed
         dataset = prepare.dataset
         order: Any = range(len(dataset)) if prepare.transform is None \
-            else dataset.order(options.seed, 0)
-        self.indices = [int(index) for index in order[:options.samples]]
-        self._counts = options.dataloader_worker or tuple(sorted({1, usable_cores()}))
+            else dataset.order(options.dataset.seed, 0)
+        self.indices = [int(index) for index in order[:options.measurement.samples]]
+        self._counts = options.dataset.dataloader_worker or tuple(sorted({1, usable_cores()}))
         self._limited = True
         self._progress = progress
         self._done = 0
-        self._total = len(self.indices) * (1 + 2 * options.iterations * len(self._counts))
+        passes = 2 * options.measurement.iterations * len(self._counts)
+        self._total = len(self.indices) * (1 + passes)
 
     def measure(self, result: BenchResult) -> None:
-        """Fill in what is measured."""
-        steps = host.steps(self._prepare, self.indices, self._options.skip_bad_samples, self._tell)
+        """Fill in the measurements."""
+        steps = host.steps(self._prepare, self.indices, self._options.dataset.skip_bad_samples,
+                           self._tell)
         result.steps = steps.rates()
         result.skipped = {"count": steps.skipped_count, "first": steps.skipped}
         self.indices = steps.readable
@@ -144,14 +150,14 @@ class _Host:
         result.loading = [self._loading(count, result.notes) for count in self._counts]
 
     def _loading(self, workers: int, notes: List[str]) -> Loading:
-        """Have the loader and bare decoding take turns."""
+        """Measure the loader and plain decoding in alternating passes."""
         if self._options.mode != "threads":  # processes start with the first pass
-            host.loading(self._loader(workers, self.indices[:self._options.batch_size]),
+            host.loading(self._loader(workers, self.indices[:self._options.dataset.batch_size]),
                          lambda _: None)
         count = len(self.indices)
         rates: List[float] = []
         limits: List[float] = []
-        for _ in range(self._options.iterations):
+        for _ in range(self._options.measurement.iterations):
             rates.append(count / host.loading(self._loader(workers, self.indices), self._tell))
             if self._limited:
                 try:
@@ -169,9 +175,9 @@ class _Host:
 
     def _loader(self, workers: int, indices: Sequence[int]) -> Loader:
         prepare = self._prepare
-        return self._fed.loader(
-            prepare.dataset, prepare.input_size, self._options.batch_size, indices,
-            workers=workers, transform=prepare.transform, pixels=prepare.pixels)
+        return feed(
+            self._fed, prepare.dataset, prepare.input_size, self._options.dataset.batch_size,
+            indices, workers=workers, transform=prepare.transform, pixels=prepare.pixels)
 
     def _tell(self, images: int) -> None:
         self._done += images
@@ -179,7 +185,7 @@ class _Host:
 
 
 def _advice(found: Waiting, pixels: str) -> str:
-    """Return what helps a model that waits."""
+    """Return advice for a model that waits for images."""
     ways = ["'--normalization-location device'"] if pixels == "normalised" else []
     ways.append("images that 'ipucnn data convert' has made smaller and written as shards")
     ways.append("more '--dataloader-worker'" if found.workers < usable_cores() else "more cores")

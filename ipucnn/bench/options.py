@@ -1,101 +1,140 @@
 """The options of `ipucnn data bench`."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Any, ClassVar, Dict, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import as_dict, changed, declared, option
-from ipucnn.core.options.shared import DataOptions, ResultOptions
+from ipucnn.core.options.composition import CommandOptions, changed, part
+from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.parts import DatasetPart, ResultPart
 
-_COMPUTING = ("device", "precision", "compute_batch_size")
+THREADS = "threads"
+"""The data loader that every backend has; a backend may have others (`--dataloader-mode`)."""
+
+_MODE = "dataloader_mode"
 _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
                "32.32": "32.32"}
 
 
 @dataclass(frozen=True)
-class BenchOptions(ResultOptions, DataOptions):
-    """Options of `ipucnn data bench`; the defaults are those of the old host benchmark.
+class BenchDataset(DatasetPart):
+    """The dataset, and the job that images are prepared for."""
 
-    Raises:
-        UsageError: two options contradict each other, or one has no meaning without another.
-    """
-
-    data: str = option("imagenet", "Dataset.", group="Data", kind="dataset")
+    data: str = option("imagenet", "Dataset.", kind="dataset", basic=True)
     job: str = option(
         "train", "What images are prepared for: the random crops of a training, or what inference "
-        "and validation take.", group="Data", choices=("train", "inference"))
-    batch_size: int = option(1024, "Images per batch.", group="Data", minimum=1,
-                             names=("--micro-batch-size",))
+        "and validation take.", choices=("train", "inference"), basic=True)
+    batch_size: int = option(1024, "Images per batch.", minimum=1,
+                             names=("--micro-batch-size",), basic=True)
     input_size: Optional[int] = option(
-        None, "Height and width of the prepared images in pixels; those of '--model', or 224, "
-        "when not given.", group="Data", minimum=8)
+        None, "Height and width of the prepared images in pixels (default: those of '--model', or "
+        "224).", minimum=8, basic=True)
     dataloader_worker: Tuple[int, ...] = option(  # type: ignore[assignment]
-        (), "Numbers of workers to measure; 1 and the cores this process may use when not given.",
-        group="Data", minimum=1, names=("--num-workers",), metavar="N...")
-    disable_async_loading: bool = option(
-        False, "The same as '--dataloader-mode sync'.", group="Data")
+        (), "Numbers of workers to measure (default: 1 and the cores this process may use).",
+        minimum=1, names=("--num-workers",), metavar="N...", basic=True)
+    disable_async_loading: bool = option(False, "The same as '--dataloader-mode sync'.")
+
+
+@dataclass(frozen=True)
+class MeasurementPart:
+    """The extent of the measurement."""
+
+    heading: ClassVar[str] = "Measurement"
 
     iterations: int = option(
-        2, "How often every number of workers goes through the images; the median counts.",
-        group="Measurement", minimum=1)
+        2, "Passes over the images for every number of workers; the median counts.", minimum=1,
+        basic=True)
     samples: int = option(
-        4096, "Images to go through, at most those of the dataset: the first ones of an epoch.",
-        group="Measurement", minimum=1)
+        4096, "Images of a pass, at most those of the dataset: the first ones of an epoch.",
+        minimum=1, basic=True)
+
+
+@dataclass(frozen=True)
+class ComputePart:
+    """The model whose throughput is compared with that of the data pipeline."""
+
+    heading: ClassVar[str] = "Model"
 
     model: Optional[str] = option(
         None, "Also measure how fast this model computes, and what share of its time it would wait "
-        "for images.", group="Model", kind="model", names=("--model-name",))
-    backend: str = option("auto", "Execution engine of '--model'.", group="Model", kind="backend")
-    device: Optional[str] = option(None, "Device of the backend.", group="Model")
+        "for images.", kind="model", names=("--model-name",), basic=True)
+    backend: str = option("auto", "Execution engine of '--model'.", kind="backend", basic=True)
     precision: Optional[str] = option(
         None, "Floating point of '--model': half (16.16), half with single precision weights "
-        "(16.32, training), or full (32.32).", group="Model", choices=_PRECISIONS)
+        "(16.32, training), or full (32.32).", choices=_PRECISIONS)
     compute_batch_size: Optional[int] = option(
-        None, "Micro-batch of '--model'; 16 when not given.", group="Model", minimum=1)
-    ipu_model: bool = option(False, "Simulate the IPU instead of using one.", group="Model",
-                             names=("--simulation",))
+        None, "Micro-batch of '--model' (default: 16).", minimum=1)
+
+
+@dataclass(frozen=True)
+class BenchOptions(CommandOptions):
+    """Options of `ipucnn data bench`; the defaults are those of the old host benchmark.
+
+    Raises:
+        UsageError: two options contradict each other, or one requires another.
+    """
+
+    dataset: BenchDataset = part(BenchDataset)
+    measurement: MeasurementPart = part(MeasurementPart)
+    compute: ComputePart = part(ComputePart)
+    results: ResultPart = part(ResultPart)
+
+    kinds: ClassVar[Tuple[str, ...]] = ("dataset", "backend")
 
     def __post_init__(self) -> None:
-        if self.disable_async_loading and self.dataloader_mode not in ("threads", "sync"):
+        given = self._backend_values().get(_MODE, THREADS)
+        if self.dataset.disable_async_loading and given not in (THREADS, "sync"):
             raise UsageError(
-                f"'--disable-async-loading' contradicts '--dataloader-mode {self.dataloader_mode}'",
+                f"'--disable-async-loading' contradicts '--dataloader-mode {given}'",
                 "leave one of them out")
-        if self.dataloader_rebatch_size is not None and self.mode != "rebatched":
-            raise UsageError("'--dataloader-rebatch-size' has no meaning in data loader mode "
-                             f"{self.mode!r}", "add '--dataloader-mode rebatched', or leave it out")
-        if self.model:
+        if self.compute.model:
             return
-        alone = _COMPUTING if self.mode != "threads" else (*_COMPUTING, "backend", "ipu_model")
-        for item in changed(self):
-            if item.name in alone:
-                raise UsageError(f"'{item.flag}' is for the computing of a model, and none is "
-                                 "named", "add '--model NAME', or leave it out")
+        alone = ["precision", "compute_batch_size"]
+        flags = [item.flag for item in changed(self) if item.name in (
+            alone if self.mode != THREADS else [*alone, "backend"])]
+        if flags:
+            raise UsageError(f"'{flags[0]}' is for the computing of a model, and none is named",
+                             "add '--model NAME', or leave it out")
+        others = self._backend_values() if self.mode == THREADS else ()
+        for name in others:
+            raise UsageError(
+                f"'--{name.replace('_', '-')}' is for the computing of a model or for another mode "
+                "of the loader, and none is named",
+                "add '--model NAME' or '--dataloader-mode MODE', or leave it out")
+
+    def _backend_values(self) -> Dict[str, Any]:
+        """Return the backend options that were given, by flat name."""
+        return {**{item.name: value for kind, item, value in self.plugins.declared()
+                   if kind == "backend" and value != item.default}, **self.plugins.deferred}
 
     @property
     def mode(self) -> str:
-        """What `--dataloader-mode` and `--disable-async-loading` mean together."""
-        return "sync" if self.disable_async_loading else self.dataloader_mode
+        """The mode that results from `--dataloader-mode` and `--disable-async-loading`."""
+        if self.dataset.disable_async_loading:
+            return "sync"
+        return str(self._backend_values().get(_MODE, THREADS))
 
     @property
     def feeding(self) -> Dict[str, Any]:
-        """What `ipucnn run` would be told to take the same images in the same form."""
-        mode = {} if self.mode == "threads" else {
-            "dataloader_mode": self.mode, "backend": self.backend, "ipu_model": self.ipu_model}
-        names = {item.name for item in declared(DataOptions)} - {
-            "dataloader_worker", "dataloader_mode"}
-        return {**self._given(names), **mode, "data": self.data, "input_size": self.input_size,
-                "batch_size": self.batch_size, "weights": "random"}
+        """Options of `ipucnn run` that feed the same images in the same format."""
+        backend = {} if self.mode == THREADS else {
+            **self._backend_values(), _MODE: self.mode, "backend": self.compute.backend}
+        names = {item.name for item in declared(DatasetPart)} - {"dataloader_worker"}
+        return {**self._given(names), **self.plugins.as_dict(without=("backend",)), **backend,
+                "data": self.dataset.data, "input_size": self.dataset.input_size,
+                "batch_size": self.dataset.batch_size, "weights": "random"}
 
     @property
     def computing(self) -> Dict[str, Any]:
-        """What a run or a training of the model would be told."""
-        return {**self._given({"backend", "device", "precision", "ipu_model", "input_size", "seed",
-                               "normalization_location", "eight_bit_io"}), "model": self.model}
+        """Options for a run or a training of the model."""
+        values = {name: value for name, value in self._backend_values().items() if name != _MODE}
+        return {**self._given({"backend", "precision", "input_size", "seed",
+                               "normalization_location", "eight_bit_io"}), **values,
+                "model": self.compute.model}
 
     def _given(self, names: Set[str]) -> Dict[str, Any]:
-        return {item.name: getattr(self, item.name) for item in changed(self)
-                if item.name in names}
+        return {item.name: self.get(item.name) for item in changed(self) if item.name in names}
 
-    def as_dict(self) -> Dict[str, Any]:
-        """Return the settings as plain types."""
-        return as_dict(self)
+    def as_dict(self, without: Sequence[str] = ()) -> Dict[str, Any]:
+        """Return the settings as plain types by flat name."""
+        return {**super().as_dict(without), _MODE: self.mode}

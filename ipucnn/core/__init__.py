@@ -1,1 +1,4 @@
-"""The core of ipucnn: registry, options, execution model and jobs. It knows no plugin by name."""
+"""Interfaces shared by all parts of ipucnn: registry, options, execution, errors.
+
+It imports only itself, does not need torch, and depends on no plugin, job or command.
+"""

@@ -1,22 +1,24 @@
-"""The environment that a result is true of."""
+"""Describes the environment of a result: versions, machine and command."""
 
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from importlib import metadata
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ipucnn.core.machine import usable_cores
 
-PACKAGES = ("ipucnn", "torch", "torchvision", "numpy", "Pillow", "Pillow-SIMD",
-            "efficientnet-pytorch", "pretrainedmodels", "onnx", "onnxruntime", "openvino", "nncf")
+_FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
+_FURTHER = ("ipucnn", "Pillow-SIMD")
+"""Packages that are not requirements: ipucnn itself, and a possible substitute for another one."""
 
 
 def describe() -> Dict[str, Any]:
     """Return the versions and the machine, without importing any of the packages."""
     versions = {}
-    for package in PACKAGES:
+    for package in _packages():
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -29,6 +31,17 @@ def describe() -> Dict[str, Any]:
         "packages": versions,
         "command": [str(part) for part in sys.argv],
     }
+
+
+def _packages() -> List[str]:
+    """Return the packages that ipucnn and its extras require, except those for development."""
+    try:
+        requirements = metadata.requires("ipucnn") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    names = [re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+             for requirement in requirements if not _FOR_DEVELOPMENT.search(requirement)]
+    return sorted({*names, *_FURTHER}, key=str.lower)
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
-"""Every error a user can cause, with the way out of it.
+"""Exceptions that a user can act on, each with a hint and an exit code.
 
 An `IpucnnError` is one line that names the offending value, a hint that says what to do, and the
-exit code of the process. Anything else that escapes is a bug of ours and keeps its traceback.
+exit code of the process. Any other exception is a bug in ipucnn and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class IpucnnError(Exception):
         exit_code: overrides the class's exit code.
 
     Attributes:
-        partial: what had been done when the work failed, if anything worth showing.
+        partial: the results obtained before the failure, if any are worth showing.
     """
 
     exit_code = 1
@@ -36,7 +36,7 @@ class IpucnnError(Exception):
 
 
 class UsageError(IpucnnError):
-    """A wrong option, value or combination: nothing was started."""
+    """A wrong option, value or combination; raised before any work starts."""
 
     exit_code = 2
 
@@ -50,11 +50,11 @@ class UnavailableError(UsageError):
 
 
 class UnsupportedNetworkError(UsageError):
-    """A network that a backend cannot execute, and another one perhaps can."""
+    """A network that a backend cannot execute; another backend may support it."""
 
 
 class PluginError(UsageError):
-    """A plugin broke its contract: a bad record, a clash, a failed import."""
+    """A plugin violates its contract: a bad record, a name clash, a failed import."""
 
 
 class DataError(IpucnnError):
@@ -62,8 +62,8 @@ class DataError(IpucnnError):
 
 
 class NoSplitError(DataError):
-    """A dataset that has no images of the split that was asked for (and perhaps of another)."""
+    """A dataset without images of the requested split; it may have other splits."""
 
 
 class WeightsError(IpucnnError):
-    """Weights that cannot be fetched, read or put into the model."""
+    """Weights that cannot be downloaded, read or loaded into the model."""

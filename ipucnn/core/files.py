@@ -1,4 +1,4 @@
-"""Making folders, and writing files so that a reader never sees half of one."""
+"""Creates folders and writes files atomically."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ipucnn.core.errors import DataError, UsageError
 
 
 def make_folder(path: str, option: str) -> str:
-    """Make the folder that an option names, where it is not there yet, and return its full path.
+    """Create the folder named by an option if it is missing, and return its full path.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: it cannot be created.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -26,17 +26,17 @@ def make_folder(path: str, option: str) -> str:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all; see `write_text`."""
+    """Write `value` as JSON, atomically; see `write_text`."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file, whole or not at all; see `write_bytes`."""
+    """Write a text file, atomically; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Raises:
         DataError: it cannot be written (no such folder allowed, a full disk).
@@ -54,5 +54,5 @@ def write_bytes(path: str, content: bytes) -> None:
         raise DataError(f"cannot write {path!r}: {error.strerror or error}",
                         "free space or choose another place") from error
     finally:
-        with suppress(OSError):  # when all went well it has its final name
+        with suppress(OSError):  # after success it has its final name
             partial.unlink()

@@ -1,4 +1,4 @@
-"""How much of the machine this process may use."""
+"""CPU limits of this process: affinity, cgroup quota, and shares of several instances."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path, PurePosixPath
 from typing import Iterator, List, Optional, Tuple
 
 _share: Optional[int] = None
-"""Cores' worth of work of this process, where it is one of several that share them."""
+"""CPU cores available to this process if several processes share them."""
 
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Return the number of cores this process may use, at least 1.
 
-    That is the smaller of its CPU affinity and its cgroup's quota (a part of a core counts as one),
-    which in a container is often far less than the machine has; of several instances, its share.
+    This is the smaller of its CPU affinity and its cgroup's quota (rounded up to whole cores),
+    which in a container is often far less than the machine has; for one of several instances, its
+    share.
 
     Args:
-        root: where `proc` and `sys` are mounted.
+        root: folder in which `proc` and `sys` are mounted.
     """
     if hasattr(os, "sched_getaffinity"):
         affinity = len(os.sched_getaffinity(0))
@@ -33,18 +34,18 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes may use of the cores that they share.
+    """The cores that one of several processes may use.
 
     Attributes:
-        cores: by number; empty where processes cannot be bound to cores.
-        count: how many cores' worth of work to start.
+        cores: core numbers; empty if processes cannot be bound to cores.
+        count: number of cores to use.
     """
 
     cores: Tuple[int, ...]
     count: int
 
     def take(self) -> None:
-        """Keep this process, and the threads it starts from now on, to the share."""
+        """Restrict this process, and threads it starts from now on, to the share."""
         global _share
         _share = self.count
         if self.cores:
@@ -54,7 +55,7 @@ class Share:
 
 
 def shares(count: int) -> List[Share]:
-    """Divide the cores of this process among `count`: neighbours, or in turn if there are fewer."""
+    """Divide this process's cores among `count`: contiguous, or round-robin if there are fewer."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     usable = usable_cores()
 
@@ -91,7 +92,7 @@ def cgroup_quota(root: Path = Path("/")) -> Optional[float]:
 
 
 def _enclosing(mount: Path, path: str) -> Iterator[Path]:
-    """The group and all around it, up to the mount (the only one a container may see)."""
+    """Yield the group and all its parents, up to the mount (the only one a container may see)."""
     group = PurePosixPath(path.lstrip("/"))
     yield mount / group
     for parent in group.parents:

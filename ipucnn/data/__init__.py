@@ -1,7 +1,7 @@
-"""What a dataset is to the rest of ipucnn.
+"""The dataset interface.
 
-A dataset plugin gives decoded images by index; transforming, batching and prefetching is the
-loader's business (`ipucnn.data.loader`).
+A dataset plugin returns decoded images by index; the loader (`ipucnn.data.loader`) transforms,
+batches and prefetches them.
 """
 
 from __future__ import annotations
@@ -23,23 +23,18 @@ Box = Tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """What a run wants of a dataset.
+    """The arguments with which a dataset is opened.
 
     Attributes:
         data_dir: the dataset's folder; None when the user gave none.
         input_size: height and width of the model's input in pixels.
         num_classes: outputs of the model; None when the dataset decides.
-        length: samples wanted of a dataset that makes its own; None leaves it to the dataset.
-        seed: for datasets that make their images.
-        split: `train`, `validation`, or None for what an evaluation of the whole dataset takes. A
+        length: number of samples of a generated dataset; None leaves it to the dataset.
+        seed: for generated datasets.
+        split: `train`, `validation`, or None for the split used to evaluate the whole dataset. A
             dataset that has splits, but not this one, raises `NoSplitError`.
-        class_names: what labels must count, where a model knows its classes; a folder that lacks
-            some of them is then numbered like theirs. Empty leaves the numbers to the dataset.
-        annotations: file of annotations, for a dataset whose record takes one; None leaves it to
-            the dataset to find its own.
-        cache_dir: folder for what is fetched of a dataset that is read from a URL; the user's
-            cache when None.
-        cache_bytes: how much it may hold; the dataset's choice when None.
+        class_names: the model's classes in the order of labels, where it knows them; labels are
+            indices into them, even if a folder lacks some. Empty leaves labels to the dataset.
     """
 
     data_dir: Optional[str] = None
@@ -49,21 +44,18 @@ class DatasetRequest:
     seed: int = 0
     split: Optional[str] = None
     class_names: Tuple[str, ...] = ()
-    annotations: Optional[str] = None
-    cache_dir: Optional[str] = None
-    cache_bytes: Optional[int] = None
 
 
 class ImageDataset(ABC):
     """Images by index.
 
     Attributes:
-        class_names: names of the classes its labels count, or empty when it has no labels.
+        class_names: class names in the order of labels, or empty when it has no labels.
         ready: its images already have the model's input size and are not resized or cropped.
         flippable: an image keeps its class when left and right are exchanged.
-        has_boxes: `box` knows where the object is in some of the images.
-        has_image_ids: `image_id` knows the number of some of the images.
-        notes: what the user should know of it.
+        has_boxes: some images have a bounding box, which `box` returns.
+        has_image_ids: some images have an id, which `image_id` returns.
+        notes: notes for the user.
     """
 
     class_names: Tuple[str, ...] = ()
@@ -86,9 +78,9 @@ class ImageDataset(ABC):
         """
 
     def encoded(self, index: int) -> Optional[bytes]:  # noqa: ARG002 - for those that have files
-        """Return the file of image `index` as it is stored, or None where it is not a file.
+        """Return the encoded file of image `index`, or None where it is not stored as one.
 
-        A dataset that gives it need not decode: `image` is then what `images.decode` makes of it.
+        Where it is given, `image` must equal the result of `images.decode` on it.
 
         Raises:
             DataError: it cannot be read; the message names it.
@@ -96,7 +88,7 @@ class ImageDataset(ABC):
         return None
 
     def order(self, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
-        """Return the permutation of its indices in which an epoch of training goes through it.
+        """Return the permutation of the indices that an epoch of training uses.
 
         It depends on the arguments only. Datasets whose neighbours are cheaper to read together
         have an order of their own.
@@ -111,10 +103,10 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Return what identifies image `index`: its path, or `shapes/17`."""
+        """Return the identifier of image `index`: its path, or `shapes/17`."""
 
     def label(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have labels
-        """Return the right class of image `index`, or None when it is not known."""
+        """Return the label of image `index`, or None when it is not known."""
         return None
 
     def box(self, index: int) -> Optional[Box]:  # noqa: ARG002 - for those that have boxes
@@ -122,7 +114,7 @@ class ImageDataset(ABC):
         return None
 
     def image_id(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have ids
-        """Return the number that image `index` has in its dataset, or None without one.
+        """Return the id of image `index` in its dataset, or None without one.
 
         It fits into 64 bits.
         """
@@ -130,7 +122,7 @@ class ImageDataset(ABC):
 
 
 def check_classes(what: str, classes: Sequence[str], num_classes: Optional[int]) -> None:
-    """Refuse a dataset with more classes than the model has outputs.
+    """Raise an error for a dataset with more classes than the model has outputs.
 
     Args:
         what: the dataset, for the message.

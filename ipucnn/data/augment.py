@@ -1,6 +1,6 @@
-"""Random changes of training images, in uint8.
+"""Random augmentation of training images, in uint8.
 
-What is drawn depends on the seed, the epoch and the sample only: it is the same for any number of
+Random draws depend on the seed, the epoch and the sample only: they are the same for any number of
 workers, and in a resumed training.
 """
 
@@ -30,7 +30,7 @@ LEAST_OVERLAP = 0.1
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random crop, flip, and perhaps RandAugment.
+    """Random crop, flip, and optional RandAugment.
 
     Attributes:
         input_size: height and width of the result in pixels.
@@ -38,7 +38,7 @@ class TrainTransform:
         dataset: where the images come from; `ready` ones are not cropped.
         rand_augment: operations of RandAugment per image.
         magnitude: their strength, 0 to 30.
-        use_boxes: have crops show the object where its bounding box is known.
+        use_boxes: crops must overlap the object where its bounding box is known.
     """
 
     input_size: int
@@ -49,18 +49,18 @@ class TrainTransform:
     use_boxes: bool = False
 
     def draw(self, index: int, epoch: int) -> Draw:
-        """Return what is done to a sample of an epoch, which counts from 0."""
+        """Return the random draw for a sample of an epoch, counted from 0."""
         return Draw(self, index, numpy.random.default_rng((self.seed, epoch, index)))
 
 
 @dataclass
 class Draw:
-    """What is drawn for one sample of one epoch; used once.
+    """The random draw for one sample of one epoch; used once.
 
     Attributes:
-        transform: what it is of.
+        transform: the transform it belongs to.
         index: of the sample.
-        random: its own; the crop comes first, then the flip, then the operations.
+        random: its own generator; the crop is drawn first, then the flip, then the operations.
     """
 
     transform: TrainTransform
@@ -69,21 +69,21 @@ class Draw:
     _place: Optional[Place] = field(default=None, init=False)
 
     def wanted(self, height: int, width: int) -> Part:
-        """Return what is needed of an image: its crop, which keeps the input size."""
+        """Return the part of an image that the crop needs, at no less than the input size."""
         transform = self.transform
         if transform.dataset.ready:
             return Part(height)
         self._place = place = self._crop(height, width)
         by = next((by for by in (8, 4, 2) if min(place[2:]) >= by * transform.input_size), 1)
-        # places in a smaller image are rounded
+        # positions in a smaller image are rounded
         return Part(min(height, place[0] + place[2] + (2 * by if by > 1 else 0)), by)
 
     def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return an image changed, uint8 `(input_size, input_size, 3)`.
+        """Return the augmented image, uint8 `(input_size, input_size, 3)`.
 
         Args:
-            pixels: uint8, `(height, width, 3)`; of any size, or what is `wanted`.
-            size: height and width of the whole image, where they are a part of it.
+            pixels: uint8, `(height, width, 3)`; of any size, or the `wanted` part.
+            size: height and width of the whole image, where `pixels` is a part of it.
         """
         transform, random = self.transform, self.random
         if not transform.dataset.ready:
@@ -103,7 +103,7 @@ class Draw:
 
 
 def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Place:
-    """Return a place in an image of `size` as one in the reduced image."""
+    """Return a crop of an image of `size` in the coordinates of the reduced image."""
     begins = [min(round(begin * now / whole), now - 1)
               for begin, whole, now in zip(place, size, reduced)]
     lengths = [min(max(1, round(length * now / whole)), now - begin)
@@ -116,10 +116,10 @@ def crop(random: numpy.random.Generator, height: int, width: int,
     """Return top, left, height and width of a random crop in pixels.
 
     Args:
-        random: what is drawn from.
+        random: the generator to draw from.
         height: of the image.
         width: of the image.
-        box: of the object; the crop must overlap it, the last of ten attempts aside.
+        box: of the object; the crop must overlap it, except for the last of ten attempts.
     """
     found: Optional[Place] = None
     for _ in range(ATTEMPTS):
@@ -150,15 +150,15 @@ def overlap(place: Place, box: Box, height: int, width: int) -> float:
 
 def rand_augment(random: numpy.random.Generator, pixels: Pixels, operations: int,
                  magnitude: int) -> Pixels:
-    """Return an image after random operations of RandAugment (Cubuk et al., 2020).
+    """Apply random operations of RandAugment to an image (Cubuk et al., 2020).
 
-    The operations and their strongest forms are those of the paper's AutoAugment space; what moves
-    into the image is grey.
+    The operations and their ranges are those of the paper's AutoAugment space; empty areas are
+    filled with grey.
 
     Args:
-        random: what is drawn from.
+        random: the generator to draw from.
         pixels: uint8, `(height, width, 3)`.
-        operations: how many; one may be drawn again.
+        operations: how many, drawn with replacement.
         magnitude: 0 to 30.
     """
     if not operations:

@@ -1,4 +1,4 @@
-"""Numbers that several parts agree on; imports nothing."""
+"""Constants shared by several modules; imports nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files in folders: finding them in a fixed order, and datasets made of them."""
+"""Lists image files in folders in a fixed order, and provides datasets of image files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm",
                   ".pbm", ".pnm", ".tif", ".tiff")
-"""Suffixes of the files that count as images, compared without case."""
+"""Suffixes of image files, compared case-insensitively."""
 
 
 class FileImages(ImageDataset):
-    """The images in a list of files.
+    """A dataset of image files.
 
     Args:
         paths: the files.
         labels: class of each file; None when they have none.
-        class_names: what the labels count.
+        class_names: class names in the order of labels.
     """
 
     def __init__(self, paths: Sequence[str], labels: Optional[Sequence[int]] = None,
@@ -58,7 +58,7 @@ def list_images(folder: str) -> List[str]:
 
     They are sorted by their path below the folder, with `/` as separator and capitals first, so
     that the order is the same on every system. Links are followed; names with a leading dot are
-    left out. Files are taken by `IMAGE_SUFFIXES` and not opened.
+    ignored. Files are selected by `IMAGE_SUFFIXES` and not opened.
 
     Raises:
         DataError: a folder cannot be read.
@@ -69,7 +69,7 @@ def list_images(folder: str) -> List[str]:
 
 
 def folders_in(folder: str) -> List[str]:
-    """Return the sorted names of the folders directly in a folder, hidden ones left out.
+    """Return the sorted names of the folders directly in a folder, except hidden ones.
 
     Raises:
         DataError: it cannot be read.
@@ -78,7 +78,7 @@ def folders_in(folder: str) -> List[str]:
 
 
 def faults(paths: Sequence[str]) -> Iterator[str]:
-    """Yield a line for every file that cannot be read, is no image, or is damaged."""
+    """Yield a line for every file that cannot be read, is not an image, or is damaged."""
     for path in paths:
         try:
             check(read_file(path), partial(printable, path))
@@ -87,9 +87,9 @@ def faults(paths: Sequence[str]) -> Iterator[str]:
 
 
 def printable(path: str) -> str:
-    r"""Return `path` as text that can be written anywhere.
+    r"""Return `path` as printable text.
 
-    On Linux a file name is bytes. Those that are not UTF-8 are shown as `\xff`.
+    On Linux a file name is bytes. Bytes that are not UTF-8 are shown as `\xff`.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -97,13 +97,13 @@ def printable(path: str) -> str:
 def _walk(folder: str, above: FrozenSet[Tuple[int, int]]) -> Iterator[str]:
     here = os.stat(folder)
     identity = (here.st_dev, here.st_ino)
-    if identity in above:  # a link to a folder that holds it
+    if identity in above:  # a link to a folder that contains it
         return
     for entry in _entries(folder):
         if entry.is_dir():
             yield from _walk(entry.path, above | {identity})
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            yield entry.path  # a link to nothing, too: whoever reads it must learn of it
+            yield entry.path  # a dangling link, too: reading it must raise an error
 
 
 def _entries(folder: str) -> List[os.DirEntry[str]]:

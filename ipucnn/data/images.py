@@ -1,7 +1,7 @@
-"""From the bytes of an image file to its pixels, in uint8 all the way.
+"""Decodes image files to uint8 pixels.
 
-JPEG is `jpeg`'s; everything that it does not decode goes through Pillow. Importing this module is
-light: torch and the decoders come with the first image.
+Module `jpeg` decodes JPEG files; Pillow decodes everything else. Importing this module is cheap:
+torch and the decoders are imported with the first image.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ipucnn.images")
 
 MAX_PIXELS = 178_956_970
-"""The largest image that is decoded, in pixels: half a gigabyte as RGB. It is the size from which
-Pillow, too, takes a file for a decompression bomb."""
+"""The largest image that is decoded, in pixels: half a gigabyte as RGB. Pillow, too, treats larger
+files as decompression bombs."""
 
 # Named one by one, because some other formats of Pillow start programs (EPS runs Ghostscript).
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
@@ -36,19 +36,19 @@ _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 _MAX_TOLD = 100
 _told: Set[str] = set()
-"""What was said of damaged images; each epoch would say it again."""
+"""Warnings already issued for damaged images, so that epochs do not repeat them."""
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
 
 
 def read_file(path: str) -> bytes:
-    """Return the content of an image's file.
+    """Return the content of an image file.
 
     Raises:
         DataError: it cannot be read; the message names it.
     """
     try:
-        # opening a pipe would wait for whoever writes into it
+        # opening a pipe would block until something writes to it
         file = os.open(path, os.O_RDONLY | _NOT_WAITING)
         try:
             status = os.fstat(file)
@@ -67,14 +67,14 @@ def read_file(path: str) -> bytes:
 def decode(data: bytes, name: str) -> torch.Tensor:
     """Return an encoded image as RGB pixels.
 
-    What is in the file decides, not its suffix. Grey is repeated over the channels, CMYK converted,
-    16-bit samples reduced to their high byte, transparent parts laid on white as a viewer would
-    show them, the first frame of an animation taken, and an EXIF orientation applied. Where libjpeg
-    makes something of damage within a file, a warning says so.
+    The format is detected from the content, not the suffix. Grey is repeated over the channels,
+    CMYK converted, 16-bit samples reduced to their high byte, transparency composited on white as
+    a viewer does, the first frame of an animation used, and the EXIF orientation applied. Damage
+    from which libjpeg recovers is reported as a warning.
 
     Args:
         data: the whole file: JPEG, PNG, WebP, GIF, BMP, PNM or TIFF.
-        name: what the error message calls it.
+        name: of the image, for error messages.
 
     Returns:
         uint8, `(3, height, width)`.
@@ -90,21 +90,20 @@ def decode(data: bytes, name: str) -> torch.Tensor:
 
 def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted] = None,
                   ) -> Tuple[Pixels, Tuple[int, int]]:
-    """Return an encoded image as an array, for a training perhaps only what it needs.
+    """Return an encoded image as an array, or only the part that a random crop needs.
 
-    With `wanted`, a JPEG file is decoded as quickly as a random crop of it deserves: not below the
-    last row that is needed, straight to a half, a quarter or an eighth of its size (its blocks are
+    With `wanted`, a JPEG file is decoded only as far as the crop requires: not below the last row
+    that is needed, directly to a half, a quarter or an eighth of its size (its blocks are
     transformed to fewer pixels), and with colours that are repeated, not interpolated, over
-    neighbouring pixels. Damage below that row may then go unnoticed; a file that ends too early
-    does not.
+    neighbouring pixels. Damage below that row may then go unnoticed; a truncated file does not.
 
     Args:
         data: as in `decode`.
-        name: returns what the error message calls it.
-        wanted: what is needed of it.
+        name: returns the name of the image for error messages.
+        wanted: returns the part that is needed.
 
     Returns:
-        uint8 `(height, width, 3)`, at least what is wanted, and height and width of the whole
+        uint8 `(height, width, 3)`, at least the wanted part, and height and width of the whole
         image.
 
     Raises:
@@ -117,10 +116,10 @@ def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted]
 
 
 def check(data: bytes, name: Callable[[], str]) -> None:
-    """Decode a whole image and be strict: what `decode` makes something of is an error here.
+    """Decode a whole image strictly: damage from which `decode` recovers is an error here.
 
     Raises:
-        DataError: as in `decode`; or libjpeg found what makes no sense in a JPEG file's pixels.
+        DataError: as in `decode`; or libjpeg found corrupt pixel data in a JPEG file.
     """
     damage = _decoded(data, name, None)[2]
     if damage:
@@ -128,7 +127,7 @@ def check(data: bytes, name: Callable[[], str]) -> None:
 
 
 def decoder_versions() -> Dict[str, str]:
-    """Return what decodes and resizes images in this environment; imports torchvision."""
+    """Return names and versions of the image decoders and resizers; imports torchvision."""
     import simplejpeg
 
     return {
@@ -139,7 +138,7 @@ def decoder_versions() -> Dict[str, str]:
 
 
 def pillow_flavour() -> str:
-    """Return which Pillow is installed and its version, without importing torch."""
+    """Return the installed variant of Pillow and its version, without importing torch."""
     import PIL
 
     # pillow-simd numbers its releases as those of Pillow with ".postN"
@@ -149,7 +148,7 @@ def pillow_flavour() -> str:
 
 def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
              ) -> Tuple[Pixels, Tuple[int, int], str]:
-    """Return pixels, size, and what is damaged although something was made of it."""
+    """Return pixels, size, and a description of recovered damage."""
     if not data:
         raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
     damage = ""
@@ -162,7 +161,7 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
             except jpeg.ComplaintError as error:
                 damage = error.damage
         pixels = _decode_with_pillow(data)
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+    except Exception as error:  # Pillow raises almost any exception on a damaged file
         raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
     return pixels, (pixels.shape[0], pixels.shape[1]), damage
 
@@ -184,10 +183,10 @@ def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
 
 
 def _silence_pillow() -> None:
-    """Keep Pillow's remarks on odd metadata from being printed into the middle of a run.
+    """Suppress Pillow's warnings about unusual metadata.
 
-    What makes an image unusable is raised, not warned of. The rule stays, for
-    `warnings.catch_warnings` is not for threads.
+    Anything that makes an image unusable is raised as an error. The filter is permanent because
+    `warnings.catch_warnings` is not thread-safe.
     """
     pillow = re.compile(r"PIL\.")
     if not any(rule[3] == pillow for rule in warnings.filters):
@@ -231,7 +230,7 @@ def _check_size(width: int, height: int) -> None:
 def _cause(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
-    if isinstance(error, UnidentifiedImageError):  # its own text shows a memory address
+    if isinstance(error, UnidentifiedImageError):  # its message contains a memory address
         return "it is not an image, or not of a known format"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,8 +1,8 @@
-"""JPEG files: what they say of themselves before they are decoded, and their pixels.
+"""Reads JPEG headers and decodes JPEG files.
 
-Reading the few header bytes here costs microseconds, keeps a hostile size from being allocated, and
-makes orientation independent of which decoder and which version of it reads the pixels. Pixels come
-through `simplejpeg` (libjpeg-turbo), which decodes without the interpreter's lock.
+Reading the few header bytes here costs microseconds, prevents allocation for a malicious size, and
+makes orientation independent of the decoder and its version. Pixels are decoded by `simplejpeg`
+(libjpeg-turbo), which releases the interpreter lock.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 
 _DAMAGE = "Corrupt JPEG data: "
-"""How libjpeg's messages on pixels of which it makes something all the same begin."""
+"""Prefixes of libjpeg's messages on corrupt pixel data from which it recovers."""
 
 _OTHER_ROWS = "extraneous bytes before marker 0xd9"
-"""How libjpeg's message on bytes between the pixels and the end of the file ends."""
+"""Suffix of libjpeg's message on extra bytes between the pixels and the end of the file."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a random crop needs of an image.
+    """The part of an image that a random crop needs.
 
     Attributes:
         rows: of the whole image, from its top.
-        by: what its height and width may be divided by: 1, 2, 4 or 8.
+        by: largest factor by which height and width may be reduced: 1, 2, 4 or 8.
     """
 
     rows: int
@@ -47,30 +47,30 @@ class Part:
 
 
 Wanted = Callable[[int, int], Part]
-"""Given height and width of an image in pixels, returns what is needed of it."""
+"""Given height and width of an image in pixels, returns the part that is needed."""
 
 
 class ComplaintError(Exception):
-    """What libjpeg says of a file that it does not decode to its satisfaction."""
+    """A warning or error of libjpeg about a file."""
 
     @property
     def damage(self) -> str:
-        """What makes no sense in the pixels; empty where it is something else that is amiss."""
+        """The message on corrupt pixel data; empty for any other problem."""
         text = str(self)
         return text[len(_DAMAGE):] if text.startswith(_DAMAGE) else ""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a file says.
+    """The header of a JPEG file.
 
     Attributes:
         width: in pixels, as the file has them.
         height: in pixels, as the file has them.
         channels: per pixel.
         orientation: of EXIF; 1 is upright.
-        height_at: place of the two bytes of the height in a file whose pixels follow each other
-            from the first row to the last; 0 in all others.
+        height_at: offset of the two bytes of the height in a file that stores its pixels from the
+            first row to the last; 0 in all others.
     """
 
     width: int
@@ -81,12 +81,12 @@ class Header:
 
     @property
     def turned(self) -> bool:
-        """Whether the upright image's height is the width of the pixels in the file."""
+        """Whether the orientation exchanges height and width."""
         return self.orientation >= 5
 
 
 def read_header(data: bytes) -> Optional[Header]:
-    """Return the header of a JPEG file, or None when it has none that makes sense.
+    """Return the header of a JPEG file, or None when it has no valid one.
 
     Source: ITU-T T.81, annex B (marker segments).
     """
@@ -119,7 +119,7 @@ def read_header(data: bytes) -> Optional[Header]:
 
 
 def _one_scan(data: bytes, position: int, channels: int) -> bool:
-    """Whether the frame, whose header ends here, has all channels in one scan, without restarts."""
+    """Return whether the frame at `position` has all channels in one scan, without restarts."""
     while position + 5 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == _START_OF_SCAN:
@@ -131,7 +131,7 @@ def _one_scan(data: bytes, position: int, channels: int) -> bool:
 
 
 def shortened(data: bytes, header: Header, rows: int) -> bytearray:
-    """Return a file that says to have only its first rows; `height_at` must be known."""
+    """Return the file with its height in the header set to `rows`; `height_at` must be known."""
     short = bytearray(data)
     short[header.height_at:header.height_at + 2] = rows.to_bytes(2, "big")
     return short
@@ -139,18 +139,18 @@ def shortened(data: bytes, header: Header, rows: int) -> bytearray:
 
 def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
            ) -> Tuple[Pixels, Tuple[int, int]]:
-    """Return the upright pixels of a file in RGB or grey, or a part of them, and the whole size.
+    """Return the upright pixels of an RGB or grey file, or a part of them, and the full size.
 
     Args:
         data: the whole file.
-        header: of it.
-        wanted: what is needed of it, at least; colours are then repeated over neighbouring pixels.
+        header: its header.
+        wanted: the part needed, at least; colours are then repeated over neighbouring pixels.
 
     Returns:
         uint8 `(height, width, 3)`, and height and width of the whole image.
 
     Raises:
-        ComplaintError: there is something amiss.
+        ComplaintError: libjpeg reports a problem.
     """
     import simplejpeg
 
@@ -162,7 +162,7 @@ def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
         if pixels is not None:
             return pixels, size
     try:
-        # the smallest of its sizes that is not below the least one, and that is this one
+        # simplejpeg picks the smallest scaled size not below the minimum, which is this one
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", fastupsample=wanted is not None,
             min_height=-(-height // part.by) if part.by > 1 else 0,
@@ -173,11 +173,11 @@ def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
 
 
 def _first_rows(data: bytes, header: Header, part: Part) -> Optional[Pixels]:
-    """Return the rows that are wanted; None when there is more amiss than that others follow.
+    """Return the wanted rows; None on any error except trailing data.
 
-    The decoder is told of a lower image. It decodes that one as it would the same rows of the whole
-    one, finds what it does not know to be the other rows, and skips it up to the end of the file.
-    Of several things that are amiss libjpeg tells the first.
+    The decoder is given a header with a smaller height. It decodes these rows as in the whole
+    image, reports the other rows as extra bytes, and skips them up to the end of the file.
+    Of several problems libjpeg reports the first.
     """
     import numpy
     import simplejpeg
@@ -217,7 +217,7 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn and mirror pixels as an EXIF orientation says."""
+    """Rotate and mirror pixels according to an EXIF orientation."""
     import numpy
 
     if orientation >= 5:

@@ -1,4 +1,4 @@
-"""The host side: decode, transform and batch images while the device computes."""
+"""Data loaders: decode, transform and batch images on the host while the device computes."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _TASK = 32
 handing them over costs."""
 
 Entry = Tuple[int, int]
-"""Of what a loader is to do: the indices consumed with this one, and the index."""
+"""A loader's work item: the number of indices consumed including this one, and the index."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Samples as workers give them.
+    """Samples prepared by workers.
 
     Attributes:
         pixels: `(n, size, size, 3)`.
-        entries: what each is.
-        failed: rows that could not be prepared, and why.
+        entries: the work item of each.
+        failed: rows that could not be prepared, and the errors.
     """
 
     pixels: torch.Tensor
@@ -64,14 +64,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images ready for a session, and what they are.
+    """Images ready for a session, with their indices and labels.
 
     Attributes:
-        images: `(n, 3, size, size)`, in the loader's form of pixels, channels last in memory.
+        images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory.
         indices: index of each image in the dataset.
         labels: class of each image; None where the dataset does not know it.
-        consumed: how many of the loader's indices are used up with this batch, from the start of
-            the iteration, those of bad images included: the rest begins with the next batch.
+        consumed: number of the loader's indices consumed up to and including this batch, bad
+            images included; the next batch continues from there.
     """
 
     images: torch.Tensor
@@ -86,7 +86,7 @@ class Batch:
 class Loader(ABC):
     """Batches of a dataset's images, in the order of `indices`; only the last may be short.
 
-    What it gives is the same for any kind and number of workers. Use it as a context manager, or
+    The batches are the same for any kind and number of workers. Use it as a context manager, or
     close it.
 
     Args:
@@ -94,15 +94,15 @@ class Loader(ABC):
         input_size: height and width of the model's input, in pixels.
         batch_size: images per batch.
         indices: which images, in which order; may be a generator.
-        workers: how many work for it; the cores this process may use when None.
+        workers: number of workers; the cores this process may use when None.
         skip_bad: leave out images that cannot be read instead of raising. The following images
-            move up, so that batches stay full; a bad image is counted once.
+            take its place, so that batches stay full; a bad image is counted once.
         transform: see `Preparation`; runs in a worker, for every image.
-        bad: images that are known to be bad; with `skip_bad` they are left out untried.
+        bad: images known to be bad; with `skip_bad` they are skipped without an attempt.
         epoch: for the transform.
-        part: other instances have the rest of the images, so that none of these being readable is
-            no error yet.
-        pixels: the form of the pixels, one of `PIXELS`; workers make it.
+        part: other instances load the remaining images, so it is not yet an error if none of
+            these can be read.
+        pixels: the pixel format, one of `PIXELS`; workers convert to it.
 
     Attributes:
         skipped: name and reason of skipped images, the first `MAX_REPORTED`.
@@ -112,7 +112,7 @@ class Loader(ABC):
         UsageError: fewer than one worker or image per batch.
     """
 
-    def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,
+    def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,  # noqa: PLR0913
                  indices: Iterable[int], workers: Optional[int] = None,
                  skip_bad: bool = False, transform: Optional[Transform] = None,
                  bad: Iterable[int] = (), epoch: int = 0, part: bool = False,
@@ -139,11 +139,11 @@ class Loader(ABC):
 
     @property
     def bad(self) -> Tuple[int, ...]:
-        """Sorted indices of the images skipped so far, those known before included."""
+        """Sorted indices of the images skipped so far, including those known to be bad."""
         return tuple(sorted(self._bad))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through the images.
+        """Iterate over the batches.
 
         Raises:
             DataError: an image of the next batch cannot be read; with `skip_bad`, none can.
@@ -153,7 +153,7 @@ class Loader(ABC):
         return self._running
 
     def close(self) -> None:
-        """End the iteration that is under way."""
+        """Stop the current iteration."""
         if self._running is not None:
             self._running.close()
             self._running = None
@@ -170,12 +170,12 @@ class Loader(ABC):
         """Yield the samples in order, in blocks of any size.
 
         Args:
-            todo: as `(consumed, index)`, what is left to do at any time; it ends when no image of
-                the dataset can be read, however often `indices` comes round.
+            todo: the remaining work as `(consumed, index)`; it ends when no image of the dataset
+                can be read, even if `indices` repeats without end.
         """
 
     def _batches(self) -> Generator[Batch, None, None]:
-        """Yield the blocks' samples in batches: where one is left out, all others move up."""
+        """Yield the blocks' samples in batches without gaps for skipped samples."""
         import torch
 
         size = self.batch_size
@@ -206,10 +206,10 @@ class Loader(ABC):
                      entries[-1][0])
 
     def skip(self, index: int, error: DataError) -> None:
-        """Leave out an image that cannot be read.
+        """Skip an image that cannot be read.
 
         Raises:
-            DataError: bad images are not to be skipped.
+            DataError: bad images may not be skipped.
         """
         if not self.skip_bad:
             raise error
@@ -237,13 +237,13 @@ class Loader(ABC):
 class HostLoader(Loader):
     """Batches prepared ahead by threads.
 
-    Decoding and resizing release the interpreter lock, so threads are enough. Each writes its part
-    straight into the batch. Two batches are prepared ahead, so memory does not grow with the number
+    Decoding and resizing release the interpreter lock, so threads suffice. Each writes its part
+    directly into the batch. Two batches are prepared ahead, so memory does not grow with the number
     of images. Its threads end after the images they are working on.
 
     Args:
         arguments: see `Loader`.
-        memory: of batches, where other loaders use it, too.
+        memory: of batches, to share it with other loaders.
         how: see `Loader`.
     """
 
@@ -253,7 +253,7 @@ class HostLoader(Loader):
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         """Yield whole batches; see `Loader.blocks`."""
-        # small batches are too little work for many threads: then more of them are under way
+        # small batches cannot occupy many threads: prepare more of them ahead
         ahead = 2 + self.workers // self.batch_size
         queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
         with Threads(self.workers, "ipucnn-decode") as threads:
@@ -300,6 +300,6 @@ def none_readable(skipped: Sequence[Sequence[str]]) -> DataError:
 def order(length: int, total: int) -> Iterator[int]:
     """Return the indices of a run over `total` samples of a dataset with `length` images.
 
-    It begins again as often as needed, as the old application did with its few sample images.
+    The dataset is repeated as often as needed, as in the old application with its few samples.
     """
     return (sample % length for sample in range(total))

@@ -1,4 +1,4 @@
-"""What is done to one sample, whichever thread or process does it."""
+"""Prepares single samples for a model, in any thread or process."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
 
 PIXELS = ("uint8", "float", "normalised")
-"""Forms of the pixels in a batch: 0 to 255 as bytes or as float32, or with ImageNet's mean and
-deviation taken out, float32."""
+"""Pixel formats of a batch: 0 to 255 as bytes or as float32, or float32 normalised with
+ImageNet's mean and standard deviation."""
 
 
 class Drawn(Protocol):
-    """What is drawn for one sample of one epoch."""
+    """The random draw for one sample of one epoch."""
 
     def wanted(self, height: int, width: int) -> Part:
-        """Return what is needed of an image of this size; asked before it is changed, or never."""
+        """Return the part needed of an image of this size; called before `__call__`, if at all."""
 
     def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
-        """Return the pixels changed; `size` is that of the whole image, where they are a part."""
+        """Return the transformed pixels; `size` is the whole image's if they are a part of it."""
 
 
 class Transform(Protocol):
-    """Changes images of a training, the same way for the same sample and epoch."""
+    """Transforms training images, deterministically for a sample and epoch."""
 
     def draw(self, index: int, epoch: int) -> Drawn:
-        """Return what is done to a sample."""
+        """Return the random draw for a sample."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes a sample ready for a model; the same whichever thread or process does it.
+    """Prepares a sample for a model; the result is the same in any thread or process.
 
     Attributes:
         dataset: where images come from.
         input_size: height and width of the model's input, in pixels.
-        transform: makes an image of the dataset one of the input size. What evaluation does when
-            None.
-        pixels: in which form they are given, one of `PIXELS`.
+        transform: brings an image of the dataset to the input size. The transform of evaluation
+            when None.
+        pixels: the pixel format, one of `PIXELS`.
     """
 
     dataset: ImageDataset
@@ -58,12 +58,12 @@ class Preparation:
 
     @property
     def shape(self) -> Tuple[int, int, int]:
-        """Height, width and channels of a result."""
+        """Height, width and channels of the result."""
         return self.input_size, self.input_size, 3
 
     @property
     def type(self) -> str:
-        """The name of the type of its pixels."""
+        """The name of the pixels' data type."""
         return "uint8" if self.pixels == "uint8" else "float32"
 
     def __call__(self, index: int, epoch: int, out: Any) -> None:
@@ -71,19 +71,19 @@ class Preparation:
 
         Raises:
             DataError: the image cannot be read.
-            PluginError: the dataset gave something that is no image of the right kind or size.
+            PluginError: the dataset returned an image of the wrong type or size.
         """
         drawn = self.drawn(index, epoch)
         found = self.decoded(self.read(index), index, drawn)
         self.put(self.transformed(*found, drawn), index, out)
 
     def drawn(self, index: int, epoch: int) -> Optional[Drawn]:
-        """Return what the transform does to a sample; None without one."""
+        """Return the transform's draw for a sample; None without a transform."""
         return None if self.transform is None else self.transform.draw(index, epoch)
 
     def read(self, index: int) -> Optional[bytes]:
-        """Return the file of a sample; None where the dataset has its pixels, or makes them."""
-        # what an evaluation takes as it is may be checked by the dataset
+        """Return the file of a sample; None where the dataset stores or generates pixels."""
+        # images that evaluation uses unchanged may be checked by the dataset
         as_it_is = self.transform is None and self.dataset.ready
         return None if as_it_is else self.dataset.encoded(index)
 
@@ -106,13 +106,13 @@ class Preparation:
         return pixels if self.dataset.ready else eval_transform(pixels, self.input_size)
 
     def put(self, pixels: Pixels, index: int, out: Any) -> None:
-        """Write the pixels into `out` in their form."""
+        """Write the pixels into `out` in the pixel format."""
         if pixels.shape != self.shape:
             raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
                               f"{pixels.shape[1]}x{pixels.shape[0]} pixels, expected the input "
                               f"size, {self.input_size}")
         if self.pixels == "normalised":
-            from ipucnn.models.normalisation import normalise_into  # torch comes with it
+            from ipucnn.data.normalisation import normalise_into  # imports torch
 
             normalise_into(pixels, out)
         else:

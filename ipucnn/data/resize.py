@@ -1,6 +1,6 @@
-"""From the pixels of an image to those that a model takes, in uint8.
+"""Resizes and crops images to a model's input size, in uint8.
 
-Pixels are arrays `(height, width, 3)`: as they are decoded, and as they are resized quickest.
+Pixels are arrays `(height, width, 3)`: the layout of the decoders, and the fastest for resizing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Pixels = Any
 
 Place = Tuple[int, int, int, int]
 
-# Resizing to the shorter side would make a band of an image longer than this; see `eval_transform`.
+# Beyond this aspect ratio, resizing the whole image in `eval_transform` would make it too large.
 _LONGEST_RATIO = 8
 
 
 def eval_transform(pixels: Pixels, input_size: int) -> Pixels:
-    """Return the middle of an image at a model's input size.
+    """Return the centre of an image at a model's input size.
 
     The shorter side becomes `input_size * 256 / 224` pixels (bilinear, antialiased), then the
     central square is cut out: the usual evaluation of ImageNet models, for every input size.
@@ -64,8 +64,8 @@ def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
         pixels: uint8, `(height, width, 3)`.
         top: first row of the part, in pixels.
         left: its first column.
-        height: its rows.
-        width: its columns.
+        height: number of rows.
+        width: number of columns.
         size: height and width of the result, in pixels.
 
     Returns:
@@ -75,17 +75,17 @@ def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
 
 
 def mirrored(pixels: Pixels) -> Pixels:
-    """Return an image with left and right exchanged."""
+    """Return an image flipped horizontally."""
     import torch
 
-    # numpy takes longer to reverse what is three bytes wide
+    # numpy is slower at reversing items of three bytes
     image = torch.from_numpy(pixels.transpose(2, 0, 1)).flip(2).numpy()
     return image.transpose(1, 2, 0)
 
 
 @lru_cache(maxsize=None)
 def native_resize() -> bool:
-    """Whether torch resizes uint8 images without going through float (torch 2.1)."""
+    """Return whether torch resizes uint8 images without converting to float (torch 2.1)."""
     import torch
 
     major, minor = torch.__version__.split(".")[:2]
@@ -101,9 +101,9 @@ def _resized(pixels: Pixels, place: Place, height: int, width: int) -> Pixels:
     import torch
     from torch.nn.functional import interpolate
 
-    # An axis made by `reshape` has a stride, by which torch sees that channels are next to each
-    # other and takes its quick way. Views are numpy's: torch hands on the interpreter's lock in
-    # every call, and waits for it again.
+    # The stride of an axis added by `reshape` shows torch that channels are contiguous, so it uses
+    # its fast path. Views are made by numpy: every torch call releases the interpreter lock and
+    # waits for it again.
     part = pixels.reshape((1, *pixels.shape))[:, top:top + rows, left:left + columns]
     result = interpolate(torch.from_numpy(part.transpose(0, 3, 1, 2)), (height, width),
                          mode="bilinear", antialias=True)
@@ -116,7 +116,7 @@ def _resize_with_pillow(pixels: Pixels, short: int, input_size: int) -> Pixels:
     shorter = min(height, width)
 
     def side(length: int) -> Tuple[float, float]:
-        """Where the crop begins and ends on a side, in pixels of the source."""
+        """Return start and end of the crop along a side, in pixels of the source."""
         resized = short * length // shorter
         start = round((resized - input_size) / 2)
         return start * length / resized, min((start + input_size) * length / resized, length)
@@ -131,7 +131,7 @@ def _pillow_crop(pixels: Pixels, box: Tuple[float, float, float, float], height:
     import numpy
     from PIL import Image
 
-    # antialiased; `Image.Resampling` is missing from the pillow-simd that many have
+    # antialiased; `Image.Resampling` is missing from common versions of pillow-simd
     bilinear = Image.BILINEAR  # type: ignore[attr-defined]
     return numpy.array(to_pillow(pixels).resize((width, height), bilinear, box=box))
 

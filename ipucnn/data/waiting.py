@@ -1,4 +1,4 @@
-"""A device that waits for its images: when to say so, and what can be done."""
+"""Detects data loading as the bottleneck and suggests a fix."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Optional
 from ipucnn.core.machine import usable_cores
 
 HIGH = 0.2
-"""Share of the time that a device may wait for images before it is told."""
+"""Share of the time spent waiting for images above which a hint is shown."""
 
 LEAST_SECONDS = 5.0
-"""Waiting for less is no matter: the first batch always has to be waited for."""
+"""Shorter waits are ignored: the first batch always has to be waited for."""
 
 
 def hint(share: float, seconds: float, workers: Optional[int]) -> Optional[str]:
-    """Return what to tell a user whose device waits, or None when it hardly does.
+    """Return a hint for the user if the device waits for images, or None.
 
     Args:
-        share: part of the time that was spent waiting for images, 0 to 1.
-        seconds: the time.
+        share: fraction of the time spent waiting for images, 0 to 1.
+        seconds: total time.
         workers: `--dataloader-worker`; None for the default, all usable cores.
     """
     if share < HIGH or share * seconds < LEAST_SECONDS:

@@ -1,4 +1,4 @@
-"""What prepares batches ahead: threads, and memory that is used again."""
+"""Worker threads and reusable batch memory for prefetching."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 _STARTING = Lock()
 
 PATIENCE = 3.0
-"""Seconds in which threads can end what they are doing when nobody waits for it any more."""
+"""Seconds that threads have to finish their current task when the block ends."""
 
 
 class Threads:
-    """Threads that do what they are given, in order, until the end of the block.
+    """A thread pool that executes tasks in order until the end of the block.
 
-    Each computes alone: torch would start a team of threads of its own in every one of them, and
-    they would spend their time waiting for each other.
+    Each thread sets torch's own thread count to 1: otherwise torch would start a thread team in
+    each of them, and these would spend their time waiting for each other.
 
-    What is not begun then comes to nothing. A thread that is stuck, as where a server or disk does
-    not answer, is left behind: it keeps neither the block nor the process from ending, which is why
-    these are not `concurrent.futures`' own.
+    Pending tasks are then cancelled. A thread that is stuck, as when a server or disk does not
+    respond, is abandoned: it blocks neither the end of the block nor that of the process, unlike
+    the executors of `concurrent.futures`.
 
     Args:
         count: how many.
-        name: what they are called.
+        name: prefix of their names.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -44,7 +44,7 @@ class Threads:
     def _start(self) -> None:
         import torch
 
-        with _STARTING:  # what a thread is told is also what torch gives those that start later
+        with _STARTING:  # torch applies a thread's setting to threads that start later, too
             together = torch.get_num_threads()
             self._ready = Barrier(len(self._threads) + 1)
             for thread in self._threads:
@@ -53,7 +53,7 @@ class Threads:
             torch.set_num_threads(together)
 
     def submit(self, task: Callable[[], None]) -> Future[None]:
-        """Have a thread call `task`, and return what tells when it has."""
+        """Queue a task and return its future."""
         future: Future[None] = Future()
         self._todo.put((task, future))
         return future
@@ -61,7 +61,7 @@ class Threads:
     def _work(self) -> None:
         import torch
 
-        torch.get_num_threads()  # a thread's first question sets its number, to the general one
+        torch.get_num_threads()  # the first query in a thread sets its count to the global one
         torch.set_num_threads(1)
         self._ready.wait()
         while True:
@@ -72,11 +72,11 @@ class Threads:
             del item
             try:
                 task()
-            except BaseException as error:  # whoever asks for the result gets it
+            except BaseException as error:  # raised where the result is read
                 future.set_exception(error)
             else:
                 future.set_result(None)
-            del task, future  # waiting for the next task, it would keep the memory of this one
+            del task, future  # otherwise kept alive while waiting for the next task
 
     def __enter__(self) -> Threads:
         return self
@@ -92,20 +92,20 @@ class Threads:
 
 
 class Memory:
-    """Memory of batches, used again when nobody refers to a batch any more.
+    """Batch memory, reused when a batch is no longer referenced.
 
-    The system hands out large memory anew each time, page by page, which takes long enough to show.
+    The system maps large allocations anew each time, page by page, which takes measurable time.
     """
 
     def __init__(self) -> None:
         self._free: Dict[Any, List[Any]] = defaultdict(list)
 
     def take(self, rows: int, shape: Tuple[int, ...], type: str) -> Any:
-        """Return the first rows of an array of this shape and type; tensors keep it."""
+        """Return the first rows of a free array of this shape and type; tensors on it occupy it."""
         import numpy
 
         free = self._free[shape, type]
         memory = free.pop() if free else numpy.empty(shape, dtype=type)
-        array = memory[:rows]  # an object of its own: it ends with the last that refers to it
+        array = memory[:rows]  # a separate object, which is freed with its last reference
         weakref.finalize(array, free.append, memory).atexit = False
         return array

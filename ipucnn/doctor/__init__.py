@@ -1,6 +1,6 @@
-"""`ipucnn doctor`: is this installation fit for work, and if not, what mends it?
+"""`ipucnn doctor`: check the installation and suggest fixes.
 
-The examination imports no torch; only a deep one loads the engines and tries them.
+No check imports torch; only `--deep` loads and tests the engines.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.machine import cgroup_quota, usable_cores
 from ipucnn.core.registry import discovery
-from ipucnn.core.registry.loading import describe
+from ipucnn.core.registry.loading import (
+    GUARDED,
+    cause_of,
+    describe,
+    import_target,
+    remedy_for,
+)
 from ipucnn.core.registry.registry import Registry, Row, State, registry
 from ipucnn.data.remote.download import cache_dir
-from ipucnn.doctor.checks import OK, PROBLEM, WARNING, Check, Report
-from ipucnn.doctor.sdk import check_sdk
+from ipucnn.doctor.report import Report
 
 OLDEST_PYTHON = (3, 8)
 LITTLE_SPACE = 1 << 30
@@ -32,13 +38,14 @@ _PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
 
 
 def examine(deep: bool = False, plugins: Optional[Registry] = None) -> Report:
-    """Examine this installation and machine.
+    """Check this installation and machine.
 
     Args:
-        deep: also import torch and the engines and try them.
-        plugins: the registry to look at; that of the process when not given.
+        deep: also import and test torch and the engines.
+        plugins: the registry to check; that of the process when not given.
     """
-    checks = [check_python(sys.version_info[:3]), *_packages(), *_plugins(plugins), *_machine()]
+    checks = [check_python(sys.version_info[:3]), *_packages(), *_plugins(plugins),
+              *_machine(), *_of_plugins(plugins), *_folders()]
     if deep:
         checks += _deep(plugins)
     return Report(tuple(checks))
@@ -48,7 +55,7 @@ def examine(deep: bool = False, plugins: Optional[Registry] = None) -> Report:
 
 
 def check_python(version: Tuple[int, ...]) -> Check:
-    """Judge a version of Python."""
+    """Check a version of Python."""
     shown = ".".join(str(part) for part in version)
     if version[:2] < OLDEST_PYTHON:
         return Check("python", PROBLEM, f"{shown} is too old",
@@ -64,7 +71,7 @@ def _packages() -> List[Check]:
 
 
 def check_torch(torch: str, vision: str) -> List[Check]:
-    """Judge the installed versions of torch and torchvision; an empty one is not installed."""
+    """Check the installed versions of torch and torchvision; empty means not installed."""
     checks = []
     for name, version in (("torch", torch), ("torchvision", vision)):
         checks.append(Check(name, OK, version) if version else Check(
@@ -82,7 +89,7 @@ def check_torch(torch: str, vision: str) -> List[Check]:
 
 
 def fitting_torchvision(torch: str) -> str:
-    """Return the torchvision made for a version of torch, as far as it is known.
+    """Return the torchvision version that matches a version of torch, as far as it is known.
 
     torchvision 0.(n+15) is released with torch 2.n; patch releases are listed where they matter.
     """
@@ -126,7 +133,7 @@ def _plugins(plugins: Optional[Registry]) -> List[Check]:
 
 
 def check_row(row: Row) -> Optional[Check]:
-    """Judge a plugin's state; None when there is nothing to say of it."""
+    """Return the check of a plugin's state; None when there is nothing to report."""
     name = f"plugin {row.name}" if row.spec is None else f"{row.kind} {row.name}"
     where = describe(row.provider)
     if row.state is State.FAILED:
@@ -142,11 +149,32 @@ def check_row(row: Row) -> Optional[Check]:
                      "pip install --upgrade " + row.remedy.rpartition(" ")[2])
     if row.state is State.CONFLICT:
         return Check(name, WARNING, f"{where}: {row.cause}", row.remedy)
-    if row.state is State.UNAVAILABLE:  # an engine that people may or may not want
+    if row.state is State.UNAVAILABLE:  # an optional engine
         return Check(name, OK, f"not available: {row.cause}", row.remedy)
     if row.state is State.DISABLED:
         return Check(name, OK, f"{where} is disabled: {row.cause}", row.remedy)
     return Check(name, WARNING, f"{where}: {row.cause}") if row.cause else None
+
+
+def _of_plugins(plugins: Optional[Registry]) -> List[Check]:
+    """Return the checks named in plugin records; each check function is called once."""
+    try:
+        rows = (plugins or registry()).rows()
+    except IpucnnError:
+        return []  # reported by the check of the plugins
+    named: Dict[str, Row] = {}
+    for row in rows:
+        if row.spec and row.spec.checks:
+            named.setdefault(row.spec.checks, row)
+    checks: List[Check] = []
+    for target, row in named.items():
+        try:
+            checks += import_target(target)()
+        except GUARDED as error:
+            checks.append(Check(f"{row.kind} {row.name}", PROBLEM,
+                                f"the checks of {describe(row.provider)} failed: "
+                                f"{cause_of(error)}", remedy_for(row.provider)))
+    return checks
 
 
 def _listed(names: List[str]) -> str:
@@ -162,10 +190,13 @@ def _machine() -> List[Check]:
     detail = f"{usable_cores()} usable of {total}"
     if quota is not None:
         detail += f"; the control group allows {quota:g}"
-    checks = [Check("cores", OK, detail), _memory(), _pillow(), *check_sdk()]
+    return [Check("cores", OK, detail), _memory(), _pillow()]
+
+
+def _folders() -> List[Check]:
     folders = {"working folder": Path.cwd(), "cache folder": cache_dir(),
                "temporary folder": Path(tempfile.gettempdir())}
-    return checks + [check_folder(name, folder) for name, folder in folders.items()]
+    return [check_folder(name, folder) for name, folder in folders.items()]
 
 
 def _memory() -> Check:
@@ -192,7 +223,7 @@ def _pillow() -> Check:
 
 
 def check_folder(name: str, folder: Path) -> Check:
-    """Judge whether a folder, or the nearest one above that exists, can be written and has room."""
+    """Check that a folder, or its nearest existing parent, is writable and has free space."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -217,10 +248,10 @@ def _deep(plugins: Optional[Registry]) -> List[Check]:
         used = plugins or registry()
         rows = [row for row in used.rows("backend") if row.spec and row.state is State.OK]
     except IpucnnError:
-        return checks  # the plugins' own check has said it
+        return checks  # reported by the check of the plugins
     for row in rows:
-        mend = "" if row.provider.builtin else f"pip uninstall {row.provider.distribution}"
-        checks.append(_tried(f"backend {row.name}", _prober(used, row), mend or _REINSTALL))
+        remedy = "" if row.provider.builtin else f"pip uninstall {row.provider.distribution}"
+        checks.append(_tried(f"backend {row.name}", _prober(used, row), remedy or _REINSTALL))
     return checks
 
 
@@ -274,7 +305,7 @@ def _prober(used: Registry, row: Row) -> Callable[[], Check]:
         name = f"backend {row.name}"
         if row.spec is None:  # pragma: no cover - only records are probed
             raise ValueError(row.name)
-        found = used.resolve(row.spec)().probe()
+        found = used.make(row.spec).probe()
         if not found.usable:
             return Check(name, WARNING, f"not usable here: {found.reason}", found.remedy)
         half = f"half precision is {found.half}" if found.half else "no half precision"

@@ -1,4 +1,4 @@
-"""Host calls of inference: combined batches through a session, timed."""
+"""Executes and times the host calls of inference."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Callable, Generator, List, Optional
 
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.inference.run_result import Meter
 
 
 @dataclass
 class HostCalls:
-    """Executes host call after host call, in device calls as large as the session takes."""
+    """Executes host calls, in device calls of the session's largest size."""
 
     plan: ExecutionPlan
     session: InferenceSession
@@ -53,7 +54,7 @@ class HostCalls:
                 if batch is not None:
                     deliver(batch, logits)
                 self.tell(self.images + samples)
-        finally:  # also what an interrupt leaves unfinished was done and is counted
+        finally:  # device calls done before an interrupt are counted, too
             self.images += samples
             if samples:
                 counters = self.session.device_latency()
@@ -62,22 +63,22 @@ class HostCalls:
         return more
 
     def close(self) -> None:
-        """Stop decoding ahead."""
+        """Stop prefetching."""
         self.batches.close()
 
 
 def batches(loader: Optional[Loader], total: int,
             size: int) -> Generator[Optional[Batch], None, None]:
-    """Yield the batches of a loader, or, where the device makes its images, None for each.
+    """Yield the batches of a loader, or None for each where the device generates the images.
 
     Args:
-        loader: None when no images cross.
-        total: images in all.
+        loader: None when no images are transferred.
+        total: total number of images.
         size: images per batch.
     """
     if loader is not None:
         yield from loader
-    else:  # the device makes its own images
+    else:  # the device generates its images
         yield from repeat(None, -(-total // size))
 
 

@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+import torch
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
-from ipucnn.core.execution.instances import ALONE, Instances, fitted, launched, launched_count
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.instances import ALONE, Instances
+from ipucnn.core.execution.launching import fitted, launched, launched_count
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can
-from ipucnn.core.options import RunOptions
+from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import ImageDataset
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable, order
+from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset
+from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
-from ipucnn.inference.calibration import SAMPLES, calibration_of
+from ipucnn.inference.calibration_images import SAMPLES, calibration_of
 from ipucnn.inference.host_calls import HostCalls, batches
-from ipucnn.inference.preparation import as_made, check_data_options, make_dataset, make_model
+from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
-from ipucnn.inference.scores import Scores, class_names
-from ipucnn.models.build import BuiltModel
+from ipucnn.inference.scores import Scores
+from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.models.class_names import class_names
 from ipucnn.onnx.network_of_run import read_stored
 
 BENCHMARK_ITERATIONS = 100
-"""Host calls over data that has no end; the old application's `--iterations` default."""
+"""Host calls over unlimited data; the old application's `--iterations` default."""
 
-Progress = Callable[[str, int, Optional[int]], None]
-"""Called with a phase (`compile`, `run`), the images done and the images in all."""
+LOCAL = "local"
+"""The launcher plugin of the processes of `--instances`."""
 
 
 def run(options: RunOptions, registry: Optional[Registry] = None,
-        progress: Optional[Progress] = None, part: Optional[Instances] = None) -> RunResult:
+        progress: Optional[Progress] = None) -> RunResult:
     """Run inference.
 
-    Of several instances each classifies its part, and all get the result of all.
+    With several instances, each classifies its part, and all of them return the combined result.
 
-    Things are prepared in the order of their cost, so that a mistake is found before minutes are
-    spent. An interrupt while images are classified ends the run early: the result then holds what
-    was done and says so in `stopped_by`.
+    Preparation is ordered by cost, so that errors are found before minutes are spent. An interrupt
+    while images are classified ends the run early: the partial result then states the reason in
+    `stopped_by`.
 
     Args:
         options: what to run.
         registry: where names are looked up; this process's when not given.
-        progress: told how far the run is.
-        part: the instances that this process works with, when `--instances` started it.
+        progress: receives the progress of the run.
 
     Raises:
         IpucnnError: anything the user can act on.
@@ -57,30 +64,30 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     registry = registry or current_registry()
     refusals: Dict[str, str] = {}
     while True:
-        job = prepare(options, registry, part, refusals)
+        job = prepare(options, registry, refusals)
         try:
             return _execute(job, progress or (lambda *_: None))
         except UnsupportedNetworkError as error:
             refusals[job.chosen.spec.name] = error.message
-            # which backend was named is never left for another
+            # a backend named by the user is never replaced
             if not job.chosen.why or not others_can(options, job.executed, registry, refusals):
                 raise
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, prepared.
+    """A prepared run.
 
     Attributes:
-        options: of the run, with the replicas that `poprun` gives.
+        options: of the run, with the replicas that a launcher started.
         plan: of all instances together.
-        executed: what this process executes of it.
+        executed: this process's part of the plan.
         chosen: the backend.
         model, data: records of the network and of the dataset.
-        dataset: what is classified.
+        dataset: the images to classify.
         built: the network.
         instances: the processes that share the run.
-        notes: what the user should know.
+        notes: notes for the user.
         registry: where names are looked up.
     """
 
@@ -97,53 +104,54 @@ class Job:
     registry: Registry
 
 
-def prepare(options: RunOptions, registry: Registry, part: Optional[Instances] = None,
+def prepare(options: RunOptions, registry: Registry,
             refusals: Optional[Mapping[str, str]] = None) -> Job:
-    """Check a run and make its dataset and network, in the order of their cost.
+    """Check a run and create its dataset and network, in the order of their cost.
 
     Args:
         options: what to run.
         registry: where names are looked up.
-        part: the instances that this process works with, when `--instances` started it.
-        refusals: backends that `auto` does not take, and why.
+        refusals: backends that `auto` must not choose, and why.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals = refusals or {}
-    model = registry.get_typed(ModelSpec, options.model)
-    data = registry.get_typed(DatasetSpec, options.chosen_data)
-    registry.get_typed(NormLayerSpec, options.normlayer)
-    if options.instances > 1 and launched() is not None:
-        raise UsageError(f"'--instances {options.instances}' would start processes of each that "
-                         "poprun started", "leave it out, or leave poprun out")
+    model = registry.get_typed(ModelSpec, options.network.model)
+    data = registry.get_typed(DatasetSpec, options.dataset.name)
+    registry.get_typed(NormLayerSpec, options.network.normlayer)
+    launch, wanted = launched(), options.execution.instances
+    if wanted > 1 and launch is not None and launch.launcher != LOCAL:
+        raise UsageError(f"'--instances {wanted}' would start processes of each that "
+                         f"{launch.launcher} started",
+                         f"leave it out, or leave {launch.launcher} out")
     options, told = fitted(options)
     plan = options.plan(data.on_device, launched_count())
-    # processes that ipucnn starts need nothing of a backend: to each, its part is everything
-    executed = plan.local() if options.instances > 1 else plan
-    chosen = choose_backend(options.backend, registry, executed, options, refusals)
+    # the backend of a process that ipucnn starts does not know the other processes
+    executed = plan.local() if wanted > 1 else plan
+    chosen = choose_backend(options, executed, registry, refusals)
     check_offer(options, executed, chosen.spec, registry)
-    stored = read_stored(options, model)
+    stored = read_stored(options.network.onnx, model, options.execution.batch_size)
     if stored is not None:
         model, plan, executed = stored.spec, stored.fitted(plan), stored.fitted(executed)
-    check_data_options(options, data, {
-        "--predictions": bool(options.predictions) and data.on_device,
-        "--annotations": bool(options.annotations) and not data.annotations,
-        "--calibration-dir": bool(options.calibration_dir) and not data.reads_folder})
+    check_dataset_options(options.dataset, data, {
+        "--predictions": bool(options.results.predictions) and data.on_device,
+        "--calibration-dir": bool(options.dataset.calibration_dir) and not data.reads_folder})
     if plan.precision == "int8" and data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
                          "take images with '--data', or '--data generated' to measure speed only")
-    instances = part or chosen.join()
-    if options.predictions and launched_count() > 1:
-        raise UsageError("'--predictions' is written by one process, and poprun started "
-                         f"{instances.count}", "leave it out, or start one process")
-    if options.predictions:
-        predictions.writer_class(options.predictions)
+    instances = chosen.join(executed)
+    if options.results.predictions and instances.count > 1 and instances.in_step \
+            and launch is not None:
+        raise UsageError(f"'--predictions' is written by one process, and {launch.launcher} "
+                         f"started {instances.count}", "leave it out, or start one process")
+    if options.results.predictions:
+        predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
-        options.iterations or BENCHMARK_ITERATIONS)
-    dataset = make_dataset(options, model, data, registry, length=length,
-                           annotations=options.annotations)
-    built = stored.built if stored else make_model(options, data, dataset, registry)
+        options.execution.iterations or BENCHMARK_ITERATIONS)
+    request = request_of(options, model, length)
+    dataset = open_dataset(data, request, options.plugins, registry)
+    built = stored.built if stored else model_of(options, data, dataset, registry)
     notes = [f"backend {name!r} was left: {why}" for name, why in refusals.items()]
     notes += [*told, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
@@ -153,65 +161,91 @@ def prepare(options: RunOptions, registry: Registry, part: Optional[Instances] =
                registry)
 
 
+def request_of(options: RunOptions, model: ModelSpec, length: Optional[int]) -> DatasetRequest:
+    """Return the arguments with which a run opens its dataset."""
+    network, data = options.network, options.dataset
+    return DatasetRequest(data_dir=data.data_dir, length=length, seed=data.seed,
+                          input_size=network.input_size or model.input_size,
+                          num_classes=network.num_classes)
+
+
+def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
+             registry: Registry) -> BuiltModel:
+    """Return the network, with one output per class of the dataset unless the number is given.
+
+    Raises:
+        UsageError: an unknown name or an option that does not apply.
+        WeightsError: the weights cannot be fetched or do not fit.
+    """
+    network = options.network
+    if network.num_classes is None and as_opened(data, dataset).labelled \
+            and not network.source.startswith("pretrained"):
+        # a fresh head, or a file trained on such data
+        network = replace(network, num_classes=len(dataset.class_names))
+    torch.manual_seed(options.dataset.seed)
+    return build_model(network, options.plugins, registry)
+
+
 def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with _session(job) as session:
         progress("compile", 0, None)
-        # also the moment from which all are ready, so that they are measured side by side
+        # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(session.compile()))
         result.session = session.facts
-        if not job.options.compile_only:
+        if not job.options.execution.compile_only:
             _classify(job, session, result, progress)
     return result
 
 
 def _session(job: Job) -> InferenceSession:
-    """Return the backend's session, for 8-bit integers with images to calibrate with."""
+    """Return the backend's session, with calibration images for 8-bit integers."""
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
-    if options.calibration_dir or not data.finite:
-        source = make_dataset(options, job.model, data, job.registry,
-                              data_dir=options.calibration_dir,
-                              length=None if data.finite else 2 * (
-                                  options.calibration_samples or SAMPLES))
+    if options.dataset.calibration_dir or not data.finite:
+        request = request_of(options, job.model, None if data.finite else 2 * (
+            options.dataset.calibration_samples or SAMPLES))
+        source = open_dataset(data, replace(
+            request, data_dir=options.dataset.calibration_dir or request.data_dir),
+            options.plugins, job.registry)
+    images = options.dataset
     calibration = calibration_of(
         source, built.input_size, list(built.class_names) or class_names(built.num_classes, source),
-        options.calibration_samples, options.seed, options.dataloader_worker,
-        options.skip_bad_samples)
+        images.calibration_samples, images.seed, images.dataloader_worker, images.skip_bad_samples)
     return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
 
 
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
-    data = as_made(job.data, dataset)
+    data = as_opened(job.data, dataset)
     everything = _total(job)
     total = len(range(instances.index, everything, instances.count))
     loader: Optional[Loader] = None
     if not data.on_device:
         own = islice(order(len(dataset), everything), instances.index, None, instances.count)
-        loader = session.loader(dataset, built.input_size, session.samples_per_call, own,
-                                workers=options.dataloader_worker,
-                                skip_bad=options.skip_bad_samples, part=instances.count > 1,
-                                pixels=job.plan.pixels)
+        loader = feed(session, dataset, built.input_size, session.samples_per_call, own,
+                      workers=options.dataset.dataloader_worker,
+                      skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1,
+                      pixels=job.plan.pixels)
     scores: Optional[Scores] = None
-    ahead = instances.count if instances.in_step else 1  # what the others have done meanwhile
+    ahead = instances.count if instances.in_step else 1  # count the others' images, too
     calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),
-                       options.time_limit,
+                       options.execution.time_limit,
                        lambda done: progress("run", done * ahead, everything))
     shared = not instances.in_step
     try:
         with ExitStack() as stack:
             writer = None
-            if options.predictions:
-                columns = predictions.columns(min(options.top_k, built.num_classes), data.labelled,
-                                              dataset.has_image_ids)
+            if options.results.predictions:
+                columns = predictions.columns(min(options.results.top_k, built.num_classes),
+                                              data.labelled, dataset.has_image_ids)
                 writer = stack.enter_context(
-                    instances.prediction_writer(options.predictions, columns))
-                result.predictions = options.predictions
+                    _prediction_writer(options.results.predictions, columns, instances))
+                result.predictions = options.results.predictions
             stack.callback(calls.close)
-            scores = Scores(dataset, data, built.num_classes, options.top_k, writer,
-                            built.class_names, instances)
+            names = built.class_names or class_names(built.num_classes, dataset)
+            scores = Scores(dataset, data, names, options.results.top_k, writer, instances)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -229,9 +263,10 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         instances.failing(error)
         raise
     finally:
-        # instances in step would wait for one that has failed for ever
-        _fill_in(result, calls, options.warmup, scores, loader, instances if shared else ALONE)
-    waiting = hint(result.data_wait_share, result.seconds, options.dataloader_worker)
+        # instances in step would wait forever for one that has failed
+        _fill_in(result, calls, options.execution.warmup, scores, loader,
+                 instances if shared else ALONE)
+    waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
     if waiting and not data.on_device:
         result.notes.append(waiting)
     if instances.count > 1 and result.skipped["count"] and not (
@@ -239,11 +274,24 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         raise none_readable(result.skipped["first"])
 
 
+def _prediction_writer(path: str, columns: Sequence[str],
+                       instances: Instances) -> predictions.PredictionWriter:
+    """Return the writer of this instance's rows.
+
+    Instances that are not in step write one file each, which their parent merges.
+    """
+    if instances.in_step:
+        return predictions.writer_class(path)(Path(path), columns)
+    from ipucnn.inference.bulk.prediction_parts import PartWriter  # `bulk` imports this module
+
+    return PartWriter(Path(path), columns, instances.index)
+
+
 def _total(job: Job) -> int:
-    """Return the images of the run: once through real data unless `--iterations` says more."""
-    if job.options.iterations is None and job.data.finite:
+    """Return the number of images: by default one pass over real data; see `--iterations`."""
+    if job.options.execution.iterations is None and job.data.finite:
         return len(job.dataset)
-    return job.plan.combined_batch * (job.options.iterations or BENCHMARK_ITERATIONS)
+    return job.plan.combined_batch * (job.options.execution.iterations or BENCHMARK_ITERATIONS)
 
 
 def _empty_result(job: Job) -> RunResult:
@@ -287,7 +335,7 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
 
 
 def _own_figures(told: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
-    """Return what one of several instances measured by itself, as plain types."""
+    """Return the measurements of one of several instances, as plain types."""
     meter = Meter.together([told["calls"]])
     figures = meter.figures(meter.warmup(warmup), full)
     return {"index": told["index"], "images": told["images"], **{

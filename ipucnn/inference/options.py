@@ -1,12 +1,19 @@
 """The options of `ipucnn run`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
-from ipucnn.core.options.declaration import changed, option
-from ipucnn.core.options.shared import NetworkOptions
+from ipucnn.core.options.composition import CommandOptions, changed, part
+from ipucnn.core.options.declaration import INFERENCE, declared, option
+from ipucnn.core.options.parts import (
+    DatasetPart,
+    ExecutionPart,
+    NetworkPart,
+    ProfilePart,
+    ResultPart,
+)
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
@@ -16,133 +23,158 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.
 
 
 @dataclass(frozen=True)
-class RunOptions(NetworkOptions):
-    """Options of `ipucnn run`: classify images, or measure how fast that goes.
+class RunNetwork(NetworkPart):
+    """The network: one of the registry, or an ONNX file."""
+
+    random_weights: bool = option(False, "The same as '--weights random'.")
+    onnx: Optional[str] = option(
+        None, "Run this ONNX file, or that of '--model' and '--batch-size' in a folder which "
+        "'ipucnn export' filled, instead of a network of the registry.",
+        names=("--model-path",), metavar="FILE|DIR", feature="onnx", basic=True)
+
+    def __post_init__(self) -> None:
+        if self.random_weights and self.weights not in ("pretrained", "random"):
+            raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
+                             "leave one of them out")
+        if self.weights_partial and self.source == "random":
+            raise UsageError("'--weights-partial' has no meaning for random weights",
+                             "leave it out, or name weights with '--weights'")
+
+    @property
+    def source(self) -> str:
+        """The weights' source that results from `--weights` and `--random-weights`."""
+        return "random" if self.random_weights else self.weights
+
+
+@dataclass(frozen=True)
+class RunDataset(DatasetPart):
+    """The images to classify."""
+
+    synthetic: Optional[bool] = option(None, "The same as '--data synthetic'.")
+    calibration_samples: Optional[int] = option(
+        None, "Images to calibrate int8 with, at most those of the dataset (default: 300).",
+        minimum=10, feature="int8")
+    calibration_dir: Optional[str] = option(
+        None, "Folder, in the layout of '--data', of the images to calibrate int8 with (default: "
+        "those of the run).", metavar="DIR", feature="int8")
+
+    def __post_init__(self) -> None:
+        others = ("synthetic", RunDataset.data) if self.synthetic else ("synthetic",)
+        if self.synthetic is not None and self.synthetic != (key(self.data) in others):
+            switch = "--synthetic" if self.synthetic else "--no-synthetic"
+            raise UsageError(f"'{switch}' contradicts '--data {self.data}'",
+                             "leave one of them out")
+
+    @property
+    def name(self) -> str:
+        """The dataset that results from `--data` and `--synthetic`."""
+        return "synthetic" if self.synthetic else self.data
+
+
+@dataclass(frozen=True)
+class RunExecution(ExecutionPart):
+    """Batching, execution and duration of a run."""
+
+    instances: int = option(
+        1, "Processes on this machine that share the images, the cores and the replicas; each has "
+        "one replica unless '--replicas' gives the number of all.", minimum=1,
+        names=("--num-ipus",), basic=True)
+    precision: str = option(
+        "16.16", "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
+        "(int8) for which a network is calibrated.", choices=_PRECISIONS, basic=True)
+    iterations: Optional[int] = option(
+        None, "Host calls (default: one pass over real data, 100 otherwise).", minimum=1,
+        basic=True)
+    warmup: int = option(
+        2, "First host calls left out of the statistics, at most half of the run.", minimum=0)
+    time_limit: Optional[float] = option(
+        None, "Stop after this many seconds and report what was done.",
+        exclusive_minimum=0.0, metavar="SECONDS")
+
+
+@dataclass(frozen=True)
+class RunResults(ResultPart):
+    """The output of a run."""
+
+    predictions: Optional[str] = option(
+        None, "Write a row per image: path, classes, names, probabilities.",
+        metavar="FILE.csv|.json|.parquet", basic=True)
+    top_k: int = option(5, "Classes per image in the predictions.", minimum=1)
+    log_path: Optional[str] = option(
+        None, "Folder for the logs of instances, in a folder of each run (default: logs).",
+        metavar="DIR")
+    hide_output: bool = option(
+        True, "Keep what instances print in their logs; otherwise it is shown as well.")
+
+    def __post_init__(self) -> None:
+        if self.top_k != RunResults.top_k and not self.predictions:
+            raise UsageError("'--top-k' is for predictions, and none are written",
+                             "add '--predictions FILE', or leave it out")
+
+
+@dataclass(frozen=True)
+class RunOptions(CommandOptions):
+    """Options of `ipucnn run`: classify images or benchmark a model.
 
     Raises:
         UsageError: two options contradict each other.
     """
 
-    random_weights: bool = option(False, "The same as '--weights random'.", group="Model")
-    onnx: Optional[str] = option(
-        None, "Run this ONNX file, or that of '--model' and '--batch-size' in a folder which "
-        "'ipucnn export' filled, instead of a network of the registry.", group="Model",
-        names=("--model-path",), metavar="FILE|DIR", backend_option=True)
-    data: str = option("real", "Dataset: your images, generated ones, or none at all.",
-                       group="Data", kind="dataset")
-    synthetic: Optional[bool] = option(
-        None, "The same as '--data synthetic'.", group="Data")
-    instances: int = option(
-        1, "Processes on this machine that share the images, the cores and the replicas; each has "
-        "one replica unless '--replicas' says how many there are in all.", group="Execution",
-        minimum=1, names=("--num-ipus",))
-    annotations: Optional[str] = option(
-        None, "COCO's file of annotations, for the image ids in the predictions; the one in the "
-        "folder 'annotations' of '--data-dir', or else the numbers in the names of the images, "
-        "when not given.", group="Data", metavar="FILE.json")
-    precision: str = option(
-        "16.16", "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
-        "(int8) for which a network is calibrated.", group="Execution", choices=_PRECISIONS)
-    calibration_samples: Optional[int] = option(
-        None, "Images to calibrate int8 with, at most those of the dataset; 300 when not given.",
-        group="Execution", minimum=10, backend_option=True)
-    calibration_dir: Optional[str] = option(
-        None, "Folder, in the layout of '--data', of the images to calibrate int8 with; those of "
-        "the run when not given.", group="Execution", metavar="DIR", backend_option=True)
-    iterations: Optional[int] = option(
-        None, "Host calls; without it real data is gone through once and other data gets 100.",
-        group="Execution", minimum=1)
-    warmup: int = option(
-        2, "First host calls left out of the statistics, at most half of the run.",
-        group="Execution", minimum=0)
-    time_limit: Optional[float] = option(
-        None, "Stop after so many seconds and report what was done.", group="Execution",
-        exclusive_minimum=0.0, metavar="SECONDS")
-    report_hw_cycle_count: bool = option(
-        False, "Count the device's clock cycles of a host call.", group="IPU",
-        backend_option=True)
-    predictions: Optional[str] = option(
-        None, "Write a row per image: path, classes, names, probabilities.", group="Results",
-        metavar="FILE.csv|.json|.parquet")
-    top_k: int = option(5, "Classes per image in the predictions.", group="Results", minimum=1)
-    log_path: Optional[str] = option(
-        None, "Folder for the logs of instances, in a folder of each run; 'logs' when not given.",
-        group="Results", metavar="DIR")
-    hide_output: bool = option(
-        True, "Keep what instances print in their logs; otherwise it is shown as well.",
-        group="Results")
+    profile: ProfilePart = part(ProfilePart)
+    network: RunNetwork = part(RunNetwork)
+    dataset: RunDataset = part(RunDataset)
+    execution: RunExecution = part(RunExecution)
+    results: RunResults = part(RunResults)
+
+    command: ClassVar[str] = "run"
+    kinds: ClassVar[Tuple[str, ...]] = ("model", "dataset", "norm-layer", "backend")
+    job: ClassVar[str] = INFERENCE
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        others = ("synthetic", RunOptions.data) if self.synthetic else ("synthetic",)
-        if self.synthetic is not None and self.synthetic != (key(self.data) in others):
-            switch = "--synthetic" if self.synthetic else "--no-synthetic"
-            raise UsageError(f"'{switch}' contradicts '--data {self.data}'",
-                             "leave one of them out")
-        meaningless = [flag for flag, given in (("--log-path", self.log_path is not None),
-                                                ("--no-hide-output", not self.hide_output))
-                       if given and self.instances == 1]
-        if meaningless:
-            raise UsageError(f"'{meaningless[0]}' is for several instances, and there is one",
-                             "add '--instances N', or leave it out")
-        if self.random_weights and self.weights not in ("pretrained", "random"):
-            raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
-                             "leave one of them out")
-        if self.weights_partial and self.chosen_weights == "random":
-            raise UsageError("'--weights-partial' has no meaning for random weights",
-                             "leave it out, or name weights with '--weights'")
-        if self.onnx:
+        if self.execution.instances == 1:
+            for flag, given in (("--log-path", self.results.log_path is not None),
+                                ("--no-hide-output", not self.results.hide_output)):
+                if given:
+                    raise UsageError(f"'{flag}' is for several instances, and there is one",
+                                     "add '--instances N', or leave it out")
+        if self.network.onnx:
             self._check_onnx()
-        if self.precision != "int8":
+        if self.execution.precision != "int8":
             for item in changed(self):
-                if item.name.startswith("calibration_"):
+                if item.option.feature == "int8":
                     raise UsageError(
                         f"'{item.flag}' is for 8-bit integers, and the precision is "
-                        f"{self.precision!r}", "add '--precision int8', or leave it out")
-        if self.top_k != RunOptions.top_k and not self.predictions:
-            raise UsageError("'--top-k' is for predictions, and none are written",
-                             "add '--predictions FILE', or leave it out")
-        if self.annotations and not self.predictions:
-            raise UsageError("'--annotations' is for predictions, and none are written",
-                             "add '--predictions FILE', or leave it out")
+                        f"{self.execution.precision!r}",
+                        "add '--precision int8', or leave it out")
 
     def _check_onnx(self) -> None:
-        """Refuse what only a network of the registry can be asked for."""
-        settled = ("random_weights", "weights", "weights_partial", "num_classes", "input_size",
-                   "normlayer", "groupnorm_group_num", "norm_eps", "batchnorm_momentum",
-                   "full_precision_norm", "input_image_padding", "normalization_location",
-                   "eight_bit_io", "pipeline_splits")
-        for item in changed(self):
-            if item.name in settled or item.option.model_option:
-                raise UsageError(f"'{item.flag}' has no meaning for an ONNX file, which settled it "
-                                 "when it was exported", "leave it out, or export again with it")
-
-    @property
-    def chosen_weights(self) -> str:
-        """What `--weights` and `--random-weights` mean together."""
-        return "random" if self.random_weights else self.weights
-
-    @property
-    def chosen_data(self) -> str:
-        """What `--data` and `--synthetic` mean together."""
-        return "synthetic" if self.synthetic else self.data
+        """Raise an error for options that only networks of the registry support."""
+        settled = {item.name for item in declared(RunNetwork)} - {"model", "onnx"}
+        settled |= {"full_precision_norm", "normalization_location", "eight_bit_io",
+                    "pipeline_splits"}
+        flags = [item.flag for item in changed(self) if item.name in settled]
+        flags += [item.flag for kind, item, value in self.plugins.declared()
+                  if kind in ("model", "norm-layer") and value != item.default]
+        if flags:
+            raise UsageError(f"'{flags[0]}' has no meaning for an ONNX file, which settled it "
+                             "when it was exported", "leave it out, or export again with it")
 
     def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":
-        """Return what is to be executed; raises `UsageError` when it cannot be.
+        """Return the execution plan; raises `UsageError` when it is not possible.
 
         Args:
             synthetic: images are made on the device.
-            instances: processes that `poprun` started.
+            instances: processes that a launcher started.
         """
         from ipucnn.core.execution.plan import ExecutionPlan
 
-        place, eight_bit = self.input
-        instances = max(instances, self.instances)
-        replicas = self.replicas if self.replicas > 1 else instances
+        execution = self.execution
+        place, eight_bit = self.dataset.input
+        instances = max(instances, execution.instances)
         return ExecutionPlan(
-            micro_batch=self.batch_size, device_iterations=self.device_iterations,
-            replicas=replicas, pipeline_splits=self.pipeline_splits,
-            precision=self.precision, normalisation=place, eight_bit_io=eight_bit,
-            synthetic=synthetic, instances=instances,
-            full_precision_norm=self.full_precision_norm, seed=self.seed,
-            backend_options=self.backend_options)
+            micro_batch=execution.batch_size, device_iterations=execution.device_iterations,
+            replicas=execution.replicas if execution.replicas > 1 else instances,
+            pipeline_splits=execution.pipeline_splits, precision=execution.precision,
+            normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
+            instances=instances, full_precision_norm=execution.full_precision_norm,
+            seed=self.dataset.seed, compile_only=execution.compile_only)

@@ -1,7 +1,7 @@
-"""A row per classified image: path, id, its most probable classes, their names and probabilities.
+"""Writes predictions, one row per image: path, id, top classes, their names and probabilities.
 
-Rows go to a partial file beside the wanted one and take its name when the run ends, however it
-ends: an interrupted run keeps its rows, and a reader never sees half a file under the final name.
+Rows are written to a partial file next to the final one, which is renamed when the run ends, also
+after an interrupt or error: rows are kept, and no incomplete file has the final name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PredictionWriter(ABC):
 
         Args:
             rows: in the order of the file.
-            indices: of their images in the dataset, for files that others are merged with.
+            indices: of their images in the dataset, for files that are merged later.
 
         Raises:
             DataError: they cannot be written (a full disk); earlier rows are kept.
@@ -49,7 +49,7 @@ class PredictionWriter(ABC):
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and give it its final name."""
         try:
             try:
                 self._close()
@@ -85,7 +85,7 @@ class PredictionWriter(ABC):
 
 
 class _Text(PredictionWriter):
-    """Text appended row by row; a torn last write is cut off again."""
+    """Appends rows as text; a partially written row is truncated."""
 
     tail = ""
 
@@ -106,7 +106,7 @@ class _Text(PredictionWriter):
         self._whole = self._file.tell()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):  # what did not fit does not fit now either
+        with contextlib.suppress(OSError):  # unwritten data still does not fit
             self._file.close()
         with open(self._partial, "r+b") as file:
             file.truncate(self._whole)
@@ -198,19 +198,22 @@ def columns(top_k: int, labelled: bool, with_ids: bool = False) -> List[str]:
     return ["path", *(["image_id"] if with_ids else []), *(["label"] if labelled else []), *ranked]
 
 
-def rows(names: Sequence[str], labels: Sequence[Optional[int]], probabilities: Any,
-         class_names: Sequence[str], top_k: int, labelled: bool,
+def rows(names: Sequence[str], labels: Optional[Sequence[Optional[int]]], probabilities: Any,
+         class_names: Sequence[str], top_k: int,
          ids: Optional[Sequence[Optional[int]]] = None) -> List[Row]:
-    """Return one row per image from `(n, classes)` probabilities; `ids` where there is a column."""
+    """Return one row per image from `(n, classes)` probabilities.
+
+    Without `labels`, and without `ids`, the rows lack that column.
+    """
     best = probabilities.topk(top_k, dim=1)
     result: List[Row] = []
-    for position, (name, label, values, classes) in enumerate(zip(
-            names, labels, best.values.tolist(), best.indices.tolist())):
+    for position, (name, values, classes) in enumerate(zip(
+            names, best.values.tolist(), best.indices.tolist())):
         row: Row = {"path": name}
         if ids is not None:
             row["image_id"] = ids[position]
-        if labelled:
-            row["label"] = label
+        if labels is not None:
+            row["label"] = labels[position]
         for rank, (value, index) in enumerate(zip(values, classes), start=1):
             row[f"class_{rank}"] = index
             row[f"name_{rank}"] = class_names[index]

@@ -1,4 +1,4 @@
-"""What a run measured, in a form for people, for JSON and for Python."""
+"""The result of a run as text, JSON and Python objects, and its statistics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Percentiles:
 
 @dataclass
 class Meter:
-    """Collects the times of a run, host call by host call, device call by device call."""
+    """Collects the times of a run per host call and per device call."""
 
     seconds: array = field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
     waits: array = field(default_factory=lambda: array("d"))  # type: ignore[type-arg]
@@ -58,7 +58,7 @@ class Meter:
         """Add one host call.
 
         Args:
-            samples: images it classified.
+            samples: number of images classified.
             seconds: its wall time.
             wait: the part of it spent waiting for images.
             latencies: seconds of each device call in it.
@@ -78,11 +78,11 @@ class Meter:
 
     @classmethod
     def together(cls, parts: Sequence[List[List[Any]]], in_step: bool = True) -> Meter:
-        """Return what instances that run side by side measured together.
+        """Combine the measurements of instances that run concurrently.
 
         An iteration has the samples of all of them. In step, it lasts as long as the slowest;
-        instances that do not wait for each other add up their rates, so it lasts as long as one
-        process of that rate would take.
+        the rates of independent instances are summed, so it lasts as long as one process of that
+        rate would take.
         """
         meter = cls()
         for iteration in range(max(map(len, parts))):
@@ -97,7 +97,7 @@ class Meter:
         return meter
 
     def warmup(self, wanted: int) -> int:
-        """Return how many first iterations to leave out: at most half of the run."""
+        """Return the number of initial iterations to leave out: at most half of the run."""
         return min(wanted, len(self.seconds) // 2)
 
     def figures(self, warmup: int, full: int) -> Dict[str, Any]:
@@ -105,8 +105,8 @@ class Meter:
 
         Args:
             warmup: iterations to leave out.
-            full: samples of a whole iteration; a short last one is left out of the spread of
-                rates when there are others, because it measures the padding.
+            full: samples of a full iteration; a short last one is left out of the spread of
+                rates when there are others, because it measures padding.
         """
         kept = range(warmup, len(self.seconds))
         whole = [i for i in kept if self.samples[i] == full] or list(kept)
@@ -129,29 +129,29 @@ class RunResult:
 
     Attributes:
         model, dataset, backend, device: canonical names; the device in words.
-        options: the resolved options; given to `--config` they repeat the run.
+        options: the resolved options; passed to `--config` they repeat the run.
         environment: versions and machine.
-        plan: batch algebra of the run.
-        weights: where the weights come from.
-        session: what the backend says of its session (arithmetic, threads, stage balance ...).
+        plan: batch sizes of the run.
+        weights: source of the weights.
+        session: the backend's description of its session (arithmetic, threads, stage balance ...).
         images: images classified, warm-up included.
-        iterations: host calls done.
-        warmup_iterations: of them, left out of the statistics.
+        iterations: number of host calls.
+        warmup_iterations: how many of them are left out of the statistics.
         seconds: wall time of the iterations.
         compile_seconds: wall time of preparing the device, before the first iteration.
-        throughput: images per second, waiting for data included.
+        throughput: images per second, including waiting for data.
         compute_throughput: images per second of the device calls alone.
         latency_ms: percentiles of one device call, milliseconds.
-        data_wait_share: part of the time spent waiting for images, 0 to 1.
+        data_wait_share: fraction of the time spent waiting for images, 0 to 1.
         accuracy: top-1 and top-5 in per cent, when labels are known.
         accuracy_note: why there is no accuracy although there are labels.
         skipped: images left out by `--skip-bad-samples`: their number, and the first of them.
         predictions: the file of predictions.
         stopped_by: `SIGINT`, `SIGTERM`, `time limit` or `error` when the run ended early.
-        instances: of several processes, what each measured by itself: its `index`, `images`,
-            `throughput` and `latency_ms`; of those that `--instances` started also the `log` file
-            and the `exit_code`.
-        notes: what the user should know.
+        instances: the measurements of each of several processes: its `index`, `images`,
+            `throughput` and `latency_ms`; with `--instances` also the `log` file and the
+            `exit_code`.
+        notes: notes for the user.
     """
 
     model: str

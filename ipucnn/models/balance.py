@@ -1,11 +1,11 @@
-"""Pipeline stages of equal cost: where to cut a model."""
+"""Splits a model into pipeline stages of balanced cost."""
 
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from torch import nn  # noqa: TID253
+from torch import nn
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.registry.records import ModelSpec
@@ -16,23 +16,23 @@ from ipucnn.models.tracing import costs, usable_splits
 
 
 def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
-                  options: Optional[Mapping[str, Any]] = None,
+                  options: Any = None,
                   registry: Optional[Registry] = None) -> List[str]:
-    """Return the splits that cut the model called `name` into stages of balanced cost.
+    """Return the splits that divide the model called `name` into stages of balanced cost.
 
     Args:
         name: a model's name.
         stages: pipeline stages.
         input_size: height and width of its images; those of its record when not given.
-        options: options that only some models have, by name; None is not given.
+        options: an instance of the model's options class; its defaults when None.
         registry: where names are looked up; this process's when not given.
 
     Raises:
-        UsageError: an unknown name, or a model that cannot be cut so often.
+        UsageError: an unknown name, or a model with too few blocks for the stages.
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = outline(spec, registry, options or {})
+    model = outline(spec, registry, options)
     try:
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:
@@ -40,10 +40,11 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
 
 
 def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:
-    """Return the modules that begin stages 1, 2, ... so that the largest stage is smallest.
+    """Return the modules that begin stages 1, 2, ..., minimising the largest stage.
 
-    A stage costs the multiply-adds of its layers. Models are cut between blocks: between the
-    modules of their outer sequences, not within one that may have several ways through it.
+    The cost of a stage is the number of multiply-adds of its layers. Models are split between
+    blocks: between the modules of their outer sequences, not within a module that may have several
+    branches.
 
     Raises:
         UsageError: the model has fewer blocks than stages.
@@ -57,7 +58,7 @@ def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]
 
 
 def _cuts(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
-    """Return the pieces that stages can consist of: what each begins with, and its cost."""
+    """Return the pieces that stages consist of: the first module of each, and its cost."""
     usable = set(usable_splits(model, input_size)) & set(_outer(model))
     pieces: List[Tuple[str, int]] = [("", 0)]
     for path, cost in costs(model, input_size):
@@ -65,7 +66,7 @@ def _cuts(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
         if path in usable and before:
             pieces.append((path, 0))
         elif path in usable and len(pieces) > 1 and not path.startswith(begun + "/"):
-            pieces[-1] = (path, 0)  # what is between has no cost, and blocks begin with a layer
+            pieces[-1] = (path, 0)  # modules between blocks cost nothing; blocks begin with a layer
         pieces[-1] = (pieces[-1][0], pieces[-1][1] + cost)
     return [piece for piece in pieces if piece[1]]
 
@@ -81,7 +82,7 @@ def _outer(model: nn.Module, prefix: str = "") -> List[str]:
 
 
 def _partition(sizes: List[int], parts: int) -> List[int]:
-    """Return where parts 1, 2, ... of a sequence begin when the largest part is smallest."""
+    """Return where parts 1, 2, ... of a sequence begin, minimising the largest part."""
     sums = [0, *accumulate(sizes)]
     count = len(sizes)
     # for the first `end` pieces, the cost of the largest part and where the parts begin

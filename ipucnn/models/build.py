@@ -1,19 +1,22 @@
-"""Models by name: building them, and saying what they are."""
+"""Builds and describes models by name."""
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import CommandOptions, PluginOptions, part
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.models.norms import NormOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
 from ipucnn.models.weights import WeightsReport, load_weights
@@ -22,16 +25,25 @@ DEFAULT_NORM_LAYER = "batch"
 
 
 @dataclass(frozen=True)
+class ModelOptions(CommandOptions):
+    """The options of a model that is built by name."""
+
+    network: NetworkPart = part(NetworkPart)
+
+    kinds: ClassVar[Tuple[str, ...]] = ("model", "norm-layer")
+
+
+@dataclass(frozen=True)
 class BuiltModel:
-    """A model and what is known of it.
+    """A model with its metadata.
 
     Attributes:
         module: maps `(n, 3, input_size, input_size)` to logits `(n, num_classes)`.
         spec: its record.
-        weights: where its weights come from.
+        weights: the source of its weights.
         input_size: height and width of its images in pixels.
-        num_classes: its outputs.
-        class_names: what they mean, where the model itself knows.
+        num_classes: number of outputs.
+        class_names: names of the outputs, if the model defines them.
     """
 
     module: nn.Module
@@ -42,49 +54,55 @@ class BuiltModel:
     class_names: Tuple[str, ...] = ()
 
 
-def create_model(name: str, *, num_classes: Optional[int] = None, weights: str = "pretrained",
-                 weights_partial: bool = False, normlayer: str = DEFAULT_NORM_LAYER,
-                 norm: Optional[NormOptions] = None, input_padding: bool = False,
-                 model_options: Optional[Mapping[str, Any]] = None,
-                 input_size: Optional[int] = None,
-                 registry: Optional[Registry] = None) -> BuiltModel:
+def create_model(name: str, *, registry: Optional[Registry] = None,
+                 **options: Any) -> BuiltModel:
+    """Build a model by name; the keyword interface of `build_model`.
+
+    Args:
+        name: a model's name, alias or `distribution:name`.
+        registry: where names are looked up; this process's when not given.
+        options: options of `NetworkPart` and those of the model and its norm layer, by any of
+            their spellings (``weights="random"``, ``groupnorm_group_num=16``).
+
+    Raises:
+        UsageError: an unknown name, or an option that the model or the norm layer lacks.
+        WeightsError: the weights cannot be obtained or do not match.
+    """
+    registry = registry or current_registry()
+    made = build(ModelOptions, {"model": name, **options}, registry=registry)
+    return build_model(made.network, made.plugins, registry)
+
+
+def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry) -> BuiltModel:
     """Build a model: network, norm layers, residual zero-init, weights, input padding.
 
     Random weights come from torch's global generator.
 
     Args:
-        name: a model's name, alias or `distribution:name`.
-        num_classes: outputs; those of the published network when not given.
-        weights: `random`, `pretrained`, `pretrained:TAG` or a file.
-        weights_partial: accept weights of which only a part fits.
-        normlayer: the norm layer's name.
-        norm: its options; the defaults of `NormOptions` when not given.
-        input_padding: have the first convolution read four channels.
-        model_options: options that only some models have, by name; None is not given.
-        input_size: height and width of its images; those of its record when not given.
-        registry: where names are looked up; this process's when not given.
+        network: which one, and how it is built.
+        plugins: options of the model and of the norm layer.
+        registry: where names are looked up.
 
     Raises:
-        UsageError: an unknown name, or an option that the model or the norm layer lacks.
-        WeightsError: the weights cannot be had or do not fit.
+        UsageError: an unknown name, or a model that cannot be built so.
+        WeightsError: the weights cannot be obtained or do not match.
     """
-    registry = registry or current_registry()
-    spec = registry.get_typed(ModelSpec, name)
-    classes = spec.num_classes if num_classes is None else num_classes
+    spec = registry.get_typed(ModelSpec, network.model)
+    classes = spec.num_classes if network.num_classes is None else network.num_classes
     if classes < 1:
         raise UsageError(f"a model cannot have {classes} classes", "the smallest number is 1")
-    model = _build(spec, classes, _given(spec, model_options or {}, registry), registry)
-    _replace_norms(model, spec, normlayer, norm or NormOptions(), registry)
+    model = _build(spec, classes, plugins.of("model", spec.name), registry)
+    _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
-    report = load_weights(model, spec, weights, weights_partial)
-    if input_padding:
+    report = load_weights(model, spec, network.source, network.weights_partial)
+    if network.input_image_padding:
         pad_input_channels(model)
-    return BuiltModel(model, spec, report, input_size or spec.input_size, classes)
+    return BuiltModel(model, spec, report, network.input_size or spec.input_size, classes)
 
 
 def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, Any]:
-    """Return what `ipucnn show model` tells, as plain types.
+    """Return what `ipucnn show model` prints, as plain types.
 
     `multiply_adds` is for one image, and None for a model that cannot be followed.
 
@@ -102,7 +120,7 @@ def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, 
         "name": spec.name, "summary": spec.summary, "aliases": list(spec.aliases),
         "provider": registry.provider_of(spec).label, "family": spec.family,
         "source": spec.source, "input_size": spec.input_size, "num_classes": spec.num_classes,
-        "parameters": parameters, "multiply_adds": multiply_adds, "options": list(spec.options),
+        "parameters": parameters, "multiply_adds": multiply_adds,
         "weights": [asdict(published) for published in spec.weights],
     }
 
@@ -118,26 +136,24 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
     return usable_splits(outline(spec, registry), spec.input_size)
 
 
-def outline(spec: ModelSpec, registry: Registry,
-            options: Optional[Mapping[str, Any]] = None) -> nn.Module:
+def outline(spec: ModelSpec, registry: Registry, options: Any = None) -> nn.Module:
     """Return a model without weights where it allows that, else with random ones.
 
-    Raises:
-        UsageError: it lacks one of the `options`.
+    Args:
+        spec: its record.
+        registry: where its target is looked up.
+        options: an instance of its options class; the defaults when None.
     """
-    given = _given(spec, options or {}, registry)
     try:
         with torch.device("meta"):
-            return _build(spec, spec.num_classes, given, registry)
+            return _build(spec, spec.num_classes, options, registry)
     except (PluginError, RuntimeError, NotImplementedError):
-        return _build(spec, spec.num_classes, given, registry)
+        return _build(spec, spec.num_classes, options, registry)
 
 
-def _build(spec: ModelSpec, num_classes: int, options: Mapping[str, Any],
-           registry: Registry) -> nn.Module:
-    target = registry.resolve(spec)
+def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry) -> nn.Module:
     try:
-        model = target(num_classes=num_classes, **options)
+        model = registry.make(spec, num_classes=num_classes, options=options)
     except IpucnnError:
         raise
     except Exception as error:
@@ -152,28 +168,12 @@ def _build(spec: ModelSpec, num_classes: int, options: Mapping[str, Any],
     return model
 
 
-def _given(spec: ModelSpec, options: Mapping[str, Any], registry: Registry) -> Dict[str, Any]:
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in spec.options:
-            having = [row.name for row in registry.rows("model")
-                      if isinstance(row.spec, ModelSpec) and name in row.spec.options]
-            raise UsageError(
-                f"model {spec.name!r} has no option '--{name.replace('_', '-')}'",
-                "models that have it: " + ", ".join(having) if having else "no model has it")
-    return given
-
-
-def _replace_norms(model: nn.Module, spec: ModelSpec, normlayer: str, options: NormOptions,
+def _replace_norms(model: nn.Module, spec: ModelSpec, normlayer: str, plugins: PluginOptions,
                    registry: Registry) -> None:
     layer = registry.get_typed(NormLayerSpec, normlayer)
-    default = NormOptions()
-    for name, flag in (("groups", "--groupnorm-group-num"), ("eps", "--norm-eps"),
-                       ("momentum", "--batchnorm-momentum")):
-        if getattr(options, name) != getattr(default, name) and name not in layer.options:
-            raise UsageError(f"norm layer {layer.name!r} has no {name}, so option '{flag}' has no "
-                             "meaning", "leave it out, or choose another '--normlayer'")
-    replaced = replace_norms(model, registry.resolve(layer), options)
-    if not replaced and (layer.name != DEFAULT_NORM_LAYER or options != default):
+    options = plugins.of("norm-layer", layer.name)
+    replaced = replace_norms(model, functools.partial(registry.make, layer, options=options))
+    given = options is not None and options != type(options)()
+    if not replaced and (layer.name != DEFAULT_NORM_LAYER or given):
         raise UsageError(f"model {spec.name!r} has no batch norm that norm layer {layer.name!r} "
                          "could replace", "leave the norm layer's options out")

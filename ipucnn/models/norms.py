@@ -1,4 +1,4 @@
-"""What a norm-layer plugin is told; imports no torch."""
+"""Describes the norm layer that a norm-layer plugin replaces; does not import torch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,14 @@ from typing import Optional
 
 
 @dataclass(frozen=True)
-class NormOptions:
-    """What the user wants of the norm layers; None keeps what the model was designed with.
-
-    Attributes:
-        groups: of group normalisation.
-        eps: added to the variance.
-        momentum: weight of a new batch in the running statistics.
-    """
-
-    groups: int = 32
-    eps: Optional[float] = None
-    momentum: Optional[float] = None
-
-
-@dataclass(frozen=True)
 class NormSite:
     """A batch norm of the model that is to be replaced.
 
     Attributes:
         name: the layer's path, `layer1/0/bn1`.
-        channels: of its input.
+        channels: number of input channels.
         eps: the layer's own.
-        momentum: the layer's own; None when it averages over all batches alike.
+        momentum: the layer's own; None for a cumulative average over all batches.
         affine: it has a weight and a bias per channel.
         running_statistics: it keeps a running mean and variance.
         common_channels: greatest common divisor of the channels of all of the model's norm layers.

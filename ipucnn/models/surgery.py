@@ -2,7 +2,7 @@
 
 The order is: norm layers, residual zero-init, weights, input padding, pipeline splits, precision,
 full-precision norms, recompute points, normalisation on the device. Splits and recompute points
-are found by `ipucnn.models.tracing`, normalisation is in `ipucnn.models.normalisation`; both can be
+are found by `ipucnn.models.tracing`, normalisation is in `ipucnn.data.normalisation`; both can be
 imported from here as well.
 """
 
@@ -12,16 +12,15 @@ from itertools import chain
 from math import gcd
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.models.normalisation import normalise, normalise_on_device
-from ipucnn.models.norms import NormOptions, NormSite
+from ipucnn.data.normalisation import normalise, normalise_on_device
+from ipucnn.models.norms import NormSite
 from ipucnn.models.tracing import count, execution_order, recompute_points, resolve_splits
 
 __all__ = [
-    "NormOptions",
     "NormSite",
     "count",
     "execution_order",
@@ -35,23 +34,23 @@ __all__ = [
     "zero_init_residual",
 ]
 
-NormFactory = Callable[[NormSite, NormOptions], nn.Module]
+NormFactory = Callable[[NormSite], nn.Module]
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 PADDED_CHANNELS = 4
 
 
-def replace_norms(model: nn.Module, factory: NormFactory, options: NormOptions) -> List[str]:
-    """Put `factory`'s layer in the place of every batch norm.
+def replace_norms(model: nn.Module, factory: NormFactory) -> List[str]:
+    """Replace every batch norm by the layer that `factory` returns for its site.
 
-    What fits of the old layer's state (the weight and bias of a group norm) is kept, and so are
-    its name, training flag, type and device.
+    Matching state of the old layer (the weight and bias of a group norm), its name, training flag,
+    type and device are kept.
 
     Returns:
         The paths of the replaced layers.
 
     Raises:
-        UsageError: a layer cannot be made with these options; the model is then unchanged.
+        UsageError: a layer cannot be created with these options; the model is then unchanged.
     """
     old = {name: module for name, module in model.named_modules()
            if isinstance(module, nn.BatchNorm2d)}
@@ -62,7 +61,7 @@ def replace_norms(model: nn.Module, factory: NormFactory, options: NormOptions) 
     for name, norm in old.items():
         site = NormSite(name.replace(".", "/"), norm.num_features, norm.eps, norm.momentum,
                         norm.affine, norm.track_running_stats, common)
-        new[name] = factory(site, options)
+        new[name] = factory(site)
         if not isinstance(new[name], nn.Module):
             raise PluginError(f"the norm layer's target returned {new[name]!r}, expected a module")
     for name, layer in new.items():
@@ -89,14 +88,14 @@ def _set_submodule(model: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def zero_init_residual(model: nn.Module) -> List[str]:
-    """Zero one norm weight of every residual block, so that training starts from simple blocks.
+    """Zero one norm weight of every residual block, to simplify the blocks at the start.
 
     It is the norm of the shortcut in a block that has a convolution there, and the last norm of
     the residual branch in the others, as in the reference applications (not the more usual last
-    norm of every block). A norm without a weight is passed over.
+    norm of every block). A norm without a weight is skipped.
 
     Returns:
-        The paths of the layers whose weight is zero now.
+        The paths of the layers whose weight was zeroed.
     """
     zeroed = []
     for prefix, branch, shortcut in _residual_blocks(model):
@@ -129,7 +128,7 @@ def _residual_blocks(model: nn.Module) -> Iterator[Tuple[str, _Named, _Named]]:
 
 
 def _last_norm(modules: _Named) -> Optional[Tuple[str, nn.Module]]:
-    """Return the last layer with a weight per channel, which is a norm of whatever kind."""
+    """Return the last layer with a weight per channel, which is a norm of any kind."""
     for name, module in reversed(modules):
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.dim() == 1:
@@ -138,7 +137,7 @@ def _last_norm(modules: _Named) -> Optional[Tuple[str, nn.Module]]:
 
 
 def full_precision_norms(model: nn.Module) -> List[str]:
-    """Have the norm layers of a half-precision model compute in single precision.
+    """Make the norm layers of a half-precision model compute in single precision.
 
     Their input is cast to float32 and their output to the type that the model's parameters have
     now, so this comes after the model's conversion to half.
@@ -158,7 +157,7 @@ def full_precision_norms(model: nn.Module) -> List[str]:
 
 
 class _Cast:
-    """Hooks that cast a layer's input or output; no closures, so that a model can be copied."""
+    """Hooks that cast a layer's input or output; not closures, so that models can be copied."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -171,10 +170,11 @@ class _Cast:
 
 
 def pad_input_channels(model: nn.Module) -> str:
-    """Have the first convolution read four channels, the last of them zero.
+    """Make the first convolution read four channels, the last of them zero.
 
     Some devices compute that faster. Outputs are unchanged, images keep three channels, and the
-    state dictionary keeps the three-channel weight: it is cut when saved, padded when loaded.
+    state dictionary keeps the three-channel weight: it is truncated when saved and padded when
+    loaded.
 
     Returns:
         The path of the convolution.
@@ -198,7 +198,7 @@ def pad_input_channels(model: nn.Module) -> str:
 
 
 def _padded(tensor: torch.Tensor) -> torch.Tensor:
-    """Return `(n, 3, h, w)` with zeros as channels beyond the third."""
+    """Return `(n, 3, h, w)` padded with zero channels."""
     return nn.functional.pad(tensor, (0, 0, 0, 0, 0, PADDED_CHANNELS - tensor.shape[1]))
 
 

@@ -1,6 +1,6 @@
-"""In what order a model's modules run, and what follows from it: splits, recompute points, cost.
+"""Traces the order in which modules run; finds split and recomputation points, and costs.
 
-The model is called on the meta device, where nothing is computed and no memory is used.
+The model is called on the meta device, without computation or memory use.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
@@ -20,7 +20,7 @@ from ipucnn.core.names import did_you_mean
 def execution_order(model: nn.Module, input_size: int) -> List[str]:
     """Return the paths (`layer1/2`) of all modules, containers too, in order of their first call.
 
-    A module that is never called is not in it.
+    Modules that are never called are left out.
     """
     return list(dict.fromkeys(_calls(model, input_size)))
 
@@ -41,8 +41,8 @@ def resolve_splits(model: nn.Module, splits: Sequence[str], input_size: int) -> 
         input_size: height and width of its images.
 
     Raises:
-        UsageError: a split is unknown, repeated, out of order, not one place in the model, or
-            leaves a stage without a layer.
+        UsageError: a split is unknown, repeated, out of order, not called exactly once, or leaves
+            a stage without a layer.
     """
     if not splits:
         return []
@@ -78,7 +78,7 @@ def _leaf_among(model: nn.Module, paths: Sequence[str]) -> bool:
 
 
 def recompute_points(model: nn.Module, patterns: Sequence[str]) -> List[str]:
-    """Return the paths of the modules whose outputs are kept; the rest is recomputed backwards.
+    """Return the paths of modules whose outputs are kept; others are recomputed.
 
     Args:
         model: the model to be trained.
@@ -109,17 +109,17 @@ def recompute_points(model: nn.Module, patterns: Sequence[str]) -> List[str]:
 def count(model: nn.Module, input_size: int) -> Tuple[int, int]:
     """Return the number of parameters, and of multiply-adds for one image.
 
-    Multiply-adds are those of convolutions and linear layers, as in torchvision's tables.
+    Multiply-adds of convolutions and linear layers are counted, as in torchvision's tables.
     """
     return (sum(parameter.numel() for parameter in model.parameters()),
             sum(operations for _, operations in costs(model, input_size)))
 
 
 def costs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
-    """Return the path of every call of a module, in order, and the call's own multiply-adds.
+    """Return the path and the multiply-adds of every module call, in order.
 
-    They are those of a convolution or linear layer for one image; other modules have 0. The path
-    of the model itself is empty.
+    Convolutions and linear layers are counted, for one image; other modules have 0. The path of the
+    model itself is empty.
     """
     calls: List[Tuple[str, int]] = []
 
@@ -147,10 +147,10 @@ def _calls(model: nn.Module, input_size: int) -> List[str]:
 
 
 def _call(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) -> None:
-    """Call the model for one image on the meta device, with the hooks that `attach` makes.
+    """Call the model for one image on the meta device, with the hooks returned by `attach`.
 
     Raises:
-        UsageError: the model does not run there, or not on images of this size.
+        UsageError: the model does not run on the meta device, or not on images of this size.
     """
     tensors: Dict[str, torch.Tensor] = {**dict(model.named_parameters()),
                                         **dict(model.named_buffers())}
@@ -172,7 +172,7 @@ def _call(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) ->
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, and each module's own mode again afterwards."""
+    """Set evaluation mode, and restore each module's mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Weights into a model: published ones, a checkpoint or a safetensors file."""
+"""Loads weights into a model: published ones, a checkpoint or a safetensors file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Sequence, Tuple
 
-from torch import nn  # noqa: TID253
+from torch import nn
 
 from ipucnn.core.errors import DataError, UsageError, WeightsError
 from ipucnn.core.names import did_you_mean, key
@@ -20,12 +20,12 @@ MIRROR_VARIABLE = "IPUCNN_WEIGHTS_URL"
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on it
 _ANOTHER_MODEL = 0.1
-"""Share of entries that do not fit from which a file is said to be of another model."""
+"""Share of mismatched entries from which a file counts as one of another model."""
 
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What came of `load_weights`.
+    """The result of `load_weights`.
 
     Attributes:
         source: `random`, the URL or the file.
@@ -34,8 +34,8 @@ class WeightsReport:
         sha256: of that file.
         licence: of the published weights.
         loaded: number of entries that were loaded.
-        kept_random: entries of the model that were not, by name.
-        dropped: entries of the file that the model has no place for, by name.
+        kept_random: names of the model's entries that were not loaded.
+        dropped: names of the file's entries that the model lacks.
     """
 
     source: str
@@ -48,7 +48,7 @@ class WeightsReport:
     dropped: Tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return a one-line summary."""
         if not self.path:
             return "random weights"
         parts = [f"{self.loaded} entries from {self.source} (sha256 {self.sha256[:8]})"]
@@ -61,7 +61,7 @@ class WeightsReport:
 
 def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
                  partial: bool = False) -> WeightsReport:
-    """Load weights into a model; when that fails, the model is unchanged.
+    """Load weights into a model; on failure, the model is unchanged.
 
     Args:
         model: built from `spec`, perhaps with another head or other norm layers.
@@ -71,7 +71,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
         partial: accept entries that are missing, unexpected or of another shape.
 
     Raises:
-        WeightsError: they cannot be fetched, read, or put into this model.
+        WeightsError: they cannot be downloaded, read, or loaded into this model.
         UsageError: there are no such published weights.
     """
     if weights == "random":
@@ -120,7 +120,7 @@ def _fetch(url: str, published: PublishedWeights) -> Path:
 
 
 def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
-    """Return `state` without the names that wrappers add, where the model lacks them.
+    """Return `state` without name parts added by wrappers, if the model lacks them.
 
     Prefixes come from parallel, compiled and normalising wrappers; within names, the old training
     application's recomputation added `layer` and its single-precision norms `1`.
@@ -150,7 +150,7 @@ def _shortened(name: str) -> Iterator[str]:
 
 
 def _without_prefix(state: StateDict, model: nn.Module) -> StateDict:
-    """Return `state` without a wrapper's prefix when the model has the entries without it."""
+    """Return `state` without a wrapper's prefix if the model has the entries without it."""
     wanted = model.state_dict()
     for name in state:
         prefix = _wrapper(name, wanted)
@@ -174,7 +174,7 @@ def _wrapper(name: str, wanted: StateDict) -> str:
 
 
 class _Fit:
-    """How the entries of a file fit into a model."""
+    """The match between the entries of a file and a model."""
 
     def __init__(self, model: nn.Module, state: StateDict) -> None:
         self.model = model
@@ -187,11 +187,11 @@ class _Fit:
         self.unexpected = [name for name in state if name not in self.own]
 
     def require_all(self, what: str, spec: ModelSpec) -> None:
-        """Raise `WeightsError` unless every entry fits."""
+        """Raise `WeightsError` unless every entry matches."""
         self._require(what, spec, self.misshapen, self.unexpected)
 
     def require_body(self, what: str, spec: ModelSpec) -> None:
-        """Raise `WeightsError` unless all fits but a head for other classes and replaced norms."""
+        """Raise `WeightsError` unless only the head and replaced norms do not match."""
         self._require(what, spec,
                       [name for name in self.misshapen if not self._is_head(name, spec)],
                       [name for name in self.unexpected if not self._of_replaced_norm(name)])
@@ -215,7 +215,7 @@ class _Fit:
         raise WeightsError(f"{what} do not fit model {spec.name!r}: {details}", hint)
 
     def _only_head(self, misshapen: Sequence[str], wrong: int) -> bool:
-        """Whether nothing is wrong but the number of outputs of one layer, the last one."""
+        """Return whether the only mismatch is the number of outputs of the last layer."""
         return (len(misshapen) == wrong and all(self._differs_in_outputs(n) for n in misshapen)
                 and len({name.rpartition(".")[0] for name in misshapen}) == 1
                 and misshapen[-1].rpartition(".")[0] == list(self.own)[-1].rpartition(".")[0])
@@ -228,16 +228,16 @@ class _Fit:
                 and self._differs_in_outputs(name))
 
     def _of_replaced_norm(self, name: str) -> bool:
-        """Whether the entry is of a batch norm in whose place the model has another layer."""
+        """Return whether the entry belongs to a batch norm that was replaced in the model."""
         layer = name.rpartition(".")[0]
         return (f"{layer}.running_mean" in self.state and f"{layer}.running_mean" not in self.own
                 and layer in dict(self.model.named_modules()))
 
     def load(self, source: str, path: Path, tag: str = "", licence: str = "") -> WeightsReport:
-        """Load what fits.
+        """Load the matching entries.
 
         Raises:
-            WeightsError: that is nothing.
+            WeightsError: no entry matches.
         """
         fitting = {name: value for name, value in self.state.items()
                    if name in self.own and name not in self.misshapen}

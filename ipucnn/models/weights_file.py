@@ -1,4 +1,4 @@
-"""Reading weights files without running code that is in them."""
+"""Reads weights files without running code that is in them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Dict
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import WeightsError
 
 StateDict = Dict[str, torch.Tensor]
 
 _LAYOUTS = ("model_state_dict", "state_dict", "model")
-"""Where checkpoints keep the weights; otherwise the file is the state dictionary itself."""
+"""Keys of the weights in checkpoints; other files are the state dictionary itself."""
 
 _FORBIDDEN = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
 _HOW_TO_CONVERT = ("if you trust the file, load it where it was made and save its state dictionary "
@@ -29,7 +29,7 @@ def read_weights(path: Path) -> StateDict:
     """Return the state dictionary in a file, on the CPU.
 
     `.safetensors` files and what `torch.save` writes are read; of a checkpoint, the weights.
-    Pickled code is refused, never run.
+    Pickled code is rejected, never run.
 
     Raises:
         WeightsError: the file is missing, damaged, holds code or no weights.
@@ -73,7 +73,7 @@ def _safetensors(path: Path) -> Any:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Return what `torch.save` wrote, whatever it is, without running code that is in it.
+    """Return any content that `torch.save` wrote, without running code in it.
 
     Tensors and plain types are read. Of an `argparse.Namespace`, which the old applications saved
     with their weights, the values are returned as a dictionary.
@@ -107,7 +107,7 @@ def _torch(path: Path) -> Any:
 
 
 class _Namespace:
-    """Takes the place of `argparse.Namespace`: attributes and nothing else."""
+    """A replacement for `argparse.Namespace` that only has attributes."""
 
 
 _ALLOWED = {("collections", "OrderedDict"): OrderedDict, ("argparse", "Namespace"): _Namespace}
@@ -115,10 +115,10 @@ _REBUILDING = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}
 
 
 class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors, and knows no other function."""
+    """Rebuilds tensors and allows no other function."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name in the file, or refuse it."""
+        """Return the object for a name in the file, or reject it."""
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if module == "torch._utils" and name in _REBUILDING:
@@ -130,7 +130,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Restricted:
-    """What `torch.load` uses of the module `pickle`."""
+    """The part of the module `pickle` that `torch.load` uses."""
 
     Unpickler = _Unpickler
     UnpicklingError = pickle.UnpicklingError
@@ -150,7 +150,7 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_archives(path: Path) -> None:
-    """Refuse what `torch.load` of torch 2.0 reads without regard to `weights_only`."""
+    """Reject archives that `torch.load` of torch 2.0 reads regardless of `weights_only`."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
@@ -162,7 +162,7 @@ def _refuse_archives(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
-    # torch's advice to read the file with `weights_only=False` is not ours
+    # do not pass on torch's advice to read the file with `weights_only=False`
     reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]
     return WeightsError(f"'{path}' is damaged or no weights file{reason}",
                         "fetch or copy it again")

@@ -1,18 +1,18 @@
-"""Images to call a graph with before there are real ones."""
+"""Creates random example images for tracing and compiling a graph."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import Iterator, Tuple
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError
 
 
 @contextmanager
 def memory_errors(micro_batch: int) -> Iterator[None]:
-    """Turn torch's failure to allocate into one line with what to try."""
+    """Convert torch's allocation errors into a one-line error with a hint."""
     try:
         yield
     except RuntimeError as error:
@@ -23,12 +23,12 @@ def memory_errors(micro_batch: int) -> Iterator[None]:
 
 
 def random_images(shape: Tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Return random images, normalised or as bytes.
+    """Return random images, normalised or uint8.
 
     Args:
         shape: `(n, 3, size, size)`.
-        dtype: of the images; of uint8 they are 0 to 255.
-        seed: the same gives the same images.
+        dtype: of the images; uint8 images are 0 to 255.
+        seed: of the random numbers.
     """
     images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if dtype == torch.uint8:

@@ -7,50 +7,48 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-import torch  # noqa: TID253
+import torch
 
-import ipucnn
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import write_bytes
-from ipucnn.core.options import ExportOptions, TrainOptions
-from ipucnn.core.options.declaration import build
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.remote.download import sha256
-from ipucnn.inference.scores import IMAGENET_CLASSES, names_of_classes
-from ipucnn.models.build import BuiltModel, create_model
-from ipucnn.models.norms import NormOptions
+from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.models.class_names import IMAGENET_CLASSES, names_of_classes
 from ipucnn.models.weights import WeightsReport
-from ipucnn.onnx.backend import graph_module
+from ipucnn.onnx.comparison import TOLERANCE, compare
+from ipucnn.onnx.embedded_metadata import Metadata
+from ipucnn.onnx.engine_base import graph_module
 from ipucnn.onnx.examples import random_images
-from ipucnn.onnx.export import chosen_opset, exported
-from ipucnn.onnx.metadata import Metadata
-from ipucnn.onnx.precision import in_float16
+from ipucnn.onnx.float16 import in_float16
+from ipucnn.onnx.options import ExportOptions
 from ipucnn.onnx.target import OnnxTarget, opset_of
-from ipucnn.onnx.verify import TOLERANCE, compare
+from ipucnn.onnx.tracing_export import chosen_opset, exported
+from ipucnn.version import __version__
 
 COMPARED_BATCHES = (1, 2, 5)
-"""Numbers of images with which a file for any number is compared with torch."""
+"""Batch sizes with which a file of dynamic batch size is compared with torch."""
 
 
 @dataclass
 class ExportResult:
-    """What `ipucnn export` wrote.
+    """The result of `ipucnn export`.
 
     Attributes:
         path: the file.
         model, target: canonical names.
-        size: bytes.
+        size: of the file in bytes.
         opset: version of the ai.onnx operator set.
         ir_version: version of the file format.
-        input: type and shape of the images; None stands for any number of them.
+        input: type and shape of the images; None stands for a dynamic batch size.
         operators: how often each is used.
-        weights: where they come from.
-        tolerance: difference from torch that was allowed, relative to the largest logit.
-        differences: those found, by the number of images.
+        weights: source of the weights.
+        tolerance: allowed difference from torch, relative to the largest logit.
+        differences: measured differences, by batch size.
     """
 
     path: str
@@ -71,10 +69,10 @@ class ExportResult:
 
 
 def export(options: ExportOptions, registry: Optional[Registry] = None) -> ExportResult:
-    """Write a network as an ONNX file that is known to be right.
+    """Export a network to a verified ONNX file.
 
-    It is checked against the target's operators, run in ONNX Runtime and compared with torch
-    before it is written, so a file that exists is a good one.
+    The graph is checked against the target's operators, run in ONNX Runtime and compared with
+    torch before it is written, so only verified files are written.
 
     Args:
         options: what to export.
@@ -85,33 +83,33 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
         IpucnnError: the comparison failed, or the file cannot be written.
     """
     registry = registry or current_registry()
-    target = read_by(registry.get_typed(BackendSpec, options.target), registry)
-    chosen_opset(options.opset, target)  # before weights are fetched
+    target = read_by(registry.get_typed(BackendSpec, options.file.target), registry)
+    chosen_opset(options.file.opset, target)  # before weights are fetched
     built, class_names = _model(options, registry)
     size = built.input_size
     provider = registry.provider_of(built.spec)
     what = f"model {built.spec.name!r}" + ("" if provider.builtin else f" of {provider.label}")
     plan = ExecutionPlan(
-        micro_batch=options.batch_size, precision="32.32",
-        normalisation=options.normalization_location,
-        eight_bit_io=options.normalization_location == "device")
+        micro_batch=options.file.batch_size, precision="32.32",
+        normalisation=options.file.normalization_location,
+        eight_bit_io=options.file.normalization_location == "device")
     module, images = graph_module(built.module, plan, size)
-    if options.dynamic_batch:
-        images = images.expand(2, *images.shape[1:])  # of one image, tracing may take 1 for fixed
-    proto = exported(module, images, target, what=what, opset=options.opset,
-                     dynamic_batch=options.dynamic_batch)
-    if options.precision == "16.16":
+    if options.file.dynamic_batch:
+        images = images.expand(2, *images.shape[1:])  # tracing may treat 1 as constant
+    proto = exported(module, images, target, what=what, opset=options.file.opset,
+                     dynamic_batch=options.file.dynamic_batch)
+    if options.file.precision == "16.16":
         proto = in_float16(proto)
-    batches = COMPARED_BATCHES if options.dynamic_batch else (options.batch_size,)
-    tolerance = TOLERANCE[options.precision]
-    examples = [random_images((batch, *images.shape[1:]), images.dtype, options.seed)
+    batches = COMPARED_BATCHES if options.file.dynamic_batch else (options.file.batch_size,)
+    tolerance = TOLERANCE[options.file.precision]
+    examples = [random_images((batch, *images.shape[1:]), images.dtype, options.network.seed)
                 for batch in batches]
     differences = compare(proto, module, examples, tolerance, what)
     Metadata(
-        model=built.spec.name, input_size=size, normalisation=options.normalization_location,
+        model=built.spec.name, input_size=size, normalisation=options.file.normalization_location,
         class_names=tuple(class_names),
-        provenance={"weights": asdict(built.weights), "precision": options.precision,
-                    "options": options.as_dict(), "ipucnn": ipucnn.__version__,
+        provenance={"weights": asdict(built.weights), "precision": options.file.precision,
+                    "options": options.as_dict(), "ipucnn": __version__,
                     "torch": torch.__version__}).embed(proto)
     content = proto.SerializeToString()
     path = _path(options, built.spec.name)
@@ -120,16 +118,17 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
         path=str(path), model=built.spec.name, target=target.name, size=len(content),
         opset=opset_of(proto), ir_version=proto.ir_version,
         input={"type": str(images.dtype).replace("torch.", ""),
-               "shape": [None if options.dynamic_batch else options.batch_size, 3, size, size]},
+               "shape": [None if options.file.dynamic_batch else options.file.batch_size,
+                         3, size, size]},
         operators=dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
         weights=built.weights.summary(), tolerance=tolerance, differences=dict(differences))
 
 
 def read_by(spec: BackendSpec, registry: Registry) -> OnnxTarget:
-    """Return which ONNX a backend reads, whether or not it can be used here.
+    """Return the ONNX target of a backend, even if it cannot be used here.
 
     Raises:
-        UsageError: it reads none.
+        UsageError: the backend does not read ONNX.
     """
     if not spec.onnx:
         reading = [other.name for other in (
@@ -143,44 +142,29 @@ def read_by(spec: BackendSpec, registry: Registry) -> OnnxTarget:
 
 def _model(options: ExportOptions, registry: Registry) -> Tuple[BuiltModel, List[str]]:
     """Return the model to export and the names of its classes."""
-    if options.checkpoint_path:
+    if options.network.checkpoint_path:
         return _stored_model(options, registry)
-    spec = registry.get_typed(ModelSpec, options.model)
-    registry.get_typed(NormLayerSpec, options.normlayer)
-    torch.manual_seed(options.seed)
-    built = create_model(
-        spec.name, num_classes=options.num_classes, weights=options.weights,
-        weights_partial=options.weights_partial, normlayer=options.normlayer,
-        norm=NormOptions(options.groupnorm_group_num, options.norm_eps,
-                         options.batchnorm_momentum),
-        input_padding=options.input_image_padding, model_options=options.model_options,
-        input_size=options.input_size, registry=registry)
+    registry.get_typed(ModelSpec, options.network.model)
+    registry.get_typed(NormLayerSpec, options.network.normlayer)
+    torch.manual_seed(options.network.seed)
+    built = build_model(options.network, options.plugins, registry)
     return built, _names(built)
 
 
 def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltModel, List[str]]:
     from ipucnn.training.checkpoint_folder import entries
-    from ipucnn.training.stored import load_stored
+    from ipucnn.training.stored import build_stored, load_stored
 
-    place = Path(str(options.checkpoint_path))
+    place = Path(str(options.network.checkpoint_path))
     paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
     if not paths:
         raise DataError(f"there are no checkpoints in '{place}'",
                         "name a folder that '--checkpoint-path' of a training wrote")
     stored = load_stored(paths[-1])
-    if options.ema and stored.ema is None:
+    if options.network.ema and stored.ema is None:
         raise UsageError(f"checkpoint '{paths[-1]}' has no moving average", "leave '--ema' out")
-    weights = stored.ema if options.ema and stored.ema is not None else stored.weights
-    trained = build(TrainOptions, {**stored.options, "model": stored.name, "weights": "random",
-                                   "checkpoint_save_steps": None,
-                                   "checkpoint_save_minutes": None})
-    built = create_model(
-        trained.model, num_classes=len(stored.class_names) or trained.num_classes,
-        weights="random", normlayer=trained.normlayer,
-        norm=NormOptions(trained.groupnorm_group_num, trained.norm_eps,
-                         trained.batchnorm_momentum),
-        input_padding=trained.input_image_padding, model_options=trained.model_options,
-        input_size=trained.input_size, registry=registry)
+    weights = stored.ema if options.network.ema and stored.ema is not None else stored.weights
+    built = build_stored(stored, registry)
     built.module.load_state_dict(weights)
     report = WeightsReport(source=str(paths[-1]), path=str(paths[-1]), sha256=sha256(paths[-1]),
                            loaded=len(weights))
@@ -189,12 +173,12 @@ def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltMode
 
 
 def _names(built: BuiltModel) -> List[str]:
-    """Return what the outputs mean, as far as that is known."""
+    """Return the class names of the outputs; empty when unknown."""
     return names_of_classes(IMAGENET_CLASSES) if built.num_classes == IMAGENET_CLASSES else []
 
 
 def _path(options: ExportOptions, model: str) -> Path:
-    if options.output:
-        return Path(options.output)
-    name = "model.onnx" if options.dynamic_batch else f"model_{options.batch_size}.onnx"
-    return Path(options.model_path) / model / name
+    if options.file.output:
+        return Path(options.file.output)
+    name = "model.onnx" if options.file.dynamic_batch else f"model_{options.file.batch_size}.onnx"
+    return Path(options.file.model_path) / model / name

@@ -1,4 +1,4 @@
-"""A network that exists as an ONNX file only."""
+"""Reads networks from ONNX files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.data.constants import IMAGENET_MEAN, IMAGENET_STD
-from ipucnn.onnx.export import INSTALL
-from ipucnn.onnx.metadata import Metadata
+from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.target import MOST_BYTES
+from ipucnn.onnx.tracing_export import INSTALL
 
 if TYPE_CHECKING:
     import onnx
@@ -22,17 +22,17 @@ _HOW = "'ipucnn export' writes files of this form"
 
 
 class OnnxNetwork(torch.nn.Module):
-    """Stands for a model file where a module is expected; engines that read ONNX take `proto`.
+    """Placeholder module for an ONNX file; engines that read ONNX use `proto`.
 
     Attributes:
         proto: the model.
         path: its file, for messages.
-        metadata: what the file says of itself.
-        input_name: of the images.
+        metadata: embedded in the file.
+        input_name: name of the image input.
         input_size: height and width of the images.
         input_type: `uint8`, `float32` or `float16`.
-        batch: images per call; None when any number will do.
-        num_classes: outputs.
+        batch: images per call; None when any number is accepted.
+        num_classes: number of outputs.
     """
 
     def __init__(self, proto: onnx.ModelProto, path: str) -> None:
@@ -55,12 +55,12 @@ class OnnxNetwork(torch.nn.Module):
                             "'--normalization-location device'")
 
     def forward(self, *_: Any) -> torch.Tensor:
-        """Refuse: torch does not read ONNX."""
+        """Raise an error: torch does not execute ONNX."""
         raise NotImplementedError(f"'{self.path}' is an ONNX file, which torch does not execute")
 
     @property
     def name(self) -> str:
-        """The network's name: what the file says, or the file's own name."""
+        """The network's name: from the metadata, or the file's own name."""
         return self.metadata.model or Path(self.path).stem
 
     @property
@@ -73,23 +73,23 @@ class OnnxNetwork(torch.nn.Module):
 
     @property
     def normalisation(self) -> str:
-        """Where images are normalised for it."""
+        """Where images are normalised: `device`, `host` or `none`."""
         if not self.metadata.input_size and self.input_type == "uint8":
-            return "device"  # of other origin: bytes cannot be normalised before
+            return "device"  # foreign file: bytes cannot be normalised before
         return self.metadata.normalisation
 
 
 def find_file(path: str, model: str, batch: int) -> Path:
-    """Return the ONNX file that `--onnx` means.
+    """Return the ONNX file selected by `--onnx`.
 
     Args:
-        path: a file, or a folder as `ipucnn export` fills it: `<model>/model_<batch>.onnx`, or
+        path: a file, or a folder written by `ipucnn export`: `<model>/model_<batch>.onnx`, or
             `<model>/model.onnx` for any batch.
         model: the model's name.
         batch: the micro-batch.
 
     Raises:
-        DataError: there is none; the message names what was looked for.
+        DataError: there is none; the message names the files searched for.
     """
     given = Path(path)
     if not os.path.isdir(path):
@@ -131,7 +131,7 @@ def read_network(path: Path) -> OnnxNetwork:
             raise _too_large(path, size)
         onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
         for tensor in outside:
-            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx tell it themselves
+            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx check this
                 raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
@@ -145,7 +145,7 @@ def read_network(path: Path) -> OnnxNetwork:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
-    """Return the size of a tensor that may not have been read."""
+    """Return the size in bytes of a tensor from its shape and type."""
     from onnx import helper
 
     count = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
@@ -197,10 +197,10 @@ def _dimension(dim: Any) -> Optional[int]:
 
 
 def check_batch(network: OnnxNetwork, micro_batch: int) -> None:
-    """Refuse a micro-batch that a file does not take.
+    """Raise an error for a micro-batch size that a file does not accept.
 
     Raises:
-        UsageError: the file has another one.
+        UsageError: the file has another size.
     """
     if network.batch not in (None, micro_batch):
         raise UsageError(

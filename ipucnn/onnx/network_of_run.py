@@ -1,4 +1,4 @@
-"""The ONNX file that a run was given instead of a network of the registry."""
+"""Provides the network of a run that uses an ONNX file instead of the registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.options import RunOptions
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.models.build import BuiltModel
 from ipucnn.models.weights import WeightsReport
@@ -17,24 +16,24 @@ from ipucnn.onnx.network import OnnxNetwork, check_batch, find_file, read_networ
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """A model file in the places of a registry's network.
+    """A model file used in place of a registry's network.
 
     Attributes:
-        built: stands for the built model.
+        built: the file as a built model.
     """
 
     built: BuiltModel
 
     @property
     def spec(self) -> ModelSpec:
-        """A record of what the file holds."""
+        """The model record for the file."""
         return self.built.spec
 
     def fitted(self, plan: ExecutionPlan) -> ExecutionPlan:
-        """Return the plan with images as the file takes them.
+        """Return the plan with the file's image format.
 
         Raises:
-            UsageError: the file takes another number of images, or has less than the precision.
+            UsageError: the file has another batch size, or a lower precision than the plan.
         """
         network = self.built.module
         assert isinstance(network, OnnxNetwork)
@@ -46,19 +45,21 @@ class StoredNetwork:
                        eight_bit_io=network.input_type == "uint8")
 
 
-def read_stored(options: RunOptions, model: ModelSpec) -> Optional[StoredNetwork]:
-    """Return the network in the file of `--onnx`, or None without it.
+def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
+                ) -> Optional[StoredNetwork]:
+    """Return the network in an ONNX file, or None when none is named.
 
     Args:
-        options: of the run.
-        model: what `--model` names, by which a file is found in a folder.
+        place: the file, or a folder written by 'ipucnn export'.
+        model: the model whose file is searched in a folder.
+        batch_size: the batch size whose file is searched.
 
     Raises:
         DataError: there is no file, or it cannot be read.
     """
-    if options.onnx is None:
+    if place is None:
         return None
-    path = find_file(options.onnx, model.name, options.batch_size)
+    path = find_file(place, model.name, batch_size)
     network = read_network(path)
     if network.normalisation == "host" and network.input_type == "uint8":
         raise UsageError(f"'{path}' takes bytes and says that the host normalises them",

@@ -1,4 +1,4 @@
-"""Taking out of an exported graph what does not depend on its input."""
+"""Folds constant expressions and removes identities in an exported graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
 
 _SMALL = 4096
-"""Elements up to which a constant expression is computed here; weights are left alone."""
+"""Largest number of elements of a folded constant; weights are not folded."""
 
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
            "Multinomial", "Dropout")
@@ -23,15 +23,15 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     operator sets cannot always fold, and an identity for each weight that equals another.
 
     Args:
-        model: changed in place.
+        model: modified in place.
     """
-    while _fold(model):  # what is behind a constant may be one too
+    while _fold(model):  # nodes after a constant may be constant, too
         pass
     return model
 
 
 def _fold(model: onnx.ModelProto) -> bool:
-    """Fold what can be seen to be constant now; return whether more may be after it."""
+    """Fold the constants known now; return whether more may follow."""
     import onnx
     from onnx import numpy_helper
 
@@ -69,7 +69,7 @@ def _fold(model: onnx.ModelProto) -> bool:
 
 
 def _static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
-    """Return the shapes of intermediate tensors that are known, where one is asked for."""
+    """Return known shapes of intermediate tensors, if the graph queries any shape."""
     import onnx
 
     if not any(node.op_type == "Shape" for node in model.graph.node):
@@ -95,7 +95,7 @@ def _static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
 
 def _value(node: onnx.NodeProto, values: Dict[str, Any], weights: Set[str],
            shapes: Dict[str, List[int]], model: onnx.ModelProto) -> Optional[Any]:
-    """Return what a node computes, or None when that is not constant or not known."""
+    """Return the output of a node, or None when it is not constant or not known."""
     import numpy
 
     if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
@@ -106,7 +106,7 @@ def _value(node: onnx.NodeProto, values: Dict[str, Any], weights: Set[str],
         return None
     try:
         result = numpy.asarray(_evaluated(node, values, model))
-    except Exception:  # the evaluator lacks some operators: what is not folded stays right
+    except Exception:  # the evaluator lacks some operators: unfolded nodes stay correct
         return None
     return result if result.dtype != object and result.size <= _SMALL else None
 
@@ -130,7 +130,7 @@ def _evaluated(node: onnx.NodeProto, values: Dict[str, Any], model: onnx.ModelPr
 
 def _rebuild(model: onnx.ModelProto, kept: List[onnx.NodeProto],
              computed: Dict[str, onnx.NodeProto]) -> None:
-    """Put the nodes that remain into the graph, each constant right before its first use."""
+    """Rebuild the graph from the kept nodes, with each constant just before its first use."""
     ordered, placed = [], set()
     outputs = {output.name for output in model.graph.output}
     for node in kept:
@@ -152,13 +152,13 @@ def _rebuild(model: onnx.ModelProto, kept: List[onnx.NodeProto],
 
 
 def _fixed(model: onnx.ModelProto) -> Set[str]:
-    """Return names that must stay: the outputs, and what branches and loop bodies refer to."""
+    """Return names to keep: the outputs, and references in branches and loop bodies."""
     return {output.name for output in model.graph.output} | {
         name for node in model.graph.node for name in _reads(node)[len(node.input):]}
 
 
 def _reads(node: onnx.NodeProto) -> List[str]:
-    """Return the names that a node reads, those in its branches and loop bodies behind its own."""
+    """Return a node's input names, followed by those of its branches and loop bodies."""
     return [name for inner in nodes([node]) for name in inner.input]
 
 

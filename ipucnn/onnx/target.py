@@ -1,4 +1,4 @@
-"""Which ONNX an engine reads."""
+"""Describes and checks the subset of ONNX that an engine supports."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import onnx
 
 MOST_BYTES = 2**31 - 1
-"""Size of the largest model: a protocol buffer holds less than 2 GiB."""
+"""Size limit of a model: a protocol buffer holds less than 2 GiB."""
 
 
 @dataclass(frozen=True)
 class OnnxTarget:
-    """What an engine accepts.
+    """The subset of ONNX that an engine supports.
 
     Attributes:
         name: the engine, for messages.
         opsets: the oldest and the newest version of the ai.onnx operator set; the newest is 0 for
-            an engine whose releases differ, and which itself tells what it lacks.
-        ir_version: the newest version of the file format; 0 when any will do.
-        operators: ai.onnx operators it has, and since which operator-set versions they are
-            implemented; an empty tuple is for those it rewrites. Empty when the engine is asked.
-        domains: further operator domains it has.
+            an engine whose releases differ, and which itself reports missing operators.
+        ir_version: the newest version of the file format; 0 for any.
+        operators: supported ai.onnx operators, and the operator-set versions of their
+            implementations; an empty tuple for those it rewrites. Empty when the engine checks.
+        domains: further supported operator domains.
     """
 
     name: str
@@ -35,7 +35,7 @@ class OnnxTarget:
     domains: Tuple[str, ...] = ()
 
     def check(self, model: onnx.ModelProto, what: str) -> None:
-        """Refuse a model that the engine cannot read.
+        """Raise an error for a model that the engine cannot read.
 
         Args:
             model: with any operators.
@@ -81,7 +81,7 @@ class OnnxTarget:
 
 
 def nodes(given: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Go through nodes, each followed by those of its branches and loop bodies."""
+    """Yield nodes, each followed by those of its branches and loop bodies."""
     for node in given:
         yield node
         for attribute in node.attribute:

@@ -1,4 +1,4 @@
-"""The options of `ipucnn plan` beside those of `train`: on what a training is launched."""
+"""The options of `ipucnn plan` that `train` does not have: the system to launch on."""
 
 from dataclasses import dataclass
 from typing import Optional, Tuple
@@ -7,12 +7,12 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import option
 
 POPRUN = "PopRun"
-"""Group of the options that `poprun` has under the same name and is given as they are."""
+"""Group of the options that are passed to `poprun` unchanged, under the same name."""
 
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """What a launch profile holds: a system of IPUs, its hosts, and how `poprun` is called.
+    """The settings of a launch profile: an IPU system, its hosts, and options of `poprun`.
 
     Raises:
         UsageError: two options contradict each other.
@@ -86,16 +86,16 @@ class LaunchOptions:
 
     @property
     def host_names(self) -> Tuple[str, ...]:
-        """The hosts one by one; `poprun` separates them by commas, and so may users."""
+        """The list of hosts; as in `poprun`, users may separate them by commas."""
         return tuple(name for part in self.hosts for name in part.split(",") if name)
 
     @property
     def host_count(self) -> int:
-        """How many hosts there are."""
+        """The number of hosts."""
         return self.num_hosts or len(self.host_names) or 1
 
     def instances_for(self, replicas: int) -> int:
-        """Return how many instances share so many replicas.
+        """Return the number of instances that share this many replicas.
 
         Raises:
             UsageError: the hosts cannot share them evenly.
@@ -114,7 +114,7 @@ class LaunchOptions:
 
 @dataclass(frozen=True)
 class PlanOptions(LaunchOptions):
-    """Options of `ipucnn plan` beside those of `train`."""
+    """Options of `ipucnn plan` that `train` does not have."""
 
     launch: Optional[str] = option(
         None, "Launch profile or YAML file: a system and how a training is started on it.",
@@ -125,5 +125,5 @@ class PlanOptions(LaunchOptions):
 
     @property
     def system(self) -> str:
-        """What the number of IPUs belongs to, for messages."""
+        """The name of the system that has the IPUs, for messages."""
         return f"launch profile {self.launch!r}" if self.launch else "the system"

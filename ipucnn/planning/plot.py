@@ -1,4 +1,4 @@
-"""A learning-rate schedule drawn with characters."""
+"""Plots a learning-rate schedule as text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ def plot_schedule(rate: LearningRate, epochs: int, width: int = 80, height: int 
     """Return the curve of a learning rate over the epochs as text.
 
     Args:
-        rate: what is drawn.
-        epochs: from 0 to this.
+        rate: the schedule.
+        epochs: end of the plotted range, which starts at 0.
         width: in characters.
         height: in lines.
     """

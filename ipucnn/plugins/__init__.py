@@ -1,1 +1,1 @@
-"""The built-in plugins. Each module is its own entry point and knows no other plugin."""
+"""The built-in plugins. Each module is its own entry point and depends on no other plugin."""

@@ -17,6 +17,9 @@ from ipucnn.testing.backends import BackendSuite
 from ipucnn.testing.checking import SUITES, check_distribution, check_named, check_plugin
 from ipucnn.testing.datasets import DatasetSuite
 from ipucnn.testing.distributions import write_distribution
+from ipucnn.testing.launchers import LauncherSuite
+from ipucnn.testing.loggers import LoggerSuite
+from ipucnn.testing.losses import LossSuite
 from ipucnn.testing.models import ModelSuite, NormLayerSuite
 from ipucnn.testing.optimisation import OptimizerSuite, ScheduleSuite
 from ipucnn.testing.suite import ConformanceError
@@ -26,6 +29,9 @@ __all__ = [
     "BackendSuite",
     "ConformanceError",
     "DatasetSuite",
+    "LauncherSuite",
+    "LoggerSuite",
+    "LossSuite",
     "ModelSuite",
     "NormLayerSuite",
     "OptimizerSuite",

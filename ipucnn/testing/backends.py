@@ -1,4 +1,4 @@
-"""Conformance of backends."""
+"""Conformance suite for backends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Mapping, Tuple
 from unittest import SkipTest
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.plan import PRECISIONS, Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.core.execution.plan import PRECISIONS, ExecutionPlan
 from ipucnn.testing.suite import require
 from ipucnn.testing.training import TrainingChecks
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class BackendSuite(TrainingChecks):
-    """Checks of a backend: its logits against those of the plain module on the CPU, and training.
+    """Checks a backend's logits against the plain module on the CPU, and its training.
 
-    Where the backend is not usable only the probe is checked and the rest skipped.
+    If the backend is not usable, only the probe is checked and the other checks are skipped.
 
     Attributes:
         tolerance: largest difference of a logit, as a share of the largest logit, by precision.
@@ -33,7 +34,7 @@ class BackendSuite(TrainingChecks):
 
     def usable(self) -> Backend:
         """Return the backend; skips the check when it cannot run inference here."""
-        backend: Backend = self.target()()
+        backend: Backend = self.made()
         probe = backend.probe()
         if not probe.usable:
             raise SkipTest(f"not usable here: {probe.reason}")
@@ -42,7 +43,7 @@ class BackendSuite(TrainingChecks):
         return backend
 
     def model(self) -> torch.nn.Module:
-        """Return a small network, in eval mode, whose batch norms have statistics of their own."""
+        """Return a small network, in eval mode, with non-trivial batch-norm statistics."""
         import torch
         from torch import nn
 
@@ -70,7 +71,7 @@ class BackendSuite(TrainingChecks):
         """Classify `count` images; return the backend's logits and those of the plain module."""
         import torch
 
-        from ipucnn.models.normalisation import normalise
+        from ipucnn.data.normalisation import normalise
 
         images = torch.randint(0, 256, (count, 3, self.input_size, self.input_size),
                                dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
@@ -90,16 +91,16 @@ class BackendSuite(TrainingChecks):
 
     def inference_session(self, plan: ExecutionPlan, images: torch.Tensor) -> InferenceSession:
         """Return the backend's session; one in 8-bit integers is calibrated with `images`."""
-        from ipucnn.inference.calibration import Calibration
+        from ipucnn.inference.calibration_images import CalibrationImages
 
         backend, model = self.usable(), copy.deepcopy(self.model())
         if plan.precision != "int8":
             return backend.inference(model, plan, self.input_size)
-        return backend.quantised(model, plan, self.input_size, Calibration(
+        return backend.quantised(model, plan, self.input_size, CalibrationImages(
             images, [None] * len(images), len(images)))
 
     def compare(self, plan: ExecutionPlan, count: int) -> None:
-        """Require the right logits, in float32 on the host."""
+        """Require correct logits, in float32 on the host."""
         import torch
 
         logits, expected = self.logits(plan, count)
@@ -113,8 +114,8 @@ class BackendSuite(TrainingChecks):
                 f"logits in {plan.precision} are off by {error:.2g} of the largest")
 
     def test_probe_never_raises_and_explains_itself(self) -> None:
-        """The probe says what there is, or why there is nothing and what to do about it."""
-        backend = self.target()()
+        """The probe describes the device, or explains why it is not usable and how to fix that."""
+        backend = self.made()
         require(isinstance(backend, Backend), f"the target returned {type(backend).__name__}")
         probe = backend.probe()
         require(isinstance(probe, Probe), f"'probe' returned {type(probe).__name__}")
@@ -122,12 +123,12 @@ class BackendSuite(TrainingChecks):
                 "a usable backend names its device, another its reason and remedy")
 
     def test_logits_equal_those_of_the_plain_module(self) -> None:
-        """Over several whole calls in single precision the logits are right."""
+        """Logits are correct over several full calls in single precision."""
         self._needs("32.32")
         self.compare(self.plan(), 2 * self.plan().combined_batch)
 
     def test_short_last_batch(self) -> None:
-        """Fewer images than a call takes give as many rows, and the right ones."""
+        """A call with fewer images than its capacity returns the correct rows."""
         self._needs("32.32")
         for count in (1, self.plan().combined_batch + 1):
             self.compare(self.plan(), count)
@@ -139,12 +140,12 @@ class BackendSuite(TrainingChecks):
             self.compare(self.plan(iterations=iterations), 4 * self.micro_batch)
 
     def test_images_normalised_on_the_host(self) -> None:
-        """With normalisation on the host it takes float images as they are."""
+        """With normalisation on the host, float images are used unchanged."""
         self._needs("32.32")
         self.compare(self.plan(place="host"), self.micro_batch)
 
     def test_every_declared_precision_works(self) -> None:
-        """What the record offers beside single precision is computed, to its accuracy."""
+        """Every other precision of the record is computed, to its accuracy."""
         declared = [p for p in self.spec.precisions if p != "32.32"]
         if not declared:
             raise SkipTest("it declares single precision only")
@@ -155,9 +156,9 @@ class BackendSuite(TrainingChecks):
             self.compare(self.plan(precision), 2 * self.micro_batch)
 
     def test_undeclared_precision_is_refused(self) -> None:
-        """A plan in a precision that the record lacks is refused before anything is compiled."""
+        """A plan in a precision that the record lacks is rejected before compilation."""
         from ipucnn.core.execution.selection import check_offer
-        from ipucnn.core.options import RunOptions
+        from ipucnn.inference.options import RunOptions
 
         for precision in [p for p in PRECISIONS if p not in self.spec.precisions]:
             plan = self.plan(precision)

@@ -1,4 +1,4 @@
-"""The conformance suites without pytest, for one plugin or a whole distribution."""
+"""Runs the conformance suites without pytest, for one plugin or a whole distribution."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from ipucnn.core.registry.records import kind_named
 from ipucnn.core.registry.registry import Registry
 from ipucnn.testing.backends import BackendSuite
 from ipucnn.testing.datasets import DatasetSuite
+from ipucnn.testing.launchers import LauncherSuite
+from ipucnn.testing.loggers import LoggerSuite
+from ipucnn.testing.losses import LossSuite
 from ipucnn.testing.models import ModelSuite, NormLayerSuite
 from ipucnn.testing.optimisation import OptimizerSuite, ScheduleSuite
 from ipucnn.testing.suite import Suite, run
@@ -20,15 +23,18 @@ SUITES: Mapping[str, Type[Suite]] = {
     "dataset": DatasetSuite,
     "norm-layer": NormLayerSuite,
     "optimizer": OptimizerSuite,
-    "schedule": ScheduleSuite,
+    "lr-schedule": ScheduleSuite,
     "backend": BackendSuite,
+    "launcher": LauncherSuite,
+    "loss": LossSuite,
+    "logger": LoggerSuite,
 }
 """The suite of each kind."""
 
 
 def check_plugin(kind: str, name: str, registry: Optional[Registry] = None,
                  **settings: Any) -> Dict[str, str]:
-    """Make all checks of the suite of `kind` on one plugin.
+    """Run all checks of the suite of `kind` on one plugin.
 
     Args:
         kind: in any spelling.
@@ -40,7 +46,7 @@ def check_plugin(kind: str, name: str, registry: Optional[Registry] = None,
         For each check "passed", "skipped: reason", or the error in one line.
 
     Raises:
-        UnknownNameError: nothing provides it.
+        UnknownNameError: no plugin provides it.
         PluginError: the name is ambiguous or its record incompatible.
     """
     used = registry or registries.registry()
@@ -82,13 +88,13 @@ def check_distribution(name: str, registry: Optional[Registry] = None
         try:
             results[f"{row.kind}/{row.name}"] = check_plugin(
                 row.kind, f"{row.provider.distribution}:{row.name}", used)
-        except PluginError as error:  # two of its entry points give the name
+        except PluginError as error:  # two of its entry points provide the name
             results[f"{row.kind}/{row.name}"] = {"loads": str(error)}
     return results
 
 
 def check_named(name: str, registry: Optional[Registry] = None) -> Dict[str, Dict[str, str]]:
-    """Check what `name` means: a plugin as ``kind:name``, or else a distribution.
+    """Check a plugin given as ``kind:name``, or else a distribution.
 
     Args:
         name: ``model:tinynet``, ``model:distribution:tinynet`` or ``distribution``.

@@ -1,8 +1,8 @@
-"""Conformance of datasets."""
+"""Conformance suite for datasets."""
 
 from __future__ import annotations
 
-from typing import ClassVar, List, Optional
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 from unittest import SkipTest
 
 from ipucnn.core.registry.records import DatasetSpec
@@ -14,10 +14,10 @@ class DatasetSuite(Suite):
     """Checks of a dataset.
 
     Attributes:
-        data_dir: a folder in its layout; checks are skipped when it needs one and this is None.
-        input_size: height and width asked for, in pixels.
-        num_classes: outputs of the model it is for; None leaves the classes to the dataset.
-        length: samples asked of a dataset that makes its own.
+        data_dir: a folder in its layout; checks are skipped if it needs one and this is None.
+        input_size: requested height and width, in pixels.
+        num_classes: outputs of the model it is for; None uses the classes of the dataset.
+        length: requested number of samples of a generated dataset.
     """
 
     data_dir: Optional[str] = None
@@ -31,29 +31,33 @@ class DatasetSuite(Suite):
         """The record under test."""
         return self.used_registry.get_typed(DatasetSpec, self.name)
 
+    def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+        """Return the target's arguments besides its options."""
+        return (DatasetRequest(
+            data_dir=self.data_dir, input_size=self.input_size, num_classes=self.num_classes,
+            length=self.length, seed=3),), {}
+
     def open(self) -> ImageDataset:
-        """Return the dataset, opened anew."""
+        """Return a newly opened dataset."""
         if self.spec.on_device:
             raise SkipTest("its images are made on the device")
         if self.spec.needs_data_dir and self.data_dir is None:
             raise SkipTest("it needs a folder: set 'data_dir'")
-        dataset = self.target()(DatasetRequest(
-            data_dir=self.data_dir, input_size=self.input_size, num_classes=self.num_classes,
-            length=self.length, seed=3))
+        dataset = self.made(*self.arguments()[0])
         require(isinstance(dataset, ImageDataset), f"the target returned {type(dataset).__name__}")
         return dataset  # type: ignore[no-any-return]
 
     def indices(self, dataset: ImageDataset) -> List[int]:
-        """Return the indices that are looked at, spread over the dataset."""
+        """Return the indices to check, spread over the dataset."""
         step = max(len(dataset) // self.sample, 1)
         return list(range(0, len(dataset), step))[:self.sample]
 
     def test_length(self) -> None:
-        """It has images, and says how many."""
+        """It has images and reports their number."""
         require(len(self.open()) > 0, "it is empty")
 
     def test_images_are_rgb_bytes(self) -> None:
-        """Images are uint8, `(3, height, width)`, of the input size when it says `ready`."""
+        """Images are uint8, `(3, height, width)`, of the input size if it is `ready`."""
         import torch
 
         dataset = self.open()
@@ -67,14 +71,14 @@ class DatasetSuite(Suite):
                     f"image {index} of a 'ready' dataset has shape {tuple(image.shape)}")
 
     def test_names_are_unique(self) -> None:
-        """Every image has a name of its own."""
+        """Every image has a unique name."""
         dataset = self.open()
         names = [dataset.name(index) for index in range(min(len(dataset), 1000))]
         require(all(isinstance(name, str) and name for name in names), "a name is no text")
         require(len(set(names)) == len(names), "two images have the same name")
 
     def test_labels_count_the_classes(self) -> None:
-        """Labels are integers within its classes, or None throughout when it has none."""
+        """Labels are integers within its classes, or all None without labels."""
         dataset = self.open()
         for index in self.indices(dataset):
             label = dataset.label(index)
@@ -86,7 +90,7 @@ class DatasetSuite(Suite):
                     f"{len(dataset.class_names)} classes")
 
     def test_the_same_index_gives_the_same_image(self) -> None:
-        """An image depends on its index alone: not on the order, nor on which object is asked."""
+        """An image depends on its index alone: not on the order or on the dataset object."""
         import torch
 
         dataset, again = self.open(), self.open()
@@ -98,7 +102,7 @@ class DatasetSuite(Suite):
                         f"image {indices[position]} is not the same when it is read again")
 
     def test_files_are_the_images(self) -> None:
-        """What `encoded` gives decodes to what `image` gives."""
+        """The result of `encoded` decodes to the result of `image`."""
         import torch
 
         from ipucnn.data.images import decode
@@ -111,7 +115,7 @@ class DatasetSuite(Suite):
                         f"file {index} is not image {index}")
 
     def test_order_is_a_permutation(self) -> None:
-        """An epoch's order has every index once, and depends on seed and epoch only."""
+        """An epoch's order contains every index once, and depends on seed and epoch only."""
         dataset, again = self.open(), self.open()
         for seed, epoch in ((0, 0), (1, 0), (0, 3)):
             order = dataset.order(seed, epoch).tolist()
@@ -121,7 +125,7 @@ class DatasetSuite(Suite):
                     f"its order of epoch {epoch} is another one when it is asked again")
 
     def test_global_random_state_is_left_alone(self) -> None:
-        """Reading images moves neither Python's nor torch's global generator."""
+        """Reading images changes neither Python's nor torch's global generator."""
         import random
 
         import torch

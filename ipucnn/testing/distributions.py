@@ -1,4 +1,4 @@
-"""Real installed distributions, written in a moment: for tests of plugins and of their loading."""
+"""Writes installed distributions, for tests of plugins and of their loading."""
 
 from __future__ import annotations
 

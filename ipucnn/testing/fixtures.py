@@ -22,7 +22,7 @@ class DistributionWriter(Protocol):
 
     def __call__(self, name: str, modules: Mapping[str, str], entry_points: Mapping[str, str],
                  version: str = "1.0") -> Path:
-        """Write and install a distribution for this test; return the folder it is in."""
+        """Write and install a distribution for this test; return its folder."""
         ...
 
 
@@ -32,8 +32,8 @@ def fake_distribution(tmp_path: Path,
     """Install distributions for one test.
 
     Each call writes one (see `ipucnn.testing.distributions.write_distribution`), puts it on
-    `sys.path` and has the next registry see it. The test ends with path, modules, metadata scan
-    and current registry as they were.
+    `sys.path` and makes it visible to the next registry. Path, modules, metadata scan and current
+    registry are restored after the test.
     """
     before = set(sys.modules)
     folders = []

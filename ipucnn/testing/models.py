@@ -1,12 +1,12 @@
-"""Conformance of models and norm layers."""
+"""Conformance suites for models and norm layers."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
-from ipucnn.models.norms import NormOptions, NormSite
+from ipucnn.models.norms import NormSite
 from ipucnn.testing.suite import Suite, require
 
 if TYPE_CHECKING:
@@ -14,16 +14,14 @@ if TYPE_CHECKING:
 
 
 class ModelSuite(Suite):
-    """Checks of a model.
+    """Checks a model.
 
     Attributes:
         input_size: height and width of the images used; the record's when None. A smaller one
             makes the checks of a large network fast.
-        options: model options it is built with.
     """
 
     input_size: Optional[int] = None
-    options: ClassVar[Mapping[str, Any]] = {}
     _last: ClassVar[Tuple[Any, Any]] = (None, None)
 
     @property
@@ -31,8 +29,12 @@ class ModelSuite(Suite):
         """The record under test."""
         return self.used_registry.get_typed(ModelSpec, self.name)
 
+    def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+        """Return what the target is called with beside its options."""
+        return (), {"num_classes": 7}
+
     def network(self) -> torch.nn.Module:
-        """Return `build()`; the checks that only look at a network share one."""
+        """Return `build()`; checks that do not change the network share one."""
         key = (type(self), self.name)
         if ModelSuite._last[0] != key:
             ModelSuite._last = (key, self.build())
@@ -40,12 +42,12 @@ class ModelSuite(Suite):
         return network.eval()
 
     def build(self, num_classes: int = 7, seed: int = 0) -> torch.nn.Module:
-        """Return a new network, in eval mode, with random weights that `seed` decides."""
+        """Return a new network, in eval mode, with random weights determined by `seed`."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model: torch.nn.Module = self.target()(num_classes=num_classes, **self.options)
+            model: torch.nn.Module = self.made(num_classes=num_classes)
         require(isinstance(model, torch.nn.Module), f"the target returned {type(model).__name__}")
         return model.eval()
 
@@ -57,7 +59,7 @@ class ModelSuite(Suite):
         return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
     def test_logits_for_any_number_of_classes(self) -> None:
-        """Built for n classes it gives n finite float logits per image."""
+        """Built for n classes, it returns n finite float logits per image."""
         import torch
 
         for num_classes in (7, 1000):
@@ -69,7 +71,7 @@ class ModelSuite(Suite):
             require(bool(torch.isfinite(logits).all()), "logits are not finite")
 
     def test_eval_is_deterministic(self) -> None:
-        """In eval mode the same images give the same logits, each apart from its neighbours."""
+        """In eval mode, equal images give equal logits, independent of the rest of the batch."""
         import torch
 
         model, images = self.network(), self.images()
@@ -93,7 +95,7 @@ class ModelSuite(Suite):
                     "loading the state dictionary does not give the same logits")
 
     def test_gradient_reaches_every_parameter(self) -> None:
-        """The loss depends on every parameter that asks for a gradient."""
+        """The loss depends on every parameter that requires a gradient."""
         import torch
 
         # In eval mode: dropped branches (stochastic depth) would cut parameters off by chance.
@@ -106,7 +108,7 @@ class ModelSuite(Suite):
         require(not cut, f"no finite gradient reaches {', '.join(cut[:3])} ({len(cut)} in all)")
 
     def test_trains(self) -> None:
-        """A training step changes the parameters and leaves the logits finite."""
+        """A training step changes the parameters and keeps the logits finite."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -123,45 +125,43 @@ class ModelSuite(Suite):
                 "a training step changes no parameter")
 
     def test_traces(self) -> None:
-        """It can be traced, as IPUs and exports need it."""
+        """It can be traced, as required for IPUs and exports."""
         import torch
 
         model, images = self.network(), self.images()
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # tracing is deprecated in new torch, and chatty
+            warnings.simplefilter("ignore")  # tracing is deprecated in new torch and emits warnings
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 model, images, check_trace=False)
             require(torch.allclose(traced(images), model(images), rtol=1e-3, atol=1e-4),
                     "the traced model gives other logits")
 
-    def test_takes_its_declared_options(self) -> None:
-        """The builder has a keyword for every option of the record."""
-        self.accepts(num_classes=7, **dict.fromkeys(self.spec.options))
-
 
 class NormLayerSuite(Suite):
-    """Checks of a norm layer.
+    """Checks a norm layer.
 
     Attributes:
         channels: of the layers built.
-        norm_options: what the layers are built with.
     """
 
     channels: int = 32
-    norm_options: NormOptions = NormOptions(groups=4)
 
     @property
     def spec(self) -> NormLayerSpec:
         """The record under test."""
         return self.used_registry.get_typed(NormLayerSpec, self.name)
 
+    def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+        """Return what the target is called with beside its options."""
+        return (NormSite(name="layer1/0/bn1", channels=self.channels, eps=1e-5, momentum=0.1,
+                         affine=True, running_statistics=True,
+                         common_channels=self.channels),), {}
+
     def build(self) -> torch.nn.Module:
         """Return a layer for `channels` channels."""
         import torch
 
-        site = NormSite(name="layer1/0/bn1", channels=self.channels, eps=1e-5, momentum=0.1,
-                        affine=True, running_statistics=True, common_channels=self.channels)
-        layer: torch.nn.Module = self.target()(site, self.norm_options)
+        layer: torch.nn.Module = self.made(*self.arguments()[0])
         require(isinstance(layer, torch.nn.Module), f"the target returned {type(layer).__name__}")
         return layer
 
@@ -209,7 +209,7 @@ class NormLayerSuite(Suite):
                 "loading the state dictionary does not give the same result")
 
     def test_samples_are_independent_unless_it_says_otherwise(self) -> None:
-        """Only a layer whose record says so mixes the samples of a batch in training."""
+        """Only layers with a `batch_dependent` record mix the samples of a batch in training."""
         import torch
 
         if self.spec.batch_dependent:

@@ -1,19 +1,22 @@
-"""What all conformance suites share: the record, exclusions, and a life without pytest."""
+"""Base of the conformance suites: the record, exclusions, and running without pytest."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Type
+from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple, Type
 from unittest import SkipTest
 
-from ipucnn.core.errors import UnavailableError
+from ipucnn.core.errors import IpucnnError, UnavailableError
+from ipucnn.core.options.composition import CommandOptions
+from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.owners import check_names, owned_by, owner_of
 from ipucnn.core.registry import registry as registries
-from ipucnn.core.registry.records import PluginSpec
+from ipucnn.core.registry.records import KINDS, PluginSpec
 from ipucnn.core.registry.registry import Registry
 
 
 class ConformanceError(AssertionError):
-    """A plugin does not keep the contract of its kind."""
+    """A plugin violates the contract of its kind."""
 
 
 def require(holds: bool, complaint: str) -> None:
@@ -34,12 +37,15 @@ class Suite:
 
     Attributes:
         name: the record, as on the command line; ``distribution:name`` is safest.
-        exclude: names of checks that are not made, each with the reason.
+        exclude: names of checks to skip, each with the reason.
+        options: values of the record's own options by name, for the checks; the others have
+            their defaults.
         registry: where the record is looked up; that of the process when None.
     """
 
     name: str = ""
     exclude: ClassVar[Mapping[str, str]] = {}
+    options: ClassVar[Mapping[str, Any]] = {}
     registry: ClassVar[Optional[Registry]] = None
 
     def setup_method(self, method: Callable[[], None]) -> None:
@@ -67,17 +73,77 @@ class Suite:
         except UnavailableError as error:
             raise SkipTest(f"not usable here: {error.message}") from error
 
+    @property
+    def kind(self) -> str:
+        """The kind of the record."""
+        return next(kind.name for kind in KINDS.values() if isinstance(self.spec, kind.record))
+
+    def chosen_options(self) -> Any:
+        """Return an instance of the record's options class, or None when it has none."""
+        owned = owned_by(self.kind, self.spec, self.options, self.used_registry)
+        return owned.of(self.kind, self.spec.name)
+
+    def made(self, *positional: Any, **keywords: Any) -> Any:
+        """Call the target with these arguments and with `chosen_options`."""
+        self.target()
+        return self.used_registry.make(self.spec, *positional, options=self.chosen_options(),
+                                       **keywords)
+
+    def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+        """Return what the target is called with beside its options: nothing."""
+        return (), {}
+
     def test_target_resolves(self) -> None:
         """The target can be imported and called."""
         require(callable(self.target()), f"{self.spec.target!r} is not callable")
 
-    def accepts(self, *positional: Any, **keywords: Any) -> None:
-        """Require that the target can be called with these arguments."""
+    def test_options_are_valid(self) -> None:
+        """The options class can be used: types, defaults, help and names."""
+        owner = owner_of(KINDS[self.kind], self.spec, self.used_registry)
+        if owner is None:
+            require(not self.options, f"the record has no options, and the suite sets "
+                                      f"{sorted(self.options)}")
+            return
+        spellings: List[str] = []
+        for item in declared(owner.options):
+            require(bool(item.option.help.strip()), f"option '{item.flag}' has no help")
+            self._check_default(item)
+            for flag in item.flags:
+                require(flag.startswith("--") and flag not in spellings,
+                        f"{flag!r} of option '{item.flag}' is not a flag of its own")
+                spellings.append(flag)
+        for command in _commands():
+            if self.kind in command.kinds:
+                check_names(owner, command, self.used_registry)
+
+    def _check_default(self, item: Declared) -> None:
+        try:
+            same = item.coerce(item.default) == item.default
+        except IpucnnError as error:
+            raise ConformanceError(f"the default of option '{item.flag}' is not allowed: "
+                                   f"{error}") from error
+        require(same, f"the default of option '{item.flag}', {item.default!r}, is not of its type")
+
+    def test_takes_its_declared_options(self) -> None:
+        """The target can be called as ipucnn calls it, with the record's options if it has any."""
+        positional, keywords = self.arguments()
+        options = self.chosen_options()
+        if options is not None:
+            keywords["options"] = options
         try:
             inspect.signature(self.target()).bind(*positional, **keywords)
         except TypeError as error:
             raise ConformanceError(f"{self.spec.target!r} does not take what its record declares: "
                                    f"{error}") from error
+
+
+def _commands() -> List[Type[CommandOptions]]:
+    """Return the commands that together take the options of every kind."""
+    from ipucnn.inference.options import RunOptions
+    from ipucnn.onnx.options import ExportOptions
+    from ipucnn.training.options import TrainOptions
+
+    return [RunOptions, TrainOptions, ExportOptions]
 
 
 def checks(suite: Type[Suite]) -> List[str]:
@@ -89,7 +155,7 @@ def checks(suite: Type[Suite]) -> List[str]:
 
 
 def run(suite: Type[Suite]) -> Dict[str, str]:
-    """Make all checks of a suite, as pytest would.
+    """Run all checks of a suite, as pytest would.
 
     Returns:
         For each check "passed", "skipped: reason", or the error in one line.

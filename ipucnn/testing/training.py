@@ -1,15 +1,18 @@
-"""Conformance of backends that train."""
+"""Conformance checks for backends that train."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 from unittest import SkipTest
 
-from ipucnn.core.execution.plan import Backend, ExecutionPlan
-from ipucnn.core.registry.records import BackendSpec, OptimizerSpec
+from ipucnn.core.execution.backend import Backend
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.options.owners import options_for
+from ipucnn.core.registry.records import BackendSpec, LossSpec, OptimizerSpec
 from ipucnn.testing.suite import Suite, require
 
 if TYPE_CHECKING:
@@ -29,13 +32,13 @@ CALLS = 3
 
 
 class TrainingChecks(Suite):
-    """Checks of a backend's training sessions: their weights against those of a plain torch loop.
+    """Checks the weights of a backend's training sessions against a plain torch loop.
 
     Attributes:
         training_tolerance: largest difference of a weight after a short training in single
             precision.
-        optimizers: those that are checked; all built-in ones.
-        splits: pipeline splits of the small network that are checked; none skips the check.
+        optimizers: the optimizers to check; by default all built-in ones.
+        splits: pipeline splits of the small network to check; empty skips the check.
     """
 
     training_tolerance: ClassVar[float] = 1e-5
@@ -53,7 +56,7 @@ class TrainingChecks(Suite):
         """Return the backend; skips the check when it cannot train here."""
         if not self.spec.training:
             raise SkipTest("it offers no training")
-        backend: Backend = self.target()()
+        backend: Backend = self.made()
         probe = backend.probe()
         if not probe.usable:
             raise SkipTest(f"not usable here: {probe.reason}")
@@ -84,16 +87,18 @@ class TrainingChecks(Suite):
                                 "eight_bit_io": False, "seed": 3, **values})
 
     def choice(self, name: str = "sgd") -> OptimizerChoice:
-        """Return an optimizer whose hyper-parameters all matter."""
+        """Return an optimizer for which all hyper-parameters have an effect."""
         from ipucnn.core.execution.training_session import OptimizerChoice
 
-        spec = self.used_registry.get_typed(OptimizerSpec, name)
-        values = {"momentum": 0.9, "eps": 1e-3, "alpha": 0.9, "decay": 0.9}
-        given = {key: values[key] for key in spec.hyperparameters if key in values}
-        return OptimizerChoice(spec.name, 0.05, 0.01, given, self.used_registry.resolve(spec))
+        registry = self.used_registry
+        spec = registry.get_typed(OptimizerSpec, name)
+        options = options_for(spec, "optimizer", {
+            "momentum": 0.9, "optimizer_eps": 1e-3, "rmsprop_decay": 0.9}, registry)
+        return OptimizerChoice(spec.name, 0.05, 0.01, options,
+                               functools.partial(registry.make, spec, options=options))
 
     def samples(self, plan: ExecutionPlan, calls: int = CALLS) -> List[Samples]:
-        """Return images and labels of some host calls."""
+        """Return images and labels for several host calls."""
         import torch
 
         generator = torch.Generator().manual_seed(7)
@@ -104,13 +109,14 @@ class TrainingChecks(Suite):
 
     def session(self, model: torch.nn.Module, plan: ExecutionPlan,
                 optimizer: Optional[OptimizerChoice] = None, **setup: Any) -> TrainingSession:
-        """Return a session that is ready."""
+        """Return a compiled session."""
         from ipucnn.core.execution.training_session import TrainingSetup
-        from ipucnn.training.loss import Loss
 
+        registry = self.used_registry
+        loss = registry.make(registry.get_typed(LossSpec, "cross-entropy"))
         made = self.trainer().training(
             copy.deepcopy(model), plan,
-            TrainingSetup(**{"loss": Loss(), "optimizer": optimizer or self.choice(), **setup}),
+            TrainingSetup(**{"loss": loss, "optimizer": optimizer or self.choice(), **setup}),
             self.image_size)
         made.compile()
         return made
@@ -118,7 +124,7 @@ class TrainingChecks(Suite):
     def train(self, session: TrainingSession, samples: Sequence[Samples], plan: ExecutionPlan,
               first: int = 0, lr: Callable[[int], float] = lambda _: 0.05,
               scaling: float = 1.0) -> List[StepResult]:
-        """Make some host calls."""
+        """Make several host calls."""
         from ipucnn.core.execution.training_session import TrainingBatch
 
         results = []
@@ -131,7 +137,7 @@ class TrainingChecks(Suite):
     def compare_training(self, model: torch.nn.Module, plan: ExecutionPlan,
                 optimizer: Optional[OptimizerChoice] = None,
                 lr: Callable[[int], float] = lambda _: 0.05, scaling: float = 1.0) -> None:
-        """Require the weights that a plain loop gives."""
+        """Require the same weights as from a plain loop."""
         samples = self.samples(plan)
         with self.session(model, plan, optimizer, loss_scaling=scaling) as session:
             results = self.train(session, samples, plan, lr=lr, scaling=scaling)
@@ -163,7 +169,7 @@ class TrainingChecks(Suite):
             require(error <= tolerance, f"{name!r} is off by {error:.2g}")
 
     def test_training_of_every_shape_equals_plain_torch(self) -> None:
-        """However a batch is divided, an update is the mean gradient of its samples."""
+        """An update is the mean gradient of its samples, for any division of the batch."""
         for micro, iterations, replicas, accumulation in (
                 (4, 1, 1, 1), (1, 1, 4, 1), (1, 1, 1, 4), (2, 3, 2, 2)):
             self.compare_training(self.network(), self.training_plan(
@@ -171,7 +177,7 @@ class TrainingChecks(Suite):
                 gradient_accumulation=accumulation))
 
     def test_training_with_batch_norm(self) -> None:
-        """Statistics are of a micro-batch; replicas run their own, the first one's is saved."""
+        """Statistics are per micro-batch and replica; the first replica's are saved."""
         for replicas, accumulation in ((1, 1), (1, 3), (2, 2)):
             self.compare_training(self.network(batch_norm=True), self.training_plan(
                 micro_batch=3, device_iterations=2, replicas=replicas,
@@ -192,19 +198,19 @@ class TrainingChecks(Suite):
             gradient_accumulation=2 * len(self.splits) + 1))
 
     def test_training_follows_the_learning_rate(self) -> None:
-        """A learning rate that is set holds from the next call on."""
+        """A new learning rate takes effect from the next call on."""
         for name in ("sgd", "rmsprop_tf"):
             self.compare_training(self.network(), self.training_plan(micro_batch=2),
                                   self.choice(name), lr=lambda call: 0.1 / (call + 1))
 
     def test_loss_scaling_changes_nothing(self) -> None:
-        """In single precision loss scaling shows neither in weights nor in losses."""
+        """In single precision, loss scaling changes neither weights nor losses."""
         for name in ("sgd", "adamw", "lamb"):
             self.compare_training(self.network(), self.training_plan(micro_batch=2, replicas=2),
                                   self.choice(name), scaling=128.0)
 
     def test_training_resumes_exactly(self) -> None:
-        """What was saved in the middle continues to the same bits, for each optimizer."""
+        """A training resumed from saved state gives the same bits, for each optimizer."""
         import torch
 
         plan = self.training_plan(micro_batch=2, replicas=2, device_iterations=2)
@@ -219,7 +225,7 @@ class TrainingChecks(Suite):
                 torch.save([first.weights(), first.state()], file)
             file.seek(0)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch 2.0 warns of itself here
+                warnings.simplefilter("ignore")  # torch 2.0 emits a warning of its own here
                 weights, state = torch.load(file, weights_only=True)
             with self.session(model, plan, self.choice(name)) as second:
                 second.load(weights, state)
@@ -227,7 +233,7 @@ class TrainingChecks(Suite):
                 self.require_equal(second.weights(), expected, 0.0)
 
     def test_training_alternates_with_validation(self) -> None:
-        """Another session may have the device in between, and nothing changes."""
+        """Another session may use the device in between, without any effect."""
         import torch
 
         plan = self.training_plan(micro_batch=2)
@@ -267,12 +273,12 @@ def plain_training(model: torch.nn.Module, plan: ExecutionPlan, optimizer: Optim
                    ) -> Tuple[StateDict, List[float]]:
     """Train as a device does, one micro-batch at a time, and return weights and losses.
 
-    Samples go to device iterations first, then to accumulation steps, then to replicas. A replica
-    has buffers of its own, and gradients are means over everything that an update sees.
+    Samples go to device iterations first, then to accumulation steps, then to replicas. Each
+    replica has its own buffers, and gradients are means over all samples of an update.
     """
     import torch
 
-    from ipucnn.training.parameters import make_optimizer
+    from ipucnn.models.optimisation import make_optimizer
 
     model = copy.deepcopy(model).train()
     updates = make_optimizer(model, optimizer)

@@ -1,1 +1,5 @@
-"""Training: the job, what it is made of, and what it leaves behind."""
+"""Training: the job behind `train`, `restore`, `validate` and `average`.
+
+It trains through a backend's session, validates, and writes checkpoints and logs.
+Import `training.phases`, `training.restore`, `training.validate`, `training.options`.
+"""

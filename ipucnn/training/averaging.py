@@ -1,4 +1,4 @@
-"""Averages of the weights of several checkpoints."""
+"""Averages the weights of several checkpoints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
-from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipucnn.training.checkpoint_folder import entries
 from ipucnn.training.checkpoints import Checkpoint, CheckpointError, Position, save
@@ -17,7 +17,7 @@ from ipucnn.training.stored import StoredModel, load_stored
 
 @dataclass(frozen=True)
 class AverageResult:
-    """The averaged checkpoint and what it was made of."""
+    """The averaged checkpoint and its sources."""
 
     path: Path
     files: Tuple[Path, ...]
@@ -27,16 +27,17 @@ class AverageResult:
 
 def average(folder: Path, strategy: str, decay: float, last: int,
             output: Optional[Path] = None) -> AverageResult:
-    """Average the checkpoints at the ends of epochs; one at a time is in memory.
+    """Average the end-of-epoch checkpoints; only one at a time is in memory.
 
-    Averages written before and checkpoints within an epoch never enter. Floating tensors, running
-    statistics included, are averaged in float64 and keep their type; others are the last ones'.
+    Earlier averages and checkpoints within an epoch are excluded. Floating tensors, running
+    statistics included, are averaged in float64 and keep their type; other tensors are
+    taken from the last checkpoint.
 
     Args:
         folder: of one training.
         strategy: `mean`, or `exponential`: ``a <- decay a + (1 - decay) w`` in ascending order.
         decay: of the exponential average.
-        last: how many of the last ones; -1 or 0 takes all.
+        last: number of latest checkpoints; -1 or 0 takes all.
         output: the file to write; `<model>_<dataset>_<epoch>_averaged.pt` in the folder if None.
 
     Raises:
@@ -74,10 +75,10 @@ def average(folder: Path, strategy: str, decay: float, last: int,
 
 @torch.no_grad()
 def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Estimate the running statistics of batch norm anew: the mean over batches.
+    """Re-estimate the running statistics of batch norm as the mean over batches.
 
-    Averaged weights have other activations than any of the models they were made of, so averaged
-    statistics are only close (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018).
+    Averaged weights have other activations than any of the source models, so averaged statistics
+    are only approximate (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018).
 
     Args:
         model: changed in place.

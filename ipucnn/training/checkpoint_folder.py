@@ -1,4 +1,4 @@
-"""The checkpoints in a folder: their names and their order."""
+"""Finds, orders and cleans up the checkpoints in a folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Entry:
 
     Attributes:
         path: the file.
-        run: model and dataset, as the name has them.
-        epoch: of the name.
+        run: model and dataset, as in the name.
+        epoch: epoch in the name.
         step: weight updates, for those written within an epoch; else 0.
         averaged: it is an average of others.
     """
@@ -41,7 +41,7 @@ def entries(folder: Path, averaged: bool = False) -> List[Entry]:
 
     Args:
         folder: where they are; other files are left out.
-        averaged: whether averages count.
+        averaged: whether to include averages.
 
     Raises:
         CheckpointError: the folder cannot be read, or has those of several trainings.
@@ -67,7 +67,7 @@ def entries(folder: Path, averaged: bool = False) -> List[Entry]:
 
 
 def newest(folder: Path) -> Tuple[Checkpoint, List[Tuple[Path, str]]]:
-    """Return the newest whole checkpoint in a folder, and the damaged ones that are newer.
+    """Return the newest intact checkpoint in a folder, and newer damaged ones.
 
     Raises:
         CheckpointError: there is none.
@@ -85,7 +85,7 @@ def newest(folder: Path) -> Tuple[Checkpoint, List[Tuple[Path, str]]]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what interrupted writes left behind."""
+    """Remove leftover files of interrupted writes."""
     with suppress(OSError):
         for name in os.listdir(str(folder)):
             if _TEMPORARY.fullmatch(name):

@@ -1,4 +1,4 @@
-"""Checkpoints: one versioned file of tensors and plain types, whole or not there.
+"""Reads and writes checkpoints: versioned files of tensors and plain types, written atomically.
 
 Nothing in a file depends on the clock: two runs of one training write the same bytes.
 """
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.training_session import StateDict
@@ -31,13 +31,13 @@ class CheckpointError(IpucnnError):
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training is.
+    """The position of a training.
 
     Attributes:
-        epoch: whole epochs.
-        call: host calls of the epoch under way.
-        consumed: samples of its order that they used.
-        update: weight updates in all.
+        epoch: completed epochs.
+        call: host calls of the current epoch.
+        consumed: samples of the epoch's order used by them.
+        update: weight updates in total.
     """
 
     epoch: int
@@ -52,13 +52,13 @@ class Checkpoint:
 
     Attributes:
         model, dataset: canonical names.
-        position: how far it is.
-        weights: by the model's own names.
-        ema: those of the moving average, if there is one.
+        position: the position of the training.
+        weights: weights by the model's own names.
+        ema: weights of the moving average, if there is one.
         session: what `TrainingSession.state` returned.
         progress: the job's running figures.
         options: of the training, as plain types.
-        class_names: what the outputs mean.
+        class_names: names of the outputs.
         versions: of the packages that wrote it.
         path: the file it was read from.
     """
@@ -106,7 +106,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
             sink = _Sink(file)
             try:
                 torch.save(_canonical(content), cast(BinaryIO, sink))
-            except RuntimeError as error:  # what torch makes of a failed write
+            except RuntimeError as error:  # torch's error for a failed write
                 raise (sink.failed or error) from error
             file.flush()
             os.fsync(file.fileno())
@@ -149,7 +149,7 @@ def load(path: Path) -> Checkpoint:
 
 
 class _Sink:
-    """A file to write to that remembers why it failed, which torch does not tell."""
+    """An output file that records the cause of a failure, which torch does not report."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -167,7 +167,7 @@ class _Sink:
 
 
 def _canonical(value: Any) -> Any:
-    """Return plain types such that equal contents are written as equal bytes.
+    """Return a copy of plain types such that equal contents are written as equal bytes.
 
     Pickle writes an object that it has seen before as a reference to it, so the bytes depend on
     which equal strings and tuples are one object, and those of a restored training never are.
@@ -182,7 +182,7 @@ def _canonical(value: Any) -> Any:
 
 
 def read_content(path: Path) -> Dict[str, Any]:
-    """Return what a file holds, checksums checked, of whatever format.
+    """Return the content of a checkpoint of any format, after verifying checksums.
 
     Raises:
         CheckpointError: it is missing, damaged or no checkpoint.
@@ -222,7 +222,7 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 
 def _sync(folder: Path) -> None:
-    """Have the renaming survive a power cut, where the system can."""
+    """Make the renaming durable across a power failure, if the system supports it."""
     with suppress(OSError):
         handle = os.open(str(folder), os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
-"""The order in which samples are trained on, and their way into a session.
+"""Orders training samples and feeds them to a session as combined batches.
 
-Of several instances, each prepares its own part of every host call.
+With several instances, each prepares its own part of every host call.
 """
 
 from __future__ import annotations
@@ -8,26 +8,27 @@ from __future__ import annotations
 from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import numpy
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import Batch, Loader
-from ipucnn.training.mixing import draw
+from ipucnn.data.mixup import draw
+from ipucnn.data.session_loader import feed
 from ipucnn.training.preparation import Prepared
 
 
 def own_part(order: numpy.ndarray[Any, Any], plan: ExecutionPlan,
              index: int) -> numpy.ndarray[Any, Any]:
-    """Return which samples of an order are an instance's.
+    """Return the samples of an order that belong to an instance.
 
     Each host call takes the next B x D x R x G of them; within a call the replica varies faster
-    than accumulation step and iteration (`TrainingBatch`). So the instances together train on what
-    one process with all replicas would, sample for sample.
+    than accumulation step and iteration (`TrainingBatch`). So the instances together train on the
+    same samples as one process with all replicas.
 
     Args:
-        order: indices of samples, a numpy array; what fills no host call is left out.
+        order: indices of samples, a numpy array; an incomplete last host call is left out.
         plan: of all instances.
         index: of the instance.
     """
@@ -44,10 +45,10 @@ class Feed:
 
     Args:
         prepared: the training.
-        session: what is fed.
-        epoch: from 0.
+        session: the session to feed.
+        epoch: the epoch, from 0.
         consumed: samples of the epoch's order that were used before, by all instances.
-        bad: samples that are known to be unreadable.
+        bad: samples known to be unreadable.
     """
 
     def __init__(self, prepared: Prepared, session: TrainingSession, epoch: int,
@@ -60,16 +61,16 @@ class Feed:
         self._mix = prepared.setup.mix
         if not prepared.data.on_device:
             self._left = len(prepared.dataset) - consumed
-            order = own_part(prepared.dataset.order(options.seed, epoch)[consumed:],
+            order = own_part(prepared.dataset.order(options.dataset.seed, epoch)[consumed:],
                              prepared.plan, prepared.instances.index)
-            self.loader = session.loader(
-                prepared.dataset, built.input_size, prepared.plan.local_batch,
-                (int(index) for index in order), workers=options.dataloader_worker,
-                skip_bad=options.skip_bad_samples, transform=_transform(prepared), bad=bad,
+            self.loader = feed(
+                session, prepared.dataset, built.input_size, prepared.plan.local_batch,
+                (int(index) for index in order), workers=options.dataset.dataloader_worker,
+                skip_bad=options.dataset.skip_bad_samples, transform=_transform(prepared), bad=bad,
                 epoch=epoch, pixels=prepared.plan.pixels)
 
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
-        """Yield each whole batch, and how many samples of the order are used up with it."""
+        """Yield each whole batch, and the number of samples of the order used so far."""
         plan = self._prepared.plan
         size = plan.combined_batch
         if self.loader is None:
@@ -87,7 +88,7 @@ class Feed:
     def _made(self, batch: Batch) -> TrainingBatch:
         prepared, plan = self._prepared, self._prepared.plan
         labels = torch.tensor(_labels(batch, prepared.data.labelled, prepared.built.num_classes))
-        mixing = draw(self._mix, prepared.options.seed, self._epoch, batch.indices,
+        mixing = draw(self._mix, prepared.options.dataset.seed, self._epoch, batch.indices,
                       plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
         return TrainingBatch(batch.images, labels, mixing)
 
@@ -95,15 +96,15 @@ class Feed:
 def _labels(batch: Batch, labelled: bool, classes: int) -> List[int]:
     if labelled:
         return [int(label or 0) for label in batch.labels]
-    return [index % classes for index in batch.indices]  # generated images: any labels will do
+    return [index % classes for index in batch.indices]  # generated images: labels are arbitrary
 
 
 def _transform(prepared: Prepared) -> Optional[Any]:
-    options, dataset = prepared.options, prepared.dataset
-    if options.augmentation == "none" or not prepared.data.labelled:
+    options, changes = prepared.options, prepared.options.augmentation
+    if changes.augmentation == "none" or not prepared.data.labelled:
         return None
     return TrainTransform(
-        prepared.built.input_size, options.seed, dataset,
-        rand_augment=options.rand_augment, magnitude=options.rand_augment_magnitude,
-        use_boxes=options.use_bbox_info)
+        prepared.built.input_size, options.dataset.seed, prepared.dataset,
+        rand_augment=changes.rand_augment, magnitude=changes.rand_augment_magnitude,
+        use_boxes=changes.use_bbox_info)
 

@@ -11,17 +11,19 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Agreement
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
-from ipucnn.core.options import TrainOptions
+from ipucnn.core.loggers import COMPLETED, FAILED, STOPPED
+from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position
 from ipucnn.training.feed import Feed
+from ipucnn.training.figures import Figures, Pace, Standing
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
-from ipucnn.training.progress import Figures, Pace, Standing
-from ipucnn.training.records import FileRecords, Records, make_ready
-from ipucnn.training.train_result import Listener, Status, TrainResult, milliseconds
+from ipucnn.training.run_files import FileRecords, Records, make_ready
+from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.validation import Interrupted
 from ipucnn.training.validator import Validator
 
@@ -34,39 +36,49 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     Args:
         options: what to train.
         registry: where names are looked up; this process's when not given.
-        listener: told how it goes; asked whether to stop after every host call.
+        listener: receives progress; queried after every host call whether to stop.
         restored: the checkpoint to continue from.
 
     Raises:
-        IpucnnError: anything the user can act on. `partial` then holds the result so far.
+        IpucnnError: anything the user can act on. `partial` holds the result so far.
     """
     prepared = prepare(options, registry or current_registry())
     listener = listener or Listener()
     for note in prepared.notes:
         listener.note(note)
-    folder = Path(options.checkpoint_path) if options.checkpoint_path else None
+    place = options.checkpoints.checkpoint_path
+    folder = Path(place) if place else None
     if folder and not prepared.instances.index:
         make_ready(folder, restored, options, listener)
     validator = Validator(prepared, listener)
     with closing(validator), prepared.chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
             prepared.built.input_size) as session:
-        listener.status(Status("preparing", epochs=options.epoch))
+        listener.status(Status("preparing", epochs=options.optimisation.epoch))
         prepared.compile_seconds = session.compile()
         if restored is not None:
             session.load(restored.weights, restored.session, restored.ema)
         trainer = _Trainer(prepared, session, validator, listener, folder, restored)
+        status, result = FAILED, None
         try:
-            if not prepared.plan.option("compile_only"):
+            if not prepared.plan.compile_only:
                 trainer.run()
+            result = trainer.finished()
+            status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
-            error.partial = trainer.finished()
+            result = error.partial = trainer.finished()
             raise
-        return trainer.finished()
+        finally:
+            trainer.records.finish(status, result.as_dict() if result else {})
+        return result
+
+
+EARLY_STOPPING = "early stopping"
+"""Value of `stopped_by` for a training that no longer improved."""
 
 
 class _Trainer:
-    """One training from its start, or a checkpoint, to its end."""
+    """One training, from the start or a checkpoint to the end."""
 
     def __init__(self, prepared: Prepared, session: TrainingSession, validator: Validator,
                  listener: Listener, folder: Optional[Path],
@@ -81,15 +93,16 @@ class _Trainer:
         self.epoch, self.call, self.consumed, self.update = (
             position.epoch, position.call, position.consumed, position.update)
         self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
-        self.records: Records = FileRecords(self.options, folder, restored, self.figures.rows) \
-            if not self.instances.index else Records()
-        self.pace = Pace(prepared.calls * self.options.epoch, prepared.calls * self.epoch
-                         + self.call)
-        self.row_every = self.options.steps_per_log or max(
-            1, prepared.calls // self.options.logs_per_epoch)
+        self.records: Records = FileRecords(
+            self.options, folder, restored, self.figures.rows, prepared.loggers, listener.note
+        ) if not self.instances.index else Records()
+        self.epochs = self.options.optimisation.epoch
+        self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
+        self.row_every = self.options.results.steps_per_log or max(
+            1, prepared.calls // self.options.results.logs_per_epoch)
         self.unsaved = False
         self.waiting: Optional[str] = None
-        # every instance must know this, because they decide alike and write nothing but the first
+        # every instance needs this: all take the same decisions, and only the first one writes
         self.saved_update = self.instances.gather(
             self.update if self.records.last_good else -1)[0]
         self.stopped_by: Optional[str] = None
@@ -99,7 +112,7 @@ class _Trainer:
     # -- epochs --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train all epochs that are left, and what follows them."""
+        """Train all remaining epochs, then run the final steps."""
         try:
             self._run()
         except Interrupted as interrupt:  # within a validation
@@ -108,19 +121,19 @@ class _Trainer:
                 self._save(final=True)
 
     def _run(self) -> None:
-        if self.epoch and not self.call and self.epoch <= self.options.epoch:
+        if self.epoch and not self.call and self.epoch <= self.epochs:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
-        while self.epoch < self.options.epoch and not self.stopped_by:
-            self.listener.line(f"Epoch {self.epoch + 1}/{self.options.epoch}")
+        while self.epoch < self.epochs and not self.stopped_by:
+            self.listener.line(f"Epoch {self.epoch + 1}/{self.epochs}")
             if self._train_epoch():
                 self._after_epoch()
         if self.unsaved:
             self._save(final=True)
-        if not self.stopped_by or self.stopped_by == "early stopping":
+        if not self.stopped_by or self.stopped_by == EARLY_STOPPING:
             self._after_training()
 
     def _train_epoch(self) -> bool:
-        """Train the rest of the epoch under way; return whether it was finished."""
+        """Train the remainder of the current epoch; return whether it was completed."""
         if not self.call:
             self.figures.start_epoch()
         feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
@@ -158,19 +171,20 @@ class _Trainer:
         seconds = time.perf_counter() - started
         self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
         self.figures.end_epoch(self.instances)
-        if not self.options.disable_metrics:
+        if not self.options.results.disable_metrics:
             self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
                                f"{self.figures.accuracy():.2f}%")
         self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
         self._tell_of_waiting()
         self._stopping(now=True)
-        if self.epoch % self.options.checkpoint_save_freq == 0 \
-                or self.epoch == self.options.epoch or self.stopped_by:
+        if self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
+                or self.epoch == self.epochs or self.stopped_by:
             self._save()
         return not self.stopped_by
 
     def _tell_of_waiting(self) -> None:
-        waiting = hint(self.pace.average_wait, self.pace.seconds, self.options.dataloader_worker)
+        waiting = hint(self.pace.average_wait, self.pace.seconds,
+                       self.options.dataset.dataloader_worker)
         if waiting and not self.waiting:
             self.listener.note(waiting)
         self.waiting = waiting
@@ -189,7 +203,7 @@ class _Trainer:
         except NonFiniteLoss as error:
             raise self._non_finite(error.update, str(error.value), lr, scaling) from error
         skipped = self.figures.skipped_updates + result.skipped
-        if result.skipped and skipped > self.options.skip_non_finite:
+        if result.skipped and skipped > self.options.optimisation.skip_non_finite:
             raise self._non_finite(self.update, "not finite", lr, scaling)
         return result
 
@@ -204,16 +218,16 @@ class _Trainer:
     # -- between steps -------------------------------------------------------------------------
 
     def _stopping(self, now: bool = False) -> bool:
-        """Learn whether the training ends here; return whether a checkpoint is due."""
-        stop, due = self.agree(self.listener.stop(),
-                               self.records.due(self.options.checkpoint_save_minutes), now)
+        """Update the stop reason of the training; return whether a checkpoint is due."""
+        due = self.records.due(self.options.checkpoints.checkpoint_save_minutes)
+        stop, due = self.agree(self.listener.stop(), due, now)
         self.stopped_by = self.stopped_by or stop or None
         return due
 
     def _pause(self) -> bool:
-        """Save when it is due; return whether the training ends here."""
+        """Save if a checkpoint is due; return whether the training ends here."""
         due = self._stopping()
-        steps = self.options.checkpoint_save_steps
+        steps = self.options.checkpoints.checkpoint_save_steps
         if self.stopped_by or due or (steps and self.call % steps == 0):
             self._save(final=bool(self.stopped_by))
         return bool(self.stopped_by)
@@ -221,7 +235,7 @@ class _Trainer:
     def _save(self, final: bool = False) -> None:
         if self.folder is None:
             return
-        # an instance that does not write has part of it all the same
+        # instances that do not write contribute their part
         warning = self.records.save(self.checkpoint())
         self.unsaved = self.instances.gather(self.records.failed is not None)[0]
         if not self.unsaved:
@@ -238,7 +252,7 @@ class _Trainer:
             model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
             position=Position(self.epoch, self.call, self.consumed, self.update),
             weights=self.session.weights(),
-            ema=self.session.weights(ema=True) if self.options.ema_decay else None,
+            ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(),
             progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
             class_names=tuple(self.prepared.dataset.class_names),
@@ -246,8 +260,9 @@ class _Trainer:
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(
-            "training", self.epoch + 1, self.options.epoch, self.call, self.prepared.calls,
-            self.figures.loss(), None if self.options.disable_metrics else self.figures.accuracy(),
+            "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
+            self.figures.loss(),
+            None if self.options.results.disable_metrics else self.figures.accuracy(),
             lr, self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
 
     def _row(self, lr: float, scaling: float) -> None:
@@ -260,43 +275,42 @@ class _Trainer:
 
     def _record(self, row: Dict[str, Any]) -> None:
         self.figures.rows += 1
-        failed = self.records.row(row)
-        if failed:
-            self.listener.note(failed)
+        self.records.row(row)
 
     # -- validation ----------------------------------------------------------------------------
 
     def _after_epoch(self) -> None:
-        due = self.epoch % self.options.validation_frequency == 0 \
-            or self.epoch == self.options.epoch
-        if self.options.validation != "during" or not due:
+        due = self.epoch % self.options.validation.validation_frequency == 0 \
+            or self.epoch == self.epochs
+        if self.options.validation.mode != "during" or not due:
             return
         better = False
         for validation in self.validator.validate(self.session, self.epoch):
             self._record({"kind": "validation", "update": self.update, **validation.figures()})
-            better |= self.figures.standing.offer(self.options.best_metric, validation)
+            better |= self.figures.standing.offer(self.options.validation.best_metric, validation)
         standing = self.figures.standing
         if better:
-            if self.options.keep_best and self.saved_update != self.update:
+            if self.options.checkpoints.keep_best and self.saved_update != self.update:
                 self._save()
             self.records.best(standing.as_plain(), self.saved_update == self.update)
         standing.waited = 0 if better else standing.waited + 1
-        if self.options.early_stopping and standing.waited >= self.options.early_stopping \
-                and not self.stopped_by and self.epoch < self.options.epoch:
-            self.stopped_by = "early stopping"
+        patience = self.options.validation.early_stopping
+        if patience and standing.waited >= patience \
+                and not self.stopped_by and self.epoch < self.epochs:
+            self.stopped_by = EARLY_STOPPING
 
     # -- the end -------------------------------------------------------------------------------
 
     def _after_training(self) -> None:
-        options = self.options
-        if self.folder and options.weight_avg_strategy != "none":
+        kept = self.options.checkpoints
+        if self.folder and kept.weight_avg_strategy != "none":
             if not self.instances.index:
-                averaged = average(self.folder, options.weight_avg_strategy,
-                                   options.weight_avg_exp_decay, options.weight_avg_n, None)
+                averaged = average(self.folder, kept.weight_avg_strategy,
+                                   kept.weight_avg_exp_decay, kept.weight_avg_n, None)
                 self.averaged = str(averaged.path)
                 self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
             self.averaged = self.instances.gather(self.averaged)[0]
-        if options.validation != "after":
+        if self.options.validation.mode != "after":
             return
         if self.folder is None or not self.instances.gather(bool(self.records.last_good))[0]:
             self.validator.validate(self.session, self.epoch)
@@ -304,7 +318,7 @@ class _Trainer:
             self.validator.validate_folder(self.folder)
 
     def finished(self) -> TrainResult:
-        """Return the result of what was done."""
+        """Return the result of the training so far."""
         prepared, plan = self.prepared, self.prepared.plan
         standing: Standing = self.figures.standing
         trained = self.update > 0 and self.figures.samples > 0
@@ -320,7 +334,7 @@ class _Trainer:
             images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
             loss=self.figures.loss() if trained else None,
-            accuracy=self.figures.accuracy() if trained and not self.options.disable_metrics
+            accuracy=self.figures.accuracy() if trained and not self.options.results.disable_metrics
             else None,
             validations=[validation.figures() for validation in self.validator.done],
             best=standing.as_plain() or None,

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and what happens when one cannot be written."""
+"""Keeps the checkpoint folder: retention, write failures, and files set aside on restore."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, List, Mapping, Optional
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
@@ -16,10 +16,10 @@ from ipucnn.training.checkpoints import Checkpoint, CheckpointError, save
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder of a new training, and prove that it can be written.
+    """Create the folder of a new training, and check that it is writable.
 
     Raises:
-        UsageError: it cannot be made or written, or holds the checkpoints of another training.
+        UsageError: it cannot be created or written, or holds checkpoints of another training.
     """
     make_folder(str(folder), "--checkpoint-path")
     check_unused(folder)
@@ -40,10 +40,10 @@ def prepare(folder: Path) -> None:
 
 
 def continue_in(folder: Path, restored: Path) -> List[str]:
-    """Make a folder ready for a restored training, and return what was set aside.
+    """Prepare a folder for a restored training, and return the files set aside.
 
-    Checkpoints that are newer than the restored one, whole or damaged, are of another course of
-    the training: they are renamed, so that the newest one stays that of this training.
+    Checkpoints newer than the restored one, intact or damaged, belong to another branch of the
+    training: they are renamed, so that the newest one is always of this training.
 
     Raises:
         UsageError: as in `prepare`, for another folder than that of the restored checkpoint.
@@ -66,17 +66,17 @@ def continue_in(folder: Path, restored: Path) -> List[str]:
 
 
 ASIDE = ".superseded"
-"""What is added to the names of checkpoints that a restored training leaves behind."""
+"""Suffix added to the names of checkpoints that a restored training sets aside."""
 
 
 class Keeper:
-    """Writes checkpoints to a folder and removes those that are not to be kept.
+    """Writes checkpoints to a folder and removes expired ones.
 
     Args:
-        folder: where they go.
-        keep_last: epochs to keep, the last ones; 0 keeps all.
+        folder: the checkpoint folder.
+        keep_last: number of latest epochs to keep; 0 keeps all.
         keep_best: never remove the best one.
-        restored: the checkpoint that is continued from.
+        restored: the checkpoint from which the training resumes.
 
     Attributes:
         last_good: the last checkpoint that was written, or restored.
@@ -93,10 +93,10 @@ class Keeper:
         remove_stale(folder)
 
     def save(self, checkpoint: Checkpoint) -> Optional[str]:
-        """Write a checkpoint; return what the user should know, or None.
+        """Write a checkpoint; return a note for the user, or None.
 
-        A failure is not raised: the training is worth more than this file. Older files are
-        removed only when the new one is safely there.
+        A failure is not raised, because the training can continue without this file. Older files
+        are removed only after the new one is written.
         """
         self.failed = None
         try:
@@ -115,7 +115,7 @@ class Keeper:
 
         Args:
             figures: metric, value, epoch and weights.
-            saved: whether the last checkpoint is that of this epoch; otherwise there is none.
+            saved: whether the last checkpoint is of this epoch; otherwise there is none.
         """
         self._best = self.last_good.name if saved and self.last_good else ""
         with suppress(IpucnnError):  # it must never end a training

@@ -1,4 +1,4 @@
-"""What a training's options say of its course, without data, model or torch."""
+"""Derives epoch sizes and fine-tuning options from a training's options, without torch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from pathlib import Path
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.options import TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
+from ipucnn.training.options import TrainOptions
 
 FINE_TUNE = "fine-tune"
-"""Folder of the fine-tuning's checkpoints, in that of the training before it."""
+"""Folder of the fine-tuning's checkpoints, inside that of the preceding training."""
 
 ENDLESS_EPOCH = 60_000
 """Samples of an epoch of generated data, as in the old application."""
 
 
 def endless_epoch(options: TrainOptions, plan: ExecutionPlan) -> int:
-    """Return the samples of an epoch of data without an end, at least one host call."""
-    wanted = plan.combined_batch * options.iterations if options.iterations else ENDLESS_EPOCH
+    """Return the samples per epoch of endless data, at least one host call."""
+    calls = options.execution.iterations
+    wanted = plan.combined_batch * calls if calls else ENDLESS_EPOCH
     return max(wanted, plan.combined_batch)
 
 
@@ -26,31 +27,29 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
     """Return the options of the fine-tuning that follows a half-resolution training.
 
     As in the old application: SGD without momentum, cosine from `fine_tune_lr`, no warm-up, no
-    mixing, and training images prepared as those of validation.
+    mixing, and training images prepared like validation images.
     """
+    phase = options.half_resolution
     return build(TrainOptions, {
-        **options.as_dict(), "half_res_training": False, "weights": weights, "input_size": size,
-        "epoch": options.fine_tune_epoch, "lr": options.fine_tune_lr,
-        "batch_size": options.fine_tune_batch_size,
-        "gradient_accumulation": options.fine_tune_gradient_accumulation,
-        "first_trainable_layer": options.fine_tune_first_trainable_layer,
-        "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine", "warmup_epoch": 0.0,
-        "lr_scheduler_freq": 0.0, "lr_decay": TrainOptions.lr_decay, "lr_epoch_decay": (),
-        "lr_factors": (),
-        "lr_power": TrainOptions.lr_power, "optimizer_eps": TrainOptions.optimizer_eps,
-        "rmsprop_decay": TrainOptions.rmsprop_decay, "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0,
-        "cutmix_lambda_high": 0.0, "augmentation": "none", "use_bbox_info": False,
-        "rand_augment": 0, "weight_avg_strategy": "none",
-        "checkpoint_path": str(Path(str(options.checkpoint_path)) / FINE_TUNE)})
+        **options.as_dict(without=("optimizer", "lr-schedule")), "half_res_training": False,
+        "weights": weights, "input_size": size, "epoch": phase.fine_tune_epoch,
+        "lr": phase.fine_tune_lr, "batch_size": phase.fine_tune_batch_size,
+        "gradient_accumulation": phase.fine_tune_gradient_accumulation,
+        "first_trainable_layer": phase.fine_tune_first_trainable_layer,
+        "optimizer": "sgd", "lr_schedule": "cosine", "warmup_epoch": 0.0, "lr_scheduler_freq": 0.0,
+        "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0, "cutmix_lambda_high": 0.0,
+        "augmentation": "none", "use_bbox_info": False, "rand_augment": 0,
+        "weight_avg_strategy": "none",
+        "checkpoint_path": str(Path(str(options.checkpoints.checkpoint_path)) / FINE_TUNE)})
 
 
 def fine_tuning_plan(options: TrainOptions, synthetic: bool) -> ExecutionPlan:
-    """Return what the fine-tuning executes; raises `UsageError` when it cannot be.
+    """Return the plan of the fine-tuning; raises `UsageError` if it is not valid.
 
-    Its weights and input size come from the phase before; neither changes the plan.
+    Its weights and input size come from the preceding phase; neither changes the plan.
     """
     try:
-        return fine_tuning(options, "random", options.input_size or 224).plan(synthetic)
+        return fine_tuning(options, "random", options.network.input_size or 224).plan(synthetic)
     except UsageError as error:
         raise UsageError(f"in fine-tuning: {error.message}",
                          "change '--fine-tune-batch-size' or "

@@ -1,4 +1,4 @@
-"""Trainings of more than one phase, and what is done to checkpoints afterwards."""
+"""Runs trainings of one or more phases, and averages checkpoints."""
 
 from __future__ import annotations
 
@@ -6,60 +6,62 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Iterator, Optional
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options import AverageOptions, TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data.opening import open_dataset
 from ipucnn.training.averaging import AverageResult, average, reestimate
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, CheckpointError
 from ipucnn.training.job import train
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import fine_tuning, fine_tuning_plan
-from ipucnn.training.preparation import half_size, sized
-from ipucnn.training.train_result import Listener, TrainResult
+from ipucnn.training.preparation import half_size, request_of, sized
+from ipucnn.training.stored_options import AverageOptions
+from ipucnn.training.train_result import TrainResult
 
 
 def train_all(options: TrainOptions, registry: Optional[Registry] = None,
               listener: Optional[Listener] = None,
               restored: Optional[Checkpoint] = None) -> TrainResult:
-    """Train as the options say; with `half_res_training`, fine-tune from the average afterwards.
+    """Train a model; with `half_res_training`, fine-tune from the average afterwards.
 
     Args:
         options: what to train.
         registry: where names are looked up; this process's when not given.
-        listener: told how it goes.
-        restored: the checkpoint to continue from, of any phase.
+        listener: receives progress.
+        restored: the checkpoint to resume from, of any phase.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     registry = registry or current_registry()
     listener = listener or Listener()
-    if not options.half_res_training:
+    if not options.half_resolution.half_res_training:
         return train(options, registry, listener, restored)
-    fine_tuning_plan(options, synthetic=False)  # refused now, not after days
-    model = registry.get_typed(ModelSpec, options.model)
-    full = options.input_size or model.input_size
+    fine_tuning_plan(options, synthetic=False)  # rejected now, not after days of training
+    model = registry.get_typed(ModelSpec, options.network.model)
+    full = options.network.input_size or model.input_size
     listener.line(f"Training at {half_size(full)} pixels")
     first = train(options, registry, listener, restored)
     if first.stopped_by in ("SIGINT", "SIGTERM"):
         return first
     further = fine_tuning(options, first.averaged, full)
     begun = None
-    if restored is not None and os.path.isdir(str(further.checkpoint_path)):
+    if restored is not None and os.path.isdir(str(further.checkpoints.checkpoint_path)):
         with suppress(CheckpointError):
-            begun, _ = newest(Path(str(further.checkpoint_path)))
+            begun, _ = newest(Path(str(further.checkpoints.checkpoint_path)))
     listener.line(f"Fine-tuning at {full} pixels from {begun.path if begun else first.averaged}")
     return train(further, registry, listener, begun)
 
 
 def average_checkpoints(options: AverageOptions,
                         registry: Optional[Registry] = None) -> AverageResult:
-    """Average a folder's checkpoints, and estimate batch norm's statistics anew when asked.
+    """Average a folder's checkpoints, and optionally re-estimate batch norm's statistics.
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
@@ -73,26 +75,23 @@ def average_checkpoints(options: AverageOptions,
 
 
 def _reestimated(result: AverageResult, options: AverageOptions, registry: Registry) -> None:
-    from ipucnn.inference.preparation import make_dataset, make_model
-    from ipucnn.training.stored import load_stored, replace_weights
+    from ipucnn.training.stored import build_stored, load_stored, options_of, replace_weights
 
     stored = load_stored(result.path)
-    values: Dict[str, Any] = {**stored.options, "model": stored.name, "weights": "random"}
-    if options.data_dir:
-        values["data_dir"] = options.data_dir
-    training = build(TrainOptions, values)
-    data = registry.get_typed(DatasetSpec, training.data)
+    values = {"data_dir": options.data_dir} if options.data_dir else {}
+    training = options_of(stored, registry, **values)
+    data = registry.get_typed(DatasetSpec, training.dataset.data)
     if data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to estimate from",
                          "leave '--reestimate-batch-norm' out")
-    model = registry.get_typed(ModelSpec, training.model)
+    model = registry.get_typed(ModelSpec, training.network.model)
     training = sized(training, model)
-    dataset = make_dataset(training, model, data, registry, split="train",
-                           length=options.reestimate_batch_norm)
-    built = make_model(replace(training, num_classes=len(stored.class_names)
-                               or training.num_classes), data, dataset, registry)
+    request = replace(request_of(training, model), split="train",
+                      length=options.reestimate_batch_norm)
+    dataset = open_dataset(data, request, training.plugins, registry)
+    built = build_stored(stored, registry)
     built.module.load_state_dict(stored.weights)
-    reestimate(built.module, _images(dataset, built.input_size, training,
+    reestimate(built.module, _images(dataset, request.input_size, training,
                                      options.reestimate_batch_norm))
     replace_weights(result.path, built.module.state_dict())
 
@@ -100,9 +99,9 @@ def _reestimated(result: AverageResult, options: AverageOptions, registry: Regis
 def _images(dataset: Any, size: int, training: TrainOptions, count: int) -> Iterator[Any]:
     from ipucnn.data.loader import HostLoader
 
-    order = dataset.order(training.seed, 0)[:count]
-    with HostLoader(dataset, size, max(2, training.batch_size), (int(i) for i in order),
-                    workers=training.dataloader_worker,
-                    skip_bad=training.skip_bad_samples, pixels="normalised") as loader:
+    order = dataset.order(training.dataset.seed, 0)[:count]
+    with HostLoader(dataset, size, max(2, training.execution.batch_size), (int(i) for i in order),
+                    workers=training.dataset.dataloader_worker,
+                    skip_bad=training.dataset.skip_bad_samples, pixels="normalised") as loader:
         for batch in loader:
             yield batch.images

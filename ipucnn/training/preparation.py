@@ -1,23 +1,33 @@
-"""From options to everything that a training needs, checked before anything takes long."""
+"""Creates and checks the parts of a training: plan, backend, datasets, model, loss, loggers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import List, Optional
 
+import torch
+
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.execution.instances import Instances, fitted, launched_count
+from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.launching import fitted, launched_count
+from ipucnn.core.execution.losses import Loss
+from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend
 from ipucnn.core.execution.training_session import TrainingSetup
-from ipucnn.core.options import TrainOptions
-from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.loggers import Logger
+from ipucnn.core.registry.records import (
+    DatasetSpec,
+    LoggerSpec,
+    LossSpec,
+    ModelSpec,
+    NormLayerSpec,
+)
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data import ImageDataset
-from ipucnn.inference.preparation import as_made, check_data_options, make_dataset, make_model
-from ipucnn.models.build import BuiltModel
-from ipucnn.training.loss import Loss
-from ipucnn.training.mixing import MixOptions
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset
+from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import train_from
 from ipucnn.training.rates import (
@@ -31,23 +41,25 @@ from ipucnn.training.rates import (
 
 @dataclass
 class Prepared:
-    """What a training consists of.
+    """The parts of a training.
 
     Attributes:
-        options: as they were given.
-        plan: what one host call executes.
+        options: the options as given.
+        plan: the execution plan.
         chosen: the backend.
         data: the dataset's record.
         dataset: its training images.
-        validation: its validation images; None when nothing is validated.
+        validation: its validation images; None without validation.
         built: the model.
-        setup: what the session is made for.
+        setup: settings of the session.
         rate: learning rate by fractional epoch.
         scaling: loss scaling by epoch.
-        instances: the processes that share the training.
-        calls: host calls of an epoch.
-        notes: what the user should know.
-        compile_seconds: what making the session ready took, when that is done.
+        instances: the processes of the training.
+        loggers: the loggers; empty except in the first instance.
+        calls: host calls per epoch.
+        notes: notes for the user.
+        registry: where names are looked up.
+        compile_seconds: seconds spent on compiling the session, once done.
     """
 
     options: TrainOptions
@@ -61,53 +73,56 @@ class Prepared:
     rate: LearningRate
     scaling: LossScaling
     instances: Instances
+    loggers: List[Logger]
     calls: int
     notes: List[str]
+    registry: Registry
     compile_seconds: float = 0.0
 
 
 def prepare(options: TrainOptions, registry: Registry) -> Prepared:
-    """Check `options` and make what they name.
+    """Check `options` and create the parts of the training.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    model = registry.get_typed(ModelSpec, options.model)
+    model = registry.get_typed(ModelSpec, options.network.model)
     options, told = fitted(options)
     asked, options = options, sized(options, model)
-    data = registry.get_typed(DatasetSpec, options.data)
-    norm = registry.get_typed(NormLayerSpec, options.normlayer)
+    data = registry.get_typed(DatasetSpec, options.dataset.data)
+    norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)
     plan = options.plan(data.on_device, launched_count())
-    chosen = choose_backend(options.backend, registry, plan)
+    chosen = choose_backend(options, plan, registry)
     check_offer(options, plan, chosen.spec, registry)
-    instances = chosen.join()
+    instances = chosen.join(plan)
     if instances.count > 1:
         _check_shared(options)
-        # the same random numbers everywhere, whatever each host's profile says
-        seed = instances.gather(options.seed)[0]
-        asked, options, plan = (replace(asked, seed=seed), replace(options, seed=seed),
+        # the same random numbers everywhere, regardless of each host's profile
+        seed = instances.gather(options.dataset.seed)[0]
+        asked, options, plan = (asked.with_values(seed=seed), options.with_values(seed=seed),
                                 replace(plan, seed=seed))
     _check_labels(data, "train on")
     if not data.reads_folder:
         # an old script that switches only '--data' keeps naming ImageNet's folder
-        options = replace(options, data_dir=None)
-    check_data_options(options, data, {})
+        options = options.with_values(data_dir=None)
+    check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
-    dataset = make_dataset(options, model, data, registry,
-                           length=None if data.finite else length, split="train")
-    _check_labels(as_made(data, dataset), "train on")
+    request = request_of(options, model)
+    dataset = open_dataset(data, replace(request, split="train",
+                                         length=None if data.finite else length),
+                           options.plugins, registry)
+    _check_labels(as_opened(data, dataset), "train on")
     validation = None
-    elsewhere = options.validation_data_dir
-    if options.validation != "none" and not data.on_device:
-        validation = make_dataset(
-            options, model, data, registry,
-            length=None if data.finite else min(length, plan.combined_batch),
-            split=None if elsewhere else "validation", data_dir=elsewhere,
-            class_names=tuple(dataset.class_names))
-        _check_labels(as_made(data, validation), "validate with")
-    if options.use_bbox_info and not dataset.has_boxes:
+    elsewhere = options.validation.validation_data_dir
+    if options.validation.mode != "none" and not data.on_device:
+        validation = open_dataset(data, replace(
+            request, length=None if data.finite else min(length, plan.combined_batch),
+            split=None if elsewhere else "validation", data_dir=elsewhere or request.data_dir,
+            class_names=tuple(dataset.class_names)), options.plugins, registry)
+        _check_labels(as_opened(data, validation), "validate with")
+    if options.augmentation.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
                         "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
                         "leave '--use-bbox-info' out")
@@ -117,20 +132,62 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
             f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
             "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
             "'--device-iterations'")
-    built = make_model(options, data, dataset, registry)
-    if options.first_trainable_layer:
-        train_from(built.module, options.first_trainable_layer)
+    built = _model(options, data, dataset, registry)
+    if options.optimisation.first_trainable_layer:
+        train_from(built.module, options.optimisation.first_trainable_layer)
     instances.share(built.module.state_dict())
+    optimisation, augmentation = options.optimisation, options.augmentation
+    loss = make_loss(options, registry)
+    loss.check(built.num_classes)
     setup = TrainingSetup(
-        loss=Loss(options.label_smoothing), optimizer=optimizer, loss_scaling=scaling.at(0),
-        ema_decay=options.ema_decay, tolerate_non_finite=options.skip_non_finite > 0,
-        metrics=not options.disable_metrics,
-        mix=MixOptions(options.mixup_alpha, options.cutmix_lambda_low, options.cutmix_lambda_high,
-                       options.cutmix_disable_prob))
+        loss=loss, optimizer=optimizer, loss_scaling=scaling.at(0),
+        ema_decay=optimisation.ema_decay,
+        tolerate_non_finite=optimisation.skip_non_finite > 0,
+        metrics=not options.results.disable_metrics,
+        mix=MixOptions(augmentation.mixup_alpha, augmentation.cutmix_lambda_low,
+                       augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob))
+    loggers = [] if instances.index else make_loggers(options, registry)
     told += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ())))
     return Prepared(asked, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
-                    instances, min(calls, options.iterations or calls),
-                    told + _notes(plan, chosen, norm))
+                    instances, loggers, min(calls, options.execution.iterations or calls),
+                    told + _notes(plan, chosen, norm), registry)
+
+
+def request_of(options: TrainOptions, model: ModelSpec) -> DatasetRequest:
+    """Return the dataset request of a training, for any split."""
+    network, data = options.network, options.dataset
+    return DatasetRequest(data_dir=data.data_dir, seed=data.seed,
+                          input_size=network.input_size or model.input_size,
+                          num_classes=network.num_classes)
+
+
+def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+           registry: Registry) -> BuiltModel:
+    """Return the model, with one output per class of the dataset by default.
+
+    Raises:
+        UsageError: an unknown name or an option that does not apply.
+        WeightsError: the weights cannot be obtained or do not match.
+    """
+    network = options.network
+    if network.num_classes is None and as_opened(data, dataset).labelled:
+        network = replace(network, num_classes=len(dataset.class_names))
+    torch.manual_seed(options.dataset.seed)
+    return build_model(network, options.plugins, registry)
+
+
+def make_loss(options: TrainOptions, registry: Registry) -> Loss:
+    """Return the selected loss."""
+    spec = registry.get_typed(LossSpec, options.optimisation.loss)
+    loss: Loss = registry.make(spec, options=options.plugins.of("loss", spec.name))
+    return loss
+
+
+def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:
+    """Return the selected loggers, without duplicates."""
+    specs = dict.fromkeys(registry.get_typed(LoggerSpec, name) for name in options.results.logger)
+    return [registry.make(spec, options=options.plugins.of("logger", spec.name))
+            for spec in specs]
 
 
 def _check_labels(data: DatasetSpec, purpose: str) -> None:
@@ -140,7 +197,7 @@ def _check_labels(data: DatasetSpec, purpose: str) -> None:
 
 
 def _check_shared(options: TrainOptions) -> None:
-    if options.skip_bad_samples:
+    if options.dataset.skip_bad_samples:
         raise UsageError("'--skip-bad-samples' would move images between instances",
                          "find bad images with 'ipucnn data verify', and leave it out")
 
@@ -155,10 +212,11 @@ def half_size(size: int) -> int:
 
 
 def sized(options: TrainOptions, model: ModelSpec) -> TrainOptions:
-    """Return the options with the input size that a half-resolution training has."""
-    if not options.half_res_training:
+    """Return the options with the input size of half-resolution training."""
+    if not options.half_resolution.half_res_training:
         return options
-    return replace(options, input_size=half_size(options.input_size or model.input_size))
+    return options.with_values(
+        input_size=half_size(options.network.input_size or model.input_size))
 
 
 def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str]:

@@ -1,24 +1,24 @@
-"""Learning rate and loss scaling as functions of the epoch, and the optimizer that is asked for."""
+"""Learning rate and loss scaling as functions of the epoch, and the selected optimizer."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Type
+from typing import Callable
 
-from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import OptimizerChoice
-from ipucnn.core.options import TrainOptions
-from ipucnn.core.options.declaration import changed
-from ipucnn.core.registry.records import OptimizerSpec, PluginSpec, ScheduleSpec
+from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.training.options import TrainOptions
 
 _ROUNDING = 1e-9  # 3 * (1 / 3) must count as 1
 
 
 @dataclass(frozen=True)
 class LearningRate:
-    """The learning rate of every host call: a pure function, so that resuming needs no state.
+    """The learning rate of every host call: a pure function, so resuming needs no state.
 
     Attributes:
         base: `--lr`.
@@ -35,12 +35,13 @@ class LearningRate:
     def at(self, epoch: float, next_epoch: float) -> float:
         """Return the rate of a host call.
 
-        ``base * factor(floor(epoch * f) / f) * min(1, next_epoch / warmup)``; without a frequency
-        the factor is of `epoch` itself.
+        ``base * factor(floor(epoch * f) / f) * min(1, next_epoch / warmup)``; without a frequency,
+        the factor is that of `epoch` itself.
 
         Args:
             epoch: fractional epoch at which the call begins.
-            next_epoch: at which it ends, so that the first warm-up step is not zero.
+            next_epoch: fractional epoch at which it ends, so that the first warm-up step is not
+                zero.
         """
         f = self.frequency
         place = math.floor(epoch * f + _ROUNDING) / f if f else epoch
@@ -50,10 +51,10 @@ class LearningRate:
 
 @dataclass(frozen=True)
 class LossScaling:
-    """Loss scaling that doubles from `initial` to `final` at even distances.
+    """Loss scaling that doubles from `initial` to `final` at equal intervals.
 
     With n levels, level i begins at epoch ``i * (epochs // n)``. A ratio that is no power of two
-    ends at `final` exactly. Of fewer epochs than levels the last one has the final value.
+    ends at `final` exactly. With fewer epochs than levels, the last epoch has the final value.
     """
 
     initial: float
@@ -71,65 +72,43 @@ class LossScaling:
 
 
 def learning_rate(options: TrainOptions, registry: Registry) -> LearningRate:
-    """Return the learning rate that the options describe.
+    """Return the learning rate selected by the options.
 
     Raises:
-        UsageError: an unknown schedule, an option that it lacks, or a value that it refuses.
+        UsageError: an unknown schedule, or a value that it rejects.
     """
-    spec = registry.get_typed(ScheduleSpec, options.lr_schedule)
-    values = {"epochs": max(1, options.epoch), "decay": options.lr_decay,
-              "milestones": options.lr_epoch_decay, "factors": options.lr_factors,
-              "power": options.lr_power, "frequency": options.lr_scheduler_freq or 1.0}
-    _refuse(options, spec, spec.parameters, {
-        "lr_decay": "decay", "lr_epoch_decay": "milestones", "lr_factors": "factors",
-        "lr_power": "power"},
-        [s.name for s in _all(registry, ScheduleSpec)],
-        lambda name, needed: needed in registry.get_typed(ScheduleSpec, name).parameters)
+    schedule = options.schedule
+    spec = registry.get_typed(ScheduleSpec, schedule.lr_schedule)
     target = registry.resolve(spec)
-    parameters = {name: values[name] for name in spec.parameters if name in values}
+    accepted = inspect.signature(target).parameters
+    known = {"epochs": max(1, options.optimisation.epoch),
+             "frequency": schedule.lr_scheduler_freq or 1.0,
+             "options": options.plugins.of("lr-schedule", spec.name)}
+    keywords = {name: value for name, value in known.items() if name in accepted}
 
     def factor(epoch: float) -> float:
-        return float(target(epoch, **parameters))
+        return float(target(epoch, **keywords))
 
-    factor(0.0)  # refuses wrong parameters now
-    return LearningRate(options.lr, factor, options.lr_scheduler_freq, options.warmup_epoch)
+    factor(0.0)  # rejects invalid values now
+    return LearningRate(options.optimisation.lr, factor, schedule.lr_scheduler_freq,
+                        schedule.warmup_epoch)
 
 
 def loss_scaling(options: TrainOptions) -> LossScaling:
-    """Return the loss scaling that the options describe."""
-    initial = options.initial_loss_scaling
-    return LossScaling(options.loss_scaling if initial is None else initial, options.loss_scaling,
-                       options.epoch)
+    """Return the loss scaling selected by the options."""
+    optimisation = options.optimisation
+    final, initial = optimisation.loss_scaling, optimisation.initial_loss_scaling
+    return LossScaling(final if initial is None else initial, final, optimisation.epoch)
 
 
 def optimizer_choice(options: TrainOptions, registry: Registry) -> OptimizerChoice:
-    """Return the optimizer that the options describe.
+    """Return the optimizer selected by the options.
 
     Raises:
-        UsageError: an unknown optimizer, or an option that it lacks.
+        UsageError: an unknown optimizer.
     """
-    spec = registry.get_typed(OptimizerSpec, options.optimizer)
-    names = {"momentum": "momentum", "optimizer_eps": "eps", "rmsprop_decay": "alpha"}
-    _refuse(options, spec, spec.hyperparameters, names,
-            [s.name for s in _all(registry, OptimizerSpec)],
-            lambda name, needed: needed in registry.get_typed(OptimizerSpec, name).hyperparameters)
-    values: Dict[str, Any] = {ours: getattr(options, option) for option, ours in names.items()
-                              if ours in spec.hyperparameters}
-    return OptimizerChoice(spec.name, options.lr, options.weight_decay, values,
-                           registry.resolve(spec))
-
-
-def _all(registry: Registry, kind: Type[PluginSpec]) -> List[PluginSpec]:
-    name = "schedule" if kind is ScheduleSpec else "optimizer"
-    return [registry.get(name, item) for item in registry.names(name)]
-
-
-def _refuse(options: TrainOptions, spec: PluginSpec, has: Any, names: Dict[str, str],
-            others: List[str], having: Callable[[str, str], bool]) -> None:
-    """Refuse options that were given and that the plugin lacks."""
-    for item in changed(options):
-        needed: Optional[str] = names.get(item.name)
-        if needed and needed not in has:
-            able = [other for other in others if having(other, needed)]
-            raise UsageError(f"'{item.flag}' has no meaning for {spec.name!r}",
-                             "leave it out; it is for " + ", ".join(able))
+    optimisation = options.optimisation
+    spec = registry.get_typed(OptimizerSpec, optimisation.optimizer)
+    own = options.plugins.of("optimizer", spec.name)
+    return OptimizerChoice(spec.name, optimisation.lr, optimisation.weight_decay, own,
+                           functools.partial(registry.make, spec, options=own))

@@ -1,61 +1,77 @@
-"""The options of the old ResNet trainer on PopART that stand for others of `ipucnn train`.
+"""Translates options of the old PopART ResNet trainer into those of `ipucnn train`.
 
-They are translated as soon as a training's options are put together, so that what is saved with a
-training are the options they stand for.
+The translation happens when a training's options are merged, so the translated options are saved
+with the training.
 """
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.composition import Given, default_of
+from ipucnn.core.options.declaration import option
+from ipucnn.core.options.owners import by_name, options_for
 
-_GROUP = "As in the ResNet trainer"
+if TYPE_CHECKING:
+    from ipucnn.core.registry.registry import Registry
+
 _SMALL = ("8", "14", "20", "32", "44", "56", "110")
 _LARGE = ("18", "34", "50", "101", "152", "x50")
 
 DECAYS = (1.0, 0.1, 0.01)
 DROPS = (0.5, 0.75)
-"""What the old trainer did when only one of the two was given."""
+"""The old trainer's behaviour when only one of the two was given."""
 
 
 @dataclass(frozen=True)
 class ResNetTrainerOptions:
-    """Options that stand for others; see `translated`."""
+    """Options of the old trainer, which stand for others; see `translated`."""
+
+    heading: ClassVar[str] = "As in the ResNet trainer"
 
     size: Optional[str] = option(
         None, "Layers of the ResNet, 'x50' of the ResNeXt: '--model' for the chosen dataset.",
-        group=_GROUP, choices=_SMALL + _LARGE, switch=True)
+        choices=_SMALL + _LARGE, switch=True)
     dataset: Optional[str] = option(
-        None, "CIFAR-10, CIFAR-100, IMAGENET, or another '--data'.", group=_GROUP, kind="dataset",
+        None, "CIFAR-10, CIFAR-100, IMAGENET, or another '--data'.", kind="dataset",
         switch=True)
     base_learning_rate: Optional[float] = option(
         None, "Exponent x of '--lr': 2 ^ x times '--batch-size', of all replicas together and "
-        "without gradient accumulation.", group=_GROUP, minimum=-64, maximum=64, switch=True,
+        "without gradient accumulation.", minimum=-64, maximum=64, switch=True,
         metavar="X")
     learning_rate_schedule: Tuple[float, ...] = option(
         (), "'--lr-epoch-decay' as fractions of the training: where the next factor of "
         "'--learning-rate-decay' begins. 0.5 and 0.75 when only the factors are given.",
-        group=_GROUP, exclusive_minimum=0.0, maximum=1.0, switch=True, metavar="FRACTION...")
+        exclusive_minimum=0.0, maximum=1.0, switch=True, metavar="FRACTION...")
     replication_factor: Optional[int] = option(
-        None, "Replicas that share '--batch-size' among them.", group=_GROUP, minimum=1,
-        switch=True)
+        None, "Replicas that share '--batch-size' among them.", minimum=1, switch=True)
     num_ipus: Optional[int] = option(
-        None, "IPUs of all replicas; more than replicas with '--pipeline'.", group=_GROUP,
-        minimum=1, switch=True)
+        None, "IPUs of all replicas; more than replicas with '--pipeline'.", minimum=1,
+        switch=True)
     pipeline: bool = option(
         False, "Cut the model into as many pipeline stages as there are IPUs for a replica, so "
         "that the largest is as small as possible: '--pipeline-splits' chosen for you.",
-        group=_GROUP, switch=True, negatable=False)
+        switch=True, negatable=False)
     valid_per_epoch: Optional[float] = option(
         None, "Validations per epoch, 1 or a fraction: '--validation-mode during'.",
-        group=_GROUP, exclusive_minimum=0.0, switch=True)
+        exclusive_minimum=0.0, switch=True)
     log_dir_string: Optional[str] = option(
         None, "Folder of metrics and options within '--log-dir', or within 'logs'.",
-        group=_GROUP, switch=True, metavar="NAME")
+        switch=True, metavar="NAME")
     ckpt: Optional[str] = option(
         None, "Refused: it named one ONNX file; '--checkpoint-path' names a folder.",
-        group=_GROUP, switch=True, metavar="FILE")
+        switch=True, metavar="FILE")
 
 
 _STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
@@ -64,12 +80,46 @@ _STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
     "pipeline": ("pipeline_splits",),
     "valid_per_epoch": ("validation_mode", "validation_frequency", "no_validation")}
 
+_KINDS = ("lr-schedule", "model")
+"""The kinds of plugins whose options the old trainer's options stand for or depend on."""
 
-def merged(sources: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Lay option values over each other; an option replaces what it stands for, and vice versa.
+
+def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
+               registry: "Registry") -> Dict[str, Any]:
+    """Return the merged values of several sources, with the old trainer's options translated.
+
+    Args:
+        options_class: the options of the command, for their defaults.
+        sources: values of common options by name; later ones override earlier ones.
+        others: plugin options of each source; the translations of the old trainer's options are
+            added.
+        registry: where names are looked up.
 
     Raises:
-        UsageError: one source has both.
+        UsageError: an option together with its translation, or a value without a translation.
+    """
+    old_names = set(ResNetTrainerOptions.__dataclass_fields__)
+    given = [by_name(source, _KINDS, registry) for source in others]
+    named = [{name: item.value for name, item in source.items()} for source in given]
+    if not any(old_names & source.keys() for source in sources) and not any(
+            source.get("lr_factors") for source in named):
+        return {name: value for source in sources for name, value in source.items()}
+    values = _merged([{**source, **further} for source, further in zip(sources, named)])
+    plugin_names = {name for source in named for name in source} | {"lr_epoch_decay", "lr_factors"}
+    _translate(values, options_class, registry)
+    for source in others:
+        source.clear()
+    origins = {name: item.origin for source in given for name, item in source.items()}
+    others.append([Given(name, values.pop(name), origins.get(name, ""))
+                   for name in sorted(plugin_names) if name in values])
+    return values
+
+
+def _merged(sources: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """Merge option values; an option replaces the options it stands for, and vice versa.
+
+    Raises:
+        UsageError: one source contains both.
     """
     values: Dict[str, Any] = {}
     for source in sources:
@@ -87,30 +137,25 @@ def merged(sources: List[Dict[str, Any]]) -> Dict[str, Any]:
     return values
 
 
-def translated(values: Dict[str, Any], options_class: type) -> Dict[str, Any]:
-    """Return option values in which what the old trainer's options stand for replaces them.
-
-    Args:
-        values: option values by name.
-        options_class: the command's options, for their defaults.
-
-    Raises:
-        UsageError: a value that cannot be translated.
-    """
+def _translate(values: Dict[str, Any], options_class: type, registry: "Registry") -> None:
+    """Replace the old trainer's options among `values` by their translations."""
     old = {name: values.pop(name) for name in ResNetTrainerOptions.__dataclass_fields__
            if name in values}
     old = {name: value for name, value in old.items() if value not in (None, (), False)}
 
     def current(name: str) -> Any:
-        return values.get(name, getattr(options_class, name))
+        if name in values:
+            return values[name]
+        return () if name.startswith("lr_") and name != "lr_schedule" else default_of(
+            options_class, name)
 
     if "ckpt" in old:
         raise UsageError(f"'--ckpt {old['ckpt']}' would be a single file without what a restored "
                          "training needs", "name a folder with '--checkpoint-path DIR'")
     if "dataset" in old:
-        values["data"] = _dataset(old["dataset"])
+        values["data"] = _dataset(old["dataset"], registry)
     if "size" in old:
-        values["model"] = _model(old["size"], _dataset(current("data")))
+        values["model"] = _model(old["size"], _dataset(current("data"), registry))
     if "replication_factor" in old:
         values["replicas"] = old["replication_factor"]
         values["batch_size"] = _share(current("batch_size"), old["replication_factor"])
@@ -128,18 +173,15 @@ def translated(values: Dict[str, Any], options_class: type) -> Dict[str, Any]:
     if "pipeline" in old or "num_ipus" in old:
         stages = _stages(old, current)
         if stages > 1 and not current("pipeline_splits"):
-            values["pipeline_splits"] = _splits(stages, current, options_class)
-    return values
+            values["pipeline_splits"] = _splits(stages, values, current, registry)
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _dataset(name: str) -> str:
-    from ipucnn.core.registry.registry import registry
-
-    return registry().get("dataset", name).name if ":" not in name else name
+def _dataset(name: str, registry: "Registry") -> str:
+    return registry.get("dataset", name).name if ":" not in name else name
 
 
 def _model(size: str, data: str) -> str:
@@ -166,7 +208,7 @@ def _share(batch_size: int, replicas: int) -> int:
 def _drops(fractions: Optional[Tuple[float, ...]], values: Mapping[str, Any],
            current: Callable[[str], Any]) -> Dict[str, Any]:
     """Return the milestones and factors of schedule 'step'."""
-    factors = current("lr_factors") or (() if "lr_decay" in values else DECAYS)
+    factors = _floats(current("lr_factors")) or (() if "lr_decay" in values else DECAYS)
     if fractions is None:
         if len(factors) > len(DECAYS):
             raise UsageError(f"nothing says when the {len(factors)} factors of "
@@ -187,7 +229,7 @@ def _frequency(per_epoch: float) -> int:
 
 
 def _stages(old: Mapping[str, Any], current: Callable[[str], Any]) -> int:
-    """Return the pipeline stages that the IPUs are for."""
+    """Return the number of pipeline stages for the IPUs."""
     ipus, replicas = old.get("num_ipus"), current("replicas")
     if ipus is None:
         raise UsageError("'--pipeline' does not say over how many IPUs", "add '--num-ipus N'")
@@ -207,10 +249,23 @@ def _stages(old: Mapping[str, Any], current: Callable[[str], Any]) -> int:
     return stages
 
 
-def _splits(stages: int, current: Callable[[str], Any], options_class: type) -> Tuple[str, ...]:
+def _splits(stages: int, values: Mapping[str, Any], current: Callable[[str], Any],
+            registry: "Registry") -> Tuple[str, ...]:
     from ipucnn.models.balance import model_balance
 
-    return tuple(model_balance(
-        current("model"), stages, input_size=current("input_size"),
-        options={item.name: current(item.name) for item in declared(options_class)
-                 if item.option.model_option}))
+    spec = registry.get("model", current("model"))
+    return tuple(model_balance(spec.name, stages, input_size=current("input_size"),
+                               options=options_for(spec, "model", values, registry)))
+
+
+def _floats(value: Any) -> Tuple[float, ...]:
+    """Return the values of an option of several numbers, given in any form."""
+    if isinstance(value, (int, float)):
+        return (float(value),)
+    items = value.split() if isinstance(value, str) else value
+    try:
+        return tuple(float(part) for item in items
+                     for part in (item.replace(",", " ").split() if isinstance(item, str)
+                                  else [item]))
+    except (TypeError, ValueError):
+        return ()  # the option's own declaration rejects it

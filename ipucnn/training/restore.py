@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.instances import fitted
-from ipucnn.core.options import RestoreOptions, TrainOptions
-from ipucnn.core.options.declaration import build, coerced
+from ipucnn.core.execution.launching import fitted
+from ipucnn.core.options.building import build, common_values
+from ipucnn.core.options.composition import common_option, settings
+from ipucnn.core.options.owners import UnselectedError
+from ipucnn.core.progress import Listener
+from ipucnn.core.registry.records import KINDS
 from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, load
+from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.phases import train_all
-from ipucnn.training.train_result import Listener, TrainResult
-
-_OF_THE_MODEL = ("model", "num_classes", "normlayer", "groupnorm_group_num", "norm_eps",
-                 "batchnorm_momentum", "input_image_padding", "efficientnet_expand_ratio",
-                 "efficientnet_group_dim", "shortcut_type")
-_OF_THE_STATE = ("optimizer", "ema_decay", "first_trainable_layer")
-_OF_THE_START = ("weights", "weights_partial", "half_res_training")
+from ipucnn.training.train_result import TrainResult
 
 
 def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
@@ -30,29 +29,43 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     Args:
         given: `checkpoint_path`, a file or a folder, and options that replace the checkpoint's.
         registry: where names are looked up; this process's when not given.
-        listener: told which checkpoint is taken, what is replaced, and how it goes.
+        listener: receives the chosen checkpoint, the replaced options, and progress.
 
     Raises:
         UsageError: an option that a restored training cannot change.
-        CheckpointError: there is no whole checkpoint.
+        CheckpointError: there is no intact checkpoint.
     """
     listener = listener or Listener()
-    values = coerced(RestoreOptions, given)
-    place = values.pop("checkpoint_path", None)
+    registry = registry or current_registry()
+    own, overrides = _divided(given)
+    place = own.get("checkpoint_path")
     if not place:
         raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
-    output = values.pop("checkpoint_output_dir", None)
     checkpoint = _find(Path(place), listener)
-    saved = build(TrainOptions, checkpoint.options)
-    folder = output or str(checkpoint.path.parent if checkpoint.path else place)
-    options = _overridden(saved, values, listener)
-    options, told = fitted(replace(options, checkpoint_path=folder))
+    saved = build(TrainOptions, checkpoint.options, registry=registry)
+    folder = own.get("checkpoint_output_dir") or str(
+        checkpoint.path.parent if checkpoint.path else place)
+    options = _overridden(saved, overrides, registry, listener)
+    options, told = fitted(options.with_values(checkpoint_path=folder))
     for note in told:
         listener.note(note)
     checkpoint, options = _repositioned(checkpoint, saved, options)
-    if checkpoint.position.epoch >= options.epoch:
-        listener.note(f"all {options.epoch} epochs are trained; '--epoch N' trains on")
+    if checkpoint.position.epoch >= options.optimisation.epoch:
+        listener.note(f"all {options.optimisation.epoch} epochs are trained; '--epoch N' trains on")
     return train_all(options, registry, listener, checkpoint)
+
+
+def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Return the checkpoint, the output folder, and the options that replace saved ones."""
+    own: Dict[str, Any] = {}
+    others: Dict[str, Any] = {}
+    for spelling, value in given.items():
+        item = common_option(RestoreOptions, spelling)
+        if item is not None and item.name in ("checkpoint_path", "checkpoint_output_dir"):
+            own[item.name] = item.coerce(value)
+        else:
+            others[spelling] = value
+    return own, others
 
 
 def _find(place: Path, listener: Listener) -> Checkpoint:
@@ -69,27 +82,43 @@ def _find(place: Path, listener: Listener) -> Checkpoint:
     return checkpoint
 
 
-def _overridden(saved: TrainOptions, values: Dict[str, Any], listener: Listener) -> TrainOptions:
-    changed: List[Tuple[str, Any, Any]] = [
-        (name, getattr(saved, name), value) for name, value in values.items()
-        if hasattr(saved, name) and getattr(saved, name) != value]
-    for names, why in ((_OF_THE_MODEL, "the checkpoint is of another model then"),
-                       (_OF_THE_STATE, "the saved state does not fit another one"),
-                       (_OF_THE_START, "it only matters when a training begins")):
-        for name, before, _ in changed:
-            if name in names:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"'{flag}' cannot be changed when restoring: {why}",
-                                 f"leave it out (it is {before!r}), or start with "
-                                 "'ipucnn train --weights FILE'")
-    for name, before, after in changed:
-        listener.note(f"{name.replace('_', '-')}: {_shown(before)} -> {_shown(after)}")
-    return build(TrainOptions, saved.as_dict(), values)
+def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Registry,
+                listener: Listener) -> TrainOptions:
+    """Return the saved options with the given replacements; each one is reported.
+
+    If another plugin is selected, the saved options of the previous one are dropped.
+    """
+    common = common_values(TrainOptions, overrides)
+    replaced = [kind for kind in TrainOptions.kinds for selector in [KINDS[kind].selector]
+                if selector in common and common[selector] != saved.get(selector)]
+    try:
+        options = build(TrainOptions, saved.as_dict(without=replaced), overrides,
+                        registry=registry)
+    except UnselectedError as error:
+        selectors = [common_option(TrainOptions, kind.selector) for kind in error.kinds]
+        kept = [item.flag for item in selectors if item is not None and item.option.fixed]
+        if not kept:
+            raise
+        raise UsageError(error.message, "leave it out: a training is restored with the same "
+                         f"{' and '.join(map(repr, kept))}") from None
+    before, after = settings(saved), settings(options)
+    changes = [(name, item, before[name][1] if name in before else None, value)
+               for name, (item, value) in after.items()
+               if not item.option.switch and (name not in before or before[name][1] != value)]
+    for name, item, old, _ in changes:
+        if item.option.fixed and name in before:
+            raise UsageError(
+                f"'{item.flag}' cannot be changed when restoring: {item.option.fixed_because}",
+                f"leave it out (it is {old!r}), or start with 'ipucnn train --weights FILE'")
+    for name, item, old, new in changes:
+        if name in before or new != item.default:
+            listener.note(f"{name.replace('_', '-')}: {_shown(old)} -> {_shown(new)}")
+    return options
 
 
 def _repositioned(checkpoint: Checkpoint, saved: TrainOptions,
                   options: TrainOptions) -> Tuple[Checkpoint, TrainOptions]:
-    """Keep the place in the epoch where a host call takes another number of samples."""
+    """Convert the position in the epoch if the samples per host call have changed."""
     before = saved.plan(synthetic=False).combined_batch
     after = options.plan(synthetic=False).combined_batch
     position = checkpoint.position

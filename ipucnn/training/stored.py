@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.names import key
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import common_option
+from ipucnn.core.options.declaration import spellings
+from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.registry.registry import Registry, registry
+from ipucnn.models.build import BuiltModel, build_model
 from ipucnn.training.checkpoints import (
     FORMAT,
     Checkpoint,
@@ -17,6 +24,7 @@ from ipucnn.training.checkpoints import (
     read_content,
     save,
 )
+from ipucnn.training.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,11 @@ class StoredModel:
 
     Attributes:
         name, dataset: canonical names of the model and its data.
-        epoch: epochs it was trained for, the one under way included.
+        epoch: number of epochs it was trained for, including the current one.
         weights: by the model's own names, float32.
         ema: those of the moving average, if there is one.
-        options: of its training, as far as they are ours.
-        class_names: what the outputs mean; empty in old files.
+        options: of its training, as far as ipucnn has them.
+        class_names: names of the outputs; empty in old files.
         old: whether an old application wrote it.
     """
 
@@ -44,7 +52,7 @@ class StoredModel:
 
 
 def load_stored(path: Path) -> StoredModel:
-    """Read the model in a checkpoint, of ours or of the old applications.
+    """Read the model in a checkpoint of ipucnn or of the old applications.
 
     Raises:
         CheckpointError: it is missing, damaged or no checkpoint.
@@ -72,7 +80,7 @@ def load_stored(path: Path) -> StoredModel:
 
 
 def replace_weights(path: Path, weights: StateDict) -> None:
-    """Replace the weights in a checkpoint of ours.
+    """Replace the weights in a checkpoint of ipucnn.
 
     Raises:
         CheckpointError: it cannot be read or written.
@@ -85,30 +93,47 @@ def replace_weights(path: Path, weights: StateDict) -> None:
         content["versions"]), path.parent, path.name)
 
 
+def options_of(stored: StoredModel, registry: Registry, **values: Any) -> TrainOptions:
+    """Return the options of a stored training, for its model with random weights.
+
+    Args:
+        stored: the model.
+        registry: where names are looked up.
+        **values: options that replace those of the training, by flat name.
+    """
+    return build(TrainOptions, {
+        "data": stored.dataset, **stored.options, "model": stored.name, "weights": "random",
+        "checkpoint_save_steps": None, "checkpoint_save_minutes": None}, values,
+        registry=registry)
+
+
+def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
+    """Return the network of a stored model, without loading its weights."""
+    options = options_of(stored, registry)
+    classes = options.network.num_classes or len(stored.class_names) or None
+    return build_model(replace(options.network, num_classes=classes), options.plugins, registry)
+
+
 def _plain(weights: StateDict, values: Mapping[str, Any]) -> StateDict:
     """Return an old application's weights in float32, by the model's own names."""
-    from ipucnn.core.options import TrainOptions
-    from ipucnn.core.options.declaration import build
-    from ipucnn.models.build import create_model
     from ipucnn.models.weights import unwrapped
 
-    options = build(TrainOptions, values)
-    module = create_model(options.model, weights="random", normlayer=options.normlayer,
-                          input_padding=options.input_image_padding,
-                          model_options=options.model_options).module
+    used = registry()
+    options = build(TrainOptions, values, {"weights": "random"}, registry=used)
+    module = build_model(options.network, options.plugins, used).module
     return {name: value.float() if value.is_floating_point() else value
             for name, value in unwrapped(weights, module).items()}
 
 
 def _translated(options: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return an old application's options by our names, as far as they are ours and valid."""
-    from ipucnn.core.options import TrainOptions
-    from ipucnn.core.options.declaration import lookup
-
+    """Return an old application's options by ipucnn's names, if they exist and are valid."""
+    kinds = ("model", "norm-layer", "optimizer", "lr-schedule", "loss")
+    plugins = {spelling: item for owner in builtin_owners(kinds, registry())
+               for spelling, item in spellings(owner.options).items()}
     values: Dict[str, Any] = {}
     for spelling, value in options.items():
-        found = lookup(TrainOptions, str(spelling))
-        if found is None or found.option.backend_option or found.option.switch \
+        found = common_option(TrainOptions, str(spelling)) or plugins.get(key(str(spelling)))
+        if found is None or found.option.feature or found.option.switch \
                 or found.name.startswith("checkpoint"):
             continue
         with suppress(UsageError):

@@ -1,68 +1,92 @@
-"""The options of the commands that work on stored checkpoints: `validate` and `average`."""
+"""Options of the commands for stored checkpoints: `validate` and `average`."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional, Tuple
 
-from ipucnn.core.options.declaration import as_dict, option
-from ipucnn.core.options.shared import ResultOptions
+from ipucnn.core.options.composition import CommandOptions, part
+from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.parts import ResultPart
 
 
 @dataclass(frozen=True)
-class ValidateOptions(ResultOptions):
-    """Options of `ipucnn validate`; what is not given is as the checkpoint was trained."""
+class ValidatedCheckpoints:
+    """Options of the weights to validate."""
+
+    heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
         None, "Checkpoint, or a folder, all of whose checkpoints are validated in order.",
-        group="Checkpoints", names=("--checkpoint-input-path",), metavar="FILE|DIR")
+        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
     ema: Optional[bool] = option(
-        None, "Validate the moving average of the weights, or not; both when not given.",
-        group="Checkpoints")
+        None, "Validate the moving average of the weights, or not (default: both).", basic=True)
 
-    data: Optional[str] = option(None, "Dataset.", group="Data", kind="dataset")
+
+@dataclass(frozen=True)
+class ValidationDataset:
+    """Options of the validation images; by default as in the training."""
+
+    heading: ClassVar[str] = "Data"
+
+    data: Optional[str] = option(None, "Dataset.", kind="dataset", basic=True)
     data_dir: Optional[str] = option(
-        None, "Folder of the dataset, or for some datasets a URL.", group="Data",
-        names=("--imagenet-data-path",), metavar="DIR|URL")
-    data_cache_dir: Optional[str] = option(
-        None, "Folder for copies of what is behind a URL; the user's cache when not given.",
-        group="Data", metavar="DIR")
-    data_cache_size: Optional[int] = option(
-        None, "How many bytes of copies are kept ('20G').", group="Data", size=True, minimum=1,
-        metavar="SIZE")
+        None, "Folder of the dataset, or for some datasets a URL.",
+        names=("--imagenet-data-path",), metavar="DIR|URL", basic=True)
     validation_data_dir: Optional[str] = option(
         None, "Folder of the validation images, when it is not below '--data-dir'.",
-        group="Data", metavar="DIR")
+        metavar="DIR", basic=True)
     skip_bad_samples: Optional[bool] = option(
-        None, "Count and report images that cannot be read instead of stopping.", group="Data")
+        None, "Count and report images that cannot be read instead of stopping.", basic=True)
     dataloader_worker: Optional[int] = option(
-        None, "Decoding threads, or processes where '--dataloader-mode' says so; the cores this "
-        "process may use when not given.", group="Data", minimum=1, names=("--num-workers",))
-    dataloader_mode: Optional[str] = option(
-        None, "Who decodes: threads, or worker processes in a mode of PopTorch's data loader.",
-        group="Data", choices=("threads", "sync", "async", "rebatched"))
-    dataloader_rebatch_size: Optional[int] = option(
-        None, "Images that a worker of mode 'rebatched' decodes at a time.", group="Data",
-        minimum=1)
+        None, "Decoding threads or processes (default: the cores this process may use).",
+        minimum=1, names=("--num-workers",), basic=True)
 
-    backend: Optional[str] = option(None, "Execution engine.", group="Execution", kind="backend")
-    device: Optional[str] = option(None, "Device of the backend.", group="Execution")
+
+@dataclass(frozen=True)
+class ValidationExecution:
+    """Options of the execution; by default as in the training."""
+
+    heading: ClassVar[str] = "Execution"
+
+    backend: Optional[str] = option(None, "Execution engine.", kind="backend", basic=True)
     batch_size: Optional[int] = option(
-        None, "Micro-batch; it changes no result.", group="Execution", minimum=1,
-        names=("--micro-batch-size",))
+        None, "Micro-batch; it changes no result.", minimum=1, names=("--micro-batch-size",),
+        basic=True)
     device_iterations: Optional[int] = option(
-        None, "Steps on the device per host call.", group="Execution", minimum=1,
-        names=("--device-iteration",))
-    replicas: Optional[int] = option(None, "Data-parallel copies.", group="Execution", minimum=1)
+        None, "Steps on the device per host call.", minimum=1, names=("--device-iteration",))
+    replicas: Optional[int] = option(None, "Data-parallel copies.", minimum=1)
     precision: Optional[str] = option(
-        None, "Floating point: half (16.16) or full (32.32).", group="Execution",
-        choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"})
+        None, "Floating point: half (16.16) or full (32.32).",
+        choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
+        basic=True)
 
-    per_class: bool = option(False, "Also tell the accuracy of every class.", group="Results")
+
+@dataclass(frozen=True)
+class ValidationResults(ResultPart):
+    """Options of the reported results."""
+
+    per_class: bool = option(False, "Also report the accuracy of every class.", basic=True)
     confusion_matrix: Optional[str] = option(
-        None, "Write what each class was taken for.", group="Results", metavar="FILE.csv")
+        None, "Write a table of true and predicted classes.", metavar="FILE.csv", basic=True)
 
-    def as_dict(self) -> Dict[str, Any]:
-        """Return the settings as plain types."""
-        return as_dict(self)
+
+@dataclass(frozen=True)
+class ValidateOptions(CommandOptions):
+    """Options of `ipucnn validate`; by default as in the checkpoint's training."""
+
+    checkpoints: ValidatedCheckpoints = part(ValidatedCheckpoints)
+    dataset: ValidationDataset = part(ValidationDataset)
+    execution: ValidationExecution = part(ValidationExecution)
+    results: ValidationResults = part(ValidationResults)
+
+    kinds: ClassVar[Tuple[str, ...]] = ("dataset", "backend")
+    defers: ClassVar[bool] = True
+
+    def overrides(self) -> Dict[str, Any]:
+        """Return the given values that replace those of the training, by flat name."""
+        values = {item.name: self.get(item.name)
+                  for kind in (ValidationDataset, ValidationExecution) for item in declared(kind)}
+        return {**{name: value for name, value in values.items() if value is not None},
+                **self.plugins.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -91,7 +115,3 @@ class AverageOptions:
         names=("--imagenet-data-path",), metavar="DIR")
     json: bool = option(False, "Print the result as JSON instead of text.", group="Results",
                         switch=True)
-
-    def as_dict(self) -> Dict[str, Any]:
-        """Return the settings as plain types."""
-        return as_dict(self)

@@ -1,4 +1,4 @@
-"""What a training tells while it runs, and what it returns."""
+"""The result of a training."""
 
 from __future__ import annotations
 
@@ -6,53 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 
-@dataclass(frozen=True)
-class Status:
-    """Where a training is.
-
-    Attributes:
-        phase: `preparing`, `training` or `validating`.
-        epoch, epochs: the epoch under way, from 1, and all.
-        done, total: images of the phase so far, and in all.
-        loss, accuracy: means over the epoch so far; accuracy in per cent.
-        learning_rate: of the last host call.
-        images_per_second: over the last interval.
-        data_wait_share: part of it spent waiting for images, 0 to 1.
-        seconds_left: estimate for the rest of the training.
-    """
-
-    phase: str
-    epoch: int = 0
-    epochs: int = 0
-    done: int = 0
-    total: int = 0
-    loss: Optional[float] = None
-    accuracy: Optional[float] = None
-    learning_rate: Optional[float] = None
-    images_per_second: Optional[float] = None
-    data_wait_share: Optional[float] = None
-    seconds_left: Optional[float] = None
-
-
-class Listener:
-    """Is told how a training goes; this one keeps silent."""
-
-    def status(self, status: Status) -> None:
-        """Take notice of where it is."""
-
-    def line(self, text: str) -> None:
-        """Take a line of results."""
-
-    def note(self, text: str) -> None:
-        """Take something that the user should know."""
-
-    def stop(self) -> str:
-        """Return the name of the signal that asks the training to end, or an empty string."""
-        return ""
-
-
 def milliseconds(latency: Optional[Tuple[float, float, float]]) -> Optional[Dict[str, float]]:
-    """Return (min, max, mean) seconds of a device call by name, in milliseconds."""
+    """Convert (min, max, mean) seconds of a device call to milliseconds by name."""
     if latency is None:
         return None
     return {name: 1000 * value for name, value in zip(("min", "max", "mean"), latency)}
@@ -64,29 +19,29 @@ class TrainResult:
 
     Attributes:
         model, dataset, backend, device: canonical names; the device in words.
-        options: the resolved options; given to `--config` they repeat the training.
+        options: the resolved options; `--config` with them repeats the training.
         environment: versions and machine.
         plan: the batch algebra.
-        session: what the backend says of its session.
-        compile_seconds: what making it ready took.
-        epochs: whole epochs trained, those before a restore included.
+        session: the backend's details of its session.
+        compile_seconds: seconds spent on compiling the session.
+        epochs: completed epochs, including those before a restore.
         updates: weight updates, likewise.
         images: images trained on by this process.
         seconds: time of this process's training.
-        images_per_second: of training, validation left out.
-        data_wait_share: part of that time spent waiting for images, 0 to 1.
+        images_per_second: throughput of training, excluding validation.
+        data_wait_share: share of that time spent waiting for images, 0 to 1.
         device_latency_ms: shortest, longest and mean host call by the device's own counters, from
-            its first input asked for to its last output written; None where there are none.
+            the request for its first input to its last output written; None without counters.
         loss, accuracy: of the last epoch.
         validations: figures of every validation.
-        best: which validation was best: metric, value, epoch, weights and file.
+        best: the best validation: metric, value, epoch, weights and file.
         checkpoint: the last checkpoint.
         averaged: the averaged checkpoint.
         log_dir: folder of metrics and options.
-        restored: the checkpoint it continued from.
-        skipped: bad images, and weight updates that were left out.
+        restored: the checkpoint from which it resumed.
+        skipped: bad images, and skipped weight updates.
         stopped_by: `SIGINT`, `SIGTERM` or `early stopping` when it ended early.
-        notes: what the user should know.
+        notes: notes for the user.
     """
 
     model: str

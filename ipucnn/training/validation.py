@@ -1,4 +1,4 @@
-"""Validation: every sample of a dataset counted exactly once, by one instance or another."""
+"""Validation: counts every sample of a dataset exactly once, over all instances."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator, List, Optional
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.execution.accuracy import TopK, per_cent
+from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.plan import Backend, ExecutionPlan, InferenceSession
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.progress import Listener, Status
 from ipucnn.data import ImageDataset
-from ipucnn.training.train_result import Listener, Status
+from ipucnn.data.session_loader import feed
 
 
 class Interrupted(Exception):
-    """The listener of a validation asks to stop."""
+    """The listener of a validation requests a stop."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a model scores.
+    """The scores of a model on a dataset.
 
     Attributes:
-        epoch: epochs it was trained for.
+        epoch: number of epochs the model was trained for.
         weights: `raw`, or `ema` for the moving average.
-        images: counted, each once.
+        images: images counted, each once.
         loss: mean cross-entropy, without label smoothing.
         top1, top5: per cent of the images whose class is the first, or among the first five.
         skipped: images that could not be read.
@@ -51,7 +54,7 @@ class Validation:
 
     @property
     def label(self) -> str:
-        """Which weights it was, for a line of results; empty for those of the model itself."""
+        """The weights, for a line of results; empty for those of the model itself."""
         return " (moving average)" if self.weights == "ema" else ""
 
     def per_class(self) -> List[Dict[str, Any]]:
@@ -64,7 +67,7 @@ class Validation:
         return rows
 
     def figures(self) -> Dict[str, Any]:
-        """Return it as plain types, without the confusion matrix."""
+        """Return the scores as plain types, without the confusion matrix."""
         kept = asdict(self)
         del kept["confusion"], kept["class_names"]
         return kept
@@ -74,15 +77,15 @@ class Validation:
 class Evaluator:
     """Evaluates weights of one model on one dataset; close it when done.
 
-    A device whose session can take other weights compiles once for all evaluations.
+    If the session can load other weights, the model is compiled once for all evaluations.
 
     Attributes:
         module: the model; it is copied for each evaluation.
-        backend: where it runs.
+        backend: the backend that runs it.
         plan: of the inference.
         input_size: height and width of the images.
         dataset: the images.
-        labelled: whether it knows their classes; otherwise any labels do.
+        labelled: whether their classes are known; otherwise any labels are used.
         workers, skip_bad: as in `Loader`.
         instances: the processes that share the images; all get the same result.
     """
@@ -127,23 +130,23 @@ class Evaluator:
         """Evaluate `weights`.
 
         Raises:
-            Interrupted: the listener of any instance asks to stop.
+            Interrupted: the listener of any instance requests a stop.
             DataError: an image cannot be read, or has no label.
         """
         total = len(self.dataset)
-        # every instance takes each so-many-th image, so that their parts differ by one at most
+        # images are interleaved over the instances, so that their parts differ by one at most
         own = range(self.instances.index, total, self.instances.count)
         count, stopped = _Count(), ""
         with self._session(weights) as session, \
-                session.loader(self.dataset, self.input_size, session.samples_per_call, own,
-                               workers=self.workers, skip_bad=self.skip_bad,
-                               pixels=self.plan.pixels) as loader:
+                feed(session, self.dataset, self.input_size, session.samples_per_call, own,
+                     workers=self.workers, skip_bad=self.skip_bad,
+                     pixels=self.plan.pixels) as loader:
             for batch in loader:
                 logits = session(batch.images)
                 count.add(logits, self._labels(batch, logits.shape[1]))
                 if listener:
-                    listener.status(Status("validating", epoch,
-                                           done=count.images * self.instances.count, total=total))
+                    done = count.top.images * self.instances.count
+                    listener.status(Status("validating", epoch, done=done, total=total))
                     stopped = listener.stop()
                     if stopped:
                         break
@@ -153,12 +156,14 @@ class Evaluator:
             raise Interrupted(stopped)
         count.share(self.instances)
         skipped = count.skipped
-        if count.images + skipped != total:
-            raise DataError(f"{count.images} of {total} validation images were counted",
+        images = count.top.images
+        if images + skipped != total:
+            raise DataError(f"{images} of {total} validation images were counted",
                             "this is a fault of the dataset or of ipucnn; please report it")
         names = list(self.dataset.class_names) or [str(i) for i in range(len(count.matrix()))]
-        return Validation(epoch, kind, count.images, count.mean_loss(), count.per_cent(1),
-                          count.per_cent(5), skipped, checkpoint, count.matrix(), names)
+        return Validation(epoch, kind, images, count.mean_loss(), per_cent(count.top.top1, images),
+                          per_cent(count.top.top5, images), skipped, checkpoint, count.matrix(),
+                          names)
 
     def _labels(self, batch: Any, classes: int) -> torch.Tensor:
         if not self.labelled:
@@ -170,45 +175,36 @@ class Evaluator:
 
 
 class _Count:
-    """Sums over batches, in double precision, so that no batching shows in the figures."""
+    """Sums over batches, in double precision, so that the results do not depend on the batching."""
 
     def __init__(self) -> None:
-        self.images = self.skipped = 0
+        self.top, self.skipped = TopK(), 0
         self._loss = 0.0
-        self._hits = {1: 0, 5: 0}
         self._matrix: Optional[torch.Tensor] = None
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         classes = logits.shape[1]
         losses = nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
         self._loss += float(losses)
-        best = logits.topk(min(5, classes), dim=1).indices
-        hits = best == labels[:, None]
-        for k in self._hits:
-            self._hits[k] += int(hits[:, :k].sum())
+        best = self.top.add(logits, labels)
         if self._matrix is None:
             self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
         self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
-        self.images += len(labels)
 
     def share(self, instances: Instances) -> None:
-        """Make the sums those of all instances."""
+        """Reduce the sums over all instances."""
         if instances.count == 1:
             return
         matrix = torch.zeros(0, dtype=torch.int64) if self._matrix is None else self._matrix
-        entries = max(instances.gather(len(matrix)))  # one that had no images knows no classes
+        entries = max(instances.gather(len(matrix)))  # an instance without images has no classes
         if entries:
             self._matrix = instances.sum(nn.functional.pad(matrix, (0, entries - len(matrix))))
-        images, skipped, first, five, self._loss = instances.totals(
-            [self.images, self.skipped, self._hits[1], self._hits[5], self._loss])
-        self.images, self.skipped = int(images), int(skipped)
-        self._hits = {1: int(first), 5: int(five)}
+        self.top = TopK.merged(instances.gather(self.top.as_plain()))
+        skipped, self._loss = instances.totals([self.skipped, self._loss])
+        self.skipped = int(skipped)
 
     def mean_loss(self) -> float:
-        return self._loss / max(1, self.images)
-
-    def per_cent(self, k: int) -> float:
-        return 100 * self._hits[k] / max(1, self.images)
+        return self._loss / max(1, self.top.images)
 
     def matrix(self) -> List[List[int]]:
         if self._matrix is None:

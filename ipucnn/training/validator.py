@@ -1,4 +1,4 @@
-"""The validations that belong to a training."""
+"""Runs the validations of a training."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import copy
 from pathlib import Path
 from typing import List, Optional
 
+from ipucnn.core.execution.selection import validating
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
+from ipucnn.core.progress import Listener
 from ipucnn.training.checkpoint_folder import entries
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.stored import load_stored
-from ipucnn.training.train_result import Listener
 from ipucnn.training.validation import Evaluator, Validation
 
 
 class Validator:
-    """Validates what a training makes. Make it before the session, which changes the model.
+    """Validates the weights of a training. Create it before the session, which changes the model.
 
     Args:
         prepared: the training.
-        listener: told how it goes.
+        listener: receives progress.
 
     Attributes:
         done: every validation.
@@ -31,11 +32,12 @@ class Validator:
         self._evaluator: Optional[Evaluator] = None
         options = prepared.options
         if prepared.validation is not None:
+            plan = options.validation_plan(prepared.instances.count)
+            backend = validating(prepared.chosen, options, plan, prepared.registry)
             self._evaluator = Evaluator(
-                copy.deepcopy(prepared.built.module), prepared.chosen.backend,
-                options.validation_plan(prepared.instances.count), prepared.built.input_size,
-                prepared.validation, prepared.data.labelled, options.dataloader_worker,
-                options.skip_bad_samples, prepared.instances)
+                copy.deepcopy(prepared.built.module), backend, plan, prepared.built.input_size,
+                prepared.validation, prepared.data.labelled, options.dataset.dataloader_worker,
+                options.dataset.skip_bad_samples, prepared.instances)
 
     def close(self) -> None:
         """Free the device."""
@@ -46,26 +48,26 @@ class Validator:
         """Validate the model under training, and the moving average of its weights.
 
         Raises:
-            Interrupted: the listener asks to stop.
+            Interrupted: the listener requests a stop.
             DataError: an image cannot be read.
         """
-        kinds = ["raw", *(["ema"] if self._prepared.options.ema_decay else [])]
+        kinds = ["raw", *(["ema"] if self._prepared.options.optimisation.ema_decay else [])]
         if self._evaluator is None:
             return []
         done = []
         with session.detached():
             for kind in kinds:
                 weights = session.weights(ema=kind == "ema")
-                # each has running statistics of its own replicas: those of the first one count
+                # each has running statistics of its own replicas; those of the first are used
                 self._prepared.instances.share(weights)
                 done.append(self._scored(weights, epoch, kind))
         return done
 
     def validate_folder(self, folder: Path) -> None:
-        """Validate all checkpoints at the ends of epochs.
+        """Validate all end-of-epoch checkpoints.
 
         Raises:
-            Interrupted: the listener asks to stop.
+            Interrupted: the listener requests a stop.
             IpucnnError: a checkpoint or an image cannot be read.
         """
         for entry in entries(folder):

@@ -1,35 +1,37 @@
-"""What sessions have in common: something decodes and batches the images that they are fed."""
+"""The interface of sessions that provide their own image loader."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterable, Optional
+from dataclasses import dataclass, field
+from typing import Any, Iterable, Mapping, Optional
 
-if TYPE_CHECKING:
-    from ipucnn.data import ImageDataset
-    from ipucnn.data.loader import Loader
-    from ipucnn.data.workers import Memory
+
+@dataclass(frozen=True)
+class FeedRequest:
+    """A request for the images of a session.
+
+    Attributes:
+        dataset: the images, an `ipucnn.data.ImageDataset`.
+        input_size: height and width of the model's input, in pixels.
+        batch_size: images per batch.
+        indices: which images, in which order; may be a generator.
+        how: further arguments of a loader (`workers`, `skip_bad`, `transform`, `pixels` ...).
+    """
+
+    dataset: Any
+    input_size: int
+    batch_size: int
+    indices: Iterable[int]
+    how: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Fed:
-    """A session, as seen by what feeds it images."""
+    """Base of sessions, which consume images from a loader."""
 
-    _memory: Optional[Memory] = None
+    def feed(self, request: FeedRequest) -> Optional[Any]:  # noqa: ARG002
+        """Return the session's own loader, an `ipucnn.data.loader.Loader`, or None.
 
-    def loader(self, dataset: ImageDataset, input_size: int, batch_size: int,
-               indices: Iterable[int], **how: Any) -> Loader:
-        """Return what decodes and batches images for this session, until it is closed.
-
-        Threads do unless a backend has its own ways; the batches are the same in all of them.
-
-        Args:
-            dataset: the first of the arguments of a `Loader`, as the other ones.
-            input_size: height and width of the images.
-            batch_size: images per batch.
-            indices: which images, in which order.
-            **how: a `Loader`'s further arguments.
+        None, the default, means that the job decodes the images with threads. The batches do not
+            depend on the loader.
         """
-        from ipucnn.data.loader import HostLoader
-        from ipucnn.data.workers import Memory
-
-        self._memory = self._memory or Memory()
-        return HostLoader(dataset, input_size, batch_size, indices, memory=self._memory, **how)
+        return None

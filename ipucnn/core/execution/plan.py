@@ -1,40 +1,29 @@
-"""One execution model for every backend: the plan, and what a backend must offer.
+"""The execution plan: batch algebra and precision, common to all backends.
 
-Terms (see the PopTorch user guide, "Efficient data batching"): **micro-batch** B is what one
-replica computes at once; **device iterations** D is how many such steps run before control returns
-to the host; **replicas** R are data-parallel copies; **gradient accumulation** G is how many
-micro-batches make one weight update. Everything else is derived here, once.
+Terms (see the PopTorch user guide, "Efficient data batching"): **micro-batch** B is the number of
+samples one replica computes at once; **device iterations** D is the number of such steps that run
+before control returns to the host; **replicas** R are data-parallel copies; **gradient
+accumulation** G is the number of micro-batches per weight update. All other sizes are derived here.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.feeding import Fed
-from ipucnn.core.execution.instances import ALONE, Instances
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    import torch
-
-    from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
-    from ipucnn.inference.calibration import Calibration
 
 PRECISIONS = ("16.16", "16.32", "32.32", "int8")
 """``compute.master``: 16.16 half compute and half weights, 16.32 half compute with fp32 master
-weights, 32.32 single precision. What "half" is depends on the device; a `Probe` says it. int8 is
-inference with weights and activations quantised after training."""
+weights, 32.32 single precision. The half-precision type depends on the device; see `Probe.half`.
+int8 is inference with weights and activations quantised after training."""
 
 NORMALISATION_PLACES = ("device", "host", "none")
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How a model is executed, checked when it is made.
+    """The execution settings of a model; validated on construction.
 
     Attributes:
         micro_batch: B, samples one replica computes at once.
@@ -44,16 +33,19 @@ class ExecutionPlan:
         pipeline_splits: module paths (`layer1/2`) that begin stages 1, 2, ...
         precision: one of `PRECISIONS`.
         training: whether weights are updated.
-        normalisation: where images are normalised, one of `NORMALISATION_PLACES`.
-        eight_bit_io: images cross to the device as uint8.
-        synthetic: images are made on the device and never cross.
+        normalisation: the place of normalisation, one of `NORMALISATION_PLACES`.
+        eight_bit_io: images are transferred to the device as uint8.
+        synthetic: images are generated on the device and never transferred.
         full_precision_norm: norm layers compute in single precision in a half model.
         instances: host processes that share the replicas.
-        seed: for everything random; None leaves it to the device.
-        backend_options: values of the options only some backends have, by name.
+        seed: for all random numbers; None leaves it to the device.
+        recompute: how activations are recomputed in the backward pass: `none`, `auto`
+            (the backend chooses) or `manual` (all but the outputs of `recompute_checkpoints`).
+        recompute_checkpoints: regular expressions of module paths whose outputs are kept.
+        compile_only: the model is compiled but not executed.
 
     Raises:
-        UsageError: a value or a combination that no backend can execute.
+        UsageError: a value or a combination that no backend supports.
     """
 
     micro_batch: int = 1
@@ -69,7 +61,9 @@ class ExecutionPlan:
     instances: int = 1
     full_precision_norm: bool = False
     seed: Optional[int] = None
-    backend_options: Dict[str, Any] = field(default_factory=dict)
+    recompute: str = "none"
+    recompute_checkpoints: Tuple[str, ...] = ()
+    compile_only: bool = False
 
     def __post_init__(self) -> None:
         counts = {"batch-size": self.micro_batch, "device-iterations": self.device_iterations,
@@ -118,12 +112,12 @@ class ExecutionPlan:
 
     @property
     def stages(self) -> int:
-        """Pipeline stages: one more than there are splits."""
+        """Number of pipeline stages: one more than the splits."""
         return len(self.pipeline_splits) + 1
 
     @property
     def devices(self) -> int:
-        """Devices in use: replicas times stages."""
+        """Number of devices in use: replicas times stages."""
         return self.replicas * self.stages
 
     @property
@@ -143,7 +137,7 @@ class ExecutionPlan:
         return self.replicas // self.instances
 
     def local(self) -> ExecutionPlan:
-        """Return the plan of one instance that executes its part without the others."""
+        """Return the plan for one instance that executes its part alone."""
         return replace(self, replicas=self.local_replicas, instances=1)
 
     @property
@@ -162,7 +156,7 @@ class ExecutionPlan:
         return max(self.device_iterations, self.stages)
 
     def algebra(self) -> Dict[str, Any]:
-        """Return its numbers and what follows from them, for results."""
+        """Return the plan's sizes and the derived ones, for results."""
         return {"micro_batch": self.micro_batch, "device_iterations": self.device_iterations,
                 "replicas": self.replicas, "instances": self.instances,
                 "gradient_accumulation": self.gradient_accumulation,
@@ -172,171 +166,16 @@ class ExecutionPlan:
 
     @property
     def pixels(self) -> str:
-        """In which form images cross to the device, one of `core.data.prepare.PIXELS`."""
+        """The pixel format of transferred images, one of `core.data.prepare.PIXELS`."""
         if self.normalisation == "host":
             return "normalised"
         return "uint8" if self.eight_bit_io else "float"
 
     @property
     def half(self) -> bool:
-        """Whether computation is in half precision."""
+        """Whether computation uses half precision."""
         return self.precision.startswith("16")
-
-    def option(self, name: str, default: Any = None) -> Any:
-        """Return a backend option's value."""
-        value = self.backend_options.get(name)
-        return default if value is None else value
 
 
 def _path(split: str) -> str:
     return split.strip("/").replace(".", "/")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a backend finds on this machine.
-
-    Attributes:
-        usable: whether a session can be made.
-        device: the device in words (``"CPU (2 cores, AVX2)"``).
-        versions: name and version of what it runs on.
-        reason: why it is not usable.
-        remedy: how people get it.
-        half: what half precision is here (``bfloat16``); empty when there is none.
-        notes: what the user should know about speed or precision here.
-        preference: its rank for `--backend auto` with this device and plan, at most that of the
-            backend's record, which holds when None.
-    """
-
-    usable: bool
-    device: str = ""
-    versions: Dict[str, str] = field(default_factory=dict)
-    reason: str = ""
-    remedy: str = ""
-    half: str = ""
-    notes: Tuple[str, ...] = ()
-    preference: Optional[int] = None
-
-
-class InferenceSession(Fed, ABC):
-    """A model made ready on a device. Use it as a context manager: leaving it frees the device.
-
-    Attributes:
-        samples_per_call: samples that one call takes. A device that holds the whole program takes
-            the plan's combined batch; one that need not may take less at a time.
-        facts: what the result should say of it (arithmetic, fused layers, stage balance ...).
-        reloadable: it can take other weights without being compiled again (`load`, `pause`).
-    """
-
-    reloadable: bool = False
-    samples_per_call: int
-    facts: Dict[str, Any]
-
-    @abstractmethod
-    def compile(self) -> float:
-        """Make everything ready and return the seconds it took; the first call is then fast."""
-
-    @abstractmethod
-    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
-        """Classify a batch.
-
-        Args:
-            images: `(n, 3, size, size)`, n at most `samples_per_call`, uint8 or float as the plan
-                says; None when the plan is synthetic.
-
-        Returns:
-            Logits, float32 on the host, `(n, classes)`.
-        """
-
-    def load(self, weights: Dict[str, torch.Tensor]) -> None:
-        """Take other weights of the same model; only of sessions that are `reloadable`."""
-        raise NotImplementedError
-
-    def pause(self) -> None:
-        """Leave the device to another session; the next call returns to it."""
-
-    def device_latency(self) -> Optional[Tuple[float, float, float]]:
-        """Return (min, max, mean) seconds of the last call by the device's own counters."""
-        return None
-
-    def close(self) -> None:
-        """Free the device."""
-
-    def __enter__(self) -> InferenceSession:
-        return self
-
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
-        self.close()
-
-
-class Backend(ABC):
-    """An execution engine. A backend subclasses this and offers what its record declares."""
-
-    @abstractmethod
-    def probe(self) -> Probe:
-        """Say whether it can be used here, without raising."""
-
-    def probe_for(self, plan: ExecutionPlan) -> Probe:  # noqa: ARG002 - most look at the machine
-        """Say whether `plan` can be executed here, without raising.
-
-        Some plans need less than others: one that only compiles may need no device.
-        """
-        return self.probe()
-
-    def instances(self) -> Instances:
-        """Join the processes that were started to share the work, when there are several.
-
-        Raises:
-            UnavailableError: what lets them talk to each other is missing.
-        """
-        return ALONE
-
-    def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
-                  input_size: int) -> InferenceSession:
-        """Make an inference session.
-
-        Args:
-            model: as `ipucnn.create_model` gives it; the backend may change it.
-            plan: what to execute.
-            input_size: height and width of the images.
-
-        Raises:
-            UsageError: the plan asks for something that this device lacks.
-        """
-        raise NotImplementedError
-
-    def quantised(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
-                  calibration: Calibration) -> InferenceSession:
-        """Make an inference session in 8-bit integers; of backends whose record lists `int8`.
-
-        The session's facts hold `quantisation`, what `Calibration.report` says, once it is
-        compiled.
-
-        Args:
-            model: as `ipucnn.create_model` gives it; the backend may change it.
-            plan: what to execute; its precision is `int8`.
-            input_size: height and width of the images.
-            calibration: images to quantise with; `ipucnn.models.normalisation.fed` makes them what
-                the plan feeds.
-
-        Raises:
-            UsageError: the plan asks for something that this device lacks.
-        """
-        raise NotImplementedError
-
-    def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
-                 input_size: int) -> TrainingSession:
-        """Make a training session.
-
-        Args:
-            model: as `ipucnn.create_model` gives it, parameters that rest without gradient; the
-                backend may change it.
-            plan: what to execute; its `training` is set.
-            setup: loss, optimizer and how they are used.
-            input_size: height and width of the images.
-
-        Raises:
-            UsageError: the plan asks for something that this device lacks.
-        """
-        raise NotImplementedError

@@ -1,19 +1,21 @@
-"""Which backend a run gets, and whether it has what the run asks for."""
+"""Selects the backend of a run, and rejects options that it does not support."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any, Collection, List, Optional, Tuple
 
-from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution.instances import ALONE, Instances, launched
-from ipucnn.core.execution.plan import Backend, ExecutionPlan, Probe
+from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.execution.backend import Backend, Probe
+from ipucnn.core.execution.instances import ALONE, Instances
+from ipucnn.core.execution.launching import joined, launched
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
-from ipucnn.core.options.declaration import Declared, changed
-from ipucnn.core.registry.records import BackendSpec
+from ipucnn.core.options.composition import CommandOptions, changed
+from ipucnn.core.options.declaration import INFERENCE, TRAINING, Declared, declared
+from ipucnn.core.options.owners import AUTO, builtin_owners, options_for, owner_of
+from ipucnn.core.registry.records import KINDS, BackendSpec
 from ipucnn.core.registry.registry import Registry
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Chosen:
     Attributes:
         spec: its record.
         backend: the engine.
-        probe: what it found here.
-        why: for `--backend auto`, why it was taken; empty when the user named it.
+        probe: its probe on this machine.
+        why: why `--backend auto` chose it; empty when the user named it.
     """
 
     spec: BackendSpec
@@ -32,39 +34,47 @@ class Chosen:
     probe: Probe
     why: str = ""
 
-    def join(self) -> Instances:
-        """Return the processes that share the work, this one among them.
+    def join(self, plan: ExecutionPlan) -> Instances:
+        """Connect the processes that share a plan, and return them.
+
+        Args:
+            plan: of all instances together; `check_offer` accepted it.
 
         Raises:
-            UnavailableError: what lets them talk to each other is missing.
+            UnavailableError: they cannot be connected.
+            UsageError: their launcher does not support the plan.
         """
-        return ALONE if launched() is None else self.backend.instances()
+        launch = launched()
+        if launch is None or (launch.count == 1 and not self.spec.instances):
+            return ALONE
+        return joined(plan)
 
 
-def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] = None,
-                   options: Any = None, without: Collection[str] = (),
-                   trains: bool = False) -> Chosen:
-    """Return the backend called `name`, or with `auto` the best usable one.
+def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
+                   without: Collection[str] = (), trains: bool = False) -> Chosen:
+    """Return the backend named by `--backend`, or the best usable one for `auto`.
+
+    `auto` considers only backends that own every backend option given.
 
     Args:
-        name: a backend's name, or `auto`.
+        options: of the command; they have an `execution` part and backends among their kinds.
+        plan: what is to be executed.
         registry: where backends are looked up.
-        plan: what is to be executed, when that is known.
-        options: those of the command; with `auto`, backends that lack one of them are passed over
-            when another has all.
-        without: backends that `auto` does not take, because they cannot execute the network.
-        trains: `auto` takes only backends that also train: figures are then those of a training.
+        without: backends that `auto` skips, because they cannot execute the network.
+        trains: `auto` considers only backends that also train, so that figures are comparable with
+            those of a training.
 
     Raises:
-        UnavailableError: it is not usable here. Another one is never taken silently.
+        UnavailableError: it is not usable on this machine. No other one is substituted silently.
+        UsageError: with `auto`, no backend supports the request.
     """
+    name = options.get("backend")
     if key(name) != AUTO:
         spec = registry.get_typed(BackendSpec, name)
-        chosen = _probed(spec, registry, plan)
+        chosen = _probed(spec, options, plan, registry)
         if not chosen.probe.usable:
-            usable = [other.spec.name for other in _all_probed(registry, plan)
-                      if other.probe.usable and other.spec is not spec
-                      and not (plan and _lacks(options, plan, other.spec))]
+            usable = [other.spec.name for other in _all_probed(options, plan, registry)
+                      if other.probe.usable and other.spec is not spec]
             raise UnavailableError(
                 f"backend {spec.name!r} cannot be used here: {chosen.probe.reason}",
                 "; ".join(part for part in (
@@ -72,11 +82,9 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
                     f"here '--backend {usable[0]}' runs the same command" if usable else "")
                     if part))
         return chosen
-    best, lacking, unusable = _best(registry, plan, options, without, trains)
+    best, lacking, unusable = _best(options, plan, registry, without, trains)
     if best is None:
-        raise UnavailableError("no backend can be used for this", "; ".join(
-            f"{chosen.spec.name}: {chosen.probe.reason}: {chosen.probe.remedy}"
-            for chosen in unusable))
+        raise _none_usable(options, unusable, registry)
     why = "the best backend usable here"
     passed_over = [spec.name for spec in lacking if spec.preference > _rank(best)]
     if passed_over:
@@ -86,32 +94,56 @@ def choose_backend(name: str, registry: Registry, plan: Optional[ExecutionPlan] 
     return replace(best, why=why)
 
 
-def _best(registry: Registry, plan: Optional[ExecutionPlan], options: Any,
+def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
           without: Collection[str], trains: bool) -> Tuple[
               Optional[Chosen], List[BackendSpec], List[Chosen]]:
-    """Return the best usable backend, those that lack what is asked for, and unusable ones.
+    """Return the best usable backend, those that do not support the request, and unusable ones.
 
-    A record tells the best that its backend can be, so that engines which cannot be better than
-    one that was found are not even imported. Where all lack something, the best of these is
-    returned: whoever checks the offer then says what it lacks.
+    A record states its backend's highest preference, so engines that cannot beat the best one found
+    so far are not imported. If no backend supports the request, the best of them is returned:
+    `check_offer` then reports what is missing.
     """
-    specs = [spec for spec in _specs(registry, training=plan is not None and plan.training)
-             if spec.name not in without and (spec.training or not trains)]
-    lacking = [spec for spec in specs if plan is not None and _lacks(options, plan, spec)]
+    specs = [spec for spec in _specs(registry, training=plan.training)
+             if spec.name not in without and (spec.training or not trains)
+             and not _not_owned(options, spec, registry)]
+    lacking = [spec for spec in specs if _lacks(options, plan, spec, registry)]
     best: Optional[Chosen] = None
     unusable: List[Chosen] = []
     for spec in [spec for spec in specs if spec not in lacking] or lacking:
         if best is not None and spec.preference <= _rank(best):
             break
-        chosen = _probed(spec, registry, plan)
+        chosen = _probed(spec, options, plan, registry)
         if not chosen.probe.usable:
             unusable.append(chosen)
         elif best is None or _rank(chosen) > _rank(best):
             best = chosen
     if best is None:
-        best = next((chosen for chosen in (_probed(spec, registry, plan) for spec in lacking)
-                     if chosen.probe.usable), None)
+        best = next((chosen for chosen in (_probed(spec, options, plan, registry)
+                                           for spec in lacking) if chosen.probe.usable), None)
     return best, lacking, unusable
+
+
+def _none_usable(options: CommandOptions, unusable: List[Chosen],
+                 registry: Registry) -> IpucnnError:
+    """Return the error for `auto` without a usable backend that owns the given options."""
+    reasons = "; ".join(f"{chosen.spec.name}: {chosen.probe.reason}: {chosen.probe.remedy}"
+                        for chosen in unusable)
+    given = list(options.plugins.deferred)
+    if not given:
+        return UnavailableError("no backend can be used for this", reasons)
+    owners = [(name, [owner.spec.name for owner in builtin_owners(["backend"], registry)
+                      if owner.option(name, options.job)]) for name in given]
+    flags = "; ".join(f"'--{name.replace('_', '-')}' is an option of "
+                      f"{'backends' if len(names) > 1 else 'backend'} {', '.join(names)}"
+                      for name, names in owners)
+    if not unusable:
+        return UsageError(f"no backend has all options given: {flags}",
+                          "leave some out, or choose a backend with '--backend'")
+    away = " ".join(f"--no-{name.replace('_', '-')}" for name in given
+                    if options.plugins.deferred[name] is True)
+    if options.get("config") and away:
+        reasons = f"to run the profile without, add '{away}'; {reasons}"
+    return UnavailableError(f"{flags}, and no such backend can be used here", reasons)
 
 
 def _rank(chosen: Chosen) -> int:
@@ -119,31 +151,45 @@ def _rank(chosen: Chosen) -> int:
     return chosen.spec.preference if rank is None else rank
 
 
-def others_can(options: Any, plan: ExecutionPlan, registry: Registry,
+def others_can(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
                without: Collection[str]) -> bool:
-    """Return whether a usable built-in backend not among `without` has what is asked for."""
+    """Return whether a usable built-in backend not among `without` supports the request."""
     return any(chosen.probe.usable and chosen.spec.name not in without
-               and not _lacks(options, plan, chosen.spec)
-               for chosen in _all_probed(registry, plan))
+               for chosen in _all_probed(options, plan, registry))
 
 
-def _lacks(options: Any, plan: ExecutionPlan, spec: BackendSpec) -> bool:
-    """Whether `check_offer` would refuse."""
+def _lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
+           registry: Registry) -> bool:
+    """Return whether `check_offer` would raise."""
     return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
-            or bool(options is not None and _refused(options, plan, spec)))
+            or bool(_without_feature(options, plan, spec))
+            or bool(_not_owned(options, spec, registry)))
 
 
-def _refused(options: Any, plan: ExecutionPlan, spec: BackendSpec) -> List[Declared]:
-    """Return the options that were given and that only other backends have."""
+def _without_feature(options: CommandOptions, plan: ExecutionPlan,
+                     spec: BackendSpec) -> List[Declared]:
+    """Return the given common options that need a feature the backend lacks.
+
+    A training's options also apply to its validation, where some have no meaning.
+    """
     return [item for item in changed(options)
-            if item.option.backend_option and item.name not in _options(spec, plan)]
+            if item.option.feature and not spec.has(item.option.feature)
+            and (plan.training or options.job == INFERENCE or item.option.validation)]
 
 
-def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> None:
-    """Refuse what the backend's record does not offer, before anything is compiled.
+def _not_owned(options: CommandOptions, spec: BackendSpec, registry: Registry) -> List[str]:
+    """Return the backend options given without naming a backend that this one lacks."""
+    owner = owner_of(KINDS["backend"], spec, registry)
+    return [name for name in options.plugins.deferred
+            if owner is None or owner.option(name, options.job) is None]
+
+
+def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
+                registry: Registry) -> None:
+    """Reject options that the backend's record does not offer, before compilation.
 
     Raises:
-        UsageError: names every option in question and the backends that have it.
+        UsageError: an option is not supported; the message names the backends that support it.
     """
     if plan.training and not spec.training:
         raise UsageError(f"backend {spec.name!r} cannot train",
@@ -152,46 +198,83 @@ def check_offer(options: Any, plan: ExecutionPlan, spec: BackendSpec, registry: 
         raise UsageError(f"backend {spec.name!r} cannot run inference",
                          _offered_by(registry, lambda s: s.inference))
     if plan.instances > 1 and not spec.instances:
+        launch = launched()
         raise UsageError(f"backend {spec.name!r} runs in one process, and there are "
                          f"{plan.instances} instances",
-                         _offered_by(registry, lambda s: s.instances) + "; or leave poprun out")
+                         _offered_by(registry, lambda s: s.instances)
+                         + (f"; or leave {launch.launcher} out" if launch else ""))
     if plan.precision not in spec.precisions:
         raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",
                          "its precisions: " + ", ".join(spec.precisions))
     if plan.stages > 1 and not spec.pipelining:
         raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
                          "no meaning there", _offered_by(registry, lambda s: s.pipelining))
-    refused = _refused(options, plan, spec)
+    refused = [(item.flag, item.boolean, [other.name for other in _specs(registry)
+                                          if other.has(item.option.feature)])
+               for item in _without_feature(options, plan, spec)]
+    refused += [(f"--{name.replace('_', '-')}", options.plugins.deferred[name] is True,
+                 [owner.spec.name for owner in builtin_owners(["backend"], registry)
+                  if owner.option(name, options.job)])
+                for name in _not_owned(options, spec, registry)]
     if refused:
-        flags = ", ".join(f"'{item.flag}'" for item in refused)
-        verb = "is not an option" if len(refused) == 1 else "are not options"
-        away = " ".join(f"--no-{item.flag[2:]}" for item in refused if item.boolean)
-        hints: List[str] = []
-        for item in refused:
-            having = [s.name for s in _specs(registry) if item.name in _options(s, plan)]
-            hints.append(f"{item.flag} is for backend " + (", ".join(having) or "none installed"))
-        if getattr(options, "config", None) and away:
-            hints.append(f"to run the profile without, add '{away}'")
-        raise UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
+        raise _not_offered(options, spec, refused)
 
 
-def _probed(spec: BackendSpec, registry: Registry, plan: Optional[ExecutionPlan]) -> Chosen:
+def _not_offered(options: CommandOptions, spec: BackendSpec,
+                 refused: List[Tuple[str, bool, List[str]]]) -> UsageError:
+    """Return the error for unsupported options, with the backends that support each."""
+    flags = ", ".join(f"'{flag}'" for flag, _, _ in refused)
+    verb = "is not an option" if len(refused) == 1 else "are not options"
+    hints = [f"{flag} is for backend " + (", ".join(having) or "none installed")
+             for flag, _, having in refused]
+    away = " ".join(f"--no-{flag[2:]}" for flag, boolean, _ in refused if boolean)
+    if options.get("config") and away:
+        hints.append(f"to run the profile without, add '{away}'")
+    return UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
+
+
+def _probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
+            registry: Registry) -> Chosen:
     try:
-        backend: Backend = registry.resolve(spec)()
+        backend: Backend = registry.make(spec, options=_options_of(spec, options, plan, registry))
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
-    return Chosen(spec, backend, backend.probe_for(plan) if plan else backend.probe())
+    return Chosen(spec, backend, backend.probe_for(plan))
+
+
+def _options_of(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
+                registry: Registry) -> Any:
+    """Return the backend's options; for the validation of a training, those that apply to it."""
+    given = options.plugins.of("backend", spec.name)
+    values = dict(options.plugins.deferred) if given is None else {
+        item.name: getattr(given, item.name) for item in declared(type(given))}
+    if options.job == TRAINING and not plan.training:
+        owner = owner_of(KINDS["backend"], spec, registry)
+        values = {name: value for name, value in values.items()
+                  if owner and (item := owner.option(name)) and item.option.validation}
+    return options_for(spec, "backend", values, registry)
+
+
+def validating(chosen: Chosen, options: CommandOptions, plan: ExecutionPlan,
+               registry: Registry) -> Backend:
+    """Return the backend of a training, set up for its validations.
+
+    Args:
+        chosen: the backend of the training.
+        options: of the training.
+        plan: of the validation.
+        registry: where the backend is looked up.
+    """
+    backend: Backend = registry.make(
+        chosen.spec, options=_options_of(chosen.spec, options, plan, registry))
+    return backend
 
 
 class _Absent(Backend):
-    """Stands for a backend whose requirements are missing."""
+    """A placeholder for a backend whose requirements are missing."""
 
     def probe(self) -> Probe:
         return Probe(usable=False)
-
-
-def _options(spec: BackendSpec, plan: ExecutionPlan) -> Tuple[str, ...]:
-    return spec.options + (spec.training_options if plan.training else ())
 
 
 def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendSpec]:
@@ -201,9 +284,11 @@ def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendS
                   key=lambda s: -s.preference)
 
 
-def _all_probed(registry: Registry, plan: Optional[ExecutionPlan]) -> List[Chosen]:
-    return [_probed(spec, registry, plan)
-            for spec in _specs(registry, training=plan is not None and plan.training)]
+def _all_probed(options: CommandOptions, plan: ExecutionPlan, registry: Registry) -> List[Chosen]:
+    """Return the built-in backends that support the request, with their probes."""
+    return [_probed(spec, options, plan, registry)
+            for spec in _specs(registry, training=plan.training)
+            if not _lacks(options, plan, spec, registry)]
 
 
 def _offered_by(registry: Registry, has: Any) -> str:

@@ -1,58 +1,58 @@
-"""What a backend must offer to train, and what it is given."""
+"""The interface of training sessions: setup, batches, step results and the session."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Tuple, Type
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.feeding import Fed
-from ipucnn.training.mixing import Mixing, MixOptions
+from ipucnn.core.execution.mixing import Mixing, MixOptions
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import torch
 
-    from ipucnn.training.loss import Loss
+    from ipucnn.core.execution.losses import Loss
 
 StateDict = Dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
 class OptimizerChoice:
-    """Which optimizer, for a backend that has its own of that name or takes torch's.
+    """An optimizer by name and options, for device optimizers, and as a torch builder.
 
     Attributes:
         name: canonical name of its record.
         lr: base learning rate.
         weight_decay: of tensors with more than one dimension; others have none.
-        hyperparameters: its further keyword arguments, of those that its record declares.
-        build: the record's target: ``build(param_groups, lr, **hyperparameters)``.
+        options: an instance of its record's options class, or None when it has none.
+        build: creates torch's optimizer: ``build(param_groups, lr=...)``.
     """
 
     name: str
     lr: float
     weight_decay: float
-    hyperparameters: Mapping[str, Any]
+    options: Any
     build: Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a training session is made for, beside the model and the plan.
+    """The settings of a training session besides the model and the plan.
 
     Attributes:
-        loss: gives the loss of a micro-batch.
-        optimizer: makes the weight updates.
-        loss_scaling: factor on the loss at the beginning.
-        ema_decay: of the moving average of the weights; 0 keeps none.
-        tolerate_non_finite: leave out an update whose loss is not finite, and count it, instead
+        loss: the function that is minimised.
+        optimizer: computes the weight updates.
+        loss_scaling: initial factor on the loss.
+        ema_decay: of the moving average of the weights; 0 disables it.
+        tolerate_non_finite: skip and count an update whose loss is not finite, instead
             of raising `NonFiniteLoss`.
-        metrics: whether `StepResult.correct` is wanted.
-        mix: how images are mixed; the batches say by how much.
+        metrics: whether to compute `StepResult.correct`.
+        mix: options of mixup and cutmix; the batches carry the drawn values.
     """
 
     loss: Loss
@@ -81,15 +81,15 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one host call did.
+    """The result of one host call.
 
     Attributes:
         loss: mean over its samples of the loss that is minimised, without loss scaling; over the
             updates that were not skipped.
         samples: images trained on.
         correct: images whose label was the largest logit; 0 without metrics.
-        losses: mean loss of each weight update, D values; none where a device only tells their sum.
-        skipped: updates left out because their loss was not finite.
+        losses: mean loss of each weight update, D values; empty if the device returns only a sum.
+        skipped: updates skipped because their loss was not finite.
     """
 
     loss: float
@@ -103,7 +103,7 @@ class NonFiniteLoss(IpucnnError):
     """The loss of a weight update is not finite.
 
     Attributes:
-        update: the number of the update, counted from 0 over the whole training.
+        update: number of the update, counted from 0 over the whole training.
     """
 
     def __init__(self, update: int, value: float) -> None:
@@ -113,21 +113,21 @@ class NonFiniteLoss(IpucnnError):
 
 
 class TrainingSession(Fed, ABC):
-    """A model being trained on a device. Leaving its context frees the device.
+    """A model being trained on a device. Exiting its context frees the device.
 
     Everything random on the device (dropout) depends on the plan's seed and the number of the
     weight update only, so that a resumed training repeats it and D updates in one call equal D
     calls with one each.
 
     Attributes:
-        facts: what the result should say of it.
+        facts: session details for the result.
     """
 
     facts: Dict[str, Any]
 
     @abstractmethod
     def compile(self) -> float:
-        """Make everything ready, without changing the model, and return the seconds it took."""
+        """Compile without changing the model, and return the seconds it took."""
 
     @abstractmethod
     def set_rates(self, lr: float, loss_scaling: float) -> None:
@@ -142,7 +142,8 @@ class TrainingSession(Fed, ABC):
             update: number of the first of the updates, counted from 0 over the whole training.
 
         Raises:
-            NonFiniteLoss: unless it is tolerated; the weights are then of no use.
+            NonFiniteLoss: a loss is not finite and this is not tolerated; the weights are then
+                unusable.
         """
 
     @abstractmethod
@@ -150,12 +151,12 @@ class TrainingSession(Fed, ABC):
         """Return the weights in the model's plain naming, copied to the host, in float32.
 
         Args:
-            ema: those of the moving average. Of replicas, the first one's buffers are returned.
+            ema: return the moving average instead. Buffers are those of the first replica.
         """
 
     @abstractmethod
     def state(self) -> Dict[str, Any]:
-        """Return what else a resumed session needs, copied to the host.
+        """Return the remaining state that a resumed session needs, copied to the host.
 
         Plain types and tensors only: optimizer state, buffers of the other replicas, updates in
         the moving average.
@@ -175,14 +176,14 @@ class TrainingSession(Fed, ABC):
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
         """Return (min, max, mean) seconds of a call by the device's own counters.
 
-        From its first input asked for to its last output written, over all calls so far; None
-        where a device does not count, or has not run.
+        Measured from the request for the first input to the last output written, over all calls so
+        far; None if the device has no counters or has not run.
         """
         return None
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Leave the device to another session for a while."""
+        """Release the device to another session temporarily."""
         yield
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Datasets on disk: which of them reads a folder; making, converting, checking, fetching them."""
+"""Datasets on disk: recognises, generates, converts, verifies and fetches them."""

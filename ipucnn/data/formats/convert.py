@@ -1,7 +1,7 @@
-"""A dataset written in the format of another: `ipucnn data convert`.
+"""Converts a dataset to another format: `ipucnn data convert`.
 
-This module makes the source's splits, checks them and hands them to what writes the format, which
-the record of a dataset names under `convert`.
+This module opens the source's splits, checks them and passes them to the target format's writer,
+which the record of a dataset names under `convert`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,29 @@ import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
-from ipucnn.core.options.declaration import lookup
+from ipucnn.core.options.composition import common_option
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.owners import settled
+from ipucnn.core.progress import Progress
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.formats.convert_options import SPLITS, ConvertOptions
+from ipucnn.data.formats.convert_options import (
+    SPLITS,
+    ConvertImages,
+    ConvertOptions,
+    ConvertTarget,
+)
 from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
 from ipucnn.data.formats.samples import Samples, facts
 
-Progress = Callable[[str, int, Optional[int]], None]
-"""Called with `convert`, the samples that are done and how many there are."""
-
-# options that decide what is written; bad samples may be left out from the middle on
-_DECIDING = ("samples_per_shard", "bytes_per_shard", "shuffle", "seed", "format",
-             "train_preprocess_steps", "validation_preprocess_steps", "image_quality", "check")
+# options that decide what is written; skipping bad samples may be enabled when resuming
+_DECIDING = (*(item.name for kind in (ConvertTarget, ConvertImages) for item in declared(kind)
+               if item.name not in ("target", "to")), "check")
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class Written:
 
     Attributes:
         shards: files.
-        samples: in them.
-        bytes: of them together.
-        skipped: bad samples that were left out.
-        found: samples of these that an earlier call had written.
+        samples: number of samples in them.
+        bytes: their total size.
+        skipped: number of bad samples left out.
+        found: how many of the samples an earlier call had written.
     """
 
     shards: int
@@ -50,41 +55,41 @@ class Written:
 
 
 class Writer(ABC):
-    """Writes samples in the format of a dataset. Its class is made without arguments."""
+    """Writes samples in the format of a dataset. Its constructor takes no arguments."""
 
     @abstractmethod
     def write(self, target: str, samples: Dict[str, Samples], options: ConvertOptions,
               origin: Dict[str, Any], progress: Progress) -> Dict[str, Written]:
-        """Write the samples; what an interrupted call of the same origin has finished is kept.
+        """Write the samples, resuming an interrupted call of the same origin.
 
         The files depend on the samples and on `origin` only, not on the number of workers.
 
         Args:
             target: the folder: new, empty, or of an earlier call.
             samples: by split.
-            options: `samples_per_shard`, `byte_limit`, `workers` and what a writer tells of the
-                rest.
-            origin: what the files are made from and how, in JSON's types. The writer keeps it
-                with the files and compares it with `difference` when it finds some.
-            progress: to be called from the calling thread, now and then.
+            options: `samples_per_shard`, `byte_limit`, `workers` and those that a writer records
+                as metadata.
+            origin: source and settings of the conversion, in JSON's types. The writer stores it
+                with the files and compares it with `difference` when it finds existing ones.
+            progress: called periodically from the calling thread.
 
         Raises:
             UsageError: the target holds something else.
-            DataError: an image cannot be read, or the files not be written. The same call goes on.
+            DataError: an image cannot be read, or the files not be written. Calling again resumes.
         """
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made.
+    """The result of a conversion.
 
     Attributes:
         target: the folder.
         data: format of the source.
         to: format of the target.
-        splits: what was written.
-        seconds: that it took.
-        notes: what the user should know of the source.
+        splits: the splits written.
+        seconds: duration.
+        notes: notes for the user about the source.
     """
 
     target: str
@@ -96,7 +101,7 @@ class Converted:
 
     @property
     def images_per_second(self) -> Optional[float]:
-        """Samples written by this call in a second; None when there were none to write."""
+        """Samples written by this call per second; None when there were none to write."""
         written = sum(split.samples - split.found for split in self.splits.values())
         return written / self.seconds if written else None
 
@@ -106,7 +111,7 @@ class Converted:
                 "images_per_second": self.images_per_second}
 
     def summary(self) -> str:
-        """Return one line per split and one of the whole."""
+        """Return one line per split and one for the total."""
         lines = [f"{split}: {made.samples} samples in {made.shards} shards, "
                  f"{made.bytes / 1e6:.1f} MB"
                  + (f", {made.skipped} bad ones left out" if made.skipped else "")
@@ -122,32 +127,33 @@ def convert(options: ConvertOptions, progress: Progress) -> Converted:
     """Convert a dataset.
 
     Raises:
-        UsageError: the source or the format is none that can be converted, or the target cannot be
+        UsageError: the source or the format does not support conversion, or the target cannot be
             used.
         DataError: an image cannot be read, or the target not be written.
     """
     begin = time.perf_counter()
-    target = options.target or ""
-    writer = _writer(options.to)
+    target = options.destination.target or ""
+    writer = _writer(options.destination.to)
     spec = _source_format(options)
-    root = options.source or spec.default_data_dir
+    root = options.origin.source or spec.default_data_dir
     _check_apart(root, target)
     datasets = _splits(spec, options)
     samples = {split: Samples(dataset, split, options) for split, dataset in datasets.items()}
     origin = {"data": spec.name, "source": facts(samples, root, deep=not spec.streams),
-              **{name: getattr(options, name) for name in _DECIDING},
-              **{f"{split}_preprocess_steps": list(map(str, options.steps(split)))
+              **{name: options.get(name) for name in _DECIDING},
+              **{f"{split}_preprocess_steps": list(map(str, options.images.steps(split)))
                  for split in SPLITS}}
     written = writer.write(target, samples, options, origin, progress)
     notes = tuple(note for dataset in datasets.values() for note in dataset.notes)
-    return Converted(target, spec.name, options.to, written, time.perf_counter() - begin, notes)
+    return Converted(target, spec.name, options.destination.to, written,
+                     time.perf_counter() - begin, notes)
 
 
 def difference(before: Dict[str, Any], now: Dict[str, Any]) -> Optional[str]:
-    """Return in what two origins differ, as a part of a sentence; None when they do not."""
+    """Return the difference of two origins as a phrase for a message; None when they are equal."""
     for name in _DECIDING:
         if before.get(name) != now[name]:
-            found = lookup(ConvertOptions, name)
+            found = common_option(ConvertOptions, name)
             assert found is not None
             return f"'{found.flag}' was {before.get(name)} and is {now[name]}"
     if before.get("data") != now["data"]:
@@ -174,23 +180,22 @@ def _writer(name: str) -> Writer:
 
 
 def _source_format(options: ConvertOptions) -> DatasetSpec:
-    if options.data is None and options.source is None:
+    source = options.origin.source
+    if options.origin.data is None and source is None:
         raise UsageError("there is nothing to convert", "name a folder with '--source', or with "
                          "'--data' a dataset that makes its images")
-    if options.source and not is_url(options.source) and not os.path.exists(options.source):
-        raise DataError(f"source {options.source!r} does not exist", "check its name")
+    if source and not is_url(source) and not os.path.exists(source):
+        raise DataError(f"source {source!r} does not exist", "check its name")
     spec = read_by(
-        registry().get_typed(DatasetSpec, options.data or recognised(options.source or "")),
-        options.source, registry())
+        registry().get_typed(DatasetSpec, options.origin.data or recognised(source or "")),
+        source, registry())
     if spec.on_device:
         raise UsageError(f"dataset {spec.name!r} has no images on the host",
                          "choose another with '--data'")
-    if options.source and not spec.reads_folder:
+    if source and not spec.reads_folder:
         raise UsageError(f"dataset {spec.name!r} reads no folder", "leave '--source' out")
-    if spec.needs_data_dir and not options.source:
+    if spec.needs_data_dir and not source:
         raise UsageError(f"dataset {spec.name!r} needs a folder", "name it with '--source'")
-    if options.annotations and not spec.annotations:
-        raise UsageError(f"dataset {spec.name!r} has no annotations", "leave '--annotations' out")
     return spec
 
 
@@ -204,9 +209,10 @@ def _check_apart(source: str, target: str) -> None:
 
 
 def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDataset]:
-    """Return the splits that are asked for, or all that the source has."""
-    make = registry().resolve(spec)
-    wanted = options.splits or (SPLITS if spec.labelled else ("validation",))
+    """Return the requested splits, or all splits of the source."""
+    source, seed = options.origin.source, options.destination.seed
+    own = settled(options.plugins, "dataset", spec, registry())
+    wanted = options.origin.splits or (SPLITS if spec.labelled else ("validation",))
     if not spec.labelled and len(wanted) > 1:
         raise UsageError(f"dataset {spec.name!r} has no splits, its images would be there twice",
                          "name one with '--splits'")
@@ -217,9 +223,8 @@ def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDatase
         if split not in wanted:
             continue
         try:
-            dataset = make(DatasetRequest(
-                data_dir=options.source, seed=options.seed, split=split, class_names=classes,
-                annotations=options.annotations))
+            dataset = registry().make(spec, DatasetRequest(
+                data_dir=source, seed=seed, split=split, class_names=classes), options=own)
             if not len(dataset):
                 raise NoSplitError(f"dataset {spec.name!r} has no {split} images")
         except NoSplitError as error:
@@ -228,9 +233,9 @@ def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDatase
         found[split] = dataset
         classes = classes or dataset.class_names
         if dataset.class_names != classes:
-            raise DataError(f"the splits of {options.source!r} have different classes",
+            raise DataError(f"the splits of {source!r} have different classes",
                             "labels would mean different things: convert one with '--splits'")
-    if missing and (options.splits or not found):
+    if missing and (options.origin.splits or not found):
         raise NoSplitError(missing.message, "'--splits' names those to convert; is it the right "
                            f"folder? layout: {spec.layout}")
     return found

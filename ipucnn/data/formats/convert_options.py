@@ -1,9 +1,10 @@
 """The options of `ipucnn data convert`."""
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import option
 from ipucnn.data.formats import steps
 
@@ -12,73 +13,106 @@ SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
-    """Options of `ipucnn data convert`.
+class ConvertSource:
+    """The source of a conversion."""
 
-    Raises:
-        UsageError: one has a value that cannot be, or two contradict each other.
-    """
+    heading: ClassVar[str] = "Source"
 
     source: Optional[str] = option(
         None, "Folder of the dataset to convert; not for one that makes its images.",
-        group="Source", metavar="DIR")
+        metavar="DIR", basic=True)
     data: Optional[str] = option(
-        None, "Its format; recognised by its layout when not given.", group="Source",
-        kind="dataset")
+        None, "Its format (default: recognised by its layout).", kind="dataset", basic=True)
     splits: Tuple[str, ...] = option(
-        (), "Which of its splits; those that it has when not given. A dataset without classes "
-        "has 'validation'.", group="Source", choices=SPLITS)
-    annotations: Optional[str] = option(
-        None, "File of annotations, which gives images their ids (coco).", group="Source",
-        metavar="FILE")
+        (), "Which of its splits (default: those that it has). A dataset without classes has "
+        "'validation'.", choices=SPLITS, basic=True)
     skip_bad_samples: bool = option(
         False, "Leave out images that cannot be read, and count them, instead of stopping.",
-        group="Source")
+        basic=True)
     check: bool = option(
         False, "Decode images that are stored as they are, too, so that a damaged one is found.",
-        group="Source")
+        basic=True)
+
+
+@dataclass(frozen=True)
+class ConvertTarget:
+    """The target of a conversion."""
+
+    heading: ClassVar[str] = "Target"
 
     target: Optional[str] = option(
-        None, "Folder to make, or one that the same call has begun.", group="Target",
-        metavar="DIR")
-    to: str = option("webdataset", "Format to convert into.", group="Target", kind="dataset")
-    samples_per_shard: int = option(1024, "Most samples of a shard.", group="Target", minimum=1)
+        None, "Folder to make, or one that the same call has begun.", metavar="DIR", basic=True)
+    to: str = option("webdataset", "Format to convert into.", kind="dataset", basic=True)
+    samples_per_shard: int = option(1024, "Most samples of a shard.", minimum=1, basic=True)
     bytes_per_shard: Optional[int] = option(
-        None, "Most bytes of a shard ('100M'), unless one sample has more.", group="Target",
-        size=True, minimum=1, metavar="SIZE")
-    # the old tool did not, and class after class in the shards is nothing to train with
-    shuffle: bool = option(True, "Shuffle each split before it is divided.", group="Target")
-    seed: int = option(0, "Seed of that, and of images that are drawn.", group="Target",
-                       minimum=0)
+        None, "Most bytes of a shard ('100M'), unless one sample has more.", size=True, minimum=1,
+        metavar="SIZE", basic=True)
+    # unlike the old tool: class-sorted shards train poorly
+    shuffle: bool = option(True, "Shuffle each split before it is divided.", basic=True)
+    seed: int = option(0, "Seed of the order, and of images that are drawn.", minimum=0,
+                       basic=True)
+
+    def __post_init__(self) -> None:
+        if not self.target:
+            raise UsageError("option '--target' is missing", "name the folder to make")
+
+
+@dataclass(frozen=True)
+class ConvertImages:
+    """How images are stored."""
+
+    heading: ClassVar[str] = "Images"
 
     format: str = option(
         "img", "How images are stored: as image files ('img'), or as pixels ('tensor').",
-        group="Images", choices=("img", "tensor"))
+        choices=("img", "tensor"), basic=True)
     train_preprocess_steps: Tuple[str, ...] = option(
-        (), "What is done to training images: 'Resize(256)', 'CenterCrop(224)', any number of "
-        "them.", group="Images", metavar="STEP")
+        (), "Steps applied to training images: any number of 'Resize(256)', 'CenterCrop(224)'.",
+        metavar="STEP", basic=True)
     validation_preprocess_steps: Tuple[str, ...] = option(
-        (), "What is done to validation images.", group="Images", metavar="STEP")
+        (), "Steps applied to validation images.", metavar="STEP", basic=True)
     image_quality: Optional[int] = option(
         None, "Encode every image as JPEG of this quality. When not given, image files that no "
         f"step changes are stored as they are, and others with {DEFAULT_QUALITY}.",
-        group="Images", minimum=1, maximum=100)
-
-    workers: Optional[int] = option(
-        None, "Threads that read, encode and write; as many as usable cores when not given.",
-        group="Execution", minimum=1)
-    json: bool = option(False, "Print the result as JSON.", group="Execution", switch=True)
+        minimum=1, maximum=100, basic=True)
 
     def __post_init__(self) -> None:
         for split in SPLITS:
             self.steps(split)
-        if not self.target:
-            raise UsageError("option '--target' is missing", "name the folder to make")
         if self.format == "tensor" and self.image_quality is not None:
             raise UsageError("'--image-quality' has no meaning with '--format tensor', which "
                              "stores pixels", "leave one of them out")
 
     def steps(self, split: str) -> Tuple[steps.Step, ...]:
-        """Return what is done to the images of a split."""
+        """Return the steps applied to the images of a split."""
         return steps.parse(getattr(self, f"{split}_preprocess_steps"),
                            f"--{split}-preprocess-steps")
+
+
+@dataclass(frozen=True)
+class ConvertExecution:
+    """Execution of a conversion and display of its result."""
+
+    heading: ClassVar[str] = "Execution"
+
+    workers: Optional[int] = option(
+        None, "Threads that read, encode and write (default: the cores this process may use).",
+        minimum=1, basic=True)
+    json: bool = option(False, "Print the result as JSON.", switch=True, basic=True)
+
+
+@dataclass(frozen=True)
+class ConvertOptions(CommandOptions):
+    """Options of `ipucnn data convert`.
+
+    Raises:
+        UsageError: an option has an invalid value, or two contradict each other.
+    """
+
+    origin: ConvertSource = part(ConvertSource)
+    images: ConvertImages = part(ConvertImages)
+    destination: ConvertTarget = part(ConvertTarget)
+    execution: ConvertExecution = part(ConvertExecution)
+
+    kinds: ClassVar[Tuple[str, ...]] = ("dataset",)
+    defers: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""A folder of images divided into numbered ones, for processes that each read their own."""
+"""Divides a folder of images into numbered folders, one for each process that reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipucnn.data.image_files import list_images, printable
 
 log = logging.getLogger(__name__)
 
-# what a file system says to a kind of link that it does not have, or not for this file
+# error codes of file systems that do not support a kind of link, or not for this file
 _NO_SUCH_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS,
                  errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -25,7 +25,7 @@ Way = Tuple[str, Callable[[str, str], Any]]
 
 @dataclass(frozen=True)
 class Partitions:
-    """What was made.
+    """The result of a partitioning.
 
     Attributes:
         output: the folder of the partitions.
@@ -53,15 +53,15 @@ class Partitions:
 def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -> Partitions:
     """Divide the images in a folder into the folders `output/0`, `output/1` and so on.
 
-    Each takes the next of the sorted images, under the path that they have below `data_dir`; sizes
+    Each gets consecutive images in sorted order, under their path below `data_dir`; sizes
     differ by at most one. `output` appears when it is complete, or not at all.
 
     Args:
         data_dir: the folder of images, at any depth; it is not changed.
         partitions: how many.
         output: a new or empty folder outside `data_dir`.
-        copy: copy the images. Otherwise they are hard links where the file system can, or else
-            symbolic ones, or else copies.
+        copy: copy the images. Otherwise they are hard links where the file system supports them,
+            or else symbolic links, or else copies.
 
     Raises:
         UsageError: `output` cannot be used, or there are more partitions than images.
@@ -87,11 +87,11 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
 
 
 def _ways(copy: bool) -> List[Way]:
-    """Return how images can be put into a partition, the best first."""
+    """Return the ways to put images into a partition, in order of preference."""
     copies: Way = ("copies", shutil.copyfile)
     if copy:
         return [copies]
-    # a hard link outlives the removal of the images, and is a file to a container that mounts it
+    # a hard link survives removal of the original, and works in a container that mounts the folder
     return [("hard links", os.link), ("symbolic links", os.symlink), copies]
 
 
@@ -115,7 +115,7 @@ def _check_output(output: str, data_dir: str) -> None:
 
 
 def _make(sources: Dict[str, str], output: str, ways: Sequence[Way]) -> Dict[str, int]:
-    """Make `output`, which holds `sources` by their place in it; return how often each way."""
+    """Create `output` from `sources`, keyed by path in it; return how often each way was used."""
     made_as: Counter[str] = Counter()
     parent, name = os.path.split(output)
     try:
@@ -133,7 +133,7 @@ def _make(sources: Dict[str, str], output: str, ways: Sequence[Way]) -> Dict[str
 
 
 def _put(source: str, target: str, ways: Sequence[Way]) -> str:
-    real = os.path.realpath(source)  # a link to a relative path would lead elsewhere from here
+    real = os.path.realpath(source)  # a relative link target would be wrong from here
     if not os.path.isfile(real):
         raise DataError(f"image {source!r} is a link to nothing, or no file",
                         "nothing was made: mend or remove it first")

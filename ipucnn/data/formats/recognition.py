@@ -1,4 +1,4 @@
-"""Which dataset reads what `--data-dir` names."""
+"""Finds the dataset format of the folder or URL given as `--data-dir`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ipucnn.data.remote.transfer import shown
 
 
 def is_url(data_dir: str) -> bool:
-    """Whether it is a URL and not a folder."""
+    """Return whether `data_dir` is a URL and not a folder."""
     return "://" in data_dir
 
 
 def offering(what: str, used: Registry) -> str:
-    """Return the names of the datasets whose records have `what`, for an error message."""
+    """Return the names of the datasets whose records define `what`, for an error message."""
     return ", ".join(name for name in used.names("dataset")
                      if getattr(used.get_typed(DatasetSpec, name), what))
 
@@ -27,16 +27,16 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
     """Return the record of the dataset that reads a folder or URL.
 
     Args:
-        data: the dataset that is named.
+        data: the named dataset.
         data_dir: the folder or URL; None where none is named.
-        used: where the datasets are looked up that are read in its place.
+        used: the registry in which the alternatives are looked up.
 
     Returns:
-        `data`, or one of `data.also`: where the folder has the markers of that, and not its own,
-        or where only that reads URLs.
+        `data`, or one of `data.also`: where the folder has the markers of that one and not of
+        `data`, or where only that one reads URLs.
 
     Raises:
-        UsageError: it is a URL, and the dataset reads none.
+        UsageError: it is a URL, and the dataset does not read URLs.
     """
     if not data_dir:
         return data
@@ -55,10 +55,10 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
 
 
 def recognised(path: str) -> str:
-    """Return the name of the dataset that a folder looks like, by the markers of the records.
+    """Return the name of the dataset whose markers a folder has.
 
     Raises:
-        DataError: it looks like none.
+        DataError: the folder has the markers of no dataset.
     """
     specs = [registry().get_typed(DatasetSpec, name) for name in registry().names("dataset")]
     matching = [(longest, spec.name) for spec in specs
@@ -70,7 +70,7 @@ def recognised(path: str) -> str:
 
 
 def _marked(spec: DatasetSpec, path: str) -> int:
-    """Return the length of the longest marker of a dataset that a folder has; 0 without one."""
+    """Return the length of the longest marker of a dataset found in a folder; 0 without one."""
     if not os.path.isdir(path):
         return 0
     return max((len(marker) for marker in spec.markers

@@ -1,4 +1,4 @@
-"""Images to begin with: the published samples, or a made dataset written out as real files."""
+"""Fetches published sample images and writes generated datasets as image files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fetch_sample_images(out: Path, url: str = "") -> List[Path]:
     unpacked: List[Tuple[str, Path]] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # in the folder itself, so that unpacked files only have to be renamed
+        # in the target folder itself, so that unpacked files only have to be renamed
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=str(out)) as scratch:
             archive = fetch(url, scratch, filename="archive")
             unpacked += _unpack_images(archive, Path(scratch))
@@ -85,11 +85,11 @@ def fetch_sample_images(out: Path, url: str = "") -> List[Path]:
 
 
 def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
-    """Fetch what is published under a name; 'sample-images' is all there is.
+    """Fetch published files by name; only 'sample-images' exists.
 
     Args:
         name: what to fetch.
-        out: where to put it; its usual folder when None.
+        out: target folder; the default folder when None.
 
     Raises:
         UsageError: nothing has that name.
@@ -100,14 +100,14 @@ def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
     return fetch_sample_images(Path(out or SAMPLE_IMAGES_FOLDER))
 
 
-def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,
+def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,  # noqa: PLR0913
                quality: int = 90, validation_per_class: int = 0) -> int:
-    """Write a dataset that makes its images as a folder of JPEG files, one folder per class.
+    """Write a generated dataset as a folder of JPEG files, one folder per class.
 
-    The same call again does nothing; one that was interrupted is done anew.
+    Repeating a completed call does nothing; an interrupted one starts over.
 
     Args:
-        name: the dataset; its labels must go round its classes.
+        name: the dataset; its labels must cycle through its classes.
         out: the folder: new, empty, or written by the same call.
         per_class: images of each class.
         size: height and width in pixels.
@@ -197,10 +197,10 @@ def _save_jpeg(image: torch.Tensor, path: Path, quality: int) -> None:
 
 
 def _unpack_images(archive: Path, scratch: Path) -> Iterator[Tuple[str, Path]]:
-    """Yield name and place of every image in a tar archive.
+    """Yield name and extracted path of every image in a tar archive.
 
-    Only the contents of regular files are taken, and only the last part of their names is used,
-    so that no member can be written outside or stand for another file.
+    Only regular files are extracted, under the last part of their names, so that no member can
+    be written outside the folder or link to another file.
     """
     taken = set()
     with tarfile.open(str(archive)) as tar:

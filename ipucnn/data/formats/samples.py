@@ -1,4 +1,4 @@
-"""A dataset's images as they are stored in another format."""
+"""Samples of a dataset as they are stored in another format."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy
 
-# threads that import it at the same time find half of it
-import torch  # noqa: F401, TID253
+# importing it in several threads at once can see a partial module
+import torch  # noqa: F401
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import Box, ImageDataset, images, jpeg
@@ -30,14 +30,14 @@ _SEEDS = {"train": 0, "validation": 1}  # one permutation per split from one see
 
 @dataclass(frozen=True)
 class Sample:
-    """An image as it is stored, and what is known of it.
+    """A stored image with its metadata.
 
     Attributes:
-        data: an image file, or an array of numpy's format: uint8, `(3, height, width)`.
-        suffix: that suits the data, without a dot: `jpg`, `png` ... or `npy`.
+        data: an encoded image, or an array in numpy's format: uint8, `(3, height, width)`.
+        suffix: file suffix of the data, without a dot: `jpg`, `png` ... or `npy`.
         label: its class; None when it is not known.
         box: of its object, in the stored image; None when it is not known.
-        image_id: its number in its dataset; None without one.
+        image_id: its id in the dataset; None without one.
     """
 
     data: bytes
@@ -48,7 +48,7 @@ class Sample:
 
 
 class Samples:
-    """One split in the order in which it is stored. Any number of threads may read it.
+    """One split in the order in which it is stored; thread-safe.
 
     Args:
         dataset: the split.
@@ -59,27 +59,27 @@ class Samples:
     def __init__(self, dataset: ImageDataset, split: str, options: ConvertOptions) -> None:
         self.dataset = dataset
         self.split = split
-        self.steps = options.steps(split)
-        self.tensor = options.format == "tensor"
-        self._quality = options.image_quality or DEFAULT_QUALITY
-        self._as_it_is = not (self.steps or self.tensor or options.image_quality)
-        self._check = options.check
-        self._skip = options.skip_bad_samples
+        self.steps = options.images.steps(split)
+        self.tensor = options.images.format == "tensor"
+        self._quality = options.images.image_quality or DEFAULT_QUALITY
+        self._as_it_is = not (self.steps or self.tensor or options.images.image_quality)
+        self._check = options.origin.check
+        self._skip = options.origin.skip_bad_samples
         self._order: Any = range(len(dataset))
-        if options.shuffle:
+        if options.destination.shuffle:
             self._order = numpy.random.default_rng(
-                (options.seed, _SEEDS[split])).permutation(len(dataset))
+                (options.destination.seed, _SEEDS[split])).permutation(len(dataset))
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     @property
     def quality(self) -> Optional[int]:
-        """Quality of JPEG, None where images are not encoded."""
+        """JPEG quality; None where images are not encoded."""
         return None if self.tensor or (self._as_it_is and self._has_files()) else self._quality
 
     def sample(self, position: int) -> Optional[Sample]:
-        """Return the sample at a position; None where its image is bad and to be left out.
+        """Return the sample at a position; None where its image is bad and is skipped.
 
         Raises:
             DataError: its image cannot be read; the message names it.
@@ -126,7 +126,7 @@ class Samples:
         return Sample(*stored, dataset.label(index), box, dataset.image_id(index))
 
     def _own_file(self, index: int) -> Optional[Tuple[bytes, str]]:
-        """Return the image's file and suffix; None without one, or if only decoding can tell."""
+        """Return the image's file and suffix; None without one, or if it has to be decoded."""
         data = self.dataset.encoded(index)
         suffix = suffix_of(data) if data else None
         if data is None or suffix is None:
@@ -143,9 +143,9 @@ class Samples:
 
 
 def suffix_of(data: bytes) -> Optional[str]:
-    """Return the suffix, without a dot, that suits the content of an image's file.
+    """Return the suffix, without a dot, for the content of an image file.
 
-    None where its first bytes are those of no format that images are decoded from.
+    None where its first bytes match no supported image format.
     """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
@@ -167,12 +167,12 @@ def _array(pixels: Pixels) -> bytes:
 
 
 def facts(samples: Dict[str, Samples], root: str, deep: bool) -> Dict[str, Any]:
-    """Return what tells these images from others, as JSON has it.
+    """Return the JSON fingerprint of the splits.
 
     Args:
         samples: by split.
         root: the source's folder.
-        deep: look at every image, which opens none.
+        deep: include every image's metadata; no image is opened.
     """
     return {split: {"images": len(part), "classes": list(part.dataset.class_names),
                     "fingerprint": part.fingerprint(root) if deep else ""}

@@ -1,4 +1,4 @@
-"""What may be done to images before they are stored: `Resize(256)`, `CenterCrop(224)`."""
+"""Transforms applied to images before they are stored: `Resize(256)`, `CenterCrop(224)`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STEP = re.compile(r"(Resize|CenterCrop)\(([0-9]{1,5})\)")
 
 @dataclass(frozen=True)
 class Step:
-    """One change of an image.
+    """One transform of an image.
 
     Attributes:
         kind: `Resize`, of the shorter side, or `CenterCrop`, of a square.
@@ -31,7 +31,7 @@ class Step:
         return f"{self.kind}({self.size})"
 
     def apply(self, pixels: Pixels, box: Optional[Box]) -> Tuple[Pixels, Optional[Box]]:
-        """Return the changed image and where its box is then; None where it was cut away.
+        """Return the transformed image and box; the box is None where it was cropped away.
 
         Args:
             pixels: uint8, `(height, width, 3)`.
@@ -57,7 +57,7 @@ class Step:
 
 
 def _at_least(pixels: Pixels, size: int) -> Pixels:
-    """Return an image with black around it where a side is shorter than `size`."""
+    """Pad an image with black where a side is shorter than `size`."""
     import numpy
 
     missing = [max(0, size - side) for side in pixels.shape[:2]]
@@ -74,7 +74,7 @@ def parse(texts: Sequence[str], flag: str) -> Tuple[Step, ...]:
         flag: the option, for the message.
 
     Raises:
-        UsageError: one is no step.
+        UsageError: one is not a valid step.
     """
     steps: List[Step] = []
     for text in (word for words in texts for word in words.split()):

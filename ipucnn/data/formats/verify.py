@@ -1,4 +1,4 @@
-"""Whether a dataset on disk is complete and unchanged."""
+"""Verifies that a dataset on disk is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verify(path: str, name: Optional[str] = None) -> List[str]:
         name: its format; recognised by its content when None.
 
     Raises:
-        DataError: there is no such folder, or its format cannot be told.
+        DataError: there is no such folder, or its format is not recognised.
         UsageError: the format is unknown or cannot be verified, or it is a URL.
     """
     if is_url(path):

@@ -1,4 +1,4 @@
-"""Files from the internet, kept in a folder and checked."""
+"""Downloads files into a folder and verifies their hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ipucnn.data.remote.transfer import Patience, shown, transfer
 
 CACHE_VARIABLE = "IPUCNN_CACHE"
 TIMEOUT_SECONDS = 30.0
-"""Longest silence of a server, not the longest download."""
+"""Seconds without data before a download fails; not the longest download."""
 
 _CHUNK = 1 << 20
 log = logging.getLogger("ipucnn.download")
@@ -37,15 +37,15 @@ def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
           filename: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> Path:
     """Return the file at `url`, downloaded into `folder` unless it is there already.
 
-    The file appears under its name only when it is complete and its hash is right; whatever
-    interrupts the download, nothing else stays.
+    The file appears under its name only when it is complete and its hash is right; an interrupted
+    download leaves no other file behind.
 
     Args:
         url: http or https.
-        folder: is made when it does not exist.
-        sha256_prefix: the first hexadecimal digits of the right hash; empty checks nothing.
+        folder: created when it does not exist.
+        sha256_prefix: the first hexadecimal digits of the expected hash; empty checks nothing.
         filename: its name in the folder; the last part of the URL when not given.
-        timeout: seconds a server may be silent.
+        timeout: seconds without data before the download fails.
 
     Raises:
         DataError: the file cannot be fetched or stored, or is not the right one.
@@ -87,7 +87,7 @@ def sha256(path: Union[str, Path]) -> str:
     return _sha256(str(path), status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=16)  # a file is checked when it is fetched and named when its use is reported
+@lru_cache(maxsize=16)  # a file is hashed when fetched and again when its use is reported
 def _sha256(path: str, _size: int, _modified: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -101,5 +101,5 @@ def _has_prefix(path: Path, prefix: str) -> bool:
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # it was renamed, or never made
+    with suppress(OSError):  # it was renamed, or never created
         path.unlink()

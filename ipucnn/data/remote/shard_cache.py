@@ -1,9 +1,9 @@
-"""Files of a dataset on a server, kept in a bounded folder that processes share.
+"""Caches remote dataset files in a bounded folder shared by processes.
 
-A copy gets its name when it is complete and its MD5 is right, so whatever has the name is good. One
-process downloads a file and the others wait for it; the lock is the kernel's and goes with the
-process that holds it. Files that were not used for longest leave first, and whoever has one open
-reads on.
+A copy gets its final name when it is complete and its MD5 is right, so any file of that name is
+valid. One process downloads a file while the others wait; the kernel releases the lock when the
+process that holds it ends. The least recently used files are evicted first; open ones remain
+readable.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ipucnn.data.remote.download import cache_dir as user_cache
 from ipucnn.data.remote.transfer import Patience, shown, transfer
 
 GREATEST_DEFAULT = 20 * 10**9
-"""Bytes that are kept when nobody says how many, on a disk with ten times as much room."""
+"""Default size of the cache in bytes, on a disk with at least ten times as much free space."""
 
 FOLDER = "streams"
-"""Within the cache folder; nothing else there is looked at."""
+"""Subfolder of the cache folder; nothing else there is read."""
 
 PATIENCE = Patience()
-_REMEMBERED = 60.0  # seconds that a file that could not be had is not asked for again
+_REMEMBERED = 60.0  # seconds before a failed download is requested again
 _POLL = 0.05
 log = logging.getLogger("ipucnn.shard_cache")
 
@@ -43,14 +43,14 @@ class RemoteFiles:
     Any number of threads may use it. It can be pickled and survives a fork.
 
     Args:
-        base_url: of their folder, http or https; a query goes with every file's URL.
+        base_url: of their folder, http or https; its query is added to every file's URL.
         cache_dir: folder for copies; the user's cache when None.
-        cache_bytes: how much is kept there, of all servers; when None 20 GB, or a tenth of what
-            the disk has room for if that is less.
-        patience: with the server; `PATIENCE` when None.
+        cache_bytes: size of the cache for all servers; when None 20 GB, or a tenth of the free
+            disk space if that is less.
+        patience: timeout and retry policy; `PATIENCE` when None.
 
     Raises:
-        UsageError: the URL is no address of http or https.
+        UsageError: the URL is not an http or https address.
     """
 
     def __init__(self, base_url: str, cache_dir: Optional[str] = None,
@@ -74,7 +74,7 @@ class RemoteFiles:
 
     def __getstate__(self) -> Dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_lock"], state["_fetches"]  # threads stay where they are
+        del state["_lock"], state["_fetches"]  # locks and threads cannot be pickled
         return state
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -82,16 +82,16 @@ class RemoteFiles:
         self._forget()
 
     def url(self, name: str) -> str:
-        """Return where a file is."""
+        """Return the URL of a file."""
         parts = urlsplit(self.base_url)
         return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{quote(name)}",
                            parts.query, ""))
 
     def text(self, name: str) -> str:
-        """Return the content of a small file, as the server has it now.
+        """Return the current content of a small file on the server.
 
         Raises:
-            DataError: it cannot be had, or is no text.
+            DataError: it cannot be fetched, or is not text.
         """
         content = io.BytesIO()
         transfer(self.url(name), content, self.patience)
@@ -102,10 +102,10 @@ class RemoteFiles:
                             "check the address") from error
 
     def path(self, name: str, size: int, md5: str) -> str:
-        """Return a complete copy of a file; it is downloaded when there is none.
+        """Return the path of a complete copy of a file, downloading it when there is none.
 
-        The copy may leave the cache before it is opened, when others need the room: who finds no
-        file asks again.
+        The copy may be evicted before it is opened, when space is needed: callers that find no
+        file call again.
 
         Args:
             name: of the file.
@@ -113,7 +113,7 @@ class RemoteFiles:
             md5: of its content, in hexadecimal digits.
 
         Raises:
-            DataError: it cannot be had or stored.
+            DataError: it cannot be fetched or stored.
         """
         file = self._file(name, size, md5)
         if not file.used():
@@ -121,9 +121,9 @@ class RemoteFiles:
         return str(file.path)
 
     def ahead(self, name: str, size: int, md5: str) -> None:
-        """Download a file that `path` will be asked for, unless one is being downloaded ahead.
+        """Start downloading a file for a later `path`, unless another download ahead is running.
 
-        It returns at once; whatever goes wrong, `path` will say.
+        Returns immediately; `path` raises any error.
         """
         file = self._file(name, size, md5)
         if not file.complete() and not any(
@@ -135,7 +135,7 @@ class RemoteFiles:
         return _File(self.url(name), path, size, md5)
 
     def _fetch(self, file: _File, ahead: bool = False) -> _Fetch:
-        """Return the download of a file; it begins unless it is under way or has just failed."""
+        """Return the download of a file, started unless it is running or has just failed."""
         if self._process != os.getpid():
             self._forget()
         with self._lock:
@@ -165,14 +165,14 @@ class _File:
         return False
 
     def used(self) -> bool:
-        """Note that it is used, and return whether it is there."""
+        """Mark the file as used, and return whether it exists."""
         with suppress(OSError):
             os.utime(str(self.path))
         return self.complete()
 
 
 class _Fetch(threading.Thread):
-    """A download in a thread that ends with the process, whatever the server does."""
+    """A download in a daemon thread, which never keeps the process alive."""
 
     def __init__(self, cache: _Cache, file: _File, patience: Patience, ahead: bool) -> None:
         super().__init__(name="ipucnn-fetch", daemon=True)
@@ -185,12 +185,12 @@ class _Fetch(threading.Thread):
 
     @property
     def over(self) -> bool:
-        """Whether it has ended and need not be remembered."""
+        """Return whether it has ended and can be forgotten."""
         return not self.is_alive() and (
             self._error is None or self.ahead or time.monotonic() - self._ended > _REMEMBERED)
 
     def wait(self) -> None:
-        """Wait for its end, and raise what went wrong."""
+        """Wait for the download, and raise its error if it failed."""
         self.join()
         if isinstance(self._error, DataError):  # several threads may raise it
             raise DataError(self._error.message, self._error.hint) from self._error
@@ -206,7 +206,7 @@ class _Fetch(threading.Thread):
 
 
 class _Cache:
-    """A folder whose files, those being downloaded included, hold a bounded number of bytes."""
+    """A folder whose files, including those being downloaded, have a bounded total size."""
 
     def __init__(self, root: Path, limit: Optional[int], silence: float) -> None:
         self.root = root
@@ -214,10 +214,10 @@ class _Cache:
         self._silence = silence
 
     def fetch(self, file: _File, patience: Patience) -> None:
-        """Download a file unless another process did so meanwhile.
+        """Download a file unless another process has done so in the meantime.
 
         Raises:
-            DataError: it cannot be had or stored, or is larger than the cache.
+            DataError: it cannot be fetched or stored, or is larger than the cache.
         """
         try:
             file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +257,7 @@ class _Cache:
             lock.release()
 
     def _reserve(self, file: _File, part: IO[bytes]) -> None:
-        """Give a file that is to be downloaded its size, so that other processes see it."""
+        """Set the final size of a file before its download, so that other processes count it."""
         from filelock import FileLock
 
         wait = _Wait(self._silence, f"no room for {shown(file.url)!r} in '{self.root.parent}': "
@@ -274,7 +274,7 @@ class _Cache:
                         "with '--data-cache-dir'")
                 room -= file.size + sum(size for _, size, _ in loading)
                 if room >= 0:
-                    for _, size, path in sorted(kept, reverse=True):  # the last used first
+                    for _, size, path in sorted(kept, reverse=True):  # most recently used first
                         room -= size
                         if room < 0:
                             _remove(path)
@@ -284,7 +284,7 @@ class _Cache:
             time.sleep(_POLL)
 
     def _content(self, own: Path) -> Tuple[List[_Entry], List[_Entry]]:
-        """Return the complete files and those being downloaded; what a dead process left goes."""
+        """Return complete files and running downloads; remove files left by dead processes."""
         from filelock import FileLock, Timeout
 
         kept, loading = [], []
@@ -314,7 +314,7 @@ _Entry = Tuple[int, int, Path]
 
 
 class _Wait:
-    """Waiting for others as long as they get on."""
+    """Waits for other processes as long as they make progress."""
 
     def __init__(self, silence: float, what: str, hint: str) -> None:
         self._silence = silence
@@ -324,7 +324,7 @@ class _Wait:
         self._since = time.monotonic()
 
     def while_changing(self, seen: Any) -> None:
-        """Raise a `DataError` when `seen` has been the same for too long."""
+        """Raise a `DataError` when `seen` has not changed for too long."""
         if seen != self._seen:
             self._seen, self._since = seen, time.monotonic()
         elif time.monotonic() - self._since > self._silence:
@@ -333,7 +333,7 @@ class _Wait:
 
 def _host(url: str) -> Optional[str]:
     """Return the host of a URL; None when it is not one of http or https."""
-    with suppress(ValueError):  # brackets that are not in pairs
+    with suppress(ValueError):  # unbalanced brackets
         parts = urlsplit(url)
         return parts.hostname if parts.scheme in ("http", "https") else None
     return None
@@ -354,5 +354,5 @@ def _modified(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # it has its final name, or another process was quicker
+    with suppress(OSError):  # it has its final name, or another process was faster
         path.unlink()

@@ -1,4 +1,4 @@
-"""One file over HTTP, whole: tried again and continued where a connection breaks."""
+"""Transfers a file over HTTP, with retries that resume after a broken connection."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger("ipucnn.transfer")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server that does not serve is borne.
+    """Timeout and retry policy.
 
     Attributes:
-        timeout: seconds it may be silent; the whole transfer may take any time.
-        attempts: how often a file is asked for, the first time included.
+        timeout: seconds without data before an attempt fails; the whole transfer is not limited.
+        attempts: number of attempts, including the first.
         pause: seconds before the second attempt; doubles with each, up to `longest_pause`.
-        longest_pause: in seconds; a server that asks for more (`Retry-After`) is not believed.
+        longest_pause: in seconds; also limits a server's `Retry-After`.
     """
 
     timeout: float = 30.0
@@ -37,33 +37,34 @@ class Patience:
 
         Args:
             attempt: its number.
-            wanted: what the server asked for.
+            wanted: seconds requested by the server.
         """
         return min(self.longest_pause, max(wanted, self.pause * 2.0 ** (attempt - 2)))
 
     @property
     def longest_silence(self) -> float:
-        """Seconds after which nothing can have been received although it is still tried."""
+        """The longest time in seconds without data while attempts continue."""
         return self.attempts * (self.timeout + self.longest_pause)
 
 
 def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] = None,
              md5: str = "") -> None:
-    """Write what is at `url` into `file`, from its start.
+    """Write the content at `url` into `file`, from its start.
 
-    A refused or broken connection, silence, 5xx, 408, 429 and wrong content are tried again; the
-    next attempt goes on where the last one ended if the server can and it is the same content.
+    A refused or broken connection, a timeout, 5xx, 408, 429 and wrong content are retried; the
+    next attempt resumes where the last one ended if the server supports it and the content has
+    not changed.
 
     Args:
         url: http or https.
         file: open for writing, seekable.
-        patience: with the server.
+        patience: timeout and retry policy.
         size: of the content in bytes; None checks that it is what the server announced.
         md5: of the content in hexadecimal digits; empty checks nothing.
 
     Raises:
-        DataError: it cannot be had, or is not what was expected.
-        OSError: of the file.
+        DataError: the content cannot be fetched or does not match `size` or `md5`.
+        OSError: writing the file failed.
     """
     log.debug("fetching %s", shown(url))
     content = _Content(url, file, size, md5)
@@ -83,16 +84,16 @@ def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] 
 
 
 def shown(url: str) -> str:
-    """Return a URL without what may be secret: user, password and query."""
+    """Return a URL without user, password and query, which may be secret."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # brackets that are not in pairs
+    except ValueError:  # unbalanced brackets
         return "URL"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class _Failed(Exception):
-    """An attempt; `final` when another one would be no better."""
+    """A failed attempt; `final` when a retry would not help."""
 
     def __init__(self, what: str, hint: str, final: bool = False, pause: float = 0.0) -> None:
         super().__init__(what)
@@ -102,7 +103,7 @@ class _Failed(Exception):
 
 
 class _Content:
-    """What has been received so far."""
+    """The content received so far."""
 
     def __init__(self, url: str, file: IO[bytes], size: Optional[int], md5: str) -> None:
         self.url = url
@@ -118,11 +119,11 @@ class _Content:
         self._digest = hashlib.md5()
 
     def receive(self, timeout: float) -> None:
-        """Receive what is missing, from one answer of the server."""
+        """Receive the missing content from one response of the server."""
         import requests
         import urllib3
 
-        if not (self._tag or self.md5):  # nothing would tell the rest from that of another file
+        if not (self._tag or self.md5):  # a changed file could not be detected
             self._restart()
         try:
             with requests.get(self.url, stream=True, timeout=timeout,
@@ -136,7 +137,7 @@ class _Content:
         self.file.truncate(self._received)
 
     def _headers(self) -> Dict[str, str]:
-        headers = {"Accept-Encoding": "identity"}  # stored bytes; a tar is not to be packed again
+        headers = {"Accept-Encoding": "identity"}  # bytes as stored; do not compress a tar again
         if self._received:
             headers["Range"] = f"bytes={self._received}-"
             if self._tag:
@@ -144,7 +145,7 @@ class _Content:
         return headers
 
     def _accept(self, answer: Any) -> Optional[int]:
-        """Return the size of the whole content, where the answer tells it."""
+        """Return the size of the whole content, where the response states it."""
         status, headers = answer.status_code, answer.headers
         total = headers.get("Content-Length", "")
         if status == 206 and self._received:
@@ -156,11 +157,11 @@ class _Content:
         elif status == 200:
             self._restart()
         else:
-            if status == 416:  # it has become shorter than what was received
+            if status == 416:  # the file is now shorter than the received content
                 self._restart()
             raise _refused(answer)
         tag = headers.get("ETag", "")
-        self._tag = "" if tag.startswith("W/") else tag  # equal in meaning, perhaps not in bytes
+        self._tag = "" if tag.startswith("W/") else tag  # weak tags do not imply equal bytes
         if self.size is not None and total.isdigit() and int(total) != self.size:
             raise self._unexpected(f"it has {total} bytes, expected {self.size}")
         return int(total) if total.isdigit() else self.size

@@ -1,4 +1,4 @@
-"""One of the processes of `--instances`: it gets a task from the parent and tells how it goes."""
+"""A child process of `--instances`: executes a task from the parent and reports its progress."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Instances
+from ipucnn.core.registry.discovery import PluginSettings
 
 START = ("import sys; sys.path[:] = sys.argv[2:]; "
          "from ipucnn.inference.bulk.child import main; sys.exit(main(int(sys.argv[1])))")
-"""The program of a child: the parent's ways to modules, so that it finds the same ones."""
+"""The program of a child, with the parent's module search path."""
 
 TELL_INTERVAL = 0.1
 """Seconds between two reports of progress."""
 
 
 class Crew(Instances):
-    """The processes of a run, as one of them sees them; all talk to the parent only.
+    """The processes of a run from the view of one of them; all communicate with the parent only.
 
     Args:
         connection: to the parent.
         index: of this process.
-        count: processes.
+        count: number of processes.
     """
 
     in_step = False
@@ -49,15 +49,9 @@ class Crew(Instances):
         threading.Thread(target=self._listen, daemon=True).start()
 
     def gather(self, value: Any) -> List[Any]:
-        """Return the values of the processes that still live; see `Instances.gather`."""
+        """Return the values of the processes still alive; see `Instances.gather`."""
         self._connection.send(("gather", value))
         return self._answers.get()
-
-    def prediction_writer(self, path: str, columns: Sequence[str]) -> Any:
-        """Return what writes a part; see `Instances.prediction_writer`."""
-        from ipucnn.inference.bulk.parts import PartWriter
-
-        return PartWriter(Path(path), columns, self.index)
 
     def failing(self, error: Exception) -> None:
         """See `Instances.failing`."""
@@ -65,10 +59,10 @@ class Crew(Instances):
         self._connection.send(("failing", str(error)))
 
     def progress(self, phase: str, done: int, total: Optional[int]) -> None:
-        """Tell the parent how far this process is.
+        """Report the progress of this process to the parent.
 
         Raises:
-            KeyboardInterrupt: the parent wants the run to end here.
+            KeyboardInterrupt: the parent stops the run.
         """
         if phase != self._phase:
             self._phase = phase
@@ -81,11 +75,11 @@ class Crew(Instances):
             raise KeyboardInterrupt(self._stop)
 
     def tell(self, kind: str, value: Any) -> None:
-        """Tell the parent how the work ended."""
+        """Report the outcome to the parent."""
         self._connection.send((kind, value))
 
     def _listen(self) -> None:
-        """Hear the parent, also when this process is busy or waits; end when the parent ends."""
+        """Receive the parent's messages in the background; exit when the parent exits."""
         try:
             while True:
                 kind, value = self._connection.recv()
@@ -94,7 +88,7 @@ class Crew(Instances):
                     self._answers.put(value)
                 elif self._ready:
                     self._stop = value
-                else:  # nothing was classified yet that would be lost
+                else:  # nothing is classified yet, so nothing is lost
                     log(f"stopped by {value}")
                     os._exit(128 + signal.Signals[value])
         except (EOFError, OSError):
@@ -102,15 +96,15 @@ class Crew(Instances):
 
 
 def log(text: str) -> None:
-    """Write a line into the log; a full disk does not stop the work."""
+    """Write a line to the log; ignore errors such as a full disk."""
     with suppress(OSError):
         os.write(1, f"{time.strftime('%H:%M:%S')} {text}\n".encode("utf-8", "replace"))
 
 
 def main(descriptor: int) -> int:
-    """Do the task that comes over `descriptor` and return the exit code."""
+    """Execute the task received over `descriptor` and return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides, and says so
+        signal.signal(number, signal.SIG_IGN)  # the parent decides, and sends a message
     os.set_inheritable(descriptor, False)
     faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):
@@ -124,7 +118,7 @@ def main(descriptor: int) -> int:
     task["share"].take()  # before torch counts the cores
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("ipucnn").setLevel(task["log_level"])
-    crew = Crew(connection, task["index"], task["count"])
+    crew = _joined(connection, task["plugins"])
     log(f"instance {crew.index} of {crew.count}, process {os.getpid()}")
     try:
         code = _work(task, crew)
@@ -133,16 +127,27 @@ def main(descriptor: int) -> int:
     return code
 
 
+def _joined(connection: Connection, plugins: PluginSettings) -> Crew:
+    """Connect this process, which its launcher plugin recognises, to its parent."""
+    from ipucnn.core.execution.launching import connect, launched
+    from ipucnn.core.registry.registry import Registry, use
+
+    use(Registry(plugins))
+    launch = launched()
+    assert launch is not None, "the parent has set the launcher's variables"
+    crew = Crew(connection, launch.index, launch.count)
+    connect(crew)
+    return crew
+
+
 def _work(task: Dict[str, Any], crew: Crew) -> int:
     try:
-        from ipucnn.core.options import RunOptions
-        from ipucnn.core.options.declaration import build
-        from ipucnn.core.registry.registry import Registry, use
+        from ipucnn.core.options.building import build
+        from ipucnn.core.registry.registry import registry
         from ipucnn.inference.job import run
+        from ipucnn.inference.options import RunOptions
 
-        registry = Registry(task["plugins"])
-        use(registry)
-        result = run(build(RunOptions, task["options"]), registry, crew.progress, crew)
+        result = run(build(RunOptions, task["options"]), registry(), crew.progress)
     except IpucnnError as error:
         log(f"error: {error}")
         crew.tell("failed", {"kind": type(error).__name__, "message": error.message,
@@ -166,7 +171,7 @@ def _work(task: Dict[str, Any], crew: Crew) -> int:
 
 
 def _summary(own: Dict[str, Any]) -> str:
-    """Return what this process measured, in a line."""
+    """Return this process's measurements in one line."""
     parts = [f"classified {own['images']} images"]
     if own["throughput"]:
         parts.append("throughput {mean:.1f} images/s (std {std:.1f}, min {min:.1f}, max {max:.1f})"

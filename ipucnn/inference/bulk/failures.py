@@ -1,4 +1,4 @@
-"""What is said when processes of a run have failed."""
+"""Combines the errors of failed processes into one error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MEMORY = ("the system kills so when memory is short: use a smaller batch, or fe
 
 
 def failure_of(children: Sequence[Child]) -> Optional[IpucnnError]:
-    """Return one error for all that failed, or None when none did.
+    """Return one error for all failed processes, or None when none failed.
 
-    What all of them say is said once, as one process would say it.
+    An error common to all of them is reported once, as by one process.
     """
     failed = [child for child in children if child.exit_code]
     if not failed:
@@ -39,7 +39,7 @@ def _message(child: Child) -> str:
 
 
 def _hint(child: Child) -> str:
-    """Return what to do, and the end of the log where that tells more."""
+    """Return a hint, with the end of the log where that adds information."""
     parts: List[str] = []
     if child.failure and child.failure.get("hint"):
         parts.append(child.failure["hint"])

@@ -1,4 +1,4 @@
-"""The parent of `--instances`: it starts the processes, listens, and makes one result."""
+"""The parent of `--instances`: starts processes, receives messages, and combines results."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 from ipucnn.core import machine
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.options import RunOptions
+from ipucnn.core.execution.launching import environment_of
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.inference.bulk import parts
+from ipucnn.inference.bulk import prediction_parts as parts
 from ipucnn.inference.bulk.failures import failure_of
 from ipucnn.inference.bulk.processes import Child, log_folder
+from ipucnn.inference.job import LOCAL
+from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import RunResult
 
 if TYPE_CHECKING:
-    from ipucnn.inference.job import Progress
+    from ipucnn.core.progress import Progress
 
 log = logging.getLogger("ipucnn.instances")
 
 TICK = 0.1
-"""Seconds after which the processes are looked after when none of them says anything."""
+"""Seconds after which the processes are polled when none of them sends a message."""
 
 GRACE = 30.0
-"""Seconds that they have to finish what they do after an interrupt."""
+"""Seconds that processes have to finish after an interrupt."""
 
 
 def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> RunResult:
-    """Run inference in `options.instances` processes.
+    """Run inference in `--instances` processes.
 
-    An interrupt ends the run early, as that of one process; a second one ends it at once.
+    An interrupt ends the run early, as in a run of one process; a second one ends it immediately.
 
     Args:
-        options: what to run; checked as far as one process can.
-        plugins: what the processes may load.
-        progress: told how far all are together.
+        options: what to run; checked as far as possible in one process.
+        plugins: plugins that the processes may load.
+        progress: receives the combined progress.
 
     Raises:
-        IpucnnError: a process failed; the others finish their parts, and `partial` holds what was
-            done.
+        IpucnnError: a process failed; the others finish their parts, and `partial` holds the
+            result so far.
     """
-    folder = log_folder(options.log_path)
-    target = Path(options.predictions) if options.predictions else None
+    folder = log_folder(options.results.log_path)
+    target = Path(options.results.predictions) if options.results.predictions else None
     if target:
-        parts.remove(target)  # of a run that was killed
+        parts.remove(target)  # left by a killed run
     parent = _Parent(options, plugins, folder, progress)
     unmerged: Optional[IpucnnError] = None
     try:
@@ -62,7 +64,7 @@ def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> Run
         parent.end()
         try:
             if target:
-                parts.merge(target, options.instances)
+                parts.merge(target, options.execution.instances)
         except IpucnnError as failure:
             unmerged = failure
     result = parent.result()
@@ -81,7 +83,7 @@ def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> Run
 
 
 class _Parent:
-    """The processes of one run, and what they told."""
+    """The processes of one run, and their messages."""
 
     def __init__(self, options: RunOptions, plugins: PluginSettings, folder: Path,
                  progress: Progress) -> None:
@@ -92,27 +94,28 @@ class _Parent:
         self._deadline = 0.0
 
     def start(self) -> None:
-        """Start all.
+        """Start all processes.
 
         Raises:
             IpucnnError: the machine cannot start so many.
         """
-        count = self._options.instances
+        count = self._options.execution.instances
         for index, share in enumerate(machine.shares(count)):
-            task = {"index": index, "count": count, "share": share, "plugins": self._plugins,
-                    "options": self._options.as_dict(), "command": list(sys.argv),
+            task = {"share": share, "plugins": self._plugins, "options": self._options.as_dict(),
+                    "command": list(sys.argv),
                     "log_level": logging.getLogger("ipucnn").getEffectiveLevel()}
             try:
-                self.children.append(Child(index, self._folder / f"log_{index}", task))
+                self.children.append(Child(index, self._folder / f"log_{index}", task,
+                                           environment_of(LOCAL, index, count)))
             except OSError as error:
                 raise IpucnnError(f"cannot start instance {index} of {count}: {error.strerror}",
                                   "use fewer '--instances'") from error
 
     def listen(self, signals: List[str]) -> None:
-        """Hear the processes until all have ended.
+        """Receive messages until all processes have ended.
 
         Args:
-            signals: names of those that have arrived, also meanwhile; the first one stops the run.
+            signals: names of received signals, appended meanwhile; the first one stops the run.
 
         Raises:
             KeyboardInterrupt: a second one has arrived.
@@ -148,7 +151,7 @@ class _Parent:
             child.result = child.failure.pop("partial", None)
 
     def _answer(self) -> None:
-        """Give what all said to all, as soon as nobody who still works has something to say."""
+        """Send all values to all processes once every running process has sent its value."""
         working = [child for child in self.children if child.working]
         if working and all(child.asks for child in working):
             told = [child.said for child in working]
@@ -164,7 +167,7 @@ class _Parent:
                 if not child.connection.closed:
                     child.send(("stop", name))
         elif time.monotonic() > self._deadline:
-            self._deadline += GRACE  # for those that have waited for others
+            self._deadline += GRACE  # for processes that have waited for others
             for child in self.children:
                 if child.exit_code is None and not child.asks:
                     log.warning("instance %d does not stop within %.0f s and is killed",
@@ -172,7 +175,7 @@ class _Parent:
                     child.kill()
 
     def _show_output(self) -> None:
-        if self._options.hide_output:
+        if self._options.results.hide_output:
             return
         for child in self.children:
             for line in child.output():
@@ -180,17 +183,17 @@ class _Parent:
                     print(f"[{child.index}] {line}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """End what still works."""
+        """Terminate processes still running."""
         for child in self.children:
             child.kill()
 
     def result(self) -> Optional[RunResult]:
-        """Return the result of all, or None when no process lived to have one."""
+        """Return the combined result, or None when no process produced one."""
         results = [child.result for child in self.children if child.result is not None]
         if not results:
             return None
         result: RunResult = max(results, key=lambda found: found.images)
-        # the figures are of all; versions and cores should be those of the whole run as well
+        # the figures are combined; report versions and cores of the whole run as well
         result.environment = {**describe(), "backend": result.environment["backend"]}
         told = {own["index"]: own for own in result.instances}
         result.instances = [self._entry(child, told.get(child.index)) for child in self.children]
@@ -205,9 +208,9 @@ class _Parent:
 
 @contextmanager
 def _noted_signals() -> Iterator[List[str]]:
-    """Have SIGINT and SIGTERM only be noted where they would raise; yield their names.
+    """Record SIGINT and SIGTERM instead of raising an exception; yield their names.
 
-    An exception that comes up anywhere would tear messages apart.
+    An exception at an arbitrary point would truncate messages.
     """
     noted: List[str] = []
 

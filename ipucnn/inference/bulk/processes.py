@@ -1,4 +1,4 @@
-"""A child process as its parent sees it: started, heard, watched, ended."""
+"""Manages a child process: starts it, exchanges messages, monitors and terminates it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional
 
 from ipucnn.core.files import make_folder
 from ipucnn.inference.bulk.child import START
@@ -23,22 +23,24 @@ class Child:
 
     Args:
         index: of this process.
-        log: where everything that it prints goes.
-        task: what it is told to do.
+        log: the file for its output.
+        task: the task to execute.
+        variables: environment variables by which its launcher plugin recognises it.
 
     Attributes:
         log: its log file.
         phase: `compile` or `run`.
-        done: images that it told to be done.
-        total: images of the whole run, as soon as it knows.
-        asks: it waits for what the others say.
-        said: what it says to them.
-        result: what it has at the end: the result of all.
-        failure: why its work failed, in its own words.
-        exit_code: as soon as it has ended; the negative number of a signal that killed it.
+        done: images that it reported as done.
+        total: images of the whole run, when known.
+        asks: it waits for the values of the others.
+        said: its value for the others.
+        result: its final message: the result of all.
+        failure: its error.
+        exit_code: set when it has ended; the negative number of a signal that killed it.
     """
 
-    def __init__(self, index: int, log: Path, task: Dict[str, Any]) -> None:
+    def __init__(self, index: int, log: Path, task: Dict[str, Any],
+                 variables: Mapping[str, str]) -> None:
         self.index, self.log = index, log
         self.phase, self.done = "compile", 0
         self.total: Optional[int] = None
@@ -52,23 +54,23 @@ class Child:
             # a session of its own: Ctrl-C on the terminal is for the parent, which passes it on
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(theirs.fileno()), *map(str, sys.path)],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()], start_new_session=True)
+                env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, pass_fds=[theirs.fileno()], start_new_session=True)
         self.send(task)
 
     @property
     def working(self) -> bool:
-        """Whether it is expected to say more."""
+        """Whether further messages are expected."""
         return self.exit_code is None and self.result is None and self.failure is None
 
     def send(self, message: Any) -> None:
-        """Tell it something; one that has ended does not hear it."""
+        """Send it a message; ignored when the process has ended."""
         with suppress(OSError):
             self.connection.send(message)
 
     def messages(self) -> Iterator[Any]:
-        """Yield what it has said since, and notice its end."""
-        code = self._process.poll()  # first: what it said before its end is then there
+        """Yield new messages, and detect its end."""
+        code = self._process.poll()  # first, so that messages sent before its end are available
         try:
             while not self.connection.closed and self.connection.poll():
                 yield self.connection.recv()
@@ -77,10 +79,10 @@ class Child:
         if code is not None and self.exit_code is None:
             self.exit_code = code
             self.connection.close()
-            self._kill_group()  # processes that it left behind
+            self._kill_group()  # remaining child processes
 
     def output(self) -> Iterator[str]:
-        """Yield the lines of its log that are new; the last one when it has ended, as it is."""
+        """Yield new lines of its log; an incomplete last line only when it has ended."""
         with open(self.log, "rb") as file:
             file.seek(self._shown)
             new = file.read()
@@ -96,7 +98,7 @@ class Child:
         return "\n".join([line for line in lines if line.strip()][-_TAIL_LINES:])
 
     def kill(self) -> None:
-        """End it at once, and what it has started; nothing happens when it has ended."""
+        """Kill it and its child processes; do nothing when it has ended."""
         if self.exit_code is None:
             self._kill_group()
             self.exit_code = self._process.wait()
@@ -107,7 +109,7 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def ending(self) -> str:
-        """Say how the process ended."""
+        """Return how the process ended, as text."""
         code = self.exit_code or 0
         if code >= 0:
             return f"ended with exit code {code}"
@@ -117,10 +119,10 @@ class Child:
 
 
 def log_folder(path: Optional[str]) -> Path:
-    """Make the folder of this run's logs, named by date and time, and return it.
+    """Create the folder for this run's logs, named by date and time, and return it.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: it cannot be created.
     """
     logs = path or "logs"
     make_folder(logs, "--log-path")
@@ -134,4 +136,4 @@ def log_folder(path: Optional[str]) -> Path:
         except FileExistsError:
             number += 1
         except OSError:
-            return Path(make_folder(str(folder), "--log-path"))  # says why it cannot be made
+            return Path(make_folder(str(folder), "--log-path"))  # raises the error with the reason

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their published forms, and how they are fetched.
+"""Reads and downloads CIFAR-10 and CIFAR-100 in their published formats.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html (formats and files).
 """
@@ -86,7 +86,7 @@ FORMS = {
 
 
 class CifarImages(ImageDataset):
-    """Images of 32 pixels, in memory."""
+    """Images of 32 x 32 pixels, in memory."""
 
     def __init__(self, name: str, pixels: Any, labels: List[int], names: Tuple[str, ...]) -> None:
         self._name, self._pixels, self._labels = name, pixels, labels
@@ -121,10 +121,10 @@ def make_cifar100(request: DatasetRequest) -> ImageDataset:
 
 
 def make(form: Form, request: DatasetRequest) -> ImageDataset:
-    """Return one split, the test images for an evaluation; fetches the files when they are missing.
+    """Return one split, the test images for an evaluation; download the files if missing.
 
     Raises:
-        DataError: they cannot be fetched, or a file is damaged.
+        DataError: the files cannot be fetched, or one is damaged.
     """
     root = Path(request.data_dir or f"data/{form.name}")
     split = "train" if request.split == "train" else "validation"
@@ -149,12 +149,12 @@ def make(form: Form, request: DatasetRequest) -> ImageDataset:
 
 
 def verify_cifar10(folder: str) -> List[str]:
-    """Return what is wrong with a folder of CIFAR-10."""
+    """Return the problems of a folder of CIFAR-10."""
     return _verify(FORMS["cifar10"], Path(folder))
 
 
 def verify_cifar100(folder: str) -> List[str]:
-    """Return what is wrong with a folder of CIFAR-100."""
+    """Return the problems of a folder of CIFAR-100."""
     return _verify(FORMS["cifar100"], Path(folder))
 
 
@@ -213,10 +213,10 @@ def _read_pickled(form: Form, path: Path) -> Tuple[Any, List[int]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads arrays and plain types; a file that asks for anything else is refused."""
+    """Unpickles arrays and plain types only; anything else in a file is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an array is rebuilt with."""
+        """Return the constructor of an array."""
         if name == "_reconstruct" and module in ("numpy.core.multiarray",
                                                  "numpy._core.multiarray"):
             return numpy.empty(0).__reduce__()[0]  # type: ignore[index]
@@ -228,7 +228,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _dtype(kind: Any, *_: Any) -> Any:
-    # the flags that follow are numbers in old files, which numpy is about to refuse
+    # the flags that follow are numbers in old files, which numpy has deprecated
     return numpy.dtype(kind.decode() if isinstance(kind, bytes) else kind)
 
 
@@ -260,7 +260,7 @@ def _class_names(form: Form, folder: Path, binary: bool) -> Tuple[str, ...]:
 
 
 def _fetch(form: Form, root: Path) -> None:
-    """Fetch and unpack; two processes at once do not disturb each other."""
+    """Fetch and unpack the archive; safe in several processes at once."""
     from ipucnn.data.remote.download import fetch
 
     base = os.environ.get(URL_VARIABLE, "") or URL

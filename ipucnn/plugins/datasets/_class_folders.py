@@ -1,4 +1,4 @@
-"""Folders of images, one per class: reading them, and their splits."""
+"""Reads folders of images, one per class, and their splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
     """Return the folder that a dataset is read from.
 
     Raises:
-        DataError: none is named, or there is none.
+        DataError: no folder is named, or it does not exist.
     """
     if request.data_dir is None:
         raise DataError(f"dataset {dataset!r} needs a folder",
@@ -37,13 +37,13 @@ def images_by_class(folder: str, layout: str,
     """Return paths, labels and class names.
 
     Args:
-        folder: it holds one folder per class.
+        folder: contains one folder per class.
         layout: for the error message.
-        classes: what labels count; the folders themselves when empty. A class without a folder is
-            without images.
+        classes: class names in the order of labels; the sorted folders when empty. A class
+            without a folder has no images.
 
     Raises:
-        DataError: there are no class folders, one is empty, or is none of `classes`.
+        DataError: there are no class folders, one is empty, or is not in `classes`.
     """
     found = folders_in(folder)
     if not found:

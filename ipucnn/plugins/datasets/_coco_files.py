@@ -1,4 +1,4 @@
-"""COCO's files: images with ids, from a file of annotations or from their names.
+"""Reads COCO images with their ids, from an annotation file or from file names.
 
 Source of both formats: https://cocodataset.org/#format-data.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import DatasetRequest, ImageDataset
@@ -21,11 +21,14 @@ from ipucnn.data.image_files import (
 )
 from ipucnn.plugins.datasets._class_folders import given_folder
 
+if TYPE_CHECKING:
+    from ipucnn.plugins.datasets.coco import CocoOptions
+
 SPLIT = "val2014"
 LAYOUT = (f"image files in --data-dir, or in --data-dir/{SPLIT}/ beside --data-dir/annotations/; "
           f"{SPLIT} is at http://images.cocodataset.org/zips/{SPLIT}.zip")
 
-# All of them list the images of their split; the first ones are the smallest files.
+# All of these files list the images of their split; the smallest ones come first.
 _KINDS = ("image_info", "captions", "instances", "person_keypoints")
 
 _OTHER_FILE = ("name another file with '--annotations', or with '--data-dir' the folder of the "
@@ -39,7 +42,7 @@ class CocoImages(FileImages):
     Args:
         paths: the files.
         ids: of each; None where it is not known.
-        notes: what the user should know.
+        notes: notes for the user.
     """
 
     def __init__(self, paths: Sequence[str], ids: Sequence[Optional[int]],
@@ -54,16 +57,16 @@ class CocoImages(FileImages):
         return self._ids[index]
 
 
-def make(request: DatasetRequest) -> ImageDataset:
-    """Return the images with the ids of the annotations, where there are any.
+def make(request: DatasetRequest, options: CocoOptions) -> ImageDataset:
+    """Return the images with the ids from the annotations, where there are any.
 
     Raises:
-        DataError: there is no such folder, no image in it, or the annotations are damaged or of
-            other images.
+        DataError: there is no such folder, no image in it, or the annotations are damaged or
+            describe other images.
     """
     root = given_folder(request, "coco", LAYOUT)
     paths = image_files(root)
-    annotations = request.annotations or annotations_in(root)
+    annotations = options.annotations or annotations_in(root)
     if annotations is None:
         return CocoImages(paths, [number_in_name(path) for path in paths])
     known = ids_by_name(annotations)
@@ -78,7 +81,7 @@ def make(request: DatasetRequest) -> ImageDataset:
 
 
 def verify(folder: str) -> List[str]:
-    """Return a line for every bad or damaged image, and where annotations and files differ."""
+    """Return a line for every damaged image and every mismatch of annotations and files."""
     try:
         paths = image_files(folder)
     except DataError as error:
@@ -104,7 +107,7 @@ def _differing(folder: str, paths: Sequence[str]) -> Iterator[str]:
 
 
 def image_files(root: str) -> List[str]:
-    """Return the images by their path, those of partitions in the order of their numbers.
+    """Return the images sorted by path, those of partitions in the order of their numbers.
 
     Raises:
         DataError: there are none, or a folder cannot be read.
@@ -126,7 +129,7 @@ def _first_folder(path: str, root: str) -> str:
 
 
 def annotations_in(root: str) -> Optional[str]:
-    """Return a file of annotations below `root`, or None: of the validation split if there is one.
+    """Return an annotation file below `root`, preferably of the validation split, or None.
 
     Raises:
         DataError: their folder cannot be read.
@@ -144,10 +147,10 @@ def annotations_in(root: str) -> Optional[str]:
 
 
 def ids_by_name(annotations: str) -> Dict[str, int]:
-    """Return the id of each image that a file of annotations lists, by its `file_name`.
+    """Return the id of each image in an annotation file, by its `file_name`.
 
     Raises:
-        DataError: it cannot be read, or is no such file.
+        DataError: it cannot be read, or is not an annotation file.
     """
     try:
         with open(annotations, encoding="utf-8-sig") as file:
@@ -175,7 +178,7 @@ def ids_by_name(annotations: str) -> Dict[str, int]:
 
 
 def _about_images(pairs: List[Tuple[str, Any]]) -> Optional[Dict[str, Any]]:
-    """Keep what is read here while the rest, nearly all of the file, is parsed."""
+    """Keep only the fields used here while parsing the file, and drop the rest."""
     found = dict(pairs)
     if "images" not in found and "file_name" not in found:
         return None
@@ -183,7 +186,7 @@ def _about_images(pairs: List[Tuple[str, Any]]) -> Optional[Dict[str, Any]]:
 
 
 def annotated_name(known: Dict[str, int], path: str) -> Optional[str]:
-    """Return under which name annotations know a file: the longest that its path ends in."""
+    """Return the name of a file in the annotations: the longest one that its path ends in."""
     parts = os.path.abspath(path).split(os.sep)
     names = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((name for name in names if name in known), None)

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012) as raw folders, with its bounding boxes where they are given."""
+"""Reads ImageNet (ILSVRC 2012) from raw folders, with bounding boxes where available."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LAYOUT = ("--data-dir/train/<class>/*.JPEG and --data-dir/validation/<class>/*.J
           "optionally --data-dir/imagenet_2012_bounding_boxes.csv")
 BOXES = "imagenet_2012_bounding_boxes.csv"
 
-_SYNSET = re.compile(r"n\d{8}")  # how ImageNet names its classes
+_SYNSET = re.compile(r"n\d{8}")  # ImageNet's class names
 
-# of the published images, as the old application's check had them
+# of the published images, from the old application's check
 _MD5 = {"train": "17aed9504492852ddcc2ac247413aa95",
         "validation": "8d6a57a773cf3c3354c92155a5b1d5bd"}
 
 
 class ImagenetImages(FileImages):
-    """Image files, some with the box of their object."""
+    """Image files, some with the bounding box of their object."""
 
     def __init__(self, paths: List[str], labels: List[int], classes: Tuple[str, ...],
                  boxes: Dict[str, Box]) -> None:
@@ -46,8 +46,8 @@ def make(request: DatasetRequest) -> ImageDataset:
     """Return one split; validation images for an evaluation.
 
     Raises:
-        DataError: a folder is missing, the splits differ in their classes, or the file of boxes
-            is damaged.
+        DataError: a folder is missing, the splits differ in their classes, or the file of
+            bounding boxes is damaged.
     """
     root = given_folder(request, "imagenet", LAYOUT)
     train = os.path.join(root, "train")
@@ -88,7 +88,7 @@ def _check_same_classes(train: str, validation: str) -> None:
 
 
 def verify(folder: str) -> List[str]:
-    """Return what is wrong with a folder of ImageNet: both splits against their checksums."""
+    """Return the problems of a folder of ImageNet, comparing both splits with checksums."""
     problems = []
     for split, expected in _MD5.items():
         place = os.path.join(folder, split) if split == "train" else validation_folder(folder)
@@ -110,7 +110,7 @@ def verify(folder: str) -> List[str]:
 def folder_md5(folder: str) -> str:
     """Return the MD5 of a folder: of the sorted digests of all files at any depth.
 
-    This is how the package `checksumdir`, which the published sums were made with, computes it.
+    The algorithm is that of the package `checksumdir`, with which the published sums were made.
     """
     digests = []
     for place, _, names in os.walk(folder):
@@ -124,7 +124,7 @@ def folder_md5(folder: str) -> str:
 
 
 def _boxes(path: str) -> Dict[str, Box]:
-    """Return the boxes by file name; empty when there is no such file."""
+    """Return the boxes by image file name; empty when there is no file of boxes."""
     if not os.path.isfile(path):
         return {}
     found: Dict[str, Box] = {}
@@ -142,7 +142,7 @@ def _boxes(path: str) -> Dict[str, Box]:
             before = found.get(name)
             found[name] = (left, top, right, bottom) if before is None else (
                 min(left, before[0]), min(top, before[1]), max(right, before[2]),
-                max(bottom, before[3]))  # several objects: around all of them
+                max(bottom, before[3]))  # several objects: the box around all of them
     return found
 
 

@@ -1,7 +1,7 @@
-"""The drawing behind `--data shapes`.
+"""Draws the images of `--data shapes`.
 
-One shape on a noisy gradient; colours, position, size and rotation are random, so that only the
-outline tells the class. An image depends on nothing but its seed, its index and its size.
+An image is one shape on a noisy gradient; colours, position, size and rotation are random, so that
+only the outline determines the class. It depends only on its seed, its index and its size.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ CLASSES = tuple(_SHAPES)
 
 
 class Shapes(ImageDataset):
-    """Drawn shapes; the classes take turns, so that any 8 neighbours hold one of each.
+    """Drawn shapes; the classes alternate, so that any 8 consecutive images have one of each.
 
     Args:
         length: number of images.
         size: height and width in pixels.
         seed: of the drawing.
-        validation: other images than those to train on.
+        validation: draw images different from the training images.
     """
 
     class_names = CLASSES
@@ -123,7 +123,7 @@ def _mask(random: numpy.random.Generator, shape: str, size: int) -> Any:
 def _background(random: numpy.random.Generator, size: int) -> Tuple[Any, Any]:
     """Return a noisy gradient `(size, size, 3)` and a colour `(3,)` that stands out from it."""
     middle = random.uniform(40, 215, 3).astype(numpy.float32)
-    # half the range away in every channel, whichever way there is room
+    # half the range away in every channel, in the direction that has room
     contrast = random.uniform(90, 150, 3).astype(numpy.float32)
     colour = numpy.where(middle > 127, middle - contrast, middle + contrast)
     slope = random.uniform(-25, 25, (2, 1, 1, 3)).astype(numpy.float32)

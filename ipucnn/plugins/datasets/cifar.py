@@ -1,4 +1,4 @@
-"""`--data cifar10` and `--data cifar100`: 32-pixel images, fetched when they are missing."""
+"""`--data cifar10` and `--data cifar100`: 32-pixel images, downloaded when missing."""
 
 from __future__ import annotations
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from dataclasses import dataclass
+from typing import Iterable, Optional
 
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
+
+
+@dataclass(frozen=True)
+class CocoOptions:
+    """Options of COCO."""
+
+    annotations: Optional[str] = option(
+        None, "COCO's file of annotations, for the image ids in the predictions (default: the one "
+        "in the folder 'annotations' of '--data-dir', or else the numbers in the names of the "
+        "images).", metavar="FILE.json")
 
 
 @hookimpl
@@ -13,7 +25,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     files = "ipucnn.plugins.datasets._coco_files:"
     return [DatasetSpec(
-        name="coco", needs_data_dir=True, annotations=True, target=f"{files}make",
+        name="coco", needs_data_dir=True, options=CocoOptions, target=f"{files}make",
         summary="COCO val2014: images without classes, with their ids", verify=f"{files}verify",
         markers=("COCO_*_[0-9]*.jpg", "*/COCO_*_[0-9]*.jpg", "annotations/instances_*.json"),
         layout="image files in --data-dir, in --data-dir/val2014/ or in the folders of 'ipucnn "

@@ -1,4 +1,4 @@
-"""`--data generated`: random images made on the host, to measure everything but decoding."""
+"""`--data generated`: random images made on the host, to benchmark everything but decoding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_LENGTH = 60_000
 
 _DIFFERENT = 1 << 16
-_STRIDE = 40_503  # odd, so that it meets every offset; near 2**16 / golden ratio, so it scatters
+_STRIDE = 40_503  # odd, so that it reaches every offset; near 2**16 / golden ratio, so it scatters
 
 
 class GeneratedImages(ImageDataset):

@@ -47,7 +47,7 @@ def make(request: DatasetRequest) -> ImageDataset:
 
 
 def verify(folder: str) -> List[str]:
-    """Return one line for every image that is bad or damaged, and for every fault of the layout."""
+    """Return one line for every damaged image and for every fault of the layout."""
     problems = []
     for split in ("train", "validation") if validation_folder(folder) else ("train",):
         try:

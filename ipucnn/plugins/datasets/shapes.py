@@ -1,4 +1,4 @@
-"""`--data shapes`: eight kinds of drawn shapes, to learn from without downloading anything."""
+"""`--data shapes`: eight classes of drawn shapes, for training without a download."""
 
 from __future__ import annotations
 

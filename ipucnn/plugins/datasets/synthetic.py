@@ -1,4 +1,4 @@
-"""`--data synthetic`: the device makes its own input, so that only its computing is measured."""
+"""`--data synthetic`: the device generates its input, to measure computation alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_LENGTH = 60_000
 
 
 class SyntheticImages(ImageDataset):
-    """A number of images that never exist on the host."""
+    """Images that never exist on the host."""
 
     ready = True
 
@@ -37,7 +37,7 @@ class SyntheticImages(ImageDataset):
 
 
 def make(request: DatasetRequest) -> ImageDataset:
-    """Return the dataset; a session whose plan is synthetic is called without its images."""
+    """Return the dataset; a session with a synthetic plan is called without images."""
     return SyntheticImages(DEFAULT_LENGTH if request.length is None else request.length)
 
 

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from dataclasses import dataclass
+from typing import Iterable, Optional
 
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
+
+
+@dataclass(frozen=True)
+class WebDatasetOptions:
+    """Options of shards behind a URL."""
+
+    data_cache_dir: Optional[str] = option(
+        None, "Folder for copies of shards behind a URL (default: the user's cache).",
+        metavar="DIR", machine=True)
+    data_cache_size: Optional[int] = option(
+        None, "How many bytes of copies are kept, the last used ones ('20G') (default: 20G, or a "
+        "tenth of what the disk has room for).", size=True, minimum=1, metavar="SIZE",
+        machine=True)
 
 
 @hookimpl
@@ -13,6 +28,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     return [DatasetSpec(
         name="webdataset", aliases=("wds",), labelled=True, needs_data_dir=True, streams=True,
+        options=WebDatasetOptions,
         summary="samples in tar archives (shards), in a folder or streamed from a URL",
         target="ipucnn.plugins.datasets._webdataset.dataset:make",
         verify="ipucnn.plugins.datasets._webdataset.verify:verify",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, List
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
-from torchvision.models.resnet import BasicBlock  # noqa: TID253
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 
 class PaddedShortcut(nn.Module):
@@ -63,14 +63,14 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 def keep_resolution(model: nn.Module) -> None:
-    """Give a torchvision network a stem for small images: 3x3, stride 1, no pooling."""
+    """Replace a torchvision network's stem for small images: 3x3, stride 1, no pooling."""
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     _initialise(model.conv1)
 
 
 def set_shortcuts(model: nn.Module, kind: str) -> None:
-    """Give every block of a residual network its shortcut.
+    """Set the shortcut of every block of a residual network.
 
     Args:
         model: a network of torchvision's blocks.

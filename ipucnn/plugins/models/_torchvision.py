@@ -1,4 +1,4 @@
-"""What the families that come from torchvision share. It is not a plugin; it imports no torch."""
+"""Records and builders of torchvision's networks. It is not a plugin; it imports no torch."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 if TYPE_CHECKING:
     import torch
 
+    from ipucnn.plugins.models._options import ResidualOptions
+
 # (file name, top-1, top-5), as torchvision's weight enumerations state them
 Published = Tuple[str, float, float]
 
 
 def build(constructor: str, num_classes: int,
-          shortcut_type: Optional[str] = None) -> torch.nn.Module:
+          options: Optional[ResidualOptions] = None) -> torch.nn.Module:
     """Return `torchvision.models.<constructor>` with random weights.
 
     Args:
         constructor: its name there.
         num_classes: outputs of the last layer.
-        shortcut_type: A, B or C, of residual networks; B is torchvision's own.
+        options: of residual networks; shortcuts of type B are torchvision's own.
     """
     import torchvision
 
     model: torch.nn.Module = getattr(torchvision.models, constructor)(
         weights=None, num_classes=num_classes)
-    if shortcut_type not in (None, "B"):
+    if options and options.shortcut_type not in (None, "B"):
         from ipucnn.plugins.models._residual import set_shortcuts
 
-        set_shortcuts(model, str(shortcut_type))
+        set_shortcuts(model, str(options.shortcut_type))
     return model
 
 
-def model(name: str, summary: str, family: str, v1: Published, v2: Optional[Published] = None, *,
-          constructor: str = "", aliases: Tuple[str, ...] = (),
-          residual: bool = False) -> ModelSpec:
+def model(  # noqa: PLR0913 - the columns of a table
+        name: str, summary: str, family: str, v1: Published, v2: Optional[Published] = None, *,
+        constructor: str = "", aliases: Tuple[str, ...] = (), residual: bool = False) -> ModelSpec:
     """Return the record of a torchvision model.
 
     Args:
         name: the model's name here.
         summary: one line for listings.
         family: what groups it in listings.
-        v1: the IMAGENET1K_V1 weights, the default: the published results of the reference
-            applications are theirs.
+        v1: the IMAGENET1K_V1 weights, the default: the reference applications published results
+            for them.
         v2: the IMAGENET1K_V2 weights, of a longer training recipe.
         constructor: its name in `torchvision.models` when that is another one.
         aliases: other spellings.
@@ -53,7 +55,7 @@ def model(name: str, summary: str, family: str, v1: Published, v2: Optional[Publ
     return ModelSpec(
         name=name, summary=summary, target=partial(build, constructor or name), aliases=aliases,
         family=family, source="torchvision", zero_init_residual=residual,
-        options=("shortcut_type",) if residual else (),
+        options="ipucnn.plugins.models._options:ResidualOptions" if residual else None,
         weights=tuple(_published(tag, *entry) for tag, entry in (("v1", v1), ("v2", v2)) if entry))
 
 

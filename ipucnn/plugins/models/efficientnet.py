@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from math import gcd
 from typing import TYPE_CHECKING, List, Optional
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 
@@ -27,17 +29,26 @@ _VARIANTS = {
 _RELEASE = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/"
 
 
-def build(name: str, num_classes: int, efficientnet_expand_ratio: Optional[int] = None,
-          efficientnet_group_dim: Optional[int] = None) -> torch.nn.Module:
+@dataclass(frozen=True)
+class EfficientNetOptions:
+    """Options of EfficientNet (Tan and Le, 2019)."""
+
+    efficientnet_expand_ratio: Optional[int] = option(
+        None, "Expansion of the blocks after the first group, which has none (default: 6, as in "
+        "the paper).", minimum=1, fixed="model")
+    efficientnet_group_dim: Optional[int] = option(
+        None, "Channels per group of the depthwise convolutions (default: 1, as in the paper).",
+        minimum=1, fixed="model")
+
+
+def build(name: str, num_classes: int, options: EfficientNetOptions) -> torch.nn.Module:
     """Return an EfficientNet with random weights, for images of the variant's own size.
 
     Args:
         name: the variant in the library's spelling, `efficientnet-b0`.
         num_classes: outputs of the last layer.
-        efficientnet_expand_ratio: expansion of every group of blocks but the first, which has
-            none; 6 in the paper and when not given.
-        efficientnet_group_dim: channels per group of the depthwise convolutions; 1 when not given.
-            A layer with fewer channels gets one group.
+        options: the expansion holds for every group of blocks but the first; a layer with fewer
+            channels than a group of the depthwise convolutions gets one group.
 
     Raises:
         UsageError: a layer's channels cannot be divided into such groups.
@@ -46,14 +57,14 @@ def build(name: str, num_classes: int, efficientnet_expand_ratio: Optional[int] 
     from efficientnet_pytorch.utils import get_model_params
 
     blocks, parameters = get_model_params(name, {"num_classes": num_classes})
-    if efficientnet_expand_ratio is not None:
-        blocks = [blocks[0]] + [block._replace(expand_ratio=efficientnet_expand_ratio)
+    if options.efficientnet_expand_ratio is not None:
+        blocks = [blocks[0]] + [block._replace(expand_ratio=options.efficientnet_expand_ratio)
                                 for block in blocks[1:]]
     model: torch.nn.Module = EfficientNet(blocks, parameters)
     # The memory-efficient swish is an autograd function, which can neither be compiled nor exported
     model.set_swish(memory_efficient=False)  # type: ignore[operator]
-    if efficientnet_group_dim not in (None, 1):
-        _group_depthwise(model, efficientnet_group_dim)
+    if options.efficientnet_group_dim not in (None, 1):
+        _group_depthwise(model, options.efficientnet_group_dim)
     _initialise(model)
     return model
 
@@ -63,7 +74,7 @@ def _initialise(model: torch.nn.Module) -> None:
 
     Convolutions: He et al., "Delving Deep into Rectifiers" (2015), by fan-out; linear layers:
     uniform after Glorot and Bengio, "Understanding the difficulty of training deep feedforward
-    neural networks" (2010). Biases keep what the library drew.
+    neural networks" (2010). Biases keep the library's values.
     """
     import torch
 
@@ -110,7 +121,7 @@ def _record(variant: str) -> ModelSpec:
         summary=f"EfficientNet {variant.upper()}, for images of {size} pixels",
         target=partial(build, name), family="efficientnet", input_size=size,
         source="efficientnet_pytorch",
-        options=("efficientnet_expand_ratio", "efficientnet_group_dim"),
+        options=EfficientNetOptions,
         requires=(Requirement("efficientnet_pytorch", "pip install efficientnet-pytorch"),),
         weights=(PublishedWeights(
             tag="imagenet", url=f"{_RELEASE}{name}-{digest}.pth", sha256=digest,

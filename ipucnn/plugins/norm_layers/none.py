@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, List
 
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import NormLayerSpec
-from ipucnn.models.norms import NormOptions, NormSite
+from ipucnn.models.norms import NormSite
 
 if TYPE_CHECKING:
     import torch
 
 
-def none(site: NormSite, options: NormOptions) -> torch.nn.Module:  # noqa: ARG001 - the contract
+def none(site: NormSite) -> torch.nn.Module:  # noqa: ARG001 - the contract
     """Return a layer that passes its input on."""
     import torch
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.plugins.optimizers._steps import GroupwiseOptimizer
 
@@ -14,13 +14,15 @@ class Lamb(GroupwiseOptimizer):
 
     Source: You et al., "Large Batch Optimization for Deep Learning" (2020), algorithm 2, with bias
     correction. The ratio of norms is 1 where one of them is 0. It is taken for every tensor, as in
-    the paper's algorithm and as IPUs do, also for biases and norm layers.
+    the paper's algorithm and as IPUs do, also for biases and norm layers. `trust` limits it.
     """
 
     def __init__(self, params: Any, lr: float, betas: Tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-6, weight_decay: float = 0.0) -> None:
+                 eps: float = 1e-6, weight_decay: float = 0.0,
+                 trust: Tuple[float, Optional[float]] = (0.0, None)) -> None:
         super().__init__(params, {"lr": lr, "betas": (betas[0], betas[1]), "eps": eps,
                                   "weight_decay": weight_decay})
+        self._trust = trust
 
     def update_group(self, group: Dict[str, Any]) -> None:
         """Update the parameters of a group that have a gradient."""
@@ -44,4 +46,6 @@ class Lamb(GroupwiseOptimizer):
         norms = weight.norm(), update.norm()
         ratio = torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1],
                             torch.ones((), device=weight.device))
+        if self._trust != (0.0, None):
+            ratio = ratio.clamp(*self._trust)
         weight.sub_(update * (group["lr"] * ratio))

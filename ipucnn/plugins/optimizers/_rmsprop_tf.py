@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.plugins.optimizers._steps import GroupwiseOptimizer
 

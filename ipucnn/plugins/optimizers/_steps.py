@@ -1,10 +1,10 @@
-"""What optimizers of our own share."""
+"""Base class of ipucnn's own optimizers."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional
 
-import torch  # noqa: TID253
+import torch
 
 
 class GroupwiseOptimizer(torch.optim.Optimizer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import OptimizerSpec
@@ -10,52 +10,49 @@ from ipucnn.core.registry.records import OptimizerSpec
 if TYPE_CHECKING:
     import torch
 
+    from ipucnn.plugins.optimizers._options import AdamOptions
+
 
 def build_adam(param_groups: List[Dict[str, Any]], lr: float,
-               betas: Tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-               weight_decay: float = 0.0) -> torch.optim.Optimizer:
+               options: AdamOptions) -> torch.optim.Optimizer:
     """Return `torch.optim.Adam` (Kingma and Ba, 2015).
 
     Args:
-        param_groups: as torch takes them; a group's own values win over these arguments.
+        param_groups: as torch takes them; a group's weight decay is added to the gradient as
+            ``weight_decay * w``.
         lr: learning rate.
-        betas: decay of the running means of the gradient and of its square.
-        eps: added to the denominator.
-        weight_decay: added to the gradient as ``weight_decay * w``.
+        options: decay of the running means, and epsilon, which is added to the denominator.
     """
     from torch.optim import Adam
 
-    from ipucnn.training.fused import fused_if_possible
+    from ipucnn.models.optimisation import fused_if_possible
 
-    return fused_if_possible(Adam, param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
-                             weight_decay=weight_decay)
+    return fused_if_possible(Adam, param_groups, lr=lr, betas=(options.beta1, options.beta2),
+                             eps=options.optimizer_eps)
 
 
 def build_adamw(param_groups: List[Dict[str, Any]], lr: float,
-                betas: Tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                weight_decay: float = 0.0) -> torch.optim.Optimizer:
+                options: AdamOptions) -> torch.optim.Optimizer:
     """Return `torch.optim.AdamW` (Loshchilov and Hutter, 2019); arguments as `build_adam`.
 
-    Weights shrink by ``lr * weight_decay * w``, apart from the gradient. The default is no decay,
-    as for every optimizer here, and not torch's 0.01: decay is an option of the run.
+    Weights shrink by ``lr * weight_decay * w``, apart from the gradient. Without a group's own
+    there is no decay, as for every optimizer here, and not torch's 0.01.
     """
     from torch.optim import AdamW
 
-    from ipucnn.training.fused import fused_if_possible
+    from ipucnn.models.optimisation import fused_if_possible
 
-    return fused_if_possible(AdamW, param_groups, lr=lr, betas=(betas[0], betas[1]), eps=eps,
-                             weight_decay=weight_decay)
+    return fused_if_possible(AdamW, param_groups, lr=lr, betas=(options.beta1, options.beta2),
+                             eps=options.optimizer_eps, weight_decay=0.0)
 
 
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return adam and adamw."""
-    hyperparameters = ("betas", "eps", "weight_decay")
+    options = "ipucnn.plugins.optimizers._options:AdamOptions"
     return [
         OptimizerSpec(name="adam", summary="Adam; weight decay enters the gradient",
-                      target="ipucnn.plugins.optimizers.adamw:build_adam",
-                      hyperparameters=hyperparameters),
+                      target="ipucnn.plugins.optimizers.adamw:build_adam", options=options),
         OptimizerSpec(name="adamw", summary="Adam with decoupled weight decay",
-                      target="ipucnn.plugins.optimizers.adamw:build_adamw",
-                      hyperparameters=hyperparameters),
+                      target="ipucnn.plugins.optimizers.adamw:build_adamw", options=options),
     ]

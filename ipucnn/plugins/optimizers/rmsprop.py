@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List
 
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import OptimizerSpec
+from ipucnn.plugins.optimizers._options import EpsilonOption, MomentumOption
 
 if TYPE_CHECKING:
     import torch
 
 
-def build(param_groups: List[Dict[str, Any]], lr: float, alpha: float = 0.99, eps: float = 1e-8,
-          momentum: float = 0.0, centered: bool = False,
-          weight_decay: float = 0.0) -> torch.optim.Optimizer:
-    """Return `torch.optim.RMSprop` (Hinton's lecture 6e; `eps` outside the root).
+@dataclass(frozen=True)
+class RMSpropOptions(MomentumOption, EpsilonOption):
+    """Options of RMSprop (Hinton, lecture 6e of "Neural Networks for Machine Learning")."""
+
+    rmsprop_decay: float = option(
+        0.99, "Decay of the running mean of squared gradients.", minimum=0.0, maximum=1.0)
+
+
+@dataclass(frozen=True)
+class CenteredRMSpropOptions(RMSpropOptions):
+    """Options of torch's RMSprop."""
+
+    centered: bool = option(
+        False, "Divide by the standard deviation of the gradient instead of its root mean square.")
+
+
+def build(param_groups: List[Dict[str, Any]], lr: float,
+          options: CenteredRMSpropOptions) -> torch.optim.Optimizer:
+    """Return `torch.optim.RMSprop`: epsilon is added to the root of the mean square.
 
     Args:
-        param_groups: as torch takes them; a group's own values win over these arguments.
+        param_groups: as torch takes them; a group's weight decay is added to the gradient as
+            ``weight_decay * w``.
         lr: learning rate.
-        alpha: decay of the running mean of the squared gradient.
-        eps: added to the root of that mean.
-        momentum: share of the last step that is kept.
-        centered: divide by the standard deviation instead of the root mean square.
-        weight_decay: added to the gradient as ``weight_decay * w``.
+        options: decay, epsilon, momentum, and whether gradients are centred.
     """
     from torch.optim import RMSprop
 
-    return RMSprop(param_groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
-                   centered=centered, weight_decay=weight_decay)
+    return RMSprop(param_groups, lr=lr, alpha=options.rmsprop_decay, eps=options.optimizer_eps,
+                   momentum=options.momentum, centered=options.centered)
 
 
-def build_tf(param_groups: List[Dict[str, Any]], lr: float, alpha: float = 0.99, eps: float = 1e-8,
-             momentum: float = 0.0, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-    """Return RMSprop as TensorFlow computes it: `eps` inside the root; arguments as `build`."""
+def build_tf(param_groups: List[Dict[str, Any]], lr: float,
+             options: RMSpropOptions) -> torch.optim.Optimizer:
+    """Return RMSprop as TensorFlow computes it: epsilon inside the root; arguments as `build`."""
     from ipucnn.plugins.optimizers._rmsprop_tf import RMSpropTF
 
-    return RMSpropTF(param_groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
-                     weight_decay=weight_decay)
+    return RMSpropTF(param_groups, lr=lr, alpha=options.rmsprop_decay, eps=options.optimizer_eps,
+                     momentum=options.momentum)
 
 
 @hookimpl
@@ -46,9 +61,7 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     return [
         OptimizerSpec(
             name="rmsprop", summary="RMSprop, epsilon outside the root",
-            target="ipucnn.plugins.optimizers.rmsprop:build",
-            hyperparameters=("alpha", "eps", "momentum", "centered", "weight_decay")),
+            target="ipucnn.plugins.optimizers.rmsprop:build", options=CenteredRMSpropOptions),
         OptimizerSpec(
             name="rmsprop_tf", summary="RMSprop as TensorFlow computes it, epsilon in the root",
-            target="ipucnn.plugins.optimizers.rmsprop:build_tf",
-            hyperparameters=("alpha", "eps", "momentum", "weight_decay"))]
+            target="ipucnn.plugins.optimizers.rmsprop:build_tf", options=RMSpropOptions)]

@@ -1,50 +1,63 @@
-"""Stochastic gradient descent, in the two forms that devices tell apart."""
+"""Stochastic gradient descent, in the two forms that devices distinguish."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List
 
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import OptimizerSpec
+from ipucnn.plugins.optimizers._options import MomentumOption
 
 if TYPE_CHECKING:
     import torch
 
 
-def build(param_groups: List[Dict[str, Any]], lr: float, momentum: float = 0.0,
-          dampening: float = 0.0, nesterov: bool = False,
-          weight_decay: float = 0.0) -> torch.optim.Optimizer:
+@dataclass(frozen=True)
+class SGDOptions(MomentumOption):
+    """Options of stochastic gradient descent."""
+
+    dampening: float = option(0.0, "Share of the gradient that the momentum leaves out.",
+                              minimum=0.0, maximum=1.0)
+    nesterov: bool = option(False, "Nesterov momentum: look ahead along the last step.",
+                            basic=True)
+
+    def __post_init__(self) -> None:
+        if self.nesterov and (not self.momentum or self.dampening):
+            raise UsageError("'--nesterov' needs a momentum and no dampening",
+                             "add '--momentum 0.9', and leave '--dampening' out")
+
+
+def build(param_groups: List[Dict[str, Any]], lr: float,
+          options: SGDOptions) -> torch.optim.Optimizer:
     """Return `torch.optim.SGD`: ``v <- momentum v + (1 - dampening) g; w <- w - lr v``.
 
     Args:
-        param_groups: as torch takes them; a group's own values win over these arguments.
+        param_groups: as torch takes them; a group's weight decay is added to the gradient as
+            ``weight_decay * w``.
         lr: learning rate.
-        momentum: share of the last velocity that is kept.
-        dampening: share of the gradient that the velocity leaves out.
-        nesterov: look ahead along the velocity; needs a momentum and no dampening.
-        weight_decay: added to the gradient as ``weight_decay * w``.
+        options: momentum, dampening, and whether the momentum is Nesterov's.
     """
     from torch.optim import SGD
 
-    from ipucnn.training.fused import fused_if_possible
+    from ipucnn.models.optimisation import fused_if_possible
 
-    return fused_if_possible(SGD, param_groups, lr=lr, momentum=momentum, dampening=dampening,
-                             nesterov=nesterov, weight_decay=weight_decay)
+    return fused_if_possible(SGD, param_groups, lr=lr, momentum=options.momentum,
+                             dampening=options.dampening, nesterov=options.nesterov)
 
 
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return sgd and sgd_combined."""
-    common = {
-        "target": "ipucnn.plugins.optimizers.sgd:build",
-        "hyperparameters": ("momentum", "dampening", "nesterov", "weight_decay"),
-    }
+    target = "ipucnn.plugins.optimizers.sgd:build"
     return [
         OptimizerSpec(name="sgd", summary="SGD with momentum; accumulation and velocity apart",
-                      **common),  # type: ignore[arg-type]
+                      target=target, options=SGDOptions),
         # The update rule is the same. A device that accumulates gradients keeps one tensor for
         # accumulation and velocity instead of two, which saves memory; the host has no such pair.
-        OptimizerSpec(name="sgd_combined", aliases=("sgd-combined-accum",),
+        OptimizerSpec(name="sgd_combined", aliases=("sgd-combined-accum",), target=target,
                       summary="SGD with momentum; one tensor for accumulation and velocity on IPU",
-                      **common),  # type: ignore[arg-type]
+                      options=SGDOptions),
     ]

@@ -1,4 +1,4 @@
-"""The learning rate that does not change."""
+"""Constant learning rate."""
 
 from __future__ import annotations
 

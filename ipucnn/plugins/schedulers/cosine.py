@@ -1,4 +1,4 @@
-"""The learning rate that falls to zero along half a cosine."""
+"""Cosine schedule: the learning rate decays to zero along half a cosine."""
 
 from __future__ import annotations
 
@@ -34,5 +34,4 @@ def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return cosine."""
     return [ScheduleSpec(name="cosine", summary="half a cosine from the base rate to zero",
                          target="ipucnn.plugins.schedulers.cosine:factor",
-                         parameters=("epochs",),
                          formula="f(e) = (1 + cos(pi min(e / epochs, 1))) / 2")]

@@ -1,29 +1,33 @@
-"""The learning rate that falls by the same factor every epoch."""
+"""Exponential schedule: the learning rate decays by a constant factor per epoch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import List
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ScheduleSpec
 
 
-def factor(epoch: float, decay: float, frequency: float = 1.0) -> float:
+@dataclass(frozen=True)
+class ExponentialOptions:
+    """Options of the exponential schedule."""
+
+    lr_decay: float = option(
+        0.5, "Factor at each update of the schedule (each epoch without '--lr-scheduler-freq').",
+        exclusive_minimum=0.0, basic=True)
+
+
+def factor(epoch: float, frequency: float, options: ExponentialOptions) -> float:
     """Return ``decay ** (epoch * frequency)``: continuous in the fractional epoch.
 
     Args:
         epoch: fractional epoch, from 0.
-        decay: what one update of the schedule multiplies the rate by.
-        frequency: updates per epoch.
-
-    Raises:
-        UsageError: `decay` is not positive.
+        frequency: updates of the schedule per epoch.
+        options: the decay.
     """
-    if not 0 < decay < float("inf"):
-        raise UsageError(f"schedule 'exponential': decay {decay!r} is out of range",
-                         "it must be a number above 0")
-    return float(decay ** (epoch * frequency))
+    return float(options.lr_decay ** (epoch * frequency))
 
 
 @hookimpl
@@ -32,5 +36,5 @@ def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     return [ScheduleSpec(name="exponential",
                          summary="multiplied by the decay at every update of the rate",
                          target="ipucnn.plugins.schedulers.exponential:factor",
-                         parameters=("decay", "frequency"),
+                         options=ExponentialOptions,
                          formula="f(e) = decay ^ (e frequency)")]

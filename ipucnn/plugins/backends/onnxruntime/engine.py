@@ -1,22 +1,24 @@
-"""The backend itself: what it finds here, and its session."""
+"""The backend's probe and its inference session."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, Dict, Optional, Tuple
 
-import onnxruntime  # noqa: TID253 - a backend's engine is loaded when it is used
-import torch  # noqa: TID253
+import onnxruntime  # a backend's engine is loaded when it is used
+import torch
 
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.backend import InferenceSession, Probe
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
-from ipucnn.onnx.backend import Graph, OnnxBackend
-from ipucnn.onnx.precision import in_float16, rounded
+from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.float16 import in_float16, rounded
+from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
 _CPU = 15
-"""Rank for `--backend auto` on a CPU; on CUDA it has its record's."""
+"""Preference for `--backend auto` on a CPU; on CUDA that of its record is used."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -27,21 +29,26 @@ class OnnxRuntimeBackend(OnnxBackend):
     target = TARGET
     dynamic_batch = True
 
+    def __init__(self, options: Optional[OnnxRuntimeOptions] = None) -> None:
+        self.options = options or OnnxRuntimeOptions()
+
     def probe(self) -> Probe:
-        """Describe the best device; the CPU is always there."""
-        return _described(_device(None))
+        """Describe the selected device, or the best one."""
+        return self._probe(half=False)
 
     def probe_for(self, plan: ExecutionPlan) -> Probe:
-        """Describe the device that the plan asks for."""
+        """Describe the selected device, or the best one, for a plan."""
+        return self._probe(plan.half)
+
+    def _probe(self, half: bool) -> Probe:
         try:
-            device = _device(plan.option("device"))
+            return _described(_device(self.options.device), half)
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
-        return _described(device, plan.half)
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
-        """Make an inference session; see `OnnxBackend.session`."""
-        return OnnxRuntimeSession(graph, plan, *_device(plan.option("device")))
+        """Create an inference session; see `OnnxBackend.session`."""
+        return OnnxRuntimeSession(graph, plan, *_device(self.options.device))
 
 
 def _device(wanted: Optional[str]) -> Tuple[str, int]:
@@ -58,7 +65,7 @@ def _device(wanted: Optional[str]) -> Tuple[str, int]:
     return name, int(index or 0)
 
 
-def _described(device: Tuple[str, int], half: bool = False) -> Probe:
+def _described(device: Tuple[str, int], half: bool) -> Probe:
     versions = {"onnxruntime": onnxruntime.__version__}
     if device[0] == "cuda":
         return Probe(usable=True, device=f"CUDA device {device[1]}", versions=versions,
@@ -85,7 +92,7 @@ class OnnxRuntimeSession(InferenceSession):
             _PROVIDERS[kind], {"device_id": index} if kind == "cuda" else {})
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = usable_cores()
-        self._options.log_severity_level = 3  # errors: the rest is for its developers
+        self._options.log_severity_level = 3  # errors: other messages are for its developers
         self._session: Any = None
         self._synthetic: Any = None
         self.facts: Dict[str, Any] = {
@@ -95,13 +102,13 @@ class OnnxRuntimeSession(InferenceSession):
             "provider": self._provider[0], "threads": usable_cores()}
 
     def compile(self) -> float:
-        """Have the graph optimised, and make one call so that buffers are allocated."""
+        """Optimise the graph, and make one call so that buffers are allocated."""
         started = time.perf_counter()
         images = self._graph.example(self._plan)
         try:
             self._session = onnxruntime.InferenceSession(
                 self._graph.proto.SerializeToString(), self._options, providers=[self._provider])
-        except Exception as error:  # its exceptions have no common base but this
+        except Exception as error:  # its exceptions have no other common base
             raise _refused(error) from error
         if self._session.get_providers()[0] != self._provider[0]:
             raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
@@ -136,7 +143,7 @@ class OnnxRuntimeSession(InferenceSession):
 
 
 def _refused(error: Exception) -> Exception:
-    """Return what the user is told of an exception of the engine."""
+    """Return the error to report for an exception of the engine."""
     if not type(error).__module__.startswith("onnxruntime"):
         return error
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Which ONNX is written for ONNX Runtime."""
+"""The ONNX target of ONNX Runtime."""
 
 from __future__ import annotations
 

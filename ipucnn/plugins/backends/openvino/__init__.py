@@ -19,6 +19,6 @@ def ipucnn_backends() -> List[BackendSpec]:
         target="ipucnn.plugins.backends.openvino.engine:OpenVinoBackend",
         requires=(Requirement("openvino", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, precisions=("16.16", "32.32", "int8"),
-        options=("calibration_dir", "calibration_samples", "compile_only", "device",
-                 "model_cache_path", "onnx"),
+        options="ipucnn.plugins.backends.openvino.options:OpenVinoOptions",
+        features=("compile-only",),
         pipelining=False, onnx="ipucnn.plugins.backends.openvino.target:TARGET", preference=20)]

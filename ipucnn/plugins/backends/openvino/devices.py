@@ -1,4 +1,4 @@
-"""Which device OpenVINO computes on, and what half precision is there."""
+"""Selects OpenVINO's device and its half-precision type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from ipucnn.core.errors import UsageError
 
-# what half precision is on each kind, as devices list it among their capabilities
+# half-precision types as devices list them among their capabilities
 _HALF = {"CPU": "BF16", "GPU": "FP16"}
 
 NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
@@ -17,7 +17,7 @@ def picked(core: Any, wanted: Optional[str]) -> str:
     """Return OpenVINO's name of the device called `wanted`; the CPU when None.
 
     Raises:
-        UsageError: it is not here.
+        UsageError: this machine lacks the device.
     """
     kind, _, index = (wanted or "cpu").partition(":")
     if kind not in ("cpu", "gpu") or (index and not (kind == "gpu" and index.isdecimal())):
@@ -33,7 +33,7 @@ def picked(core: Any, wanted: Optional[str]) -> str:
 
 
 def half_type(core: Any, device: str) -> str:
-    """Return in which half-precision type a device computes (`bf16`, `f16`); empty if in none."""
+    """Return a device's half-precision type (`bf16`, `f16`); empty if it has none."""
     offered = _HALF[device.partition(".")[0]]
     known = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     return {"BF16": "bf16", "FP16": "f16"}[offered] if offered in known else ""

@@ -1,32 +1,34 @@
-"""The backend itself: what it finds here, and which plans it takes."""
+"""The backend's probe, and creation of its sessions."""
 
 from __future__ import annotations
 
 import importlib.util
 from functools import lru_cache
-from typing import Tuple
+from typing import Optional, Tuple
 
-import openvino  # noqa: TID253 - a backend's engine is loaded when it is used
-import torch  # noqa: TID253
+import openvino  # a backend's engine is loaded when it is used
+import torch
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.backend import InferenceSession, Probe
+from ipucnn.core.execution.calibration import Calibration
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
-from ipucnn.inference.calibration import Calibration
-from ipucnn.onnx.backend import Graph, OnnxBackend
+from ipucnn.onnx.engine_base import Graph, OnnxBackend
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
+from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.target import TARGET
 
 
 @lru_cache(maxsize=None)
 def _core() -> openvino.Core:
-    """Return the one core of this process, which stays until the process ends.
+    """Return the one core of this process, which lives until the process ends.
 
-    OpenVINO's plugin for CPUs gives the thread that loads it a stack for signals, and gives back
-    that memory with the core, in whichever thread the core ends: the first thread's next signal
-    would end the process, without a word.
+    OpenVINO's CPU plugin gives the thread that loads it a signal stack, and frees that memory with
+    the core, in whichever thread the core is destroyed: the first thread's next signal would then
+    end the process without a message.
     """
     return openvino.Core()
 
@@ -37,38 +39,43 @@ class OpenVinoBackend(OnnxBackend):
     target = TARGET
     dynamic_batch = True
 
-    def __init__(self) -> None:
+    def __init__(self, options: Optional[OpenVinoOptions] = None) -> None:
+        self.options = options or OpenVinoOptions()
         self._core = _core()
 
     def probe(self) -> Probe:
-        """Describe the CPU; OpenVINO always has it."""
-        return self._described("CPU")
+        """Describe the selected device; the CPU by default."""
+        return self._probe(half=False, quantises=False)
 
     def probe_for(self, plan: ExecutionPlan) -> Probe:
-        """Describe the device that the plan asks for."""
+        """Describe the selected device, the CPU by default, for a plan."""
+        return self._probe(plan.half, plan.precision == "int8")
+
+    def _probe(self, half: bool, quantises: bool) -> Probe:
         try:
-            device = picked(self._core, plan.option("device"))
-            if plan.precision == "int8":
+            device = picked(self._core, self.options.device)
+            if quantises:
                 _check_nncf()
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
-        return self._described(device, plan.half)
+        return self._described(device, half)
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
-        """Make an inference session; see `OnnxBackend.session`."""
-        return OpenVinoSession(self._core, graph, plan)
+        """Create an inference session; see `OnnxBackend.session`."""
+        return OpenVinoSession(self._core, graph, plan, self.options)
 
     def quantised(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                   calibration: Calibration) -> InferenceSession:
-        """Make an inference session in 8-bit integers; see `Backend.quantised`.
+        """Create an inference session in 8-bit integers; see `Backend.quantised`.
 
         Raises:
             UsageError: the network needs an operator that OpenVINO lacks, or NNCF is missing.
         """
         _check_nncf()
-        return OpenVinoSession(self._core, self.graph(model, plan, input_size), plan, calibration)
+        return OpenVinoSession(self._core, self.graph(model, plan, input_size), plan, self.options,
+                               calibration)
 
-    def _described(self, device: str, half: bool = False) -> Probe:
+    def _described(self, device: str, half: bool) -> Probe:
         kind = half_type(self._core, device)
         notes: Tuple[str, ...] = ()
         if half and not kind:

@@ -1,4 +1,4 @@
-"""An inference session: a compiled model, and requests that are in flight together."""
+"""The inference session: a compiled model with concurrent requests."""
 
 from __future__ import annotations
 
@@ -8,55 +8,58 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Optional
 
-import openvino  # noqa: TID253 - a backend's engine is loaded when it is used
-import torch  # noqa: TID253
+import openvino  # a backend's engine is loaded when it is used
+import torch
 
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.calibration import Calibration
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
-from ipucnn.inference.calibration import Calibration
-from ipucnn.models.normalisation import fed
-from ipucnn.onnx.backend import Graph
-from ipucnn.onnx.precision import rounded
+from ipucnn.data.normalisation import fed
+from ipucnn.onnx.engine_base import Graph
+from ipucnn.onnx.float16 import rounded
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
+from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
 
 _FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't fully", "Summary:")
-"""How lines of its messages begin that are for its developers."""
+"""Prefixes of message lines that are for OpenVINO's developers."""
 
 
 class OpenVinoSession(InferenceSession):
-    """Micro-batches of a host call run side by side, each on its share of the cores.
+    """Runs the micro-batches of a host call in parallel, each on its share of the cores.
 
-    Replicas share the device. A call takes one micro-batch, or where the combined batch has
-    several as many as there are cores.
+    Replicas share the device. A call takes one micro-batch, or, if the combined batch has
+    several, as many as there are cores.
 
     Args:
         core: of OpenVINO.
         graph: the model; changed.
         plan: what to execute.
+        options: of the backend.
         calibration: images to quantise with.
     """
 
-    def __init__(self, core: Any, graph: Graph, plan: ExecutionPlan,
+    def __init__(self, core: Any, graph: Graph, plan: ExecutionPlan, options: OpenVinoOptions,
                  calibration: Optional[Calibration] = None) -> None:
-        self._core, self._graph, self._plan = core, graph, plan
+        self._core, self._graph, self._plan, self._options = core, graph, plan, options
         self._calibration = calibration
-        self._device = picked(core, plan.option("device"))
+        self._device = picked(core, options.device)
         half = half_type(core, self._device) if plan.half else ""
         if plan.half and not half and not graph.half:
             graph.proto = rounded(graph.proto, torch.bfloat16)
         steps = plan.device_iterations * plan.local_replicas
         count = max(n for n in range(1, usable_cores() + 1) if steps % n == 0)
         self.samples_per_call = plan.micro_batch * count
-        # never half silently: single precision is asked for too
+        # never half precision silently: single precision is set explicitly, too
         self._config: Dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
             "PERFORMANCE_HINT_NUM_REQUESTS": count, "INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
             self._config["INFERENCE_NUM_THREADS"] = usable_cores()
-        if plan.option("model_cache_path"):
-            self._config["CACHE_DIR"] = _folder(plan.option("model_cache_path"))
+        if options.model_cache_path:
+            self._config["CACHE_DIR"] = _folder(options.model_cache_path)
         self._requests: List[Any] = [None] * count
         self._inputs: List[Any] = [None] * count
         self.facts: Dict[str, Any] = {
@@ -64,7 +67,7 @@ class OpenVinoSession(InferenceSession):
             "float16" if graph.half else NAMES[half or "bf16"]}
 
     def compile(self) -> float:
-        """Quantise where the plan says so, compile, and make one call with each request."""
+        """Quantise if the plan requires it, compile, and make one call with each request."""
         started = time.perf_counter()
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
@@ -100,7 +103,7 @@ class OpenVinoSession(InferenceSession):
         return self._infer(len(parts))[:len(images)]
 
     def close(self) -> None:
-        """Release the graph and the engine; a request that is in flight is waited for."""
+        """Release the graph and the engine; wait for requests in flight."""
         self._requests = []
         self._inputs = []
 
@@ -110,7 +113,7 @@ class OpenVinoSession(InferenceSession):
                           for part in torch.split(images, self.samples_per_call)])
 
     def _feed(self, place: int, images: torch.Tensor) -> None:
-        """Give a request its micro-batch, which it reads where it lies."""
+        """Set a request's micro-batch, which is read in place."""
         missing = self._plan.micro_batch - len(images)
         if missing:
             images = torch.cat([images, images.new_zeros((missing, *images.shape[1:]))])
@@ -137,7 +140,7 @@ class OpenVinoSession(InferenceSession):
 
     def _compared(self, calibration: Calibration) -> Dict[str, Any]:
         plan = replace(self._plan, precision="32.32")
-        full = OpenVinoSession(self._core, self._graph, plan)
+        full = OpenVinoSession(self._core, self._graph, plan, self._options)
         with full:
             full.compile()
             logits = full.classified(calibration.compared)
@@ -149,7 +152,7 @@ def _reshape(model: Any, graph: Graph, batch: int) -> None:
 
 
 def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[torch.Tensor]:
-    """Yield images as the plan feeds them, beginning again to fill the last batch."""
+    """Yield images as the plan feeds them, wrapping around to fill the last batch."""
     for first in range(0, len(images), size):
         yield fed(images[torch.arange(first, first + size) % len(images)], plan.pixels)
 
@@ -165,7 +168,7 @@ def _folder(path: str) -> str:
 
 @contextmanager
 def _errors(micro_batch: int) -> Iterator[None]:
-    """Turn the engine's refusals into one line with what to try."""
+    """Turn the engine's errors into one line with a hint."""
     try:
         yield
     except MemoryError as error:
@@ -174,9 +177,9 @@ def _errors(micro_batch: int) -> Iterator[None]:
         if "alloc" in str(error).lower() or "out of memory" in str(error).lower():
             raise _out_of_memory(micro_batch) from error
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
-        told = [line for line in lines if not line.startswith(_FRAMES)] or lines or ["no reason"]
+        reasons = [line for line in lines if not line.startswith(_FRAMES)] or lines or ["no reason"]
         raise UnsupportedNetworkError(
-            f"OpenVINO refuses the network: {told[0]}",
+            f"OpenVINO refuses the network: {reasons[0]}",
             "try another backend, or export it with another '--opset'", exit_code=1) from error
 
 

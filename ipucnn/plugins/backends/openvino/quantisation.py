@@ -12,7 +12,7 @@ from typing import Any, Iterator, List
 from ipucnn.core.errors import IpucnnError
 
 _NO_TELEMETRY = "NNCF_CI"
-"""With this variable set NNCF reports to nobody that it is used; it is read when imported."""
+"""Variable that disables NNCF's telemetry; it is read on import."""
 
 
 def quantise(model: Any, batches: List[Any]) -> Any:
@@ -26,7 +26,7 @@ def quantise(model: Any, batches: List[Any]) -> Any:
         batches: arrays to calibrate with, of the model's input type and shape.
 
     Raises:
-        IpucnnError: NNCF gives up.
+        IpucnnError: NNCF fails.
     """
     with _quiet():
         import nncf
@@ -35,7 +35,7 @@ def quantise(model: Any, batches: List[Any]) -> Any:
             return nncf.quantize(
                 model, nncf.Dataset(batches), subset_size=len(batches),
                 preset=nncf.QuantizationPreset.MIXED, target_device=nncf.TargetDevice.CPU)
-        except Exception as error:  # its exceptions, and those of all that it is built on
+        except Exception as error:  # its exceptions, and those of its dependencies
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise IpucnnError(f"NNCF cannot quantise the network: {reason}",
                               "use '--precision half' or 'full'") from error
@@ -43,7 +43,7 @@ def quantise(model: Any, batches: List[Any]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's log, progress bars, warnings and telemetry away from the user."""
+    """Suppress NNCF's log, progress bars, warnings and telemetry."""
     before = os.environ.get(_NO_TELEMETRY)
     os.environ[_NO_TELEMETRY] = "1"
     logger = logging.getLogger("nncf")

@@ -1,48 +1,40 @@
-"""What PopART and Poplar raise, as one line with what to try."""
+"""Translates errors of PopART and Poplar into one line with a remedy."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Iterator
+from typing import ContextManager
 
 import popart
 
-from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends.popart.sdk import first_line
+from ipucnn.plugins.backends._ipu.errors import HARDWARE_FAILED, reset_needed, translated
 
 RAISED = (popart.popart_exception, popart.poplibs_exception, popart.poplar_exception)
 """The three families of exceptions; all others derive from one of them."""
 
 
-@contextmanager
-def device_errors(doing: str, plan: ExecutionPlan) -> Iterator[None]:
-    """Turn what PopART raises into an `IpucnnError`.
+def device_errors(doing: str, plan: ExecutionPlan) -> ContextManager[None]:
+    """Return a context that turns what PopART raises into an `IpucnnError`.
 
     Args:
-        doing: what the model was to do: "be compiled", "run" ...
+        doing: the failed operation on the model: "be compiled", "run" ...
         plan: whose values the hint names.
     """
-    try:
-        yield
-    except RAISED as error:
-        raise IpucnnError(f"the model cannot {doing} on the IPU: {first_line(error)}",
-                          _what_to_try(error, plan)) from error
+    return translated(doing, RAISED, lambda error: _remedy(error, plan))
 
 
-def _what_to_try(error: Exception, plan: ExecutionPlan) -> str:
-    told = str(error).lower()
-    if isinstance(error, popart.OutOfMemoryException) or "out of memory" in told:
+def _remedy(error: BaseException, plan: ExecutionPlan) -> str:
+    text = str(error).lower()
+    if isinstance(error, popart.OutOfMemoryException) or "out of memory" in text:
         training = ", '--enable-recompute'" if plan.training else ""
         splits = "" if plan.training else ", pipeline splits"
         half = "" if plan.half else ", '--precision half'"
         return (f"try a smaller '--batch-size' than {plan.micro_batch}{splits}, a lower "
                 f"'--available-memory-proportion', '--half-partial'{training}{half}")
-    if "failed to acquire" in told or "failed to attach" in told:
+    if "failed to acquire" in text or "failed to attach" in text:
         return "'gc-monitor' shows who uses the IPUs; run again when there are free ones"
     if isinstance(error, popart.poplar_recoverable_runtime_error):
-        action = getattr(error, "recoveryAction", "")
-        return f"the IPUs need a reset ({action}): see 'gc-reset', then run again"
+        return reset_needed(getattr(error, "recoveryAction", ""))
     if isinstance(error, popart.poplar_unrecoverable_runtime_error):
-        return "the IPU hardware failed: 'gc-monitor' and the system's log say more"
+        return HARDWARE_FAILED
     return "POPART_LOG_LEVEL=INFO and POPLAR_LOG_LEVEL=INFO show what led to it"

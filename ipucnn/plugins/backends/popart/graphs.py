@@ -1,4 +1,4 @@
-"""ONNX graphs in the form that PopART takes."""
+"""Converts ONNX graphs to the form that PopART accepts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Optional, Sequence
 
 import popart
 
-from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.popart.placing import place
 
 if TYPE_CHECKING:
@@ -14,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def own_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Give each use of a weight a weight of its own, named for the node that reads it.
+    """Copy shared weights, so that each node reads its own, named for the node.
 
     The exporter names weights by numbers and lets those share one tensor that happen to be equal.
-    The names made here depend on the network only, so that other weights of it find their places,
-    and no tensor is used on two IPUs.
+    The new names depend on the network only, so that other weights of it can be loaded, and no
+    tensor is used on two IPUs.
 
     Args:
         proto: the model; changed in place.
@@ -41,7 +40,7 @@ def own_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
-    """Have a graph that takes any number of images take this number.
+    """Fix the number of images of a graph that takes any number.
 
     Args:
         proto: the model; changed in place.
@@ -65,7 +64,7 @@ def in_half(proto: onnx.ModelProto) -> bytes:
     """
     from onnx import TensorProto
 
-    for node in proto.graph.node:  # the transformer changes tensors, and no other attributes
+    for node in proto.graph.node:  # the transformer changes only tensors, not other attributes
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
@@ -84,9 +83,9 @@ def with_constants(model: bytes) -> bytes:
 
 
 def placed(model: bytes, nodes: Sequence[onnx.NodeProto], stages: Optional[Sequence[int]],
-           plan: ExecutionPlan) -> bytes:
-    """Return a model whose nodes say where they are computed; see `placing.place`."""
+           proportions: Sequence[float]) -> bytes:
+    """Return a model whose nodes are assigned to IPUs; see `placing.place`."""
     builder = popart.Builder(model)
-    place(builder, nodes, stages, plan)
+    place(builder, nodes, stages, proportions)
     result: bytes = builder.getModelProto()
     return result

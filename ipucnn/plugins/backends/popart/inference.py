@@ -1,4 +1,4 @@
-"""An inference session: one compiled program that takes the whole combined batch."""
+"""The inference session: one compiled program that takes the whole combined batch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import numpy
 import popart
-import torch  # noqa: TID253
+import torch
 
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
-from ipucnn.onnx.backend import Graph
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.onnx.engine_base import Graph
+from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
 from ipucnn.plugins.backends.popart.graphs import (
@@ -20,22 +22,24 @@ from ipucnn.plugins.backends.popart.graphs import (
     with_batch,
     with_constants,
 )
-from ipucnn.plugins.backends.popart.norms import group_norms
+from ipucnn.plugins.backends.popart.norm_operators import group_norms
+from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.placing import stages_of
-from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER, inference_options
+from ipucnn.plugins.backends.popart.settings import inference_options
 
 if TYPE_CHECKING:
     import onnx
 
 
 class PopArtInferenceSession(InferenceSession):
-    """Calls take the local batch, B x D x R: the program runs that many samples each time."""
+    """Calls take the local batch, B x D x R, which the program always runs in full."""
 
-    def __init__(self, graph: Graph, plan: ExecutionPlan) -> None:
+    def __init__(self, graph: Graph, plan: ExecutionPlan, options: PopArtOptions) -> None:
         self.samples_per_call = plan.local_batch
         self.reloadable = graph.remade is not None
         self._graph = graph
         self._plan = plan
+        self._chosen = options
         self._output = graph.proto.graph.output[0].name
         self._convert = plan.half and not graph.half
         self._type = (torch.float16 if self._convert and graph.input_type == torch.float32
@@ -50,12 +54,12 @@ class PopArtInferenceSession(InferenceSession):
                                       "ipus": plan.local_devices}
         if graph.splits:
             self.facts["stages_begin_at"] = ["input", *graph.splits]
-        if plan.option("profile"):
+        if options.profile:
             self.facts["profile"] = PROFILE_FOLDER
-        self._options = inference_options(plan)
+        self._options = inference_options(plan, options)
         self._device: Any = None
         self._session: Any = None
-        # the program has no stream for images then, and only their number is looked at
+        # the program has no stream for images then, and only their number is used
         self._synthetic = numpy.zeros(self._shape, self._numpy_type) if plan.synthetic else None
 
     def compile(self) -> float:
@@ -63,14 +67,14 @@ class PopArtInferenceSession(InferenceSession):
         started = time.perf_counter()
         plan = self._plan
         with device_errors("be compiled", plan):
-            self._device = acquire(plan)
+            self._device = acquire(plan, self._chosen)
             self._session = popart.InferenceSession(
                 fnModel=self._model,
                 dataFlow=popart.DataFlow(plan.device_iterations,
                                          {self._output: popart.AnchorReturnType("All")}),
                 deviceInfo=self._device, userOptions=self._options)
-            self._session.prepareDevice(not plan.option("compile_only", False))
-            if not plan.option("compile_only"):
+            self._session.prepareDevice(not plan.compile_only)
+            if not plan.compile_only:
                 self._load_weights()
                 self._anchors = self._session.initAnchorArrays()
                 for array in self._anchors.values():
@@ -94,7 +98,7 @@ class PopArtInferenceSession(InferenceSession):
         return self._run(batch.numpy())[:count]
 
     def load(self, weights: Dict[str, torch.Tensor]) -> None:
-        """Take other weights into the compiled program; see `InferenceSession.load`."""
+        """Load other weights into the compiled program; see `InferenceSession.load`."""
         if self._graph.remade is None:
             raise NotImplementedError("the weights of an ONNX file are those in the file")
         self._model = self._made_ready(group_norms(self._graph.remade(weights)))
@@ -103,7 +107,7 @@ class PopArtInferenceSession(InferenceSession):
                 self._load_weights()
 
     def pause(self) -> None:
-        """Leave the IPUs; the next call takes them again, with the program and its weights."""
+        """Detach from the IPUs; the next call attaches again and restores program and weights."""
         with device_errors("leave the IPUs", self._plan):
             if self._device.isAttached:
                 self._device.detach()
@@ -126,7 +130,7 @@ class PopArtInferenceSession(InferenceSession):
                 self._session.loadEngineAndConnectStreams()
                 self._load_weights()
             self._session.run(popart.PyStepIO({self._graph.input_name: batch}, self._anchors))
-            if self._plan.option("report_hw_cycle_count"):
+            if self._chosen.report_hw_cycle_count:
                 self.facts["cycles"] = self._session.getCycleCount()
         logits = self._anchors[self._output]
         return torch.from_numpy(logits.reshape(len(batch), -1).astype(numpy.float32))
@@ -144,6 +148,7 @@ class PopArtInferenceSession(InferenceSession):
         with device_errors("be prepared", self._plan):
             model = with_constants(
                 in_half(proto) if self._convert else proto.SerializeToString())
-            if self._stages or self._plan.option("available_memory_proportion"):
-                model = placed(model, proto.graph.node, self._stages, self._plan)
+            proportions = self._chosen.available_memory_proportion
+            if self._stages or proportions:
+                model = placed(model, proto.graph.node, self._stages, proportions)
         return model

@@ -1,4 +1,4 @@
-"""Which ONNX PopART reads.
+"""The ONNX target of PopART: operators and versions.
 
 Source: the operators that PopART 3.3 registers, by version, and the limits of its bundled ONNX.
 """

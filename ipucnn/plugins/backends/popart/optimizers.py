@@ -1,17 +1,17 @@
-"""PopART's optimizers with the formulas of the registered ones of the same names.
+"""Creates PopART optimizers with the formulas of the registered ones of the same names.
 
 Learning rate and loss scaling can change while a program runs; other values are compiled in.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
 
 import popart
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import OptimizerChoice
+from ipucnn.plugins.backends._ipu.optimizers import hyperparameters
 
 Values = Dict[str, Tuple[float, bool]]
 Maker = Callable[[Values, Mapping[str, Any]], Any]
@@ -25,27 +25,20 @@ def make_optimizer(choice: OptimizerChoice, lr: float, loss_scaling: float, velo
     """Return the device's optimizer of that name.
 
     Args:
-        choice: the optimizer and its hyper-parameters; those it leaves out have the defaults of
-            the registered implementation.
+        choice: the optimizer and its options.
         lr: learning rate.
         loss_scaling: factor on the loss.
         velocity_ratio: loss scaling over velocity scaling, of `sgd_combined`.
         undecayed: names of the weights without weight decay.
 
     Raises:
-        UsageError: the device has no such optimizer, or computes it otherwise.
+        UsageError: the device lacks the optimizer, or computes it differently.
     """
     maker = MAKERS.get(choice.name)
     if maker is None:
         raise UsageError(f"PopART has no optimizer {choice.name!r}",
                          "optimizers: " + ", ".join(MAKERS))
-    given = {**{name: parameter.default
-                for name, parameter in inspect.signature(choice.build).parameters.items()},
-             **choice.hyperparameters}
-    for name in ("dampening", "nesterov"):
-        if given.get(name):
-            raise UsageError(f"PopART computes {name!r} of optimizer {choice.name!r} otherwise",
-                             "leave it out")
+    given = hyperparameters(choice)
     values = {"defaultLearningRate": (lr, False),
               "defaultWeightDecay": (choice.weight_decay, True),
               "lossScaling": (loss_scaling, False)}

@@ -1,11 +1,10 @@
-"""Which pipeline stage, and so which IPU of its replica, computes each node of a graph."""
+"""Assigns the nodes of a graph to pipeline stages, and so to the IPUs of a replica."""
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.plan import ExecutionPlan
 
 _WITH_PLANS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators whose temporary values `--available-memory-proportion` limits."""
@@ -14,9 +13,9 @@ _WITH_PLANS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 def stages_of(nodes: Sequence[Any], splits: Sequence[str], modules: Sequence[str]) -> List[int]:
     """Return the stage of each node.
 
-    The exporter names a node for the module that it is of, and writes nodes in the order in which
-    they run. A stage begins at the first node of its split's module, or, where that one has none
-    left because it was folded into another, of a later one.
+    The exporter names a node after its module, and writes nodes in execution order. A stage begins
+    at the first node of its split's module, or, if that module has no nodes left because it was
+    folded into another, of a later module.
 
     Args:
         nodes: ONNX nodes in order.
@@ -43,7 +42,7 @@ def stages_of(nodes: Sequence[Any], splits: Sequence[str], modules: Sequence[str
 
 
 def module_of(name: str) -> str:
-    """Return the path of the module that a node is of; empty for a node of the model itself.
+    """Return the path of a node's module; empty for a node of the model itself.
 
     `/layer1/layer1.0/conv1/Conv` is of `layer1/0/conv1`: a module within a sequence or list has
     the sequence's name before its own.
@@ -58,24 +57,23 @@ def module_of(name: str) -> str:
 
 
 def place(builder: Any, nodes: Sequence[Any], stages: Optional[Sequence[int]],
-          plan: ExecutionPlan) -> None:
-    """Put nodes on the IPUs of their stages, with their share of tile memory.
+          proportions: Sequence[float]) -> None:
+    """Put nodes on the IPUs of their stages, and limit the tile memory that they use.
 
     Args:
         builder: a `popart.Builder` of the graph.
         nodes: ONNX nodes of the graph.
         stages: of each node; None for one IPU.
-        plan: what is executed.
+        proportions: of tile memory for temporary values; none, one, or one for each stage.
     """
-    shares: Tuple[float, ...] = plan.option("available_memory_proportion", ())
     for number, node in enumerate(nodes):
-        if node.op_type == "Constant":  # not an operation, once PopART has read it
+        if node.op_type == "Constant":  # no longer an operation once PopART has read it
             continue
         outputs = {name for name in node.output if name}
         stage = stages[number] if stages else 0
         if stages:
             builder.virtualGraph(outputs, stage)
             builder.pipelineStage(outputs, stage)
-        if shares and node.op_type in _WITH_PLANS:
+        if proportions and node.op_type in _WITH_PLANS:
             builder.setAvailableMemoryProportion(
-                outputs, shares[stage if len(shares) > 1 else 0])
+                outputs, proportions[stage if len(proportions) > 1 else 0])

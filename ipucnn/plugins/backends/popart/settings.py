@@ -1,4 +1,4 @@
-"""A plan's values as PopART session options: every setting and the field behind it."""
+"""Builds PopART session options from a plan and the backend's options."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import popart
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
+from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
+from ipucnn.plugins.backends.popart.options import PopArtOptions
 
-PROFILE_FOLDER = "poplar-profile"
-"""Where `--profile` writes, in the working folder; PopVision Graph Analyser opens it."""
 
-
-def session_options(plan: ExecutionPlan) -> Any:
+def session_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     """Return the `popart.SessionOptions` that inference and training have in common.
 
     Raises:
@@ -21,21 +20,23 @@ def session_options(plan: ExecutionPlan) -> Any:
     """
     options = popart.SessionOptions()
     _set_devices(options, plan)
-    _set_arithmetic(options, plan)
-    _set_transfers(options, plan)
-    _set_engine(options, plan)
+    _set_arithmetic(options, chosen)
+    _set_transfers(options, plan, chosen)
+    _set_engine(options, chosen)
     return options
 
 
-def inference_options(plan: ExecutionPlan) -> Any:
+def inference_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     """Return the `popart.SessionOptions` of an inference plan.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = session_options(plan)
+    options = session_options(plan, chosen)
     # as variables they can be replaced, and a cached program takes the weights of its run
     options.constantWeights = False
+    if chosen.report_hw_cycle_count:
+        options.instrumentWithHardwareCycleCounter = True
     return options
 
 
@@ -48,34 +49,29 @@ def _set_devices(options: Any, plan: ExecutionPlan) -> None:
         options.virtualGraphMode = popart.VirtualGraphMode.Manual
 
 
-def _set_arithmetic(options: Any, plan: ExecutionPlan) -> None:
-    if plan.option("half_partial"):
+def _set_arithmetic(options: Any, chosen: PopArtOptions) -> None:
+    if chosen.half_partial:
         options.convolutionOptions = {"partialsType": "half"}
         options.partialsTypeMatMuls = "half"
-    if plan.option("enable_fast_groupnorm"):
+    if chosen.enable_fast_groupnorm:
         options.groupNormStridedChannelGrouping = True
 
 
-def _set_transfers(options: Any, plan: ExecutionPlan) -> None:
+def _set_transfers(options: Any, plan: ExecutionPlan, chosen: PopArtOptions) -> None:
     if plan.synthetic:
         options.syntheticDataMode = popart.SyntheticDataMode.RandomNormal
-    depth = plan.option("prefetch_depth")
-    if depth is not None:
-        options.defaultBufferingDepth = depth
+    if chosen.prefetch_depth is not None:
+        options.defaultBufferingDepth = chosen.prefetch_depth
 
 
-def _set_engine(options: Any, plan: ExecutionPlan) -> None:
+def _set_engine(options: Any, chosen: PopArtOptions) -> None:
     settings = {}
-    target = plan.option("exchange_memory_target")
-    if target:
-        settings["opt.internalExchangeOptimisationTarget"] = target
-    if plan.option("profile"):
+    if chosen.exchange_memory_target:
+        settings["opt.internalExchangeOptimisationTarget"] = chosen.exchange_memory_target
+    if chosen.profile:
         settings.update({"autoReport.all": "true", "autoReport.directory": PROFILE_FOLDER})
     if settings:
         options.engineOptions = settings
-    cache = plan.option("model_cache_path")
-    if cache:
+    if chosen.model_cache_path:
         options.enableEngineCaching = True
-        options.cachePath = make_folder(cache, "--model-cache-path")
-    if plan.option("report_hw_cycle_count"):
-        options.instrumentWithHardwareCycleCounter = True
+        options.cachePath = make_folder(chosen.model_cache_path, "--model-cache-path")

@@ -1,4 +1,4 @@
-"""A training session: forward, backward and weight update in one program on the device."""
+"""The training session: forward, backward and weight update in one program on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
 
 import numpy
 import popart
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -25,11 +25,13 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.core.files import make_folder
-from ipucnn.onnx.backend import with_images
+from ipucnn.onnx.engine_base import with_images
+from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
+from ipucnn.plugins.backends.popart.losses import loss_form
 from ipucnn.plugins.backends.popart.optimizers import make_optimizer
-from ipucnn.plugins.backends.popart.settings import PROFILE_FOLDER
+from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.training_graph import (
     TrainingGraph,
     put_values,
@@ -45,15 +47,16 @@ _WORD = 2**32
 
 
 class PopArtTrainingSession(TrainingSession):
-    """A call trains on B x D x R x G samples and makes D updates, without the host in between."""
+    """A call trains on B x D x R x G samples in D updates, without host interaction."""
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
-                 input_size: int) -> None:
-        self._plan, self._setup = plan, setup
+                 input_size: int, options: PopArtOptions) -> None:
+        self._plan, self._setup, self._chosen = plan, setup, options
+        self._loss = loss_form(setup.loss)
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size), dtype=torch.uint8
             if plan.eight_bit_io else torch.float16 if plan.half else torch.float32)
-        # what the device does not return: what rests, and what it does not count
+        # values that the device does not return: frozen values, and counts of batches
         self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self._module, self._example = with_images(model.train(), plan, input_size)
         self._graph = self._made_graph()
@@ -66,37 +69,38 @@ class PopArtTrainingSession(TrainingSession):
         kind = "float16" if plan.half else "float32"
         self.facts: Dict[str, Any] = {
             "weights_type": kind, "arithmetic": kind, "ipus": plan.local_devices,
-            "recomputed": plan.option("recompute_mode") or "none",
+            "recomputed": plan.recompute,
             "kept_for_backward": self._graph.kept}
         if self._graph.splits:
             self.facts["stages_begin_at"] = ["input", *self._graph.splits]
-        if plan.option("profile"):
+        if options.profile:
             self.facts["profile"] = PROFILE_FOLDER
 
     def compile(self) -> float:
         """Compile for the IPUs, or take the program from the cache, and load it."""
         started = time.perf_counter()
         plan, every = self._plan, popart.AnchorReturnType("All")
-        options = training_options(plan)
+        options = training_options(plan, self._chosen)
         if options.enableEngineCaching:
-            # to recognise a program PopART looks neither at its constants nor at the weights with
-            # which the state of this optimizer begins
+            # PopART's cache key includes neither constants nor the weights with which the state of
+            # this optimizer is initialised
             values = (sha256(self._graph.proto).hexdigest()
-                      if self._setup.optimizer.name == "sgd_combined" else self._graph.resting)
+                      if self._setup.optimizer.name == "sgd_combined" else self._graph.frozen)
             options.cachePath = make_folder(str(Path(options.cachePath, values)),
                                             "--model-cache-path")
-        told = {self._graph.loss: every}
+        outputs = {self._graph.loss: every}
         if self._setup.metrics:
-            told[self._graph.predicted] = every
+            outputs[self._graph.predicted] = every
         self._host = None
         with device_errors("be compiled for training", plan):
-            self._device = acquire(plan)
+            self._device = acquire(plan, self._chosen)
             self._session = popart.TrainingSession(
-                fnModel=self._graph.proto, dataFlow=popart.DataFlow(plan.device_iterations, told),
+                fnModel=self._graph.proto,
+                dataFlow=popart.DataFlow(plan.device_iterations, outputs),
                 loss=self._graph.loss, optimizer=self._optimizer, deviceInfo=self._device,
                 userOptions=options)
-            self._session.prepareDevice(not plan.option("compile_only", False))
-            if not plan.option("compile_only"):
+            self._session.prepareDevice(not plan.compile_only)
+            if not plan.compile_only:
                 # a program from the cache has the weights of the training that it was made for
                 self._session.resetHostWeights(self._graph.proto)
                 self._session.weightsFromHost()
@@ -121,7 +125,7 @@ class PopArtTrainingSession(TrainingSession):
                   else batch.labels.numpy().astype(numpy.int32))
         with device_errors("be trained", plan):
             self._host = None
-            if self._graph.random or plan.option("enable_stochastic_rounding"):
+            if self._graph.random or self._chosen.enable_stochastic_rounding:
                 self._session.setRandomSeed(self._seed(update))
             self._session.run(popart.PyStepIO(
                 {self._graph.images: images.contiguous().numpy(), self._graph.labels: labels},
@@ -161,7 +165,7 @@ class PopArtTrainingSession(TrainingSession):
             raise IpucnnError("the checkpoint's optimizer state is not of PopART",
                               "restore it on the backend that wrote it, or start from its weights "
                               "with 'ipucnn train --weights FILE'")
-        self._have_rest(weights)
+        self._freeze(weights)
         model = self._read()
         saved = state["popart"]
         needed = {tensor.name for tensor in model.graph.initializer} - set(self._state)
@@ -178,7 +182,7 @@ class PopArtTrainingSession(TrainingSession):
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Give the IPUs to a validation, and take them back with everything as it was."""
+        """Release the IPUs to a validation, then attach again and restore the state."""
         self._read()
         with device_errors("leave the IPUs for validation", self._plan):
             self._device.detach()
@@ -195,8 +199,8 @@ class PopArtTrainingSession(TrainingSession):
             release(self._device)
             self._device = None
 
-    def _have_rest(self, weights: StateDict) -> None:
-        """Make the program anew if it was compiled with other values of what is not trained."""
+    def _freeze(self, weights: StateDict) -> None:
+        """Compile again if the program was compiled with other frozen values."""
         device = {tensor.name for tensor in self._read().graph.initializer}
         if all(torch.equal(weights[name], value) for name, value in self._state.items()
                if name not in device and not name.endswith(_COUNTED)):
@@ -208,12 +212,13 @@ class PopArtTrainingSession(TrainingSession):
 
     def _made_graph(self) -> TrainingGraph:
         with device_errors("be prepared for training", self._plan):
-            return training_graph(self._module, self._example, self._plan, self._setup.loss)
+            return training_graph(self._module, self._example, self._plan, self._loss,
+                                  self._chosen.available_memory_proportion)
 
     def _made_optimizer(self) -> Any:
         return make_optimizer(
             self._setup.optimizer, *self._rates,
-            self._plan.option("loss_velocity_scaling_ratio", 1.0), self._undecayed)
+            self._chosen.loss_velocity_scaling_ratio, self._undecayed)
 
     def _seed(self, update: int) -> int:
         """Return the seed of an update, so that updates in one call draw as in several.

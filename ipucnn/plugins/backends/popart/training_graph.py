@@ -1,23 +1,23 @@
-"""The graph that is trained: an exported model with its loss, as PopART takes it."""
+"""Builds the training graph: an exported model with its loss, for PopART."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, List, Tuple
+from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 import popart
-import torch  # noqa: TID253
+import torch
 
+from ipucnn.core.execution.losses import CrossEntropyForm
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.models.tracing import execution_order, recompute_points, resolve_splits
-from ipucnn.onnx.export import INPUT, OUTPUT, exported
+from ipucnn.onnx.tracing_export import INPUT, OUTPUT, exported
 from ipucnn.plugins.backends.popart.graphs import in_half
-from ipucnn.plugins.backends.popart.norms import batch_norms, group_norms
+from ipucnn.plugins.backends.popart.norm_operators import batch_norms, group_norms
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.placing import module_of, place, stages_of
-from ipucnn.training.loss import Loss
 
 if TYPE_CHECKING:
     import onnx
@@ -33,9 +33,9 @@ class TrainingGraph:
         loss: the mean loss of a micro-batch, a float32 scalar.
         predicted: the class of each sample, int32 `(B,)`.
         trained: the initialisers that are updated.
-        resting: says which values are not trained and so part of the program.
+        frozen: digest of the values that are not trained and so are part of the program.
         norms: paths of the norm layers that keep running statistics.
-        random: it draws random numbers.
+        random: whether it draws random numbers.
         splits: where its pipeline stages begin.
         kept: outputs that recomputation starts from.
     """
@@ -46,7 +46,7 @@ class TrainingGraph:
     loss: str
     predicted: str
     trained: Tuple[str, ...]
-    resting: str
+    frozen: str
     norms: Tuple[str, ...]
     random: bool
     splits: Tuple[str, ...]
@@ -54,26 +54,27 @@ class TrainingGraph:
 
 
 def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: ExecutionPlan,
-                   loss: Loss) -> TrainingGraph:
-    """Return what a plan trains.
+                   loss: CrossEntropyForm, proportions: Sequence[float]) -> TrainingGraph:
+    """Return the training graph of a plan.
 
     Args:
-        model: in training mode, parameters that rest without gradient.
-        images: a micro-batch as the model takes it.
+        model: in training mode, frozen parameters without gradient.
+        images: a micro-batch in the model's input format.
         plan: of the training.
-        loss: of a micro-batch.
+        loss: the loss, without class weights.
+        proportions: of tile memory for temporary values; none, one, or one for each stage.
 
     Raises:
         UsageError: the model needs an operator that PopART lacks, or a split is unknown.
     """
     splits = resolve_splits(model, plan.pipeline_splits, images.shape[2])
     modules = execution_order(model, images.shape[2]) if splits else []
-    points = recompute_points(model, plan.option("recompute_checkpoints") or ()) \
-        if plan.option("recompute_mode") == "manual" else []
+    points = recompute_points(model, plan.recompute_checkpoints) \
+        if plan.recompute == "manual" else []
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     state = {name: value.clone() for name, value in model.state_dict().items()}
     proto = exported(model, images, TARGET, training=True)
-    model.load_state_dict(state)  # tracing moves the running statistics
+    model.load_state_dict(state)  # tracing changes the running statistics
     put_values(proto, state)
     norms = batch_norms(group_norms(proto), learning)
     moving = {name for node in norms for name in node.input[3:]}
@@ -83,7 +84,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
     labels = builder.addInputTensor(popart.TensorInfo("INT32", [plan.micro_batch]), "labels")
     value, predicted = _add_loss(builder, labels, loss, plan.half)
     nodes = _nodes(builder)
-    place(builder, nodes, stages_of(nodes, splits, modules) if splits else None, plan)
+    place(builder, nodes, stages_of(nodes, splits, modules) if splits else None, proportions)
     kept = _recompute_between(builder, nodes, points)
     return TrainingGraph(
         builder.getModelProto(), INPUT, labels, value, predicted,
@@ -94,7 +95,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
 
 
 def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
-    """Replace initialisers by values of their names, in the type that they have."""
+    """Replace initialisers by the values of the same names, keeping their types."""
     from onnx import helper, numpy_helper
 
     for tensor in proto.graph.initializer:
@@ -107,18 +108,18 @@ def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
 def _in_types(proto: onnx.ModelProto, fixed: List[str], half: bool) -> bytes:
     """Return a graph that computes in its precision and does not train what is `fixed`.
 
-    An initialiser that the loss depends on is trained, so what rests becomes constant.
+    An initialiser that the loss depends on is trained, so frozen values become constants.
     """
     transformer = popart.GraphTransformer(in_half(proto) if half else proto.SerializeToString())
     transformer.convertInitializersToConstants(fixed)
     return bytes(transformer.getModelProto())
 
 
-def _add_loss(builder: Any, labels: str, loss: Loss, half: bool) -> Tuple[str, str]:
+def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm, half: bool) -> Tuple[str, str]:
     """Add the loss in single precision and the predicted classes; return their names.
 
-    It is `core.training.loss.Loss` from operations whose gradients hold where probabilities
-    vanish. From probabilities PopART's own loss would hide those that are not finite.
+    The loss is computed from log-probabilities, whose gradients are correct where probabilities
+    vanish; PopART's own loss of probabilities would hide logits that are not finite.
     """
     ops, own = builder.aiOnnxOpset11, builder.aiGraphcore
     logits = ops.cast([OUTPUT], "FLOAT") if half else OUTPUT
@@ -143,12 +144,12 @@ def _nodes(builder: Any) -> List[onnx.NodeProto]:
 
 
 def _recompute_between(builder: Any, nodes: List[onnx.NodeProto], points: List[str]) -> int:
-    """Have everything but the outputs of some modules recomputed; return how many are kept.
+    """Recompute everything but the outputs of some modules; return how many are kept.
 
     Args:
         builder: of the graph.
         nodes: of the graph, in order.
-        points: paths of the modules; when there are none, nothing is marked.
+        points: paths of the modules; if empty, nothing is marked.
     """
     if not points:
         return 0

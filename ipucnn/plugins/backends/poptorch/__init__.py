@@ -12,10 +12,9 @@ INSTALL = ("PopTorch comes only with Graphcore's Poplar SDK (3.3 and 3.4: Python
            "torchvision 0.15.2): install the poptorch wheel in the SDK's folder and source the "
            "SDK's enable.sh scripts")
 
-THREADS = "threads"
-LOADER_MODES = ("sync", "async", "rebatched")
-"""Of `--dataloader-mode`, those of PopTorch's own loader."""
-DEFAULT_REBATCH_SIZE = 1024
+
+POPRUN = "poprun"
+"""The launcher whose processes share IPUs, through PopDist."""
 
 
 @hookimpl
@@ -27,13 +26,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         target="ipucnn.plugins.backends.poptorch.engine:PopTorchBackend",
         requires=(Requirement("poptorch", INSTALL),),
         inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
-        options=("available_memory_proportion", "compile_only", "connection_type",
-                 "dataloader_mode", "dataloader_rebatch_size", "enable_fast_groupnorm",
-                 "exchange_memory_target", "full_precision_norm", "half_partial",
-                 "model_cache_path", "num_io_tiles", "offline_target_ipu_version",
-                 "prefetch_depth", "profile"),
-        training_options=("auto_loss_scaling", "disable_stable_batchnorm", "enable_fp_exceptions",
-                          "enable_optimizer_rts", "enable_recompute",
-                          "enable_stochastic_rounding", "loss_velocity_scaling_ratio",
-                          "offload_optimizer", "recompute_checkpoints", "recompute_mode"),
+        checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
+        options="ipucnn.plugins.backends.poptorch.options:PopTorchOptions",
+        features=("compile-only", "full-precision-norm", "recompute"),
         instances=True, preference=30)]

@@ -1,57 +1,48 @@
-"""What PopTorch raises, as one line with what to try."""
+"""Translates PopTorch's errors into one line with a remedy."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, ContextManager
 
 import poptorch
 
-from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.plugins.backends._ipu.errors import HARDWARE_FAILED, reset_needed, translated
 
 log = logging.getLogger("ipucnn.poptorch")
 
 
-@contextmanager
-def device_errors(doing: str, plan: ExecutionPlan) -> Iterator[None]:
-    """Turn what PopTorch raises into an `IpucnnError`.
+def device_errors(doing: str, plan: ExecutionPlan) -> ContextManager[None]:
+    """Return a context that turns what PopTorch raises into an `IpucnnError`.
 
     Args:
-        doing: what the model was to do: "be compiled", "run" ...
+        doing: the failed operation on the model: "be compiled", "run" ...
         plan: whose values the hint names.
     """
-    try:
-        yield
-    except poptorch.Error as error:
-        message = str(getattr(error, "message", "") or error).strip()
-        line = message.splitlines()[0] if message else type(error).__name__
-        raise IpucnnError(f"the model cannot {doing} on the IPU: {line}",
-                          _what_to_try(error, message, plan)) from error
+    return translated(doing, (poptorch.Error,), lambda error: _remedy(error, plan))
 
 
 def release(executor: Any) -> None:
-    """Release the IPUs and the program; what broke them was told by the call that met it."""
+    """Release the IPUs and the program; an error is logged only, its cause was reported before."""
     try:
         executor.destroy()
     except poptorch.Error as error:
         log.debug("the program could not be released: %s", error)
 
 
-def _what_to_try(error: Exception, message: str, plan: ExecutionPlan) -> str:
-    told = f"{getattr(error, 'type', '')} {message}".lower()
-    if "out of memory" in told or "memory_allocation" in told:
+def _remedy(error: BaseException, plan: ExecutionPlan) -> str:
+    text = f"{getattr(error, 'type', '')} {getattr(error, 'message', '') or error}".lower()
+    if "out of memory" in text or "memory_allocation" in text:
         training = ", '--recompute-mode auto', '--offload-optimizer'" if plan.training else ""
         return (f"try a smaller '--batch-size' than {plan.micro_batch}, more pipeline splits, a "
                 f"lower '--available-memory-proportion', '--half-partial'{training}, or "
                 "'--precision half'")
-    if "failed to acquire" in told:
+    if "failed to acquire" in text:
         return ("'gc-monitor' shows who uses the IPUs; with POPTORCH_WAIT_FOR_IPU=1 the run waits "
                 "for them")
     if isinstance(error, poptorch.RecoverableError):
-        action = getattr(error, "recovery_action", "")
-        return f"the IPUs need a reset ({action}): see 'gc-reset', then run again"
+        return reset_needed(getattr(error, "recovery_action", ""))
     if isinstance(error, poptorch.UnrecoverableError):
-        return "the IPU hardware failed: 'gc-monitor' and the system's log say more"
+        return HARDWARE_FAILED
     return "POPTORCH_LOG_LEVEL=INFO shows what led to it"

@@ -1,4 +1,4 @@
-"""An inference session: one compiled program that takes the whole combined batch."""
+"""The inference session: one compiled program that takes the whole combined batch."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import time
 from typing import Any, Dict, Optional, Tuple
 
 import poptorch
-import torch  # noqa: TID253
+import torch
 
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.models.surgery import normalise_on_device
+from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
-from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.poptorch.programs import InferenceProgram, in_precision, place_stages
-from ipucnn.plugins.backends.poptorch.settings import PROFILE_FOLDER, inference_options
+from ipucnn.plugins.backends.poptorch.settings import inference_options
+from ipucnn.plugins.backends.poptorch.worker_processes import FedByProcesses
 
 
 class PopTorchInferenceSession(FedByProcesses, InferenceSession):
-    """Calls take the local batch, B x D x R: the program runs that many samples each time."""
+    """Calls take the local batch, B x D x R, which the program always runs in full."""
 
     reloadable = True
 
-    def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> None:
+    def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
+                 options: PopTorchOptions) -> None:
         self.samples_per_call = plan.local_batch
         self._plan = plan
+        self._options = options
         self._shape = (plan.local_batch, 3, input_size, input_size)
         self._type = torch.float16 if plan.half else torch.float32
         self._ran = False
@@ -34,12 +39,13 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
                                       "ipus": plan.devices}
         if splits:
             self.facts["stages_begin_at"] = ["input", *splits]
-        if plan.option("profile"):
+        if options.profile:
             self.facts["profile"] = PROFILE_FOLDER
         self._program = InferenceProgram(self._made_ready(model), self._type,
-                                 overlap=bool(plan.option("num_io_tiles", 0)))
-        self._executor = poptorch.inferenceModel(self._program.eval(), inference_options(plan))
-        # PopTorch wants inputs also when the device makes its own; it reads only their shape
+                                         overlap=bool(options.num_io_tiles))
+        self._executor = poptorch.inferenceModel(self._program.eval(),
+                                                 inference_options(plan, options))
+        # PopTorch requires inputs even if the device generates its own; it reads only their shape
         self._synthetic = self._example() if plan.synthetic else None
 
     def compile(self) -> float:
@@ -66,27 +72,27 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
         return self._run(batch)[:count]
 
     def load(self, weights: Dict[str, torch.Tensor]) -> None:
-        """Take other weights into the compiled program; see `InferenceSession.load`."""
+        """Load other weights into the compiled program; see `InferenceSession.load`."""
         with device_errors("take other weights", self._plan):
             self._program.model.load_state_dict(weights)
             if self._executor.isAttachedToDevice():
                 self._executor.copyWeightsToDevice()
 
     def pause(self) -> None:
-        """Leave the IPUs; the next call attaches again and copies the weights."""
+        """Detach from the IPUs; the next call attaches again and copies the weights."""
         with device_errors("leave the IPUs", self._plan):
             if self._executor.isAttachedToDevice():
                 self._executor.detachFromDevice()
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
-        """Return the round trip of the last call's device iterations; none for synthetic data."""
+        """Return the round trip of the last call's device iterations; None for synthetic data."""
         if self._plan.synthetic or not self._ran:
             return None
         shortest, longest, mean = self._executor.getLatency()
         return (shortest, longest, mean) if longest > 0 else None
 
     def close(self) -> None:
-        """Release the IPUs and the program, and end what feeds them."""
+        """Release the IPUs and the program, and end the worker processes."""
         self.stop_loading()
         release(self._executor)
 

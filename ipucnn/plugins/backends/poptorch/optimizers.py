@@ -1,4 +1,4 @@
-"""The device's own optimizers: only their hyper-parameters are read, their `step` never runs.
+"""Creates PopTorch optimizers, whose hyper-parameters are compiled; `step` never runs.
 
 A value that is given to the constructor can change later; one that is not is compiled in.
 Everything is given by keyword, because positions moved between releases.
@@ -9,11 +9,15 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List
 
 import poptorch
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import OptimizerChoice
-from ipucnn.training.parameters import parameter_groups
+from ipucnn.models.optimisation import parameter_groups
+from ipucnn.plugins.backends._ipu.optimizers import hyperparameters
+
+_UNSAID = {"momentum": 0.0, "centered": False, "betas": (0.9, 0.999)}
+"""Values that default to the device's own."""
 
 Groups = List[Dict[str, Any]]
 Maker = Callable[[Groups, OptimizerChoice, float, float], torch.optim.Optimizer]
@@ -25,8 +29,8 @@ def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling
 
     Args:
         model: whose parameters are trained.
-        choice: the optimizer and its hyper-parameters.
-        loss_scaling: at the beginning.
+        choice: the optimizer and its options.
+        loss_scaling: its initial value.
         velocity_ratio: loss scaling over velocity scaling, of `sgd_combined`.
 
     Raises:
@@ -42,7 +46,7 @@ def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, loss_scaling: float,
               velocity_ratio: float) -> bool:
-    """Set the changing values of an optimizer; return whether the device must be told."""
+    """Set the changing values of an optimizer; return whether the device needs an update."""
     before = _rates(optimizer)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -58,12 +62,12 @@ def _rates(optimizer: torch.optim.Optimizer) -> List[Any]:
 
 
 def _maker(name: str, combined: bool = False, **fixed: Any) -> Maker:
-    """Return what makes the optimizer of that class."""
+    """Return a function that creates an optimizer of that class."""
     def make(groups: Groups, choice: OptimizerChoice, scaling: float,
              ratio: float) -> torch.optim.Optimizer:
-        # a momentum of 0 that is given could change, and would cost the device a tensor
-        given = {key: value for key, value in choice.hyperparameters.items()
-                 if value or key != "momentum"}
+        # a given value is variable: a momentum of 0 would cost the device a tensor
+        given = {key: value for key, value in hyperparameters(choice).items()
+                 if key not in _UNSAID or value != _UNSAID[key]}
         if combined:
             given["velocity_scaling"] = scaling / ratio
         made: torch.optim.Optimizer = getattr(poptorch.optim, name)(

@@ -1,16 +1,18 @@
-"""What is compiled for the device: a model with everything that runs beside it."""
+"""The modules compiled for the device: a model with normalisation, mixing and loss."""
 
 from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
 import poptorch
-import torch  # noqa: TID253
+import torch
 
+from ipucnn.core.execution.accuracy import is_correct
+from ipucnn.core.execution.losses import Loss
+from ipucnn.core.execution.mixing import Mixing
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data.mixup import mix_images
 from ipucnn.models.surgery import full_precision_norms, normalise_on_device, resolve_splits
-from ipucnn.training.loss import Loss
-from ipucnn.training.mixing import Mixing, mix_images
 
 
 class InferenceProgram(torch.nn.Module):
@@ -40,24 +42,23 @@ class TrainingProgram(torch.nn.Module):
     Args:
         model: to train, in the precision of its weights.
         loss: of a micro-batch.
-        dtype: what is computed in.
-        micro_batch: B.
-        normalise: take images of 0 to 255.
-        metrics: whether hits are counted.
+        dtype: type of computation.
+        plan: its micro-batch size, and where images are normalised (on the device: 0 to 255).
+        metrics: whether to count hits.
         overlap: how far transfers run ahead of the computation; None without tiles for them.
     """
 
-    def __init__(self, model: torch.nn.Module, loss: Loss, dtype: torch.dtype, micro_batch: int,
-                 normalise: bool, metrics: bool,
+    def __init__(self, model: torch.nn.Module, loss: Loss, dtype: torch.dtype,
+                 plan: ExecutionPlan, metrics: bool,
                  overlap: Optional[poptorch.OverlapMode] = None) -> None:
         super().__init__()
         self.front = torch.nn.Identity()
-        if normalise:
+        if plan.normalisation == "device":
             normalise_on_device(self.front, dtype, arithmetic=dtype)
         self.model = model
         self.loss = loss
         self.dtype = dtype
-        self.micro_batch = micro_batch
+        self.micro_batch = plan.micro_batch
         self.metrics = metrics
         self.overlap = overlap
 
@@ -65,7 +66,7 @@ class TrainingProgram(torch.nn.Module):
                 coefficients: Optional[torch.Tensor] = None,
                 boxes: Optional[torch.Tensor] = None, kept: Optional[torch.Tensor] = None
                 ) -> Tuple[torch.Tensor, ...]:
-        """Return the loss of a micro-batch and, where they are counted, its hits."""
+        """Return the loss of a micro-batch and, if counted, its hits."""
         given: List[Any] = [images, labels, coefficients, boxes, kept]
         if self.overlap is None:
             return self._computed(*given)
@@ -85,12 +86,12 @@ class TrainingProgram(torch.nn.Module):
             mixing = Mixing(coefficients, boxes, kept)
             images = mix_images(images, mixing, self.micro_batch)
         logits = self.model(images).float()
-        # the device trains what it recognises as a loss; without this mark it would be the
-        # likelihood within, and label smoothing and mixing would get no gradient
+        # the device minimises what it recognises as the loss; without this mark it would be the
+        # inner likelihood, and label smoothing and mixing would get no gradient
         loss = poptorch.identity_loss(self.loss(logits, labels, mixing, self.micro_batch), "none")
         if not self.metrics:
             return (loss,)
-        return loss, (logits.argmax(1) == labels).float().sum()
+        return loss, is_correct(logits, labels).float().sum()
 
 
 def place_stages(model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> Tuple[str, ...]:

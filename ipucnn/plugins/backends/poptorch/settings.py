@@ -1,79 +1,86 @@
-"""A plan's values as PopTorch options: every setting and the call behind it."""
+"""Builds PopTorch options from a plan and the backend's options."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 import poptorch
-import torch  # noqa: TID253
+import torch
 
-from ipucnn.core.execution.instances import launched, speaks
+from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
-
-PROFILE_FOLDER = "poplar-profile"
-"""Where `--profile` writes, in the working folder; PopVision Graph Analyser opens it."""
+from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
+from ipucnn.plugins.backends.poptorch import POPRUN
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 
 _IO_BUFFERS = 3
 
 
-def inference_options(plan: ExecutionPlan) -> Any:
+def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
     """Return the `poptorch.Options` of an inference plan.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = _common_options(plan)
+    options = _common_options(plan, chosen)
     options.outputMode(poptorch.OutputMode.All)
-    _set_transfers(options, plan)
+    _set_engine(options, chosen, training=False)
+    _set_transfers(options, chosen)
     return options
 
 
-def training_options(plan: ExecutionPlan, metrics: bool) -> Any:
+def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool) -> Any:
     """Return the `poptorch.Options` of a training plan.
 
     Args:
         plan: of the training.
+        chosen: options of the backend.
         metrics: whether hits are counted; see `returns_sums`.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = _common_options(plan)
-    options.outputMode(poptorch.OutputMode.Sum if returns_sums(plan, metrics)
+    options = _common_options(plan, chosen)
+    options.outputMode(poptorch.OutputMode.Sum if returns_sums(chosen, metrics)
                        else poptorch.OutputMode.Final)
     options.Training.gradientAccumulation(plan.gradient_accumulation)
-    # an update is the mean over everything that it sees, whatever its shape
+    # an update is the mean over all its samples, for any batch shape
     options.Training.accumulationAndReplicationReductionType(poptorch.ReductionType.Mean)
-    options.enableStableNorm(not plan.option("disable_stable_batchnorm", False))
-    if plan.option("auto_loss_scaling"):
+    options.enableStableNorm(not chosen.disable_stable_batchnorm)
+    if chosen.auto_loss_scaling:
         options.Training.setAutomaticLossScaling(True)
-    if plan.option("enable_stochastic_rounding"):
+    if chosen.enable_stochastic_rounding:
         options.Precision.enableStochasticRounding(True)
-    if plan.option("enable_fp_exceptions"):
+    if chosen.enable_fp_exceptions:
         options.Precision.enableFloatingPointExceptions(True)
     _set_recomputation(options, plan)
-    _set_optimizer_state(options, plan)
-    _set_transfers(options, plan)
+    _set_optimizer_state(options, chosen)
+    _set_engine(options, chosen, training=True)
+    _set_transfers(options, chosen)
+    collectives = collective_settings(chosen)
+    if collectives:
+        options._Popart.set("gclOptions", collectives)
     return options
 
 
-def returns_sums(plan: ExecutionPlan, metrics: bool) -> bool:
-    """Return whether a training call tells sums, or only of the last micro-batches.
+def returns_sums(chosen: PopTorchOptions, metrics: bool) -> bool:
+    """Return whether a training call returns sums, instead of the last micro-batches' values.
 
-    Transfers that overlap with computation bring every value or sums of them.
+    Transfers that overlap with computation return every value, or sums of all.
     """
-    return metrics or bool(plan.option("num_io_tiles", 0))
+    return metrics or bool(chosen.num_io_tiles)
 
 
-def training_overlap(plan: ExecutionPlan) -> Optional[poptorch.OverlapMode]:
-    """Return how far a training's transfers run ahead; None without tiles for them.
+def training_overlap(plan: ExecutionPlan,
+                     chosen: PopTorchOptions) -> Optional[poptorch.OverlapMode]:
+    """Return how transfers overlap with computation in training; None without IO tiles.
 
     The next micro-batch of an update is fetched early where there are several, which takes less
     memory than fetching those of the next update.
     """
-    if not plan.option("num_io_tiles", 0):
+    if not chosen.num_io_tiles:
         return None
     return (poptorch.OverlapMode.OverlapAccumulationLoop if plan.gradient_accumulation > 1
             else poptorch.OverlapMode.OverlapDeviceIterationLoop)
@@ -84,23 +91,22 @@ _RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE = 1, 3
 
 
 def _set_recomputation(options: Any, plan: ExecutionPlan) -> None:
-    if (plan.option("recompute_mode") or "none") != "none":
+    if plan.recompute != "none":
         options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipeline_splits
                             else _RECOMPUTE_STANDARD)
 
 
-def _set_optimizer_state(options: Any, plan: ExecutionPlan) -> None:
-    offload, shard = plan.option("offload_optimizer"), plan.option("enable_optimizer_rts")
-    if offload or shard:
+def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:
+    if chosen.offload_optimizer or chosen.enable_optimizer_rts:
         place = poptorch.TensorLocationSettings()
-        if offload:
+        if chosen.offload_optimizer:
             place.useOnChipStorage(False)
-        if shard:
+        if chosen.enable_optimizer_rts:
             place.useReplicatedTensorSharding(True)
         options.TensorLocations.setOptimizerLocation(place)
 
 
-def _common_options(plan: ExecutionPlan) -> Any:
+def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
     options = _new_options(plan)
     options.deviceIterations(plan.device_iterations)
     options.enableSyntheticData(plan.synthetic)
@@ -110,35 +116,33 @@ def _common_options(plan: ExecutionPlan) -> Any:
     if plan.replicas > 1:
         # PopTorch refuses to replicate a model with buffers that change in place otherwise
         options.broadcastBuffers(False)
-    _set_target(options, plan)
-    _set_memory(options, plan)
-    _set_arithmetic(options, plan)
-    _set_engine(options, plan)
+    _set_target(options, chosen)
+    _set_memory(options, plan, chosen)
+    _set_arithmetic(options, chosen)
     return options
 
 
 def _new_options(plan: ExecutionPlan) -> Any:
-    if launched() is None:
+    launch = launched()
+    if launch is None or launch.launcher != POPRUN:
         return poptorch.Options().replicationFactor(plan.replicas)
     from popdist.poptorch import Options
 
-    # they take the replicas from poprun, and the place of this instance among the others
+    # PopDist sets the number of replicas and the place of this instance among the others
     return Options(ipus_per_replica=plan.stages)
 
 
-def _set_target(options: Any, plan: ExecutionPlan) -> None:
-    version = plan.option("offline_target_ipu_version")
-    if version is not None:
-        options.useOfflineIpuTarget(version)
-    elif plan.option("connection_type") == "ondemand":
+def _set_target(options: Any, chosen: PopTorchOptions) -> None:
+    if chosen.offline_target_ipu_version is not None:
+        options.useOfflineIpuTarget(chosen.offline_target_ipu_version)
+    elif chosen.connection_type == "ondemand":
         options.connectionType(poptorch.ConnectionType.OnDemand)
-    cache = plan.option("model_cache_path")
-    if cache:
-        options.enableExecutableCaching(make_folder(cache, "--model-cache-path"))
+    if chosen.model_cache_path:
+        options.enableExecutableCaching(make_folder(chosen.model_cache_path, "--model-cache-path"))
 
 
-def _set_memory(options: Any, plan: ExecutionPlan) -> None:
-    shares: Tuple[float, ...] = plan.option("available_memory_proportion", ())
+def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
+    shares = chosen.available_memory_proportion
     if len(shares) == 1:
         shares = shares * plan.stages
     if shares:
@@ -147,37 +151,37 @@ def _set_memory(options: Any, plan: ExecutionPlan) -> None:
             {f"IPU{stage}": share for stage, share in enumerate(shares)})
 
 
-def _set_arithmetic(options: Any, plan: ExecutionPlan) -> None:
-    if plan.option("half_partial"):
+def _set_arithmetic(options: Any, chosen: PopTorchOptions) -> None:
+    if chosen.half_partial:
         options.Precision.setPartialsType(torch.float16)
-    if plan.option("enable_fast_groupnorm"):
+    if chosen.enable_fast_groupnorm:
         options._Popart.set("groupNormStridedChannelGrouping", True)
 
 
-def _set_transfers(options: Any, plan: ExecutionPlan) -> None:
-    """Set tiles aside for transfers; the program marks the tensors that are to overlap.
+def _set_transfers(options: Any, chosen: PopTorchOptions) -> None:
+    """Reserve tiles for transfers; the program marks the tensors whose transfers overlap.
 
     Source: PopTorch user guide, "Efficient IPU I/O", which also says that it needs this strategy.
     """
-    tiles = plan.option("num_io_tiles", 0)
+    tiles = chosen.num_io_tiles
     if tiles:
         options.TensorLocations.numIOTiles(tiles)
         options.setExecutionStrategy(poptorch.ShardedExecution())
-    depth = plan.option("prefetch_depth", _IO_BUFFERS if tiles else None)
+    depth = chosen.prefetch_depth or (_IO_BUFFERS if tiles else None)
     if depth is not None:
         options._Popart.set("defaultPrefetchBufferingDepth", depth)
 
 
-def _set_engine(options: Any, plan: ExecutionPlan) -> None:
+def _set_engine(options: Any, chosen: PopTorchOptions, training: bool) -> None:
     # `setEngineOptions` replaces all that was set before and `enableProfiling` adds to it, so the
     # order matters
     settings = {}
-    target = plan.option("exchange_memory_target")
-    if target:
-        settings["opt.internalExchangeOptimisationTarget"] = target
-    if plan.option("enable_stochastic_rounding"):  # replicas must round alike, or they drift
+    if chosen.exchange_memory_target:
+        settings["opt.internalExchangeOptimisationTarget"] = chosen.exchange_memory_target
+    if training and chosen.enable_stochastic_rounding:
+        # replicas must round identically, or they diverge
         settings["target.deterministicWorkers"] = "portable"
     if settings:
         options._Popart.setEngineOptions(settings)
-    if plan.option("profile"):
+    if chosen.profile:
         options.enableProfiling(PROFILE_FOLDER)

@@ -1,4 +1,4 @@
-"""A training session: forward, backward and weight update in one program on the device."""
+"""The training session: forward, backward and weight update in one program on the device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 import poptorch
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import ALONE
+from ipucnn.core.execution.launching import joined
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
@@ -21,32 +22,32 @@ from ipucnn.core.execution.training_session import (
     TrainingSession,
     TrainingSetup,
 )
+from ipucnn.data.mixup import draw
 from ipucnn.models.surgery import recompute_points
+from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
-from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
-from ipucnn.plugins.backends.poptorch.poprun import joined
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
 from ipucnn.plugins.backends.poptorch.settings import (
-    PROFILE_FOLDER,
     returns_sums,
     training_options,
     training_overlap,
 )
-from ipucnn.training.mixing import draw
+from ipucnn.plugins.backends.poptorch.worker_processes import FedByProcesses
 
 _MODEL = "model."
 
 
 class PopTorchTrainingSession(FedByProcesses, TrainingSession):
-    """A call trains on B x D x R x G samples and makes D updates, without the host in between.
+    """A call trains on B x D x R x G samples in D updates, without host interaction.
 
-    Of several instances, each has its share of the replicas R, and feeds these.
+    With several instances, each has and feeds its share of the replicas R.
     """
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
-                 input_size: int) -> None:
-        self._plan, self._setup = plan, setup
+                 input_size: int, options: PopTorchOptions) -> None:
+        self._plan, self._setup, self._options = plan, setup, options
         self._instances = joined() if plan.instances > 1 else ALONE
         self._compute = torch.float16 if plan.half else torch.float32
         weights = torch.float16 if plan.precision == "16.16" else torch.float32
@@ -54,12 +55,11 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         kept = _keep_for_backward(model, plan)
         self._program = TrainingProgram(
             in_precision(model, plan, weights).train(), setup.loss, self._compute,
-            plan.micro_batch, plan.normalisation == "device", setup.metrics,
-            training_overlap(plan))
-        self._ratio: float = plan.option("loss_velocity_scaling_ratio", 1.0)
+            plan, setup.metrics, training_overlap(plan, options))
+        self._ratio = options.loss_velocity_scaling_ratio
         self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling, self._ratio)
         self._executor = poptorch.trainingModel(
-            self._program, training_options(plan, setup.metrics), self._optimizer)
+            self._program, training_options(plan, options, setup.metrics), self._optimizer)
         self._latency = _Latency()
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size),
@@ -67,11 +67,11 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self.facts: Dict[str, Any] = {
             "weights_type": str(weights).replace("torch.", ""),
             "arithmetic": str(self._compute).replace("torch.", ""), "ipus": plan.devices,
-            "recomputed": plan.option("recompute_mode") or (
-                "by the pipeline" if splits else "none"), "kept_for_backward": kept}
+            "recomputed": "by the pipeline" if splits and plan.recompute == "none"
+            else plan.recompute, "kept_for_backward": kept}
         if splits:
             self.facts["stages_begin_at"] = ["input", *splits]
-        if plan.option("profile"):
+        if options.profile:
             self.facts["profile"] = PROFILE_FOLDER
 
     def compile(self) -> float:
@@ -90,22 +90,22 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
         """Make one host call; see `TrainingSession.step`.
 
-        With several device iterations the device tells sums over all of them, so that there is no
-        loss of each update; without metrics it tells the loss of the last micro-batches only.
+        With several device iterations the device returns sums over all of them, so that there is no
+        loss of each update; without metrics it returns the loss of the last micro-batches only.
         """
         plan = self._plan
         given = self._example() if batch.images is None else batch
         with device_errors("be trained", plan):
-            told = self._executor(**self._inputs(given))
+            outputs = self._executor(**self._inputs(given))
         self._latency.add(self._executor.getLatency())
         per_replica = plan.device_iterations * plan.gradient_accumulation \
-            if returns_sums(plan, self._setup.metrics) else 1
-        loss = float(told[0].double().sum()) / (plan.local_replicas * per_replica)
+            if returns_sums(self._options, self._setup.metrics) else 1
+        loss = float(outputs[0].double().sum()) / (plan.local_replicas * per_replica)
         if not math.isfinite(loss) and not plan.synthetic:
             raise NonFiniteLoss(update, loss)
         return StepResult(
             loss, plan.local_batch,
-            int(told[1].double().sum()) if self._setup.metrics and not plan.synthetic else 0,
+            int(outputs[1].double().sum()) if self._setup.metrics and not plan.synthetic else 0,
             (loss,) if plan.device_iterations == 1 else ())
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
@@ -155,10 +155,10 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Give the IPUs to a validation, and take them back with everything as it was."""
+        """Release the IPUs to a validation, then attach again and restore the state."""
         with device_errors("leave the IPUs for validation", self._plan):
-            # attaching sets the random numbers' state to what was last read: without this every
-            # epoch would draw the same
+            # attaching resets the random state to the last one read: without this every epoch
+            # would draw the same numbers
             self._executor.rng_state  # noqa: B018
             self._executor.detachFromDevice()
         yield
@@ -166,12 +166,12 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
             self._executor.attachToDevice()
 
     def close(self) -> None:
-        """Release the IPUs and the program, and end what feeds them."""
+        """Release the IPUs and the program, and end the worker processes."""
         self.stop_loading()
         release(self._executor)
 
     def _example(self) -> TrainingBatch:
-        """Return a batch of the right shape; a synthetic program reads nothing else of it."""
+        """Return a batch of the right shape; a synthetic program uses only its shape."""
         plan, count = self._plan, self._plan.local_batch
         mixing = draw(self._setup.mix, 0, 0, range(count), plan.micro_batch,
                       self._images.shape[2]) if self._setup.mix.enabled else None
@@ -190,13 +190,13 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
 
 
 class _Latency:
-    """Round trips of all calls; PopTorch tells those of the last one, zero for synthetic data."""
+    """Round trips of all calls; PopTorch reports those of the last one, zero for synthetic data."""
 
     def __init__(self) -> None:
         self._shortest, self._longest, self._sum, self._calls = math.inf, 0.0, 0.0, 0
 
     def add(self, last: Tuple[float, float, float]) -> None:
-        """Take in what `getLatency` says after a call: (min, max, mean) over its replicas."""
+        """Add what `getLatency` returns after a call: (min, max, mean) over its replicas."""
         if last[1] > 0:
             self._shortest = min(self._shortest, last[0])
             self._longest = max(self._longest, last[1])
@@ -209,9 +209,9 @@ class _Latency:
 
 def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
     """Mark the outputs that recomputation starts from; return how many."""
-    if plan.option("recompute_mode") != "manual":
+    if plan.recompute != "manual":
         return 0
-    points = recompute_points(model, plan.option("recompute_checkpoints") or ())
+    points = recompute_points(model, plan.recompute_checkpoints)
     for path in points:
         model.get_submodule(path.replace("/", ".")).register_forward_hook(_keep)
     return len(points)

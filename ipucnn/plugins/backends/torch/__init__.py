@@ -18,6 +18,5 @@ def ipucnn_backends() -> List[BackendSpec]:
         requires=(Requirement("torch", "pip install torch torchvision"),),
         inference=True, training=True,
         precisions=("16.16", "16.32", "32.32"),
-        options=("compile", "compile_only", "device", "full_precision_norm", "model_cache_path"),
-        training_options=("available_memory_proportion", "ema_decay", "enable_recompute",
-                          "recompute_checkpoints", "recompute_mode"), preference=27)]
+        options="ipucnn.plugins.backends.torch.options:TorchOptions",
+        features=("compile-only", "ema", "full-precision-norm", "recompute"), preference=27)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Dict, List
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 
 class MovingAverage:
@@ -27,7 +27,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the model's weights into the average."""
+        """Update the average with the model's weights."""
         d = min(self._decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         averages: List[torch.Tensor] = []
@@ -47,7 +47,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def load(self, updates: int) -> None:
-        """Take the model's weights as the average after so many updates."""
+        """Set the average to the model's weights, after this number of updates."""
         self.updates = updates
         for name, value in tensors_of(self._source).items():
             self._values[name].copy_(value)

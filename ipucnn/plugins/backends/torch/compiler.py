@@ -1,4 +1,4 @@
-"""Compilation with torch.compile, with a cache that outlives the process."""
+"""Compiles models with torch.compile, with a persistent cache."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import shutil
 from typing import Any, Callable, Optional
 
-import torch  # noqa: TID253
-from torch.torch_version import TorchVersion  # noqa: TID253
+import torch
+from torch.torch_version import TorchVersion
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.files import make_folder
 
 
 def check() -> None:
-    """Raise `UnavailableError` when nothing can be compiled here."""
-    # torch 2.0 compiles too, but leaves the hooks of modules out
+    """Raise `UnavailableError` if torch.compile cannot be used here."""
+    # torch 2.0 compiles too, but ignores module hooks
     if TorchVersion(torch.__version__) < "2.1":
         raise UnavailableError(f"torch {torch.__version__} cannot compile these models",
                                "leave '--compile' out; torch 2.1 and newer can")
@@ -25,10 +25,10 @@ def check() -> None:
 
 
 def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]:
-    """Return `model` compiled for fixed shapes, its code kept in folder `cache` when given.
+    """Return `model` compiled for fixed shapes, caching its code in folder `cache` if given.
 
     Raises:
-        UsageError: the cache folder cannot be made.
+        UsageError: the cache folder cannot be created.
     """
     # inductor reads the folder and the switches when it first compiles, which is after this
     if cache:
@@ -42,12 +42,12 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
 
 
 def compiled_for_training(model: torch.nn.Module) -> Callable[..., Any]:
-    """Return `model` compiled for fixed shapes, its weights left free to change."""
+    """Return `model` compiled for fixed shapes, without freezing its weights."""
     return torch.compile(model, dynamic=False)
 
 
 def first_call(call: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Make the call that compiles; a failure of the compiler becomes one line."""
+    """Make the call that compiles; report a compiler failure in one line."""
     try:
         return call()
     except (IpucnnError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Which device is used, and what half precision is there."""
+"""Selects the torch device and its half-precision type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import FrozenSet, Optional
 
-import torch  # noqa: TID253 - a backend's engine is loaded when it is used
+import torch  # a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.machine import usable_cores
@@ -20,8 +20,8 @@ class Device:
     Attributes:
         place: the torch device.
         name: in words, for results.
-        half: the half-precision type of weights here.
-        half_arithmetic: the type in which half precision is computed here.
+        half: the half-precision type of weights on it.
+        half_arithmetic: the type in which half precision is computed on it.
     """
 
     place: torch.device
@@ -31,7 +31,7 @@ class Device:
 
     @property
     def emulates_half(self) -> bool:
-        """Whether half-precision weights are computed with in single precision."""
+        """Whether computation with half-precision weights uses single precision."""
         return self.half is not self.half_arithmetic
 
 
@@ -62,7 +62,7 @@ def pick(wanted: Optional[str] = None) -> Device:
 def _cpu() -> Device:
     native = bool(cpu_features() & {"avx512_bf16", "amx_bf16", "bf16"})
     # Without such instructions every step converts, and is several times slower than in single
-    # precision. Weights are rounded to bfloat16 all the same, so results mean the same.
+    # precision. Weights are rounded to bfloat16 all the same, so results are comparable.
     arithmetic = torch.bfloat16 if native else torch.float32
     return Device(torch.device("cpu"), f"CPU, {usable_cores()} cores, {_vector_unit()}",
                   torch.bfloat16, arithmetic)

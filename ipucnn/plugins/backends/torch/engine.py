@@ -1,22 +1,25 @@
-"""The backend itself: what it finds here, and which plans it takes."""
+"""The backend's probe, and creation of its sessions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Tuple
+from typing import Optional, Tuple
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.plan import Backend, ExecutionPlan, InferenceSession, Probe
+from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
+from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession, memory_errors
+from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 _CPU, _NATIVE_HALF = 10, 17
-"""Ranks for `--backend auto`: below the engines made for CPUs, but before those that compute in
+"""For `--backend auto`: below the engines made for CPUs, but before those that compute in
 float32 where this one has bfloat16; measured in benchmarks/results/engines.json. On CUDA it has its
 record's rank, before all of them."""
 
@@ -24,21 +27,26 @@ record's rank, before all of them."""
 class TorchBackend(Backend):
     """Runs plans on CPU or CUDA with PyTorch."""
 
-    def probe(self) -> Probe:
-        """Describe the best device; PyTorch always has one."""
-        return self._described(pick())
+    def __init__(self, options: Optional[TorchOptions] = None) -> None:
+        self.options = options or TorchOptions()
 
-    def probe_for(self, plan: ExecutionPlan) -> Probe:
-        """Describe the device that the plan asks for."""
+    def probe(self) -> Probe:
+        """Describe the selected device, or the best one."""
         try:
-            device = pick(plan.option("device"))
-            probe = self._described(device)
+            return self._described(pick(self.options.device))
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
+
+    def probe_for(self, plan: ExecutionPlan) -> Probe:
+        """Describe the selected device, or the best one, for a plan."""
+        probe = self.probe()
+        if not probe.usable:
+            return probe
         if plan.half:
+            device = pick(self.options.device)
             native = device.place.type == "cpu" and not device.emulates_half
             return replace(probe, preference=_NATIVE_HALF) if native else probe
-        return replace(probe, notes=())  # they are on half precision
+        return replace(probe, notes=())  # the notes are about half precision
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
@@ -51,30 +59,34 @@ class TorchBackend(Backend):
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:
-        """Make an inference session; see `Backend.inference`."""
-        if plan.option("compile_only") and not plan.option("compile"):
+        """Create an inference session; see `Backend.inference`."""
+        options = self.options
+        if plan.compile_only and not options.compile:
             raise UsageError("'--compile-only' has nothing to compile on the torch backend",
                              "add '--compile'")
-        if plan.option("model_cache_path") and not plan.option("compile"):
+        if options.model_cache_path and not options.compile:
             raise UsageError("'--model-cache-path' keeps compiled models, and nothing is compiled",
                              "add '--compile'")
-        if plan.option("compile"):
+        if options.compile:
             compiler.check()
         with memory_errors(plan.micro_batch):
-            return TorchInferenceSession(model, plan, input_size, pick(plan.option("device")))
+            return TorchInferenceSession(model, plan, input_size, pick(options.device), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> TrainingSession:
-        """Make a training session; see `Backend.training`."""
-        for option in ("compile_only", "model_cache_path"):
-            if plan.option(option):
-                raise UsageError(f"'--{option.replace('_', '-')}' has no meaning in training on "
-                                 "the torch backend", "leave it out")
-        if plan.option("compile"):
+        """Create a training session; see `Backend.training`."""
+        options = self.options
+        check_proportions(options.available_memory_proportion, plan.stages)
+        for flag, given in (("--compile-only", plan.compile_only),
+                            ("--model-cache-path", options.model_cache_path)):
+            if given:
+                raise UsageError(f"'{flag}' has no meaning in training on the torch backend",
+                                 "leave it out")
+        if options.compile:
             compiler.check()
             if plan.replicas > 1:
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")
         with memory_errors(plan.micro_batch):
-            return TorchTrainingSession(model, plan, setup, input_size,
-                                        pick(plan.option("device")))
+            return TorchTrainingSession(model, plan, setup, input_size, pick(options.device),
+                                        options)

@@ -1,16 +1,16 @@
-"""Batch norm folded into the convolution before it: fewer passes over memory, same function."""
+"""Folds batch norms into preceding convolutions: fewer memory passes, same function."""
 
 from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-import torch  # noqa: TID253
-from torch import fx, nn  # noqa: TID253
-from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: TID253
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class _Tracer(fx.Tracer):
-    """Keeps convolutions whole, also those that libraries derive from `Conv2d`."""
+    """A tracer that does not enter convolutions, including subclasses of `Conv2d`."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
@@ -19,12 +19,12 @@ class _Tracer(fx.Tracer):
 def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
     """Return `model` (in eval mode) with foldable batch norms folded, and how many were.
 
-    A batch norm can be folded when it alone reads the output of a convolution. A model that
-    cannot be traced symbolically comes back as it is, with 0.
+    A batch norm can be folded when it alone reads the output of a convolution. A model that cannot
+    be traced symbolically is returned unchanged, with 0.
     """
     try:
         graph = _Tracer().trace(model)
-    except Exception:  # tracing runs the model's own Python code on proxies: anything can happen
+    except Exception:  # tracing runs the model's own Python code on proxies: it may raise anything
         return model, 0
     modules: Dict[str, nn.Module] = dict(model.named_modules())
     calls: Dict[Any, int] = {}
@@ -57,12 +57,12 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
 
 @torch.no_grad()
 def round_weights(model: nn.Module, dtype: torch.dtype, norms: bool = True) -> None:
-    """Round weights to what `dtype` can hold, leaving them in their own type.
+    """Round weights to the precision of `dtype`, keeping their own type.
 
     Args:
         model: changed in place.
         dtype: the narrower type.
-        norms: whether those of norm layers are rounded too.
+        norms: whether to round those of norm layers, too.
     """
     for module in model.modules():
         if not norms and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):

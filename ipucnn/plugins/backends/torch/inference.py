@@ -1,4 +1,4 @@
-"""An inference session: the model in the device's best form, called one micro-batch at a time."""
+"""The inference session: an optimised model, called one micro-batch at a time."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.plan import ExecutionPlan, InferenceSession
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
-from ipucnn.models.normalisation import normalise_on_device
+from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.surgery import full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
+from ipucnn.plugins.backends.torch.options import TorchOptions
 
 
 class TorchInferenceSession(InferenceSession):
-    """Calls take one micro-batch: there is no program on a device that needs all D x R at once.
+    """Calls take one micro-batch, because the device does not run all D x R at once.
 
     Replicas share the device, so the combined batch of the plan is D x R such calls.
     """
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
-                 device: Device) -> None:
+                 device: Device, options: TorchOptions) -> None:
         self.samples_per_call = plan.micro_batch
         self._plan = plan
+        self._options = options
         self._device = device
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
             torch.set_num_threads(usable_cores())
-        elif not plan.half:  # single precision means it: TensorFloat-32 has 10 bits of fraction
+        elif not plan.half:  # true single precision: TensorFloat-32 has 10 bits of fraction
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         model = model.eval().requires_grad_(False).to(device.place)
@@ -42,7 +45,7 @@ class TorchInferenceSession(InferenceSession):
         self.facts: Dict[str, Any] = {
             "weights_type": _name(device.half if plan.half else torch.float32),
             "arithmetic": _name(self._type),
-            "compiled": bool(plan.option("compile")),
+            "compiled": options.compile,
         }
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
@@ -54,11 +57,11 @@ class TorchInferenceSession(InferenceSession):
         self._synthetic = self._example() if plan.synthetic else None
 
     def compile(self) -> float:
-        """Compile when the plan says so, and make one call so that buffers are allocated."""
+        """Compile if selected, and make one call so that buffers are allocated."""
         started = time.perf_counter()
         example = self._example()
-        if self._plan.option("compile"):
-            self._call = compiler.compiled(self._model, self._plan.option("model_cache_path"))
+        if self._options.compile:
+            self._call = compiler.compiled(self._model, self._options.model_cache_path)
             compiler.first_call(lambda: self._run(example))
         else:
             self._run(example)
@@ -75,14 +78,14 @@ class TorchInferenceSession(InferenceSession):
             return logits.float()
         count = images.shape[0]
         images = images.to(self._device.place, non_blocking=True)
-        if count < self.samples_per_call and self._plan.option("compile"):
+        if count < self.samples_per_call and self._options.compile:
             # a compiled program has one shape: pad the last short batch, cut its logits
             padding = images.new_zeros((self.samples_per_call - count, *images.shape[1:]))
             images = torch.cat([images, padding])
         return self._run(images)[:count].float().cpu()
 
     def close(self) -> None:
-        """Release the model and what the device holds of it."""
+        """Release the model and its device memory."""
         self._call = self._model = None  # type: ignore[assignment]
         self._synthetic = None
         if self._device.place.type == "cuda":
@@ -91,8 +94,8 @@ class TorchInferenceSession(InferenceSession):
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         if self._plan.normalisation != "device":  # the hook on the model casts otherwise
             images = images.to(self._type)
-        # torch.compile's frozen weights are no inference tensors
-        without = torch.no_grad if self._plan.option("compile") else torch.inference_mode
+        # torch.compile's frozen weights are not inference tensors
+        without = torch.no_grad if self._options.compile else torch.inference_mode
         with memory_errors(self._plan.micro_batch), without():
             logits: torch.Tensor = self._call(
                 images.contiguous(memory_format=torch.channels_last))
@@ -132,7 +135,7 @@ class TorchInferenceSession(InferenceSession):
 
 @contextmanager
 def memory_errors(micro_batch: int) -> Iterator[None]:
-    """Turn a device that is out of memory into one line with what to try."""
+    """Turn an out-of-memory error into one line with a hint."""
     try:
         yield
     except RuntimeError as error:
@@ -145,7 +148,7 @@ def memory_errors(micro_batch: int) -> Iterator[None]:
 
 def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,
                    wait: Callable[[], None]) -> List[Dict[str, Any]]:
-    """Measure what share of the compute each pipeline stage has: the slowest sets the pace."""
+    """Measure each pipeline stage's share of the compute; the slowest one limits throughput."""
     times: List[float] = []
 
     def mark(*_: Any) -> None:

@@ -1,38 +1,40 @@
-"""How many micro-batches are computed together, and what that is allowed to take."""
+"""Computes the memory budget of micro-batches that are computed together."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Callable, Set
+from typing import Any, Callable, Sequence, Set
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
-from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
-
-from ipucnn.core.execution.plan import ExecutionPlan
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 DEFAULT_PROPORTION = 0.25
-"""Share of memory for micro-batches that are computed together, unless the plan says otherwise."""
+"""Proportion of memory for micro-batches that are computed together, by default."""
 
 
 def depends_on_batch(model: nn.Module) -> bool:
     """Return whether a sample's output depends on the others of its micro-batch.
 
-    So it does with batch norm in training mode, and in modules that say so by a true attribute
+    This holds for batch norm in training mode, and for modules with a true attribute
     `batch_dependent`.
     """
     return any((isinstance(m, _BatchNorm) and m.training) or getattr(m, "batch_dependent", False)
                for m in model.modules())
 
 
-def budget(plan: ExecutionPlan, place: torch.device) -> int:
+def budget(proportions: Sequence[float], place: torch.device) -> int:
     """Return the bytes that the activations of micro-batches computed together may take.
 
-    It is a share of all memory, not of what is free, so that a resumed training groups its
+    It is a proportion of all memory, not of the free memory, so that a resumed training groups its
     micro-batches as before.
+
+    Args:
+        proportions: those of `--available-memory-proportion`; `DEFAULT_PROPORTION` when empty.
+        place: the device.
     """
-    proportions = plan.option("available_memory_proportion") or (DEFAULT_PROPORTION,)
+    proportions = proportions or (DEFAULT_PROPORTION,)
     share = sum(proportions) / len(proportions)
     if place.type == "cuda":
         return int(share * torch.cuda.get_device_properties(place).total_memory)
@@ -51,7 +53,7 @@ def _group_limit() -> int:
 
 
 def kept_bytes(forward: Callable[[], Any]) -> int:
-    """Return how many bytes a forward pass keeps for its backward pass."""
+    """Return the number of bytes that a forward pass saves for its backward pass."""
     seen: Set[int] = set()
     total = 0
 

@@ -1,7 +1,8 @@
-"""Precision pairs in training: what is computed in half, and what the weights can hold.
+"""Precision pairs in training: the types of computation and of weights.
 
-Weights are stored in single precision always, so that checkpoints fit every precision. 16.16 rounds
-them to half after every update; 16.32 computes with rounded weights and updates those that are not.
+Weights are always stored in single precision, so that checkpoints match every precision. 16.16
+rounds them to half after every update; 16.32 computes with rounded weights and updates unrounded
+ones.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any, ContextManager, Iterable, List
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
@@ -44,14 +45,14 @@ class Precision:
 
     @torch.no_grad()
     def begin_update(self) -> None:
-        """Make the weights those that are computed with."""
+        """Set the weights to those used in computation."""
         if self._swaps:
             self._masters = [parameter.detach().clone() for parameter in self._rounded]
             self._round(self._rounded)
 
     @torch.no_grad()
     def before_optimizer(self) -> None:
-        """Make the weights those that are updated."""
+        """Set the weights to those that are updated."""
         if self._swaps and self._masters:
             for parameter, master in zip(self._rounded, self._masters):
                 parameter.copy_(master)
@@ -59,7 +60,7 @@ class Precision:
 
     @torch.no_grad()
     def end_update(self) -> None:
-        """Have the weights hold no more than their precision."""
+        """Round the weights to their precision."""
         if self._rounds_updates:
             self._round(self._rounded)
 

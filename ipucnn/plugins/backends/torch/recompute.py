@@ -1,26 +1,26 @@
-"""Recomputation: activations computed again in the backward pass instead of being kept."""
+"""Recomputes activations in the backward pass instead of storing them."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Sequence
 
-from torch import nn  # noqa: TID253
-from torch.nn.modules.batchnorm import _BatchNorm  # noqa: TID253
-from torch.utils.checkpoint import checkpoint  # noqa: TID253
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from ipucnn.core.errors import UsageError
 from ipucnn.models.surgery import recompute_points
 
 
 def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]:
-    """Have parts of a model recompute their inside; their inputs and outputs are kept.
+    """Recompute the interior of parts of a model; their inputs and outputs are kept.
 
     The result is the same bit for bit: random numbers are drawn again from the same state, and the
     statistics of batch norm are not updated a second time.
 
     Args:
-        model: its modules get another `forward`; names and parameters stay.
+        model: the `forward` of its modules is replaced; names and parameters stay.
         mode: `auto` takes the blocks of the network, `manual` the modules that match.
         patterns: regular expressions of module paths with slashes.
 
@@ -39,7 +39,7 @@ def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]
         chosen = [f"{name}.{child}" if name else child for name, module in model.named_modules()
                   if isinstance(module, (nn.Sequential, nn.ModuleList))
                   for child, block in module.named_children() if list(block.children())]
-    # a part within a part is computed again with it
+    # a part within a part is recomputed with it
     outer = [path for path in chosen if not any(
         path != other and path.startswith(other + ".") for other in chosen)]
     for path in outer:
@@ -49,7 +49,7 @@ def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]
 
 
 class _Recomputed:
-    """Stands for the `forward` of a part."""
+    """Replaces the `forward` of a part."""
 
     def __init__(self, module: nn.Module, forward: Any) -> None:
         self._module = module
@@ -72,10 +72,10 @@ class _Recomputed:
 
 @contextmanager
 def _without_statistics(module: nn.Module) -> Iterator[None]:
-    """Have batch norms use the statistics of the batch without recording them.
+    """Use the statistics of the batch in batch norms, without recording them.
 
-    Without a momentum the running ones keep their values; they must stay an input of the layer,
-    because the second pass has to save as many tensors as the first.
+    Without a momentum the running statistics keep their values; they must remain an input of the
+    layer, because the second pass has to save as many tensors as the first.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
              and m.training]

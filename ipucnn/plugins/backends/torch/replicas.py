@@ -1,17 +1,17 @@
-"""Replicas on one device: the same weights, buffers of their own."""
+"""Replicas on one device: shared weights, separate buffers."""
 
 from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence, Tuple
 
-import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+import torch
+from torch import nn
 
 Buffers = Dict[str, torch.Tensor]
 
 
 class Replicas:
-    """The buffers (running statistics) of every replica; those of one are in the model."""
+    """The buffers (running statistics) of every replica; the model holds those of one."""
 
     def __init__(self, model: nn.Module, count: int) -> None:
         # normalisation constants and the like are not saved and the same for all
@@ -25,7 +25,7 @@ class Replicas:
             {key: value.clone() for key, value in first.items()} for _ in range(count - 1)]
 
     def enter(self, replica: int) -> None:
-        """Put a replica's buffers into the model."""
+        """Load a replica's buffers into the model."""
         if len(self._all) > 1:
             for key, home, name in self._places:
                 home[name] = self._all[replica][key]

@@ -1,4 +1,4 @@
-"""A training session: the IPU's execution model on one CPU or GPU."""
+"""The training session: the IPU's execution model on one CPU or GPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy
-import torch  # noqa: TID253
+import torch
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
@@ -21,65 +22,67 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.core.machine import usable_cores
-from ipucnn.models.normalisation import normalise
+from ipucnn.data.mixup import mix_images
+from ipucnn.data.normalisation import normalise
+from ipucnn.models.optimisation import make_optimizer
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.inference import memory_errors
+from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import Precision
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Replicas
-from ipucnn.training.mixing import mix_images
-from ipucnn.training.parameters import make_optimizer
 
 
 class TorchTrainingSession(TrainingSession):
-    """Micro-batches of an update one after the other, or together where that means the same."""
+    """Runs an update's micro-batches one by one, or together if that is equivalent."""
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
-                 input_size: int, device: Device) -> None:
+                 input_size: int, device: Device, options: TorchOptions) -> None:
         self._plan, self._setup, self._device = plan, setup, device
+        self._options = options
         self._size = input_size
         if device.place.type == "cpu":
             torch.set_num_threads(usable_cores())
-        elif not plan.half:  # single precision means it: TensorFloat-32 has 10 bits of fraction
+        elif not plan.half:  # true single precision: TensorFloat-32 has 10 bits of fraction
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
         self._model = model.to(device.place).to(memory_format=torch.channels_last).train()
-        mode = plan.option("recompute_mode") or "none"
-        parts = [] if mode == "none" else recompute(
-            model, mode, plan.option("recompute_checkpoints") or ())
+        parts = [] if plan.recompute == "none" else recompute(
+            model, plan.recompute, plan.recompute_checkpoints)
         self._precision = Precision(model, plan, device)
         self._precision.end_update()
         self._replicas = Replicas(model, plan.replicas)
         self._optimizer = make_optimizer(model, setup.optimizer)
         self._average = MovingAverage(model, setup.ema_decay) if setup.ema_decay else None
         self._scaling = setup.loss_scaling
-        self._forward = compiler.compiled_for_training(model) if plan.option("compile") else model
+        self._forward = compiler.compiled_for_training(model) if options.compile else model
         self._together = 1
         self._synthetic = self._made_batch() if plan.synthetic else None
         self.facts: Dict[str, Any] = {
-            "arithmetic": self._precision.name, "compiled": bool(plan.option("compile")),
+            "arithmetic": self._precision.name, "compiled": options.compile,
             "splits": list(splits), "recomputed": len(parts), "micro_batches_together": 1}
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
 
     def compile(self) -> float:
-        """Find out how many micro-batches fit into memory together."""
+        """Determine how many micro-batches fit into memory together."""
         started = time.perf_counter()
         plan = self._plan
         per_update = plan.gradient_accumulation * plan.replicas
         if per_update > 1 and not memory.depends_on_batch(self._model):
-            allowed = memory.budget(plan, self._device.place)
+            allowed = memory.budget(self._options.available_memory_proportion,
+                                    self._device.place)
             with self._undisturbed(0), memory_errors(plan.micro_batch):
                 images, labels = self._example(plan.micro_batch)
                 kept = memory.kept_bytes(lambda: self._loss(images, labels, None)[0])
             self._together = max(1, min(per_update, allowed // max(1, kept)))
             self.facts["memory_budget_mib"] = allowed >> 20
         self.facts["micro_batches_together"] = self._together
-        if plan.option("compile"):
+        if self._options.compile:
             with self._undisturbed(0):
                 images, labels = self._example(plan.micro_batch)
                 loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
@@ -155,15 +158,20 @@ class TorchTrainingSession(TrainingSession):
         self._model.load_state_dict(weights)
         first = self._replicas.snapshot()[0]
         self._replicas.put([first, *state["replica_buffers"]])
+        # the state is restored, but its settings only if these options do not set them
+        settings = [{name: value for name, value in group.items() if name != "params"}
+                    for group in self._optimizer.param_groups]
         try:
             self._optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
             raise IpucnnError(f"the saved state is not of optimizer "
                               f"{self._setup.optimizer.name!r}: {error}",
                               "restore with the options of the training") from error
+        for group, own in zip(self._optimizer.param_groups, settings):
+            group.update(own)
 
     def close(self) -> None:
-        """Release what the device holds."""
+        """Release the device memory."""
         self._synthetic = None
         if self._device.place.type == "cuda":
             torch.cuda.empty_cache()
@@ -172,7 +180,7 @@ class TorchTrainingSession(TrainingSession):
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
                 update: int) -> Tuple[Optional[float], int]:
-        """Make one update; return its mean loss (None when it was left out) and the hits."""
+        """Make one update; return its mean loss (None if it was skipped) and the hits."""
         plan, size = self._plan, self._plan.micro_batch
         count = len(labels) // size
         before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
@@ -192,7 +200,7 @@ class TorchTrainingSession(TrainingSession):
             weighted = loss.detach() * (number / count)
             total = weighted if total is None else total + weighted
             if self._setup.metrics:
-                right = (logits.detach().argmax(1) == labels[part]).sum()
+                right = is_correct(logits.detach(), labels[part]).sum()
                 hits = right if hits is None else hits + right
         self._precision.before_optimizer()
         self._replicas.enter(0)
@@ -237,7 +245,7 @@ class TorchTrainingSession(TrainingSession):
         return images.to(place).contiguous(memory_format=torch.channels_last), labels.to(place)
 
     def _made_batch(self) -> TrainingBatch:
-        """Return images and labels that never leave the device."""
+        """Return images and labels generated on the device."""
         images, labels = self._example(self._plan.combined_batch)
         if self._plan.normalisation == "device":
             images = (images * 64 + 128).clamp(0, 255)
@@ -247,7 +255,7 @@ class TorchTrainingSession(TrainingSession):
 
     @contextmanager
     def _seeded(self, update: int) -> Iterator[None]:
-        """Have what is random depend on the seed and the number of the update only."""
+        """Seed all generators from the seed and the number of the update."""
         place = self._device.place
         devices = [place] if place.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -257,7 +265,7 @@ class TorchTrainingSession(TrainingSession):
 
     @contextmanager
     def _undisturbed(self, update: int) -> Iterator[None]:
-        """Leave no trace of a trial in buffers or generators."""
+        """Restore buffers and generators after a trial."""
         before = self._replicas.snapshot()
         with self._seeded(update):
             yield

@@ -1,1 +1,1 @@
-"""WebDataset: samples in tar archives (shards), with one file that says what they hold."""
+"""WebDataset: samples in tar archives (shards), with a metadata file."""

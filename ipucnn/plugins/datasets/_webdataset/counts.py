@@ -1,4 +1,4 @@
-"""How many samples the shards of the old converter hold, which it did not write down."""
+"""Counts the samples in shards of the old converter, which did not record their number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Dict, List, Sequence, Tuple
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import write_bytes
 from ipucnn.data.remote.download import cache_dir
-from ipucnn.plugins.datasets._webdataset.metadata import Shard
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
+from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
 from ipucnn.plugins.datasets._webdataset.source import Folder
 
 _THREADS = 16  # they wait for the disk
@@ -22,10 +22,9 @@ Known = Dict[str, Tuple[int, int, int]]  # size in bytes, time of its last chang
 
 
 def counted(folder: Folder, names: Sequence[str]) -> List[Shard]:
-    """Return the shards of a folder with the samples that each holds.
+    """Return the shards of a folder with the number of samples in each.
 
-    What was counted is kept in the user's cache; shards that have not changed since are not read
-    again.
+    Counts are stored in the user's cache; shards that have not changed since are not read again.
 
     Raises:
         DataError: a shard cannot be read; the message names it.
@@ -48,7 +47,7 @@ def counted(folder: Folder, names: Sequence[str]) -> List[Shard]:
     with ThreadPoolExecutor(_THREADS) as pool:
         found = dict(zip(names, pool.map(count, names)))
     if any(before.get(name) != row for name, row in found.items()):
-        with suppress(DataError):  # it only saves time
+        with suppress(DataError):  # the cache only saves time
             write_bytes(place, json.dumps({**before, **found}).encode())
     return [Shard(name, held, size, "") for name, (size, _, held) in found.items()]
 

@@ -1,4 +1,4 @@
-"""Samples in shards as images by index."""
+"""A dataset of samples in shards, with random access by index."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
 from ipucnn.data.images import decode
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
-from ipucnn.plugins.datasets._webdataset.metadata import FILE, Metadata, Shard, is_shard, read
-from ipucnn.plugins.datasets._webdataset.samples import TENSORS, Record, Records, read_records
 from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
+from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, Metadata, Shard, is_shard, read
+from ipucnn.plugins.datasets._webdataset.shard_samples import TENSORS, Record, Records, read_records
 from ipucnn.plugins.datasets._webdataset.source import Folder, Source, source_of
 from ipucnn.plugins.datasets._webdataset.tensors import pixels_of
 
 if TYPE_CHECKING:
     import torch
 
+    from ipucnn.plugins.datasets.webdataset import WebDatasetOptions
+
 BUFFER = 5000
-"""How many samples further a sample moves at most when its epoch is shuffled, shards aside."""
+"""Largest distance in samples by which shuffling moves a sample after shards are shuffled."""
 
 SLOW_SECONDS = 5.0
-"""From when on the user is told what counting takes."""
+"""Threshold above which the user is informed about the cost of counting."""
 
-_OLD_CLASSES = 1000  # the old converter wrote ImageNet, and no class names
+_OLD_CLASSES = 1000  # the old converter wrote ImageNet, without class names
 _MOST_SHARDS = 256  # open at once: a process may open 1024 files on many systems
 _HINT = "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks all shards"
 
 
 class ShardedImages(ImageDataset):
-    """Images in shards. A shard is opened when an image of it is first asked for.
+    """Images in shards. A shard is opened when one of its images is first requested.
 
-    Many threads may read at once. It can be pickled, and used after a fork.
+    It is thread-safe. It can be pickled, and used after a fork.
 
     Attributes:
         made_for: height and width of its images when they are `ready`.
@@ -47,8 +49,8 @@ class ShardedImages(ImageDataset):
     Args:
         source: where the shards come from.
         shards: in the order of the indices.
-        class_names: what labels count; empty leaves labels out.
-        numbers: the label of each class of the shards, where it is not the one written.
+        class_names: class names in the order of labels; empty leaves labels out.
+        numbers: the label of each class of the shards, where it differs from the stored one.
     """
 
     made_for: Tuple[int, int] = (0, 0)
@@ -62,10 +64,10 @@ class ShardedImages(ImageDataset):
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._following: Dict[int, int] = {}  # the shard after each, in the order of the epoch
+        self._following: Dict[int, int] = {}  # each shard's successor in the order of the epoch
         self._last = -2
         mean = max(1, len(self) // len(self._shards))
-        # a buffer's worth of shards is in use at a time; twice that, for those who read ahead
+        # the shards of one shuffle buffer are in use at a time; twice that, for reading ahead
         self._kept: Kept[Records] = Kept(min(2 * BUFFER // mean + 8, _MOST_SHARDS))
 
     def __getstate__(self) -> Dict[str, Any]:
@@ -90,7 +92,7 @@ class ShardedImages(ImageDataset):
         return image
 
     def encoded(self, index: int) -> Optional[bytes]:
-        """Return the file of image `index`, or None where its shard has its pixels."""
+        """Return the file of image `index`, or None where its shard stores pixels."""
         record = self._usable(index)
         return None if record.extension in TENSORS else self._content(index, record)
 
@@ -107,13 +109,13 @@ class ShardedImages(ImageDataset):
         before = numpy.cumsum(sizes[shards]) - sizes[shards]  # in the shuffled sequence
         moved = numpy.asarray(self._ends)[shards] - sizes[shards] - before
         sequence = places + numpy.repeat(moved, sizes[shards])
-        # stable, so that equal numbers cannot make a difference between machines
+        # stable, so that ties are ordered the same way on all machines
         shuffled = numpy.argsort(places + random.uniform(0, BUFFER, len(places)), kind="stable")
         result: numpy.ndarray[Any, Any] = sequence[shuffled]
         return result
 
     def name(self, index: int) -> str:
-        """Return `<folder>/<shard>/<name in it>`, with `#<place>` in a shard that is unreadable."""
+        """Return `<folder>/<shard>/<name in it>`, with `#<position>` in an unreadable shard."""
         shard, place = self._located(index)
         shown = self._source.shown(self._shards[shard].name)
         try:
@@ -125,7 +127,7 @@ class ShardedImages(ImageDataset):
         """Return the class of image `index`.
 
         Raises:
-            DataError: it has none of the classes.
+            DataError: its label is not one of the classes.
         """
         return self._label(index, self._record(index)) if self.class_names else None
 
@@ -143,7 +145,7 @@ class ShardedImages(ImageDataset):
         return self._record(index).box
 
     def image_id(self, index: int) -> Optional[int]:
-        """Return the number of image `index`."""
+        """Return the id of image `index`."""
         return self._record(index).image_id
 
     def first_shard(self) -> Sequence[Record]:
@@ -160,7 +162,7 @@ class ShardedImages(ImageDataset):
 
     def _usable(self, index: int) -> Record:
         record = self._record(index)
-        if self.class_names:  # a sample without its label is as bad as one without its image
+        if self.class_names:  # a sample without a label is as bad as one without an image
             self._label(index, record)
         return record
 
@@ -212,14 +214,14 @@ class ShardedImages(ImageDataset):
         return records
 
 
-def make(request: DatasetRequest) -> ImageDataset:
-    """Return one split; for an evaluation of the whole, the only one that there is.
+def make(request: DatasetRequest, options: WebDatasetOptions) -> ImageDataset:
+    """Return one split; for an evaluation of the whole dataset, its only split.
 
     Raises:
-        DataError: there is no such folder or split, a shard is missing, truncated or of the old
-            converter and damaged, or the classes are not the model's.
+        DataError: there is no such folder or split, a shard is missing, truncated or (of the old
+            converter) damaged, or the classes differ from the model's.
     """
-    source = source_of(request)
+    source = source_of(request, options)
     metadata = read(source.text(FILE), source.shown(FILE))
     split = _split(request, metadata, source)
     notes: List[str] = []
@@ -255,7 +257,7 @@ def _split(request: DatasetRequest, metadata: Metadata, source: Source) -> str:
 
 
 def _found(source: Source, split: str, length: int, notes: List[str]) -> List[Shard]:
-    """Return the shards of a folder that the old converter made."""
+    """Return the shards of a folder written by the old converter."""
     if not isinstance(source, Folder):
         raise DataError(f"{source.shown(FILE)!r} does not list the shards",
                         "copy the folder here, or write it anew with 'ipucnn data convert'")
@@ -281,7 +283,7 @@ def _found(source: Source, split: str, length: int, notes: List[str]) -> List[Sh
 
 def _classes(request: DatasetRequest, metadata: Metadata,
              source: Source) -> Tuple[Tuple[str, ...], Sequence[int]]:
-    """Return the names of the classes, and the label of each that is written where it differs."""
+    """Return class names, and the label of each stored class where it differs."""
     wanted, names = request.class_names, metadata.classes
     folder = repr(source.shown(""))
     if not names:
@@ -298,7 +300,7 @@ def _classes(request: DatasetRequest, metadata: Metadata,
 
 
 def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> bool:
-    """Whether images were made ready for evaluation at this size when they were written."""
+    """Return whether images were preprocessed for evaluation at this size when written."""
     steps = [re.fullmatch(r"(Resize|CenterCrop)\((\d+)\)", step.replace(" ", ""))
              for step in transforms]
     done = [(step.group(1), int(step.group(2))) for step in steps if step]

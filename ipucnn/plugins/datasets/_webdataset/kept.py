@@ -1,4 +1,4 @@
-"""What was needed last, kept for threads that will need it again."""
+"""A thread-safe LRU cache."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class _Place(Generic[Value]):
 
 
 class Kept(Generic[Value]):
-    """Values that are dear to make: the last `limit` that were asked for.
+    """A thread-safe LRU cache of `limit` values that are expensive to make.
 
-    No two threads make the same value at once; different ones they do.
+    No two threads make the same value at once; different values are made in parallel.
     """
 
     def __init__(self, limit: int) -> None:
@@ -27,7 +27,7 @@ class Kept(Generic[Value]):
         self._places: OrderedDict[Hashable, _Place[Value]] = OrderedDict()
 
     def __call__(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value of `key`, made where it is not kept; what `make` raises is not."""
+        """Return the value of `key`, made if it is not cached; errors of `make` are not cached."""
         with self._lock:
             place = self._places.setdefault(key, _Place())
             self._places.move_to_end(key)

@@ -1,7 +1,7 @@
-"""What a conversion has finished, so that it can be gone on with after a kill at any moment.
+"""Records the finished shards of a conversion, so that it can be resumed after a kill.
 
-A hidden file of the target with a line of JSON per finished shard, after one that says what the
-shards are made from. It goes when the conversion is complete.
+The record is a hidden file in the target with a line of JSON per finished shard, after a line with
+the origin of the shards. It is removed when the conversion is complete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data.formats.convert import difference
-from ipucnn.plugins.datasets._webdataset.metadata import Shard
+from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
 from ipucnn.plugins.datasets._webdataset.tar import cannot_write
 
 FILE = ".conversion"
@@ -26,13 +26,13 @@ ANOTHER = "choose another folder with '--target', or remove it first"
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is complete.
+    """A finished shard.
 
     Attributes:
-        split: that it belongs to.
+        split: the split that it belongs to.
         number: within its split.
         begin: position of its first sample.
-        end: of the first one that is not in it.
+        end: position after its last sample.
         shard: the file.
     """
 
@@ -44,14 +44,14 @@ class Finished:
 
 
 class Record:
-    """The file, open.
+    """The record file, opened.
 
     Args:
         target: the folder.
-        origin: what the shards are made from and how.
+        origin: source and settings of the conversion.
 
     Raises:
-        UsageError: the shards that are there are made from something else.
+        UsageError: existing shards have another origin.
         DataError: the file cannot be read or written.
     """
 
@@ -60,7 +60,7 @@ class Record:
         self._lock = threading.Lock()
         self._finished: Dict[Tuple[str, int], Finished] = {}
         try:
-            # a kill may have cut the last line
+            # the last line may be truncated by a kill
             lines = [line for line in self._content() if line.endswith(b"\n")]
             if lines:
                 self._read(lines, origin)
@@ -98,7 +98,7 @@ class Record:
         return self._finished.get((split, number))
 
     def add(self, done: Finished) -> None:
-        """Note that a shard is finished.
+        """Record that a shard is finished.
 
         Raises:
             DataError: the file cannot be written.
@@ -116,7 +116,7 @@ class Record:
         return tuple(self._finished[key] for key in sorted(self._finished) if key[0] == split)
 
     def close(self) -> None:
-        """Close the file, which stays."""
+        """Close the file without removing it."""
         self._file.close()
 
     def remove(self) -> None:
@@ -132,6 +132,6 @@ class Record:
                 line = line[self._file.write(line):]
             os.fsync(self._file.fileno())
         except OSError as error:
-            with suppress(OSError):  # another thread may be more lucky with its line
+            with suppress(OSError):  # another thread may succeed with its line
                 self._file.truncate(before)
             raise cannot_write(str(self._path), error) from error

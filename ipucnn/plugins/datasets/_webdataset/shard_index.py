@@ -1,4 +1,4 @@
-"""Where the samples of a tar archive are, so that each can be read by itself."""
+"""Indexes the samples of a tar archive for random access."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy
 _BLOCK = 512
 _WINDOW = 16 * _BLOCK  # holds the small members of a sample, and the headers around them
 _FILE, _OLD_FILE, _FOLDER, _EXTENDED = b"0", b"\0", b"5", b"x"
-_TIMES = re.compile(rb"(\d+ [mac]time=[\d.]+\n)*")  # what most extended headers hold
-_CUT_OFF = ("end of data", "empty header", "truncated header")  # how `tarfile` says it
-_SKIPPED = re.compile(r"__[^/]*__($|/)")  # what the webdataset library takes for no sample
+_TIMES = re.compile(rb"(\d+ [mac]time=[\d.]+\n)*")  # the content of most extended headers
+_CUT_OFF = ("end of data", "empty header", "truncated header")  # messages of `tarfile`
+_SKIPPED = re.compile(r"__[^/]*__($|/)")  # ignored by the webdataset library
 
 
 class Unreadable(Exception):
-    """A shard that cannot be read; the message is the reason, `hint` the way out of it."""
+    """A shard that cannot be read; the message is the reason, `hint` the suggested fix."""
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -27,7 +27,7 @@ class Unreadable(Exception):
 
 
 class Member(NamedTuple):
-    """A file in an archive: its first byte, its size, and its content where that is at hand."""
+    """A file in an archive: its offset, its size, and its content if already read."""
 
     offset: int
     size: int
@@ -35,14 +35,14 @@ class Member(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Files in an archive that belong together, by their extensions in small letters."""
+    """Files of an archive that form one sample, by their lower-case extensions."""
 
     key: str
     members: Dict[str, Member]
 
 
 class File:
-    """An open file that many threads read; it is closed when the last of them forgets it.
+    """An open file for concurrent reading; it is closed with its last reference.
 
     Raises:
         Unreadable: it cannot be opened.
@@ -52,14 +52,14 @@ class File:
         self._descriptor: Optional[int] = None
         self.path = path
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
                 raise Unreadable("it is not a file")
             self._descriptor = os.open(path, os.O_RDONLY)
             self.size = os.fstat(self._descriptor).st_size
         except OSError as error:
             raise _unreadable(error) from error
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` goes before at exit
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone at exit
         if self._descriptor is not None:
             close(self._descriptor)
 
@@ -75,7 +75,7 @@ class File:
         """Return the content of a member.
 
         Raises:
-            Unreadable: the file has become shorter, or its disk fails.
+            Unreadable: the file has become shorter, or its disk failed.
         """
         content = self.near(member.offset, member.size) if member.content is None \
             else member.content
@@ -88,7 +88,7 @@ def samples(file: File) -> List[Sample]:
     """Return the samples of an archive, in order, grouped as the webdataset library does.
 
     Raises:
-        Unreadable: it is no tar archive, truncated or damaged.
+        Unreadable: it is not a tar archive, is truncated or damaged.
     """
     from webdataset.tariterators import base_plus_ext
 
@@ -109,10 +109,10 @@ def samples(file: File) -> List[Sample]:
     return found
 
 
-def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:
-    """Return the files of an archive as most are, ten times faster than `tarfile` does.
+def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:  # noqa: C901 - one file format
+    """Return the files of a common archive, ten times faster than `tarfile` does.
 
-    Whatever is out of the ordinary, and every other fault, is left to `tarfile`: None.
+    Return None, to use `tarfile`, for unusual features and all other faults.
 
     Raises:
         Unreadable: it is truncated.
@@ -128,7 +128,7 @@ def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:
         if position + _BLOCK > start + len(window):
             window, start = file.near(position, _WINDOW), position
             if found and kind != _EXTENDED and position == file.size:
-                break  # some writers leave out the blocks that mark the end
+                break  # some writers omit the end-of-archive blocks
             cut_off = len(window) < _BLOCK
             if cut_off:
                 break
@@ -189,7 +189,7 @@ def _listed(file: File) -> List[Tuple[str, Member]]:
             raise _truncated(file.size) from error
         raise Unreadable(f"it is no uncompressed tar archive, or damaged ({error})") from error
     rest = file.near(end, _BLOCK)
-    if rest.strip(b"\0"):  # `tarfile` ends there without a word
+    if rest.strip(b"\0"):  # `tarfile` stops there silently
         raise _truncated(file.size) if len(rest) < _BLOCK else Unreadable(
             f"it is damaged at byte {end}")
     return found

@@ -1,31 +1,34 @@
-"""Where shards come from."""
+"""Sources of shards: a local folder or a server."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import List, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.recognition import is_url
 from ipucnn.data.image_files import printable
 from ipucnn.data.remote.shard_cache import RemoteFiles
 from ipucnn.data.remote.transfer import shown
-from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
+from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, Shard
+
+if TYPE_CHECKING:
+    from ipucnn.plugins.datasets.webdataset import WebDatasetOptions
 
 _VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them anew"
 
-_TRIES = 10  # a copy may leave a small cache before it is opened
+_TRIES = 10  # a copy may be evicted from a small cache before it is opened
 
 
 class Source(ABC):
-    """The files of a dataset of shards. It is pickled for worker processes."""
+    """The files of a dataset of shards. It can be pickled for worker processes."""
 
     @abstractmethod
     def shown(self, name: str) -> str:
-        """Return what the user is to see of a file."""
+        """Return the name of a file for messages."""
 
     @abstractmethod
     def text(self, name: str) -> str:
@@ -37,7 +40,7 @@ class Source(ABC):
 
     @abstractmethod
     def check(self, shards: Sequence[Shard]) -> None:
-        """Look at the start whether the shards are as they were written, if that costs little.
+        """Check that the shards are unchanged, if that is cheap.
 
         Raises:
             DataError: one is missing or has another size.
@@ -48,12 +51,12 @@ class Source(ABC):
         """Return a shard, opened.
 
         Raises:
-            DataError: it cannot be had.
+            DataError: it cannot be fetched.
             Unreadable: it cannot be opened.
         """
 
-    def ahead(self, shard: Shard) -> None:  # noqa: B027 - for those that have to fetch it
-        """Prepare for a shard that will be opened soon."""
+    def ahead(self, shard: Shard) -> None:  # noqa: B027 - for sources that have to fetch it
+        """Prefetch a shard that will be opened soon."""
 
 
 class Folder(Source):
@@ -97,7 +100,7 @@ class Folder(Source):
                 raise DataError(problem, _VERIFY)
 
     def problem(self, shard: Shard) -> str:
-        """Return what the size of a shard tells: it is missing or not as written; empty if not."""
+        """Return an error text if a shard is missing or has another size, else an empty one."""
         shown = repr(self.shown(shard.name))
         try:
             size = os.stat(self.path(shard.name)).st_size
@@ -119,27 +122,27 @@ class Folder(Source):
 
 
 class Server(Source):
-    """Shards below a URL, which are read from copies in a cache.
+    """Shards below a URL, read from copies in a cache.
 
     Args:
         url: of the folder with `metadata.json`.
         cache_dir: folder for the copies; the user's cache when None.
-        cache_bytes: how much it may hold.
+        cache_bytes: size limit of the cache.
     """
 
     def __init__(self, url: str, cache_dir: Optional[str], cache_bytes: Optional[int]) -> None:
         self._files = RemoteFiles(url, cache_dir, cache_bytes)
 
     def shown(self, name: str) -> str:
-        """Return the URL of a file, without what is secret."""
+        """Return the URL of a file, without its secret parts."""
         return shown(self._files.url(name))
 
     def text(self, name: str) -> str:
-        """Return the content of a file, as the server has it now."""
+        """Return the current content of a file on the server."""
         return self._files.text(name)
 
     def check(self, shards: Sequence[Shard]) -> None:
-        """Leave it to the downloads: there would be as many requests as shards."""
+        """Do nothing: checking would take one request per shard; downloads check instead."""
 
     def open(self, shard: Shard) -> File:
         """Return a copy, opened."""
@@ -153,21 +156,26 @@ class Server(Source):
         raise AssertionError  # the last one raised
 
     def ahead(self, shard: Shard) -> None:
-        """Begin to download a shard."""
+        """Start downloading a shard."""
         self._files.ahead(shard.name, shard.bytes, shard.md5)
 
 
-def source_of(request: DatasetRequest) -> Source:
-    """Return where the shards of a dataset come from.
+def source_of(request: DatasetRequest, options: WebDatasetOptions) -> Source:
+    """Return the source of a dataset's shards.
 
     Raises:
-        DataError: no folder is named, or it is none of shards.
+        DataError: no folder is named, or it does not contain shards.
+        UsageError: a cache is named for a local folder.
     """
     folder = request.data_dir
     if folder is None:
         raise DataError("dataset 'webdataset' needs a folder", "name it with '--data-dir'")
     if is_url(folder):
-        return Server(folder, request.cache_dir, request.cache_bytes)
+        return Server(folder, options.data_cache_dir, options.data_cache_size)
+    if options != type(options)():
+        flag = "--data-cache-dir" if options.data_cache_dir else "--data-cache-size"
+        raise UsageError(f"'{flag}' is for data behind a URL, and none is named",
+                         "leave it out, or name a URL with '--data-dir'")
     if not os.path.isdir(folder):
         raise DataError(f"folder {folder!r} does not exist",
                         f"name a folder of shards with its '{FILE}'")

@@ -1,4 +1,4 @@
-"""One shard while it is written; the library `webdataset` makes the archive.
+"""Writes one shard; the library `webdataset` makes the archive.
 
 Source of the layout of samples and their keys: https://github.com/webdataset/webdataset#the-webdataset-format
 """
@@ -15,9 +15,9 @@ from typing import Any, Dict, Optional
 
 from ipucnn.core.errors import DataError
 from ipucnn.data.formats.samples import Sample
-from ipucnn.plugins.datasets._webdataset.metadata import FILE, Shard
+from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, Shard
 
-_BLOCK = 512  # a member is a block that describes it, and its content in whole blocks
+_BLOCK = 512  # a member is a header block, and its content in whole blocks
 _RECORD = 20 * _BLOCK  # an archive ends with two blocks of zeros, in whole records
 _PARTIAL = re.compile(rf"\.((train|validation)-\d{{6,}}\.tar|{re.escape(FILE)})\.\d+\.partial")
 
@@ -38,7 +38,7 @@ def members(sample: Sample) -> Dict[str, bytes]:
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file is one that a killed conversion has left."""
+    """Return whether a file is a partial one left by a killed conversion."""
     return bool(_PARTIAL.fullmatch(name))
 
 
@@ -51,17 +51,17 @@ def cannot_write(path: str, error: OSError) -> DataError:
 class ShardFile:
     """A shard that appears under its name when it is complete; a context manager.
 
-    What is in it depends on the samples only.
+    Its content depends on the samples only.
 
     Args:
-        folder: it goes into.
+        folder: the target folder.
         name: of the file.
 
     Attributes:
-        samples: in it.
+        samples: number of samples in it.
 
     Raises:
-        DataError: it cannot be written; so do its methods.
+        DataError: it cannot be written; its methods raise it, too.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -75,7 +75,7 @@ class ShardFile:
             self._file: Optional[_Digested] = _Digested(self._partial)
         except OSError as error:
             raise cannot_write(str(self._path), error) from error
-        # time and owner would make every file another one
+        # time and owner would make every file different
         self._tar = TarWriter(self._file, user="", group="", mtime=0, encoder=False)
 
     def __enter__(self) -> ShardFile:
@@ -84,11 +84,11 @@ class ShardFile:
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.abandon()
-        with suppress(OSError):  # when all went well it has its final name
+        with suppress(OSError):  # after success it has its final name
             self._partial.unlink()
 
     def size_with(self, parts: Dict[str, bytes]) -> int:
-        """Return the size that the file has in bytes if it ends with this sample."""
+        """Return the size of the file in bytes if this sample is its last."""
         content = self._content + _blocks(parts)
         return -(-(content + 2 * _BLOCK) // _RECORD) * _RECORD
 
@@ -102,7 +102,7 @@ class ShardFile:
         self.samples += 1
 
     def finish(self) -> Shard:
-        """Give the file its name and return what it is."""
+        """Give the file its final name and return its record."""
         assert self._file is not None
         try:
             self._tar.close()
@@ -115,7 +115,7 @@ class ShardFile:
 
 
 class _Digested:
-    """A file whose digest is known when it is written."""
+    """A file whose digest is computed while it is written."""
 
     def __init__(self, path: Path) -> None:
         self.md5 = hashlib.md5()
@@ -124,7 +124,7 @@ class _Digested:
         self._file = path.open("wb", buffering=1 << 20)
 
     def write(self, data: bytes) -> None:
-        if self._abandoned:  # tarfile writes the rest when it is collected
+        if self._abandoned:  # tarfile writes the rest on garbage collection
             return
         self._file.write(data)
         self.md5.update(data)
@@ -137,7 +137,7 @@ class _Digested:
 
     def abandon(self) -> None:
         self._abandoned = True
-        with suppress(OSError):  # of a full disk
+        with suppress(OSError):  # the disk may be full
             self._file.close()
 
 

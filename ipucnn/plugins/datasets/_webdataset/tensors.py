@@ -1,4 +1,4 @@
-"""Pixels that are stored as tensors."""
+"""Reads pixels that are stored as tensors (`npy` or `pth`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipucnn.core.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-# version 1.0, and a header as numpy writes it; source: the documentation of `numpy.lib.format`
+# version 1.0, and the header written by numpy; source: the documentation of `numpy.lib.format`
 _PIXELS = re.compile(rb"\x01\x00..\{'descr': '\|u1', 'fortran_order': False, "
                      rb"'shape': \((\d+), (\d+), (\d+)\), \}\s*", re.DOTALL)
 _HEADERS = Lock()
@@ -26,7 +26,7 @@ def pixels_of(content: bytes, name: str) -> torch.Tensor:
 
     Args:
         content: of the file.
-        name: what the error message calls it.
+        name: of the file, for error messages.
 
     Raises:
         DataError: it is damaged, or holds something else.
@@ -42,7 +42,7 @@ def pixels_of(content: bytes, name: str) -> torch.Tensor:
         if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[0] != 3:
             raise ValueError(f"it is {pixels.dtype} {tuple(pixels.shape)}, expected uint8 "
                              "(3, height, width)")
-    except Exception as error:  # a damaged file makes torch raise nearly anything
+    except Exception as error:  # torch raises almost any exception on a damaged file
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}",
                         "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks "
@@ -53,8 +53,8 @@ def pixels_of(content: bytes, name: str) -> torch.Tensor:
 def _array(content: bytes) -> numpy.ndarray[Any, Any]:
     """Return the array in a `npy` file.
 
-    numpy reads the header as Python text, which several threads must not do at once (CPython issue
-    106905): what the converter writes is read here.
+    numpy parses the header as Python text, which is not thread-safe (CPython issue 106905):
+    headers written by the converter are parsed here.
     """
     begin = 10 + int.from_bytes(content[8:10], "little")
     plain = _PIXELS.fullmatch(content[6:begin])
@@ -67,9 +67,9 @@ def _array(content: bytes) -> numpy.ndarray[Any, Any]:
 
 
 def _silence_torch() -> None:
-    """Keep torch 2.0's remark on its own loader from being printed, or raised where warnings are.
+    """Suppress torch 2.0's warning about its own loader.
 
-    The rule stays, for `warnings.catch_warnings` is not for threads.
+    The filter is permanent because `warnings.catch_warnings` is not thread-safe.
     """
     remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
     if not any(rule[1] == remark for rule in warnings.filters):

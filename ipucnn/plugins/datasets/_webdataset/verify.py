@@ -1,4 +1,4 @@
-"""Whether a folder of shards is complete and as it was written."""
+"""Verifies that a folder of shards is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Dict, Iterable, List, Sequence
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.machine import usable_cores
-from ipucnn.plugins.datasets._webdataset.metadata import (
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
+from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     FILE,
     SPLITS,
     Metadata,
@@ -19,18 +20,17 @@ from ipucnn.plugins.datasets._webdataset.metadata import (
     read,
     shard_name,
 )
-from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.source import Folder
 
-_OLD_PARTS = "distributed"  # copies of samples, which the old application made for its instances
+_OLD_PARTS = "distributed"  # copies of samples that the old application made for its instances
 
 
 def verify(folder: str) -> List[str]:
-    """Return what is wrong with a folder of shards, one line each.
+    """Return the problems of a folder of shards, one line each.
 
-    Shards that are missing, truncated, changed or too many are named. In a folder of the old
-    converter, which has one checksum for all, each must be readable and the numbers of samples
-    right.
+    Missing, truncated, changed and extra shards are named. In a folder of the old converter,
+    which has one checksum for all shards, each must be readable and the numbers of samples must
+    match.
     """
     source = Folder(folder)
     try:
@@ -84,7 +84,7 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
         return [*found, f"cannot read {error.filename!r}: "
                         f"{(error.strerror or str(error)).lower()}"]
     own = [digest for path, digest in digests.items() if path.split(os.sep)[0] != _OLD_PARTS]
-    # it was written before the old application made those parts, or by hand after
+    # the checksum was written before the old application made those parts, or by hand after
     if metadata.checksum not in (checksum(own), checksum(digests.values())):
         found.append(f"{source.folder!r} has changed: its files are not those that the checksum in "
                      f"{FILE} was made of")
@@ -92,7 +92,7 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
 
 
 def _held(source: Folder, name: str) -> object:
-    """Return the number of samples in a shard, or what is wrong with it."""
+    """Return the number of samples in a shard, or its problem as text."""
     try:
         return len(samples(File(source.path(name))))
     except Unreadable as error:
@@ -100,7 +100,7 @@ def _held(source: Folder, name: str) -> object:
 
 
 def _digests(folder: str) -> Dict[str, str]:
-    """Return the MD5 of all files by their path in the folder, but those of metadata."""
+    """Return the MD5 of all files except metadata by their path in the folder."""
     paths: Iterable[str] = [
         os.path.relpath(os.path.join(place, name), folder)
         for place, _, names in os.walk(folder) for name in names if name != FILE]

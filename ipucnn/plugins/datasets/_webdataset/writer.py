@@ -1,4 +1,4 @@
-"""Writing shards: `ipucnn data convert --to webdataset`."""
+"""Writes shards: `ipucnn data convert --to webdataset`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any, Deque, Dict, Optional, Set
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import make_folder, write_text
 from ipucnn.core.machine import usable_cores
-from ipucnn.data.formats.convert import Progress, Writer, Written, difference
+from ipucnn.core.progress import Progress
+from ipucnn.data.formats.convert import Writer, Written, difference
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.data.formats.samples import Samples
-from ipucnn.plugins.datasets._webdataset import metadata
+from ipucnn.plugins.datasets._webdataset import shard_metadata as metadata
 from ipucnn.plugins.datasets._webdataset.record import ANOTHER, FILE, Finished, Record
 from ipucnn.plugins.datasets._webdataset.tar import ShardFile, cannot_write, is_partial, members
 
 LOCK = ".conversion.lock"
-"""Held by the process that writes."""
+"""Lock file, held by the process that writes."""
 
 TELL_EVERY = 0.2
 """Seconds between two reports of progress."""
@@ -58,7 +59,7 @@ class Shards(Writer):
 
 
 def _check(target: str) -> None:
-    """Refuse a folder with anything else in it than shards that a conversion has begun."""
+    """Raise an error if a folder contains anything but the shards of an unfinished conversion."""
     try:
         names = os.listdir(target)
     except FileNotFoundError:
@@ -75,7 +76,7 @@ def _check(target: str) -> None:
 
 
 def _complete(folder: Path, origin: Dict[str, Any]) -> Optional[Dict[str, Written]]:
-    """Return what a finished conversion of the same origin has left; None when there is none."""
+    """Return the result of a finished conversion of the same origin, or None."""
     path = folder / metadata.FILE
     try:
         text = path.read_text(encoding="utf-8")
@@ -96,7 +97,7 @@ def _complete(folder: Path, origin: Dict[str, Any]) -> Optional[Dict[str, Writte
                 raise DataError(f"{str(place)!r} is missing or has another size",
                                 "remove the folder and convert again")
     with suppress(FileNotFoundError):
-        (folder / FILE).unlink()  # the last thing that a killed conversion had not done
+        (folder / FILE).unlink()  # the last step, which a killed conversion did not reach
     return {split: Written(len(shards), made.lengths[split], sum(s.bytes for s in shards),
                            origin["source"][split]["images"] - made.lengths[split],
                            made.lengths[split])
@@ -104,7 +105,7 @@ def _complete(folder: Path, origin: Dict[str, Any]) -> Optional[Dict[str, Writte
 
 
 class _Conversion:
-    """What is still to be written, and how far it is."""
+    """The remaining work of a conversion, and its progress."""
 
     def __init__(self, folder: Path, samples: Dict[str, Samples], options: ConvertOptions,
                  origin: Dict[str, Any], progress: Progress) -> None:
@@ -114,7 +115,7 @@ class _Conversion:
         self._origin = origin
         self._progress = progress
         self._record = Record(folder, origin)
-        self._workers = options.workers or usable_cores()
+        self._workers = options.execution.workers or usable_cores()
         self._stopped = threading.Event()
         self._counting = threading.Lock()
         self._done = 0
@@ -127,10 +128,10 @@ class _Conversion:
             self._remove_left()
             with ThreadPoolExecutor(self._workers, thread_name_prefix="ipucnn-convert") as pool:
                 try:
-                    if self._options.bytes_per_shard is None:
+                    if self._options.destination.bytes_per_shard is None:
                         self._shards_by_count(pool)
                     else:
-                        self._shards_by_size(pool, self._options.bytes_per_shard)
+                        self._shards_by_size(pool, self._options.destination.bytes_per_shard)
                 except BaseException:
                     self._stopped.set()
                     raise
@@ -156,8 +157,8 @@ class _Conversion:
                 (self._folder / name).unlink()
 
     def _shards_by_count(self, pool: ThreadPoolExecutor) -> None:
-        """Have each thread write shards of its own: where each begins is known."""
-        size = self._options.samples_per_shard
+        """Write shards in parallel, one per thread: the start of each is known."""
+        size = self._options.destination.samples_per_shard
         waiting: Set[Future[None]] = set()
         for split, part in self._samples.items():
             for number, begin in enumerate(range(0, len(part), size)):
@@ -186,7 +187,7 @@ class _Conversion:
             self._record.add(Finished(split, number, begin, end, file.finish()))
 
     def _shards_by_size(self, pool: ThreadPoolExecutor, limit: int) -> None:
-        """Write one shard after the other: where it ends is known when its samples are."""
+        """Write shards one after the other: the end of each depends on its samples' sizes."""
         for split, part in self._samples.items():
             begin = number = 0
             done = self._record.get(split, number)
@@ -207,7 +208,7 @@ class _Conversion:
             while position < len(self._samples[split]):
                 parts = ahead.first()
                 if parts is not None:
-                    if file.samples and (file.samples >= self._options.samples_per_shard
+                    if file.samples and (file.samples >= self._options.destination.samples_per_shard
                                          or file.size_with(parts) > limit):
                         break
                     file.add(position, parts)
@@ -228,7 +229,7 @@ class _Conversion:
             self._progress("convert", self._done, self._total)
 
     def _finish(self) -> None:
-        """Write what the shards hold, which makes them a dataset."""
+        """Write the metadata, which completes the dataset."""
         for split in self._samples:
             if not self._count(split):
                 raise DataError(f"none of the {split} images can be read",
@@ -237,14 +238,14 @@ class _Conversion:
         datasets = [part.dataset for part in self._samples.values()]
         write_text(str(self._folder / metadata.FILE), metadata.Metadata(
             lengths={split: self._count(split) for split in self._samples},
-            format=self._options.format,
+            format=self._options.images.format,
             transforms={split: tuple(map(str, part.steps))
                         for split, part in self._samples.items()},
             classes=next((d.class_names for d in datasets if d.class_names), ()),
             shards={split: tuple(done.shard for done in of) for split, of in finished.items()},
             boxes=any(dataset.has_boxes for dataset in datasets),
             image_ids=any(dataset.has_image_ids for dataset in datasets),
-            shuffle=self._options.shuffle, seed=self._options.seed,
+            shuffle=self._options.destination.shuffle, seed=self._options.destination.seed,
             image_quality=next((part.quality for part in self._samples.values()
                                 if part.quality is not None), None),
             checksum=metadata.checksum(done.shard.md5 for of in finished.values() for done in of),
@@ -253,7 +254,7 @@ class _Conversion:
 
 
 class _Ahead:
-    """Members of a split's samples in order, made by threads ahead of who takes them."""
+    """Members of a split's samples in order, prefetched by threads."""
 
     def __init__(self, pool: ThreadPoolExecutor, part: Samples, begin: int, depth: int) -> None:
         self._pool = pool
@@ -264,11 +265,11 @@ class _Ahead:
             self._submit()
 
     def first(self) -> Optional[Dict[str, bytes]]:
-        """Return what the next sample holds; None when it is left out."""
+        """Return the members of the next sample; None when it is skipped."""
         return self._queue[0].result()
 
     def take(self) -> None:
-        """Go on to the sample after it."""
+        """Advance to the next sample."""
         self._queue.popleft()
         self._submit()
 

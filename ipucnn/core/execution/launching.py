@@ -1,0 +1,292 @@
+"""The interface of launchers, and functions that detect the launcher of a process.
+
+A launcher starts several processes for one run. It is a plugin. Its record (`LauncherSpec`) names
+the environment variables that it sets in the processes it starts, and its target returns a
+`Launcher`, which reads them and connects the processes. The functions of this module query the
+registry, so that no other module needs to know a launcher's variables.
+
+Built-in launchers are recognised by their variables. A launcher of a third party has to be named
+(`select`, or the variable IPUCNN_LAUNCHER), because a run with built-in names imports no plugin of
+a third party. A launcher is resolved only if one of its variables is set or if it is named.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
+
+from ipucnn.core.errors import IpucnnError, PluginError, UsageError
+from ipucnn.core.execution.instances import ALONE, Instances
+from ipucnn.core.registry.records import LauncherSpec
+
+if TYPE_CHECKING:
+    from ipucnn.core.execution.plan import ExecutionPlan
+    from ipucnn.core.registry.registry import Registry
+
+OptionsT = TypeVar("OptionsT", bound=Any)
+
+VARIABLE = "IPUCNN_LAUNCHER"
+"""The environment variable that names the launcher of this process."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The place of this process among those that a launcher started.
+
+    Attributes:
+        index: number of this instance, from 0.
+        count: number of instances.
+        replicas: number over all instances; None if the launcher does not set it.
+        launcher: name of the launcher's record; set by `launched`.
+
+    Raises:
+        UsageError: the index or the count is not valid.
+    """
+
+    index: int
+    count: int
+    replicas: Optional[int] = None
+    launcher: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise UsageError(f"the environment describes instance {self.index} of {self.count}, "
+                             "counted from 0", "start the command with its launcher, or unset the "
+                             "launcher's environment variables")
+
+
+class Launcher(ABC):
+    """A launcher. A plugin derives from this class.
+
+    Attributes:
+        external: a program outside ipucnn starts the processes. If such a launcher is named, a
+            process that it did not start is an error.
+    """
+
+    external: bool = True
+
+    @abstractmethod
+    def launch(self, environment: Mapping[str, str]) -> Optional[Launch]:
+        """Return the place described by the variables, or None if they are not this launcher's.
+
+        Args:
+            environment: the variables; the process's own are not read.
+
+        Raises:
+            UsageError: a variable has no valid value.
+        """
+
+    @abstractmethod
+    def environment(self, index: int, count: int) -> Dict[str, str]:
+        """Return the variables of instance `index` of `count`, each with one replica.
+
+        The inverse of `launch`, for processes that ipucnn itself starts and for tests.
+        """
+
+    @abstractmethod
+    def join(self) -> Instances:
+        """Connect this process to the others; called once per process.
+
+        Raises:
+            UnavailableError: a library is missing, or the processes cannot connect.
+        """
+
+    def check(self, plan: ExecutionPlan) -> None:  # noqa: B027 - most accept every plan
+        """Reject a plan that cannot be executed with the processes as they were started.
+
+        Called after `join`. The base class accepts every plan.
+
+        Raises:
+            UsageError: the plan differs; the message says how to start the processes instead.
+        """
+
+    def command(self, plan: ExecutionPlan, hosts: Sequence[str],
+                flags: Mapping[str, Any]) -> List[str]:
+        """Return the words of a shell command that starts the processes of a plan.
+
+        The command of one process is appended to them. The base class returns an empty list.
+
+        Args:
+            plan: the plan of all instances together.
+            hosts: names of the host servers; empty for this machine.
+            flags: further options of the launcher by flag (``--name``): text, a number or a bool.
+        """
+        del plan, hosts, flags
+        return []
+
+
+_selected: Optional[str] = None
+_joined: Dict[Launch, Instances] = {}
+
+
+def select(name: Optional[str]) -> None:
+    """Select the launcher of this process; None uses IPUCNN_LAUNCHER.
+
+    Args:
+        name: of a built-in or third-party launcher; no other launcher is tried.
+    """
+    global _selected
+    _selected = name
+
+
+def launcher_named(name: str) -> Launcher:
+    """Return a built-in or third-party launcher by name.
+
+    Raises:
+        UnknownNameError: no plugin provides it.
+        PluginError: it is broken.
+        UnavailableError: a module that it requires is missing.
+    """
+    return _resolved(_registry().get_typed(LauncherSpec, name))
+
+
+def launched(environment: Optional[Mapping[str, str]] = None,
+             name: Optional[str] = None) -> Optional[Launch]:
+    """Return the place of this process among those of its launcher; None without a launcher.
+
+    Args:
+        environment: the variables; those of the process when None.
+        name: the launcher to try; by default the selected one, that of IPUCNN_LAUNCHER, or, if none
+            is named, all built-in ones.
+
+    Raises:
+        UsageError: the variables are not valid, belong to two launchers, or are not those of the
+            launcher that was named.
+    """
+    variables = os.environ if environment is None else environment
+    launch, _ = _recognised(variables, name or _selected or variables.get(VARIABLE))
+    return launch
+
+
+def launched_count() -> int:
+    """Return the number of instances; 1 without a launcher."""
+    launch = launched()
+    return 1 if launch is None else launch.count
+
+
+def speaks() -> bool:
+    """Return whether this process reports results: the first instance, or a single process."""
+    try:
+        launch = launched()
+    except IpucnnError:  # the command itself fails with this error
+        return True
+    return launch is None or launch.index == 0
+
+
+def own_name() -> str:
+    """Return this process's message prefix: "instance 2 of 4: ", or "" for a single process."""
+    with suppress(IpucnnError):
+        launch = launched()
+        if launch is not None and launch.count > 1:
+            return f"instance {launch.index + 1} of {launch.count}: "
+    return ""
+
+
+def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
+    """Return the options with the launcher's number of replicas, and notes for the user.
+
+    The launcher's number takes precedence, because the launcher has reserved the devices.
+    """
+    from ipucnn.core.options.composition import default_of
+
+    launch = launched()
+    if launch is None or launch.replicas is None:
+        return options, []
+    asked = options.get("replicas")
+    if asked == launch.replicas:
+        return options, []
+    options = options.with_values(replicas=launch.replicas)
+    if asked == default_of(type(options), "replicas"):
+        return options, []
+    return options, [f"{launch.launcher} started {launch.replicas} replicas: "
+                     f"'--replicas {asked}' is not used"]
+
+
+def joined(plan: Optional[ExecutionPlan] = None) -> Instances:
+    """Return the connected processes that share the work; a process connects only once.
+
+    Args:
+        plan: the plan of all instances together; rejected if the launcher does not support it.
+
+    Raises:
+        UnavailableError: they cannot be connected.
+        UsageError: the launcher does not support the plan.
+    """
+    launch, launcher = _recognised(os.environ, _selected or os.environ.get(VARIABLE))
+    if launch is None or launcher is None:
+        return ALONE
+    if launch not in _joined:
+        _joined[launch] = launcher.join()
+    if plan is not None:
+        launcher.check(plan)
+    return _joined[launch]
+
+
+def connect(instances: Instances) -> None:
+    """Make `joined` return `instances`, for a process already connected by its parent.
+
+    Raises:
+        UsageError: no launcher is recognised.
+    """
+    launch = launched()
+    if launch is None:
+        raise UsageError("no launcher started this process",
+                         f"set {VARIABLE} and the launcher's variables")
+    _joined[launch] = instances
+
+
+def environment_of(name: str, index: int, count: int) -> Dict[str, str]:
+    """Return the variables of a process that ipucnn starts, including its launcher's name.
+
+    Args:
+        name: of the launcher.
+        index: of the instance, from 0.
+        count: number of instances.
+    """
+    return {**launcher_named(name).environment(index, count), VARIABLE: name}
+
+
+def _recognised(variables: Mapping[str, str],
+                name: Optional[str]) -> Tuple[Optional[Launch], Optional[Launcher]]:
+    """Return the launch described by the variables, and its launcher."""
+    found: List[Tuple[Launch, Launcher]] = []
+    for spec in _candidates(variables, name):
+        launcher = _resolved(spec)
+        launch = launcher.launch(variables)
+        if launch is not None:
+            found.append((replace(launch, launcher=spec.name), launcher))
+        elif name and launcher.external:
+            raise UsageError(f"launcher {spec.name!r} did not start this process",
+                             f"start the command with it, or leave the launcher out; it sets "
+                             f"{' or '.join(spec.variables)}")
+    if len(found) > 1:
+        names = [launch.launcher for launch, _ in found]
+        raise UsageError("the environment has variables of the launchers " + " and ".join(names),
+                         f"name the one that started this process: {VARIABLE}={names[0]}")
+    return found[0] if found else (None, None)
+
+
+def _candidates(variables: Mapping[str, str], name: Optional[str]) -> List[LauncherSpec]:
+    """Return the record of the named launcher, or of built-in ones with a variable set."""
+    known = _registry()
+    if name:
+        return [known.get_typed(LauncherSpec, name)]
+    specs = [known.get_typed(LauncherSpec, built_in) for built_in in known.names("launcher")]
+    return [spec for spec in specs if any(variable in variables for variable in spec.variables)]
+
+
+def _resolved(spec: LauncherSpec) -> Launcher:
+    launcher = _registry().make(spec)
+    if not isinstance(launcher, Launcher):
+        raise PluginError(f"the target of launcher {spec.name!r} returned "
+                          f"{type(launcher).__name__}, not a Launcher")
+    return launcher
+
+
+def _registry() -> Registry:
+    from ipucnn.core.registry.registry import registry  # messages need neither it nor pluggy
+
+    return registry()

@@ -1,0 +1,142 @@
+"""The interface of losses, and descriptions of losses for backends.
+
+A loss plugin returns a `Loss`. A backend that runs or traces torch code calls it; a backend that
+builds programs from its own operators requests a description (`Loss.device_form`). Either kind
+rejects a loss that it cannot compute before compilation, with `unsupported`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional, Tuple
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.mixing import Mixing, mixed_labels
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class CrossEntropyForm:
+    """Description of softmax cross-entropy by its parameters.
+
+    With log-probabilities ``log p = log_softmax(logits)``, smoothing s, C classes and weights w
+    (all 1 when there are none), the loss of a micro-batch with labels y is ::
+
+        ((1 - s) sum_i w[y_i] (-log p_i[y_i]) + s / C sum_i sum_c w[c] (-log p_i[c])) / sum_i w[y_i]
+
+    Source: `torch.nn.functional.cross_entropy` with a `weight` and `label_smoothing`.
+
+    Attributes:
+        label_smoothing: s, 0 to 1.
+        class_weights: w, one weight per class; empty for none.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: Tuple[float, ...] = ()
+
+
+class Loss(ABC):
+    """The function that a training minimises.
+
+    Attributes:
+        name: canonical name of its record, for messages.
+        traceable: its operations depend on the shapes of its arguments only, not on their values,
+            so that a backend can trace it and compile it with the model.
+    """
+
+    name: str = ""
+    traceable: bool = True
+
+    @abstractmethod
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor,
+                 mixing: Optional[Mixing] = None, micro_batch: int = 0) -> torch.Tensor:
+        """Return the mean loss of micro-batches: a differentiable float32 scalar.
+
+        The loss of several micro-batches is the mean of their losses, so that a backend may compute
+        them one after the other or together. The loss of a mixed image is the sum of its losses
+        with the labels of the images that it was mixed from, weighted by their shares
+        (`ipucnn.core.execution.mixing.mixed_labels`); class weights may weight the shares too.
+
+        Args:
+            logits: `(n, classes)`, any floating type; computed with in float32.
+            labels: `(n,)` int64, one class per image; or, where the record says `multi_label`, also
+                `(n, classes)` float, with 1 for each class that an image has and 0 for the others.
+            mixing: how the images were mixed within their micro-batches; None if they were not.
+            micro_batch: images per micro-batch; all n when 0.
+        """
+
+    def device_form(self) -> Optional[CrossEntropyForm]:
+        """Return a complete description of this loss, or None if there is none.
+
+        For backends that build the loss from their own operators.
+        """
+        return None
+
+    def check(self, classes: int) -> None:  # noqa: B027 - most have nothing to check
+        """Check the options of the loss against the number of classes of a model.
+
+        Raises:
+            UsageError: an option does not match (class weights, for example).
+        """
+
+
+class PerImageLoss(Loss):
+    """A loss that is the mean over images; a subclass defines the loss of each image."""
+
+    @abstractmethod
+    def per_image(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each image, float32 `(n,)`.
+
+        Args:
+            logits: `(n, classes)`, float32.
+            labels: as in `Loss.__call__`.
+        """
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor,
+                 mixing: Optional[Mixing] = None, micro_batch: int = 0) -> torch.Tensor:
+        """Return the mean loss; see `Loss.__call__`."""
+        logits = logits.float()
+        terms = [self.per_image(logits, target) if share is None
+                 else share * self.per_image(logits, target)
+                 for target, share in mixed_labels(labels, mixing, micro_batch)]
+        return sum(terms[1:], terms[0]).mean()
+
+
+def one_per_image(loss: Loss, labels: torch.Tensor) -> torch.Tensor:
+    """Return `labels` if there is one per image, `(n,)`; for single-label losses.
+
+    Raises:
+        UsageError: an image may have several labels.
+    """
+    if labels.dim() != 1:
+        raise UsageError(f"loss {loss.name!r} takes one label per image, and these images may have "
+                         "several", "use '--loss binary-cross-entropy'")
+    return labels
+
+
+def check_class_weights(weights: Tuple[float, ...], classes: int) -> None:
+    """Check that there is one positive weight per class, or none at all.
+
+    Raises:
+        UsageError: there are more or fewer, or a weight is not above 0.
+    """
+    if weights and len(weights) != classes:
+        raise UsageError(f"option '--class-weights': {len(weights)} weights for {classes} classes",
+                         "give one weight per class, in the order of the classes")
+    for weight in weights:
+        if not 0 < weight < float("inf"):
+            raise UsageError(f"option '--class-weights': {weight!r} is not a number above 0")
+
+
+def unsupported(backend: str, loss: Loss, hint: str) -> UsageError:
+    """Return the error for a loss that a backend cannot compute.
+
+    Args:
+        backend: name of the backend.
+        loss: the loss, or the part of it, that is not supported.
+        hint: the supported losses, or an alternative.
+    """
+    return UsageError(f"backend {backend!r} has no loss {loss.name!r}", hint)

@@ -1,0 +1,92 @@
+"""The interface of loggers, which record a training in files or an experiment tracker.
+
+Only the first instance of a training has loggers. A failing logger does not stop a training: if it
+raises an exception, it is reported by name and disabled, and the training continues. The exception
+to this is an `IpucnnError` raised by `Logger.start`, before anything is trained.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+COMPLETED, STOPPED, FAILED = "completed", "stopped", "failed"
+"""The final status of a training: all epochs or early stopping; a signal; an error."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Information about a training that a logger receives at the start.
+
+    Attributes:
+        options: the resolved options of the command, plain types by name.
+        folder: the log folder; it exists.
+        rows: rows that were recorded before the checkpoint that is restored. A logger that has
+            more of them drops the later ones, which the training records again. 0 for a new
+            training.
+        restored: the checkpoint from which the training resumes; None for a new training.
+    """
+
+    options: Dict[str, Any]
+    folder: Path
+    rows: int = 0
+    restored: Optional[Path] = None
+
+
+class Logger(ABC):
+    """Records one training. The methods are called in the order `start`, others, `finish`.
+
+    Attributes:
+        name: canonical name of its record, for messages.
+    """
+
+    name: str = ""
+
+    @abstractmethod
+    def start(self, run: RunInfo) -> None:
+        """Start recording a training.
+
+        Raises:
+            IpucnnError: this training cannot be recorded; the training is then not started.
+        """
+
+    @abstractmethod
+    def row(self, row: Dict[str, Any]) -> Optional[str]:
+        """Record a row of metrics.
+
+        Args:
+            row: plain values by name; the logger may keep it. `kind` is `train` (with `epoch`, a
+                fraction, `update`, `loss`, `accuracy`, `learning_rate`, ...) or `validation` (with
+                `epoch`, `update`, `weights`, `loss`, `top1`, `top5`, ...). Accuracies are in per
+                cent; a value that is not known is None.
+
+        Returns:
+            A note for the user if the row could not be recorded, else None.
+        """
+
+    def checkpoint(self, path: Path, epoch: int, update: int) -> None:  # noqa: B027 - optional
+        """Record that a checkpoint was written.
+
+        Args:
+            path: of the file.
+            epoch: number of completed epochs.
+            update: number of weight updates.
+        """
+
+    def best(self, figures: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+        """Record that the last validation was the best so far.
+
+        Args:
+            figures: `metric`, `value`, `epoch` and `weights` (`raw`, or `ema` for the moving
+                average).
+        """
+
+    def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+        """Finish recording; no other method is called afterwards.
+
+        Args:
+            status: `COMPLETED`, `STOPPED` or `FAILED`.
+            result: the output of `ipucnn train --json`; empty if there is none.
+        """

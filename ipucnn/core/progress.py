@@ -1,0 +1,54 @@
+"""The interfaces for progress reports of jobs; `ipucnn.terminal.progress` shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+Progress = Callable[[str, int, Optional[int]], None]
+"""Called with a phase (`compile`, `run`, `convert`, `measure`), images done, and total or None."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a training.
+
+    Attributes:
+        phase: `preparing`, `training` or `validating`.
+        epoch, epochs: the current epoch, from 1, and their number.
+        done, total: images of the phase so far, and in total.
+        loss, accuracy: means over the epoch so far; accuracy in per cent.
+        learning_rate: of the last host call.
+        images_per_second: over the last interval.
+        data_wait_share: share of it spent waiting for images, 0 to 1.
+        seconds_left: estimate for the remaining training.
+    """
+
+    phase: str
+    epoch: int = 0
+    epochs: int = 0
+    done: int = 0
+    total: int = 0
+    loss: Optional[float] = None
+    accuracy: Optional[float] = None
+    learning_rate: Optional[float] = None
+    images_per_second: Optional[float] = None
+    data_wait_share: Optional[float] = None
+    seconds_left: Optional[float] = None
+
+
+class Listener:
+    """Receives the progress of a training; the base class ignores it."""
+
+    def status(self, status: Status) -> None:
+        """Receive the current status of the training."""
+
+    def line(self, text: str) -> None:
+        """Receive a line of results."""
+
+    def note(self, text: str) -> None:
+        """Receive a note for the user."""
+
+    def stop(self) -> str:
+        """Return the name of the signal that requests a stop, or an empty string."""
+        return ""

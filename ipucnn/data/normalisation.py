@@ -1,0 +1,97 @@
+"""Normalises images on the host or as part of the model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Optional, Tuple
+
+import torch
+from torch import nn
+
+from ipucnn.data.constants import IMAGENET_MEAN, IMAGENET_STD
+
+_SCALE, _SHIFT = "_image_scale", "_image_shift"
+
+
+def _constants() -> Tuple[torch.Tensor, torch.Tensor]:
+    """Return scale and shift, `(1, 3, 1, 1)`: (x/255 - mean)/std is x*scale - shift."""
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    return (1 / (255 * std)).view(1, 3, 1, 1), (mean / std).view(1, 3, 1, 1)
+
+
+def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return images normalised with ImageNet's mean and standard deviation.
+
+    Args:
+        images: `(n, 3, height, width)`, uint8 or floating, 0 to 255.
+        dtype: of the result; the arithmetic is float32.
+    """
+    scale, shift = (constant.to(images.device) for constant in _constants())
+    return (images.to(torch.float32) * scale - shift).to(dtype)
+
+
+def normalise_into(pixels: Any, out: Any) -> None:
+    """Normalise one image into `out`, as `normalise` does.
+
+    Args:
+        pixels: uint8 array, `(height, width, 3)`.
+        out: float32 array of that shape.
+    """
+    height, width, channels = pixels.shape
+    scale, shift = _rows(width)
+    # whole rows at once: the innermost dimension should be long
+    rows = torch.from_numpy(out).view(height, width * channels)
+    torch.mul(torch.from_numpy(pixels).reshape(height, width * channels), scale, out=rows)
+    rows.sub_(shift)
+
+
+@lru_cache(maxsize=4)
+def _rows(width: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Return scale and shift of each value in a row of pixels."""
+    scale, shift = _constants()
+    return scale.flatten().repeat(width), shift.flatten().repeat(width)
+
+
+def fed(images: torch.Tensor, pixels: str) -> torch.Tensor:
+    """Return uint8 images converted to the plan's pixel format for transfer to the device."""
+    if pixels == "normalised":
+        return normalise(images)
+    return images if pixels == "uint8" else images.float()
+
+
+def normalise_on_device(model: nn.Module, dtype: Optional[torch.dtype] = None,
+                        arithmetic: torch.dtype = torch.float32) -> None:
+    """Make the model accept images of 0 to 255, uint8 or floating, and normalise them itself.
+
+    Call it when the model has its final precision. The constants are buffers that move with the
+    model and are not saved.
+
+    Args:
+        model: takes `(n, 3, height, width)`.
+        dtype: the model's compute type; that of its parameters when not given.
+        arithmetic: type in which images are scaled. float16 saves memory on devices that have
+            little; its constants are rounded.
+    """
+    if dtype is None:
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    example = next(model.parameters(), None)
+    device = torch.device("cpu") if example is None else example.device
+    for name, constant in zip((_SCALE, _SHIFT), _constants()):
+        model.register_buffer(name, constant.to(device=device, dtype=arithmetic), persistent=False)
+    model.register_forward_pre_hook(_Normalise(dtype, arithmetic))
+
+
+class _Normalise:
+    """The forward hook; it holds no tensor, so that a copied model uses its own constants."""
+
+    def __init__(self, dtype: torch.dtype, arithmetic: torch.dtype) -> None:
+        self.dtype = dtype
+        self.arithmetic = arithmetic
+
+    def __call__(self, model: nn.Module,
+                 inputs: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, ...]:
+        scale: torch.Tensor = getattr(model, _SCALE)
+        shift: torch.Tensor = getattr(model, _SHIFT)
+        # a later `.half()` on the model converts the constants too: the output follows them
+        dtype = self.dtype if scale.dtype == self.arithmetic else scale.dtype
+        return ((inputs[0].to(scale.dtype) * scale - shift).to(dtype), *inputs[1:])

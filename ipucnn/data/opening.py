@@ -1,0 +1,89 @@
+"""Opens the dataset selected by a command's options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Mapping
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.composition import PluginOptions
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.parts import DatasetPart
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.formats.recognition import is_url, read_by
+from ipucnn.data.remote.transfer import shown
+
+
+def check_dataset_options(options: DatasetPart, data: DatasetSpec,
+                          further: Mapping[str, bool]) -> None:
+    """Raise an error for options that do not apply to this dataset, or a missing folder.
+
+    Args:
+        options: of the command.
+        data: the dataset's record.
+        further: other flags, and whether each does not apply.
+
+    Raises:
+        UsageError: names all of them.
+    """
+    if data.needs_data_dir and not options.data_dir:
+        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
+    meaningless = {
+        "--data-dir": bool(options.data_dir) and not data.reads_folder,
+        "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
+        "--skip-bad-samples": options.skip_bad_samples and data.on_device,
+        **further,
+    }
+    refused = [flag for flag, without_meaning in meaningless.items() if without_meaning]
+    if refused:
+        flags = ", ".join(f"'{flag}'" for flag in refused)
+        why = "makes its images on the device" if data.on_device else "reads no folder"
+        raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
+                         "leave the option out, or choose another '--data'")
+
+
+def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOptions,
+                 registry: Registry) -> ImageDataset:
+    """Open a dataset.
+
+    If the folder belongs to another dataset that `data` lists in `also`, it is read as that one,
+    with a note.
+
+    Args:
+        data: the dataset's record.
+        request: the arguments for the dataset.
+        plugins: options of the dataset.
+        registry: where its target is looked up.
+
+    Raises:
+        DataError: it cannot be found or read.
+        UsageError: its folder is a URL that it cannot read, or an option is of another format.
+    """
+    reader = read_by(data, request.data_dir, registry)
+    _check_reader(data, reader, plugins)
+    dataset: ImageDataset = registry.make(reader, request,
+                                          options=plugins.of("dataset", reader.name))
+    if request.data_dir and reader is not data:
+        place = shown(request.data_dir) if is_url(request.data_dir) else request.data_dir
+        dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
+    return dataset
+
+
+def _check_reader(data: DatasetSpec, reader: DatasetSpec, plugins: PluginOptions) -> None:
+    """Raise an error for options of a format other than the folder's."""
+    for name in (data.name, *data.also):
+        options = plugins.of("dataset", name)
+        if options is None or name == reader.name:
+            continue
+        for item in declared(type(options)):
+            if getattr(options, item.name) != item.default:
+                raise UsageError(f"'{item.flag}' is an option of dataset {name!r}, and the data "
+                                 f"is read as dataset {reader.name!r}",
+                                 "leave it out, or name other data with '--data-dir'")
+
+
+def as_opened(data: DatasetSpec, dataset: ImageDataset) -> DatasetSpec:
+    """Return the record of an opened dataset, unlabelled where its files have no labels."""
+    return replace(data, labelled=False) if data.labelled and not dataset.class_names else data

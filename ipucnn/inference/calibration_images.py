@@ -1,0 +1,125 @@
+"""Selects calibration images for quantisation and compares predictions before and after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution.accuracy import is_correct
+from ipucnn.core.execution.calibration import Calibration
+from ipucnn.data import ImageDataset
+from ipucnn.data.loader import HostLoader
+from ipucnn.models.class_names import label_map
+
+SAMPLES = 300
+"""Default number of calibration images, as in NNCF."""
+
+FEWEST = 10
+"""Fewest images for determining activation ranges and for comparing predictions."""
+
+_MORE = "name a folder with more images with '--calibration-dir'"
+
+
+@dataclass(frozen=True)
+class CalibrationImages(Calibration):
+    """Images of a dataset: the first ones calibrate a network, and the others compare it.
+
+    Attributes:
+        images: `(n, 3, size, size)`, uint8.
+        labels: the correct output for each; None where it is not known.
+        count: how many of them to calibrate with; if it is all, all are used for comparing, too.
+    """
+
+    images: torch.Tensor
+    labels: List[Optional[int]]
+    count: int
+
+    @property
+    def calibrating(self) -> torch.Tensor:
+        """Images to calibrate with."""
+        return self.images[:self.count]
+
+    @property
+    def compared(self) -> torch.Tensor:
+        """Images to compare the quantised network with the full one on."""
+        return self.images[self._first_compared:]
+
+    @property
+    def _first_compared(self) -> int:
+        return self.count if self.count < len(self.images) else 0
+
+    def report(self, full: torch.Tensor, quantised: torch.Tensor) -> Dict[str, Any]:
+        """Return how the quantised network's predictions differ from the full one's.
+
+        Args:
+            full: logits of the `compared` images in full precision.
+            quantised: those of the quantised network.
+
+        Returns:
+            `calibration_images`; `compared_images`; `held_out`, whether the two sets are disjoint;
+            `agreement`, per cent of equal top-1 classes; and where labels are known `top1_full`,
+            `top1_int8` in per cent and `top1_difference`.
+        """
+        best_full, best = full.argmax(1), quantised.argmax(1)
+        report: Dict[str, Any] = {
+            "calibration_images": self.count, "compared_images": len(full),
+            "held_out": self.count < len(self.images),
+            "agreement": _per_cent(best == best_full)}
+        labels = self.labels[self._first_compared:]
+        known = [row for row, label in enumerate(labels) if label is not None]
+        if known:
+            right = torch.tensor([labels[row] for row in known])
+            top1_full, top1 = (_per_cent(is_correct(logits[known], right))
+                                for logits in (full, quantised))
+            report.update(top1_full=top1_full, top1_int8=top1, top1_difference=top1 - top1_full)
+        return report
+
+
+def _per_cent(equal: torch.Tensor) -> float:
+    return 100.0 * float(equal.double().mean())
+
+
+def calibration_of(dataset: ImageDataset, input_size: int, class_names: List[str],  # noqa: PLR0913
+                   samples: Optional[int] = None, seed: int = 0,
+                   workers: Optional[int] = None, skip_bad: bool = False) -> CalibrationImages:
+    """Return images of a dataset for calibration, and others for comparison.
+
+    They are drawn at random, because datasets are often sorted by class. The comparison uses the
+    same number of images, or a fifth of a small dataset; where that would be fewer than `FEWEST`,
+    the calibration images.
+
+    Args:
+        dataset: where images come from.
+        input_size: height and width of the model's input in pixels.
+        class_names: class names of the model's outputs.
+        samples: number of calibration images; `SAMPLES` when None, at most the dataset's size.
+        seed: of the draw.
+        workers: decoding threads; the cores this process may use when None.
+        skip_bad: leave out images that cannot be read.
+
+    Raises:
+        DataError: an image cannot be read, or there are fewer than `FEWEST`.
+    """
+    samples = SAMPLES if samples is None else samples
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    mapped = label_map(dataset, class_names) if dataset.class_names else None
+    images: List[torch.Tensor] = []
+    labels: List[Optional[int]] = []
+    with HostLoader(dataset, input_size, FEWEST, order, workers, skip_bad) as loader:
+        for batch in loader:
+            images.append(batch.images)
+            labels += [None if mapped is None or label is None else mapped[label]
+                       for label in batch.labels]
+            if len(labels) >= 2 * samples:
+                break
+    there = min(len(labels), 2 * samples)
+    if there < FEWEST:
+        raise DataError(f"{there} images are too few to calibrate with: it takes {FEWEST}", _MORE)
+    compared = min(samples, max(there - samples, there // 5))
+    if compared < FEWEST:
+        compared = 0
+    return CalibrationImages(torch.cat(images)[:there], labels[:there],
+                       min(samples, there - compared))

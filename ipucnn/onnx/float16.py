@@ -1,0 +1,88 @@
+"""Converts a graph to half precision: rounds weights, or converts everything to float16."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator
+
+import torch
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def rounded(model: onnx.ModelProto, dtype: torch.dtype) -> onnx.ModelProto:
+    """Round float32 weights to values of `dtype`, stored as float32.
+
+    Args:
+        model: modified in place.
+        dtype: the narrower type.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        tensor.CopyFrom(numpy_helper.from_array(value.to(dtype).float().numpy(), tensor.name))
+    return model
+
+
+def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:  # noqa: C901 - one case per operator
+    """Convert a graph to float16 weights and computation.
+
+    A float input and the logits are cast inside the graph, so that the model's interface is
+    unchanged. Weights beyond float16's range are clipped to it.
+
+    Args:
+        model: a graph of float32, modified in place.
+    """
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    largest = torch.finfo(torch.float16).max
+    for tensor in _floats(model):
+        value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        tensor.CopyFrom(numpy_helper.from_array(
+            value.clamp(-largest, largest).half().numpy(), tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", TensorProto.FLOAT):
+                attribute.i = TensorProto.FLOAT16
+    del model.graph.value_info[:]
+    nodes = list(model.graph.node)
+    for entry in model.graph.input:
+        if entry.type.tensor_type.elem_type == TensorProto.FLOAT:
+            inner = f"{entry.name}_float16"
+            for node in nodes:
+                for place, name in enumerate(node.input):
+                    if name == entry.name:
+                        node.input[place] = inner
+            nodes.insert(0, onnx.helper.make_node(
+                "Cast", [entry.name], [inner], name=f"cast_{entry.name}",
+                to=TensorProto.FLOAT16))
+    for entry in model.graph.output:
+        if entry.type.tensor_type.elem_type != TensorProto.FLOAT:
+            continue
+        inner = f"{entry.name}_float16"
+        for node in nodes:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == entry.name:
+                        names[place] = inner
+        nodes.append(onnx.helper.make_node(
+            "Cast", [inner], [entry.name], name=f"cast_{entry.name}", to=TensorProto.FLOAT))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _floats(model: onnx.ModelProto) -> Iterator[Any]:
+    from onnx import TensorProto
+
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            yield tensor
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
+                yield attribute.t

@@ -1,0 +1,157 @@
+"""Exports a torch module to ONNX by tracing."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, List, Optional
+
+import torch
+
+from ipucnn.core.errors import (
+    IpucnnError,
+    UnavailableError,
+    UnsupportedNetworkError,
+    UsageError,
+)
+from ipucnn.onnx.simplify import simplified
+from ipucnn.onnx.target import MOST_BYTES, OnnxTarget
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUT = "images", "logits"
+"""Names of the graph's input and output."""
+
+INSTALL = "pip install 'ipucnn[onnxruntime]'"
+
+_OLDEST, _NEWEST = 7, 20 if hasattr(torch, "export") else 17
+"""The operator sets of torch's tracing exporter: up to 17 in torch 2.0, 20 in current releases."""
+
+
+def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
+    """Return the operator set of a file: the newest that torch writes and the target reads.
+
+    Raises:
+        UsageError: the requested one is not supported by both.
+    """
+    oldest, newest = max(_OLDEST, target.opsets[0]), min(_NEWEST, target.opsets[1] or _NEWEST)
+    if wanted is not None and not oldest <= wanted <= newest:
+        raise UsageError(f"operator set {wanted} is not one of {oldest} to {newest}, which "
+                         f"{target.name} reads and torch {torch.__version__} writes",
+                         f"leave '--opset' out to get {newest}")
+    return wanted or newest
+
+
+def exported(  # noqa: PLR0913 - keywords with defaults
+        module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, *,
+        what: str = "the model", opset: Optional[int] = None, dynamic_batch: bool = False,
+        training: bool = False) -> onnx.ModelProto:
+    """Export `module` to ONNX and check it for its target.
+
+    The tracing exporter is used with every torch release: it writes the operator sets that PopART
+    needs and exists in torch 2.0. Batch norms are folded into convolutions unless `training`, in
+    which parameters keep their names and nothing is folded.
+
+    Args:
+        module: maps `images` to logits; in evaluation mode unless `training`.
+        images: an example, `(n, 3, size, size)`, of the graph's input type.
+        target: of the export.
+        what: the model, for messages.
+        opset: operator set; the newest that torch and the target share when not given.
+        dynamic_batch: accept any number of images.
+        training: export for training.
+
+    Raises:
+        UnsupportedNetworkError: the model needs an operator that the operator set or the target
+            lacks, is too large, or cannot be traced.
+        UnavailableError: the onnx package is missing.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise UnavailableError("exporting needs the onnx package", INSTALL) from error
+
+    opset = chosen_opset(opset, target)
+    if sum(tensor.numel() * tensor.element_size()
+           for tensor in module.state_dict().values()) > MOST_BYTES:
+        raise UnsupportedNetworkError(
+            f"{what} is larger than 2 GiB, which no ONNX file can hold", "take a smaller network")
+    buffer = io.BytesIO()
+    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
+    how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
+        torch.onnx.export).parameters else {}
+    if dynamic_batch:
+        how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
+    try:
+        with _quiet() as warned, blamed(what):
+            torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
+                              opset_version=opset,
+                              input_names=[INPUT], output_names=[OUTPUT], training=mode,
+                              do_constant_folding=not training, **how)
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        raise UnsupportedNetworkError(
+            f"{what} cannot be exported to operator set {opset}: {str(error).splitlines()[0]}",
+            "take another network or norm layer, or a newer '--opset'") from error
+    _check_trace(warned, what)
+    model = simplified(onnx.load_from_string(buffer.getvalue()))
+    onnx.checker.check_model(model)
+    target.check(model, what)
+    return model
+
+
+@contextlib.contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Convert any exception in a network's own code into an error that names the network."""
+    try:
+        yield
+    except (IpucnnError, torch.onnx.errors.UnsupportedOperatorError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UnsupportedNetworkError(
+            f"{what} cannot be exported: {type(error).__name__}: {reason}",
+            "'--traceback' shows where it fails", exit_code=1) from error
+
+
+def _check_trace(warned: List[warnings.WarningMessage], what: str) -> None:
+    """Raise an error if a network's code read values, which the trace would keep as constants.
+
+    torch's own modules read shapes in the same way; a graph is made for fixed shapes.
+
+    Raises:
+        UnsupportedNetworkError: names the line.
+    """
+    own = str(Path(torch.__file__).parent)
+    looked_at: Any = torch.jit.TracerWarning  # type: ignore[attr-defined]
+    for warning in warned:
+        if issubclass(warning.category, looked_at) \
+                and "Converting a tensor to a" in str(warning.message) \
+                and not warning.filename.startswith(own):
+            raise UnsupportedNetworkError(
+                f"{what} cannot be exported: its code decides by values ('{warning.filename}', "
+                f"line {warning.lineno}), and a graph computes the same for all images",
+                "take a backend that executes the module itself and no graph of it", exit_code=1)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[List[warnings.WarningMessage]]:
+    """Suppress the exporter's developer messages; yield its warnings."""
+    logger = logging.getLogger("torch.onnx")
+    level, log = logger.level, torch._C._jit_onnx_log
+    logger.setLevel(logging.ERROR)
+    # newer torch has no option for it: it prints the whole graph to standard output on an error
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        # torch 2.0 prints a banner
+        with warnings.catch_warnings(record=True) as warned, \
+                contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("always")
+            yield warned
+    finally:
+        logger.setLevel(level)
+        torch._C._jit_onnx_log = log

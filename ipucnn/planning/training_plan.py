@@ -1,0 +1,98 @@
+"""Plans a training from its options without compiling, downloading or reading anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.selection import check_offer
+from ipucnn.core.names import key
+from ipucnn.core.options.owners import AUTO
+from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.planning.options import PlanOptions
+from ipucnn.training.options import TrainOptions
+from ipucnn.training.outline import endless_epoch, fine_tuning_plan
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training as planned from its options.
+
+    Attributes:
+        options: of the training.
+        plan: execution plan of one host call, over all instances.
+        fine_tuning: the plan of the fine-tuning after a half-resolution training.
+        epoch_samples: samples per epoch, where the dataset's record states it.
+        launch: the system to launch on.
+    """
+
+    options: TrainOptions
+    plan: ExecutionPlan
+    fine_tuning: Optional[ExecutionPlan]
+    epoch_samples: Optional[int]
+    launch: PlanOptions
+
+    @property
+    def ipus(self) -> int:
+        """The number of reserved IPUs: they are allocated in powers of two."""
+        return 1 << (self.plan.devices - 1).bit_length()
+
+    @property
+    def need(self) -> str:
+        """Replicas and stages as text, for messages."""
+        return f"{self.plan.replicas} replicas of {self.plan.stages} pipeline stages"
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return the plan as plain types, with the keys of a training's result."""
+        options, launch = self.options, self.launch
+        return {
+            "format": "ipucnn.plan/1", "model": options.network.model,
+            "dataset": options.dataset.data, "backend": options.execution.backend,
+            "plan": self.plan.algebra(),
+            "begins_at": ["input", *self.plan.pipeline_splits],
+            "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
+            "epoch_samples": self.epoch_samples,
+            "ipus": {"used": self.plan.devices, "reserved": self.ipus},
+            "launch": {"profile": launch.launch, "hosts": launch.host_count,
+                       "instances": self.plan.instances,
+                       "replicas_per_instance": self.plan.local_replicas}}
+
+
+def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry) -> TrainingPlan:
+    """Return the plan of a training with these options.
+
+    A named backend need not be usable here, but must support the requested features.
+
+    Raises:
+        UsageError: an unknown name, a training that no backend can execute, that its instances
+            cannot share, or that needs more IPUs than there are.
+    """
+    for kind in ("model", "norm-layer", "optimizer", "lr-schedule"):
+        registry.get(kind, options.get(KINDS[kind].selector))
+    data = registry.get_typed(DatasetSpec, options.dataset.data)
+    plan = options.plan(synthetic=data.on_device)
+    second = fine_tuning_plan(options, data.on_device) \
+        if options.half_resolution.half_res_training else None
+    plan = replace(plan, instances=launch.instances_for(plan.replicas))
+    backend = options.execution.backend
+    if key(backend) != AUTO:
+        check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
+    made = TrainingPlan(options, plan, second,
+                        None if data.finite else endless_epoch(options, plan), launch)
+    _check_fit(made)
+    return made
+
+
+def _check_fit(made: TrainingPlan) -> None:
+    available, stages = made.launch.ipus, made.plan.stages
+    if available is None or made.ipus <= available:
+        return
+    fitting = (1 << (available.bit_length() - 1)) // stages  # replicas on reservable IPUs
+    way = (f"use '--replicas {fitting}', and more '--gradient-accumulation' for the same samples "
+           "per update, or a larger system" if fitting else
+           "use fewer '--pipeline-splits', or a larger system")
+    raise UsageError(f"{made.need} need {made.ipus} IPUs, and {made.launch.system} has "
+                     f"{available}", f"{way}: 'ipucnn config list' shows the launch profiles")

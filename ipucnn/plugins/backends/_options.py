@@ -1,0 +1,41 @@
+"""Option classes from which several backends inherit."""
+
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import option
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Options of the device."""
+
+    device: Optional[str] = option(
+        None, "Device to compute on, such as 'cpu', 'cuda' or 'cuda:1'. Default: the best one "
+        "available.", validation=True)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Options of the cache of compiled models."""
+
+    model_cache_path: Optional[str] = option(
+        None, "Folder in which compiled models are cached for later runs.", metavar="DIR",
+        validation=True)
+
+
+def check_proportions(proportions: Sequence[float], stages: int) -> None:
+    """Check that there is one available-memory proportion, or one for each pipeline stage.
+
+    Args:
+        proportions: the values of `--available-memory-proportion`; may be empty.
+        stages: number of pipeline stages.
+
+    Raises:
+        UsageError: there is another number of them.
+    """
+    if len(proportions) > 1 and len(proportions) != stages:
+        raise UsageError(
+            f"{len(proportions)} available memory proportions for {stages} pipeline stages",
+            "give one for all stages, or one for each")

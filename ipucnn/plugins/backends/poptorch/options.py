@@ -1,0 +1,47 @@
+"""The options of the `poptorch` backend."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import option
+from ipucnn.plugins.backends._ipu.options import IpuOptions
+
+THREADS = "threads"
+LOADER_MODES = ("sync", "async", "rebatched")
+"""Values of `--dataloader-mode` that select PopTorch's own data loader."""
+DEFAULT_REBATCH_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class PopTorchOptions(IpuOptions):
+    """Options of the `poptorch` backend.
+
+    Raises:
+        UsageError: IO tiles that cannot be reserved, or an option without its data loader mode.
+    """
+
+    num_io_tiles: int = option(
+        0, "Tiles reserved for input and output, which then overlap with computation: 0, or an "
+        "even number from 32 to 192.", minimum=0, validation=True)
+    # threads start at once and need no shared memory: a default for any machine
+    dataloader_mode: str = option(
+        THREADS, "How images are decoded: by threads of this process, or by worker processes of "
+        "PopTorch's data loader in one of its modes, which decode more images per second than one "
+        "process.", choices=(THREADS, *LOADER_MODES), validation=True, machine=True)
+    dataloader_rebatch_size: Optional[int] = option(
+        None, "Images that a worker decodes at a time in mode 'rebatched', at most those of a host "
+        f"call. Default: {DEFAULT_REBATCH_SIZE}.", minimum=1, validation=True, machine=True)
+
+    def __post_init__(self) -> None:
+        tiles = self.num_io_tiles
+        if 0 < tiles < 32:
+            raise UsageError(f"option '--num-io-tiles': {tiles} is too small",
+                             "use 0, or at least 32")
+        if tiles % 2 or tiles > 192:
+            raise UsageError(f"option '--num-io-tiles': {tiles} tiles cannot be set aside",
+                             "use an even number from 32 to 192")
+        if self.dataloader_rebatch_size is not None and self.dataloader_mode != "rebatched":
+            raise UsageError("'--dataloader-rebatch-size' has no meaning in data loader mode "
+                             f"{self.dataloader_mode!r}",
+                             "add '--dataloader-mode rebatched', or leave it out")

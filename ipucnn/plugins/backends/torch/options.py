@@ -1,0 +1,18 @@
+"""The options of the `torch` backend."""
+
+from dataclasses import dataclass
+from typing import Tuple
+
+from ipucnn.core.options.declaration import option
+from ipucnn.plugins.backends._options import CacheOptions, DeviceOptions
+
+
+@dataclass(frozen=True)
+class TorchOptions(CacheOptions, DeviceOptions):
+    """Options of the `torch` backend."""
+
+    compile: bool = option(False, "Compile the model with torch.compile.", validation=True)
+    available_memory_proportion: Tuple[float, ...] = option(
+        (), "Proportion of the device's memory for the activations of micro-batches that are "
+        "computed together; of several, the mean. Default: 0.25.", exclusive_minimum=0.0,
+        maximum=1.0, only="training")

@@ -1,0 +1,159 @@
+"""Reads and writes `metadata.json`, which describes the shards of a folder.
+
+Its first keys are those of the converter of Graphcore's example applications, so that each tool
+reads the other's files; `classes`, `shards`, `origin` and `version` are specific to ipucnn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from ipucnn.core.errors import DataError
+
+FILE = "metadata.json"
+VERSION = 1
+SPLITS = ("train", "validation")
+FORMATS = ("img", "tensor")
+
+_SHARD = re.compile(r"(train|validation)-\d{6,}\.tar")
+_RECONVERT = "is it a folder that 'ipucnn data convert' made? make it again if it is damaged"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The properties of one tar archive when it was written.
+
+    Attributes:
+        name: of its file in the folder.
+        samples: number of samples in it.
+        bytes: size of the file.
+        md5: of the file, in hexadecimal digits.
+    """
+
+    name: str
+    samples: int
+    bytes: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata of a folder of shards.
+
+    Attributes:
+        lengths: samples by split.
+        format: `img` for encoded images, `tensor` for pixels.
+        transforms: by split, the transforms of the images: `Resize(256)`, `CenterCrop(224)`.
+        classes: class names in the order of labels; empty when the samples have none.
+        shards: by split, in order; None where the writer did not list them (the old converter).
+        boxes: some samples have bounding boxes; None when not stated.
+        image_ids: some samples have the id that they had in their dataset.
+        shuffle: whether samples were shuffled before they were written.
+        seed: of the shuffle.
+        image_quality: JPEG quality, where images were encoded.
+        checksum: MD5 of the sorted digests of all shards.
+        origin: source and settings of the conversion; None where ipucnn did not make it.
+    """
+
+    lengths: Dict[str, int]
+    format: str = "img"
+    transforms: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    classes: Tuple[str, ...] = ()
+    shards: Optional[Dict[str, Tuple[Shard, ...]]] = None
+    boxes: Optional[bool] = None
+    image_ids: bool = False
+    shuffle: bool = False
+    seed: int = 0
+    image_quality: Optional[int] = None
+    checksum: str = ""
+    origin: Optional[Dict[str, Any]] = None
+
+    def as_json(self) -> str:
+        """Return the content of the file."""
+        content: Dict[str, Any] = {
+            "train_length": self.lengths.get("train", 0),
+            "validation_length": self.lengths.get("validation", 0),
+            "format": self.format, "shuffle": self.shuffle, "seed": self.seed,
+            "train_transform_pipeline": list(self.transforms.get("train", ())),
+            "validation_transform_pipeline": list(self.transforms.get("validation", ())),
+            "image_quality": self.image_quality, "checksum": self.checksum, "version": VERSION,
+            "classes": list(self.classes), "boxes": self.boxes, "image_ids": self.image_ids,
+            "shards": {split: [[s.name, s.samples, s.bytes, s.md5] for s in shards]
+                       for split, shards in (self.shards or {}).items()},
+            "origin": self.origin}
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read(text: str, name: str) -> Metadata:
+    """Parse the content of a `metadata.json`.
+
+    Args:
+        text: its content.
+        name: of the file, for error messages.
+
+    Raises:
+        DataError: it is damaged, or was written by a newer ipucnn.
+    """
+    try:
+        content = json.loads(text)
+        version = content.get("version", VERSION)
+        if version != VERSION:
+            raise DataError(f"{name!r} has version {version!r}, this ipucnn reads {VERSION}",
+                            "upgrade ipucnn")
+        listed = content.get("shards")
+        everywhere = content.get("transform_pipeline", ())  # one for both in the oldest files
+        transforms = {split: tuple(map(str, content.get(f"{split}_transform_pipeline", everywhere)))
+                      for split in SPLITS}
+        result = Metadata(
+            {split: int(content[f"{split}_length"]) for split in SPLITS},
+            str(content.get("format", "img")), transforms,
+            tuple(map(str, content.get("classes", ()))),
+            None if listed is None else {
+                split: tuple(_shard(row) for row in listed.get(split, ())) for split in SPLITS},
+            content.get("boxes"), bool(content.get("image_ids", False)),
+            bool(content.get("shuffle", False)), int(content.get("seed") or 0),
+            content.get("image_quality"), str(content.get("checksum", "")),
+            content.get("origin"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{name!r} is damaged: {type(error).__name__}: {error}",
+                        _RECONVERT) from error
+    if result.format not in FORMATS:
+        raise DataError(f"{name!r}: the format {result.format!r} is unknown",
+                        "formats: " + ", ".join(FORMATS))
+    for split, shards in (result.shards or {}).items():
+        counted = sum(shard.samples for shard in shards)
+        if counted != result.lengths[split]:
+            raise DataError(f"{name!r} is damaged: its {split} shards hold {counted} samples and "
+                            f"{split}_length is {result.lengths[split]}", _RECONVERT)
+    return result
+
+
+def shard_name(split: str, number: int) -> str:
+    """Return the file name of a shard; numbers count from 0."""
+    return f"{split}-{number:06d}.tar"
+
+
+def is_shard(name: str, split: str) -> bool:
+    """Return whether a file has the name of a shard of a split."""
+    found = _SHARD.fullmatch(name)
+    return bool(found) and found.group(1) == split  # type: ignore[union-attr]
+
+
+def checksum(digests: Iterable[str]) -> str:
+    """Return the MD5 of a folder whose files have these MD5 digests.
+
+    The algorithm is that of the package `checksumdir`, which the old converter used.
+    """
+    return hashlib.md5("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _shard(row: List[Any]) -> Shard:
+    name, samples, size, md5 = row
+    if not _SHARD.fullmatch(name):  # the name is used in a path
+        raise ValueError(f"{name!r} is no shard's name")
+    return Shard(name, int(samples), int(size), str(md5))

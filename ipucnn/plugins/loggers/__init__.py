@@ -1,0 +1,1 @@
+"""Loggers that ship with ipucnn; they record trainings."""

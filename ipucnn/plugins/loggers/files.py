@@ -1,0 +1,140 @@
+"""Records a training in `metrics.jsonl`, `metrics.csv` (same rows) and `options.yaml`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.files import write_text
+from ipucnn.core.loggers import Logger, RunInfo
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import LoggerSpec
+
+COLUMNS = ("kind", "epoch", "update", "loss", "accuracy", "learning_rate", "loss_scaling",
+           "images_per_second", "data_wait_share", "weights", "top1", "top5", "images", "skipped")
+"""Columns of the CSV file; those that a row lacks are empty in it."""
+
+
+class MetricsWriter:
+    """Appends rows to the two files of metrics; each row is on disk when `add` returns.
+
+    A row that cannot be written is kept and retried with the next row, so that a temporarily full
+    disk leaves no gap.
+
+    Args:
+        folder: where the two files are.
+        rows: how many rows of existing files to keep, from the start; a restored training writes
+            later ones again.
+
+    Attributes:
+        rows: number of rows.
+        failed: why the last write failed, or None.
+    """
+
+    def __init__(self, folder: Path, rows: int = 0) -> None:
+        self._folder = folder
+        self._pending: Dict[str, str] = {}
+        self.failed: Optional[str] = None
+        kept = _read(folder / "metrics.jsonl")[:rows]
+        self.rows = len(kept)
+        for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
+                           ("metrics.csv", _HEADER + _csv(kept))):
+            partial = folder / f".{name}.tmp"
+            partial.write_text(text, encoding="utf-8")
+            os.replace(str(partial), str(folder / name))
+
+    def add(self, row: Dict[str, Any]) -> None:
+        """Append a row of plain values."""
+        self.rows += 1
+        self.failed = None
+        for name, text in (("metrics.jsonl", _line(row)), ("metrics.csv", _csv([row]))):
+            self._pending[name] = self._pending.get(name, "") + text
+            try:
+                self._append(name, self._pending[name].encode("utf-8"))
+            except OSError as error:
+                self.failed = f"cannot write metrics in '{self._folder}': {error.strerror or error}"
+            else:
+                del self._pending[name]
+
+    def _append(self, name: str, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # unbuffered: a buffer would write the remainder of a failed row when the file is closed
+        with open(self._folder / name, "ab", buffering=0) as file:
+            end = file.tell()
+            if not end and name == "metrics.csv":  # the folder was deleted meanwhile
+                content = _HEADER.encode("utf-8") + content
+            try:
+                while content:
+                    content = content[file.write(content):]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)  # no half row
+                raise
+
+
+class FilesLogger(Logger):
+    """Writes the metrics and the options of a training to its log folder."""
+
+    name = "files"
+
+    def start(self, run: RunInfo) -> None:
+        """Open the files of metrics and write the options; see `Logger.start`.
+
+        Raises:
+            DataError: they cannot be written.
+        """
+        import yaml
+
+        try:
+            self._metrics = MetricsWriter(run.folder, run.rows)
+        except OSError as error:
+            raise DataError(f"cannot write metrics in '{run.folder}': {error.strerror or error}",
+                            "free space or choose another place") from error
+        write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
+
+    def row(self, row: Dict[str, Any]) -> Optional[str]:
+        """Append a row to both files; see `Logger.row`."""
+        self._metrics.add(row)
+        if not self._metrics.failed:
+            return None
+        return self._metrics.failed + "; it is tried again with the next row"
+
+
+@hookimpl
+def ipucnn_loggers() -> List[LoggerSpec]:
+    """Return files."""
+    return [LoggerSpec(name="files", summary="metrics.jsonl, metrics.csv and options.yaml",
+                       target="ipucnn.plugins.loggers.files:FilesLogger")]
+
+
+def _line(row: Dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _csv(rows: List[Dict[str, Any]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+_HEADER = _csv([dict(zip(COLUMNS, COLUMNS))])
+
+
+def _read(path: Path) -> List[Dict[str, Any]]:
+    """Return the complete rows, without one that a killed process wrote in part."""
+    rows = []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

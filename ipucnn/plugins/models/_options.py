@@ -1,0 +1,16 @@
+"""Options that several model families share. It is not a plugin; it imports no torch."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from ipucnn.core.options.declaration import option
+
+
+@dataclass(frozen=True)
+class ResidualOptions:
+    """Options of residual networks (He et al., "Deep Residual Learning", 2015, section 4.1)."""
+
+    shortcut_type: Optional[str] = option(
+        None, "Shortcuts of residual blocks: A pads with zeros where shapes differ, B projects "
+        "there, C projects everywhere (default: the network's own).", choices=("A", "B", "C"),
+        fixed="model")

@@ -1,0 +1,140 @@
+"""Records a training: writes checkpoints and calls its loggers.
+
+Only the first of several instances has records; the others write nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Sequence
+
+from ipucnn.core.files import make_folder
+from ipucnn.core.loggers import Logger, RunInfo
+from ipucnn.core.progress import Listener
+from ipucnn.training import keeper as keeping
+from ipucnn.training.checkpoints import Checkpoint, CheckpointError
+from ipucnn.training.keeper import Keeper
+from ipucnn.training.options import TrainOptions
+from ipucnn.training.run_loggers import Loggers
+
+RETRY_SECONDS = 60.0
+"""Delay before a failed checkpoint is retried."""
+
+
+def make_ready(folder: Path, restored: Optional[Checkpoint], options: TrainOptions,
+               listener: Listener) -> None:
+    """Prepare a folder for the checkpoints of a training.
+
+    Raises:
+        IpucnnError: the folder cannot be created, or holds checkpoints of another training.
+    """
+    if restored is None or restored.path is None:
+        keeping.prepare(folder)
+    elif restored.position.epoch < options.optimisation.epoch:
+        aside = keeping.continue_in(folder, restored.path)
+        if aside:
+            listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
+                          + ", ".join(aside))
+
+
+class Records:
+    """The interface of records; this class records nothing, for all instances but the first.
+
+    Attributes:
+        log_dir: the log folder; None without loggers.
+        last_good: the last checkpoint that was written, or restored.
+        failed: why the last checkpoint could not be written, or None.
+    """
+
+    log_dir: Optional[Path] = None
+    last_good: Optional[Path] = None
+    failed: Optional[CheckpointError] = None
+
+    def due(self, minutes: Optional[float]) -> bool:  # noqa: ARG002
+        """Return whether a checkpoint, or the retry of a failed one, is due."""
+        return False
+
+    def save(self, checkpoint: Checkpoint) -> Optional[str]:  # noqa: ARG002
+        """Write a checkpoint; return a note for the user, or None."""
+        return None
+
+    def best(self, figures: Dict[str, Any], saved: bool) -> None:
+        """Record the best validation, and whether the last checkpoint has its weights."""
+
+    def row(self, row: Dict[str, Any]) -> None:
+        """Record a row of metrics."""
+
+    def finish(self, status: str, result: Dict[str, Any]) -> None:
+        """Finish recording; see `Logger.finish`."""
+
+
+class FileRecords(Records):
+    """Records of the first instance: checkpoints in a folder, all else through loggers.
+
+    Args:
+        options: of the training.
+        folder: of the checkpoints; None disables them.
+        restored: the checkpoint from which the training resumes.
+        rows: rows of metrics that were recorded before it.
+        loggers: the loggers of the training.
+        report: receives notes for the user.
+
+    Raises:
+        IpucnnError: the log folder cannot be created, or a logger rejects the training.
+    """
+
+    def __init__(self, options: TrainOptions, folder: Optional[Path],
+                 restored: Optional[Checkpoint], rows: int, loggers: Sequence[Logger],
+                 report: Callable[[str], None]) -> None:
+        inherited = restored.path if restored and restored.path and folder \
+            and restored.path.parent.resolve() == folder.resolve() else None
+        self._keeper = Keeper(folder, options.checkpoints.keep_last, options.checkpoints.keep_best,
+                              inherited) if folder else None
+        self.last_good = inherited
+        self._saved_at = self._retry_at = time.monotonic()
+        self._loggers = Loggers(loggers, report)
+        if loggers:
+            self.log_dir = _log_dir(options, folder)
+            self._loggers.start(RunInfo(options.as_dict(), self.log_dir, rows,
+                                        restored.path if restored else None))
+
+    def due(self, minutes: Optional[float]) -> bool:
+        """See `Records.due`."""
+        now = time.monotonic()
+        return bool((minutes and now - self._saved_at >= 60 * minutes)
+                    or (self.failed and now >= self._retry_at))
+
+    def save(self, checkpoint: Checkpoint) -> Optional[str]:
+        """See `Records.save`."""
+        if self._keeper is None:
+            return None
+        warning = self._keeper.save(checkpoint)
+        self.failed, self.last_good = self._keeper.failed, self._keeper.last_good
+        self._saved_at = time.monotonic()
+        self._retry_at = self._saved_at + RETRY_SECONDS
+        if self.last_good and not self.failed:
+            position = checkpoint.position
+            self._loggers.checkpoint(self.last_good, position.epoch, position.update)
+        return warning
+
+    def best(self, figures: Dict[str, Any], saved: bool) -> None:
+        """See `Records.best`."""
+        if self._keeper is not None:
+            self._keeper.best(figures, saved)
+        self._loggers.best(figures)
+
+    def row(self, row: Dict[str, Any]) -> None:
+        """See `Records.row`."""
+        self._loggers.row(row)
+
+    def finish(self, status: str, result: Dict[str, Any]) -> None:
+        """See `Records.finish`."""
+        self._loggers.finish(status, result)
+
+
+def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
+    begun = time.strftime("%Y%m%d-%H%M%S")
+    name = f"{options.network.model}_{options.dataset.data}_{begun}".replace(":", "-")
+    path = options.results.log_dir or str(folder or Path("logs") / name)
+    return Path(make_folder(path, "--log-dir"))
