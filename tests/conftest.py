@@ -23,7 +23,7 @@ def _forget_poptorch():
     """Have PopTorch, and what imported it, imported anew."""
     for name in list(sys.modules):
         if name.split(".")[0] == "poptorch" or (
-                name.startswith(BACKEND) and name != BACKEND + "engine"):
+                name.startswith(BACKEND) and name[len(BACKEND):] not in ("engine", "options")):
             del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -33,7 +33,7 @@ def _forget_popart():
     for name in list(sys.modules):
         if name.split(".")[0] == "popart" or (
                 name.startswith(POPART_BACKEND)
-                and name[len(POPART_BACKEND):] not in ("engine", "operators")):
+                and name[len(POPART_BACKEND):] not in ("engine", "operators", "options")):
             del sys.modules[name]
     importlib.invalidate_caches()
 

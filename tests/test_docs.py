@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import ipucnn
 from ipucnn.__main__ import invoke
-from ipucnn.core.options import COMMANDS
-from ipucnn.core.options.declaration import declared
+from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.profiles import resolve
-from ipucnn.terminal.spellings import normalise
+from ipucnn.core.registry.registry import registry
+from ipucnn.terminal.flags import flag_table, parsed
+from ipucnn.terminal.spellings import expanded, normalise
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,15 +38,10 @@ def _commands():
 @pytest.mark.parametrize("line", list(_commands()))
 def test_documented_runs_are_accepted(line):
     command = line.split()[1]
-    options_class = COMMANDS[command]
-    words = normalise(shlex.split(line.partition("  #")[0])[2:],
-                      {flag for item in declared(options_class) if item.many
-                       for flag in item.flags})
-    known = {flag: item for item in declared(options_class) for flag in item.flags}
-    given = {}
-    while words:
-        item = known[words.pop(0)]
-        given[item.name] = True if item.boolean else words.pop(0)
+    (options_class,) = COMMANDS[command]
+    words = normalise(shlex.split(line.partition("  #")[0])[2:])
+    words = expanded(words, flag_table([options_class], words, registry()).lists())
+    given = parsed(options_class, words, registry())
     assert resolve(options_class, given, command).plan(synthetic=False).combined_batch >= 1
 
 
@@ -61,11 +59,28 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-def test_every_module_of_core_is_on_the_map():
+def test_every_module_and_folder_is_on_the_map():
     mapped = (ROOT / "docs" / "architecture.md").read_text()
-    missing = [path.stem for path in (ROOT / "ipucnn" / "core").rglob("*.py")
-               if path.stem != "__init__" and f"`{path.stem}`" not in mapped]
-    assert missing == []
+    modules = [path for path in (ROOT / "ipucnn").rglob("*.py") if path.stem != "__init__"]
+    folders = {path.parent.name for path in (ROOT / "ipucnn").rglob("__init__.py")}
+    assert [str(path) for path in modules if f"`{path.stem}`" not in mapped] == []
+    assert [folder for folder in sorted(folders) if f"{folder}/" not in mapped] == []
+
+
+PATHS = re.compile(r"`((?:ipucnn|core|plugins|training|commands)/[\w/]+(?:\.py|/)?)`"
+                   r"|\b(ipucnn(?:\.\w+)+)")
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_modules_on_the_map_and_on_other_pages_exist(page):
+    for path, dotted in PATHS.findall(page.read_text()):
+        if path:
+            assert (ROOT / path).exists() or (ROOT / "ipucnn" / path).exists(), path
+        else:
+            found = ipucnn
+            for name in dotted.split(".")[1:]:
+                found = getattr(found, name, None) or importlib.import_module(
+                    f"{found.__name__}.{name}")
 
 
 def test_make_targets_that_the_readme_names_exist():

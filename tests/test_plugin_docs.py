@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from ipucnn import testing
+from ipucnn.core.options.building import build
+from ipucnn.core.options.declaration import Option
 from ipucnn.core.registry import discovery, hookspecs
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import KINDS, ModelSpec, PluginSpec
 from ipucnn.core.registry.registry import Registry, State
+from ipucnn.training.options import TrainOptions
 
 DOCS = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
 
@@ -47,6 +50,22 @@ def test_common_fields_states_variables_suites_and_prefixes_are_documented():
         assert f"`{kind.prefix}.`" in DOCS
 
 
+def test_every_attribute_of_an_option_is_documented():
+    section = DOCS[DOCS.index("## Options\n"):DOCS.index("## The hooks\n")]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) != []
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {
+        field.name for field in dataclasses.fields(Option)}
+
+
+def test_the_signature_of_every_target_is_documented():
+    for kind in KINDS.values():
+        stated = re.search(r"``(target\(.*?\))", inspect.getdoc(getattr(hookspecs, kind.hook)))
+        section = DOCS[DOCS.index(f"def {kind.hook}() ->"):]
+        documented = re.search(r"`(target\(.*?\)) ->", section, re.DOTALL).group(1)
+        plain = re.sub(r"\b(ipucnn|data|models|norms|torch|nn)\.", "", documented)
+        assert plain == stated.group(1), kind.name
+
+
 def block(text):
     """Return the code block that contains `text`, without its indentation."""
     (code,) = [c for c in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if text in c]
@@ -59,3 +78,11 @@ def test_the_one_file_plugin_works(tmp_path):
     assert reg.get_typed(ModelSpec, "mynet").input_size == 64
     results = testing.check_plugin("model", "mynet", reg)
     assert set(results.values()) == {"passed"}
+
+
+def test_the_optimizer_with_options_works(tmp_path):
+    (tmp_path / "lion.py").write_text(block("LionOptions"))
+    reg = Registry(PluginSettings(extra=(str(tmp_path / "lion.py"),), disable_all=True))
+    options = build(TrainOptions, {"optimizer": "lion", "lion-decay": "0.98"}, registry=reg)
+    assert options.plugins.of("optimizer", "lion").lion_beta2 == 0.98
+    assert set(testing.check_plugin("optimizer", "lion", reg).values()) == {"passed"}

@@ -228,7 +228,7 @@ def test_light_commands_import_nothing_heavy(argv):
 
 def test_completion_knows_plugin_names_without_torch():
     program = (
-        "import sys\nfrom ipucnn.terminal.flags import _completion\n"
+        "import sys\nfrom ipucnn.terminal.options_command import _completion\n"
         "print(*_completion('model')('resnet1'))\n"
         "assert 'torch' not in sys.modules\n")
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
@@ -271,7 +271,7 @@ def test_without_its_metadata_ipucnn_says_how_to_install_it(tmp_path):
     source = Path(__file__).resolve().parents[1] / "ipucnn"
     program = (
         "import sys\nfrom importlib import metadata\n"
-        "metadata.distributions = lambda *a, **k: iter(())\n"
+        "metadata.Distribution.discover = lambda *a, **k: iter(())\n"
         "from ipucnn.__main__ import invoke\nsys.exit(invoke(['list-plugins']))\n")
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, universal_newlines=True,

@@ -87,7 +87,7 @@ def cli(capsys):
 
 def made(server, **request):
     spec = registry().get_typed(DatasetSpec, "webdataset")
-    return registry().resolve(spec)(DatasetRequest(data_dir=server.url, **request))
+    return registry().make(spec, DatasetRequest(data_dir=server.url, **request))
 
 
 def test_a_training_and_validation_are_those_of_the_folder(cli, server, folder, tmp_path):

@@ -19,11 +19,11 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.options import RunOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
 from ipucnn.inference import bulk
+from ipucnn.inference.options import RunOptions
 
 TESTS = Path(__file__).parents[1]
 PLUGINS = (str(TESTS / "tiny_plugin.py"), str(TESTS / "unruly_plugin.py"))

@@ -51,7 +51,7 @@ BAD_USAGE = [
     (["run", "--batch-size", "-4"], "'--batch-size': '-4' is too small", "1"),
     (["run", "--replicas", "0"], "'--replicas': '0' is too small", "1"),
     (["run", "--precision", "16.32"], "'--precision': '16.32' is not one of", "32.32"),
-    (["run", "--bach-size", "3"], "no such option: --bach-size", "--help"),
+    (["run", "--bach-size", "3"], "unknown option '--bach-size'", "'--batch-size'"),
     (["run", *FAST, "--pipeline-splits", "layer9", "--device-iterations", "2"],
      "unknown pipeline split 'layer9'", "layer"),
     (["run", *FAST, "--pipeline-splits", "layer3", "layer3", "--device-iterations", "3"],
@@ -60,10 +60,15 @@ BAD_USAGE = [
      "'layer1' runs before 'layer3'", "order"),
     (["run", *FAST, "--pipeline-splits", "layer2", "layer3", "--device-iterations", "2"],
      "3 pipeline stages need at least 3 device iterations", "--device-iterations 3"),
-    (["run", *FAST, "--half-partial"], "'--half-partial' is not an option of backend",
-     "poptorch"),
+    (["run", *FAST, "--half-partial"],
+     "'--half-partial' is an option of backends popart, poptorch", "Poplar SDK"),
+    (["run", *FAST, "--half-partial", "--backend", "torch"],
+     "'--half-partial' is an option of backends popart, poptorch; this run uses torch",
+     "--backend popart"),
+    (["run", *FAST, "--momentum", "0.9"], "'--momentum' is an option of optimizers rmsprop",
+     "leave it out"),
     (["run", *FAST, "--available-memory-proportion", "0.4"],
-     "'--available-memory-proportion' is not an option of backend", "poptorch"),
+     "'--available-memory-proportion' is an option of backends popart, poptorch", "poptorch"),
     (["run", *FAST, "--predictions", "x.csv"],
      "'--predictions' cannot be used with dataset 'synthetic'", "--data"),
     (["run", *FAST, "--data-dir", "photos", "--dataloader-worker", "2"],
@@ -75,7 +80,7 @@ BAD_USAGE = [
     (["run", "--data", "image_folder"], "dataset 'image_folder' needs a folder", "--data-dir"),
     (["run", "--predictions", "x.txt"], "'x.txt' has no known format", ".csv"),
     (["run", "--config", "resnet50-mk3"], "unknown profile 'resnet50-mk3'", "resnet50-mk2"),
-    (["run", "--config", "resnet50-mk2", *FAST], "'--half-partial' is not an option",
+    (["run", "--config", "resnet50-mk2", *FAST], "'--half-partial' is an option",
      "--no-half-partial"),
     (["run", *FAST, "--eight-bit-io", "--normalization-location", "host"],
      "8-bit input and normalisation on the host", "device"),
@@ -122,12 +127,33 @@ def test_a_backend_that_is_not_here_says_what_is_missing_and_offers_another(ipuc
 
 def test_version_and_help(ipucnn_cli):
     assert ipucnn_cli("--version") == (0, f"ipucnn {ipucnn.__version__}\n", "")
-    code, out, _ = ipucnn_cli("run", "-h")
+    code, out, _ = ipucnn_cli("run", "--help-all")
     assert code == 0
     for spelling in ("--device-iterations, --device-iteration", "--normlayer, --norm-type",
                      "--groupnorm-group-num, --norm-num-groups",
                      "--batch-size, --micro-batch-size"):
         assert spelling in re.sub(r"\s+", " ", out)
+
+
+def explained(text):
+    return {match.group(1) for match in re.finditer(r"^  (?:-h, )?(--[a-z0-9-]+)", text, re.M)}
+
+
+def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucnn_cli,
+                                                                           monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, short, _ = ipucnn_cli("train", "--help")
+    _, full, _ = ipucnn_cli("train", "--help-all")
+    assert len(short.splitlines()) <= 3 * 50
+    assert max(map(len, short.splitlines())) <= 80
+    named = set(re.findall(r"--[a-z0-9-]+[a-z0-9]", short))
+    assert explained(full) - named == set()
+    assert "  --lr FLOAT  " in short
+    assert "--mixup-alpha FLOAT" not in short
+    assert {"--mixup-alpha", "--beta1", "--ipu-model", "--fine-tune-lr"} <= explained(full)
+    beta = re.sub(r"\s+", " ", full.partition("--beta1")[2])[:300]
+    assert "Owners: optimizers " in beta
+    assert "lamb" in beta
 
 
 README_001 = [
@@ -287,9 +313,9 @@ def test_list_plugins(ipucnn_cli):
     ("model", "resnet50", ["25,557,032", "4,089,184,256", "224", "80.858", "BSD"]),
     ("model", "efficientnetb0", ["5,288,548", "Apache"]),
     ("dataset", "image_folder", ["labelled"]),
-    ("norm-layer", "group", ["groups"]),
-    ("optimizer", "sgd", ["momentum"]),
-    ("schedule", "cosine", ["formula"]),
+    ("norm-layer", "group", ["--groupnorm-group-num"]),
+    ("optimizer", "sgd", ["--momentum", "--nesterov"]),
+    ("lr-schedule", "cosine", ["formula"]),
     ("backend", "torch", ["precisions", "16.16"]),
 ])
 def test_show(ipucnn_cli, kind, name, told):
@@ -403,9 +429,9 @@ def test_python_gives_the_same_result_object(images):
 
 
 def test_progress_is_told_after_every_device_call():
-    from ipucnn.core.options import RunOptions
-    from ipucnn.core.options.declaration import build
+    from ipucnn.core.options.building import build
     from ipucnn.inference import job as inference
+    from ipucnn.inference.options import RunOptions
 
     told = []
     options = build(RunOptions, {"data": "synthetic", "weights": "random", "iterations": 2,

@@ -87,17 +87,23 @@ def test_other_predictions_have_no_such_column(cli, coco, tmp_path):
 
 
 @pytest.mark.parametrize(("argv", "told", "hint"), [
-    (("--annotations", "x.json"), "'--annotations' is for predictions", "--predictions"),
     (("--annotations", "x.json", "--predictions", "p.csv", "--data", "real"),
-     "'--annotations' cannot be used with dataset 'real', which has no annotations", "--data"),
+     "'--annotations' is an option of dataset coco; this run uses real", "--data coco"),
     (("--annotations", "x.json", "--predictions", "p.csv", "--data", "generated"),
-     "'--annotations' cannot be used with dataset 'generated', which reads no folder", "--data"),
+     "'--annotations' is an option of dataset coco; this run uses generated", "--data coco"),
     ((), "dataset 'coco' needs a folder", "--data-dir")])
 def test_wrong_usage(cli, argv, told, hint):
     code, _, err = cli(*RUN, *argv)
     assert code == 2
     assert told in err
     assert hint in err.partition("hint: ")[2]
+
+
+def test_annotations_that_are_missing_are_named_with_and_without_predictions(cli, coco):
+    for more in ((), ("--predictions", "p.csv")):
+        code, _, err = cli(*RUN, "--data-dir", coco, "--annotations", "x.json", *more)
+        assert code == 1
+        assert "'x.json'" in err
 
 
 def test_training_on_it_is_refused(cli, coco):

@@ -205,7 +205,8 @@ WRONG = [
     (["--data", "synthetic"], "'synthetic' has no images on the host"),
     (["--data", "shapes"], "'shapes' reads no folder"),
     (["--splits", "test"], "'test' is not one of its values"),
-    (["--annotations", "x.json"], "'image_folder' has no annotations"),
+    (["--annotations", "x.json"], "'--annotations' is an option of dataset coco; "
+     "this is dataset image_folder"),
     (["--data", "real", "--splits", "train", "validation"], "'real' has no splits"),
 ]
 

@@ -21,8 +21,8 @@ from ipucnn.bench.bench_result import Loading, waiting
 from ipucnn.bench.compute import Compute
 from ipucnn.bench.host import STEPS, step_by_step
 from ipucnn.bench.job import bench
-from ipucnn.core.options import BenchOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.bench.options import BenchOptions
+from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
@@ -216,8 +216,9 @@ def test_bad_images_stop_it_or_are_counted(cli, pictures, tmp_path):
     (["--compute-batch-size", "4"], {}, 2, "add '--model NAME'"),
     (["--dataloader-worker", "1", "0"], {}, 2, "'0' is too small"),
     (["--samples", "0"], {}, 2, "'0' is too small"),
-    (["--dataloader-mode", "sync", "--backend", "torch"], {}, 2, "for backend poptorch"),
-    (["--dataloader-rebatch-size", "4"], {}, 2, "add '--dataloader-mode rebatched'"),
+    (["--dataloader-mode", "sync", "--backend", "torch"], {}, 2,
+     "is an option of backend poptorch; this run uses torch"),
+    (["--dataloader-rebatch-size", "4"], {}, 2, "or '--dataloader-mode MODE'"),
     (["--disable-async-loading", "--dataloader-mode", "async"], {}, 2, "leave one of them out"),
     (["--eight-bit-io", "--normalization-location", "host"], {}, 2, "exclude each other"),
     (["--job", "inference", "--precision", "16.32", "--model", "resnet18"], {}, 2, "'16.32'"),

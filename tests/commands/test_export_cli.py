@@ -245,7 +245,7 @@ REFUSED = [
     (["--checkpoint-path", "nowhere.pt"], "nowhere.pt", 1),
     (["--checkpoint-path", "."], "there are no checkpoints in '.'", 1),
     (["--checkpoint-path", "x.pt", "--model", "tiny"], "'--model' has no meaning with", 2),
-    ([*TINY, "--full-precision-norm"], "no such option", 2),
+    ([*TINY, "--full-precision-norm"], "unknown option '--full-precision-norm'", 2),
     ([*TINY, "--model-path", "file"], "cannot write 'file/tiny/model_1.onnx': ", 1),
     (["--model", "odd-erfinv", "--weights", "random"], "operator 'aten::erfinv'", 2),
     (["--model", "odd-gathers", "--weights", "random"],

@@ -6,15 +6,18 @@ import json
 import shlex
 
 import pytest
-import typer
 
 from ipucnn.__main__ import invoke
-from ipucnn.cli import app
-from ipucnn.core.options import LaunchOptions, PlanOptions, TrainOptions, profiles
+from ipucnn.core.options import profiles
+from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
-from ipucnn.core.registry.registry import use
-from ipucnn.terminal.spellings import normalise
+from ipucnn.core.registry.registry import registry, use
+from ipucnn.planning.options import LaunchOptions, PlanOptions
+from ipucnn.terminal.flags import flag_table, parsed
+from ipucnn.terminal.spellings import expanded, normalise
+from ipucnn.training.options import TrainOptions
 
 # the options of poprun in SDK 3.3
 POPRUN_OPTIONS = {
@@ -58,11 +61,9 @@ def split_command(line: str):
 
 def train_options(words):
     """Return the options that the parser of `train` makes of these words."""
-    lists = {flag for item in declared(TrainOptions) if item.many for flag in item.flags}
-    parser = typer.main.get_command(app).commands["train"]
-    given = parser.make_context("train", normalise(words, lists)).params
-    return resolve(TrainOptions, {name: value for name, value in given.items()
-                                  if value is not None and value not in ([], ())}, "train")
+    words = normalise(words)
+    words = expanded(words, flag_table([TrainOptions], words, registry()).lists())
+    return resolve(TrainOptions, parsed(TrainOptions, words, registry()), "train")
 
 
 # -- the plan ----------------------------------------------------------------------------------
@@ -149,9 +150,9 @@ WRONG = [
     (["--model", "resnet81"], "unknown model 'resnet81'", "resnet18"),
     (["--optimizer", "sdg"], "unknown optimizer 'sdg'", "'sgd'"),
     (["--data", "cifar11"], "unknown dataset 'cifar11'", "'cifar10'"),
-    (["--backend", "torch", "--half-partial"], "'--half-partial' is not an option of backend",
-     "poptorch"),
-    (["--bach-size", "4"], "no such option: --bach-size", "--help"),
+    (["--backend", "torch", "--half-partial"], "'--half-partial' is an option of backends popart, "
+     "poptorch", "'--backend popart'"),
+    (["--bach-size", "4"], "unknown option '--bach-size'", "--batch-size"),
     (["--batch-size", "0"], "'0' is too small", "1"),
     (["--config", "resnet51"], "unknown profile 'resnet51'", "resnet50"),
     (["--launch", "pod17"], "unknown profile 'pod17'", "pod16"),
@@ -222,8 +223,8 @@ def test_the_command_launches_the_planned_training(plan, training):
     wanted = train_options(training)
     assert set(flags) <= POPRUN_OPTIONS
     assert flags == {
-        "--num-instances": "8", "--num-replicas": str(wanted.replicas),
-        "--ipus-per-replica": str(len(wanted.pipeline_splits) + 1), "--host": "one,two",
+        "--num-instances": "8", "--num-replicas": str(wanted.get("replicas")),
+        "--ipus-per-replica": str(len(wanted.get("pipeline_splits")) + 1), "--host": "one,two",
         "--vipu-partition": "p 1", "--executable-cache-path": "cache", "--update-partition": "yes",
         "--remove-partition": "no", "--mpi-local-args": "-x PATH -x A=b,c",
         "--only-output-from-instance": "0", "--vipu-server-timeout": "600"}
@@ -231,7 +232,9 @@ def test_the_command_launches_the_planned_training(plan, training):
     assert train_options(words[1:]) == wanted
     spelt = {flag for flag in words if flag.startswith("--no-")} | {
         word.partition("=")[0] for word in words if word.startswith("--")}
-    current = {item.flag for item in declared(TrainOptions)}
+    current = {item.flag for item in common_options(TrainOptions)} | {
+        item.flag for owner in builtin_owners(TrainOptions.kinds, registry())
+        for item in declared(owner.options)}
     assert {flag.replace("--no-", "--", 1) if flag not in current else flag
             for flag in spelt} <= current
 
@@ -368,4 +371,4 @@ def test_a_launch_profile_of_ones_own(plan, tmp_path):
 
 def test_no_option_of_a_launch_is_one_of_a_training():
     assert not ({flag for item in declared(PlanOptions) for flag in item.flags}
-                & {flag for item in declared(TrainOptions) for flag in item.flags})
+                & {flag for item in common_options(TrainOptions) for flag in item.flags})

@@ -193,7 +193,7 @@ def test_the_printed_command_launches_the_training(tmp_path):
 SCRIPT = """
 import json, sys
 import torch
-from ipucnn.plugins.backends.poptorch.poprun import joined
+from ipucnn.core.execution.launching import joined
 
 instances = joined()
 assert joined() is instances

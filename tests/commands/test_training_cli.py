@@ -193,6 +193,15 @@ def test_restore_refuses_what_makes_no_sense(cli, trained, change):
     assert f"'{change[0]}' cannot be changed when restoring" in err
 
 
+def test_restore_does_not_offer_another_optimizer_for_its_options(cli, trained):
+    code, _, err = cli("restore", "--checkpoint-path", trained, "--progress", "off",
+                       "--trust-ratio-max", "2")
+    assert code == 2
+    assert "'--trust-ratio-max' is an option of optimizer lamb; this run uses sgd" in err
+    assert "leave it out: a training is restored with the same '--optimizer'" in err
+    assert "choose" not in err
+
+
 def test_a_trained_model_classifies(cli, trained, tmp_path):
     (newest,) = trained.glob("*_2.pt")
     code, out, err = cli("run", "--model", "mobilenet-v3-small", "--weights", newest, "--data",
@@ -209,7 +218,8 @@ BAD = [
     (["train", *TINY, "--keep-best"], "'--keep-best' has nothing to go by", 2),
     (["train", *TINY, "--lr-schedule", "cosine", "--lr-decay", "0.3"], "--lr-decay", 2),
     (["train", *TINY, "--optimizer", "adam", "--momentum", "0.9"], "--momentum", 2),
-    (["train", *TINY, "--enable-stochastic-rounding"], "'--enable-stochastic-rounding' is not", 2),
+    (["train", *TINY, "--enable-stochastic-rounding"],
+     "'--enable-stochastic-rounding' is an option of backends popart, poptorch", 2),
     (["train", *TINY, "--mixup-alpha", "0.1", "--batch-size", "1"], "mixup cannot mix", 2),
     (["train", *TINY, "--initial-loss-scaling", "8"], "'--initial-loss-scaling 8' is above", 2),
     (["train", *TINY, "--pipeline-splits", "layer2"], "gradient accumulation of at least 3", 2),

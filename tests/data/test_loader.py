@@ -10,7 +10,7 @@ from ipucnn.core.errors import DataError, PluginError, UsageError
 from ipucnn.data import ImageDataset
 from ipucnn.data import workers as workers_module
 from ipucnn.data.loader import MAX_REPORTED, HostLoader, order
-from ipucnn.models.normalisation import normalise
+from ipucnn.data.normalisation import normalise
 
 
 class Numbers(ImageDataset):

@@ -14,19 +14,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.plan import Backend, InferenceSession
-from ipucnn.core.options import ConvertOptions, TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.convert import convert
+from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.data.formats.sample_data import write_made
 from ipucnn.data.loader import HostLoader
 from ipucnn.training.feed import Feed
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare
 from ipucnn.training.validation import Evaluator
 
@@ -64,7 +65,7 @@ def folders(tmp_path_factory):
 
 def dataset_of(folders, form, split):
     used = registry()
-    return used.resolve(used.get_typed(DatasetSpec, _record(form)))(DatasetRequest(
+    return used.make(used.get_typed(DatasetSpec, _record(form)), DatasetRequest(
         data_dir=folders[form], input_size=SIZE, split=split, length=TOTAL))
 
 
@@ -91,14 +92,20 @@ class Together(Instances):
         return sum(self.gather(tensor))
 
 
+def threads(request):
+    """Return what feeds a session that has no loader of its own."""
+    return HostLoader(request.dataset, request.input_size, request.batch_size, request.indices,
+                      **request.how)
+
+
 class Seen(InferenceSession):
     """A session that remembers which images it was fed, and finds the class in the image's sum."""
 
     def __init__(self, batch_size, seen):
         self.samples_per_call, self._seen, self.facts = batch_size, seen, {}
 
-    def loader(self, *arguments, **how):
-        loader = super().loader(*arguments, **how)
+    def feed(self, request):
+        loader = threads(request)
         made = loader._batch
         loader._batch = lambda *parts: self._note(made(*parts))
         return loader
@@ -183,8 +190,8 @@ class Recorded(Fed):
     def __init__(self):
         self.indices, self.images = [], []
 
-    def loader(self, *arguments, **how):
-        loader = HostLoader(*arguments, **how)
+    def feed(self, request):
+        loader = threads(request)
         made = loader._batch
         loader._batch = lambda *parts: self._note(made(*parts))
         return loader
@@ -214,7 +221,7 @@ def fed(training, count, index, micro_batch, iterations, replicas, workers, cons
     plan = replace(training.plan, micro_batch=micro_batch, device_iterations=iterations,
                    replicas=replicas * count, instances=count)
     prepared = replace(training, plan=plan, instances=Together(index, count, None, None),
-                       options=replace(training.options, dataloader_worker=workers))
+                       options=training.options.with_values(dataloader_worker=workers))
     session = Recorded()
     feed = Feed(prepared, session, epoch, consumed)
     ends = [end for _, end in feed]

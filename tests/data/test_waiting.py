@@ -3,13 +3,13 @@ import time
 import pytest
 
 import ipucnn
-from ipucnn.core.options import TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
+from ipucnn.core.progress import Listener
 from ipucnn.data import waiting
 from ipucnn.data.formats.sample_data import write_made
 from ipucnn.data.image_files import FileImages
 from ipucnn.training.job import train
-from ipucnn.training.train_result import Listener
+from ipucnn.training.options import TrainOptions
 
 OPTIONS = {"model": "resnet18", "weights": "random", "input_size": 32, "data": "image_folder",
            "dataloader_worker": 1, "backend": "torch"}

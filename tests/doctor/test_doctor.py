@@ -82,7 +82,31 @@ def test_a_broken_local_plugin_is_a_problem(tmp_path):
     assert not report.ok
     (check,) = [c for c in report.checks if c.status == doctor.PROBLEM]
     assert "ZeroDivisionError" in check.detail
-    assert "mend it" in check.remedy
+    assert "fix it" in check.remedy
+
+
+def test_checks_of_a_plugin_are_reported(install):
+    install("checked", before="""
+from ipucnn.core.checks import Check
+def checks():
+    return [Check("licence", "warning", "it ends soon", "renew it")]
+""", more=", checks='checked_plugin:checks'")
+    check = one(examined(), "licence")
+    assert (check.status, check.detail) == (doctor.WARNING, "it ends soon")
+    assert check.remedy == "renew it"
+
+
+def test_checks_that_fail_are_a_problem_of_their_plugin(install):
+    install("checked", before="def checks(): 1 / 0", more=", checks='checked_plugin:checks'")
+    check = one(examined(), "model tinynet")
+    assert check.status == doctor.PROBLEM
+    assert "'pip uninstall checked'" in check.remedy
+    assert "ZeroDivisionError" in check.detail
+
+
+def test_checks_that_two_records_share_are_made_once():
+    names = [check.name for check in examined(disable_all=True).checks]
+    assert names.count("PopTorch") == names.count("PopART") == names.count("IPU SDK") == 1
 
 
 @pytest.mark.parametrize(("version", "remedy"), [(2, "pip install --upgrade ipucnn"),
@@ -114,8 +138,7 @@ def test_a_slow_plugin_is_a_warning(install):
 def test_without_plugins_installed_it_still_reports(monkeypatch):
     from ipucnn.core.registry import discovery, registry
 
-    monkeypatch.setattr(discovery, "_cache", [])
-    monkeypatch.setattr(discovery, "_scanned", True)
+    monkeypatch.setattr(discovery, "builtins", list)
     registry.use(None)
     report = doctor.examine()
     check = one(report, "plugins")

@@ -17,7 +17,7 @@ NAMES = ["cat", "dog, big", 'a "fish"']
 
 def _rows():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    return predictions.rows(["a/é,1.jpg", "b.jpg"], [0, None], probabilities, NAMES, 2, True)
+    return predictions.rows(["a/é,1.jpg", "b.jpg"], [0, None], probabilities, NAMES, 2)
 
 
 def _read(path):
@@ -62,7 +62,7 @@ def test_a_run_that_breaks_keeps_its_rows(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
 def test_image_ids_are_a_column_of_whole_numbers(tmp_path, suffix):
     path = tmp_path / f"p{suffix}"
-    row = predictions.rows(["a.jpg", "b.jpg"], [None, None], torch.eye(2, 3), NAMES, 1, False,
+    row = predictions.rows(["a.jpg", "b.jpg"], None, torch.eye(2, 3), NAMES, 1,
                            [2**62 + 1, None])
     columns = predictions.columns(1, False, with_ids=True)
     with predictions.writer_class(str(path))(path, columns) as writer:
@@ -75,7 +75,7 @@ def test_image_ids_are_a_column_of_whole_numbers(tmp_path, suffix):
 
 def test_unusual_file_names_are_written(tmp_path):
     name = b"bad\xff.jpg".decode("utf-8", "surrogateescape")
-    row = predictions.rows([name], [None], torch.tensor([[1.0, 0.0, 0.0]]), NAMES, 1, False)
+    row = predictions.rows([name], None, torch.tensor([[1.0, 0.0, 0.0]]), NAMES, 1)
     for suffix in (".csv", ".json", ".parquet"):
         path = tmp_path / f"p{suffix}"
         with predictions.writer_class(str(path))(path, predictions.columns(1, False)) as writer:

@@ -1,4 +1,4 @@
-"""What logits mean: names, accuracy, each image once."""
+"""Scores of a run: names, accuracy, each image once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.loader import Batch
-from ipucnn.inference.scores import Scores, class_names, label_map
+from ipucnn.inference.scores import Scores
+from ipucnn.models.class_names import class_names, label_map
 
 LABELLED = DatasetSpec(name="x", summary="x", target="x:y", labelled=True)
 
@@ -48,7 +49,7 @@ def test_labels_compare_by_count_or_by_name():
 
 
 def test_accuracy_counts_each_image_once():
-    scores = Scores(Classes("a", "b"), LABELLED, 2, 5)
+    scores = Scores(Classes("a", "b"), LABELLED, ["a", "b"], 5)
     right, wrong = [2.0, 1.0], [1.0, 2.0]
     scores.add(_batch([0, 1], [0, 0]), torch.tensor([right, wrong]))
     scores.add(_batch([2, 0], [0, 0]), torch.tensor([right, wrong]))  # 0 comes round again
@@ -57,7 +58,7 @@ def test_accuracy_counts_each_image_once():
 
 
 def test_labels_that_cannot_be_compared_are_told():
-    scores = Scores(Classes("a", "b"), LABELLED, 5, 1)
+    scores = Scores(Classes("a", "b"), LABELLED, class_names(5, Classes()), 1)
     scores.add(_batch([0], [1]), torch.zeros(1, 5))
     assert scores.accuracy() is None
     assert "the model has 5 classes" in scores.note

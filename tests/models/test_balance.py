@@ -12,6 +12,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.models.balance import balanced_splits, model_balance
 from ipucnn.models.build import outline
 from ipucnn.models.tracing import costs, resolve_splits
+from ipucnn.plugins.models.efficientnet import EfficientNetOptions
 
 
 def block(channels):
@@ -82,9 +83,13 @@ def test_every_family_can_be_cut(name):
 
 def test_options_of_the_model_count():
     plain = model_balance("efficientnet-b0", 2)
-    assert plain == model_balance("efficientnet-b0", 2, options={"shortcut_type": None})
-    with pytest.raises(UsageError, match="no option '--shortcut-type'"):
-        model_balance("efficientnet-b0", 2, options={"shortcut_type": "A"})
+    assert plain == model_balance("efficientnet-b0", 2, options=EfficientNetOptions())
+    spec = registry().get_typed(ModelSpec, "efficientnet-b0")
+    narrow = EfficientNetOptions(efficientnet_expand_ratio=1, efficientnet_group_dim=1)
+    splits = model_balance("efficientnet-b0", 2, options=narrow)
+    assert splits != plain
+    model = outline(spec, registry(), narrow)
+    assert largest(model, splits, 224) < largest(model, plain, 224)
 
 
 def test_nothing_is_computed():

@@ -6,16 +6,23 @@ import pytest
 import torch
 
 from ipucnn.core.errors import PluginError, UnknownNameError, UsageError, WeightsError
+from ipucnn.core.options.composition import PluginOptions
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.registry import Registry
-from ipucnn.models.build import create_model, describe_model, model_splits
-from ipucnn.models.norms import NormOptions
+from ipucnn.core.registry.registry import Registry, registry
+from ipucnn.models.build import build_model, create_model, describe_model, model_splits
 
 PLUGIN = '''
+import dataclasses
 import torch
-from ipucnn import ModelSpec, PublishedWeights, hookimpl
+from ipucnn import ModelSpec, PublishedWeights, hookimpl, option
 
-def build(num_classes, width=4):
+@dataclasses.dataclass(frozen=True)
+class TinyOptions:
+    width: int = option(4, "Channels of the convolution.", minimum=1, fixed="model")
+
+def build(num_classes, options):
+    width = options.width
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, width, 3), torch.nn.{norm}, torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(), torch.nn.Linear(width, num_classes))
@@ -34,7 +41,7 @@ WEIGHTS = (PublishedWeights("first", {url!r}, {digest!r}, "MIT", "us", 50.0),)
 @hookimpl
 def ipucnn_models():
     return [
-        ModelSpec("tiny", "small", build, input_size=32, num_classes=6, options=("width",),
+        ModelSpec("tiny", "small", build, input_size=32, num_classes=6, options=TinyOptions,
                   weights=WEIGHTS),
         ModelSpec("nothing", "gives none", build_nothing),
         ModelSpec("bad", "fails", build_badly),
@@ -79,17 +86,17 @@ def test_published_weights_of_a_plugin_end_to_end(plugin, file_server, tmp_path,
     file_server.files["/x.pth"] = content.getvalue()
     registry = plugin(f"{file_server.url}/x.pth",
                       hashlib.sha256(content.getvalue()).hexdigest()[:8])
-    for options in ({}, {"weights": "pretrained:first"}, {"input_padding": True}):
+    for options in ({}, {"weights": "pretrained:first"}, {"input_image_padding": True}):
         built = create_model("tiny", registry=registry, **options)
         assert built.weights.tag == "first"
         ours = built.module.state_dict()
         assert all(torch.equal(ours[key], state[key]) for key in state)
     built = create_model("tiny", registry=registry, num_classes=2, normlayer="group",
-                         norm=NormOptions(groups=2))
+                         groupnorm_group_num=2)
     assert built.weights.kept_random == ("4.weight", "4.bias")
     assert built.weights.dropped == ("1.running_mean", "1.running_var", "1.num_batches_tracked")
     with pytest.raises(WeightsError, match="another model than 'tiny'"):
-        create_model("tiny", registry=registry, model_options={"width": 8})
+        create_model("tiny", registry=registry, width=8)
 
 
 def test_loaded_weights_replace_the_residual_zeros(tmp_path):
@@ -103,21 +110,24 @@ def test_loaded_weights_replace_the_residual_zeros(tmp_path):
 
 def test_model_options(plugin):
     registry = plugin()
-    built = create_model("tiny", weights="random", model_options={"width": 8}, registry=registry)
+    built = create_model("tiny", weights="random", width=8, registry=registry)
     assert built.module[0].out_channels == 8
-    create_model("resnet18", weights="random", model_options={"efficientnet_group_dim": None})
-    with pytest.raises(UsageError, match="'resnet18' has no option '--width'") as caught:
-        create_model("resnet18", weights="random", model_options={"width": 8}, registry=registry)
-    assert caught.value.hint == "models that have it: tiny"
-    with pytest.raises(UsageError, match="'--efficientnet-group-dim'") as caught:
-        create_model("resnet18", weights="random", model_options={"efficientnet_group_dim": 16})
-    assert "efficientnet-b0, efficientnet-b1" in caught.value.hint
+    create_model("resnet18", weights="random", efficientnet_group_dim=None)
+    with pytest.raises(UsageError) as caught:
+        create_model("resnet18", weights="random", width=8, registry=registry)
+    assert caught.value.message == "'--width' is an option of model tiny; this run uses resnet18"
+    assert caught.value.hint == "leave it out, or choose '--model tiny'"
+    with pytest.raises(UsageError, match="'--efficientnet-group-dim' is an option of") as caught:
+        create_model("resnet18", weights="random", efficientnet_group_dim=16)
+    assert "models efficientnet-b0, efficientnet-b1" in caught.value.message
+    with pytest.raises(UsageError, match="'--width': 0 is too small"):
+        create_model("tiny", weights="random", width=0, registry=registry)
 
 
 def test_a_model_without_batch_norm(plugin):
     registry = plugin(norm="ReLU()")
     create_model("tiny", weights="random", registry=registry)
-    for options in ({"normlayer": "group"}, {"norm": NormOptions(eps=0.5)}):
+    for options in ({"normlayer": "group"}, {"norm_eps": 0.5}):
         with pytest.raises(UsageError, match="model 'tiny' has no batch norm"):
             create_model("tiny", weights="random", registry=registry, **options)
 
@@ -135,8 +145,10 @@ def test_bad_names_and_numbers():
         create_model("resnet51")
     with pytest.raises(UnknownNameError, match="unknown norm-layer 'grup'"):
         create_model("resnet18", weights="random", normlayer="grup")
-    with pytest.raises(UsageError, match="0 classes"):
+    with pytest.raises(UsageError, match="'--num-classes': 0 is too small"):
         create_model("resnet18", num_classes=0)
+    with pytest.raises(UsageError, match="a model cannot have 0 classes"):
+        build_model(NetworkPart("resnet18", num_classes=0), PluginOptions(), registry())
 
 
 def test_a_description_is_plain_and_complete():

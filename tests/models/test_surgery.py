@@ -6,7 +6,6 @@ from torch import nn
 
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.models.build import create_model
-from ipucnn.models.norms import NormOptions
 from ipucnn.models.surgery import (
     full_precision_norms,
     normalise,
@@ -35,20 +34,20 @@ def tiny():
     return model
 
 
-def group(site, options):
-    return nn.GroupNorm(options.groups, site.channels, affine=site.affine)
+def group(site, groups=2):
+    return nn.GroupNorm(groups, site.channels, affine=site.affine)
 
 
 def test_replacing_tells_the_factory_what_it_replaces():
     sites = []
 
-    def factory(site, options):
+    def factory(site):
         sites.append(site)
-        return group(site, options)
+        return group(site, 4)
 
     model = tiny()
     convolutions = [model.conv, model.block[0]]
-    assert replace_norms(model, factory, NormOptions(groups=4)) == ["norm", "block/1/0"]
+    assert replace_norms(model, factory) == ["norm", "block/1/0"]
     assert [(s.name, s.channels, s.eps, s.momentum, s.affine, s.common_channels)
             for s in sites] == [("norm", 8, 1e-5, 0.1, True, 4),
                                 ("block/1/0", 12, 1e-5, 0.1, True, 4)]
@@ -63,31 +62,31 @@ def test_replacing_keeps_weights_type_device_and_mode():
     model.norm.eval()
     model.norm.bias.requires_grad_(False)
     weight = model.norm.weight.clone()
-    replace_norms(model, group, NormOptions(groups=2))
+    replace_norms(model, group)
     assert torch.equal(model.norm.weight, weight)
     assert model.norm.weight.dtype is torch.float64
     assert [p.requires_grad for p in model.norm.parameters()] == [True, False]
     assert (model.norm.training, model.block[1][0].training) == (False, True)
     model = tiny().to("meta")
-    replace_norms(model, group, NormOptions(groups=2))
+    replace_norms(model, group)
     assert model.norm.weight.is_meta
 
 
 def test_a_replacement_that_fails_leaves_the_model_alone():
-    def factory(site, options):
+    def factory(site):
         if site.channels == 12:
             raise UsageError("not this one")
-        return group(site, options)
+        return group(site)
 
     model = tiny()
     with pytest.raises(UsageError, match="not this one"):
-        replace_norms(model, factory, NormOptions(groups=2))
+        replace_norms(model, factory)
     assert isinstance(model.norm, nn.BatchNorm2d)
 
 
 def test_a_factory_must_give_a_module():
     with pytest.raises(PluginError, match="returned 3"):
-        replace_norms(tiny(), lambda site, options: 3, NormOptions())
+        replace_norms(tiny(), lambda site: 3)
 
 
 def test_residual_zero_init_takes_the_shortcut_where_there_is_one():

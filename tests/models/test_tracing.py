@@ -12,7 +12,7 @@ from ipucnn.models.tracing import count, execution_order, recompute_points, reso
 
 def outline(name):
     with torch.device("meta"):
-        return registry().resolve(registry().get_typed(ModelSpec, name))(num_classes=1000)
+        return registry().make(registry().get_typed(ModelSpec, name), num_classes=1000)
 
 
 @pytest.fixture(scope="module")

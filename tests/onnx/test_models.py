@@ -10,13 +10,12 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.build import create_model
-from ipucnn.models.norms import NormOptions
-from ipucnn.onnx.backend import graph_module
+from ipucnn.onnx.comparison import TOLERANCE, compare
+from ipucnn.onnx.engine_base import graph_module
 from ipucnn.onnx.examples import random_images
-from ipucnn.onnx.export import exported
-from ipucnn.onnx.precision import in_float16
+from ipucnn.onnx.float16 import in_float16
 from ipucnn.onnx.target import opset_of
-from ipucnn.onnx.verify import TOLERANCE, compare
+from ipucnn.onnx.tracing_export import exported
 from ipucnn.plugins.backends.onnxruntime.target import TARGET as NEW
 from ipucnn.plugins.backends.popart.operators import TARGET as POPART
 
@@ -52,7 +51,7 @@ def made(name, norm="batch", seed=0):
     """Return a model for small images, whose logits depend on them as those of a trained one do."""
     torch.manual_seed(seed)
     module = create_model(name, weights="random", num_classes=10, normlayer=norm,
-                          norm=NormOptions(groups=8) if norm == "group" else None).module.eval()
+                          **({"groupnorm_group_num": 8} if norm == "group" else {})).module.eval()
     for layer in module.modules():
         if isinstance(layer, (nn.BatchNorm2d, nn.GroupNorm)):  # fresh ones do nothing, or all to 0
             nn.init.uniform_(layer.weight, 0.5, 1.0)

@@ -11,7 +11,7 @@ from graphs import FLOAT, UINT8, classifier, model, node
 from onnx import TensorProto
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.onnx.metadata import Metadata
+from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.network import check_batch, find_file, read_network
 
 

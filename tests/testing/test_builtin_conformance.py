@@ -1,4 +1,4 @@
-"""The built-in models, datasets, norm layers and backends pass the suites they ship with."""
+"""The built-in plugins pass the suites they ship with."""
 
 import pytest
 from PIL import Image
@@ -17,7 +17,8 @@ MODELS = ["resnet18", "resnext50", "mobilenet", "mobilenet-v3-small", "efficient
           "resnet8-cifar"]
 CHEAP = {check: "compared with its source library elsewhere"
          for check in checks(ModelSuite)
-         if check not in ("test_target_resolves", "test_takes_its_declared_options")}
+         if check not in ("test_target_resolves", "test_options_are_valid",
+                          "test_takes_its_declared_options")}
 
 
 def unexpected(results):
@@ -33,12 +34,16 @@ def test_model(name):
 def test_model_of_a_tested_construction(name):
     results = check_plugin("model", name, REGISTRY, exclude=CHEAP)
     assert results["test_target_resolves"] == "passed"
+    assert results["test_options_are_valid"] == "passed"
     assert results["test_takes_its_declared_options"] == "passed"
 
 
 @pytest.mark.parametrize("name", REGISTRY.names("norm-layer"))
 def test_norm_layer(name):
     assert unexpected(check_plugin("norm-layer", name, REGISTRY)) == {}
+    own = {"group": {"norm_eps": 0.25, "groupnorm_group_num": 4},
+           "batch": {"norm_eps": 0.25, "batchnorm_momentum": 0.5}, "none": {}}[name]
+    assert unexpected(check_plugin("norm-layer", name, REGISTRY, options=own)) == {}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,33 @@ def test_dataset(name, folder):
         assert unexpected(results) == {}
 
 
+@pytest.mark.parametrize("name", REGISTRY.names("loss"))
+def test_loss(name):
+    results = unexpected(check_plugin("loss", name, REGISTRY))
+    assert set(results) == {
+        "cross-entropy": {"test_several_labels_per_image"},
+        "binary-cross-entropy": {"test_its_description_is_what_it_computes"},
+        "focal": {"test_several_labels_per_image", "test_its_description_is_what_it_computes"},
+    }[name]
+    assert all(result.startswith("skipped: ") for result in results.values())
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("logger"))
+def test_logger(name):
+    assert unexpected(check_plugin("logger", name, REGISTRY)) == {}
+
+
+def test_losses_with_options():
+    weighted = {"label_smoothing": 0.1, "class_weights": (0.5, 1.0, 2.0, 3.0, 0.25)}
+    assert set(unexpected(check_plugin("loss", "cross-entropy", REGISTRY, options=weighted))) == {
+        "test_several_labels_per_image", "test_mixed_labels_count_by_their_shares"}
+    for name, options in (
+            ("binary-cross-entropy", {"label_smoothing": 0.1, "class_weights": (2.0,) * 5}),
+            ("focal", {"focal_gamma": 0.5, "class_weights": (2.0, 1.0, 1.0, 1.0, 0.5)})):
+        assert all(result.startswith("skipped: ") for result in unexpected(
+            check_plugin("loss", name, REGISTRY, options=options)).values())
+
+
 @pytest.mark.parametrize("name", REGISTRY.names("backend"))
 def test_backend(name):
     results = unexpected(check_plugin("backend", name, REGISTRY))
@@ -75,6 +107,15 @@ def test_backend(name):
         assert results == {}
 
 
+@pytest.mark.parametrize("name", REGISTRY.names("launcher"))
+def test_launcher(name):
+    results = unexpected(check_plugin("launcher", name, REGISTRY))
+    if name == "poprun":  # `tests/commands/test_poprun.py` joins with the doubles
+        assert results.pop("test_one_instance_joins").startswith("skipped: not usable here: ")
+    assert results == {}
+
+
 def test_no_built_in_is_left_out():
     assert {row.kind for row in REGISTRY.rows() if row.state is State.OK} == {
-        "model", "dataset", "norm-layer", "optimizer", "schedule", "backend"}
+        "model", "dataset", "norm-layer", "optimizer", "lr-schedule", "backend", "loss", "logger",
+        "launcher"}

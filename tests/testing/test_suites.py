@@ -1,52 +1,160 @@
 """The suites themselves: each check fails for a plugin that breaks what it is about."""
 
+import os
+import random
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Tuple
 
 import pytest
 import torch
 from torch import nn
 
 import ipucnn
-from ipucnn.core.errors import UnknownNameError, UsageError
-from ipucnn.core.execution.plan import Backend, InferenceSession, Probe
+from ipucnn.core.errors import UnavailableError, UnknownNameError, UsageError
+from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.losses import CrossEntropyForm
+from ipucnn.core.loggers import Logger
 from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.records import KINDS
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
-from ipucnn.models.normalisation import normalise
+from ipucnn.data.normalisation import normalise
 from ipucnn.plugins.backends.torch.engine import TorchBackend
-from ipucnn.testing import check_distribution, check_named, check_plugin
-from ipucnn.testing.suite import checks
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy
+from ipucnn.testing import (
+    LauncherSuite,
+    LoggerSuite,
+    LossSuite,
+    check_distribution,
+    check_named,
+    check_plugin,
+)
+from ipucnn.testing.suite import Suite, checks
 
 HERE = sys.modules[__name__]
-HOOKS = {ipucnn.ModelSpec: ("model", "ipucnn_models"),
-         ipucnn.DatasetSpec: ("dataset", "ipucnn_datasets"),
-         ipucnn.NormLayerSpec: ("norm-layer", "ipucnn_norm_layers"),
-         ipucnn.OptimizerSpec: ("optimizer", "ipucnn_optimizers"),
-         ipucnn.ScheduleSpec: ("schedule", "ipucnn_lr_schedules"),
-         ipucnn.BackendSpec: ("backend", "ipucnn_backends")}
+COMMON = set(checks(Suite))
+HOOKS = {kind.record: (kind.name, kind.hook) for kind in KINDS.values()}
 
 
 @pytest.fixture
 def failures(fake_distribution):
     """Check a target as a plugin of a kind; return the checks that did not pass."""
 
+    installed = []
+
     def run(record, target, suite=None, **fields):
         kind, hook = HOOKS[record]
         # The target reaches the plugin through this module, as a callable needs no import.
         HERE.under_test = record(name="mine", summary="s", target=target, **fields)
-        fake_distribution("mine-dist", {"mine_plugin.py": f"""
-            import sys, ipucnn
-            @ipucnn.hookimpl
-            def {hook}():
-                return [sys.modules[{__name__!r}].under_test]
-            """}, {"anything": "mine_plugin"})
+        if hook not in installed:
+            module = f"{kind.replace('-', '_')}_plugin"
+            installed.append(hook)
+            fake_distribution(f"{kind}-dist", {f"{module}.py": f"""
+                import sys, ipucnn
+                @ipucnn.hookimpl
+                def {hook}():
+                    record = sys.modules[{__name__!r}].under_test
+                    return [record] if type(record).__name__ == {record.__name__!r} else []
+                """}, {"anything": module})
         results = check_plugin(kind, "mine", Registry(PluginSettings()), **(suite or {}))
         return {check: result for check, result in results.items() if result != "passed"}
 
     return run
+
+
+# -- options -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Good:
+    height: float = ipucnn.option(0.5, "Of the factor.", minimum=0.0, names=("--altitude",))
+
+
+@dataclass(frozen=True)
+class WrongDefault:
+    height: float = ipucnn.option(-0.5, "Of the factor.", minimum=0.0)
+
+
+@dataclass(frozen=True)
+class WrongType:
+    height: Tuple[float, ...] = ipucnn.option(0.5, "Of the factor.")
+
+
+@dataclass(frozen=True)
+class NoHelp:
+    height: float = ipucnn.option(0.5, " ")
+
+
+@dataclass(frozen=True)
+class CommonName:
+    batch_size: float = ipucnn.option(0.5, "Of the factor.")
+
+
+@dataclass(frozen=True)
+class CommonSpelling:
+    height: float = ipucnn.option(0.5, "Of the factor.", names=("--learning-rate",))
+
+
+@dataclass(frozen=True)
+class Twice:
+    height: float = ipucnn.option(0.5, "Of the factor.", names=("--altitude",))
+    altitude: float = ipucnn.option(0.5, "The same.")
+
+
+@dataclass(frozen=True)
+class NoFlag:
+    height: float = ipucnn.option(0.5, "Of the factor.", names=("altitude",))
+
+
+def flat(epoch, options):
+    return getattr(options, "height", 0.5)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (Good, None), (NoHelp, "option '--height' has no help"),
+    (WrongDefault, "the default of option '--height' is not allowed: option '--height': -0.5"),
+    (WrongType, "the default of option '--height', 0.5, is not of its type"),
+    (CommonName, "its option '--batch-size' is a common one"),
+    (CommonSpelling, "its option '--learning-rate' is a common one ('--lr')"),
+    (Twice, "'--altitude' of option '--altitude' is not a flag of its own"),
+    (NoFlag, "'altitude' of option '--height' is not a flag of its own"),
+])
+def test_options_are_checked(failures, options, message):
+    target = (lambda epoch, options: 0.5) if options in (WrongType, WrongDefault) else flat
+    found = failures(ipucnn.ScheduleSpec, target, options=options)
+    if message is None:
+        assert found == {}
+    else:
+        assert set(found) == {"test_options_are_valid"}
+        assert message in found["test_options_are_valid"]
+
+
+def test_options_that_the_target_does_not_take(failures):
+    found = failures(ipucnn.ScheduleSpec, lambda epoch: 0.5, options=Good)
+    assert "does not take what its record declares" in found["test_takes_its_declared_options"]
+    assert found["test_it_trains_at_all"].startswith("TypeError")
+    assert failures(ipucnn.ScheduleSpec, flat)["test_takes_its_declared_options"]
+
+
+def test_a_suite_sets_options(failures):
+    assert failures(ipucnn.ScheduleSpec, flat, {"options": {"altitude": "2"}}, options=Good) == {}
+    found = failures(ipucnn.ScheduleSpec, flat, {"options": {"height": 0}}, options=Good)
+    assert set(found) == {"test_it_trains_at_all"}
+    found = failures(ipucnn.ScheduleSpec, flat, {"options": {"depth": 0}}, options=Good)
+    assert "has no option 'depth'" in found["test_it_trains_at_all"]
+    found = failures(ipucnn.ScheduleSpec, lambda epoch: 1.0, {"options": {"depth": 0}})
+    assert "the record has no options, and the suite sets ['depth']" in (
+        found["test_options_are_valid"])
+
+
+def test_an_options_class_that_cannot_be_imported(failures):
+    found = failures(ipucnn.ScheduleSpec, flat, options="no_such_module_anywhere:Options")
+    assert "No module named 'no_such_module_anywhere'" in found["test_options_are_valid"]
 
 
 # -- models ------------------------------------------------------------------------------
@@ -122,10 +230,12 @@ def test_model_checks(failures, target, expected):
 
 
 def test_infinite_logits_and_undeclared_options(failures):
-    found = failures(ipucnn.ModelSpec, Infinite, SMALL, options=("depth",))
+    found = failures(ipucnn.ModelSpec, Infinite, SMALL, options=Good)
+    assert "'options'" in found["test_logits_for_any_number_of_classes"]
+    assert "'options'" in found["test_takes_its_declared_options"]
+    found = failures(ipucnn.ModelSpec, Infinite, SMALL)
     assert found["test_logits_for_any_number_of_classes"] == (
         "ConformanceError: logits are not finite")
-    assert "depth" in found["test_takes_its_declared_options"]
 
 
 def test_target_that_returns_something_else(failures):
@@ -202,11 +312,11 @@ class Pooling(nn.Module):
 
 
 @pytest.mark.parametrize(("target", "expected"), [
-    (lambda site, options: nn.InstanceNorm2d(site.channels, affine=True), set()),
-    (lambda site, options: nn.BatchNorm2d(site.channels),
+    (lambda site: nn.InstanceNorm2d(site.channels, affine=True), set()),
+    (lambda site: nn.BatchNorm2d(site.channels),
      {"test_samples_are_independent_unless_it_says_otherwise"}),
-    (lambda site, options: Detached(), {"test_gradient_flows"}),
-    (lambda site, options: Pooling(), {"test_shape_and_type_are_kept"}),
+    (lambda site: Detached(), {"test_gradient_flows"}),
+    (lambda site: Pooling(), {"test_shape_and_type_are_kept"}),
 ])
 def test_norm_layer_checks(failures, target, expected):
     assert set(failures(ipucnn.NormLayerSpec, target)) == expected
@@ -243,10 +353,11 @@ def test_optimizer_checks(failures, target, expected):
     assert set(failures(ipucnn.OptimizerSpec, target)) == expected
 
 
-def test_hyperparameters_that_are_not_taken(failures):
-    found = failures(ipucnn.OptimizerSpec, lambda groups, lr: torch.optim.SGD(groups, lr=lr),
-                     hyperparameters=("nesterov",))
-    assert set(found) == {"test_takes_its_declared_hyperparameters"}
+def test_names_that_the_first_records_listed_have_no_meaning(failures):
+    assert failures(ipucnn.OptimizerSpec, lambda groups, lr: torch.optim.SGD(groups, lr=lr),
+                    hyperparameters=("nesterov",)) == {}
+    assert failures(ipucnn.ScheduleSpec, lambda epoch: 1.0, parameters=("decay",)) == {}
+    assert failures(ipucnn.ModelSpec, Net, SMALL, options=("depth",)) == {}
 
 
 def counter():
@@ -270,6 +381,135 @@ def counter():
 ])
 def test_schedule_checks(failures, target, expected):
     assert set(failures(ipucnn.ScheduleSpec, target)) == expected
+
+
+# -- losses ------------------------------------------------------------------------------
+
+
+class Mine(CrossEntropy):
+    name = "mine"
+
+    def device_form(self):
+        return None
+
+
+def altered(function, **attributes):
+    """Return a loss whose value is a function of cross-entropy's and of what it is given."""
+    def call(self, logits, labels, mixing=None, micro_batch=0):
+        return function(Mine()(logits, labels, mixing, micro_batch), logits, labels, mixing)
+
+    return type("Altered", (Mine,), {"__call__": call, **attributes})
+
+
+LOSSES = [
+    (Mine, set()),
+    (lambda: "loss", set(checks(LossSuite)) - COMMON - {"test_several_labels_per_image"}),
+    (type("Other", (Mine,), {"name": "other"}), {"test_it_has_the_name_of_its_record"}),
+    (altered(lambda value, *_: value.double()), {"test_returns_a_finite_float32_scalar"}),
+    (altered(lambda value, *_: value.exp()), {
+        "test_returns_a_finite_float32_scalar", "test_micro_batches_are_averaged",
+        "test_mixed_labels_count_by_their_shares"}),
+    (altered(lambda value, *_: value.detach() + 0 * value), {
+        "test_gradient_is_that_of_the_value", "test_minimising_it_predicts_the_labels"}),
+    (altered(lambda value, *_: value.detach() + 2 * value - 2 * value.detach()), {
+        "test_gradient_is_that_of_the_value"}),
+    (altered(lambda value, *_: -value), {"test_minimising_it_predicts_the_labels"}),
+    (altered(lambda value, logits, *_: value * len(logits)), {
+        "test_micro_batches_are_averaged", "test_mixed_labels_count_by_their_shares"}),
+    (altered(lambda value, logits, labels, mixing: Mine()(logits, labels)), {
+        "test_mixed_labels_count_by_their_shares"}),
+    (altered(lambda value, *_: value + torch.rand(())), {
+        "test_gradient_is_that_of_the_value", "test_it_is_a_pure_function",
+        "test_micro_batches_are_averaged", "test_traces",
+        "test_mixed_labels_count_by_their_shares"}),
+    (altered(lambda value, *_: value * float(value.detach())), {
+        "test_gradient_is_that_of_the_value", "test_micro_batches_are_averaged",
+        "test_mixed_labels_count_by_their_shares", "test_traces"}),
+    (altered(lambda value, *_: value, device_form=lambda self: CrossEntropyForm(0.1)), {
+        "test_its_description_is_what_it_computes"}),
+]
+
+
+@pytest.mark.parametrize(("target", "expected"), LOSSES)
+def test_loss_checks(failures, target, expected):
+    found = failures(ipucnn.LossSpec, target)
+    assert {c for c, result in found.items() if not result.startswith("skipped")} == expected
+
+
+def test_a_loss_that_takes_one_label_is_not_one_for_several(failures):
+    found = failures(ipucnn.LossSpec, Mine, multi_label=True)
+    assert "takes one label per image" in found["test_several_labels_per_image"]
+
+
+# -- loggers -----------------------------------------------------------------------------
+
+
+class Notes(Logger):
+    name = "mine"
+
+    def start(self, run):
+        self.lines = [str(run)]
+
+    def row(self, row):
+        self.lines.append(str(row))
+
+
+class NoName(Notes):
+    name = ""
+
+
+class Picky(Notes):
+    def row(self, row):
+        self.lines.append(f"{row['images_per_second']:.1f}")
+
+
+class Talkative(Notes):
+    def row(self, row):
+        return row
+
+
+class FirstRunOnly(Notes):
+    def start(self, run):
+        super().start(run)
+        run.folder.joinpath("log").touch(exist_ok=False)
+
+
+class Tidy(Notes):
+    def finish(self, status, result):
+        return result["epochs"]
+
+
+class Nosy(Notes):
+    def start(self, run):
+        super().start(run)
+        run.options.pop("model")
+
+
+class Lottery(Notes):
+    def row(self, row):
+        random.random()
+
+
+class Collector(Notes):
+    def checkpoint(self, path, epoch, update):
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(("target", "expected"), [
+    (Notes, set()),
+    (NoName, {"test_it_has_the_name_of_its_record"}),
+    (Picky, {"test_records_a_whole_training", "test_records_a_restored_training",
+             "test_leaves_options_and_random_numbers_alone"}),
+    (Talkative, {"test_records_a_whole_training", "test_records_a_restored_training"}),
+    (FirstRunOnly, {"test_records_a_restored_training"}),
+    (Tidy, {"test_a_training_may_fail_at_once", "test_leaves_options_and_random_numbers_alone"}),
+    (Nosy, {"test_leaves_options_and_random_numbers_alone"}),
+    (Lottery, {"test_leaves_options_and_random_numbers_alone"}),
+    (Collector, {"test_records_a_whole_training", "test_records_a_restored_training"}),
+    (lambda: None, set(checks(LoggerSuite)) - COMMON),
+])
+def test_logger_checks(failures, target, expected):
+    assert set(failures(ipucnn.LoggerSpec, target)) == expected
 
 
 # -- backends ----------------------------------------------------------------------------
@@ -311,7 +551,7 @@ class Training(Eager):
 
 
 class WholeBatchesOnly(Eager):
-    class session(Session):
+    class session(Session):  # noqa: N801
         def __call__(self, images):
             return super().__call__(images.repeat(4, 1, 1, 1))[:self.samples_per_call]
 
@@ -387,6 +627,110 @@ def test_training_checks(failures, target, expected):
     assert {c for c, result in found.items() if not result.startswith("skipped")} == expected
 
 
+# -- launchers ---------------------------------------------------------------------------
+
+
+class Ranks(Launcher):
+    """Started by nobody; every other class below breaks one part of the contract."""
+
+    def launch(self, environment):
+        if "MINE_RANK" not in environment:
+            return None
+        rank, size = environment["MINE_RANK"], environment["MINE_SIZE"]
+        if not (rank.isdecimal() and size.isdecimal()):
+            raise UsageError(f"MINE_RANK is {rank!r} and MINE_SIZE is {size!r}")
+        return Launch(int(rank), int(size))
+
+    def environment(self, index, count):
+        return {"MINE_RANK": str(index), "MINE_SIZE": str(count)}
+
+    def join(self):
+        return Instances()
+
+
+def ranks(**methods):
+    return type("Changed", (Ranks,), methods)
+
+
+def _of_this_process(self, environment):
+    return Ranks.launch(self, os.environ)
+
+
+def _counted_from_one(self, environment):
+    launch = Ranks.launch(self, environment)
+    return launch and Launch(launch.index + 1, launch.count + 1)
+
+
+def _always(self, environment):
+    return Ranks.launch(self, environment) or Launch(0, 1)
+
+
+def _careless(self, environment):
+    return Launch(int(environment["MINE_RANK"]), int(environment["MINE_SIZE"])) \
+        if "MINE_RANK" in environment else None
+
+
+def _silent(self, environment):
+    try:
+        return Ranks.launch(self, environment)
+    except UsageError:
+        return None
+
+
+def _uneven(self, environment):
+    launch = Ranks.launch(self, environment)
+    return launch and Launch(launch.index, launch.count, replicas=launch.count + 1)
+
+
+class Twice(Instances):
+    def gather(self, value):
+        return [value, value]
+
+
+class Rounding(Instances):
+    def sum(self, tensor):
+        return tensor.float().to(tensor.dtype)
+
+
+class Unconnected(Ranks):
+    def join(self):
+        raise UnavailableError("the network is missing")
+
+
+@pytest.mark.parametrize(("target", "expected"), [
+    (Ranks, set()),
+    (ranks(launch=_of_this_process), {
+        "test_recognises_its_processes", "test_reads_only_the_environment_it_is_given",
+        "test_a_variable_that_is_not_valid_is_a_usage_error"}),
+    (ranks(launch=_counted_from_one), {"test_recognises_its_processes"}),
+    (ranks(launch=_always), {"test_other_processes_are_not_its_own",
+                             "test_reads_only_the_environment_it_is_given"}),
+    (ranks(launch=_careless), {"test_a_variable_that_is_not_valid_is_a_usage_error"}),
+    (ranks(launch=_silent), {"test_a_variable_that_is_not_valid_is_a_usage_error"}),
+    (ranks(launch=_uneven), {"test_recognises_its_processes"}),
+    (ranks(join=lambda self: Twice()), {"test_one_instance_joins"}),
+    (ranks(join=lambda self: Rounding()), {"test_one_instance_joins"}),
+    (ranks(join=lambda self: None), {"test_one_instance_joins"}),
+    (ranks(command=lambda self, plan, hosts, flags: "mine --rank 0"), {"test_command_is_words"}),
+    (lambda: "no launcher", set(checks(LauncherSuite)) - COMMON),
+])
+def test_launcher_checks(failures, target, expected):
+    found = failures(ipucnn.LauncherSpec, target, variables=("MINE_RANK",))
+    assert set(found) == expected
+    assert all(result.startswith(("ConformanceError", "ValueError")) for result in found.values())
+
+
+@pytest.mark.parametrize("variables", [(), ("OTHER_RANK",)])
+def test_launcher_whose_record_names_other_variables(failures, variables):
+    found = failures(ipucnn.LauncherSpec, Ranks, variables=variables)
+    assert set(found) == {"test_record_names_its_variables"}
+
+
+def test_launcher_that_cannot_connect_here_is_skipped(failures):
+    found = failures(ipucnn.LauncherSpec, Unconnected, variables=("MINE_RANK",))
+    assert found == {"test_one_instance_joins": "skipped: not usable here: the network is missing"}
+
+
 # -- running them ------------------------------------------------------------------------
 
 
@@ -430,10 +774,10 @@ def test_whole_distribution(fake_distribution):
     fake_distribution("mixed", {"mixed_plugin.py": PLUGIN, "mixed_broken.py": "1 / 0"},
                       {"schedulers.half": "mixed_plugin", "models.broken": "mixed_broken"})
     results = check_distribution("mixed", Registry(PluginSettings()))
-    assert set(results["schedule/half"].values()) == {"passed"}
-    assert set(results["schedule/no"].values()) == {"passed"}
+    assert set(results["lr-schedule/half"].values()) == {"passed"}
+    assert set(results["lr-schedule/no"].values()) == {"passed"}
     assert "incompatible: written for record contract 7" in (
-        results["schedule/schedulers.half"]["loads"])
+        results["lr-schedule/schedulers.half"]["loads"])
     assert results["model/models.broken"]["loads"].startswith("failed: ZeroDivisionError")
     assert len(results) == 4
 
@@ -441,9 +785,9 @@ def test_whole_distribution(fake_distribution):
 def test_named_checks(fake_distribution):
     fake_distribution("mixed", {"mixed_plugin.py": PLUGIN}, {"schedulers.half": "mixed_plugin"})
     reg = Registry(PluginSettings())
-    for name in ("schedule:half", "schedules:mixed:half"):
-        assert set(check_named(name, reg)) == {"schedule/half"}
-    assert "schedule/half" in check_named("mixed", reg)
+    for name in ("lr-schedule:half", "schedule:half", "schedules:mixed:half"):
+        assert set(check_named(name, reg)) == {"lr-schedule/half"}
+    assert "lr-schedule/half" in check_named("mixed", reg)
     with pytest.raises(UnknownNameError, match="distribution is called 'mixt'") as caught:
         check_named("mixt", reg)
     assert "did you mean 'mixed'" in caught.value.hint
@@ -466,14 +810,14 @@ def test_a_suite_is_inherited_in_three_lines(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert "1 failed, 8 passed, 1 skipped" in done.stdout, done.stdout
+    assert "1 failed, 10 passed, 1 skipped" in done.stdout, done.stdout
     assert "test_mine.py::TestSgd::test_reduces_a_quadratic" in done.stdout
 
 
 def test_check_names_are_stable():
     from ipucnn.testing import SUITES
 
-    assert checks(SUITES["schedule"]) == [
-        "test_target_resolves", "test_factors_are_finite_and_not_negative",
-        "test_it_trains_at_all", "test_it_is_a_pure_function",
-        "test_takes_its_declared_parameters"]
+    assert checks(SUITES["lr-schedule"]) == [
+        "test_target_resolves", "test_options_are_valid", "test_takes_its_declared_options",
+        "test_factors_are_finite_and_not_negative", "test_it_trains_at_all",
+        "test_it_is_a_pure_function"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options import TrainOptions
+from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry
 from ipucnn.planning.plot import plot_schedule
+from ipucnn.plugins.optimizers.rmsprop import RMSpropOptions
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.rates import (
     LossScaling,
     learning_rate,
@@ -18,7 +21,7 @@ from ipucnn.training.rates import (
 
 
 def rate(**options):
-    return learning_rate(TrainOptions(**options), Registry())
+    return learning_rate(build(TrainOptions, options), Registry())
 
 
 def test_cosine_with_warmup():
@@ -85,21 +88,29 @@ def test_loss_scaling_never_falls_and_ends_at_its_final_value(initial, final, ep
 def test_what_a_schedule_lacks_is_refused(options, flag, able):
     with pytest.raises(UsageError) as caught:
         rate(**options)
-    assert flag in caught.value.message
-    assert able in caught.value.hint
+    assert f"'{flag}' is an option of lr-schedule" in caught.value.message
+    assert able in caught.value.message
+    assert f"; this run uses {options['lr_schedule']}" in caught.value.message
+    assert f"choose '--lr-schedule {able}'" in caught.value.hint
 
 
 def test_what_an_optimizer_lacks_is_refused():
     with pytest.raises(UsageError) as caught:
-        optimizer_choice(TrainOptions(optimizer="adam", momentum=0.9), Registry())
-    assert "--momentum" in caught.value.message
-    assert "rmsprop_tf" in caught.value.hint
+        build(TrainOptions, {"optimizer": "adam", "momentum": 0.9})
+    assert "'--momentum' is an option of optimizers " in caught.value.message
+    assert "rmsprop_tf" in caught.value.message
 
 
 def test_options_reach_the_optimizer():
-    choice = optimizer_choice(TrainOptions(optimizer="rmsprop_tf", momentum=0.9, lr=0.1,
-                                           rmsprop_decay=0.95, optimizer_eps=1e-3), Registry())
-    assert choice.hyperparameters == {"momentum": 0.9, "alpha": 0.95, "eps": 1e-3}
+    choice = optimizer_choice(build(TrainOptions, {
+        "optimizer": "rmsprop_tf", "momentum": 0.9, "lr": 0.1, "weight_decay": 0.2,
+        "rmsprop_decay": 0.95, "optimizer_eps": 1e-3}), Registry())
+    assert (choice.name, choice.lr, choice.weight_decay) == ("rmsprop_tf", 0.1, 0.2)
+    assert choice.options == RMSpropOptions(momentum=0.9, rmsprop_decay=0.95, optimizer_eps=1e-3)
+    made = choice.build([{"params": [torch.zeros(1, requires_grad=True)]}], lr=0.3)
+    values = made.param_groups[0]
+    assert {name: values[name] for name in ("lr", "momentum", "alpha", "eps")} == {
+        "lr": 0.3, "momentum": 0.9, "alpha": 0.95, "eps": 1e-3}
 
 
 def test_the_plot_shows_the_curve():

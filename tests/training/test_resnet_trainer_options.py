@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options import TrainOptions
-from ipucnn.core.options.declaration import build, changed
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import settings
 from ipucnn.core.options.profiles import resolve
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.rates import learning_rate
 
 
 def meaning(**given):
     """What differs from the defaults when these options are given."""
     options = build(TrainOptions, given)
-    return {item.name: getattr(options, item.name) for item in changed(options)}
+    return {**{name: value for name, (item, value) in settings(options).items()
+               if value != item.default}, **options.plugins.deferred}
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -43,7 +45,9 @@ def meaning(**given):
      {"lr_decay": 0.1, "lr_epoch_decay": (2.0,)}),
     ({"lr_factors": [1, 0.3], "lr_epoch_decay": [4]},
      {"lr_factors": (1.0, 0.3), "lr_epoch_decay": (4.0,)}),
-    ({"norm_type": "NONE", "norm_groups": 16}, {"normlayer": "NONE", "groupnorm_group_num": 16}),
+    ({"norm_type": "NONE"}, {"normlayer": "NONE"}),
+    ({"norm_type": "GROUP", "norm_groups": 16},
+     {"normlayer": "GROUP", "groupnorm_group_num": 16}),
     ({"precision": 32}, {"precision": "32.32"}),
     ({"precision": "16"}, {}),
     ({"prng": True, "fp_exceptions": True, "recompute": True},
@@ -100,6 +104,11 @@ def test_what_they_stand_for(given, expected):
     ({"valid_per_epoch": 1, "no_validation": True}, "contradicts '--no-validation'", ""),
     ({"steps_per_log": 1, "logs_per_epoch": 2}, "'--steps-per-log' contradicts", ""),
     ({"ckpt": "ckpt.onnx"}, "'--ckpt ckpt.onnx'", "--checkpoint-path"),
+    ({"learning_rate_decay": "1,0.1", "lr_factors": "1,0.2"},
+     "'lr_factors' and 'learning_rate_decay' are spellings of one option", "keep one"),
+    ({"size": "20", "efficientnet_group_dim": 2}, "an option of models efficientnet-b0", ""),
+    ({"pipeline": True, "num_ipus": 2, "size": "20", "expand_ratio": 2},
+     "unknown option 'expand_ratio'", "efficientnet-expand-ratio"),
 ])
 def test_what_cannot_be_meant(given, message, hint):
     with pytest.raises(UsageError) as caught:
@@ -109,11 +118,8 @@ def test_what_cannot_be_meant(given, message, hint):
 
 
 def test_more_drops_than_factors_are_refused():
-    from ipucnn.core.registry.registry import registry
-
-    options = build(TrainOptions, {"learning_rate_schedule": "0.2,0.5,0.75"})
     with pytest.raises(UsageError, match="3 milestones need 4 factors, and there are 3"):
-        learning_rate(options, registry())
+        build(TrainOptions, {"learning_rate_schedule": "0.2,0.5,0.75"})
 
 
 def test_the_learning_rate_is_the_old_trainers():
@@ -131,8 +137,17 @@ def test_the_command_line_replaces_what_a_profile_means(tmp_path):
     path.write_text("model: resnet50\nlr: 3.0\nreplicas: 2\nbatch_size: 16\n")
     options = resolve(TrainOptions, {"config": str(path), "size": "20", "replication_factor": "4",
                                      "base_learning_rate": "-4"}, "train")
-    assert (options.model, options.replicas, options.batch_size, options.lr) == (
-        "resnet20-cifar", 4, 4, 1.0)
+    execution = options.execution
+    assert (options.network.model, execution.replicas, execution.batch_size) == (
+        "resnet20-cifar", 4, 4)
+    assert options.optimisation.lr == 1.0
+
+
+def test_a_wrong_option_of_a_plugin_keeps_its_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 20\nlr_decay: much\n")
+    with pytest.raises(UsageError, match=r"'much' is not a number \(mine.yaml, line 2\)"):
+        resolve(TrainOptions, {"config": str(path), "size": "20"}, "train")
 
 
 def test_the_profile_is_the_old_trainers_defaults():
@@ -151,4 +166,4 @@ def test_only_what_they_stand_for_is_saved():
                                  "learning_rate_schedule": "0.5"}).as_dict()
     assert not {"size", "base_learning_rate", "learning_rate_schedule"} & set(saved)
     assert build(TrainOptions, saved).as_dict() == saved
-    assert build(TrainOptions, saved, {"lr": 0.25}).lr == 0.25
+    assert build(TrainOptions, saved, {"lr": 0.25}).optimisation.lr == 0.25

@@ -26,9 +26,20 @@ class TestSignSGD(OptimizerSuite):
     name = "ipucnn-example-plugin:signsgd"
 
 
+class TestSignSGDWithMean(OptimizerSuite):
+    name = "ipucnn-example-plugin:signsgd"
+    options = {"signum_beta": 0.5, "sign_threshold": 1e-4}
+    lr = 0.02
+
+
 class TestTriangular(ScheduleSuite):
     name = "ipucnn-example-plugin:triangular"
 
 
 class TestReference(BackendSuite):
     name = "ipucnn-example-plugin:reference"
+
+
+class TestReferenceInDoublePrecision(BackendSuite):
+    name = "ipucnn-example-plugin:reference"
+    options = {"reference_arithmetic": "float64"}

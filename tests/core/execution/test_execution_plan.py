@@ -44,13 +44,6 @@ def test_the_smallest_pipelines_are_taken():
     assert ExecutionPlan(pipeline_splits=("a",), training=True, gradient_accumulation=3).stages == 2
 
 
-def test_backend_options_have_defaults():
-    plan = ExecutionPlan(backend_options={"compile": True})
-    assert plan.option("compile") is True
-    assert plan.option("device") is None
-    assert plan.option("device", "cpu") == "cpu"
-
-
 def test_the_part_of_an_instance_is_a_plan_of_its_own():
     plan = ExecutionPlan(micro_batch=3, device_iterations=2, replicas=4, instances=2)
     assert (plan.local().combined_batch, plan.local().replicas, plan.local().instances) == (

@@ -1,4 +1,4 @@
-"""Who works with whom, which samples are whose, and when all stop."""
+"""Which samples an instance has, and when all instances stop."""
 
 from __future__ import annotations
 
@@ -6,30 +6,11 @@ import numpy
 import pytest
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.instances import ALONE, Agreement, Instances, Launch, launched
+from ipucnn.core.execution.instances import ALONE, Agreement, Instances
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StepResult
 from ipucnn.training.feed import own_part
-from ipucnn.training.progress import Figures
-
-
-def poprun(total=8, local=4, offset=4):
-    return {"POPDIST_NUM_TOTAL_REPLICAS": str(total), "POPDIST_NUM_LOCAL_REPLICAS": str(local),
-            "POPDIST_REPLICA_INDEX_OFFSET": str(offset)}
-
-
-def test_the_environment_tells_which_instance_this_is():
-    assert launched({}) is None
-    assert launched(poprun()) == Launch(index=1, count=2, replicas=8)
-    assert launched(poprun(1, 1, 0)) == Launch(0, 1, 1)
-
-
-@pytest.mark.parametrize("variables", [
-    poprun(total="many"), poprun(total=0), poprun(local=3), poprun(offset=-1)])
-def test_a_broken_environment_is_an_error(variables):
-    with pytest.raises(UsageError, match=r"POPDIST|poprun gave") as caught:
-        launched(variables)
-    assert caught.value.hint
+from ipucnn.training.figures import Figures
 
 
 def test_instances_take_the_samples_of_their_replicas():

@@ -8,17 +8,22 @@ import textwrap
 import pytest
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution.plan import Probe
-from ipucnn.core.execution.selection import check_offer, choose_backend
-from ipucnn.core.options import COMMANDS, RunOptions, TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.execution.backend import Probe
+from ipucnn.core.execution.selection import check_offer, choose_backend, validating
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import common_options
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.inference.options import RunOptions
+from ipucnn.training.options import TrainOptions
 
 PLUGIN = """
     from ipucnn import BackendSpec, hookimpl
-    from ipucnn.core.execution.plan import Backend, Probe
+    from ipucnn.core.execution.backend import Backend, Probe
 
     class Picky(Backend):
         def probe(self):
@@ -45,9 +50,14 @@ def registry(tmp_path):
 
 
 def _check(registry, backend, **values):
-    options = build(RunOptions, values)
+    options = build(RunOptions, values, registry=registry)
     spec = registry.get_typed(BackendSpec, backend)
     check_offer(options, options.plan(synthetic=False), spec, registry)
+
+
+def _chosen(registry, trains=False, options_class=RunOptions, **values):
+    options = build(options_class, values, registry=registry)
+    return choose_backend(options, options.plan(synthetic=False), registry, trains=trains)
 
 
 def _ranks(registry):
@@ -55,32 +65,47 @@ def _ranks(registry):
     ranks = {}
     for name in registry.names("backend"):
         with contextlib.suppress(UnavailableError):
-            chosen = choose_backend(name, registry)
+            chosen = _chosen(registry, backend=name, precision="full")
             ranks[name] = chosen.probe.preference or chosen.spec.preference
     return ranks
 
 
-def _chosen(registry, **values):
-    options = build(RunOptions, values)
-    return choose_backend("auto", registry, options.plan(synthetic=False), options)
-
-
 def test_auto_takes_the_usable_backend_of_the_highest_rank_and_says_why(registry):
-    chosen = choose_backend("auto", registry)
+    chosen = _chosen(registry, precision="full")
     ranks = _ranks(registry)
     assert ranks[chosen.spec.name] == max(ranks.values())
     assert "best backend usable here" in chosen.why
     assert "not usable: poptorch" in chosen.why
     assert "onnxruntime" not in chosen.why
-    assert choose_backend("TORCH", registry).why == ""
+    assert _chosen(registry, backend="TORCH").why == ""
 
 
-@pytest.mark.parametrize("asked", [
-    {"compile": True}, {"pipeline_splits": ("layer2",), "device_iterations": 2}])
-def test_auto_passes_over_backends_that_lack_what_is_asked_for(registry, asked):
-    chosen = _chosen(registry, precision="full", **asked)
+def test_auto_passes_over_backends_that_lack_what_is_asked_for(registry):
+    chosen = _chosen(registry, precision="full", pipeline_splits=("layer2",), device_iterations=2)
     assert chosen.spec.name == "torch"
     assert "onnxruntime" in chosen.why.partition("without what is asked for: ")[2]
+
+
+def test_auto_considers_only_backends_that_own_the_options_given(registry):
+    chosen = _chosen(registry, precision="full", compile=True)
+    assert chosen.spec.name == "torch"
+    assert chosen.backend is not None
+    assert "onnxruntime" not in chosen.why
+    with pytest.raises(UnavailableError) as caught:
+        _chosen(registry, half_partial=True)
+    assert "'--half-partial' is an option of backends poptorch, popart" in caught.value.message
+    assert "poptorch: " in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        _chosen(registry, half_partial=True, compile=True)
+    assert "'--half-partial' is an option of backends poptorch, popart; '--compile' is an " in (
+        caught.value.message)
+
+
+def test_the_options_of_a_backend_reach_it(registry):
+    given = _chosen(registry, backend="torch", device="cpu", compile=True).backend.options
+    assert (given.device, given.compile) == ("cpu", True)
+    deferred = _chosen(registry, device="cpu", compile=True).backend.options
+    assert (deferred.device, deferred.compile) == ("cpu", True)
 
 
 def test_auto_does_not_look_at_backends_that_cannot_be_better(registry, monkeypatch):
@@ -89,11 +114,12 @@ def test_auto_does_not_look_at_backends_that_cannot_be_better(registry, monkeypa
 
     monkeypatch.setattr(OpenVinoBackend, "__init__", None)
     monkeypatch.setattr(TorchBackend, "probe", lambda _: Probe(usable=True))  # as on CUDA
-    assert choose_backend("auto", registry).spec.name == "torch"
+    monkeypatch.setattr(TorchBackend, "probe_for", lambda *_: Probe(usable=True))
+    assert _chosen(registry, precision="full").spec.name == "torch"
 
 
 def test_figures_of_checkpoints_come_from_a_backend_that_trains(registry):
-    assert choose_backend("auto", registry, trains=True).spec.training
+    assert _chosen(registry, trains=True).spec.training
 
 
 def test_auto_takes_a_backend_that_reads_onnx_for_a_file(registry):
@@ -102,7 +128,7 @@ def test_auto_takes_a_backend_that_reads_onnx_for_a_file(registry):
 
 def test_a_backend_without_its_device_is_an_error_and_never_replaced(registry):
     with pytest.raises(UnavailableError) as caught:
-        choose_backend("absent", registry)
+        _chosen(registry, backend="absent")
     assert "the abacus has no beads" in caught.value.message
     assert "buy beads" in caught.value.hint
     named = caught.value.hint.partition("--backend ")[2].partition("'")[0]
@@ -111,9 +137,8 @@ def test_a_backend_without_its_device_is_an_error_and_never_replaced(registry):
 
 
 def test_the_backend_that_a_hint_offers_can_do_what_is_asked_for(registry):
-    options = build(TrainOptions, {})
     with pytest.raises(UnavailableError) as caught:
-        choose_backend("absent", registry, options.plan(synthetic=False), options)
+        _chosen(registry, options_class=TrainOptions, backend="absent")
     assert "--backend torch" in caught.value.hint
 
 
@@ -127,28 +152,68 @@ def test_a_precision_that_the_device_lacks_is_refused(registry):
 
 def test_every_option_the_backend_lacks_is_named_with_who_has_it(registry):
     with pytest.raises(UsageError) as caught:
-        _check(registry, "torch", half_partial=True, available_memory_proportion=[0.2])
-    assert "'--half-partial', '--available-memory-proportion' are not options" in (
+        build(RunOptions, {"backend": "torch", "half_partial": True,
+                           "available_memory_proportion": [0.2]}, registry=registry)
+    assert caught.value.message == (
+        "'--half-partial', '--available-memory-proportion' are options of backends poptorch, "
+        "popart; this run uses torch")
+    assert caught.value.hint == "leave them out, or choose '--backend poptorch'"
+
+
+def test_every_feature_the_backend_lacks_is_named_with_who_has_it(registry):
+    with pytest.raises(UsageError) as caught:
+        _check(registry, "picky", precision="full", compile_only=True, full_precision_norm=True)
+    assert "'--full-precision-norm', '--compile-only' are not options of backend 'picky'" in (
         caught.value.message)
-    assert "--half-partial is for backend poptorch" in caught.value.hint
+    assert "--full-precision-norm is for backend poptorch, torch" in caught.value.hint
 
 
-@pytest.mark.parametrize("option", sorted({
-    name for backend in ("torch", "poptorch")
-    for name in (*Registry().get("backend", backend).options,
-                 *Registry().get("backend", backend).training_options)}))
-def test_options_that_backends_claim_exist(option):
-    assert hasattr(TrainOptions(), option)
+def test_a_profile_of_ipus_runs_elsewhere_without_its_options(registry):
+    given = {"config": "resnet50-mk2", "backend": "torch"}
+    with pytest.raises(UsageError) as caught:
+        resolve(RunOptions, given)
+    assert "'--half-partial' is an option of backends poptorch, popart; this run uses torch " in (
+        caught.value.message)
+    assert "(resnet50-mk2.yaml, line 7)" in caught.value.message
+    assert "to run the profile without, add '--no-half-partial'" in caught.value.hint
+    assert resolve(RunOptions, {**given, "half_partial": False}).execution.batch_size == 90
 
 
-def test_no_backend_option_is_without_a_backend():
-    from ipucnn.core.options.declaration import declared
+def test_common_options_need_features_that_a_backend_has(registry):
+    """No option is for every backend to refuse."""
+    needed = {item.option.feature for command in (RunOptions, TrainOptions)
+              for item in common_options(command) if item.option.feature}
+    offered = {feature for feature in needed for name in registry.names("backend")
+               if registry.get("backend", name).has(feature)}
+    assert needed == offered
 
-    registry = Registry()
-    claimed = {name for backend in registry.names("backend")
-               for name in (*registry.get("backend", backend).options,
-                            *registry.get("backend", backend).training_options)}
-    # of PopART, whose backend is not there yet
-    awaited = {"ipu_model", "max_bytes_per_tile", "syncless_collectives"}
-    assert {item.name for command in COMMANDS.values() for item in declared(command)
-            if item.option.backend_option} == claimed | awaited
+
+def test_options_of_backends_are_limited_to_jobs_that_they_do(registry):
+    for owner in builtin_owners(["backend"], registry):
+        for item in declared(owner.options):
+            assert not item.option.feature, item.flag
+            if item.option.only:
+                assert getattr(owner.spec, item.option.only), (owner.spec.name, item.flag)
+            if item.option.validation:
+                assert item.option.only != "training", item.flag
+
+
+def test_training_options_are_refused_in_a_run(registry):
+    with pytest.raises(UsageError) as caught:
+        build(RunOptions, {"backend": "poptorch", "auto_loss_scaling": True}, registry=registry)
+    assert "'--auto-loss-scaling' is an option of backends poptorch, popart (training only)" in (
+        caught.value.message)
+    options = build(TrainOptions, {"backend": "poptorch", "auto_loss_scaling": True},
+                    registry=registry)
+    assert options.plugins.value("auto_loss_scaling") is True
+
+
+def test_a_validation_uses_the_options_that_hold_for_it(registry):
+    options = build(TrainOptions, {"backend": "torch", "device": "cpu", "compile": True},
+                    registry=registry)
+    chosen = choose_backend(options, options.plan(synthetic=False), registry)
+    own = validating(chosen, options, options.validation_plan(), registry).options
+    for item in declared(type(own)):
+        wanted = chosen.backend.options if item.option.validation else type(own)()
+        assert getattr(own, item.name) == getattr(wanted, item.name)
+    assert own.device == "cpu"

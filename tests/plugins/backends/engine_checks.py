@@ -9,14 +9,15 @@ import torch
 
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.options import ExportOptions, RunOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
+from ipucnn.data.normalisation import normalise
 from ipucnn.inference.job import run
+from ipucnn.inference.options import RunOptions
 from ipucnn.models.build import create_model
-from ipucnn.models.normalisation import normalise
-from ipucnn.onnx.export import exported
 from ipucnn.onnx.job import export
 from ipucnn.onnx.network import read_network
+from ipucnn.onnx.options import ExportOptions
+from ipucnn.onnx.tracing_export import exported
 
 SIZE = 64
 FAMILIES = {
@@ -117,7 +118,7 @@ class EngineChecks:
     def test_fourth_channel(self):
         images = images_of(2)
         plan = ExecutionPlan(micro_batch=2, precision="32.32")
-        logits = self.classify(model_of("resnet18", input_padding=True), plan, images)
+        logits = self.classify(model_of("resnet18", input_image_padding=True), plan, images)
         assert difference(logits, logits_of_torch(model_of("resnet18"), images)) < 1e-4
 
     @pytest.mark.parametrize(("iterations", "replicas"), [(1, 1), (2, 1), (3, 1), (2, 2)])

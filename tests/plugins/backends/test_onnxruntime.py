@@ -9,6 +9,7 @@ from engine_checks import SIZE, EngineChecks, model_of
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
+from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 
 
 class TestOnnxRuntime(EngineChecks):
@@ -35,8 +36,9 @@ def test_cuda_is_taken_where_it_is(monkeypatch):
 def test_a_provider_that_cannot_start_is_no_reason_to_compute_elsewhere(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers",
                         lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    plan = ExecutionPlan(precision="32.32", backend_options={"device": "cuda"})
-    with OnnxRuntimeBackend().inference(model_of("resnet18"), plan, SIZE) as session, \
+    plan = ExecutionPlan(precision="32.32")
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda"))
+    with backend.inference(model_of("resnet18"), plan, SIZE) as session, \
             pytest.raises(IpucnnError, match="cannot use CUDAExecutionProvider"):
         session.compile()
 

@@ -29,7 +29,7 @@ from PIL import Image
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.formats.sample_data import write_made
-from ipucnn.inference.calibration import Calibration
+from ipucnn.inference.calibration_images import CalibrationImages
 from ipucnn.plugins.backends.openvino import devices, engine
 from ipucnn.plugins.backends.openvino import inference as session
 from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
@@ -209,7 +209,7 @@ def test_8_bit_logits_are_near_those_of_torch_and_the_same_each_time():
     for _ in range(2):
         with OpenVinoBackend().quantised(
                 model_of("resnet18"), plan, SIZE,
-                Calibration(images, [None] * 20, 20)) as made:
+                CalibrationImages(images, [None] * 20, 20)) as made:
             made.compile()
             found.append(torch.cat([made(part) for part in
                                     torch.split(images, made.samples_per_call)]))

@@ -14,17 +14,20 @@ from torch import nn
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.options import RunOptions
+from ipucnn.core.options.building import build
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
+from ipucnn.data.normalisation import normalise
 from ipucnn.inference import job as inference
+from ipucnn.inference.options import RunOptions
 from ipucnn.models.build import create_model
-from ipucnn.models.normalisation import normalise
 from ipucnn.onnx.job import export
 from ipucnn.onnx.network import read_network
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.plugins.backends.popart import ipucnn_backends
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
+from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.placing import module_of, stages_of
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.testing import check_plugin
@@ -86,7 +89,11 @@ def _images(count, size=SIZE):
                          generator=torch.Generator().manual_seed(1))
 
 
-def _session(plan, model=None, backend=None, size=SIZE):
+PLAIN = ExecutionPlan(precision="32.32")
+COMPILED = ExecutionPlan(precision="32.32", compile_only=True)
+
+
+def _session(plan=PLAIN, model=None, backend=None, size=SIZE):
     return (backend or PopArtBackend()).inference(
         _model() if model is None else copy.deepcopy(model), plan, size)
 
@@ -98,7 +105,7 @@ def _logits(plan, images, backend=None, model=None):
 
 
 def _with(**options):
-    return ExecutionPlan(precision="32.32", backend_options=options)
+    return PopArtBackend(PopArtOptions(**options))
 
 
 # -- what is computed --------------------------------------------------------------------------
@@ -221,7 +228,7 @@ def test_weights_that_are_equal_are_still_weights_of_their_own(popart_double):
 def test_pause_leaves_the_ipus_and_the_next_call_takes_them_again(machine):
     machine.ipus = 1
     images = _images(1)
-    with _session(_with()) as session, _session(_with(), _model(5)) as other:
+    with _session() as session, _session(model=_model(5)) as other:
         session.compile()
         before = session(images)
         session.pause()
@@ -273,9 +280,8 @@ def test_stages_begin_at_their_module_or_at_what_is_left_of_it():
 
 def test_stages_are_virtual_graphs_and_pipeline_stages(popart_double, made):
     plan = ExecutionPlan(precision="32.32", device_iterations=3, replicas=2,
-                         pipeline_splits=("layer2/0", "layer4"),
-                         backend_options={"ipu_model": True})
-    with _session(plan) as session:
+                         pipeline_splits=("layer2/0", "layer4"))
+    with _session(plan, backend=_with(ipu_model=True)) as session:
         session.compile()
         assert session.facts["stages_begin_at"] == ["input", "layer2/0", "layer4"]
         assert session.facts["ipus"] == 6
@@ -296,15 +302,15 @@ def test_stages_are_virtual_graphs_and_pipeline_stages(popart_double, made):
     (("layer9",), "unknown pipeline split 'layer9'"), (("layer3", "layer2"), "runs before")])
 def test_splits_that_cannot_be_are_refused(popart_double, splits, said):
     with pytest.raises(UsageError, match=said):
-        _session(ExecutionPlan(device_iterations=3, pipeline_splits=splits,
-                               backend_options={"ipu_model": True}))
+        _session(ExecutionPlan(device_iterations=3, pipeline_splits=splits),
+                 backend=_with(ipu_model=True))
 
 
 # -- every option has its call -----------------------------------------------------------------
 
 
-def _options(made, plan):
-    with _session(plan) as session:
+def _options(made, plan=PLAIN, backend=None):
+    with _session(plan, backend=backend) as session:
         session.compile()
     return made[-1]._options
 
@@ -321,13 +327,13 @@ def _options(made, plan):
      {"autoReport.all": "true", "autoReport.directory": "poplar-profile"}),
 ])
 def test_option_reaches_popart(popart_double, made, option, value, field, meaning):
-    assert getattr(_options(made, _with(**{option: value})), field) == meaning
-    assert getattr(_options(made, _with()), field) == getattr(
+    assert getattr(_options(made, backend=_with(**{option: value})), field) == meaning
+    assert getattr(_options(made), field) == getattr(
         popart_double.SessionOptions(), field)
 
 
 def test_profile_keeps_the_other_engine_options(made):
-    options = _options(made, _with(profile=True, exchange_memory_target="memory"))
+    options = _options(made, backend=_with(profile=True, exchange_memory_target="memory"))
     assert set(options.engineOptions) == {
         "opt.internalExchangeOptimisationTarget", "autoReport.all", "autoReport.directory"}
 
@@ -345,9 +351,8 @@ def test_plan_values_become_options(made):
 @pytest.mark.parametrize(("shares", "meaning"), [
     ((0.3,), {0: 0.3, 1: 0.3}), ((0.2, 0.4), {0: 0.2, 1: 0.4}), ((), {0: None, 1: None})])
 def test_available_memory_is_per_stage(made, shares, meaning):
-    plan = ExecutionPlan(device_iterations=2, pipeline_splits=("layer3",),
-                         backend_options={"available_memory_proportion": shares})
-    _options(made, plan)
+    plan = ExecutionPlan(device_iterations=2, pipeline_splits=("layer3",))
+    _options(made, plan, _with(available_memory_proportion=shares))
     found = set()
     for node in made[-1]._model.graph.node:
         marks = {one.name: one for one in node.attribute}
@@ -359,7 +364,7 @@ def test_available_memory_is_per_stage(made, shares, meaning):
 
 
 def test_available_memory_without_stages(made):
-    _options(made, _with(available_memory_proportion=(0.25,)))
+    _options(made, backend=_with(available_memory_proportion=(0.25,)))
     assert {one.f for node in made[-1]._model.graph.node for one in node.attribute
             if one.name == "__available_memory"} == {0.25}
 
@@ -367,68 +372,71 @@ def test_available_memory_without_stages(made):
 @pytest.mark.parametrize(("given", "name"), [
     (None, "Always"), ("always", "Always"), ("ondemand", "OnDemand")])
 def test_when_ipus_are_taken(popart_double, made, given, name):
-    _options(made, _with(**({"connection_type": given} if given else {})))
+    _options(made, backend=_with(**({"connection_type": given} if given else {})))
     assert made[-1]._info.connectionType is getattr(popart_double.DeviceConnectionType, name)
     assert made[-1]._info.type is popart_double.DeviceType.Ipu
 
 
 def test_a_cached_program_takes_the_weights_of_its_run(machine, tmp_path):
     folder = tmp_path / "a" / "cache"
-    plan = _with(model_cache_path=str(folder))
+    cached = _with(model_cache_path=str(folder))
     images = _images(1)
-    first = _logits(plan, images)
+    first = _logits(PLAIN, images, cached)
     assert len(list(folder.iterdir())) == 1
-    assert torch.equal(_logits(plan, images), first)
+    assert torch.equal(_logits(PLAIN, images, cached), first)
     assert [event["event"] for event in machine.events if "path" in event] == ["loaded"]
-    torch.testing.assert_close(_logits(plan, images, model=_model(5)),
-                               _logits(_with(), images, model=_model(5)), **CLOSE)
+    torch.testing.assert_close(_logits(PLAIN, images, cached, model=_model(5)),
+                               _logits(PLAIN, images, model=_model(5)), **CLOSE)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot make the folder"):
-        _session(_with(model_cache_path=str(tmp_path / "file" / "cache")))
+        _session(backend=_with(model_cache_path=str(tmp_path / "file" / "cache")))
 
 
 def test_compile_only_fills_the_cache_and_loads_nothing(machine, made, tmp_path):
-    with _session(_with(compile_only=True, model_cache_path=str(tmp_path))) as session:
+    with _session(COMPILED, backend=_with(model_cache_path=str(tmp_path))) as session:
         session.compile()
     assert not made[-1]._loaded
     assert len(list(tmp_path.iterdir())) == 1
-    _logits(_with(model_cache_path=str(tmp_path)), _images(1))
+    _logits(PLAIN, _images(1), _with(model_cache_path=str(tmp_path)))
     assert machine.events[-1]["event"] == "loaded"
 
 
 @pytest.mark.parametrize(("number", "version"), [(1, "ipu1"), (2, "ipu2"), (21, "ipu21")])
 def test_offline_target_compiles_without_hardware(machine, made, popart_double, number, version):
     machine.ipus = 0
-    plan = _with(offline_target_ipu_version=number, compile_only=True)
-    _options(made, plan)
+    offline = _with(offline_target_ipu_version=number)
+    _options(made, COMPILED, offline)
     assert made[-1]._info.type is popart_double.DeviceType.OfflineIpu
     assert made[-1]._info.ipuVersion == version
-    assert PopArtBackend().probe_for(plan).device == f"offline target, IPU version {number}"
+    assert offline.probe_for(COMPILED).device == f"offline target, IPU version {number}"
     assert not PopArtBackend().probe().usable
 
 
 def test_ipu_model_needs_no_hardware(machine, made, popart_double):
     machine.ipus = 0
-    plan = ExecutionPlan(precision="32.32", replicas=3, backend_options={"ipu_model": True})
-    assert "IPU model" in PopArtBackend().probe_for(plan).device
-    assert _logits(plan, _images(3)).shape == (3, 10)
+    plan = ExecutionPlan(precision="32.32", replicas=3)
+    emulated = _with(ipu_model=True)
+    assert "IPU model" in emulated.probe_for(plan).device
+    assert _logits(plan, _images(3), emulated).shape == (3, 10)
     assert made[-1]._info.type is popart_double.DeviceType.IpuModel
     assert (made[-1]._info.numIpus, made[-1]._info.tilesPerIPU) == (3, 1472)
 
 
 def test_cycles_are_told(popart_double):
-    with _session(_with(report_hw_cycle_count=True)) as session:
+    with _session(backend=_with(report_hw_cycle_count=True)) as session:
         session.compile()
         session(_images(1))
         assert session.facts["cycles"] > 0
 
 
-def test_every_option_of_the_record_is_tried_here():
+def test_every_option_of_inference_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "exchange_memory_target", "prefetch_depth",
-             "available_memory_proportion", "profile", "model_cache_path", "compile_only",
+             "available_memory_proportion", "profile", "model_cache_path",
              "offline_target_ipu_version", "connection_type", "ipu_model",
-             "report_hw_cycle_count", "onnx"}
-    assert set(ipucnn_backends()[0].options) == tried
+             "report_hw_cycle_count"}
+    assert {item.name for item in declared(PopArtOptions)
+            if item.option.only != "training"} == tried
+    assert set(ipucnn_backends()[0].features) == {"compile-only", "recompute"}
 
 
 # -- ONNX files --------------------------------------------------------------------------------
@@ -443,16 +451,17 @@ def registry():
     (False, "32.32"), (True, "32.32"), (False, "16.16"), (True, "16.16")])
 def test_exported_files_run(popart_double, registry, tmp_path, monkeypatch, dynamic, precision):
     monkeypatch.chdir(tmp_path)
-    export(ExportOptions(model="resnet8-cifar", weights="random", target="popart",
-                         **({"dynamic_batch": True} if dynamic else {"batch_size": 2})), registry)
+    export(build(ExportOptions, {
+        "model": "resnet8-cifar", "weights": "random", "target": "popart",
+        **({"dynamic_batch": True} if dynamic else {"batch_size": 2})}), registry)
     common = {"data": "generated", "iterations": 2, "batch_size": 2, "device_iterations": 3,
               "precision": precision, "model": "resnet8-cifar"}
     rows = {}
     for backend, more in (("popart", {"onnx": "models", "replicas": 2}),
                           ("torch", {"weights": "random", "replicas": 2})):
         path = tmp_path / f"{backend}.csv"
-        result = inference.run(RunOptions(backend=backend, predictions=str(path), **common,
-                                          **more), registry)
+        result = inference.run(build(RunOptions, {
+            "backend": backend, "predictions": str(path), **common, **more}), registry)
         assert result.images == 24
         rows[backend] = [line.split(",")[:2] for line in path.read_text().splitlines()]
     assert rows["popart"] == rows["torch"]
@@ -480,12 +489,12 @@ def test_shapes_among_the_weights_of_a_file_become_constants(popart_double, made
 
 def test_another_batch_than_the_file_s_is_refused(popart_double, registry, tmp_path):
     file = str(tmp_path / "small.onnx")
-    export(ExportOptions(model="resnet8-cifar", weights="random", batch_size=2, target="popart",
-                         output=file), registry)
+    export(build(ExportOptions, {"model": "resnet8-cifar", "weights": "random", "batch_size": 2,
+                                 "target": "popart", "output": file}), registry)
     with pytest.raises(UsageError, match="takes 2 images per call, not 3"):
-        inference.run(RunOptions(
-            backend="popart", batch_size=3, data="generated", iterations=1,
-            onnx=file), registry)
+        inference.run(build(RunOptions, {
+            "backend": "popart", "batch_size": 3, "data": "generated", "iterations": 1,
+            "onnx": file}), registry)
 
 
 # -- the whole command -------------------------------------------------------------------------

@@ -9,11 +9,13 @@ import shlex
 
 import pytest
 import torch
+from chosen import optimizer
 from torch import nn
 from torchvision.ops import StochasticDepth
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
@@ -21,16 +23,17 @@ from ipucnn.core.execution.training_session import (
     TrainingBatch,
     TrainingSetup,
 )
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.records import OptimizerSpec
 from ipucnn.core.registry.registry import Registry, use
 from ipucnn.models.build import create_model
-from ipucnn.models.norms import NormOptions
 from ipucnn.plugins.backends.popart import ipucnn_backends
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
+from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
-from ipucnn.training.loss import Loss
-from ipucnn.training.mixing import MixOptions
+from ipucnn.plugins.losses.binary_cross_entropy import BinaryCrossEntropy
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
+from ipucnn.plugins.losses.focal import Focal
 from ipucnn.training.parameters import train_from
 
 SIZE = 16
@@ -68,19 +71,17 @@ def network(layer=None):
             nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
 
 
-def choice(name="sgd", decay=0.01, **hyperparameters):
-    spec = REGISTRY.get_typed(OptimizerSpec, name)
+def choice(name="sgd", decay=0.01, **options):
     if name.startswith("sgd"):
-        hyperparameters.setdefault("momentum", 0.9)
-    return OptimizerChoice(name, 0.1, decay, hyperparameters, REGISTRY.resolve(spec))
+        options.setdefault("momentum", 0.9)
+    return optimizer(name, weight_decay=decay, **options)
 
 
 def session(backend=None, setup=None, options=None, model=None, size=SIZE, **plan):
-    trained = (backend or PopArtBackend()).training(
+    trained = (backend or PopArtBackend(PopArtOptions(**(options or {})))).training(
         network() if model is None else copy.deepcopy(model), ExecutionPlan(**{
-            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 4,
-            "backend_options": options or {}, **plan}),
-        TrainingSetup(**{"loss": Loss(), "optimizer": choice(), **(setup or {})}), size)
+            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 4, **plan}),
+        TrainingSetup(**{"loss": CrossEntropy(), "optimizer": choice(), **(setup or {})}), size)
     trained.compile()
     return trained
 
@@ -133,7 +134,7 @@ def test_training_is_that_of_the_torch_backend(plan):
     assert_like_torch(**plan)
 
 
-@pytest.mark.parametrize("norm", [{}, {"normlayer": "group", "norm": NormOptions(groups=4)}],
+@pytest.mark.parametrize("norm", [{}, {"normlayer": "group", "groupnorm_group_num": 4}],
                          ids=["batch", "group"])
 @pytest.mark.parametrize("plan", [
     {"device_iterations": 2}, {"gradient_accumulation": 3, "pipeline_splits": ("layer2",)}],
@@ -147,12 +148,11 @@ def test_a_network_for_cifar(norm, plan):
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "rmsprop_tf", "lamb"])
 def test_optimizers_have_the_defaults_of_the_registered_ones(name):
-    assert_like_torch(setup={"optimizer": OptimizerChoice(
-        name, 0.01, 0.01, {}, choice(name).build)}, calls=3)
+    assert_like_torch(setup={"optimizer": optimizer(name, lr=0.01)}, calls=3)
 
 
 def test_centered_rmsprop():
-    assert_like_torch(setup={"optimizer": choice("rmsprop", centered=True, eps=1e-3)})
+    assert_like_torch(setup={"optimizer": choice("rmsprop", centered=True, optimizer_eps=1e-3)})
 
 
 def test_without_momentum_there_is_no_optimizer_state():
@@ -162,7 +162,8 @@ def test_without_momentum_there_is_no_optimizer_state():
 
 
 def test_label_smoothing():
-    assert_like_torch(setup={"loss": Loss(0.1)}, gradient_accumulation=2)
+    assert_like_torch(setup={"loss": CrossEntropy(CrossEntropyOptions(0.1))},
+                      gradient_accumulation=2)
 
 
 def test_what_rests_keeps_its_weights_and_statistics(made):
@@ -181,7 +182,7 @@ def test_a_norm_layer_cannot_learn_with_resting_statistics():
     model.train = lambda mode=True: (make(mode), model[0][1].eval())[0]
     with pytest.raises(UsageError, match="norm layer '0/1'"):
         PopArtBackend().training(model, ExecutionPlan(training=True, precision="32.32"),
-                                 TrainingSetup(Loss(), choice()), SIZE)
+                                 TrainingSetup(CrossEntropy(), choice()), SIZE)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -253,7 +254,9 @@ OPTIONS = [
     ("disable_stable_batchnorm", True, "enableStableNorm", "False"),
     ("enable_fp_exceptions", True, "enableFloatingPointChecks", "True"),
     ("enable_stochastic_rounding", True, "enableStochasticRounding", "True"),
-    ("recompute_mode", "auto", "autoRecomputation", "RecomputationType.Standard"),
+    ("recompute", "auto", "autoRecomputation", "RecomputationType.Standard"),
+    ("syncless_collectives", "auto", "gclOptions", "{'useSynclessCollectives': 'auto'}"),
+    ("max_bytes_per_tile", 0, "gclOptions", "{'maxBytesPerTile': '0'}"),
     ("offload_optimizer", True, "optimizerStateTensorLocationSettings.location.storage",
      "TensorStorage.OffChip"),
     ("enable_optimizer_rts", True,
@@ -273,7 +276,10 @@ def setting(session, path):
 def test_option_reaches_popart(made, name, value, field, meaning):
     session(replicas=2)
     assert setting(made[-1], field) != meaning
-    session(replicas=2, options={name: value})
+    if name == "recompute":
+        session(replicas=2, recompute=value)
+    else:
+        session(replicas=2, options={name: value})
     assert setting(made[-1], field) == meaning
 
 
@@ -285,14 +291,14 @@ def test_gradients_are_averaged_whatever_the_shape(made):
 
 
 def test_a_pipeline_recomputes_in_its_own_way(made):
-    session(options={"recompute_mode": "auto"}, pipeline_splits=("1",), gradient_accumulation=3)
+    session(recompute="auto", pipeline_splits=("1",), gradient_accumulation=3)
     assert setting(made[-1], "autoRecomputation") == "RecomputationType.Pipeline"
 
 
 def test_recomputation_keeps_what_is_named(made):
     import onnx
 
-    session_ = session(options={"recompute_mode": "manual", "recompute_checkpoints": ("0", "1/0")})
+    session_ = session(recompute="manual", recompute_checkpoints=("0", "1/0"))
     assert session_.facts["kept_for_backward"] == 4
     nodes = onnx.load_from_string(made[-1].asked["fnModel"]).graph.node
     kept = [node.name for node in nodes if node.op_type != "Constant"
@@ -310,22 +316,26 @@ def test_velocity_scaling_follows_loss_scaling():
 
 
 def test_every_training_option_of_the_record_is_tried_here():
-    tried = {name for name, *_ in OPTIONS} | {
-        "recompute_checkpoints", "loss_velocity_scaling_ratio",
-        "enable_recompute"}  # which the options turn into recompute_mode
+    tried = {name for name, *_ in OPTIONS} | {"loss_velocity_scaling_ratio"}
     (record,) = ipucnn_backends()
-    assert set(record.training_options) == tried
+    assert {item.name for item in declared(PopArtOptions)
+            if item.option.only == "training"} == tried - {"recompute"}
+    assert set(record.features) == {"compile-only", "recompute"}
 
 
 @pytest.mark.parametrize(("setup", "options", "plan", "said"), [
     ({"tolerate_non_finite": True}, {}, {}, "--skip-non-finite"),
     ({"mix": MixOptions(mixup_alpha=0.3)}, {}, {}, "mixes no images"),
+    ({"loss": Focal()}, {}, {}, "backend 'popart' has no loss 'focal' .its losses: cross-entropy"),
+    ({"loss": BinaryCrossEntropy()}, {}, {}, "no loss 'binary-cross-entropy'"),
+    ({"loss": CrossEntropy(CrossEntropyOptions(class_weights=(1, 2, 3, 4, 5)))}, {}, {},
+     "no class weights of loss 'cross-entropy'"),
     ({}, {"enable_optimizer_rts": True}, {}, "--enable-optimizer-rts"),
-    ({}, {"recompute_mode": "manual", "recompute_checkpoints": ("0",)},
-     {"pipeline_splits": ("1",), "gradient_accumulation": 3}, "--recompute-mode manual"),
-    ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, {}, dict)}, {}, {}, "'mine'"),
-    ({"optimizer": choice(nesterov=True)}, {}, {}, "'nesterov'"),
-    ({"optimizer": choice(dampening=0.1)}, {}, {}, "'dampening'")])
+    ({}, {}, {"recompute": "manual", "recompute_checkpoints": ("0",),
+              "pipeline_splits": ("1",), "gradient_accumulation": 3}, "--recompute-mode manual"),
+    ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, None, dict)}, {}, {}, "'mine'"),
+    ({"optimizer": choice(nesterov=True)}, {}, {}, "'--nesterov'"),
+    ({"optimizer": choice(dampening=0.1)}, {}, {}, "'--dampening'")])
 def test_what_the_device_cannot_do_is_refused(setup, options, plan, said):
     with pytest.raises(UsageError, match=said):
         session(setup=setup, options=options, **plan)

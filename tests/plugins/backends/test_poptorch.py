@@ -16,16 +16,20 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.execution.launching import environment_of
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import choose_backend
-from ipucnn.core.options import RunOptions
+from ipucnn.core.options.building import build
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
+from ipucnn.data.normalisation import normalise
 from ipucnn.inference import job as inference
+from ipucnn.inference.options import RunOptions
 from ipucnn.models.build import create_model
-from ipucnn.models.normalisation import normalise
 from ipucnn.plugins.backends.poptorch import ipucnn_backends
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.testing import check_plugin
 
@@ -83,7 +87,11 @@ def _images(count):
                          generator=torch.Generator().manual_seed(1))
 
 
-def _session(plan, model=None, backend=None):
+PLAIN = ExecutionPlan()
+COMPILED = ExecutionPlan(compile_only=True)
+
+
+def _session(plan=PLAIN, model=None, backend=None):
     return (backend or PopTorchBackend()).inference(model or _model(), plan, SIZE)
 
 
@@ -156,8 +164,8 @@ def test_session_takes_the_combined_batch_and_accepts_any_memory_layout(poptorch
 
 def test_splits_become_blocks_on_their_ipus(machine):
     plan = ExecutionPlan(device_iterations=3, replicas=2, pipeline_splits=("layer2/0", "layer4"),
-                         backend_options={"offline_target_ipu_version": 2, "compile_only": True})
-    with _session(plan) as session:
+                         compile_only=True)
+    with _session(plan, backend=_with(offline_target_ipu_version=2)) as session:
         session.compile()
         assert session.facts["stages_begin_at"] == ["input", "layer2/0", "layer4"]
         assert session.facts["ipus"] == 6
@@ -199,14 +207,14 @@ def test_synthetic_data_never_crosses(machine):
 # -- every option has its call -----------------------------------------------------------------
 
 
-def _compiled(machine, plan):
-    with _session(plan) as session:
+def _compiled(machine, plan=PLAIN, backend=None):
+    with _session(plan, backend=backend) as session:
         session.compile()
     return machine.programs[-1]
 
 
 def _with(**options):
-    return ExecutionPlan(backend_options=options)
+    return PopTorchBackend(PopTorchOptions(**options))
 
 
 def test_plan_values_become_options(machine):
@@ -223,6 +231,25 @@ def test_plan_values_become_options(machine):
     assert "random_seed" not in alone._values
 
 
+@pytest.fixture
+def part(monkeypatch):
+    """This process is one of two that `--instances` started."""
+    for name, value in environment_of("local", 1, 2).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("part")
+def test_a_part_of_a_run_sets_its_own_replicas(machine):
+    assert _compiled(machine, ExecutionPlan(replicas=2)).options.replication_factor == 2
+
+
+@pytest.mark.usefixtures("part", "machine")
+def test_only_poprun_starts_instances_that_share_ipus():
+    with pytest.raises(UsageError, match="local started 2 instances, and PopTorch shares") as e:
+        _session(ExecutionPlan(replicas=2, instances=2))
+    assert "'poprun'" in e.value.hint
+
+
 @pytest.mark.parametrize(("option", "value", "key", "meaning"), [
     ("half_partial", True, "partialsTypeMatMuls", "half"),
     ("half_partial", True, "convolutionOptions", {"partialsType": "half"}),
@@ -233,33 +260,34 @@ def test_plan_values_become_options(machine):
      {"opt.internalExchangeOptimisationTarget": "balanced"}),
 ])
 def test_option_reaches_popart(machine, option, value, key, meaning):
-    assert _compiled(machine, _with(**{option: value})).options._Popart._values[key] == meaning
+    program = _compiled(machine, backend=_with(**{option: value}))
+    assert program.options._Popart._values[key] == meaning
     assert key not in _compiled(machine, ExecutionPlan()).options._Popart._values
 
 
 @pytest.mark.parametrize(("shares", "meaning"), [
     ((0.3,), {0: 0.3, 1: 0.3}), ((0.2, 0.4), {0: 0.2, 1: 0.4}), ((), {})])
 def test_available_memory_is_per_stage(machine, shares, meaning):
-    plan = ExecutionPlan(device_iterations=2, pipeline_splits=("layer3",),
-                         backend_options={"available_memory_proportion": shares})
-    assert _compiled(machine, plan).options.available_memory_proportion == meaning
+    plan = ExecutionPlan(device_iterations=2, pipeline_splits=("layer3",))
+    program = _compiled(machine, plan, _with(available_memory_proportion=shares))
+    assert program.options.available_memory_proportion == meaning
 
 
 def test_prefetch_depth_wins_over_that_of_io_tiles(machine):
-    program = _compiled(machine, _with(num_io_tiles=32, prefetch_depth=2))
+    program = _compiled(machine, backend=_with(num_io_tiles=32, prefetch_depth=2))
     assert program.options._Popart._values["defaultPrefetchBufferingDepth"] == 2
 
 
 @pytest.mark.parametrize(("given", "name"), [
     (None, "Always"), ("always", "Always"), ("ondemand", "OnDemand")])
 def test_when_ipus_are_taken(machine, poptorch, given, name):
-    program = _compiled(machine, _with(**({"connection_type": given} if given else {})))
+    program = _compiled(machine, backend=_with(**({"connection_type": given} if given else {})))
     assert program.options.connection_type == getattr(poptorch.ConnectionType, name)
     assert program.attached
 
 
 def test_io_tiles_come_with_overlapped_transfers(machine):
-    program = _compiled(machine, _with(num_io_tiles=64))
+    program = _compiled(machine, backend=_with(num_io_tiles=64))
     assert program.options.toDict()["numIOTiles"] == 64
     assert program.options.toDict()["execution_mode"] == 1
     assert program.overlaps
@@ -269,16 +297,16 @@ def test_io_tiles_come_with_overlapped_transfers(machine):
 
 
 @pytest.mark.parametrize(("tiles", "splits", "said"), [
-    (33, (), "33 tiles"), (194, (), "194 tiles"), (32, ("layer3",), "pipeline")])
+    (31, (), "31 is too small"), (33, (), "33 tiles"),
+    (194, (), "194 tiles"), (32, ("layer3",), "pipeline")])
 def test_io_tiles_that_cannot_be_are_refused(poptorch, tiles, splits, said):
-    plan = ExecutionPlan(device_iterations=2, pipeline_splits=splits,
-                         backend_options={"num_io_tiles": tiles})
+    plan = ExecutionPlan(device_iterations=2, pipeline_splits=splits)
     with pytest.raises(UsageError, match=said):
-        _session(plan)
+        _session(plan, backend=_with(num_io_tiles=tiles))
 
 
 def test_profile_keeps_the_other_engine_options(machine):
-    program = _compiled(machine, _with(profile=True, exchange_memory_target="memory"))
+    program = _compiled(machine, backend=_with(profile=True, exchange_memory_target="memory"))
     assert program.options._Popart._values["engineOptions"] == {
         "opt.internalExchangeOptimisationTarget": "memory", "autoReport.all": "true",
         "autoReport.directory": "poplar-profile", "debug.allowOutOfMemory": "true"}
@@ -286,41 +314,51 @@ def test_profile_keeps_the_other_engine_options(machine):
 
 def test_model_cache_path_is_made_and_used(machine, tmp_path):
     folder = tmp_path / "a" / "cache"
-    options = _compiled(machine, _with(model_cache_path=str(folder))).options
+    options = _compiled(machine, backend=_with(model_cache_path=str(folder))).options
     assert folder.is_dir()
     assert options._Popart._values["cachePath"] == str(folder)
     assert options._Popart._values["enableEngineCaching"] is True
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot make the folder"):
-        _session(_with(model_cache_path=str(tmp_path / "file" / "cache")))
+        _session(backend=_with(model_cache_path=str(tmp_path / "file" / "cache")))
 
 
 def test_offline_target_compiles_without_hardware(machine):
     machine.ipus = 0
-    plan = _with(offline_target_ipu_version=21, compile_only=True)
-    program = _compiled(machine, plan)
+    offline = _with(offline_target_ipu_version=21)
+    program = _compiled(machine, COMPILED, offline)
     assert program.options.ipu_version == 21
     assert not program.attached
-    assert PopTorchBackend().probe_for(plan).usable
+    assert offline.probe_for(COMPILED).usable
     assert not PopTorchBackend().probe().usable
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"offline_target_ipu_version": 3, "compile_only": True}, "no IPU version 3"),
-    ({"offline_target_ipu_version": 2}, "cannot be run here"),
-    ({"offline_target_ipu_version": 2, "compile_only": True, "connection_type": "ondemand"},
+@pytest.mark.parametrize(("plan", "options", "said"), [
+    (COMPILED, {"offline_target_ipu_version": 3}, "no IPU version 3"),
+    (PLAIN, {"offline_target_ipu_version": 2}, "cannot be run here"),
+    (COMPILED, {"offline_target_ipu_version": 2, "connection_type": "ondemand"},
      "--connection-type")])
-def test_offline_target_that_cannot_be_is_refused(poptorch, options, said):
+def test_offline_target_that_cannot_be_is_refused(poptorch, plan, options, said):
     with pytest.raises(UsageError, match=said):
-        _session(_with(**options))
+        _session(plan, backend=_with(**options))
 
 
-def test_every_option_of_the_record_is_tried_here():
+@pytest.mark.parametrize("count", [2, 4])
+def test_memory_proportions_that_fit_no_pipeline_are_refused(poptorch, count):
+    plan = ExecutionPlan(device_iterations=3, pipeline_splits=("layer2", "layer3"))
+    with pytest.raises(UsageError, match=f"{count} available memory proportions for 3 pipeline"):
+        _session(plan, backend=_with(available_memory_proportion=(0.3,) * count))
+
+
+def test_every_option_of_inference_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "num_io_tiles", "exchange_memory_target",
              "available_memory_proportion", "profile", "model_cache_path",
-             "offline_target_ipu_version", "compile_only", "connection_type", "prefetch_depth"}
-    elsewhere = {"dataloader_mode", "dataloader_rebatch_size", "full_precision_norm"}
-    assert set(ipucnn_backends()[0].options) == tried | elsewhere
+             "offline_target_ipu_version", "connection_type", "prefetch_depth"}
+    elsewhere = {"dataloader_mode", "dataloader_rebatch_size"}
+    assert {item.name for item in declared(PopTorchOptions)
+            if item.option.only != "training"} == tried | elsewhere
+    assert set(ipucnn_backends()[0].features) == {
+        "compile-only", "full-precision-norm", "recompute"}
 
 
 # -- what there is, and what is not ------------------------------------------------------------
@@ -348,10 +386,10 @@ def test_ipu_model_needs_no_hardware(machine, monkeypatch, tmp_path):
     assert "IPU model" in PopTorchBackend().probe().device
     plan = ExecutionPlan(precision="32.32", replicas=3)  # no power of two is needed there
     assert _logits(plan, _images(3)).shape == (3, 10)
-    for options in ({"model_cache_path": str(tmp_path)},
-                    {"offline_target_ipu_version": 2, "compile_only": True}):
+    for given, options in ((PLAIN, {"model_cache_path": str(tmp_path)}),
+                           (COMPILED, {"offline_target_ipu_version": 2})):
         with pytest.raises(UsageError, match="IPU model"):
-            _session(_with(**options))
+            _session(given, backend=_with(**options))
     monkeypatch.setenv("POPTORCH_IPU_MODEL", "0")
     assert not PopTorchBackend().probe().usable
 
@@ -478,9 +516,9 @@ def registry(tmp_path):
     return Registry(PluginSettings(extra=(str(plugin),)))
 
 
-def _options(**given):
-    return RunOptions(**{"model": "tinynet", "weights": "random", "data": "generated",
-                         "precision": "32.32", **given})
+def _options(registry, **given):
+    return build(RunOptions, {"model": "tinynet", "weights": "random", "data": "generated",
+                              "precision": "32.32", **given}, registry=registry)
 
 
 def test_run_takes_poptorch_before_torch_and_gives_the_same_predictions(poptorch, registry,
@@ -489,7 +527,7 @@ def test_run_takes_poptorch_before_torch_and_gives_the_same_predictions(poptorch
     for backend in ("auto", "torch"):
         path = tmp_path / f"{backend}.csv"
         result = inference.run(_options(
-            backend=backend, iterations=3, batch_size=2, device_iterations=2, replicas=2,
+            registry, backend=backend, iterations=3, batch_size=2, device_iterations=2, replicas=2,
             pipeline_splits=("4",), predictions=str(path)), registry)
         assert result.images == 24
         assert result.backend == ("poptorch" if backend == "auto" else "torch")
@@ -500,8 +538,8 @@ def test_run_takes_poptorch_before_torch_and_gives_the_same_predictions(poptorch
 
 
 def test_run_with_synthetic_data(machine, registry):
-    result = inference.run(_options(backend="poptorch", data="synthetic", iterations=3,
-                                    batch_size=4, precision="16.16"), registry)
+    result = inference.run(_options(registry, backend="poptorch", data="synthetic",
+                                    iterations=3, batch_size=4, precision="16.16"), registry)
     assert result.images == 12
     assert result.plan["half"] == "float16"
     assert machine.programs[-1].options._Popart._values["syntheticDataMode"] == 2
@@ -509,20 +547,21 @@ def test_run_with_synthetic_data(machine, registry):
 
 def test_run_compiles_for_an_ipu_that_is_elsewhere(machine, registry):
     machine.ipus = 0
-    result = inference.run(_options(offline_target_ipu_version=2, compile_only=True), registry)
+    result = inference.run(_options(registry, offline_target_ipu_version=2,
+                                    compile_only=True), registry)
     assert result.backend == "poptorch"
     assert result.images == 0
     assert result.compile_seconds > 0
     assert len(machine.programs) == 1
-    assert inference.run(_options(iterations=1), registry).backend != "poptorch"
+    assert inference.run(_options(registry, iterations=1), registry).backend != "poptorch"
 
 
 def test_named_backend_without_sdk_is_an_error(bare, registry):
     with pytest.raises(UnavailableError) as caught:
-        inference.run(_options(backend="poptorch"), registry)
+        inference.run(_options(registry, backend="poptorch"), registry)
     assert "Poplar SDK" in caught.value.hint
     assert re.search("here '--backend (openvino|onnxruntime|torch)' runs", caught.value.hint)
-    assert choose_backend("auto", registry).spec.name != "poptorch"
+    assert choose_backend(_options(registry), PLAIN, registry).spec.name != "poptorch"
 
 
 def test_networks_of_ipucnn_run_in_half_precision(poptorch):

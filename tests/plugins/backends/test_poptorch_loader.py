@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ import torch
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, IpucnnError, PluginError, UsageError
-from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
+from ipucnn.data.session_loader import feed
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.datasets.image_folder import make
 from ipucnn.training.stored import load_stored
 
@@ -53,15 +55,14 @@ class Feeder:
     """Loaders of one session that runs nothing."""
 
     def __init__(self, mode, rebatch_size=None):
-        from ipucnn.plugins.backends.poptorch.loader import FedByProcesses
+        from ipucnn.plugins.backends.poptorch.worker_processes import FedByProcesses
 
         self.session = FedByProcesses()
-        self.session._plan = ExecutionPlan(backend_options={
-            "dataloader_mode": mode,
-            **({"dataloader_rebatch_size": rebatch_size} if rebatch_size else {})})
+        self.session._options = PopTorchOptions(dataloader_mode=mode,
+                                                dataloader_rebatch_size=rebatch_size)
 
     def __enter__(self):
-        return self.session.loader
+        return partial(feed, self.session)
 
     def __exit__(self, *_):
         self.session.stop_loading()
@@ -147,7 +148,7 @@ def test_one_at_a_time_and_nothing_to_do(pictures, mode):
 
 
 def test_a_run_longer_than_a_pass(pictures, monkeypatch):
-    from ipucnn.plugins.backends.poptorch import loader as module
+    from ipucnn.plugins.backends.poptorch import worker_processes as module
 
     monkeypatch.setattr(module, "LONGEST_PASS", 8)
     dataset = files(pictures)
@@ -357,7 +358,7 @@ def test_inference_and_stored_checkpoints(cli, poptorch_double, monkeypatch):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--backend", "torch", "--dataloader-mode", "async"],
-     "'--dataloader-mode' is not an option of backend 'torch'"),
+     "'--dataloader-mode' is an option of backend poptorch; this run uses torch"),
     (["--backend", "torch", "--dataloader-rebatch-size", "8"], "--dataloader-rebatch-size"),
     ([*ON_IPU, "--dataloader-rebatch-size", "8"], "--dataloader-mode rebatched"),
     ([*ON_IPU, "--dataloader-mode", "fast"], "rebatched"),

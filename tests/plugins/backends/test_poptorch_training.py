@@ -7,10 +7,12 @@ import os
 
 import pytest
 import torch
+from chosen import optimizer
 from torch import nn
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
@@ -18,15 +20,18 @@ from ipucnn.core.execution.training_session import (
     TrainingBatch,
     TrainingSetup,
 )
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.registry import use
-from ipucnn.plugins.backends.poptorch import ipucnn_backends
+from ipucnn.data.mixup import draw
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
-from ipucnn.plugins.optimizers.sgd import build
-from ipucnn.training.loss import Loss
-from ipucnn.training.mixing import MixOptions, draw
+from ipucnn.plugins.losses.binary_cross_entropy import BinaryCrossEntropy
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
+from ipucnn.plugins.losses.focal import Focal, FocalOptions
 
 SIZE = 16
+WEIGHTS = (0.5, 1.0, 2.0, 3.0, 0.25)
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +50,11 @@ def network():
 
 
 def session(backend=None, setup=None, options=None, model=None, **plan):
-    made = (backend or PopTorchBackend()).training(
+    made = (backend or PopTorchBackend(PopTorchOptions(**(options or {})))).training(
         model or network(), ExecutionPlan(**{
-            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 4,
-            "backend_options": options or {}, **plan}),
-        TrainingSetup(**{"loss": Loss(), "optimizer": OptimizerChoice(
-            "sgd", 0.1, 0.01, {"momentum": 0.9}, build), **(setup or {})}), SIZE)
+            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 4, **plan}),
+        TrainingSetup(**{"loss": CrossEntropy(), "optimizer": optimizer(momentum=0.9),
+                         **(setup or {})}), SIZE)
     made.compile()
     return made
 
@@ -78,11 +82,14 @@ def assert_close(a, b, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("setup", [
-    {"loss": Loss(0.1)},
+    {"loss": CrossEntropy(CrossEntropyOptions(0.1))},
     {"mix": MixOptions(mixup_alpha=0.3)},
     {"mix": MixOptions(cutmix_low=0.2, cutmix_high=0.8)},
-    {"mix": MixOptions(0.3, 0.2, 0.8), "loss": Loss(0.2)},
-], ids=["smoothing", "mixup", "cutmix", "all"])
+    {"mix": MixOptions(0.3, 0.2, 0.8), "loss": CrossEntropy(CrossEntropyOptions(0.2))},
+    {"loss": CrossEntropy(CrossEntropyOptions(0.1, WEIGHTS))},
+    {"loss": BinaryCrossEntropy(), "mix": MixOptions(mixup_alpha=0.3)},
+    {"loss": Focal(FocalOptions(2.0, WEIGHTS))},
+], ids=["smoothing", "mixup", "cutmix", "all", "weights", "binary", "focal"])
 def test_smoothed_and_mixed_training_is_that_of_the_torch_backend(setup):
     """What is added to a likelihood is trained only when the sum is marked as the loss."""
     weights = []
@@ -142,7 +149,9 @@ OPTIONS = [
     ("disable_stable_batchnorm", True, "enableStableNorm", False),
     ("enable_fp_exceptions", True, "enableFloatingPointChecks", True),
     ("enable_stochastic_rounding", True, "enableStochasticRounding", True),
-    ("recompute_mode", "auto", "autoRecomputation", 1),
+    ("recompute", "auto", "autoRecomputation", 1),
+    ("syncless_collectives", "true", "gclOptions", {"useSynclessCollectives": "true"}),
+    ("max_bytes_per_tile", 1000, "gclOptions", {"maxBytesPerTile": "1000"}),
 ]
 
 
@@ -150,7 +159,10 @@ OPTIONS = [
 def test_option_reaches_popart(machine, name, value, key, meaning):
     session()
     assert machine.programs[-1].options._Popart._values.get(key) != meaning
-    session(options={name: value})
+    if name == "recompute":
+        session(recompute=value)
+    else:
+        session(options={name: value})
     assert machine.programs[-1].options._Popart._values[key] == meaning
 
 
@@ -162,13 +174,13 @@ def test_stochastic_rounding_keeps_replicas_alike(machine):
 
 
 def test_a_pipeline_recomputes_in_its_own_way(machine):
-    session(options={"recompute_mode": "auto"}, pipeline_splits=("1",), gradient_accumulation=3)
+    session(recompute="auto", pipeline_splits=("1",), gradient_accumulation=3)
     assert machine.programs[-1].options._Popart._values["autoRecomputation"] == 3
     assert machine.programs[-1].stages == 2
 
 
 def test_recomputation_keeps_what_is_named(machine):
-    made = session(options={"recompute_mode": "manual", "recompute_checkpoints": ("0", "1")})
+    made = session(recompute="manual", recompute_checkpoints=("0", "1"))
     assert machine.programs[-1].kept == made.facts["kept_for_backward"] > 0
 
 
@@ -189,8 +201,8 @@ def test_where_the_optimizer_state_is(machine, options, place):
     {}, {"metrics": False}, {"mix": MixOptions(0.3, 0.2, 0.8)}], ids=["", "no metrics", "mixed"])
 def test_transfers_overlap_without_changing_the_training(machine, plan, mode, setup):
     results = []
-    for backend, options in ((PopTorchBackend(), {"num_io_tiles": 64}), (TorchBackend(), {})):
-        made = session(backend, setup, options, **plan)
+    for backend in (PopTorchBackend(PopTorchOptions(num_io_tiles=64)), TorchBackend()):
+        made = session(backend, setup, **plan)
         count = 16
         mixing = draw(setup["mix"], 5, 0, range(count), 4, SIZE) if "mix" in setup else None
         part = batch(count)
@@ -226,7 +238,7 @@ def test_round_trips_are_those_of_all_calls(machine):
 
 
 def test_velocity_scaling_follows_loss_scaling(machine):
-    choice = OptimizerChoice("sgd_combined", 0.1, 0.0, {"momentum": 0.9}, build)
+    choice = optimizer("sgd_combined", weight_decay=0.0, momentum=0.9)
     made = session(setup={"optimizer": choice, "loss_scaling": 64.0},
                    options={"loss_velocity_scaling_ratio": 4.0})
     assert made._optimizer.param_groups[0]["velocity_scaling"] == 16
@@ -237,18 +249,21 @@ def test_velocity_scaling_follows_loss_scaling(machine):
 
 def test_every_training_option_of_the_record_is_tried_here():
     tried = {name for name, *_ in OPTIONS} | {
-        "offload_optimizer", "enable_optimizer_rts", "recompute_checkpoints",
-        "loss_velocity_scaling_ratio",
-        "enable_recompute"}  # which the options turn into recompute_mode
-    (record,) = ipucnn_backends()
-    assert set(record.training_options) == tried
+        "offload_optimizer", "enable_optimizer_rts", "loss_velocity_scaling_ratio"}
+    assert {item.name for item in declared(PopTorchOptions)
+            if item.option.only == "training"} == tried - {"recompute"}
+
+
+class Untraceable(CrossEntropy):
+    name, traceable = "by-value", False
 
 
 @pytest.mark.parametrize(("setup", "options", "said"), [
     ({"tolerate_non_finite": True}, {}, "--skip-non-finite"),
     ({}, {"enable_optimizer_rts": True}, "--enable-optimizer-rts"),
+    ({"loss": Untraceable()}, {}, "backend 'poptorch' has no loss 'by-value'"),
     ({}, {"num_io_tiles": 33}, "--num-io-tiles"),
-    ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, {}, build)}, {}, "'mine'")])
+    ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, None, dict)}, {}, "'mine'")])
 def test_what_the_device_cannot_do_is_refused(setup, options, said):
     with pytest.raises(UsageError, match=said):
         session(setup=setup, options=options)

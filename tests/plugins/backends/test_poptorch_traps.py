@@ -10,17 +10,16 @@ import copy
 
 import pytest
 import torch
+from chosen import optimizer as chosen
 from torch import nn
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.training_session import OptimizerChoice, TrainingBatch, TrainingSetup
-from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.registry import Registry
+from ipucnn.core.execution.training_session import TrainingBatch, TrainingSetup
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
-from ipucnn.plugins.optimizers.sgd import build
-from ipucnn.training.loss import Loss
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
 
 SIZE = 16
 
@@ -91,12 +90,10 @@ def network():
 
 
 def session(backend=None, model=None, options=None, optimizer=None, **plan):
-    made = (backend or PopTorchBackend()).training(
+    made = (backend or PopTorchBackend(PopTorchOptions(**(options or {})))).training(
         network() if model is None else model, ExecutionPlan(**{
-            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 2,
-            "backend_options": options or {}, **plan}),
-        TrainingSetup(Loss(), optimizer or OptimizerChoice(
-            "sgd", 0.1, 0.0, {"momentum": 0.9}, build)), SIZE)
+            "precision": "32.32", "training": True, "seed": 1, "micro_batch": 2, **plan}),
+        TrainingSetup(CrossEntropy(), optimizer or chosen(weight_decay=0.0, momentum=0.9)), SIZE)
     made.compile()
     return made
 
@@ -319,7 +316,8 @@ def test_final_loss_of_a_session_is_marked():
         for backend in (PopTorchBackend(), TorchBackend()):
             made = backend.training(
                 network(), ExecutionPlan(precision="32.32", training=True, micro_batch=2, seed=1),
-                TrainingSetup(Loss(smoothing), OptimizerChoice("sgd", 0.5, 0.0, {}, build)), SIZE)
+                TrainingSetup(CrossEntropy(CrossEntropyOptions(smoothing)),
+                              chosen("sgd", lr=0.5, weight_decay=0.0)), SIZE)
             made.compile()
             made.step(batch(2), 0)
             weights.append(made.weights())
@@ -544,8 +542,8 @@ def test_splits_that_are_no_stages_are_refused(splits):
 
 
 def test_blocks_of_a_session_are_in_the_order_of_the_model(machine):
-    session(pipeline_splits=("1", "2"), gradient_accumulation=5, backend=PopTorchBackend(),
-            options={"offline_target_ipu_version": 2, "compile_only": True})
+    session(pipeline_splits=("1", "2"), gradient_accumulation=5, compile_only=True,
+            options={"offline_target_ipu_version": 2})
     assert list(machine.programs[-1].blocks.items()) == [("1", 1), ("2", 2)]
 
 
@@ -751,7 +749,7 @@ def test_changed_rate_needs_the_device_to_be_told(poptorch):
 @pytest.mark.parametrize("name", ["sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf",
                                   "lamb"])
 def test_rates_of_a_session_reach_the_device(name):
-    made = session(optimizer=OptimizerChoice(name, 0.1, 0.0, {}, build))
+    made = session(optimizer=chosen(name, weight_decay=0.0))
     made.set_rates(0.0, 8.0)
     before = made.weights()["2.0.weight"]
     made.step(batch(2), 0)
@@ -763,17 +761,15 @@ def test_rates_of_a_session_reach_the_device(name):
 
 @pytest.mark.parametrize(("name", "given"), [
     ("sgd", {"momentum": 0.9}), ("sgd_combined", {"momentum": 0.9}),
-    ("adamw", {"betas": (0.8, 0.99), "eps": 1e-4}),
-    ("rmsprop", {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3}),
-    ("rmsprop_tf", {"momentum": 0.9, "alpha": 0.9, "eps": 1e-3}),
-    ("lamb", {"betas": (0.8, 0.99), "eps": 1e-4})])
+    ("adamw", {"beta1": 0.8, "beta2": 0.99, "optimizer_eps": 1e-4}),
+    ("rmsprop", {"momentum": 0.9, "rmsprop_decay": 0.9, "optimizer_eps": 1e-3}),
+    ("rmsprop_tf", {"momentum": 0.9, "rmsprop_decay": 0.9, "optimizer_eps": 1e-3}),
+    ("lamb", {"beta1": 0.8, "beta2": 0.99, "optimizer_eps": 1e-4})])
 def test_updates_of_a_session_are_those_of_the_torch_backend(name, given):
     """Also in the second call, at another rate: RMSprop's buffer may hold the rate or not."""
-    registry = Registry(PluginSettings(disable_all=True))
-    make = registry.resolve(registry.get("optimizer", name))
     weights = []
     for backend in (PopTorchBackend(), TorchBackend()):
-        made = session(backend, optimizer=OptimizerChoice(name, 0.01, 0.01, given, make))
+        made = session(backend, optimizer=chosen(name, lr=0.01, **given))
         for number, rate in enumerate((0.01, 0.002, 0.02)):
             made.set_rates(rate, 1.0)
             made.step(batch(2, number), number)
@@ -859,7 +855,7 @@ def test_offline_target_and_the_ipu_model(poptorch, monkeypatch):
     with pytest.raises(poptorch.Error, match="not supported for the IPU model"):
         poptorch.inferenceModel(Plus(), options).compile(torch.zeros(1))
     with pytest.raises(UsageError, match="exclude each other"):
-        session(options={"offline_target_ipu_version": 2, "compile_only": True})
+        session(options={"offline_target_ipu_version": 2}, compile_only=True)
 
 
 def test_cache_and_the_ipu_model(monkeypatch, tmp_path):

@@ -10,12 +10,13 @@ import torch
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data.normalisation import normalise
 from ipucnn.models.build import create_model
-from ipucnn.models.normalisation import normalise
 from ipucnn.models.surgery import pad_input_channels
 from ipucnn.plugins.backends.torch import devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms
+from ipucnn.plugins.backends.torch.options import TorchOptions
 
 SIZE = 64
 FAMILIES = ("resnet18", "resnext50", "mobilenet", "mobilenet-v3-small", "efficientnet-b0")
@@ -160,8 +161,8 @@ def test_synthetic_data_needs_no_images():
 
 def test_an_unknown_device_is_refused():
     with pytest.raises(UsageError, match="'tpu'"):
-        TorchBackend().inference(_model("resnet18"),
-                                 ExecutionPlan(backend_options={"device": "tpu"}), SIZE)
+        TorchBackend(TorchOptions(device="tpu")).inference(_model("resnet18"), ExecutionPlan(),
+                                                           SIZE)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no device 'cuda:3' here"):
             devices.pick("cuda:3")
@@ -175,27 +176,27 @@ def test_the_device_that_is_described_is_the_one_that_is_asked_for(monkeypatch):
         return devices.Device(torch.device("cpu"), name, half, half)
 
     monkeypatch.setattr(engine, "pick", pick)
-    backend = TorchBackend()
-    assert backend.probe().device == "a GPU"
-    asked = backend.probe_for(ExecutionPlan(backend_options={"device": "cpu"}))
+    assert TorchBackend().probe().device == "a GPU"
+    asked = TorchBackend(TorchOptions(device="cpu")).probe_for(ExecutionPlan())
     assert (asked.device, asked.half) == ("a CPU", "bfloat16")
-    missing = backend.probe_for(ExecutionPlan(backend_options={"device": "tpu"}))
+    missing = TorchBackend(TorchOptions(device="tpu")).probe_for(ExecutionPlan())
     assert (missing.usable, missing.reason, missing.remedy) == (False, "no device 'tpu'",
                                                                 "use another")
 
 
-@pytest.mark.parametrize("option", ["compile_only", "model_cache_path"])
-def test_options_of_compilation_need_compilation(option):
-    plan = ExecutionPlan(backend_options={option: "x"})
+@pytest.mark.parametrize(("plan", "options"), [
+    ({"compile_only": True}, {}), ({}, {"model_cache_path": "x"})])
+def test_options_of_compilation_need_compilation(plan, options):
     with pytest.raises(UsageError, match="compile"):
-        TorchBackend().inference(_model("resnet18"), plan, SIZE)
+        TorchBackend(TorchOptions(**options)).inference(_model("resnet18"), ExecutionPlan(**plan),
+                                                        SIZE)
 
 
 def test_without_a_compiler_compilation_is_refused_before_it_starts(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     with pytest.raises(UnavailableError):
-        TorchBackend().inference(_model("resnet18"),
-                                 ExecutionPlan(backend_options={"compile": True}), SIZE)
+        TorchBackend(TorchOptions(compile=True)).inference(_model("resnet18"), ExecutionPlan(),
+                                                           SIZE)
 
 
 CAN_COMPILE = torch.torch_version.TorchVersion(torch.__version__) >= (2, 1)
@@ -204,8 +205,8 @@ CAN_COMPILE = torch.torch_version.TorchVersion(torch.__version__) >= (2, 1)
 @pytest.mark.skipif(CAN_COMPILE, reason="this torch compiles")
 def test_a_torch_that_compiles_hooks_away_is_refused():
     with pytest.raises(UnavailableError, match="cannot compile"):
-        TorchBackend().inference(_model("resnet18"),
-                                 ExecutionPlan(backend_options={"compile": True}), SIZE)
+        TorchBackend(TorchOptions(compile=True)).inference(_model("resnet18"), ExecutionPlan(),
+                                                           SIZE)
 
 
 @pytest.mark.slow
@@ -224,9 +225,9 @@ def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path):
     module, images = Tiny().eval(), _images(3)
     expected = _expected(module, images)
     pad_input_channels(module)  # a hook, which a compiler might leave out
-    plan = ExecutionPlan(micro_batch=2, precision="32.32", backend_options={
-        "compile": True, "model_cache_path": str(tmp_path / "cache")})
-    with TorchBackend().inference(module, plan, SIZE) as session:
+    plan = ExecutionPlan(micro_batch=2, precision="32.32")
+    options = TorchOptions(compile=True, model_cache_path=str(tmp_path / "cache"))
+    with TorchBackend(options).inference(module, plan, SIZE) as session:
         seconds = session.compile()
         logits = torch.cat([session(images[:2]), session(images[2:])])
         assert session.facts["compiled"]

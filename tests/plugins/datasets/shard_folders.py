@@ -9,7 +9,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from ipucnn.plugins.datasets._webdataset.metadata import Metadata, Shard, checksum, shard_name
+from ipucnn.plugins.datasets._webdataset.shard_metadata import Metadata, Shard, checksum, shard_name
 
 CLASSES = ("ant", "bee", "cat")
 

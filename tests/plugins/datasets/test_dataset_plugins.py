@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
@@ -18,7 +19,13 @@ from ipucnn.data.loader import HostLoader
 
 def load(name, **request):
     spec = registry().get_typed(DatasetSpec, name)
-    return registry().resolve(spec)(DatasetRequest(**request))
+    return registry().make(spec, DatasetRequest(**request))
+
+
+def options_of(name):
+    """The names of the options that a dataset declares."""
+    declaring = registry().options_class(registry().get("dataset", name))
+    return [item.name for item in declared(declaring)] if declaring else []
 
 
 def save(path, colour="red", size=(9, 7)):
@@ -36,7 +43,8 @@ def test_records_say_what_the_datasets_are():
     assert [n for n, s in specs.items() if not s.finite] == ["generated", "synthetic"]
     assert [n for n, s in specs.items() if s.on_device] == ["synthetic"]
     assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder", "imagenet", "coco"]
-    assert [n for n, s in specs.items() if s.annotations] == ["coco"]
+    assert {n: options_of(n) for n in registry().names("dataset") if options_of(n)} == {
+        "coco": ["annotations"], "webdataset": ["data_cache_dir", "data_cache_size"]}
     assert [n for n, s in specs.items() if s.verify] == [
         "image_folder", "cifar10", "cifar100", "imagenet", "coco"]
 

@@ -18,7 +18,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.data.images import decode
 from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets._webdataset import counts, dataset
-from ipucnn.plugins.datasets._webdataset.metadata import Metadata, Shard
+from ipucnn.plugins.datasets._webdataset.shard_metadata import Metadata, Shard
 from ipucnn.testing import check_plugin
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.options import ConvertOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
 from ipucnn.data import images
 from ipucnn.data.formats.convert import convert
+from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.data.resize import center_crop, resized
-from ipucnn.plugins.datasets._webdataset import metadata
+from ipucnn.plugins.datasets._webdataset import shard_metadata as metadata
 
 CLASSES = [f"c{number}" for number in range(10)]
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "PPM": "ppm",

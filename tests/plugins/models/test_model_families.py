@@ -1,3 +1,4 @@
+import functools
 import re
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import torchvision
 from ipucnn.core.errors import UsageError
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import registry
-from ipucnn.models.norms import NormOptions
 from ipucnn.models.surgery import (
     count,
     full_precision_norms,
@@ -39,10 +39,18 @@ def record(name):
     return registry().get_typed(ModelSpec, name)
 
 
+def build(name, num_classes=1000, **options):
+    """Our model with these options of its own."""
+    spec = record(name)
+    own = registry().options_class(spec)
+    assert own or not options
+    return registry().make(spec, num_classes=num_classes, options=own and own(**options))
+
+
 def outline(name, **options):
     """Our model without memory for its weights."""
     with torch.device("meta"):
-        return registry().resolve(record(name))(**{"num_classes": 1000, **options})
+        return build(name, **options)
 
 
 def source(name, **options):
@@ -63,8 +71,11 @@ def layout(model):
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def norm_layer(name):
-    return registry().resolve(registry().get_typed(NormLayerSpec, name))
+def norm_layer(name, **options):
+    """What makes a norm layer with these options for a site."""
+    spec = registry().get_typed(NormLayerSpec, name)
+    own = registry().options_class(spec)
+    return functools.partial(registry().make, spec, options=own and own(**options))
 
 
 def test_listing_models_and_norm_layers_imports_no_torch():
@@ -90,7 +101,7 @@ def test_state_dictionaries_are_the_source_librarys_before_and_after_every_surge
     assert list(layout(model)) == list(theirs)
     zeroed = zero_init_residual(model)
     assert bool(zeroed) == record(name).zero_init_residual
-    replace_norms(model, norm_layer("batch"), NormOptions(eps=0.5, momentum=0.25))
+    replace_norms(model, norm_layer("batch", norm_eps=0.5, batchnorm_momentum=0.25))
     pad_input_channels(model)
     model.half()
     assert full_precision_norms(model)
@@ -100,7 +111,7 @@ def test_state_dictionaries_are_the_source_librarys_before_and_after_every_surge
     running = ("running_mean", "running_var", "num_batches_tracked")
     norms = {key.rpartition(".")[0] for key in theirs if key.endswith("running_mean")}
     model = outline(name)
-    replaced = replace_norms(model, norm_layer("group"), NormOptions(groups=GROUPS))
+    replaced = replace_norms(model, norm_layer("group", groupnorm_group_num=GROUPS))
     assert {path.replace("/", ".") for path in replaced} == norms
     group = {key: shape for key, shape in theirs.items() if not key.endswith(running)}
     assert layout(model) == group
@@ -108,7 +119,7 @@ def test_state_dictionaries_are_the_source_librarys_before_and_after_every_surge
         own = source(name, norm_layer=lambda channels: torch.nn.GroupNorm(GROUPS, channels))
         assert layout(model) == layout(own)
     model = outline(name)
-    replace_norms(model, norm_layer("none"), NormOptions())
+    replace_norms(model, norm_layer("none"))
     assert layout(model) == {key: shape for key, shape in theirs.items()
                              if key.rpartition(".")[0] not in norms}
     assert not zero_init_residual(model)
@@ -187,11 +198,11 @@ def test_other_spellings(spelling, name):
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet-v3-small", "efficientnet-b0"])
 def test_random_weights_follow_torchs_generator(name):
-    def build(seed):
+    def drawn(seed):
         torch.manual_seed(seed)
-        return registry().resolve(record(name))(num_classes=3).state_dict()
+        return build(name, num_classes=3).state_dict()
 
-    first, again, other = build(1), build(1), build(2)
+    first, again, other = drawn(1), drawn(1), drawn(2)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
@@ -243,8 +254,8 @@ def test_the_papers_values_change_nothing():
 
 def test_group_dim_makes_groups_of_so_many_channels():
     torch.manual_seed(0)
-    build = registry().resolve(record("efficientnet-b4"))
-    model = build(num_classes=4, efficientnet_group_dim=16, efficientnet_expand_ratio=4)
+    model = build("efficientnet-b4", num_classes=4, efficientnet_group_dim=16,
+                  efficientnet_expand_ratio=4)
     groups = {block._depthwise_conv.in_channels: block._depthwise_conv.groups
               for block in model._blocks}
     assert groups[24] == 1  # too few channels for two groups of 16

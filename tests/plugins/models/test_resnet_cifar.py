@@ -23,7 +23,9 @@ ONNX_OPERATORS = {  # of PopART, and what its importer computes beforehand
 
 def outline(name, **options):
     with torch.device("meta"):
-        return registry().resolve(registry().get_typed(ModelSpec, name))(num_classes=10, **options)
+        spec = registry().get_typed(ModelSpec, name)
+        return registry().make(spec, num_classes=10,
+                               options=registry().options_class(spec)(**options))
 
 
 def parameters(model):
@@ -112,10 +114,10 @@ def test_option_a_takes_every_second_pixel_and_adds_channels_of_zeros():
 
 
 def test_models_without_residual_blocks_have_no_shortcuts():
-    with pytest.raises(UsageError, match="no option '--shortcut-type'") as caught:
-        create_model("mobilenet", weights="random", model_options={"shortcut_type": "A"})
-    assert "resnet20-cifar" in caught.value.hint
-    assert "resnext50" in caught.value.hint
+    with pytest.raises(UsageError, match="'--shortcut-type' is an option of models ") as caught:
+        create_model("mobilenet", weights="random", shortcut_type="A")
+    assert "models resnet18, resnet34, resnet50, resnet101, 16 more" in caught.value.message
+    assert caught.value.message.endswith("; this run uses mobilenet")
 
 
 def test_there_are_no_published_weights():
@@ -136,7 +138,7 @@ def test_names_of_modules_are_torchvisions():
 def test_exports_to_popart_operators(kind):
     onnx = pytest.importorskip("onnx")
     model = create_model("resnet8-cifar", weights="random",
-                         model_options={"shortcut_type": kind}).module.eval()
+                         shortcut_type=kind).module.eval()
     file = io.BytesIO()
     exporter = {} if torch.__version__.startswith("2.0") else {"dynamo": False}
     with warnings.catch_warnings():

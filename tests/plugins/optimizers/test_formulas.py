@@ -9,6 +9,7 @@ import torch
 from ipucnn.core.registry.registry import Registry
 
 LR, DECAY, STEPS = 0.05, 0.1, 6
+RMSPROP = {"rmsprop_decay": 0.9, "momentum": 0.5, "optimizer_eps": 1e-3}
 
 
 def gradients(step):
@@ -22,8 +23,9 @@ def start():
 def trained(name, **hyper):
     registry = Registry()
     w = torch.tensor(start(), dtype=torch.float64, requires_grad=True)
-    optimizer = registry.resolve(registry.get("optimizer", name))(
-        [{"params": [w], "weight_decay": DECAY}], lr=LR, **hyper)
+    spec = registry.get("optimizer", name)
+    optimizer = registry.make(spec, [{"params": [w], "weight_decay": DECAY}], lr=LR,
+                              options=registry.options_class(spec)(**hyper))
     for step in range(STEPS):
         w.grad = torch.tensor(gradients(step), dtype=torch.float64)
         optimizer.step()
@@ -78,9 +80,9 @@ def lamb(b1=0.9, b2=0.999, eps=1e-6):
     (lambda: trained("sgd_combined", momentum=0.9), lambda: sgd(0.9)),
     (lambda: trained("adam"), lambda: adam(False)),
     (lambda: trained("adamw"), lambda: adam(True)),
-    (lambda: trained("rmsprop", alpha=0.9, momentum=0.5, eps=1e-3), lambda: rmsprop(False)),
-    (lambda: trained("rmsprop_tf", alpha=0.9, momentum=0.5, eps=1e-3), lambda: rmsprop(True)),
-    (lambda: trained("lamb"), lamb),
+    (lambda: trained("rmsprop", **RMSPROP), lambda: rmsprop(False)),
+    (lambda: trained("rmsprop_tf", **RMSPROP), lambda: rmsprop(True)),
+    (lambda: trained("lamb", optimizer_eps=1e-6), lamb),
 ], ids=["sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb"])
 def test_the_formula(got, expected):
     numpy.testing.assert_allclose(got(), expected(), rtol=0, atol=1e-10)

@@ -4,12 +4,19 @@ import time
 
 import torch
 
-from ipucnn.core.execution.plan import Backend, InferenceSession, Probe
-from ipucnn.models.normalisation import normalise
+from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.data.normalisation import normalise
 
 
 class Reference(Backend):
-    """Plain eager torch on the CPU: slow, simple, and right."""
+    """Plain eager torch on the CPU: slow, simple, and right.
+
+    Args:
+        options: the arithmetic (`options.ReferenceOptions`).
+    """
+
+    def __init__(self, options):
+        self._options = options
 
     def probe(self):
         """Say that it can be used: torch always has a CPU."""
@@ -17,7 +24,7 @@ class Reference(Backend):
 
     def inference(self, model, plan, input_size):
         """Return a session; the record's `precisions` make sure that the plan's is 32.32."""
-        return ReferenceSession(model, plan, input_size)
+        return ReferenceSession(model, plan, input_size, self._options.reference_arithmetic)
 
 
 class ReferenceSession(InferenceSession):
@@ -27,12 +34,14 @@ class ReferenceSession(InferenceSession):
         model: the network.
         plan: what to execute.
         input_size: height and width of the images.
+        arithmetic: `float32` or `float64`.
     """
 
-    def __init__(self, model, plan, input_size):
+    def __init__(self, model, plan, input_size, arithmetic):
         self.samples_per_call = plan.combined_batch
-        self.facts = {"arithmetic": "float32, eager"}
-        self._model, self._plan, self._size = model.float().eval(), plan, input_size
+        self.facts = {"arithmetic": f"{arithmetic}, eager"}
+        self._type = getattr(torch, arithmetic)
+        self._model, self._plan, self._size = model.to(self._type).eval(), plan, input_size
 
     def compile(self):
         """Warm up, and return the seconds that took."""
@@ -52,4 +61,4 @@ class ReferenceSession(InferenceSession):
             # On the host the loader has normalised already; 'none' feeds 0..255 as they are.
             if self._plan.normalisation == "device":
                 images = normalise(images)
-            return self._model(images.float())
+            return self._model(images.to(self._type)).float()

@@ -10,13 +10,15 @@ class Stripes(ImageDataset):
 
     Args:
         request: what the run wants (`ipucnn.data.DatasetRequest`).
+        options: the period of the stripes (`options.StripesOptions`).
     """
 
     class_names = ("horizontal", "vertical", "diagonal")
     ready = True  # images have the input size, so nothing is resized
 
-    def __init__(self, request):
+    def __init__(self, request, options):
         self._size, self._seed = request.input_size, request.seed
+        self._period = options.stripe_period
         self._length = request.length or 300
 
     def __len__(self):
@@ -34,9 +36,10 @@ class Stripes(ImageDataset):
         """Return image `index`, uint8, `(3, size, size)`."""
         # A generator of its own: the image depends on seed and index, and on nothing else.
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
-        period = int(torch.randint(4, 12, (), generator=random))
+        drawn = int(torch.randint(4, 12, (), generator=random))
+        half = (self._period or 2 * drawn) / 2
         light = torch.randint(128, 256, (3, 1, 1), generator=random)
         row = torch.arange(self._size).view(-1, 1)
         column = torch.arange(self._size).view(1, -1)
         position = (row + 0 * column, column + 0 * row, row + column)[self.label(index)]
-        return ((position // period % 2) * light).to(torch.uint8)
+        return ((position // half % 2) * light).to(torch.uint8)

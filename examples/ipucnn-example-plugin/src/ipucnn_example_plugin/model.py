@@ -3,11 +3,17 @@
 from torch import nn
 
 
-def build(num_classes):
-    """Return a network with random weights that maps `(n, 3, h, w)` to `(n, num_classes)`."""
+def build(num_classes, options):
+    """Return a network with random weights that maps `(n, 3, h, w)` to `(n, num_classes)`.
+
+    Args:
+        num_classes: outputs of the last layer.
+        options: the width (`options.TinyNetOptions`).
+    """
+    a, b, c = (channels * options.tiny_width for channels in (16, 32, 64))
     return nn.Sequential(
-        *_block(3, 16, stride=2), *_block(16, 32, stride=2), *_block(32, 64, stride=1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+        *_block(3, a, stride=2), *_block(a, b, stride=2), *_block(b, c, stride=1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, num_classes))
 
 
 def _block(channels, outputs, stride):

@@ -8,7 +8,7 @@ def build(site, options):
 
     Args:
         site: the layer's name, channels and own epsilon (`ipucnn.models.norms.NormSite`).
-        options: what the user wants (`ipucnn.models.norms.NormOptions`).
+        options: the epsilon (`options.InstanceNormOptions`).
     """
-    eps = site.eps if options.eps is None else options.eps
+    eps = site.eps if options.norm_eps is None else options.norm_eps
     return nn.InstanceNorm2d(site.channels, eps=eps, affine=site.affine)

@@ -10,7 +10,8 @@ def ipucnn_models():
     """Offer one model."""
     return [ipucnn.ModelSpec(
         name="tinynet", summary="three convolutions, for small images",
-        target=HERE + ".model:build", family="tinynet", input_size=64, num_classes=10)]
+        target=HERE + ".model:build", family="tinynet", input_size=64, num_classes=10,
+        options=HERE + ".options:TinyNetOptions")]
 
 
 @ipucnn.hookimpl
@@ -18,7 +19,8 @@ def ipucnn_datasets():
     """Offer one dataset."""
     return [ipucnn.DatasetSpec(
         name="stripes", summary="drawn stripes: horizontal, vertical or diagonal",
-        target=HERE + ".dataset:Stripes", labelled=True)]
+        target=HERE + ".dataset:Stripes", labelled=True,
+        options=HERE + ".options:StripesOptions")]
 
 
 @ipucnn.hookimpl
@@ -26,7 +28,7 @@ def ipucnn_norm_layers():
     """Offer one norm layer."""
     return [ipucnn.NormLayerSpec(
         name="instance", summary="each channel of each image by itself",
-        target=HERE + ".norm_layer:build", options=("eps",))]
+        target=HERE + ".norm_layer:build", options=HERE + ".options:InstanceNormOptions")]
 
 
 @ipucnn.hookimpl
@@ -34,7 +36,7 @@ def ipucnn_optimizers():
     """Offer one optimizer."""
     return [ipucnn.OptimizerSpec(
         name="signsgd", summary="steps of a fixed size against the sign of the gradient",
-        target=HERE + ".optimizer:SignSGD", hyperparameters=("weight_decay",))]
+        target=HERE + ".optimizer:build", options=HERE + ".options:SignSGDOptions")]
 
 
 @ipucnn.hookimpl
@@ -42,8 +44,7 @@ def ipucnn_lr_schedules():
     """Offer one schedule."""
     return [ipucnn.ScheduleSpec(
         name="triangular", summary="up to the middle of the training, then down",
-        target=HERE + ".schedule:factor", parameters=("epochs",),
-        formula="f(e) = 1 - |2 e / epochs - 1|, at least 0")]
+        target=HERE + ".schedule:factor", formula="f(e) = 1 - |2 e / epochs - 1|, at least 0")]
 
 
 @ipucnn.hookimpl
@@ -51,4 +52,5 @@ def ipucnn_backends():
     """Offer one backend."""
     return [ipucnn.BackendSpec(
         name="reference", summary="plain eager torch on the CPU, to compare with",
-        target=HERE + ".backend:Reference", device="CPU", precisions=("32.32",))]
+        target=HERE + ".backend:Reference", device="CPU", precisions=("32.32",),
+        options=HERE + ".options:ReferenceOptions")]

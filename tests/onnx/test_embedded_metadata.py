@@ -7,7 +7,7 @@ import json
 import pytest
 from graphs import classifier
 
-from ipucnn.onnx.metadata import Metadata
+from ipucnn.onnx.embedded_metadata import Metadata
 
 
 def test_it_is_read_as_it_was_written():

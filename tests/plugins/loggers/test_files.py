@@ -1,4 +1,4 @@
-"""The files of figures, also after a crash and on a disk that is full."""
+"""The files of metrics, also after a crash and on a full disk, and the logger that has them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import shutil
 import subprocess
 import sys
 
-from ipucnn.training.metrics import COLUMNS, MetricsWriter
+import pytest
+import yaml
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.loggers import RunInfo
+from ipucnn.plugins.loggers.files import COLUMNS, FilesLogger, MetricsWriter
 
 ROWS = [{"kind": "train", "epoch": n / 4, "update": n, "loss": 1 / (n + 1)} for n in range(6)]
 
@@ -57,7 +62,7 @@ def test_what_a_full_disk_refuses_is_written_later(tmp_path):
     script = """
 import json, resource, sys
 from pathlib import Path
-from ipucnn.training.metrics import MetricsWriter
+from ipucnn.plugins.loggers.files import MetricsWriter
 rows = json.loads(sys.argv[2])
 writer = MetricsWriter(Path(sys.argv[1]))
 writer.add(rows[0])
@@ -120,3 +125,55 @@ def test_a_tail_that_is_no_text_is_dropped(tmp_path):
         file.write(b'{"kind": "tr\xff\xfe')
     assert MetricsWriter(tmp_path, rows=2).rows == 1
     assert lines(tmp_path) == ROWS[:1]
+
+
+# -- the logger --------------------------------------------------------------------------------
+
+
+def started(folder, rows=0, **options):
+    logger = FilesLogger()
+    logger.start(RunInfo({"model": "resnet18", "lr": 0.1, **options}, folder, rows))
+    return logger
+
+
+def test_options_are_written_with_the_metrics(tmp_path):
+    logger = started(tmp_path, pipeline_splits=["layer2"])
+    assert yaml.safe_load((tmp_path / "options.yaml").read_text()) == {
+        "model": "resnet18", "lr": 0.1, "pipeline_splits": ["layer2"]}
+    assert [logger.row(row) for row in ROWS] == [None] * len(ROWS)
+    assert lines(tmp_path) == ROWS
+    assert len(table(tmp_path)) == len(ROWS)
+    logger.finish("completed", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metrics.csv", "metrics.jsonl", "options.yaml"]
+
+
+def test_a_restored_training_keeps_the_rows_of_its_checkpoint(tmp_path):
+    first = started(tmp_path)
+    for row in ROWS:
+        first.row(row)
+    again = started(tmp_path, rows=4, lr=0.5)
+    assert lines(tmp_path) == ROWS[:4]
+    assert yaml.safe_load((tmp_path / "options.yaml").read_text())["lr"] == 0.5
+    again.row(ROWS[5])
+    assert lines(tmp_path) == [*ROWS[:4], ROWS[5]]
+
+
+def test_a_row_that_cannot_be_written_is_told_and_written_with_the_next(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    logger = started(folder)
+    folder.rename(tmp_path / "aside")
+    folder.write_text("in the way")
+    assert logger.row(ROWS[0]) == (f"cannot write metrics in '{folder}': File exists; it is tried "
+                                   "again with the next row")
+    folder.unlink()
+    (tmp_path / "aside").rename(folder)
+    assert logger.row(ROWS[1]) is None
+    assert lines(folder) == ROWS[:2]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    (tmp_path / "log").write_text("in the way")
+    with pytest.raises(DataError, match=r"cannot write metrics in '.*log': Not a directory"):
+        started(tmp_path / "log")

@@ -8,8 +8,8 @@ import torch
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data import ImageDataset
-from ipucnn.inference.calibration import Calibration, calibration_of
-from ipucnn.models.normalisation import fed, normalise
+from ipucnn.data.normalisation import fed, normalise
+from ipucnn.inference.calibration_images import CalibrationImages, calibration_of
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -92,12 +92,12 @@ def test_the_report_counts_answers():
     images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
     full = torch.eye(4)[[0, 1, 2, 3]]
     quantised = torch.eye(4)[[0, 1, 2, 0]]
-    told = Calibration(images, [9, 9, 0, 1, None, 0], 2).report(full, quantised)
+    told = CalibrationImages(images, [9, 9, 0, 1, None, 0], 2).report(full, quantised)
     assert told == {
         "calibration_images": 2, "compared_images": 4, "held_out": True, "agreement": 75.0,
         "top1_full": pytest.approx(200 / 3), "top1_int8": 100.0,
         "top1_difference": pytest.approx(100 / 3)}
-    assert Calibration(images[:4], [None] * 4, 4).report(full, full) == {
+    assert CalibrationImages(images[:4], [None] * 4, 4).report(full, full) == {
         "calibration_images": 4, "compared_images": 4, "held_out": False, "agreement": 100.0}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ipucnn.core.errors import DataError
 from ipucnn.inference import predictions
-from ipucnn.inference.bulk import parts
+from ipucnn.inference.bulk import prediction_parts as parts
 
 COLUMNS = predictions.columns(1, labelled=True)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ipucnn.training.loss import Loss
-from ipucnn.training.mixing import Mixing, MixOptions, draw, mix_images
+from ipucnn.core.execution.mixing import Mixing, MixOptions
+from ipucnn.data.mixup import draw, mix_images
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
 
 INDICES = [7, 3, 12, 5, 0, 9, 4, 1]
 BOTH = MixOptions(mixup_alpha=0.4, cutmix_low=0.2, cutmix_high=0.8)
@@ -94,10 +95,11 @@ def test_loss_is_that_of_the_mixed_labels():
     kept = mixing.kept.view(2, 1, 1)
     target = (kept * target + (1 - kept) * target.roll(2, 1)).view(8, 5)
     expected = -(target * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(Loss()(logits, labels, mixing, 4), expected)
+    torch.testing.assert_close(CrossEntropy()(logits, labels, mixing, 4), expected)
     smoothed = 0.9 * target + 0.1 / 5
     expected = -(smoothed * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(Loss(0.1)(logits, labels, mixing, 4), expected)
+    loss = CrossEntropy(CrossEntropyOptions(0.1))
+    torch.testing.assert_close(loss(logits, labels, mixing, 4), expected)
 
 
 @pytest.mark.parametrize("options", [
@@ -113,9 +115,9 @@ def test_a_part_is_a_slice_and_gives_the_same_images_and_loss(options):
         assert (full is None) == (getattr(part, field) is None)
         assert full is None or torch.equal(getattr(part, field), full[one:3 * one])
     assert torch.equal(mix_images(batch[2:6], part, 2), mix_images(batch, whole, 2)[2:6])
-    losses = [Loss()(logits[i:i + 2], labels[i:i + 2], whole.part(i // 2, 1, 2), 2)
+    losses = [CrossEntropy()(logits[i:i + 2], labels[i:i + 2], whole.part(i // 2, 1, 2), 2)
               for i in range(0, 8, 2)]
-    torch.testing.assert_close(torch.stack(losses).mean(), Loss()(logits, labels, whole, 2))
+    torch.testing.assert_close(torch.stack(losses).mean(), CrossEntropy()(logits, labels, whole, 2))
 
 
 def test_loss_of_mixup_alone_and_of_cutmix_alone():
@@ -128,4 +130,4 @@ def test_loss_of_mixup_alone_and_of_cutmix_alone():
             (Mixing(boxes=torch.tensor([[0, 0, 8, 8]]), kept=torch.tensor([0.75])),
              0.75 * hot + 0.25 * hot.roll(2, 0))):
         expected = -(target * logits.log_softmax(1)).sum(1).mean()
-        torch.testing.assert_close(Loss()(logits, labels, mixing, 4), expected)
+        torch.testing.assert_close(CrossEntropy()(logits, labels, mixing, 4), expected)

@@ -9,7 +9,7 @@ import torch
 from graphs import FLOAT, INT64, UINT8, classifier, constant, model, node, outputs
 from onnx import TensorProto, numpy_helper
 
-from ipucnn.onnx.precision import in_float16, rounded
+from ipucnn.onnx.float16 import in_float16, rounded
 
 
 def copied(proto):

@@ -8,11 +8,12 @@ import pytest
 
 from ipucnn import doctor
 from ipucnn.__main__ import invoke
+from ipucnn.core.checks import OK, PROBLEM, WARNING
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
-from ipucnn.doctor import sdk as doctor_sdk
-from ipucnn.doctor.checks import OK, PROBLEM, WARNING
-from ipucnn.doctor.variables import check_variables
+from ipucnn.plugins.backends._ipu.checks import check_sdk
+from ipucnn.plugins.backends._ipu.variables import check_variables
+from ipucnn.plugins.launchers import poprun
 
 MAKER = "Author: Graphcore\nAuthor-email: contact@graphcore.ai\nHome-page: http://graphcore.ai\n"
 HERE = "{}.{}".format(*sys.version_info)
@@ -55,7 +56,7 @@ def sdk(tmp_path):
 
 def test_graphcores_wheel_is_recognised_and_not_imported(install, sdk):
     install()
-    checks = doctor_sdk.check_sdk(sdk())
+    checks = check_sdk(sdk())
     assert [check.status for check in checks] == [OK] * 4
     assert named(checks)["PopTorch"].detail == "3.3.0+112992, Graphcore's"
     assert "poptorch" not in sys.modules
@@ -64,18 +65,18 @@ def test_graphcores_wheel_is_recognised_and_not_imported(install, sdk):
 @pytest.mark.parametrize("wrong", [{"said": "Author: Somebody\n"}, {"core": ""}])
 def test_a_package_of_that_name_from_elsewhere_is_a_problem(install, wrong):
     install(**wrong)
-    check = named(doctor_sdk.check_sdk({}))["PopTorch"]
+    check = named(check_sdk({}))["PopTorch"]
     assert check.status == PROBLEM
     assert "not Graphcore's" in check.detail
     assert "pip uninstall poptorch" in check.remedy
-    assert "PopTorch's needs" not in named(doctor_sdk.check_sdk({}))
+    assert "PopTorch's needs" not in named(check_sdk({}))
 
 
 @pytest.mark.parametrize(("version", "status"), [
     ("3.2.0", PROBLEM), ("2.6.0+1", PROBLEM), ("3.4.0+2", OK), ("3.10.0", WARNING)])
 def test_releases(install, version, status):
     install(version)
-    check = named(doctor_sdk.check_sdk({}))["PopTorch"]
+    check = named(check_sdk({}))["PopTorch"]
     assert check.status == status
     assert version in check.detail
     assert ("3.3 and 3.4" in check.detail) is (status != OK)
@@ -96,13 +97,13 @@ def popart(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
         for name in [name for name in sys.modules if name.split(".")[0] == "popart"]:
             monkeypatch.delitem(sys.modules, name)
-        return named(doctor_sdk.check_sdk({}))["PopART"]
+        return named(check_sdk({}))["PopART"]
 
     return enable
 
 
 def test_no_popart():
-    check = named(doctor_sdk.check_sdk({}))["PopART"]
+    check = named(check_sdk({}))["PopART"]
     assert (check.status, check.detail) == (OK, "not enabled in this shell")
     assert "enable.sh" in check.remedy
 
@@ -141,14 +142,14 @@ def test_popart_of_a_package_index(popart, fake_distribution):
     ("Requires-Dist: torch==1.13.1+cpu\n", CORE, "needs torch 1.13.1, and ")])
 def test_what_a_wheel_needs(install, said, core, found):
     install(said=MAKER + said, core=core)
-    check = named(doctor_sdk.check_sdk({}))["PopTorch's needs"]
+    check = named(check_sdk({}))["PopTorch's needs"]
     assert check.status == PROBLEM
     assert found in check.detail
     assert "environment" in check.remedy
 
 
 def test_what_is_not_installed_is_no_problem(without_poptorch):
-    check = named(doctor_sdk.check_sdk({}))["PopTorch"]
+    check = named(check_sdk({}))["PopTorch"]
     assert (check.status, check.detail) == (OK, "not installed")
     assert "pip install" not in check.remedy
 
@@ -156,7 +157,7 @@ def test_what_is_not_installed_is_no_problem(without_poptorch):
 def test_a_module_without_a_distribution(without_poptorch, tmp_path, monkeypatch):
     (tmp_path / "poptorch.py").write_text("raise AssertionError('it was imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    check = named(doctor_sdk.check_sdk({}))["PopTorch"]
+    check = named(check_sdk({}))["PopTorch"]
     assert check.status == WARNING
     assert str(tmp_path / "poptorch.py") in check.detail
 
@@ -165,9 +166,9 @@ def test_a_module_without_a_distribution(without_poptorch, tmp_path, monkeypatch
 
 
 def test_a_shell_without_the_sdk(install, without_poptorch):
-    assert named(doctor_sdk.check_sdk({}))["IPU SDK"].status == OK
+    assert named(check_sdk({}))["IPU SDK"].status == OK
     install()
-    check = named(doctor_sdk.check_sdk({}))["IPU SDK"]
+    check = named(check_sdk({}))["IPU SDK"]
     assert check.status == WARNING
     assert "source the enable.sh" in check.remedy
 
@@ -179,7 +180,7 @@ def test_a_shell_without_the_sdk(install, without_poptorch):
     ({"POPLAR_SDK_ENABLED": "/nowhere/poplar"}, "which is not there")])
 def test_a_shell_with_half_an_sdk(install, sdk, made, said):
     install()
-    check = named(doctor_sdk.check_sdk(sdk(**made)))["IPU SDK"]
+    check = named(check_sdk(sdk(**made)))["IPU SDK"]
     assert check.status == WARNING
     assert said in check.detail
     assert check.remedy
@@ -224,12 +225,12 @@ def test_variables_that_say_nothing():
 
 def test_poprun_and_what_it_needs():
     env = {"POPDIST_NUM_TOTAL_REPLICAS": "8", "POPDIST_NUM_LOCAL_REPLICAS": "4"}
-    found = named(doctor_sdk.check_poprun(env, lambda name: name == "popdist"))
+    found = named(poprun.checks(env, lambda name: name == "popdist"))
     assert found["poprun"].detail == "4 of 8 replicas are this instance's"
     assert [found[name].status for name in ("poprun", "popdist", "horovod")] == [OK, OK, WARNING]
     assert "horovod" in found["horovod"].remedy
-    assert doctor_sdk.check_poprun({"OMPI_COMM_WORLD_SIZE": "2"}, lambda _: False) == []
-    (check,) = doctor_sdk.check_poprun({"POPDIST_NUM_TOTAL_REPLICAS": "8"}, lambda _: False)
+    assert poprun.checks({"OMPI_COMM_WORLD_SIZE": "2"}, lambda _: False) == []
+    (check,) = poprun.checks({"POPDIST_NUM_TOTAL_REPLICAS": "8"}, lambda _: False)
     assert (check.status, "poprun" in check.remedy) == (WARNING, True)
 
 

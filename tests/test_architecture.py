@@ -1,0 +1,125 @@
+"""The house: arrows go one way, and one module name means one thing."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "ipucnn"
+
+# From the top of the house to its ground floor; a room imports only from rooms below it.
+ROOMS = (
+    "__main__", "cli", "commands", "api", "testing", "bench", "planning", "inference", "onnx",
+    "training", "doctor", "terminal", "models", "data", "core.execution", "core.options",
+    "core.registry", "core", "version")
+
+LIBRARIES = {"data", "models", "onnx", "version"}
+"""What plugins may import beside core."""
+
+ROLES = {
+    "__init__", "job", "options", "_options", "verify", "engine", "devices", "errors", "inference",
+    "training", "optimizers", "settings", "sdk", "target", "losses", "checks", "progress"}
+"""Module names with one meaning wherever they stand: `engine` is the engine of its backend."""
+
+
+def room(module):
+    parts = module.split(".")
+    if len(parts) == 1:
+        return "ipucnn"
+    if parts[1] == "core" and len(parts) > 2 and f"core.{parts[2]}" in ROOMS:
+        return f"core.{parts[2]}"
+    return parts[1]
+
+
+@pytest.fixture(scope="module")
+def imports():
+    """Return (importer, imported) of all imports but those for type checking, lazy ones too."""
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("ipucnn", exclude_type_checking_imports=True, cache_dir=None)
+    return [(module, imported) for module in graph.modules
+            for imported in graph.find_modules_directly_imported_by(module)]
+
+
+def test_arrows_go_one_way(imports):
+    rank = {name: floor for floor, name in enumerate(ROOMS)}
+    back = [(importer, imported) for importer, imported in imports
+            for above, below in [(room(importer), room(imported))]
+            if above in rank and above != below
+            and (below not in rank or rank[below] < rank[above])]
+    assert back == []
+
+
+def test_plugins_use_the_contract_and_the_libraries_only(imports):
+    wrong = [(importer, imported) for importer, imported in imports
+             if room(importer) == "plugins" and room(imported) != "plugins"
+             and not room(imported).startswith("core") and room(imported) not in LIBRARIES]
+    assert wrong == []
+
+
+def test_a_plugin_imports_no_other_plugin(imports):
+    def owner(module):
+        kind, _, rest = module[len("ipucnn.plugins."):].partition(".")
+        return kind, rest.split(".")[0]
+
+    wrong = []
+    for importer, imported in imports:
+        if room(importer) == room(imported) == "plugins":
+            mine, other = owner(importer), owner(imported)
+            # what a kind shares is a private module or folder beside its plugins
+            shared = mine[0] == other[0] and (other[1].startswith("_") or mine[1].startswith("_"))
+            if mine != other and other[1] and not shared:
+                wrong.append((importer, imported))
+    assert wrong == []
+
+
+def test_every_room_is_in_the_house():
+    names = {path.stem for path in PACKAGE.iterdir()
+             if path.is_dir() or path.suffix == ".py"} - {"__init__", "__pycache__", "py"}
+    assert names - {"profiles", "plugins", "py.typed"} <= set(ROOMS)
+
+
+def test_no_two_modules_of_one_name_have_different_subjects():
+    where = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        # a command's module has its job's name, a suite that of its kind, a plugin its own
+        plugin = path.parts[-3:-1][0] == "plugins"
+        if not {"commands", "testing"} & set(path.parts) and not plugin:
+            where[path.stem].append(str(path.relative_to(PACKAGE)))
+    twice = {name: sorted(paths) for name, paths in where.items()
+             if len(paths) > 1 and name not in ROLES}
+    assert twice == {}
+
+
+def test_every_folder_says_what_it_is_for():
+    for init in PACKAGE.rglob("__init__.py"):
+        first = init.read_text().split('"""')[1].strip() if '"""' in init.read_text() else ""
+        assert len(first) > 20, init
+
+
+def test_core_names_no_plugin_and_no_device():
+    """Docstrings may cite a source; code names no built-in model, optimizer, device or launcher."""
+    words = re.compile(
+        r"\b(ipus?|poplar|poptorch|popart|popdist|poprun|horovod|efficientnet|resnet|mobilenet|"
+        r"momentum|nesterov|rmsprop|lamb|adamw?|groupnorm|batchnorm|shortcut|webdataset|coco|"
+        r"openvino|onnxruntime)\b", re.IGNORECASE)
+    import ast
+
+    found = []
+    for path in (PACKAGE / "core").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree)
+                      if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+        for node in ast.walk(tree):
+            texts = [getattr(node, name) for name in ("id", "attr", "arg", "name")
+                     if isinstance(getattr(node, name, None), str)]
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) \
+                    and id(node) not in docstrings:
+                texts.append(node.value)
+            found += [(path.relative_to(PACKAGE), text) for text in texts
+                      if words.search(text.replace("_", " "))]
+    # an old spelling of a value: '--normalization-location ipu'
+    assert [(str(path), text) for path, text in found] == [("core/options/parts.py", "ipu")]
