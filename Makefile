@@ -65,6 +65,8 @@ docs: $(STAMP)  ## the reference pages, from the declarations
 
 bench: $(STAMP)  ## the committed comparisons, measured anew
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/registry.py
+	$(BIN)/python benchmarks/options.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/training.py

@@ -15,10 +15,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 VECTOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
 
 
-def summary(values: List[float]) -> Dict[str, float]:
-    """Return median, minimum and maximum."""
-    return {"median": round(statistics.median(values), 4), "min": round(min(values), 4),
-            "max": round(max(values), 4)}
+def summary(values: List[float], digits: int = 4) -> Dict[str, float]:
+    """Return median, minimum and maximum, rounded to `digits` decimals."""
+    return {"median": round(statistics.median(values), digits),
+            "min": round(min(values), digits), "max": round(max(values), digits)}
 
 
 def save(name: str, measured: Dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from common import save, summary
 
 import ipucnn
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.options import ExportOptions
 from ipucnn.models.build import create_model
 from ipucnn.onnx.job import export
+from ipucnn.onnx.options import ExportOptions
 
 MODELS = ("resnet50", "mobilenet", "efficientnet-b0", "resnext101")
 PRECISIONS = ("full", "half")

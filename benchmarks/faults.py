@@ -124,8 +124,9 @@ def terminations(folder: Path, extra: Sequence[str], chance: random.Random, seco
     return _cut_short(folder, extra, chance, seconds, 2, signal.SIGTERM, 143)
 
 
-def _cut_short(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
-               count: int, number: signal.Signals, code: int) -> int:
+def _cut_short(  # noqa: PLR0913
+        folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
+        count: int, number: signal.Signals, code: int) -> int:
     met = 0
     for _ in range(count):
         process = start(folder, next_command(folder, extra))

@@ -15,6 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
 from ipucnn.models.build import create_model
 from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.backends.torch.options import TorchOptions
 
 VARIANTS = {
     "full": ("32.32", False),
@@ -55,9 +56,8 @@ def main() -> None:
     calls: Dict[str, Callable[[], object]] = {"plain eager torchvision, fp32": eager}
     facts, compile_seconds = {}, {}
     for name, (precision, compiled) in VARIANTS.items():
-        plan = ExecutionPlan(micro_batch=batch, precision=precision, synthetic=True, seed=0,
-                             backend_options={"compile": True} if compiled else {})
-        session = TorchBackend().inference(
+        plan = ExecutionPlan(micro_batch=batch, precision=precision, synthetic=True, seed=0)
+        session = TorchBackend(TorchOptions(compile=compiled)).inference(
             create_model("resnet50", weights="random").module, plan, 224)
         compile_seconds[name] = round(session.compile(), 2)
         facts[name] = session.facts

@@ -20,10 +20,10 @@ from common import save, summary
 
 import ipucnn.plugins.backends.torch.training as torch_training
 from ipucnn.core.machine import usable_cores
-from ipucnn.core.options import TrainOptions
-from ipucnn.core.options.declaration import build
+from ipucnn.core.options.building import build
 from ipucnn.terminal.progress import TrainProgress
 from ipucnn.training.job import train
+from ipucnn.training.options import TrainOptions
 
 CASES = {"ResNet-50, 224 pixels, micro-batch 16": ("resnet50", 224, 16),
          "ResNet-18, 32 pixels, micro-batch 64": ("resnet18", 32, 64)}

@@ -11,7 +11,7 @@ import numpy
 import webdataset
 from PIL import Image
 
-from ipucnn.plugins.datasets._webdataset.metadata import (
+from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     FILE,
     Metadata,
     Shard,

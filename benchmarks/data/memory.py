@@ -26,7 +26,7 @@ from images import jpeg, write_index, write_shard
 from ipucnn import load_dataset
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
-from ipucnn.plugins.datasets._webdataset.metadata import shard_name
+from ipucnn.plugins.datasets._webdataset.shard_metadata import shard_name
 
 SIZE = 32
 PER_SHARD = 1000

@@ -38,6 +38,7 @@ from ipucnn.bench.host import bare_decoding
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.images import decoder_versions
+from ipucnn.data.session_loader import feed
 
 WORKERS = 2
 BATCH = 256
@@ -67,9 +68,9 @@ def ours(data: str, folder: Path, pixels: str) -> Pass:
     transform, session = TrainTransform(SIZE, 0, dataset), Fed()
 
     def go(epoch: int) -> int:
-        with session.loader(dataset, SIZE, BATCH, [int(i) for i in dataset.order(0, epoch)],
-                            workers=WORKERS, transform=transform, epoch=epoch,
-                            pixels=pixels) as loader:
+        with feed(session, dataset, SIZE, BATCH, [int(i) for i in dataset.order(0, epoch)],
+                  workers=WORKERS, transform=transform, epoch=epoch,
+                  pixels=pixels) as loader:
             return sum(len(batch) for batch in loader)
 
     return go
