@@ -82,7 +82,7 @@ def test_loss_scaling_never_falls_and_ends_at_its_final_value(initial, final, ep
 
 
 @pytest.mark.parametrize(("options", "flag", "able"), [
-    ({"lr_schedule": "cosine", "lr_decay": 0.3}, "--lr-decay", "step"),
+    ({"lr_schedule": "cosine", "lr_decay": 0.3}, "--lr-decay", "exponential"),
     ({"lr_schedule": "no", "lr_epoch_decay": (3.0,)}, "--lr-epoch-decay", "step"),
     ({"lr_schedule": "step", "lr_power": 2.0}, "--lr-power", "polynomial")])
 def test_what_a_schedule_lacks_is_refused(options, flag, able):

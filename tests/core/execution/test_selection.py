@@ -93,11 +93,11 @@ def test_auto_considers_only_backends_that_own_the_options_given(registry):
     assert "onnxruntime" not in chosen.why
     with pytest.raises(UnavailableError) as caught:
         _chosen(registry, half_partial=True)
-    assert "'--half-partial' is an option of backends poptorch, popart" in caught.value.message
+    assert "'--half-partial' is an option of backends popart, poptorch" in caught.value.message
     assert "poptorch: " in caught.value.hint
     with pytest.raises(UsageError) as caught:
         _chosen(registry, half_partial=True, compile=True)
-    assert "'--half-partial' is an option of backends poptorch, popart; '--compile' is an " in (
+    assert "'--half-partial' is an option of backends popart, poptorch; '--compile' is an " in (
         caught.value.message)
 
 
@@ -155,9 +155,9 @@ def test_every_option_the_backend_lacks_is_named_with_who_has_it(registry):
         build(RunOptions, {"backend": "torch", "half_partial": True,
                            "available_memory_proportion": [0.2]}, registry=registry)
     assert caught.value.message == (
-        "'--half-partial', '--available-memory-proportion' are options of backends poptorch, "
-        "popart; this run uses torch")
-    assert caught.value.hint == "leave them out, or choose '--backend poptorch'"
+        "'--half-partial', '--available-memory-proportion' are options of backends popart, "
+        "poptorch; this run uses torch")
+    assert caught.value.hint == "leave them out, or choose '--backend popart'"
 
 
 def test_every_feature_the_backend_lacks_is_named_with_who_has_it(registry):
@@ -172,7 +172,7 @@ def test_a_profile_of_ipus_runs_elsewhere_without_its_options(registry):
     given = {"config": "resnet50-mk2", "backend": "torch"}
     with pytest.raises(UsageError) as caught:
         resolve(RunOptions, given)
-    assert "'--half-partial' is an option of backends poptorch, popart; this run uses torch " in (
+    assert "'--half-partial' is an option of backends popart, poptorch; this run uses torch " in (
         caught.value.message)
     assert "(resnet50-mk2.yaml, line 7)" in caught.value.message
     assert "to run the profile without, add '--no-half-partial'" in caught.value.hint
@@ -201,7 +201,7 @@ def test_options_of_backends_are_limited_to_jobs_that_they_do(registry):
 def test_training_options_are_refused_in_a_run(registry):
     with pytest.raises(UsageError) as caught:
         build(RunOptions, {"backend": "poptorch", "auto_loss_scaling": True}, registry=registry)
-    assert "'--auto-loss-scaling' is an option of backends poptorch, popart (training only)" in (
+    assert "'--auto-loss-scaling' is an option of backends popart, poptorch (training only)" in (
         caught.value.message)
     options = build(TrainOptions, {"backend": "poptorch", "auto_loss_scaling": True},
                     registry=registry)

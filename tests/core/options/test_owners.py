@@ -117,8 +117,8 @@ def test_a_qualifier_that_has_no_such_option(lion):
      "'--num-io-tiles' is an option of backend poptorch; this run uses torch",
      "leave it out, or choose '--backend poptorch'"),
     (RunOptions, {"backend": "torch", "half_partials": True},
-     "'--half-partials' is an option of backends poptorch, popart; this run uses torch",
-     "leave it out, or choose '--backend poptorch'"),
+     "'--half-partials' is an option of backends popart, poptorch; this run uses torch",
+     "leave it out, or choose '--backend popart'"),
     (TrainOptions, {"optimizer": "adam", "--nesterov": True},
      "'--nesterov' is an option of optimizers sgd, sgd_combined; this run uses adam",
      "leave it out, or choose '--optimizer sgd'"),
@@ -159,7 +159,7 @@ def test_several_options_are_all_named_by_owner():
         {"optimizer": "adam", "momentum": 0.5, "lr_power": 2, "nesterov": True},
         {"lr_power": "p.yaml, line 3"}))
     assert error.message == (
-        "'--momentum' is an option of optimizers sgd, sgd_combined, rmsprop, rmsprop_tf; "
+        "'--momentum' is an option of optimizers rmsprop, rmsprop_tf, sgd, sgd_combined; "
         "'--lr-power' (p.yaml, line 3) is an option of lr-schedule polynomial; "
         "'--nesterov' is an option of optimizers sgd, sgd_combined; this run uses adam, step")
     assert error.hint == "leave them out"
@@ -293,7 +293,7 @@ def test_options_of_backends_wait_until_auto_has_chosen():
 
 def test_options_for_another_job_are_not_deferred():
     error = refused(RunOptions, {"auto_loss_scaling": True})
-    assert error.message == ("'--auto-loss-scaling' is an option of backends poptorch, popart "
+    assert error.message == ("'--auto-loss-scaling' is an option of backends popart, poptorch "
                              "(training only); this run uses '--backend auto'")
 
 
@@ -364,7 +364,7 @@ def test_what_a_source_gives_by_name():
 def test_owners_in_words():
     optimizers = builtin_owners(["optimizer"], registry())
     text = in_words([*optimizers, *builtin_owners(["norm-layer"], registry())], most=3)
-    assert text == "optimizers sgd, sgd_combined, 5 more; norm-layers batch, group"
+    assert text == "optimizers adam, adamw, 5 more; norm-layers batch, group"
 
 
 def test_finding_owners_imports_no_torch():
