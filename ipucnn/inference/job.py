@@ -125,7 +125,7 @@ def prepare(options: RunOptions, registry: Registry,
         raise UsageError(f"'--instances {wanted}' would start processes of each that "
                          f"{launch.launcher} started",
                          f"leave it out, or leave {launch.launcher} out")
-    options, told = fitted(options)
+    options, notes = fitted(options)
     plan = options.plan(data.on_device, launched_count())
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
@@ -152,8 +152,8 @@ def prepare(options: RunOptions, registry: Registry,
     request = request_of(options, model, length)
     dataset = open_dataset(data, request, options.plugins, registry)
     built = stored.built if stored else model_of(options, data, dataset, registry)
-    notes = [f"backend {name!r} was left: {why}" for name, why in refusals.items()]
-    notes += [*told, *dataset.notes]
+    notes = [*(f"backend {name!r} was left: {why}" for name, why in refusals.items()),
+             *notes, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
@@ -308,35 +308,35 @@ def _empty_result(job: Job) -> RunResult:
 
 def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[Scores],
              loader: Optional[Loader], instances: Instances) -> None:
-    told = instances.gather({
+    parts = instances.gather({
         "index": instances.index, "calls": calls.meter.as_plain(), "images": calls.images,
         "scored": scores.as_plain() if scores else [0, 0, 0],
         "skipped": loader.skipped_count if loader else 0,
         "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
-    meter = Meter.together([part["calls"] for part in told], instances.in_step)
+    meter = Meter.together([part["calls"] for part in parts], instances.in_step)
     result.iterations = len(meter.seconds)
-    result.images = sum(part["images"] for part in told)
+    result.images = sum(part["images"] for part in parts)
     result.seconds = sum(meter.seconds) if instances.in_step else max(
-        sum(seconds for _, seconds, _, _ in part["calls"]) for part in told)
+        sum(seconds for _, seconds, _, _ in part["calls"]) for part in parts)
     result.warmup_iterations = meter.warmup(warmup)
     figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
     for name, value in figures.items():
         setattr(result, name, value)
     if scores is not None:
-        scores.together([part["scored"] for part in told])
+        scores.together([part["scored"] for part in parts])
         result.accuracy = scores.accuracy()
         result.accuracy_note = scores.note
     result.skipped = {
-        "count": sum(part["skipped"] for part in told),
-        "first": [image for part in told for image in part["first_skipped"]][:MAX_REPORTED]}
-    result.stopped_by = next((part["stopped_by"] for part in told if part["stopped_by"]), None)
+        "count": sum(part["skipped"] for part in parts),
+        "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}
+    result.stopped_by = next((part["stopped_by"] for part in parts if part["stopped_by"]), None)
     if instances.count > 1:
-        result.instances = [_own_figures(part, warmup, calls.plan.local_batch) for part in told]
+        result.instances = [_own_figures(part, warmup, calls.plan.local_batch) for part in parts]
 
 
-def _own_figures(told: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
+def _own_figures(part: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
     """Return the measurements of one of several instances, as plain types."""
-    meter = Meter.together([told["calls"]])
+    meter = Meter.together([part["calls"]])
     figures = meter.figures(meter.warmup(warmup), full)
-    return {"index": told["index"], "images": told["images"], **{
+    return {"index": part["index"], "images": part["images"], **{
         name: figures[name] and asdict(figures[name]) for name in ("throughput", "latency_ms")}}

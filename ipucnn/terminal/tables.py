@@ -175,16 +175,16 @@ def run_result(result: RunResult) -> str:
     return facts(lines)
 
 
-def _quantisation(told: Optional[Dict[str, Any]]) -> str:
+def _quantisation(report: Optional[Dict[str, Any]]) -> str:
     """Return the effect of quantisation on the outputs as text."""
-    if not told:
+    if not report:
         return ""
-    text = (f"with {told['calibration_images']} images; same class as full precision for "
-            f"{told['agreement']:.2f} % of "
-            + (f"{told['compared_images']} others" if told["held_out"] else "the same images"))
-    if "top1_full" in told:
-        text += (f"; top-1 {told['top1_int8']:.2f} %, full precision {told['top1_full']:.2f} % "
-                 f"({told['top1_difference']:+.2f})")
+    text = (f"with {report['calibration_images']} images; same class as full precision for "
+            f"{report['agreement']:.2f} % of "
+            + (f"{report['compared_images']} others" if report["held_out"] else "the same images"))
+    if "top1_full" in report:
+        text += (f"; top-1 {report['top1_int8']:.2f} %, full precision {report['top1_full']:.2f} % "
+                 f"({report['top1_difference']:+.2f})")
     return text
 
 
@@ -305,15 +305,15 @@ def bench_result(result: BenchResult) -> str:
          "libjpeg-turbo alone", "ratio"),
         [(str(row.workers), _rate(row.images_per_second), _rate(row.limit),
           "" if row.ratio is None else f"{row.ratio:.2f}") for row in result.loading])
-    told = [head, one, rows]
+    blocks = [head, one, rows]
     if compute and wait:
-        told.append(facts([
+        blocks.append(facts([
             ("model", f"{compute.model} on {compute.backend}, {compute.device}"),
             ("computes", f"{compute.images_per_second:.1f} images/s  ({compute.precision}, "
                          f"micro-batch {compute.batch_size})"),
             ("waits", f"{100 * wait.share:.0f} % of its time for images, with {wait.workers} "
                       "workers")]))
-    return "\n\n".join(told)
+    return "\n\n".join(blocks)
 
 
 def _rate(rate: Optional[float]) -> str:

@@ -262,7 +262,8 @@ class TrainingChecks(Suite):
         with self.session(self.network(), plan) as session:
             (result,) = self.train(session, self.samples(plan, 1), plan)
         require(result.samples == plan.combined_batch, f"it counted {result.samples} samples")
-        require(len(result.losses) in (0, 3), f"it told {len(result.losses)} losses of 3 updates")
+        require(len(result.losses) in (0, 3),
+                f"it returned {len(result.losses)} losses of 3 updates")
         require(not result.losses or abs(result.loss - sum(result.losses) / 3) < 1e-5,
                 "its loss is not their mean")
         require(0 <= result.correct <= result.samples, f"it counted {result.correct} hits")

@@ -87,7 +87,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         IpucnnError: anything the user can act on.
     """
     model = registry.get_typed(ModelSpec, options.network.model)
-    options, told = fitted(options)
+    options, notes = fitted(options)
     asked, options = options, sized(options, model)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
@@ -147,10 +147,10 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         mix=MixOptions(augmentation.mixup_alpha, augmentation.cutmix_lambda_low,
                        augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob))
     loggers = [] if instances.index else make_loggers(options, registry)
-    told += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ())))
+    notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ())))
     return Prepared(asked, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
                     instances, loggers, min(calls, options.execution.iterations or calls),
-                    told + _notes(plan, chosen, norm), registry)
+                    notes + _notes(plan, chosen, norm), registry)
 
 
 def request_of(options: TrainOptions, model: ModelSpec) -> DatasetRequest:

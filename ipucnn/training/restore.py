@@ -46,8 +46,8 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     folder = own.get("checkpoint_output_dir") or str(
         checkpoint.path.parent if checkpoint.path else place)
     options = _overridden(saved, overrides, registry, listener)
-    options, told = fitted(options.with_values(checkpoint_path=folder))
-    for note in told:
+    options, notes = fitted(options.with_values(checkpoint_path=folder))
+    for note in notes:
         listener.note(note)
     checkpoint, options = _repositioned(checkpoint, saved, options)
     if checkpoint.position.epoch >= options.optimisation.epoch:

@@ -113,8 +113,8 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     if data.on_device or not (data.labelled or data.name == stored.dataset):
         raise _no_labels(data)
     check_dataset_options(options.dataset, data, {})
-    options, told = fitted(options)
-    for note in told:
+    options, notes = fitted(options)
+    for note in notes:
         listener.note(note)
     plan = options.validation_plan(launched_count())
     chosen = choose_backend(options, plan, registry, trains=True)

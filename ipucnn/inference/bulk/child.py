@@ -74,7 +74,7 @@ class Crew(Instances):
         if self._stop:
             raise KeyboardInterrupt(self._stop)
 
-    def tell(self, kind: str, value: Any) -> None:
+    def send(self, kind: str, value: Any) -> None:
         """Report the outcome to the parent."""
         self._connection.send((kind, value))
 
@@ -150,23 +150,23 @@ def _work(task: Dict[str, Any], crew: Crew) -> int:
         result = run(build(RunOptions, task["options"]), registry(), crew.progress)
     except IpucnnError as error:
         log(f"error: {error}")
-        crew.tell("failed", {"kind": type(error).__name__, "message": error.message,
+        crew.send("failed", {"kind": type(error).__name__, "message": error.message,
                              "hint": error.hint, "exit_code": error.exit_code,
                              "partial": error.partial})
         return error.exit_code
     except MemoryError:
-        crew.tell("failed", {"kind": "IpucnnError", "message": "this machine is out of memory",
+        crew.send("failed", {"kind": "IpucnnError", "message": "this machine is out of memory",
                              "hint": "use a smaller batch, or fewer instances", "exit_code": 1})
         return 1
     except BaseException as error:
         traceback.print_exc()
         lines = str(error).splitlines()
-        crew.tell("crashed", ": ".join([type(error).__name__, *lines[:1]]))
+        crew.send("crashed", ": ".join([type(error).__name__, *lines[:1]]))
         return 1
     for own in result.instances:
         if own["index"] == crew.index:
             log(_summary(own))
-    crew.tell("done", result)
+    crew.send("done", result)
     return 0
 
 

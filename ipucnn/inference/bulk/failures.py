@@ -19,12 +19,13 @@ def failure_of(children: Sequence[Child]) -> Optional[IpucnnError]:
     failed = [child for child in children if child.exit_code]
     if not failed:
         return None
-    told = [child.failure for child in failed if child.failure and "kind" in child.failure]
-    if len(told) == len(children) and all(
-            (other["message"], other["hint"]) == (told[0]["message"], told[0]["hint"])
-            for other in told):
-        kind = getattr(errors, told[0]["kind"], IpucnnError)
-        error: IpucnnError = kind(told[0]["message"], told[0]["hint"], told[0]["exit_code"])
+    failures = [child.failure for child in failed if child.failure and "kind" in child.failure]
+    if len(failures) == len(children) and all(
+            (other["message"], other["hint"]) == (failures[0]["message"], failures[0]["hint"])
+            for other in failures):
+        shared = failures[0]
+        kind = getattr(errors, shared["kind"], IpucnnError)
+        error: IpucnnError = kind(shared["message"], shared["hint"], shared["exit_code"])
         return error
     first, *others = failed
     hints = [_hint(first), *(f"{_message(other)}: its log is {str(other.log)!r}"

@@ -154,10 +154,10 @@ class _Parent:
         """Send all values to all processes once every running process has sent its value."""
         working = [child for child in self.children if child.working]
         if working and all(child.asks for child in working):
-            told = [child.said for child in working]
+            values = [child.said for child in working]
             for child in working:
                 child.asks, child.said = False, None
-                child.send(("gathered", told))
+                child.send(("gathered", values))
 
     def _stop(self, name: str) -> None:
         if not self.stopped_by:
@@ -195,8 +195,8 @@ class _Parent:
         result: RunResult = max(results, key=lambda found: found.images)
         # the figures are combined; report versions and cores of the whole run as well
         result.environment = {**describe(), "backend": result.environment["backend"]}
-        told = {own["index"]: own for own in result.instances}
-        result.instances = [self._entry(child, told.get(child.index)) for child in self.children]
+        figures = {own["index"]: own for own in result.instances}
+        result.instances = [self._entry(child, figures.get(child.index)) for child in self.children]
         result.stopped_by = self.stopped_by or result.stopped_by
         return result
 

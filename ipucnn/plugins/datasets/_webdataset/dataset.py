@@ -231,8 +231,8 @@ def make(request: DatasetRequest, options: WebDatasetOptions) -> ImageDataset:
         shards = [shard for shard in metadata.shards[split] if shard.samples]
         source.check(shards)
     dataset = ShardedImages(source, shards)
-    told = metadata.classes and metadata.boxes is not None
-    first = () if told else dataset.first_shard()
+    complete = metadata.classes and metadata.boxes is not None
+    first = () if complete else dataset.first_shard()
     if metadata.classes or any(record.label is not None for record in first):
         dataset = ShardedImages(source, shards, *_classes(request, metadata, source))
     dataset.has_boxes = any(record.box for record in first) if metadata.boxes is None \
