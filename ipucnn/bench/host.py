@@ -21,7 +21,7 @@ and write it into the batch, normalised where the host normalises."""
 _TASK = 32  # images per task of a thread, as in the loader
 _ROWS = 64  # of the batch that is written; larger than the processor's caches
 
-Tell = Callable[[int], None]
+Report = Callable[[int], None]
 """Called with the number of images done since the last call."""
 
 
@@ -52,14 +52,14 @@ class Steps:
             self.files or name != "read") else None for name, seconds in self.seconds.items()}
 
 
-def steps(prepare: Preparation, indices: Sequence[int], skip_bad: bool, tell: Tell) -> Steps:
+def steps(prepare: Preparation, indices: Sequence[int], skip_bad: bool, report: Report) -> Steps:
     """Prepare images in this thread, and time every step of it.
 
     Args:
         prepare: the preparation that a worker executes.
         indices: which images.
         skip_bad: leave out images that cannot be read.
-        tell: called for every image.
+        report: called for every image.
 
     Raises:
         DataError: an image cannot be read; with `skip_bad`, none can.
@@ -70,7 +70,7 @@ def steps(prepare: Preparation, indices: Sequence[int], skip_bad: bool, tell: Te
     teams = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _go_through(prepare, indices, skip_bad, tell, found)
+        _go_through(prepare, indices, skip_bad, report, found)
     finally:
         torch.set_num_threads(teams)
     if not found.readable:
@@ -78,7 +78,7 @@ def steps(prepare: Preparation, indices: Sequence[int], skip_bad: bool, tell: Te
     return found
 
 
-def _go_through(prepare: Preparation, indices: Sequence[int], skip_bad: bool, tell: Tell,
+def _go_through(prepare: Preparation, indices: Sequence[int], skip_bad: bool, report: Report,
                 found: Steps) -> None:
     batch = numpy.empty((_ROWS, *prepare.shape), dtype=prepare.type)
     for place, index in enumerate(indices):
@@ -95,7 +95,7 @@ def _go_through(prepare: Preparation, indices: Sequence[int], skip_bad: bool, te
             found.files = found.files and files
             for name, value in zip(STEPS, seconds):
                 found.seconds[name] += value
-        tell(1)
+        report(1)
 
 
 def step_by_step(prepare: Preparation, index: int, out: Any) -> Tuple[bool, List[float]]:
@@ -119,17 +119,17 @@ def step_by_step(prepare: Preparation, index: int, out: Any) -> Tuple[bool, List
     return data is not None, [end - begin for begin, end in zip(clock, clock[1:])]
 
 
-def loading(loader: Loader, tell: Tell) -> float:
+def loading(loader: Loader, report: Report) -> float:
     """Return the seconds that a loader takes for all of its batches."""
     begin = time.perf_counter()
     with loader:
         for batch in loader:
-            tell(len(batch))
+            report(len(batch))
     return time.perf_counter() - begin
 
 
 def bare_decoding(dataset: ImageDataset, indices: Sequence[int], threads: int,
-                  tell: Tell) -> float:
+                  report: Report) -> float:
     """Return the seconds that libjpeg-turbo takes to decode the same files in full.
 
     Raises:
@@ -141,7 +141,7 @@ def bare_decoding(dataset: ImageDataset, indices: Sequence[int], threads: int,
              for first in range(0, len(indices), _TASK)]
     try:
         for task in tasks:
-            tell(task.result())
+            report(task.result())
         return time.perf_counter() - begin
     finally:
         for task in tasks:

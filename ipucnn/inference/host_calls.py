@@ -21,7 +21,7 @@ class HostCalls:
     session: InferenceSession
     batches: Generator[Optional[Batch], None, None]
     time_limit: Optional[float]
-    tell: Callable[[int], None]
+    report: Callable[[int], None]
 
     def __post_init__(self) -> None:
         self.meter = Meter()
@@ -53,7 +53,7 @@ class HostCalls:
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)
                 if batch is not None:
                     deliver(batch, logits)
-                self.tell(self.images + samples)
+                self.report(self.images + samples)
         finally:  # device calls done before an interrupt are counted, too
             self.images += samples
             if samples:
