@@ -26,10 +26,10 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.loader import Loader
-from ipucnn.data.opening import check_dataset_options, open_dataset
+from ipucnn.data.opening import check_dataset_options, open_dataset, request_of
 from ipucnn.data.prepare import Preparation
 from ipucnn.data.session_loader import feed
-from ipucnn.inference.job import model_of, request_of
+from ipucnn.inference.job import model_of
 from ipucnn.inference.options import RunOptions
 
 
@@ -89,7 +89,8 @@ def _preparation(options: BenchOptions, feeding: RunOptions, data: DatasetSpec,
     train = options.dataset.job == "train"
     model = registry.get_typed(ModelSpec, feeding.network.model)
     length = None if data.finite else options.measurement.samples
-    request = replace(request_of(feeding, model, length), split="train" if train else None)
+    request = replace(request_of(feeding.network, feeding.dataset, model, length),
+                      split="train" if train else None)
     dataset = open_dataset(data, request, feeding.plugins, registry)
     if not len(dataset):
         raise DataError(f"dataset {data.name!r} has no images", "name another folder")

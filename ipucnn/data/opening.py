@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Mapping
+from typing import Mapping, Optional, TypeVar
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.declaration import declared
-from ipucnn.core.options.parts import DatasetPart
-from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.options.parts import DatasetPart, NetworkPart
+from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import is_url, read_by
 from ipucnn.data.remote.transfer import shown
+
+NetworkT = TypeVar("NetworkT", bound=NetworkPart)
 
 
 def check_dataset_options(options: DatasetPart, data: DatasetSpec,
@@ -42,6 +44,21 @@ def check_dataset_options(options: DatasetPart, data: DatasetSpec,
         why = "makes its images on the device" if data.on_device else "reads no folder"
         raise UsageError(f"{flags} cannot be used with dataset {data.name!r}, which {why}",
                          "leave the option out, or choose another '--data'")
+
+
+def request_of(network: NetworkPart, data: DatasetPart, model: ModelSpec,
+               length: Optional[int] = None) -> DatasetRequest:
+    """Return the arguments for the dataset that a command's options describe.
+
+    Args:
+        network: options of the network.
+        data: options of the dataset.
+        model: the record of the network, for its input size.
+        length: the number of images, for datasets without an end.
+    """
+    return DatasetRequest(data_dir=data.data_dir, length=length, seed=data.seed,
+                          input_size=network.input_size or model.input_size,
+                          num_classes=network.num_classes)
 
 
 def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOptions,
@@ -87,3 +104,13 @@ def _check_reader(data: DatasetSpec, reader: DatasetSpec, plugins: PluginOptions
 def as_opened(data: DatasetSpec, dataset: ImageDataset) -> DatasetSpec:
     """Return the record of an opened dataset, unlabelled where its files have no labels."""
     return replace(data, labelled=False) if data.labelled and not dataset.class_names else data
+
+
+def with_classes(network: NetworkT, data: DatasetSpec, dataset: ImageDataset) -> NetworkT:
+    """Return the options of the network, with one output per class of an opened labelled dataset.
+
+    A number of classes that the user gave is kept.
+    """
+    if network.num_classes is None and as_opened(data, dataset).labelled:
+        return replace(network, num_classes=len(dataset.class_names))
+    return network

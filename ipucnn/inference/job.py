@@ -21,9 +21,15 @@ from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data import ImageDataset
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable, order
-from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset
+from ipucnn.data.opening import (
+    as_opened,
+    check_dataset_options,
+    open_dataset,
+    request_of,
+    with_classes,
+)
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
@@ -149,7 +155,7 @@ def prepare(options: RunOptions, registry: Registry,
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
-    request = request_of(options, model, length)
+    request = request_of(options.network, options.dataset, model, length)
     dataset = open_dataset(data, request, options.plugins, registry)
     built = stored.built if stored else model_of(options, data, dataset, registry)
     notes = [*(f"backend {name!r} was left: {why}" for name, why in refusals.items()),
@@ -161,14 +167,6 @@ def prepare(options: RunOptions, registry: Registry,
                registry)
 
 
-def request_of(options: RunOptions, model: ModelSpec, length: Optional[int]) -> DatasetRequest:
-    """Return the arguments with which a run opens its dataset."""
-    network, data = options.network, options.dataset
-    return DatasetRequest(data_dir=data.data_dir, length=length, seed=data.seed,
-                          input_size=network.input_size or model.input_size,
-                          num_classes=network.num_classes)
-
-
 def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
              registry: Registry) -> BuiltModel:
     """Return the network, with one output per class of the dataset unless the number is given.
@@ -178,10 +176,8 @@ def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
         WeightsError: the weights cannot be fetched or do not fit.
     """
     network = options.network
-    if network.num_classes is None and as_opened(data, dataset).labelled \
-            and not network.source.startswith("pretrained"):
-        # a fresh head, or a file trained on such data
-        network = replace(network, num_classes=len(dataset.class_names))
+    if not network.source.startswith("pretrained"):  # a fresh head, or a file trained on such data
+        network = with_classes(network, data, dataset)
     torch.manual_seed(options.dataset.seed)
     return build_model(network, options.plugins, registry)
 
@@ -204,8 +200,9 @@ def _session(job: Job) -> InferenceSession:
     if job.plan.precision != "int8":
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
     if options.dataset.calibration_dir or not data.finite:
-        request = request_of(options, job.model, None if data.finite else 2 * (
-            options.dataset.calibration_samples or SAMPLES))
+        request = request_of(
+            options.network, options.dataset, job.model, None if data.finite else 2 * (
+                options.dataset.calibration_samples or SAMPLES))
         source = open_dataset(data, replace(
             request, data_dir=options.dataset.calibration_dir or request.data_dir),
             options.plugins, job.registry)

@@ -13,14 +13,14 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data.opening import open_dataset
+from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.training.averaging import AverageResult, average, reestimate
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, CheckpointError
 from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import fine_tuning, fine_tuning_plan
-from ipucnn.training.preparation import half_size, request_of, sized
+from ipucnn.training.preparation import half_size, sized
 from ipucnn.training.stored_options import AverageOptions
 from ipucnn.training.train_result import TrainResult
 
@@ -86,8 +86,8 @@ def _reestimated(result: AverageResult, options: AverageOptions, registry: Regis
                          "leave '--reestimate-batch-norm' out")
     model = registry.get_typed(ModelSpec, training.network.model)
     training = sized(training, model)
-    request = replace(request_of(training, model), split="train",
-                      length=options.reestimate_batch_norm)
+    request = replace(request_of(training.network, training.dataset, model,
+                                 options.reestimate_batch_norm), split="train")
     dataset = open_dataset(data, request, training.plugins, registry)
     built = build_stored(stored, registry)
     built.module.load_state_dict(stored.weights)

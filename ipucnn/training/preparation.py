@@ -24,8 +24,14 @@ from ipucnn.core.registry.records import (
     NormLayerSpec,
 )
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset
+from ipucnn.data import ImageDataset
+from ipucnn.data.opening import (
+    as_opened,
+    check_dataset_options,
+    open_dataset,
+    request_of,
+    with_classes,
+)
 from ipucnn.models.build import BuiltModel, build_model
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
@@ -109,7 +115,7 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         options = options.with_values(data_dir=None)
     check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
-    request = request_of(options, model)
+    request = request_of(options.network, options.dataset, model)
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
@@ -153,14 +159,6 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
                     notes + _notes(plan, chosen, norm), registry)
 
 
-def request_of(options: TrainOptions, model: ModelSpec) -> DatasetRequest:
-    """Return the dataset request of a training, for any split."""
-    network, data = options.network, options.dataset
-    return DatasetRequest(data_dir=data.data_dir, seed=data.seed,
-                          input_size=network.input_size or model.input_size,
-                          num_classes=network.num_classes)
-
-
 def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
            registry: Registry) -> BuiltModel:
     """Return the model, with one output per class of the dataset by default.
@@ -169,11 +167,8 @@ def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
         UsageError: an unknown name or an option that does not apply.
         WeightsError: the weights cannot be obtained or do not match.
     """
-    network = options.network
-    if network.num_classes is None and as_opened(data, dataset).labelled:
-        network = replace(network, num_classes=len(dataset.class_names))
     torch.manual_seed(options.dataset.seed)
-    return build_model(network, options.plugins, registry)
+    return build_model(with_classes(options.network, data, dataset), options.plugins, registry)
 
 
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:

@@ -16,10 +16,10 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset
+from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.training.checkpoint_folder import entries
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import request_of, sized
+from ipucnn.training.preparation import sized
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions
 from ipucnn.training.validation import Evaluator, Interrupted, Validation
@@ -122,7 +122,8 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     instances = chosen.join(plan)
     elsewhere = options.validation.validation_data_dir
     request = replace(
-        request_of(options, model), length=None if data.finite else plan.combined_batch,
+        request_of(options.network, options.dataset, model,
+                   None if data.finite else plan.combined_batch),
         split=None if elsewhere else "validation", data_dir=elsewhere or options.dataset.data_dir,
         class_names=stored.class_names)
     dataset = open_dataset(data, request, options.plugins, registry)
