@@ -14,6 +14,20 @@ _WIDE = 110
 """Minimum terminal columns for a bar beside the figures."""
 
 
+class _Lines:
+    """Prints periodic lines where there is no bar; `off` prints none."""
+
+    def __init__(self, choice: str) -> None:
+        self._on = choice != "off"
+        self._next = time.monotonic() + render.LINE_INTERVAL
+
+    def line(self, text: Callable[[], str]) -> None:
+        """Print a line if the last one is long enough ago."""
+        if self._on and time.monotonic() >= self._next:
+            self._next = time.monotonic() + render.LINE_INTERVAL
+            render.info(text())
+
+
 class TrainProgress(Listener):
     """Shows a training's progress on standard error, its summary lines on standard output.
 
@@ -25,11 +39,10 @@ class TrainProgress(Listener):
 
     def __init__(self, choice: str, summary: bool = True) -> None:
         self._show = render.wants_bar(choice)
-        self._lines = choice != "off"
+        self._lines = _Lines(choice)
         self._summary = summary
         self._bar: Any = None
         self._task: Any = None
-        self._next_line = time.monotonic() + render.LINE_INTERVAL
         self._stopping = False
 
     def __enter__(self) -> TrainProgress:
@@ -41,9 +54,7 @@ class TrainProgress(Listener):
     def status(self, status: Status) -> None:
         """Show the status of the training."""
         if not self._show:
-            if self._lines and time.monotonic() >= self._next_line:
-                self._next_line = time.monotonic() + render.LINE_INTERVAL
-                render.info(describe(status))
+            self._lines.line(lambda: describe(status))
             return
         if self._bar is None:
             self._start_bar()
@@ -148,8 +159,7 @@ class RunProgress:
         self._bar: Any = None
         self._task: Any = None
         self._show = render.wants_bar(choice)
-        self._lines = choice != "off" and not render.is_quiet()
-        self._next_line = time.monotonic() + render.LINE_INTERVAL
+        self._lines = _Lines(choice)
 
     def __enter__(self) -> Callable[[str, int, Optional[int]], None]:
         return self._update
@@ -161,9 +171,7 @@ class RunProgress:
     def _update(self, phase: str, done: int, total: Optional[int]) -> None:
         signals.raise_if_swallowed()
         if not self._show:
-            if self._lines and time.monotonic() >= self._next_line:
-                self._next_line = time.monotonic() + render.LINE_INTERVAL
-                render.say(f"{done} of {total} images")
+            self._lines.line(lambda: f"{done} of {total} images")
             return
         if self._bar is None:
             from rich.console import Console

@@ -63,11 +63,6 @@ def say(text: str) -> None:
 _quiet = False
 
 
-def is_quiet() -> bool:
-    """Return whether only errors are written to standard error."""
-    return _quiet
-
-
 def be_quiet(quiet: bool) -> None:
     """Silence `note` and progress lines."""
     global _quiet

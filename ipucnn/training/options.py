@@ -297,12 +297,8 @@ class TrainResults(ResultPart):
 
 
 @dataclass(frozen=True)
-class TrainOptions(CommandOptions):
-    """Options of `ipucnn train`.
-
-    Raises:
-        UsageError: two options contradict each other.
-    """
+class TrainingOptions(CommandOptions):
+    """Base of the options of `ipucnn train` and `ipucnn restore`: the parts of both."""
 
     profile: ProfilePart = part(ProfilePart)
     network: TrainNetwork = part(TrainNetwork)
@@ -315,12 +311,23 @@ class TrainOptions(CommandOptions):
     checkpoints: CheckpointPart = part(CheckpointPart)
     half_resolution: HalfResolutionPart = part(HalfResolutionPart)
     results: TrainResults = part(TrainResults)
-    resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
-    command: ClassVar[str] = "train"
     kinds: ClassVar[Tuple[str, ...]] = (
         "model", "dataset", "norm-layer", "optimizer", "lr-schedule", "loss", "logger", "backend")
     job: ClassVar[str] = TRAINING
+
+
+@dataclass(frozen=True)
+class TrainOptions(TrainingOptions):
+    """Options of `ipucnn train`.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
+    resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
+
+    command: ClassVar[str] = "train"
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
@@ -390,20 +397,7 @@ class RestoredCheckpoints(CheckpointPart):
 
 
 @dataclass(frozen=True)
-class RestoreOptions(CommandOptions):
+class RestoreOptions(TrainingOptions):
     """Options of `ipucnn restore`: those of a training; given ones override the saved ones."""
 
-    profile: ProfilePart = part(ProfilePart)
-    network: TrainNetwork = part(TrainNetwork)
-    dataset: TrainDataset = part(TrainDataset)
-    execution: TrainExecution = part(TrainExecution)
-    optimisation: OptimisationPart = part(OptimisationPart)
-    schedule: SchedulePart = part(SchedulePart)
-    augmentation: AugmentationPart = part(AugmentationPart)
-    validation: ValidationPart = part(ValidationPart)
     checkpoints: RestoredCheckpoints = part(RestoredCheckpoints)
-    half_resolution: HalfResolutionPart = part(HalfResolutionPart)
-    results: TrainResults = part(TrainResults)
-
-    kinds: ClassVar[Tuple[str, ...]] = TrainOptions.kinds
-    job: ClassVar[str] = TRAINING
