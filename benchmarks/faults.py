@@ -140,7 +140,7 @@ def _cut_short(  # noqa: PLR0913
 
 def damage(folder: Path, extra: Sequence[str], chance: random.Random, _seconds: float) -> int:
     """Damage the newest checkpoint in several ways; it must be named and passed over."""
-    from ipucnn.training.checkpoint_folder import entries
+    from ipucnn.models.checkpoint_files import entries
 
     finish(start(folder, [*TRAINING, *extra]), 0)
     whole = [entry.path for entry in entries(folder / "c")]

@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import save, summary
 from images import QUALITY, jpeg, photograph, write_shards
 
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.images import decode
@@ -63,7 +64,7 @@ class Encoded(ImageDataset):
 def prepared(files: List[bytes]) -> Callable[[int], None]:
     """Return what prepares a file as a training does."""
     dataset = Encoded(files)
-    prepare = Preparation(dataset, SIZE, TrainTransform(SIZE, 0, dataset))
+    prepare = Preparation(dataset, Preprocessing(SIZE), TrainTransform(SIZE, 0, dataset))
     out = numpy.empty((SIZE, SIZE, 3), numpy.uint8)
     return lambda index: prepare(index, 0, out)
 

@@ -24,6 +24,7 @@ from common import save
 from images import jpeg, write_index, write_shard
 
 from ipucnn import load_dataset
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets._webdataset.shard_metadata import shard_name
@@ -63,7 +64,7 @@ def main() -> None:
         at: List[float] = []
         begin = time.perf_counter()
         order = (int(index) for index in dataset.order(0, 0))
-        with HostLoader(dataset, SIZE, BATCH, order, workers=2,
+        with HostLoader(dataset, Preprocessing(SIZE), BATCH, order, workers=2,
                         transform=TrainTransform(SIZE, 0, dataset)) as loader:
             for batch in loader:
                 seen += len(batch)

@@ -14,12 +14,13 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.launching import launched
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import default_of
 from ipucnn.core.progress import Progress
-from ipucnn.core.registry.records import DatasetSpec, ModelSpec
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
@@ -31,6 +32,7 @@ from ipucnn.data.prepare import Preparation
 from ipucnn.data.session_loader import feed
 from ipucnn.inference.job import model_of
 from ipucnn.inference.options import RunOptions
+from ipucnn.models.build import preprocessing_of
 
 
 def bench(options: BenchOptions, registry: Optional[Registry] = None,
@@ -63,12 +65,14 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
         fed = Fed() if options.mode == "threads" else stack.enter_context(
             _session(feeding, data, dataset, registry))
         computing = _computing(options, registry) if options.compute.model else None
-        host_side = _Host(options, prepare, fed, progress or (lambda *_: None))
+        plan = replace(feeding.plan(False), preprocessing=prepare.preprocessing)
+        host_side = _Host(options, prepare, fed, plan, progress or (lambda *_: None))
         result = BenchResult(
             dataset=data.name, options=options.as_dict(), environment=describe(),
             decoders=decoder_versions(), job=options.dataset.job, images=len(dataset),
             samples=len(host_side.indices), batch_size=options.dataset.batch_size,
-            input_size=prepare.input_size, pixels=prepare.pixels, mode=options.mode, steps={},
+            input_size=prepare.preprocessing.input_size, pixels=prepare.pixels,
+            mode=options.mode, steps={},
             notes=list(dataset.notes))
         host_side.measure(result)
     if computing is not None:
@@ -87,16 +91,17 @@ def _preparation(options: BenchOptions, feeding: RunOptions, data: DatasetSpec,
                          "to measure on the host", "'--data generated' makes images on the host")
     check_dataset_options(feeding.dataset, data, {})
     train = options.dataset.job == "train"
-    model = registry.get_typed(ModelSpec, feeding.network.model)
+    preprocessing = preprocessing_of(feeding.network, registry)
     length = None if data.finite else options.measurement.samples
-    request = replace(request_of(feeding.network, feeding.dataset, model, length),
+    request = replace(request_of(feeding.network, feeding.dataset,
+                                 preprocessing.input_size, length),
                       split="train" if train else None)
     dataset = open_dataset(data, request, feeding.plugins, registry)
     if not len(dataset):
         raise DataError(f"dataset {data.name!r} has no images", "name another folder")
-    size = request.input_size
-    return Preparation(dataset, size, TrainTransform(size, options.dataset.seed, dataset) if train
-                       else None, feeding.plan(False).pixels)
+    transform = TrainTransform(preprocessing.input_size, options.dataset.seed, dataset)
+    return Preparation(dataset, preprocessing, transform if train else None,
+                       feeding.plan(False).pixels)
 
 
 def _computing(options: BenchOptions, registry: Registry) -> Callable[[], compute.Compute]:
@@ -123,9 +128,10 @@ class _Host:
         indices: images that every pass uses.
     """
 
-    def __init__(self, options: BenchOptions, prepare: Preparation, fed: Fed,
+    def __init__(self, options: BenchOptions, prepare: Preparation, fed: Fed, plan: ExecutionPlan,
                  progress: Progress) -> None:
         self._options, self._prepare, self._fed = options, prepare, fed
+        self._plan = plan
         dataset = prepare.dataset
         order: Any = range(len(dataset)) if prepare.transform is None \
             else dataset.order(options.dataset.seed, 0)
@@ -177,8 +183,8 @@ class _Host:
     def _loader(self, workers: int, indices: Sequence[int]) -> Loader:
         prepare = self._prepare
         return feed(
-            self._fed, prepare.dataset, prepare.input_size, self._options.dataset.batch_size,
-            indices, workers=workers, transform=prepare.transform, pixels=prepare.pixels)
+            self._fed, prepare.dataset, self._plan, self._options.dataset.batch_size,
+            indices, workers=workers, transform=prepare.transform)
 
     def _tell(self, images: int) -> None:
         self._done += images

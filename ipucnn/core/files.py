@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ipucnn.core.errors import DataError, UsageError
 
@@ -25,9 +26,24 @@ def make_folder(path: str, option: str) -> str:
     return os.path.abspath(path)
 
 
+def json_text(value: Any, indent: Optional[int] = None) -> str:
+    """Return `value` as JSON in ASCII; numbers that are not finite, which JSON lacks, are null."""
+    return json.dumps(_finite(value), indent=indent, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
 def write_json(path: str, value: Any) -> None:
-    """Write `value` as JSON, atomically; see `write_text`."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    """Write `value` as JSON, atomically; see `json_text` and `write_text`."""
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def write_text(path: str, text: str) -> None:

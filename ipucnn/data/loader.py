@@ -26,6 +26,7 @@ from typing import (
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.machine import usable_cores
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.prepare import Preparation, Transform
 from ipucnn.data.workers import Memory, Threads
@@ -91,7 +92,7 @@ class Loader(ABC):
 
     Args:
         dataset: where images come from.
-        input_size: height and width of the model's input, in pixels.
+        preprocessing: of the network.
         batch_size: images per batch.
         indices: which images, in which order; may be a generator.
         workers: number of workers; the cores this process may use when None.
@@ -112,7 +113,7 @@ class Loader(ABC):
         UsageError: fewer than one worker or image per batch.
     """
 
-    def __init__(self, dataset: ImageDataset, input_size: int, batch_size: int,  # noqa: PLR0913
+    def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, batch_size: int,  # noqa: PLR0913
                  indices: Iterable[int], workers: Optional[int] = None,
                  skip_bad: bool = False, transform: Optional[Transform] = None,
                  bad: Iterable[int] = (), epoch: int = 0, part: bool = False,
@@ -122,7 +123,7 @@ class Loader(ABC):
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
                              "the smallest value of both is 1")
         self.dataset = dataset
-        self.prepare = Preparation(dataset, input_size, transform, pixels)
+        self.prepare = Preparation(dataset, preprocessing, transform, pixels)
         self.epoch = epoch
         self.batch_size = batch_size
         self.indices = indices

@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import torch
 from torch import nn
 
-from ipucnn.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from ipucnn.core.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from ipucnn.core.execution.plan import ExecutionPlan
 
 _SCALE, _SHIFT = "_image_scale", "_image_shift"
 
 
-def _constants() -> Tuple[torch.Tensor, torch.Tensor]:
-    """Return scale and shift, `(1, 3, 1, 1)`: (x/255 - mean)/std is x*scale - shift."""
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    return (1 / (255 * std)).view(1, 3, 1, 1), (mean / std).view(1, 3, 1, 1)
+def _constants(preprocessing: Preprocessing) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Return scale and shift of normalisation, `(1, 3, 1, 1)`."""
+    return (torch.tensor(preprocessing.scale).view(1, 3, 1, 1),
+            torch.tensor(preprocessing.shift).view(1, 3, 1, 1))
 
 
-def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return images normalised with ImageNet's mean and standard deviation.
+def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32,
+              preprocessing: Optional[Preprocessing] = None) -> torch.Tensor:
+    """Return images normalised as a network expects them.
 
     Args:
-        images: `(n, 3, height, width)`, uint8 or floating, 0 to 255.
+        images: `(n, 3, height, width)`, uint8 or floating, 0 to 255, in the network's order of
+            channels.
         dtype: of the result; the arithmetic is float32.
+        preprocessing: of the network; ImageNet's mean and standard deviation when None.
     """
-    scale, shift = (constant.to(images.device) for constant in _constants())
+    scale, shift = (constant.to(images.device)
+                    for constant in _constants(preprocessing or Preprocessing()))
     return (images.to(torch.float32) * scale - shift).to(dtype)
 
 
-def normalise_into(pixels: Any, out: Any) -> None:
+def normalise_into(pixels: Any, out: Any, preprocessing: Preprocessing) -> None:
     """Normalise one image into `out`, as `normalise` does.
 
     Args:
         pixels: uint8 array, `(height, width, 3)`.
         out: float32 array of that shape.
+        preprocessing: of the network.
     """
     height, width, channels = pixels.shape
-    scale, shift = _rows(width)
+    scale, shift = _rows(width, preprocessing)
     # whole rows at once: the innermost dimension should be long
     rows = torch.from_numpy(out).view(height, width * channels)
     torch.mul(torch.from_numpy(pixels).reshape(height, width * channels), scale, out=rows)
@@ -46,21 +54,22 @@ def normalise_into(pixels: Any, out: Any) -> None:
 
 
 @lru_cache(maxsize=4)
-def _rows(width: int) -> Tuple[torch.Tensor, torch.Tensor]:
+def _rows(width: int, preprocessing: Preprocessing) -> Tuple[torch.Tensor, torch.Tensor]:
     """Return scale and shift of each value in a row of pixels."""
-    scale, shift = _constants()
+    scale, shift = _constants(preprocessing)
     return scale.flatten().repeat(width), shift.flatten().repeat(width)
 
 
-def fed(images: torch.Tensor, pixels: str) -> torch.Tensor:
+def fed(images: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:
     """Return uint8 images converted to the plan's pixel format for transfer to the device."""
-    if pixels == "normalised":
-        return normalise(images)
-    return images if pixels == "uint8" else images.float()
+    if plan.pixels == "normalised":
+        return normalise(images, preprocessing=plan.preprocessing)
+    return images if plan.pixels == "uint8" else images.float()
 
 
 def normalise_on_device(model: nn.Module, dtype: Optional[torch.dtype] = None,
-                        arithmetic: torch.dtype = torch.float32) -> None:
+                        arithmetic: torch.dtype = torch.float32,
+                        preprocessing: Optional[Preprocessing] = None) -> None:
     """Make the model accept images of 0 to 255, uint8 or floating, and normalise them itself.
 
     Call it when the model has its final precision. The constants are buffers that move with the
@@ -71,12 +80,13 @@ def normalise_on_device(model: nn.Module, dtype: Optional[torch.dtype] = None,
         dtype: the model's compute type; that of its parameters when not given.
         arithmetic: type in which images are scaled. float16 saves memory on devices that have
             little; its constants are rounded.
+        preprocessing: of the network; ImageNet's mean and standard deviation when None.
     """
     if dtype is None:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     example = next(model.parameters(), None)
     device = torch.device("cpu") if example is None else example.device
-    for name, constant in zip((_SCALE, _SHIFT), _constants()):
+    for name, constant in zip((_SCALE, _SHIFT), _constants(preprocessing or Preprocessing())):
         model.register_buffer(name, constant.to(device=device, dtype=arithmetic), persistent=False)
     model.register_forward_pre_hook(_Normalise(dtype, arithmetic))
 

@@ -9,7 +9,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.parts import DatasetPart, NetworkPart
-from ipucnn.core.registry.records import DatasetSpec, ModelSpec
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import is_url, read_by
@@ -46,19 +46,18 @@ def check_dataset_options(options: DatasetPart, data: DatasetSpec,
                          "leave the option out, or choose another '--data'")
 
 
-def request_of(network: NetworkPart, data: DatasetPart, model: ModelSpec,
+def request_of(network: NetworkPart, data: DatasetPart, input_size: int,
                length: Optional[int] = None) -> DatasetRequest:
     """Return the arguments for the dataset that a command's options describe.
 
     Args:
         network: options of the network.
         data: options of the dataset.
-        model: the record of the network, for its input size.
+        input_size: of the network, in pixels.
         length: the number of images, for datasets without an end.
     """
     return DatasetRequest(data_dir=data.data_dir, length=length, seed=data.seed,
-                          input_size=network.input_size or model.input_size,
-                          num_classes=network.num_classes)
+                          input_size=input_size, num_classes=network.num_classes)
 
 
 def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOptions,

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple
 
 from ipucnn.core.errors import PluginError
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.images import decode_pixels
 from ipucnn.data.jpeg import Part
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
 
 PIXELS = ("uint8", "float", "normalised")
-"""Pixel formats of a batch: 0 to 255 as bytes or as float32, or float32 normalised with
-ImageNet's mean and standard deviation."""
+"""Pixel formats of a batch: 0 to 255 as bytes or as float32, or float32 normalised as the network
+expects it."""
 
 
 class Drawn(Protocol):
@@ -45,21 +46,21 @@ class Preparation:
 
     Attributes:
         dataset: where images come from.
-        input_size: height and width of the model's input, in pixels.
+        preprocessing: of the network.
         transform: brings an image of the dataset to the input size. The transform of evaluation
             when None.
         pixels: the pixel format, one of `PIXELS`.
     """
 
     dataset: ImageDataset
-    input_size: int
+    preprocessing: Preprocessing
     transform: Optional[Transform] = None
     pixels: str = "uint8"
 
     @property
     def shape(self) -> Tuple[int, int, int]:
         """Height, width and channels of the result."""
-        return self.input_size, self.input_size, 3
+        return self.preprocessing.input_size, self.preprocessing.input_size, 3
 
     @property
     def type(self) -> str:
@@ -103,17 +104,20 @@ class Preparation:
         """Return the pixels at the input size."""
         if drawn is not None:
             return drawn(pixels, size)
-        return pixels if self.dataset.ready else eval_transform(pixels, self.input_size)
+        return pixels if self.dataset.ready else eval_transform(
+            pixels, self.preprocessing)
 
     def put(self, pixels: Pixels, index: int, out: Any) -> None:
         """Write the pixels into `out` in the pixel format."""
         if pixels.shape != self.shape:
             raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
                               f"{pixels.shape[1]}x{pixels.shape[0]} pixels, expected the input "
-                              f"size, {self.input_size}")
+                              f"size, {self.preprocessing.input_size}")
+        if self.preprocessing.channel_order == "bgr":
+            pixels = pixels[:, :, ::-1].copy()
         if self.pixels == "normalised":
             from ipucnn.data.normalisation import normalise_into  # imports torch
 
-            normalise_into(pixels, out)
+            normalise_into(pixels, out, self.preprocessing)
         else:
             out[...] = pixels

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Tuple
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ipucnn.core.preprocessing import Preprocessing
+
 Pixels = Any
 """A uint8 array `(height, width, 3)`."""
 
@@ -20,34 +22,35 @@ Place = Tuple[int, int, int, int]
 _LONGEST_RATIO = 8
 
 
-def eval_transform(pixels: Pixels, input_size: int) -> Pixels:
-    """Return the centre of an image at a model's input size.
-
-    The shorter side becomes `input_size * 256 / 224` pixels (bilinear, antialiased), then the
-    central square is cut out: the usual evaluation of ImageNet models, for every input size.
+def eval_transform(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Return the centre of an image at a model's input size, as the model expects it.
 
     Args:
-        pixels: uint8, `(height, width, 3)`, any size.
-        input_size: pixels.
+        pixels: uint8 RGB, `(height, width, 3)`, any size.
+        preprocessing: of the model; its channel order and normalisation are not applied here.
 
     Returns:
         uint8, `(input_size, input_size, 3)`.
     """
-    short = input_size * 256 // 224
+    input_size, short = preprocessing.input_size, preprocessing.resize_size
     height, width = pixels.shape[:2]
-    if native_resize() and max(height, width) <= _LONGEST_RATIO * min(height, width):
-        return center_crop(resized(pixels, short), input_size)
-    return _resize_with_pillow(pixels, short, input_size)
+    if preprocessing.resize == "squash":
+        whole = _resized(pixels, (0, 0, height, width), short, short, preprocessing.interpolation)
+        return center_crop(whole, input_size)
+    if _native(preprocessing.interpolation) \
+            and max(height, width) <= _LONGEST_RATIO * min(height, width):
+        return center_crop(resized(pixels, short, preprocessing.interpolation), input_size)
+    return _resize_with_pillow(pixels, preprocessing)
 
 
-def resized(pixels: Pixels, short: int) -> Pixels:
-    """Return a whole image whose shorter side is `short` pixels (bilinear, antialiased)."""
+def resized(pixels: Pixels, short: int, interpolation: str = "bilinear") -> Pixels:
+    """Return a whole image whose shorter side is `short` pixels (antialiased)."""
     height, width = pixels.shape[:2]
     shorter = min(height, width)
     if shorter == short:
         return pixels
     return _resized(pixels, (0, 0, height, width), short * height // shorter,
-                    short * width // shorter)
+                    short * width // shorter, interpolation)
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
@@ -92,12 +95,20 @@ def native_resize() -> bool:
     return (int(major), int(minor)) >= (2, 1)
 
 
-def _resized(pixels: Pixels, place: Place, height: int, width: int) -> Pixels:
+def _native(interpolation: str) -> bool:
+    """Return whether torch resizes uint8 images with this interpolation."""
+    return interpolation in ("bilinear", "bicubic") and native_resize()
+
+
+def _resized(pixels: Pixels, place: Place, height: int, width: int,
+             interpolation: str = "bilinear") -> Pixels:
     """Return a part of an image (top, left, height, width) at another size."""
     top, left, rows, columns = place
-    if not native_resize():
+    if (rows, columns) == (height, width):
+        return pixels[top:top + rows, left:left + columns]
+    if not _native(interpolation):
         part = pixels[top:top + rows, left:left + columns]
-        return _pillow_crop(part, (0, 0, columns, rows), height, width)
+        return _pillow_crop(part, (0, 0, columns, rows), (height, width), interpolation)
     import torch
     from torch.nn.functional import interpolate
 
@@ -106,12 +117,13 @@ def _resized(pixels: Pixels, place: Place, height: int, width: int) -> Pixels:
     # waits for it again.
     part = pixels.reshape((1, *pixels.shape))[:, top:top + rows, left:left + columns]
     result = interpolate(torch.from_numpy(part.transpose(0, 3, 1, 2)), (height, width),
-                         mode="bilinear", antialias=True)
+                         mode=interpolation, antialias=True)
     return result.numpy()[0].transpose(1, 2, 0)
 
 
-def _resize_with_pillow(pixels: Pixels, short: int, input_size: int) -> Pixels:
+def _resize_with_pillow(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Resize and crop in one: only the pixels of the crop are computed, whatever the shape."""
+    input_size, short = preprocessing.input_size, preprocessing.resize_size
     height, width = pixels.shape[:2]
     shorter = min(height, width)
 
@@ -122,18 +134,19 @@ def _resize_with_pillow(pixels: Pixels, short: int, input_size: int) -> Pixels:
         return start * length / resized, min((start + input_size) * length / resized, length)
 
     (left, right), (top, bottom) = side(width), side(height)
-    return _pillow_crop(pixels, (left, top, right, bottom), input_size, input_size)
+    return _pillow_crop(pixels, (left, top, right, bottom), (input_size, input_size),
+                        preprocessing.interpolation)
 
 
-def _pillow_crop(pixels: Pixels, box: Tuple[float, float, float, float], height: int,
-                 width: int) -> Pixels:
+def _pillow_crop(pixels: Pixels, box: Tuple[float, float, float, float], size: Tuple[int, int],
+                 interpolation: str) -> Pixels:
     """Return the part of an image in `box` (left, top, right, bottom) at another size."""
     import numpy
     from PIL import Image
 
     # antialiased; `Image.Resampling` is missing from common versions of pillow-simd
-    bilinear = Image.BILINEAR  # type: ignore[attr-defined]
-    return numpy.array(to_pillow(pixels).resize((width, height), bilinear, box=box))
+    method = getattr(Image, interpolation.upper())
+    return numpy.array(to_pillow(pixels).resize(size[::-1], method, box=box))
 
 
 def to_pillow(pixels: Pixels) -> Image.Image:

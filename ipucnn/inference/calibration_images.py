@@ -10,9 +10,10 @@ import torch
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.calibration import Calibration
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.loader import HostLoader
-from ipucnn.models.class_names import label_map
+from ipucnn.models.class_names import ClassMatch
 
 SAMPLES = 300
 """Default number of calibration images, as in NNCF."""
@@ -82,7 +83,8 @@ def _per_cent(equal: torch.Tensor) -> float:
     return 100.0 * float(equal.double().mean())
 
 
-def calibration_of(dataset: ImageDataset, input_size: int, class_names: List[str],  # noqa: PLR0913
+def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,  # noqa: PLR0913
+                   match: Optional[ClassMatch],
                    samples: Optional[int] = None, seed: int = 0,
                    workers: Optional[int] = None, skip_bad: bool = False) -> CalibrationImages:
     """Return images of a dataset for calibration, and others for comparison.
@@ -93,8 +95,8 @@ def calibration_of(dataset: ImageDataset, input_size: int, class_names: List[str
 
     Args:
         dataset: where images come from.
-        input_size: height and width of the model's input in pixels.
-        class_names: class names of the model's outputs.
+        preprocessing: of the model.
+        match: the model's class for each label; None where labels are unknown.
         samples: number of calibration images; `SAMPLES` when None, at most the dataset's size.
         seed: of the draw.
         workers: decoding threads; the cores this process may use when None.
@@ -105,13 +107,12 @@ def calibration_of(dataset: ImageDataset, input_size: int, class_names: List[str
     """
     samples = SAMPLES if samples is None else samples
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-    mapped = label_map(dataset, class_names) if dataset.class_names else None
     images: List[torch.Tensor] = []
     labels: List[Optional[int]] = []
-    with HostLoader(dataset, input_size, FEWEST, order, workers, skip_bad) as loader:
+    with HostLoader(dataset, preprocessing, FEWEST, order, workers, skip_bad) as loader:
         for batch in loader:
             images.append(batch.images)
-            labels += [None if mapped is None or label is None else mapped[label]
+            labels += [None if match is None or label is None else match.outputs[label]
                        for label in batch.labels]
             if len(labels) >= 2 * samples:
                 break

@@ -21,7 +21,7 @@ from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import ImageDataset
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable, order
 from ipucnn.data.opening import (
     as_opened,
@@ -38,8 +38,9 @@ from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
-from ipucnn.models.build import BuiltModel, build_model
-from ipucnn.models.class_names import class_names
+from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.onnx.network_of_run import read_stored
 
 BENCHMARK_ITERATIONS = 100
@@ -89,9 +90,11 @@ class Job:
         plan: of all instances together.
         executed: this process's part of the plan.
         chosen: the backend.
-        model, data: records of the network and of the dataset.
+        data: the record of the dataset.
         dataset: the images to classify.
         built: the network.
+        match: its class for each label of the dataset; None without labels.
+        request: the arguments with which the dataset was opened.
         instances: the processes that share the run.
         notes: notes for the user.
         registry: where names are looked up.
@@ -101,10 +104,11 @@ class Job:
     plan: ExecutionPlan
     executed: ExecutionPlan
     chosen: Chosen
-    model: ModelSpec
     data: DatasetSpec
     dataset: ImageDataset
     built: BuiltModel
+    match: Optional[ClassMatch]
+    request: DatasetRequest
     instances: Instances
     notes: List[str]
     registry: Registry
@@ -155,16 +159,37 @@ def prepare(options: RunOptions, registry: Registry,
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
-    request = request_of(options.network, options.dataset, model, length)
+    preprocessing = stored.built.preprocessing if stored else preprocessing_of(
+        options.network, registry)
+    request = request_of(options.network, options.dataset, preprocessing.input_size, length)
+    if data.labelled and data.finite:  # its classes are matched with those of the model
+        request = replace(request, num_classes=None)
     dataset = open_dataset(data, request, options.plugins, registry)
     built = stored.built if stored else model_of(options, data, dataset, registry)
+    plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
+    match = matched(options, data, dataset, built.card)
+    if match is not None and match.note:
+        notes.append(match.note)
     notes = [*(f"backend {name!r} was left: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
-    return Job(options, plan, executed, chosen, model, data, dataset, built, instances, notes,
-               registry)
+    return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
+               notes, registry)
+
+
+def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
+            card: ModelCard) -> Optional[ClassMatch]:
+    """Return the model's class for each label of a dataset; None where it has no labels.
+
+    Raises:
+        DataError: the model knows none of its classes.
+    """
+    if not as_opened(data, dataset).labelled:
+        return None
+    return match_classes(dataset.class_names, card.class_names, card.classes,
+                         options.dataset.match_classes, f"dataset {data.name!r}")
 
 
 def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
@@ -179,7 +204,10 @@ def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
     if not network.source.startswith("pretrained"):  # a fresh head, or a file trained on such data
         network = with_classes(network, data, dataset)
     torch.manual_seed(options.dataset.seed)
-    return build_model(network, options.plugins, registry)
+    built = build_model(network, options.plugins, registry)
+    if network.source == "random" and len(dataset.class_names) == built.card.classes:
+        return built.with_card(class_names=tuple(dataset.class_names))
+    return built
 
 
 def _execute(job: Job, progress: Progress) -> RunResult:
@@ -200,15 +228,14 @@ def _session(job: Job) -> InferenceSession:
     if job.plan.precision != "int8":
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
     if options.dataset.calibration_dir or not data.finite:
-        request = request_of(
-            options.network, options.dataset, job.model, None if data.finite else 2 * (
-                options.dataset.calibration_samples or SAMPLES))
+        length = None if data.finite else 2 * (options.dataset.calibration_samples or SAMPLES)
         source = open_dataset(data, replace(
-            request, data_dir=options.dataset.calibration_dir or request.data_dir),
+            job.request, length=length,
+            data_dir=options.dataset.calibration_dir or job.request.data_dir),
             options.plugins, job.registry)
     images = options.dataset
     calibration = calibration_of(
-        source, built.input_size, list(built.class_names) or class_names(built.num_classes, source),
+        source, built.preprocessing, matched(options, data, source, built.card),
         images.calibration_samples, images.seed, images.dataloader_worker, images.skip_bad_samples)
     return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
 
@@ -221,10 +248,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     loader: Optional[Loader] = None
     if not data.on_device:
         own = islice(order(len(dataset), everything), instances.index, None, instances.count)
-        loader = feed(session, dataset, built.input_size, session.samples_per_call, own,
+        loader = feed(session, dataset, job.executed, session.samples_per_call, own,
                       workers=options.dataset.dataloader_worker,
-                      skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1,
-                      pixels=job.plan.pixels)
+                      skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1)
     scores: Optional[Scores] = None
     ahead = instances.count if instances.in_step else 1  # count the others' images, too
     calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),
@@ -235,14 +261,14 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         with ExitStack() as stack:
             writer = None
             if options.results.predictions:
-                columns = predictions.columns(min(options.results.top_k, built.num_classes),
+                columns = predictions.columns(min(options.results.top_k, built.card.classes),
                                               data.labelled, dataset.has_image_ids)
                 writer = stack.enter_context(
                     _prediction_writer(options.results.predictions, columns, instances))
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
-            names = built.class_names or class_names(built.num_classes, dataset)
-            scores = Scores(dataset, data, names, options.results.top_k, writer, instances)
+            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer,
+                            instances)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -269,6 +295,13 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     if instances.count > 1 and result.skipped["count"] and not (
             result.images or result.stopped_by):
         raise none_readable(result.skipped["first"])
+    failure = scores.failure if scores else None
+    if failure is not None:
+        if built.weights.source == "random" or not data.finite:  # a benchmark
+            result.notes.append(failure.message)
+        else:
+            failure.partial = result
+            raise failure
 
 
 def _prediction_writer(path: str, columns: Sequence[str],
@@ -300,6 +333,7 @@ def _empty_result(job: Job) -> RunResult:
         environment={**describe(), "backend": chosen.probe.versions},
         plan={**job.plan.algebra(), "half": chosen.probe.half if job.plan.half else ""},
         weights={**asdict(weights), "summary": weights.summary()},
+        card=job.built.card.as_plain(),
         notes=[*notes, *chosen.probe.notes, *job.notes])
 
 
@@ -307,7 +341,7 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
              loader: Optional[Loader], instances: Instances) -> None:
     parts = instances.gather({
         "index": instances.index, "calls": calls.meter.as_plain(), "images": calls.images,
-        "scored": scores.as_plain() if scores else [0, 0, 0],
+        "scored": scores.as_plain() if scores else None,
         "skipped": loader.skipped_count if loader else 0,
         "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
     meter = Meter.together([part["calls"] for part in parts], instances.in_step)
@@ -320,7 +354,7 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
     for name, value in figures.items():
         setattr(result, name, value)
     if scores is not None:
-        scores.together([part["scored"] for part in parts])
+        scores.together([part["scored"] for part in parts if part["scored"]])
         result.accuracy = scores.accuracy()
         result.accuracy_note = scores.note
     result.skipped = {

@@ -1,11 +1,11 @@
 """The options of `ipucnn run`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
-from ipucnn.core.options.composition import CommandOptions, changed, part
+from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import INFERENCE, declared, option
 from ipucnn.core.options.parts import (
     DatasetPart,
@@ -14,9 +14,11 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.models.weights_options import with_card
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
+    from ipucnn.core.registry.registry import Registry
 
 _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32",
                "int8": "int8"}
@@ -129,6 +131,12 @@ class RunOptions(CommandOptions):
     command: ClassVar[str] = "run"
     kinds: ClassVar[Tuple[str, ...]] = ("model", "dataset", "norm-layer", "backend")
     job: ClassVar[str] = INFERENCE
+
+    @classmethod
+    def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
+                 registry: "Registry") -> Dict[str, Any]:
+        """Return merged values of several sources, with what a weights file says of its model."""
+        return with_card(sources, others, registry)
 
     def __post_init__(self) -> None:
         if self.execution.instances == 1:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Type
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.core.files import json_text
 
 Row = Dict[str, Any]
 
@@ -137,7 +137,7 @@ class _Json(_Text):
         self._file.write("[")
 
     def _append(self, row: Row) -> None:
-        self._file.write(self._separator + json.dumps(row))
+        self._file.write(self._separator + json_text(row))
         self._separator = ",\n"
 
 

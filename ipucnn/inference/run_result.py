@@ -133,6 +133,7 @@ class RunResult:
         environment: versions and machine.
         plan: batch sizes of the run.
         weights: source of the weights.
+        card: the model's: its classes, preprocessing and outputs.
         session: the backend's description of its session (arithmetic, threads, stage balance ...).
         images: images classified, warm-up included.
         iterations: number of host calls.
@@ -162,6 +163,7 @@ class RunResult:
     environment: Dict[str, Any]
     plan: Dict[str, Any]
     weights: Dict[str, Any]
+    card: Dict[str, Any] = field(default_factory=dict)
     session: Dict[str, Any] = field(default_factory=dict)
     images: int = 0
     iterations: int = 0

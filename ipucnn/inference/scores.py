@@ -1,15 +1,16 @@
-"""Computes top-k accuracy and predictions, and maps outputs to class names."""
+"""Computes top-k accuracy and predictions, and matches labels with the classes of the model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
+from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.inference import predictions
-from ipucnn.models.class_names import label_map
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch, labels_by_output
 
 if TYPE_CHECKING:
     import torch
@@ -22,36 +23,31 @@ class Scores:
 
     Args:
         dataset: the images to classify.
-        spec: the record of the dataset.
-        names: class names of the model's outputs.
+        card: of the model.
+        match: the model's class of each label; None where the dataset has no labels.
         top_k: classes per image in the predictions.
         writer: writes the predictions; None writes none.
         instances: the processes that share the images, in round-robin order.
-
-    Attributes:
-        note: why there is no accuracy; empty when there is.
     """
 
-    def __init__(self, dataset: ImageDataset, spec: DatasetSpec, names: Sequence[str], top_k: int,
+    def __init__(self, dataset: ImageDataset, card: ModelCard,
+                 match: Optional[ClassMatch], top_k: int,
                  writer: Optional[predictions.PredictionWriter] = None,
                  instances: Instances = ALONE) -> None:
-        classes = len(names)
         self._dataset = dataset
-        self._labelled = spec.labelled
-        self._top_k = min(top_k, classes)
+        self._card, self._match = card, match
+        self._top_k = min(top_k, card.classes)
         self._writer = writer
-        self._class_names = list(names)
-        self._label_map = label_map(dataset, self._class_names) if spec.labelled else None
+        self._class_names = card.names
         self._first_pass = True
         self._next, self._stride = instances.index, instances.count
         self._count = TopK()
-        self.note = ""
-        if spec.labelled and self._label_map is None:
-            self.note = (f"no accuracy: the model has {classes} classes, and the dataset "
-                         f"{len(dataset.class_names)} that are not among them")
+        self._labels = 0  # images with a label, known to the model or not
+        self._failed = 0
+        self._first_failed = ""
 
-    def add(self, batch: Batch, logits: torch.Tensor) -> None:
-        """Score a batch; its logits are `(n, classes)`."""
+    def add(self, batch: Batch, outputs: torch.Tensor) -> None:
+        """Score a batch; the model's outputs are `(n, num_outputs)`."""
         import torch
 
         # a run longer than its data repeats it in order; in the second pass an index is lower
@@ -66,24 +62,61 @@ class Scores:
             return
         names = [self._dataset.name(batch.indices[row]) for row in fresh]
         labels = [batch.labels[row] for row in fresh]
-        logits = logits[fresh].float()
+        outputs = outputs[fresh].float()
+        probabilities = self._card.probabilities(outputs)
+        finite = probabilities.isfinite().all(1)
+        if not bool(finite.all()):
+            failed = [name for name, good in zip(names, finite.tolist()) if not good]
+            self._first_failed = self._first_failed or failed[0]
+            self._failed += len(failed)
         if self._writer is not None:
             ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
-            self._writer.write(predictions.rows(
-                names, labels if self._labelled else None, logits.softmax(dim=1),
-                self._class_names, self._top_k, ids if self._dataset.has_image_ids else None),
-                [batch.indices[row] for row in fresh])
-        if self._label_map is not None:
-            self._count.add(logits, torch.tensor(
-                [UNKNOWN if label is None else self._label_map[label] for label in labels]))
+            lines = predictions.rows(
+                names, labels if self._match is not None else None, probabilities,
+                self._class_names, self._top_k, ids if self._dataset.has_image_ids else None)
+            for line, good in zip(lines, finite.tolist()):
+                if not good:
+                    line.update(dict.fromkeys(predictions.columns(self._top_k, False)[1:]))
+            self._writer.write(lines, [batch.indices[row] for row in fresh])
+        if self._match is not None:
+            self._labels += sum(label is not None for label in labels)
+            known = torch.tensor(labels_by_output(self._match, labels, UNKNOWN))
+            # the order of logits; probabilities close to 1 are rounded
+            ranked = outputs if outputs.shape[1] > 1 else probabilities
+            ranked = torch.where(finite[:, None], ranked, ranked.new_tensor(0))
+            self._count.add(ranked, torch.where(finite | (known == UNKNOWN), known,
+                                                known.new_tensor(len(self._class_names))))
 
-    def as_plain(self) -> List[int]:
+    def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""
-        return self._count.as_plain()
+        return {"top": self._count.as_plain(), "labels": self._labels, "failed": self._failed,
+                "first_failed": self._first_failed}
 
-    def together(self, parts: Sequence[Sequence[int]]) -> None:
+    def together(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Set the counts to the sum over all instances."""
-        self._count = TopK.merged(parts)
+        self._count = TopK.merged([part["top"] for part in parts])
+        self._labels = sum(part["labels"] for part in parts)
+        self._failed = sum(part["failed"] for part in parts)
+        self._first_failed = next((part["first_failed"] for part in parts
+                                   if part["first_failed"]), "")
+
+    @property
+    def failure(self) -> Optional[IpucnnError]:
+        """The error for outputs that are not numbers; None if all are."""
+        if not self._failed:
+            return None
+        return IpucnnError(
+            f"the model's outputs for {self._failed} images are not finite; the first is "
+            f"{self._first_failed!r}", "the weights are damaged or diverged in training, or the "
+            "precision is too low: try '--precision full'")
+
+    @property
+    def note(self) -> str:
+        """How many images have a class that the model knows; empty if all have."""
+        if self._match is None or self._count.images == self._labels:
+            return ""
+        return (f"{self._count.images} of {self._labels} images have a class that the model knows; "
+                "accuracy counts those")
 
     def accuracy(self) -> Optional[Dict[str, float]]:
         """Return top-1 and top-5 in per cent and the images counted, or None without labels."""

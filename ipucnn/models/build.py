@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Dict, List, Optional, Tuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -14,12 +14,17 @@ from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, PluginOptions, part
 from ipucnn.core.options.parts import NetworkPart
-from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.loading import import_target
+from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
-from ipucnn.models.weights import WeightsReport, load_weights
+from ipucnn.models.weights import WeightsReport, load_weights, published_weights
+from ipucnn.models.weights_card import file_card
 
 DEFAULT_NORM_LAYER = "batch"
 
@@ -38,20 +43,36 @@ class BuiltModel:
     """A model with its metadata.
 
     Attributes:
-        module: maps `(n, 3, input_size, input_size)` to logits `(n, num_classes)`.
+        module: maps normalised images `(n, 3, input_size, input_size)` to outputs
+            `(n, num_outputs)`; `card` says what they mean.
         spec: its record.
         weights: the source of its weights.
-        input_size: height and width of its images in pixels.
-        num_classes: number of outputs.
-        class_names: names of the outputs, if the model defines them.
+        card: its description.
     """
 
     module: nn.Module
     spec: ModelSpec
     weights: WeightsReport
-    input_size: int
-    num_classes: int
-    class_names: Tuple[str, ...] = ()
+    card: ModelCard
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its images are prepared."""
+        return self.card.preprocessing
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of its images in pixels."""
+        return self.card.preprocessing.input_size
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of values per image."""
+        return self.card.num_outputs
+
+    def with_card(self, **changes: Any) -> BuiltModel:
+        """Return the model with other values in its card."""
+        return replace(self, card=replace(self.card, **changes))
 
 
 def create_model(name: str, *, registry: Optional[Registry] = None,
@@ -98,7 +119,73 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     report = load_weights(model, spec, network.source, network.weights_partial)
     if network.input_image_padding:
         pad_input_channels(model)
-    return BuiltModel(model, spec, report, network.input_size or spec.input_size, classes)
+    card = card_of(network, plugins, registry, classes)
+    provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
+    return BuiltModel(model, spec, report, replace(card, provenance=provenance))
+
+
+def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
+    """Return how images are prepared for a network of the registry.
+
+    The card in the weights file decides, or the record of the published weights, then that of the
+    model; otherwise the usual values for ImageNet models are assumed.
+
+    Args:
+        network: the model and its weights, and the input size where it is given.
+        registry: where the model is looked up.
+
+    Raises:
+        UsageError: an unknown model, or there are no such published weights.
+        WeightsError: the card in the weights file is damaged.
+    """
+    spec = registry.get_typed(ModelSpec, network.model)
+    stored = file_card(network.source, registry)
+    published = published_weights(spec, network.source)
+    found = ((stored and stored.preprocessing) or (published and published.preprocessing)
+             or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
+    return found.sized(network.input_size or found.input_size)
+
+
+def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
+            num_outputs: int) -> ModelCard:
+    """Return the card of a network of the registry with `num_outputs` outputs.
+
+    Raises:
+        UsageError, WeightsError: see `preprocessing_of`.
+    """
+    spec = registry.get_typed(ModelSpec, network.model)
+    layer = registry.get_typed(NormLayerSpec, network.normlayer)
+    options = {item.name: value for kind, item, value in plugins.declared()
+               if kind in ("model", "norm-layer")}
+    if network.input_image_padding:
+        options["input_image_padding"] = True
+    card = ModelCard(
+        model=spec.name, num_outputs=num_outputs, options=options, norm_layer=layer.name,
+        preprocessing=preprocessing_of(network, registry))
+    stored = file_card(network.source, registry)
+    if stored is not None and stored.num_outputs == num_outputs:
+        return replace(card, class_names=stored.class_names, outputs=stored.outputs,
+                       multi_label=stored.multi_label, precision=stored.precision,
+                       metrics=stored.metrics)
+    if stored is None and num_outputs == spec.num_classes:
+        return replace(card, class_names=tuple(_published_names(spec, network.source)))
+    return card
+
+
+def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
+    """Return the class names of weights; empty for random ones.
+
+    A file that does not name its classes, with as many outputs as the published weights, is
+    assumed to have their classes.
+    """
+    if source == "random" or not spec.weights:
+        return ()
+    published = published_weights(spec, source) or spec.weights[0]
+    if isinstance(published.classes, str):
+        return tuple(import_target(published.classes))
+    if published.classes or spec.num_classes != IMAGENET_CLASSES:
+        return published.classes
+    return imagenet_names()
 
 
 def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, Any]:
@@ -121,8 +208,18 @@ def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, 
         "provider": registry.provider_of(spec).label, "family": spec.family,
         "source": spec.source, "input_size": spec.input_size, "num_classes": spec.num_classes,
         "parameters": parameters, "multiply_adds": multiply_adds,
-        "weights": [asdict(published) for published in spec.weights],
+        "preprocessing": (spec.preprocessing or Preprocessing(
+            input_size=spec.input_size, assumed=True)).as_plain(),
+        "weights": [_weights(published) for published in spec.weights],
     }
+
+
+def _weights(published: PublishedWeights) -> Dict[str, Any]:
+    """Return published weights as plain types."""
+    plain = asdict(published)
+    if published.preprocessing is not None:
+        plain["preprocessing"] = published.preprocessing.as_plain()
+    return plain
 
 
 def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:

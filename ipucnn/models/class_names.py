@@ -1,42 +1,135 @@
-"""Names of a model's outputs, and the mapping from dataset labels to outputs."""
+"""Names of a model's outputs, and the match between the classes of a dataset and of a model."""
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence, Tuple
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.names import key
-from ipucnn.data import ImageDataset
+from ipucnn.models.card import listed
 
 IMAGENET_CLASSES = 1000
 
-
-def class_names(classes: int, dataset: Any) -> List[str]:
-    """Return a name for each output: the dataset's, ImageNet's for 1000, or numbers."""
-    if len(dataset.class_names) == classes:
-        return list(dataset.class_names)
-    return names_of_classes(classes)
+MATCHES = ("name", "position")
+"""The values of `--match-classes`."""
 
 
-def names_of_classes(classes: int) -> List[str]:
-    """Return ImageNet's names for 1000 outputs, else numbers."""
-    if classes == IMAGENET_CLASSES:
-        # the names travel with torchvision's weights; nothing is downloaded
-        from torchvision.models import ResNet18_Weights
+def imagenet_names() -> Tuple[str, ...]:
+    """Return the names of ImageNet's 1000 classes in the order of published networks."""
+    # they are part of torchvision's weights' metadata; nothing is downloaded
+    from torchvision.models import ResNet18_Weights
 
-        return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
-    return [f"class {index}" for index in range(classes)]
+    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def label_map(dataset: ImageDataset, names: Sequence[str]) -> Optional[List[int]]:
-    """Return the output for each label of the dataset, or None if they cannot be matched.
+@dataclass(frozen=True)
+class ClassMatch:
+    """The class of a model for each class of a dataset.
 
-    Labels match if the dataset has as many classes as the model, or if the name of each of
-    its classes (a folder's name) is the name of one output.
+    Attributes:
+        outputs: index of the model's class, by label; None for a class that the model lacks.
+        note: for the user, about classes that the model lacks or an assumption; may be empty.
     """
-    if len(dataset.class_names) == len(names):
-        return list(range(len(names)))
-    outputs = {key(name).replace(" ", "-"): index for index, name in enumerate(names)}
-    mapped = [outputs.get(key(name).replace(" ", "-")) for name in dataset.class_names]
-    if any(index is None for index in mapped):
-        return None
-    return [index for index in mapped if index is not None]
+
+    outputs: Tuple[Optional[int], ...]
+    note: str = ""
+
+    @property
+    def identical(self) -> bool:
+        """Whether labels are the model's classes as they are."""
+        return self.outputs == tuple(range(len(self.outputs)))
+
+
+def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how: str = "name",
+                  what: str = "the dataset") -> ClassMatch:
+    """Match the classes of a dataset with those of a model, by name.
+
+    Names are compared without regard to case, and `_`, `-` and blanks are one. Folders that are
+    called `0`, `1` ... mean the model's class of that number, and folders called by WordNet
+    identifiers ImageNet's classes (`n01440764` is class 0, tench).
+
+    Args:
+        dataset: names of its classes, in the order of labels.
+        model: names of the model's classes; empty when they are unknown.
+        count: number of the model's classes.
+        how: `name`, or `position` to match by position whatever the names.
+        what: the dataset, for messages.
+
+    Raises:
+        DataError: no class is known to the model, or the positions do not fit.
+    """
+    same_number = len(dataset) == count
+    if how == "position":
+        if len(dataset) > count:
+            raise DataError(f"{what} has {len(dataset)} classes and the model {count}: they cannot "
+                            "be matched by position", "leave '--match-classes' out")
+        return ClassMatch(tuple(range(len(dataset))))
+    known = _numbers(model)
+    outputs = tuple(known.get(_form(name)) for name in dataset)
+    if not any(output is not None for output in outputs):
+        outputs = _by_convention(dataset, count) or outputs
+    missing = [name for name, output in zip(dataset, outputs) if output is None]
+    if len(missing) < len(dataset):
+        note = ""
+        if missing:
+            note = (f"{len(missing)} of the {len(dataset)} classes of {what} are unknown to the "
+                    f"model and are not scored: {listed(missing)}")
+        return ClassMatch(outputs, note)
+    if not model and same_number:
+        return ClassMatch(tuple(range(count)), "the model does not name its classes: those of "
+                          f"{what} are assumed, in the same order")
+    if not model:
+        raise DataError(f"{what} has {len(dataset)} classes and the model {count}, which it does "
+                        "not name", "use weights that name their classes, such as a checkpoint of "
+                        "'ipucnn train'")
+    raise DataError(
+        f"none of the classes of {what} is one of the model's: {what} has {listed(dataset)}, the "
+        f"model {listed(model)}",
+        "use a model that was trained on these classes, '--data real' to classify images without "
+        "scoring, or '--match-classes position' if only the names differ")
+
+
+def _form(name: str) -> str:
+    return key(name).replace(" ", "-")
+
+
+def _numbers(names: Sequence[str]) -> Dict[str, int]:
+    """Return the index by name; ambiguous names are left out."""
+    found: Dict[str, int] = {}
+    forms = [_form(name) for name in names]
+    exact = dict(zip(reversed(names), reversed(range(len(names)))))
+    for index, form in enumerate(forms):
+        if forms.count(form) == 1 or exact.get(names[index]) == index:
+            found.setdefault(form, index)
+    return found
+
+
+def _by_convention(dataset: Sequence[str], count: int) -> Optional[Tuple[Optional[int], ...]]:
+    """Return the classes of numeric names, or of ImageNet's identifiers; None for others."""
+    if all(name.isdecimal() and name.isascii() for name in dataset):
+        numbers = tuple(int(name) if int(name) < count else None for name in dataset)
+        return numbers if any(number is not None for number in numbers) else None
+    if count == IMAGENET_CLASSES and all(_is_synset(name) for name in dataset):
+        from ipucnn.models.imagenet_synsets import synsets
+
+        known = {name: index for index, name in enumerate(synsets())}
+        return tuple(known.get(name) for name in dataset)
+    return None
+
+
+def _is_synset(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdecimal()
+
+
+def labels_by_output(match: ClassMatch, labels: Sequence[Optional[int]],
+                     unknown: int) -> List[int]:
+    """Return the model's class of each label; `unknown` where there is none.
+
+    Args:
+        match: of the dataset's classes.
+        labels: of images; None where the dataset does not know it.
+        unknown: the value for images whose class is unknown.
+    """
+    outputs = [None if label is None else match.outputs[label] for label in labels]
+    return [unknown if output is None else output for output in outputs]

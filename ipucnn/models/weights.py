@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from torch import nn
 
@@ -82,7 +82,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
         return fit.load(source=str(path), path=path)
-    published = _published(spec, weights.partition(":")[2])
+    published = _published(spec, weights)
     url = _address(published)
     path = _fetch(url, published)
     fit = _Fit(model, unwrapped(read_weights(path), model))
@@ -91,7 +91,19 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
     return fit.load(source=url, path=path, tag=published.tag, licence=published.licence)
 
 
-def _published(spec: ModelSpec, tag: str) -> PublishedWeights:
+def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
+    """Return the published weights that a value of `--weights` names; None for others.
+
+    Raises:
+        UsageError: there are no such published weights.
+    """
+    if weights != "pretrained" and not weights.startswith("pretrained:"):
+        return None
+    return _published(spec, weights)
+
+
+def _published(spec: ModelSpec, weights: str) -> PublishedWeights:
+    tag = weights.partition(":")[2]
     if not spec.weights:
         raise WeightsError(f"model {spec.name!r} has no published weights",
                            "use '--weights random', or '--weights FILE' with a file of your own")

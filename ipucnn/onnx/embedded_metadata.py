@@ -1,17 +1,22 @@
-"""Metadata embedded in a model file: preprocessing, class names and provenance."""
+"""Metadata embedded in a model file: the model card, and where images are normalised."""
 
 from __future__ import annotations
 
+import ast
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Tuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Tuple
 
-from ipucnn.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from ipucnn.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from ipucnn.models.card import ModelCard
 
 if TYPE_CHECKING:
     import onnx
 
 _PREFIX = "ipucnn."
+_CARD = "card"
+_NAMES = ("names", "class_names", "classes", "labels")
+"""Properties under which other exporters write class names."""
 
 
 def _numbers(value: Any) -> bool:
@@ -28,52 +33,97 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "class_names": lambda value: isinstance(value, list) and all(
         isinstance(name, str) for name in value),
     "provenance": lambda value: isinstance(value, dict),
+    _CARD: lambda value: isinstance(value, dict),
 }
 """The expected JSON type of each field; other values are ignored."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata of an exported file, each field as JSON under `ipucnn.<field>`.
+    """The metadata of a model file.
 
     Attributes:
-        model: the network's name.
-        input_size: height and width in pixels; images are RGB, `(batch, 3, height, width)`.
+        card: of the model; None for files of other programs.
         normalisation: `device` when the graph takes images of 0 to 255 and normalises them,
-            `host` when its input is already normalised with `mean` and `std`, `none` when the
-            graph was trained on images of 0 to 255.
-        mean, std: of each channel, for images scaled to 0..1.
-        class_names: of the outputs; empty when unknown.
-        provenance: weights, precision and software versions.
+            `host` when its input is already normalised, `none` when the graph was trained on
+            images of 0 to 255; empty when the file does not say.
+        class_names: of the outputs, where the file names them; of other programs' files, too.
     """
 
-    model: str = ""
-    input_size: int = 0
-    normalisation: str = "host"
-    mean: Tuple[float, ...] = IMAGENET_MEAN
-    std: Tuple[float, ...] = IMAGENET_STD
+    card: Optional[ModelCard] = None
+    normalisation: str = ""
     class_names: Tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def embed(self, model: onnx.ModelProto) -> None:
-        """Write the metadata into a model, in place."""
+        """Write the metadata into a model, in place, each field as JSON under `ipucnn.<field>`.
+
+        Beside the card, the fields of the first version are written for earlier releases.
+        """
         from onnx import helper
 
+        assert self.card is not None
+        card, images = self.card, self.card.preprocessing
+        values = {
+            _CARD: card.as_plain(), "normalisation": self.normalisation, "model": card.model,
+            "input_size": images.input_size, "mean": images.mean, "std": images.std,
+            "class_names": card.class_names, "provenance": card.provenance}
         properties = {entry.key: entry.value for entry in model.metadata_props}
-        properties.update({_PREFIX + name: json.dumps(value) for name, value in vars(self).items()})
+        properties.update({_PREFIX + name: json.dumps(value) for name, value in values.items()})
         helper.set_model_props(model, properties)
 
     @classmethod
-    def of(cls, model: onnx.ModelProto) -> Metadata:
-        """Read the metadata of a model; use defaults for fields that a foreign file lacks."""
-        values: Dict[str, Any] = {}
-        for entry in model.metadata_props:
-            name = entry.key[len(_PREFIX):]
-            if entry.key.startswith(_PREFIX) and name in _FORMS:
-                try:
-                    value = json.loads(entry.value)
-                except ValueError:
-                    continue
-                if _FORMS[name](value):
-                    values[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**values)
+    def of(cls, model: onnx.ModelProto, num_outputs: int) -> Metadata:
+        """Read the metadata of a model.
+
+        Args:
+            model: the model.
+            num_outputs: number of its outputs.
+
+        Raises:
+            PluginError: the card is damaged.
+        """
+        values = _own_fields(model)
+        names = values.get("class_names") or _foreign_names(model, num_outputs)
+        card: Optional[ModelCard] = None
+        if _CARD in values:
+            card = ModelCard.from_plain(values[_CARD])
+        elif "input_size" in values:  # written before cards existed
+            preprocessing = Preprocessing(
+                input_size=values["input_size"], mean=values.get("mean", IMAGENET_MEAN),
+                std=values.get("std", IMAGENET_STD))
+            card = ModelCard(
+                model=values.get("model", ""), num_outputs=num_outputs, class_names=names,
+                preprocessing=preprocessing, provenance=values.get("provenance", {}))
+        return cls(card, values.get("normalisation", "host" if card else ""), tuple(names))
+
+
+def _own_fields(model: onnx.ModelProto) -> Dict[str, Any]:
+    values: Dict[str, Any] = {}
+    for entry in model.metadata_props:
+        name = entry.key[len(_PREFIX):]
+        if entry.key.startswith(_PREFIX) and name in _FORMS:
+            try:
+                value = json.loads(entry.value)
+            except ValueError:
+                continue
+            if _FORMS[name](value):
+                values[name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def _foreign_names(model: onnx.ModelProto, num_outputs: int) -> Tuple[str, ...]:
+    """Return the class names that another program wrote: a list, or names by number."""
+    for entry in model.metadata_props:
+        if entry.key.rpartition(".")[2].lower() not in _NAMES:
+            continue
+        try:
+            value = ast.literal_eval(entry.value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = [name.strip() for name in entry.value.replace("\n", ",").split(",")]
+        if isinstance(value, dict):
+            numbered = {str(number): name for number, name in value.items()}
+            value = [numbered.get(str(number)) for number in range(len(value))]
+        if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value) \
+                and len(value) == (2 if num_outputs == 1 else num_outputs):
+            return tuple(value)
+    return ()

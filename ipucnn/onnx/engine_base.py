@@ -151,7 +151,7 @@ def with_images(model: torch.nn.Module, plan: ExecutionPlan,
         input_size: height and width of the images.
     """
     if plan.normalisation == "device":
-        normalise_on_device(model)
+        normalise_on_device(model, preprocessing=plan.preprocessing)
     elif plan.eight_bit_io:
         model.register_forward_pre_hook(_as_floats)
     return model, torch.zeros((plan.micro_batch, 3, input_size, input_size),

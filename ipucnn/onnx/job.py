@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional
 
 import torch
 
@@ -18,7 +18,6 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.build import BuiltModel, build_model
-from ipucnn.models.class_names import IMAGENET_CLASSES, names_of_classes
 from ipucnn.models.weights import WeightsReport
 from ipucnn.onnx.comparison import TOLERANCE, compare
 from ipucnn.onnx.embedded_metadata import Metadata
@@ -85,14 +84,15 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
     registry = registry or current_registry()
     target = read_by(registry.get_typed(BackendSpec, options.file.target), registry)
     chosen_opset(options.file.opset, target)  # before weights are fetched
-    built, class_names = _model(options, registry)
+    built = _model(options, registry)
     size = built.input_size
     provider = registry.provider_of(built.spec)
     what = f"model {built.spec.name!r}" + ("" if provider.builtin else f" of {provider.label}")
     plan = ExecutionPlan(
         micro_batch=options.file.batch_size, precision="32.32",
         normalisation=options.file.normalization_location,
-        eight_bit_io=options.file.normalization_location == "device")
+        eight_bit_io=options.file.normalization_location == "device",
+        preprocessing=built.preprocessing)
     module, images = graph_module(built.module, plan, size)
     if options.file.dynamic_batch:
         images = images.expand(2, *images.shape[1:])  # tracing may treat 1 as constant
@@ -105,12 +105,10 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
     examples = [random_images((batch, *images.shape[1:]), images.dtype, options.network.seed)
                 for batch in batches]
     differences = compare(proto, module, examples, tolerance, what)
-    Metadata(
-        model=built.spec.name, input_size=size, normalisation=options.file.normalization_location,
-        class_names=tuple(class_names),
-        provenance={"weights": asdict(built.weights), "precision": options.file.precision,
-                    "options": options.as_dict(), "ipucnn": __version__,
-                    "torch": torch.__version__}).embed(proto)
+    provenance = {"weights": asdict(built.weights), "precision": options.file.precision,
+                  "options": options.as_dict(), "ipucnn": __version__, "torch": torch.__version__}
+    Metadata(replace(built.card, provenance=provenance),
+             options.file.normalization_location).embed(proto)
     content = proto.SerializeToString()
     path = _path(options, built.spec.name)
     write_bytes(str(path), content)
@@ -140,19 +138,18 @@ def read_by(spec: BackendSpec, registry: Registry) -> OnnxTarget:
     return target
 
 
-def _model(options: ExportOptions, registry: Registry) -> Tuple[BuiltModel, List[str]]:
-    """Return the model to export and the names of its classes."""
+def _model(options: ExportOptions, registry: Registry) -> BuiltModel:
+    """Return the model to export."""
     if options.network.checkpoint_path:
         return _stored_model(options, registry)
     registry.get_typed(ModelSpec, options.network.model)
     registry.get_typed(NormLayerSpec, options.network.normlayer)
     torch.manual_seed(options.network.seed)
-    built = build_model(options.network, options.plugins, registry)
-    return built, _names(built)
+    return build_model(options.network, options.plugins, registry)
 
 
-def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltModel, List[str]]:
-    from ipucnn.training.checkpoint_folder import entries
+def _stored_model(options: ExportOptions, registry: Registry) -> BuiltModel:
+    from ipucnn.models.checkpoint_files import entries
     from ipucnn.training.stored import build_stored, load_stored
 
     place = Path(str(options.network.checkpoint_path))
@@ -168,13 +165,7 @@ def _stored_model(options: ExportOptions, registry: Registry) -> Tuple[BuiltMode
     built.module.load_state_dict(weights)
     report = WeightsReport(source=str(paths[-1]), path=str(paths[-1]), sha256=sha256(paths[-1]),
                            loaded=len(weights))
-    return (BuiltModel(built.module, built.spec, report, built.input_size, built.num_classes),
-            list(stored.class_names) or _names(built))
-
-
-def _names(built: BuiltModel) -> List[str]:
-    """Return the class names of the outputs; empty when unknown."""
-    return names_of_classes(IMAGENET_CLASSES) if built.num_classes == IMAGENET_CLASSES else []
+    return replace(built, weights=report)
 
 
 def _path(options: ExportOptions, model: str) -> Path:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import torch
 
-from ipucnn.core.errors import DataError, UnavailableError, UsageError
-from ipucnn.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
+from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.target import MOST_BYTES
 from ipucnn.onnx.tracing_export import INSTALL
 
 if TYPE_CHECKING:
     import onnx
+
+_FLOATS = (1, 10, 11, 16)
+"""Data types of outputs: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of `onnx.TensorProto`."""
 
 _INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 _HOW = "'ipucnn export' writes files of this form"
@@ -28,31 +34,30 @@ class OnnxNetwork(torch.nn.Module):
         proto: the model.
         path: its file, for messages.
         metadata: embedded in the file.
+        card: of the model; completed from the graph for files of other programs.
         input_name: name of the image input.
         input_size: height and width of the images.
         input_type: `uint8`, `float32` or `float16`.
         batch: images per call; None when any number is accepted.
-        num_classes: number of outputs.
+        num_outputs: values per image.
     """
 
     def __init__(self, proto: onnx.ModelProto, path: str) -> None:
         super().__init__()
         self.proto = proto
         self.path = path
-        self.metadata = Metadata.of(proto)
         self.input_name, self.input_type, shape = _only_input(proto, path)
         self.batch: Optional[int] = shape[0]
         self.input_size: int = shape[2] or 0
-        self.num_classes = _classes(proto, path)
-        names = len(self.metadata.class_names)
-        if names not in (0, self.num_classes):
-            raise DataError(f"'{path}' has {self.num_classes} outputs and names {names} classes",
-                            "export it again")
-        if (self.metadata.mean, self.metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
-            raise DataError(f"'{path}' wants images normalised with the mean "
-                            f"{self.metadata.mean} and the deviation {self.metadata.std}",
-                            "images are normalised as ImageNet's: export it with "
-                            "'--normalization-location device'")
+        self.num_outputs = _outputs(proto, path)
+        try:
+            self.metadata = Metadata.of(proto, self.num_outputs)
+            self.card = self._card()
+        except PluginError as error:
+            raise DataError(f"'{path}': {error.message}", "export it again") from error
+        if self.card.num_outputs != self.num_outputs:
+            raise DataError(f"'{path}' has {self.num_outputs} outputs and describes "
+                            f"{self.card.num_outputs}", "export it again")
 
     def forward(self, *_: Any) -> torch.Tensor:
         """Raise an error: torch does not execute ONNX."""
@@ -61,7 +66,26 @@ class OnnxNetwork(torch.nn.Module):
     @property
     def name(self) -> str:
         """The network's name: from the metadata, or the file's own name."""
-        return self.metadata.model or Path(self.path).stem
+        return self.card.model or Path(self.path).stem
+
+    def _card(self) -> ModelCard:
+        """Return the card in the file, or what the graph says of itself.
+
+        Raises:
+            PluginError: the card is damaged, or contradicts the graph.
+        """
+        outputs, sigmoid = _activation(self.proto)
+        card = self.metadata.card
+        if card is not None:
+            return card if card.outputs == outputs else replace(card, outputs=outputs)
+        names = self.metadata.class_names
+        if not names and self.num_outputs == IMAGENET_CLASSES:
+            names = imagenet_names()
+        return ModelCard(
+            model="", num_outputs=self.num_outputs, class_names=names, outputs=outputs,
+            multi_label=sigmoid and self.num_outputs > 1,
+            preprocessing=Preprocessing(input_size=self.input_size, assumed=True),
+            provenance={"weights": self.path})
 
     @property
     def half_weights(self) -> bool:
@@ -74,8 +98,9 @@ class OnnxNetwork(torch.nn.Module):
     @property
     def normalisation(self) -> str:
         """Where images are normalised: `device`, `host` or `none`."""
-        if not self.metadata.input_size and self.input_type == "uint8":
-            return "device"  # foreign file: bytes cannot be normalised before
+        if not self.metadata.normalisation:  # another program's file
+            # bytes cannot be normalised before
+            return "device" if self.input_type == "uint8" else "host"
         return self.metadata.normalisation
 
 
@@ -180,10 +205,31 @@ def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Opti
     return inputs[0].name, _INPUT_TYPES[type_name], shape
 
 
-def _classes(proto: onnx.ModelProto, path: str) -> int:
+def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
+    """Return what the outputs are, from the last operator, and whether it is a sigmoid."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    name = proto.graph.output[0].name
+    while name in makers and makers[name].op_type in _PASSED and makers[name].input:
+        name = makers[name].input[0]
+    last = makers[name].op_type if name in makers else ""
+    return (PROBABILITIES if last in ("Softmax", "Sigmoid") else LOGITS), last == "Sigmoid"
+
+
+_PASSED = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze")
+"""Operators after the activation that do not change its meaning."""
+
+
+def _outputs(proto: onnx.ModelProto, path: str) -> int:
     if len(proto.graph.output) != 1:
         raise DataError(f"'{path}' has {len(proto.graph.output)} outputs, and a classifier has "
                         "one: its logits", _HOW)
+    kind = proto.graph.output[0].type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        from onnx import TensorProto
+
+        raise DataError(f"the output of '{path}' is {TensorProto.DataType.Name(kind).lower()}: "
+                        "class numbers, and no score for each class",
+                        "export the network without its last ArgMax or TopK")
     shape = [_dimension(dim) for dim in proto.graph.output[0].type.tensor_type.shape.dim]
     if len(shape) != 2 or not shape[1]:
         raise DataError(

@@ -42,6 +42,7 @@ class StoredNetwork:
             raise UsageError(f"the weights in '{network.path}' are in half precision, not "
                              f"{plan.precision!r}", "use '--precision half', or export it again")
         return replace(plan, normalisation=network.normalisation,
+                       preprocessing=network.card.preprocessing,
                        eight_bit_io=network.input_type == "uint8")
 
 
@@ -66,8 +67,7 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
                          "export it again")
     name = re.sub(r"[^a-z0-9._-]+", "-", network.name.lower()).strip("-._") or "onnx"
     spec = ModelSpec(name=name, summary=f"ONNX file {path.name}", target=lambda **_: network,
-                     input_size=network.input_size, num_classes=network.num_classes,
+                     input_size=network.input_size, num_classes=network.num_outputs,
                      family="onnx", source=str(path))
     return StoredNetwork(BuiltModel(
-        network, spec, WeightsReport(source=str(path)), network.input_size, network.num_classes,
-        network.metadata.class_names))
+        network, spec, WeightsReport(source=str(path)), replace(network.card, model=spec.name)))

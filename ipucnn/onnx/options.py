@@ -1,12 +1,16 @@
 """The options of `ipucnn export`."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.composition import CommandOptions, changed, part
+from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import declared, option
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart, ProfilePart
+from ipucnn.models.weights_options import with_card
+
+if TYPE_CHECKING:
+    from ipucnn.core.registry.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,12 @@ class ExportOptions(CommandOptions):
 
     command: ClassVar[str] = "export"
     kinds: ClassVar[Tuple[str, ...]] = ("model", "norm-layer")
+
+    @classmethod
+    def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
+                 registry: "Registry") -> Dict[str, Any]:
+        """Return merged values of several sources, with what a weights file says of its model."""
+        return with_card(sources, others, registry)
 
     def __post_init__(self) -> None:
         if not self.network.checkpoint_path:

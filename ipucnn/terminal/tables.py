@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence,
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import own_name, speaks
+from ipucnn.core.files import json_text
 from ipucnn.core.names import printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def abandon_output() -> None:
 
 def emit_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    emit(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+    emit(json_text(value, indent=2))
 
 
 def say(text: str) -> None:

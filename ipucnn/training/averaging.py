@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ipucnn.training.checkpoint_folder import entries
-from ipucnn.training.checkpoints import Checkpoint, CheckpointError, Position, save
+from ipucnn.models.checkpoint_files import CheckpointError, entries
+from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import StoredModel, load_stored
 
 
@@ -69,7 +69,8 @@ def average(folder: Path, strategy: str, decay: float, last: int,
     path = save(Checkpoint(
         stored.name, stored.dataset, Position(stored.epoch), weights,
         progress={"averaged": [path.name for path in paths], "strategy": strategy},
-        options=stored.options, class_names=stored.class_names), target.parent, target.name)
+        options=stored.options, class_names=stored.class_names, card=stored.card),
+        target.parent, target.name)
     return AverageResult(path, tuple(paths), stored.epoch, strategy)
 
 

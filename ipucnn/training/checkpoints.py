@@ -20,13 +20,13 @@ import torch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.registry.registry import registry
+from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.models.weights_file import read_checkpoint
 
 FORMAT = "ipucnn.checkpoint/1"
-
-
-class CheckpointError(IpucnnError):
-    """A checkpoint that cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Checkpoint:
         options: of the training, as plain types.
         class_names: names of the outputs.
         versions: of the packages that wrote it.
+        card: of the model; None in files written before cards existed.
+        data: description of the training images, to compare with those of a restored training.
         path: the file it was read from.
     """
 
@@ -73,6 +75,8 @@ class Checkpoint:
     options: Dict[str, Any] = field(default_factory=dict)
     class_names: Tuple[str, ...] = ()
     versions: Dict[str, str] = field(default_factory=dict)
+    card: Optional[ModelCard] = None
+    data: Dict[str, Any] = field(default_factory=dict)
     path: Optional[Path] = None
 
     @property
@@ -96,7 +100,9 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         "dataset": checkpoint.dataset, "position": asdict(checkpoint.position),
         "ema": checkpoint.ema, "session": checkpoint.session, "progress": checkpoint.progress,
         "options": checkpoint.options, "class_names": list(checkpoint.class_names),
-        "versions": checkpoint.versions}
+        "versions": checkpoint.versions, "data": checkpoint.data}
+    if checkpoint.card is not None:
+        content[CARD] = checkpoint.card.as_plain()
     target = folder / (name or checkpoint.name)
     partial = ""
     try:
@@ -145,7 +151,8 @@ def load(path: Path) -> Checkpoint:
         position=Position(**content["position"]), weights=content["model"],
         ema=content["ema"], session=content["session"], progress=content["progress"],
         options=content["options"], class_names=tuple(content["class_names"]),
-        versions=content["versions"], path=path)
+        versions=content["versions"], card=card_in(content, path, registry()),
+        data=content.get("data", {}), path=path)
 
 
 class _Sink:

@@ -16,6 +16,7 @@ from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
 from ipucnn.data.session_loader import feed
+from ipucnn.models.class_names import ClassMatch, labels_by_output
 from ipucnn.training.preparation import Prepared
 
 
@@ -57,17 +58,17 @@ class Feed:
         self._epoch = epoch
         self._start, self._left = consumed, 0
         self.loader: Optional[Loader] = None
-        options, built = prepared.options, prepared.built
+        options = prepared.options
         self._mix = prepared.setup.mix
         if not prepared.data.on_device:
             self._left = len(prepared.dataset) - consumed
             order = own_part(prepared.dataset.order(options.dataset.seed, epoch)[consumed:],
                              prepared.plan, prepared.instances.index)
             self.loader = feed(
-                session, prepared.dataset, built.input_size, prepared.plan.local_batch,
+                session, prepared.dataset, prepared.plan, prepared.plan.local_batch,
                 (int(index) for index in order), workers=options.dataset.dataloader_worker,
                 skip_bad=options.dataset.skip_bad_samples, transform=_transform(prepared), bad=bad,
-                epoch=epoch, pixels=prepared.plan.pixels)
+                epoch=epoch)
 
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
         """Yield each whole batch, and the number of samples of the order used so far."""
@@ -87,15 +88,15 @@ class Feed:
 
     def _made(self, batch: Batch) -> TrainingBatch:
         prepared, plan = self._prepared, self._prepared.plan
-        labels = torch.tensor(_labels(batch, prepared.data.labelled, prepared.built.num_classes))
+        labels = torch.tensor(_labels(batch, prepared.match, prepared.built.num_outputs))
         mixing = draw(self._mix, prepared.options.dataset.seed, self._epoch, batch.indices,
                       plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
         return TrainingBatch(batch.images, labels, mixing)
 
 
-def _labels(batch: Batch, labelled: bool, classes: int) -> List[int]:
-    if labelled:
-        return [int(label or 0) for label in batch.labels]
+def _labels(batch: Batch, match: Optional[ClassMatch], classes: int) -> List[int]:
+    if match is not None:
+        return labels_by_output(match, batch.labels, 0)
     return [index % classes for index in batch.indices]  # generated images: labels are arbitrary
 
 

@@ -42,7 +42,8 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on. `partial` holds the result so far.
     """
-    prepared = prepare(options, registry or current_registry())
+    prepared = prepare(options, registry or current_registry(),
+                       restored.card if restored else None)
     listener = listener or Listener()
     for note in prepared.notes:
         listener.note(note)
@@ -255,8 +256,8 @@ class _Trainer:
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(),
             progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
-            class_names=tuple(self.prepared.dataset.class_names),
-            versions=describe()["packages"])
+            class_names=self.prepared.built.card.class_names,
+            versions=describe()["packages"], card=self.prepared.built.card)
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(

@@ -11,8 +11,9 @@ import torch
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
-from ipucnn.training.checkpoint_folder import Entry, check_unused, entries, remove_stale
-from ipucnn.training.checkpoints import Checkpoint, CheckpointError, save
+from ipucnn.models.checkpoint_files import CheckpointError, Entry, entries
+from ipucnn.training.checkpoint_folder import check_unused, remove_stale
+from ipucnn.training.checkpoints import Checkpoint, save
 
 
 def prepare(folder: Path) -> None:

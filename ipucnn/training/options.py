@@ -13,6 +13,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.models.weights_options import with_card
 from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
 
 if TYPE_CHECKING:
@@ -333,7 +334,8 @@ class TrainOptions(TrainingOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
-        return translated(cls, sources, others, registry)
+        return with_card([translated(cls, sources, others, registry)], others, registry,
+                         training=True)
 
     def __post_init__(self) -> None:
         self.augmentation.check_micro_batch(self.execution.batch_size)

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.progress import Listener
-from ipucnn.core.registry.records import DatasetSpec, ModelSpec
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import open_dataset, request_of
+from ipucnn.models.build import preprocessing_of
+from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.weights_card import half_size
 from ipucnn.training.averaging import AverageResult, average, reestimate
 from ipucnn.training.checkpoint_folder import newest
-from ipucnn.training.checkpoints import Checkpoint, CheckpointError
+from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import fine_tuning, fine_tuning_plan
-from ipucnn.training.preparation import half_size, sized
 from ipucnn.training.stored_options import AverageOptions
 from ipucnn.training.train_result import TrainResult
 
@@ -44,8 +47,7 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
     if not options.half_resolution.half_res_training:
         return train(options, registry, listener, restored)
     fine_tuning_plan(options, synthetic=False)  # rejected now, not after days of training
-    model = registry.get_typed(ModelSpec, options.network.model)
-    full = options.network.input_size or model.input_size
+    full = preprocessing_of(options.network, registry).input_size
     listener.line(f"Training at {half_size(full)} pixels")
     first = train(options, registry, listener, restored)
     if first.stopped_by in ("SIGINT", "SIGTERM"):
@@ -84,23 +86,23 @@ def _reestimated(result: AverageResult, options: AverageOptions, registry: Regis
     if data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to estimate from",
                          "leave '--reestimate-batch-norm' out")
-    model = registry.get_typed(ModelSpec, training.network.model)
-    training = sized(training, model)
-    request = replace(request_of(training.network, training.dataset, model,
+    built = build_stored(stored, registry)
+    request = replace(request_of(training.network, training.dataset, built.input_size,
                                  options.reestimate_batch_norm), split="train")
     dataset = open_dataset(data, request, training.plugins, registry)
-    built = build_stored(stored, registry)
     built.module.load_state_dict(stored.weights)
-    reestimate(built.module, _images(dataset, request.input_size, training,
+    reestimate(built.module, _images(dataset, built.preprocessing, training,
                                      options.reestimate_batch_norm))
     replace_weights(result.path, built.module.state_dict())
 
 
-def _images(dataset: Any, size: int, training: TrainOptions, count: int) -> Iterator[Any]:
+def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,
+            count: int) -> Iterator[Any]:
     from ipucnn.data.loader import HostLoader
 
     order = dataset.order(training.dataset.seed, 0)[:count]
-    with HostLoader(dataset, size, max(2, training.execution.batch_size), (int(i) for i in order),
+    size = max(2, training.execution.batch_size)
+    with HostLoader(dataset, preprocessing, size, (int(i) for i in order),
                     workers=training.dataset.dataloader_worker,
                     skip_bad=training.dataset.skip_bad_samples, pixels="normalised") as loader:
         for batch in loader:

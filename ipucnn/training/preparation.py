@@ -16,6 +16,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend
 from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.core.loggers import Logger
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import (
     DatasetSpec,
     LoggerSpec,
@@ -32,7 +33,10 @@ from ipucnn.data.opening import (
     request_of,
     with_classes,
 )
-from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.weights_card import half_size
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import train_from
@@ -56,6 +60,7 @@ class Prepared:
         data: the dataset's record.
         dataset: its training images.
         validation: its validation images; None without validation.
+        match, validation_match: the model's class for each label of both; None without labels.
         built: the model.
         setup: settings of the session.
         rate: learning rate by fractional epoch.
@@ -74,6 +79,8 @@ class Prepared:
     data: DatasetSpec
     dataset: ImageDataset
     validation: Optional[ImageDataset]
+    match: Optional[ClassMatch]
+    validation_match: Optional[ClassMatch]
     built: BuiltModel
     setup: TrainingSetup
     rate: LearningRate
@@ -86,15 +93,22 @@ class Prepared:
     compile_seconds: float = 0.0
 
 
-def prepare(options: TrainOptions, registry: Registry) -> Prepared:
+def prepare(options: TrainOptions, registry: Registry,
+            restored: Optional[ModelCard] = None) -> Prepared:
     """Check `options` and create the parts of the training.
+
+    Args:
+        options: what to train.
+        registry: where names are looked up.
+        restored: the card of the checkpoint from which the training continues; its classes and
+            preprocessing stay. Initial weights are not loaded then.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    model = registry.get_typed(ModelSpec, options.network.model)
+    registry.get_typed(ModelSpec, options.network.model)
     options, notes = fitted(options)
-    asked, options = options, sized(options, model)
+    asked, options = options, sized(options, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
@@ -115,7 +129,9 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
         options = options.with_values(data_dir=None)
     check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
-    request = request_of(options.network, options.dataset, model)
+    preprocessing = _preprocessing(options, data, registry, restored)
+    plan = replace(plan, preprocessing=preprocessing)
+    request = request_of(options.network, options.dataset, preprocessing.input_size)
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
@@ -125,8 +141,8 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
     if options.validation.mode != "none" and not data.on_device:
         validation = open_dataset(data, replace(
             request, length=None if data.finite else min(length, plan.combined_batch),
-            split=None if elsewhere else "validation", data_dir=elsewhere or request.data_dir,
-            class_names=tuple(dataset.class_names)), options.plugins, registry)
+            split=None if elsewhere else "validation", data_dir=elsewhere or request.data_dir),
+            options.plugins, registry)
         _check_labels(as_opened(data, validation), "validate with")
     if options.augmentation.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
@@ -138,13 +154,19 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
             f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
             "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
             "'--device-iterations'")
-    built = _model(options, data, dataset, registry)
+    built = _model(options, data, dataset, registry, restored)
+    built = built.with_card(preprocessing=preprocessing, precision=plan.precision)
+    labels = [None if each is None or not as_opened(data, each).labelled else match_classes(
+        each.class_names, built.card.class_names, built.card.classes,
+        options.dataset.match_classes, f"the {split} split of dataset {data.name!r}")
+        for each, split in ((dataset, "training"), (validation, "validation"))]
+    notes += [match.note for match in labels if match is not None and match.note]
     if options.optimisation.first_trainable_layer:
         train_from(built.module, options.optimisation.first_trainable_layer)
     instances.share(built.module.state_dict())
     optimisation, augmentation = options.optimisation, options.augmentation
     loss = make_loss(options, registry)
-    loss.check(built.num_classes)
+    loss.check(built.num_outputs)
     setup = TrainingSetup(
         loss=loss, optimizer=optimizer, loss_scaling=scaling.at(0),
         ema_decay=optimisation.ema_decay,
@@ -154,13 +176,32 @@ def prepare(options: TrainOptions, registry: Registry) -> Prepared:
                        augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob))
     loggers = [] if instances.index else make_loggers(options, registry)
     notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ())))
-    return Prepared(asked, plan, chosen, data, dataset, validation, built, setup, rate, scaling,
-                    instances, loggers, min(calls, options.execution.iterations or calls),
+    return Prepared(asked, plan, chosen, data, dataset, validation, labels[0], labels[1],
+                    built, setup, rate, scaling, instances, loggers,
+                    min(calls, options.execution.iterations or calls),
                     notes + _notes(plan, chosen, norm), registry)
 
 
-def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
-           registry: Registry) -> BuiltModel:
+def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
+                   restored: Optional[ModelCard]) -> Preprocessing:
+    """Return how images are prepared: as for the weights that the training starts from.
+
+    A training from random weights takes the usual values for its dataset, where it has them.
+    """
+    network = options.network
+    if restored is not None:
+        return restored.preprocessing.sized(
+            network.input_size or restored.preprocessing.input_size)
+    found = preprocessing_of(network, registry)
+    if network.source == "random" and data.preprocessing is not None:
+        found = data.preprocessing.sized(found.input_size)
+    if options.dataset.input[0] == "none":
+        found = found.without_normalisation()
+    return replace(found, assumed=False)
+
+
+def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset, registry: Registry,
+           restored: Optional[ModelCard]) -> BuiltModel:
     """Return the model, with one output per class of the dataset by default.
 
     Raises:
@@ -168,7 +209,15 @@ def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
         WeightsError: the weights cannot be obtained or do not match.
     """
     torch.manual_seed(options.dataset.seed)
-    return build_model(with_classes(options.network, data, dataset), options.plugins, registry)
+    network = options.network
+    if restored is not None:
+        network = replace(network, weights="random", num_classes=restored.num_outputs)
+        return replace(build_model(network, options.plugins, registry), card=restored)
+    built = build_model(with_classes(network, data, dataset), options.plugins, registry)
+    names = tuple(dataset.class_names)
+    if set(names) != set(built.card.class_names) and len(names) == built.card.classes:
+        return built.with_card(class_names=names)
+    return built
 
 
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:
@@ -197,21 +246,12 @@ def _check_shared(options: TrainOptions) -> None:
                          "find bad images with 'ipucnn data verify', and leave it out")
 
 
-_HALF_SIZES = {224: 160, 380: 252}
-"""Input sizes of half-resolution training in the old application."""
-
-
-def half_size(size: int) -> int:
-    """Return the size of the smaller images: about 5/7, a multiple of 4."""
-    return _HALF_SIZES.get(size, max(8, round(size * 5 / 7 / 4) * 4))
-
-
-def sized(options: TrainOptions, model: ModelSpec) -> TrainOptions:
+def sized(options: TrainOptions, registry: Registry) -> TrainOptions:
     """Return the options with the input size of half-resolution training."""
     if not options.half_resolution.half_res_training:
         return options
     return options.with_values(
-        input_size=half_size(options.network.input_size or model.input_size))
+        input_size=half_size(preprocessing_of(options.network, registry).input_size))
 
 
 def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str]:

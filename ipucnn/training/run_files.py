@@ -12,8 +12,9 @@ from typing import Any, Callable, Dict, Optional, Sequence
 from ipucnn.core.files import make_folder
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.progress import Listener
+from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training import keeper as keeping
-from ipucnn.training.checkpoints import Checkpoint, CheckpointError
+from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.keeper import Keeper
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.run_loggers import Loggers

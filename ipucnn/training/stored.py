@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import StateDict
-from ipucnn.core.names import key
 from ipucnn.core.options.building import build
-from ipucnn.core.options.composition import common_option
-from ipucnn.core.options.declaration import spellings
-from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.weights_card import card_in, translated
 from ipucnn.training.checkpoints import (
     FORMAT,
     Checkpoint,
-    CheckpointError,
     Position,
     read_content,
     save,
@@ -37,7 +33,8 @@ class StoredModel:
         weights: by the model's own names, float32.
         ema: those of the moving average, if there is one.
         options: of its training, as far as ipucnn has them.
-        class_names: names of the outputs; empty in old files.
+        card: the model's card; completed from the options where the file has none, and None where
+            the model is unknown.
         old: whether an old application wrote it.
     """
 
@@ -47,8 +44,13 @@ class StoredModel:
     weights: StateDict
     ema: Optional[StateDict]
     options: Dict[str, Any]
-    class_names: Tuple[str, ...]
+    card: Optional[ModelCard]
     old: bool = False
+
+    @property
+    def class_names(self) -> Tuple[str, ...]:
+        """Names of the outputs; empty when unknown."""
+        return self.card.class_names if self.card else ()
 
 
 def load_stored(path: Path) -> StoredModel:
@@ -63,20 +65,20 @@ def load_stored(path: Path) -> StoredModel:
         return StoredModel(
             content["model_name"], content["dataset"],
             position["epoch"] + (1 if position["call"] else 0), content["model"],
-            content["ema"], content["options"],
-            tuple(content["class_names"]))
+            content["ema"], content["options"], card_in(content, path, registry()))
     weights = content.get("model_state_dict")
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):
         raise CheckpointError(f"'{path}' is no checkpoint",
                               "'ipucnn run --weights' takes files of weights alone")
-    values = _translated(options)
+    values = translated(options, TrainOptions, registry())
     name, dataset = values.get("model"), values.get("data")
     if not name or not dataset:
         raise CheckpointError(f"'{path}' does not say of which model and dataset it is",
                               "'ipucnn run --weights' takes files of weights alone")
     return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
-                       _plain(weights, values), None, values, (), old=True)
+                       _plain(weights, values), None, values, card_in(content, path, registry()),
+                       old=True)
 
 
 def replace_weights(path: Path, weights: StateDict) -> None:
@@ -90,7 +92,7 @@ def replace_weights(path: Path, weights: StateDict) -> None:
         stored.name, stored.dataset, Position(**content["position"]),
         {name: value.detach().clone() for name, value in weights.items()}, content["ema"],
         content["session"], content["progress"], stored.options, stored.class_names,
-        content["versions"]), path.parent, path.name)
+        content["versions"], stored.card), path.parent, path.name)
 
 
 def options_of(stored: StoredModel, registry: Registry, **values: Any) -> TrainOptions:
@@ -110,8 +112,10 @@ def options_of(stored: StoredModel, registry: Registry, **values: Any) -> TrainO
 def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
     """Return the network of a stored model, without loading its weights."""
     options = options_of(stored, registry)
-    classes = options.network.num_classes or len(stored.class_names) or None
-    return build_model(replace(options.network, num_classes=classes), options.plugins, registry)
+    card = stored.card
+    outputs = card.num_outputs if card else options.network.num_classes
+    built = build_model(replace(options.network, num_classes=outputs), options.plugins, registry)
+    return built if card is None else replace(built, card=card)
 
 
 def _plain(weights: StateDict, values: Mapping[str, Any]) -> StateDict:
@@ -123,19 +127,3 @@ def _plain(weights: StateDict, values: Mapping[str, Any]) -> StateDict:
     module = build_model(options.network, options.plugins, used).module
     return {name: value.float() if value.is_floating_point() else value
             for name, value in unwrapped(weights, module).items()}
-
-
-def _translated(options: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return an old application's options by ipucnn's names, if they exist and are valid."""
-    kinds = ("model", "norm-layer", "optimizer", "lr-schedule", "loss")
-    plugins = {spelling: item for owner in builtin_owners(kinds, registry())
-               for spelling, item in spellings(owner.options).items()}
-    values: Dict[str, Any] = {}
-    for spelling, value in options.items():
-        found = common_option(TrainOptions, str(spelling)) or plugins.get(key(str(spelling)))
-        if found is None or found.option.feature or found.option.switch \
-                or found.name.startswith("checkpoint"):
-            continue
-        with suppress(UsageError):
-            values[found.name] = found.coerce(value)
-    return values

@@ -13,13 +13,13 @@ from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
 from ipucnn.core.progress import Listener
-from ipucnn.core.registry.records import KINDS, DatasetSpec, ModelSpec
+from ipucnn.core.registry.records import KINDS, DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
-from ipucnn.training.checkpoint_folder import entries
+from ipucnn.models.checkpoint_files import entries
+from ipucnn.models.class_names import match_classes
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import sized
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions
 from ipucnn.training.validation import Evaluator, Interrupted, Validation
@@ -107,8 +107,6 @@ def _identity(stored: StoredModel) -> Tuple[Any, ...]:
 def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                listener: Listener) -> Evaluator:
     options = validation_options(stored, given, registry)
-    model = registry.get_typed(ModelSpec, options.network.model)
-    options = sized(options, model)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     if data.on_device or not (data.labelled or data.name == stored.dataset):
         raise _no_labels(data)
@@ -121,25 +119,26 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     check_offer(options, plan, chosen.spec, registry)
     instances = chosen.join(plan)
     elsewhere = options.validation.validation_data_dir
+    built = build_stored(stored, registry)
+    plan = replace(plan, preprocessing=built.preprocessing)
     request = replace(
-        request_of(options.network, options.dataset, model,
-                   None if data.finite else plan.combined_batch),
-        split=None if elsewhere else "validation", data_dir=elsewhere or options.dataset.data_dir,
-        class_names=stored.class_names)
+        request_of(options.network, options.dataset, built.input_size,
+                   None if data.finite else plan.combined_batch), num_classes=None,
+        split=None if elsewhere else "validation", data_dir=elsewhere or options.dataset.data_dir)
     dataset = open_dataset(data, request, options.plugins, registry)
     if as_opened(data, dataset) is not data:
         raise _no_labels(data)
     for note in dataset.notes:
         listener.note(note)
-    if stored.class_names and data.labelled and dataset.class_names \
-            and set(dataset.class_names) - set(stored.class_names):
-        extra = sorted(set(dataset.class_names) - set(stored.class_names))
-        raise DataError(f"the model was not trained on class {extra[0]!r} of dataset "
-                        f"{data.name!r}", "validate on the classes it was trained on")
-    built = build_stored(stored, registry)
-    return Evaluator(built.module, chosen.backend, plan, request.input_size, dataset,
-                     data.labelled, options.dataset.dataloader_worker,
-                     options.dataset.skip_bad_samples, instances)
+    match = None
+    if data.labelled:
+        match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
+                              options.dataset.match_classes, f"dataset {data.name!r}")
+        if match.note:
+            listener.note(match.note)
+    return Evaluator(built.module, chosen.backend, plan, dataset, built.card, match,
+                     options.dataset.dataloader_worker, options.dataset.skip_bad_samples,
+                     instances)
 
 
 def validation_options(stored: StoredModel, given: ValidateOptions,

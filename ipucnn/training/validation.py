@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterator, List, Optional
 import torch
 from torch import nn
 
-from ipucnn.core.errors import DataError
-from ipucnn.core.execution.accuracy import TopK, per_cent
+from ipucnn.core.errors import DataError, IpucnnError
+from ipucnn.core.execution.accuracy import UNKNOWN, TopK, per_cent
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -19,6 +19,8 @@ from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data import ImageDataset
 from ipucnn.data.session_loader import feed
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch, labels_by_output
 
 
 class Interrupted(Exception):
@@ -39,6 +41,7 @@ class Validation:
         checkpoint: file of the weights, if any.
         confusion: images by true class (row) and predicted class.
         class_names: of rows and columns.
+        unknown: images of classes that the model does not have; they are not counted.
     """
 
     epoch: int
@@ -51,6 +54,7 @@ class Validation:
     checkpoint: str = ""
     confusion: List[List[int]] = field(default_factory=list)
     class_names: List[str] = field(default_factory=list)
+    unknown: int = 0
 
     @property
     def label(self) -> str:
@@ -83,9 +87,9 @@ class Evaluator:
         module: the model; it is copied for each evaluation.
         backend: the backend that runs it.
         plan: of the inference.
-        input_size: height and width of the images.
         dataset: the images.
-        labelled: whether their classes are known; otherwise any labels are used.
+        card: of the model.
+        match: its class for each label of the dataset; None without labels, when any are used.
         workers, skip_bad: as in `Loader`.
         instances: the processes that share the images; all get the same result.
     """
@@ -93,9 +97,9 @@ class Evaluator:
     module: nn.Module
     backend: Backend
     plan: ExecutionPlan
-    input_size: int
     dataset: ImageDataset
-    labelled: bool
+    card: ModelCard
+    match: Optional[ClassMatch]
     workers: Optional[int] = None
     skip_bad: bool = False
     instances: Instances = ALONE
@@ -112,7 +116,8 @@ class Evaluator:
         if self._kept is None:
             module = copy.deepcopy(self.module)
             module.load_state_dict(weights)
-            session = self.backend.inference(module, self.plan, self.input_size)
+            session = self.backend.inference(module, self.plan,
+                                             self.plan.preprocessing.input_size)
             if not session.reloadable:
                 with session:
                     session.compile()
@@ -138,9 +143,8 @@ class Evaluator:
         own = range(self.instances.index, total, self.instances.count)
         count, stopped = _Count(), ""
         with self._session(weights) as session, \
-                feed(session, self.dataset, self.input_size, session.samples_per_call, own,
-                     workers=self.workers, skip_bad=self.skip_bad,
-                     pixels=self.plan.pixels) as loader:
+                feed(session, self.dataset, self.plan, session.samples_per_call, own,
+                     workers=self.workers, skip_bad=self.skip_bad) as loader:
             for batch in loader:
                 logits = session(batch.images)
                 count.add(logits, self._labels(batch, logits.shape[1]))
@@ -157,21 +161,25 @@ class Evaluator:
         count.share(self.instances)
         skipped = count.skipped
         images = count.top.images
-        if images + skipped != total:
+        if count.not_finite:
+            raise IpucnnError(
+                f"the outputs of the model after epoch {epoch} are not finite for "
+                f"{count.not_finite} images", "its weights have diverged: use an earlier "
+                "checkpoint, or a lower '--lr'")
+        if images + skipped + count.unknown != total:
             raise DataError(f"{images} of {total} validation images were counted",
                             "this is a fault of the dataset or of ipucnn; please report it")
-        names = list(self.dataset.class_names) or [str(i) for i in range(len(count.matrix()))]
         return Validation(epoch, kind, images, count.mean_loss(), per_cent(count.top.top1, images),
                           per_cent(count.top.top5, images), skipped, checkpoint, count.matrix(),
-                          names)
+                          self.card.names, count.unknown)
 
     def _labels(self, batch: Any, classes: int) -> torch.Tensor:
-        if not self.labelled:
+        if self.match is None:
             return torch.tensor([index % classes for index in batch.indices])
         if None in batch.labels:
             name = self.dataset.name(batch.indices[batch.labels.index(None)])
             raise DataError(f"image {name!r} has no label", "validation needs one of each")
-        return torch.tensor(batch.labels)
+        return torch.tensor(labels_by_output(self.match, batch.labels, UNKNOWN))
 
 
 class _Count:
@@ -179,11 +187,17 @@ class _Count:
 
     def __init__(self) -> None:
         self.top, self.skipped = TopK(), 0
+        self.unknown, self.not_finite = 0, 0
         self._loss = 0.0
         self._matrix: Optional[torch.Tensor] = None
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         classes = logits.shape[1]
+        self.not_finite += int((~logits.isfinite().all(1)).sum())
+        known = labels != UNKNOWN
+        if not bool(known.all()):
+            self.unknown += int((~known).sum())
+            logits, labels = logits[known], labels[known]
         losses = nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
         self._loss += float(losses)
         best = self.top.add(logits, labels)
@@ -200,8 +214,10 @@ class _Count:
         if entries:
             self._matrix = instances.sum(nn.functional.pad(matrix, (0, entries - len(matrix))))
         self.top = TopK.merged(instances.gather(self.top.as_plain()))
-        skipped, self._loss = instances.totals([self.skipped, self._loss])
-        self.skipped = int(skipped)
+        skipped, unknown, not_finite, self._loss = instances.totals(
+            [self.skipped, self.unknown, self.not_finite, self._loss])
+        self.skipped, self.unknown = int(skipped), int(unknown)
+        self.not_finite = int(not_finite)
 
     def mean_loss(self) -> float:
         return self._loss / max(1, self.top.images)

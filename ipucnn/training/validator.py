@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
 from ipucnn.core.execution.selection import validating
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.progress import Listener
-from ipucnn.training.checkpoint_folder import entries
+from ipucnn.models.checkpoint_files import entries
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.stored import load_stored
 from ipucnn.training.validation import Evaluator, Validation
@@ -32,11 +33,12 @@ class Validator:
         self._evaluator: Optional[Evaluator] = None
         options = prepared.options
         if prepared.validation is not None:
-            plan = options.validation_plan(prepared.instances.count)
+            plan = replace(options.validation_plan(prepared.instances.count),
+                           preprocessing=prepared.plan.preprocessing)
             backend = validating(prepared.chosen, options, plan, prepared.registry)
             self._evaluator = Evaluator(
-                copy.deepcopy(prepared.built.module), backend, plan, prepared.built.input_size,
-                prepared.validation, prepared.data.labelled, options.dataset.dataloader_worker,
+                copy.deepcopy(prepared.built.module), backend, plan, prepared.validation,
+                prepared.built.card, prepared.validation_match, options.dataset.dataloader_worker,
                 options.dataset.skip_bad_samples, prepared.instances)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from ipucnn.bench.host import STEPS, step_by_step
 from ipucnn.bench.job import bench
 from ipucnn.bench.options import BenchOptions
 from ipucnn.core.options.building import build
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
@@ -114,8 +115,9 @@ def test_every_pass_goes_through_the_same_number_of_images(pictures, samples, ex
 def test_what_is_timed_is_what_the_loader_does(pictures, pixels, train, files):
     request = DatasetRequest(data_dir=str(pictures) if files else None, input_size=24, length=4)
     dataset = (make_folder if files else make_generated)(request)
-    prepare = Preparation(dataset, 24, TrainTransform(24, 3, dataset) if train else None, pixels)
-    with HostLoader(dataset, 24, 4, range(4), workers=1, transform=prepare.transform,
+    prepare = Preparation(dataset, Preprocessing(24),
+                          TrainTransform(24, 3, dataset) if train else None, pixels)
+    with HostLoader(dataset, Preprocessing(24), 4, range(4), workers=1, transform=prepare.transform,
                     pixels=pixels) as loader:
         (batch,) = loader
     for index in range(4):

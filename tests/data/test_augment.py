@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset, augment
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
@@ -148,7 +149,7 @@ class TestReduction:
         dataset = self.images(tmp_path, 32)
         for index, epoch in itertools.product((0,), range(12)):
             transform = TrainTransform(32, 0, dataset)
-            with HostLoader(dataset, 32, 1, [0], workers=1, transform=transform,
+            with HostLoader(dataset, Preprocessing(32), 1, [0], workers=1, transform=transform,
                             epoch=epoch) as loader:
                 (reduced,) = [batch.images[0] for batch in loader]
             whole = apply(transform, dataset.image(1), index, epoch)
@@ -182,7 +183,8 @@ class TestRows:
         def images():
             for epoch in range(25):
                 transform = TrainTransform(size, 0, dataset, **options)
-                with HostLoader(dataset, size, 1, [0], workers=1, transform=transform,
+                with HostLoader(dataset, Preprocessing(size), 1, [0], workers=1,
+                                transform=transform,
                                 epoch=epoch) as loader:
                     yield next(iter(loader)).images[0]
 
@@ -219,7 +221,7 @@ class TestRandomness:
         def images(workers, indices):
             dataset = Gradients(30)
             transform = TrainTransform(32, 5, dataset, **options)
-            with HostLoader(dataset, 32, 7, indices, workers=workers,
+            with HostLoader(dataset, Preprocessing(32), 7, indices, workers=workers,
                             transform=transform, epoch=2) as loader:
                 return torch.cat([batch.images for batch in loader])
 

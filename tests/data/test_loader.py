@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ipucnn.core.errors import DataError, PluginError, UsageError
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data import workers as workers_module
 from ipucnn.data.loader import MAX_REPORTED, HostLoader, order
@@ -50,7 +51,8 @@ def decoding_threads():
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_order_and_contents_do_not_depend_on_the_workers(workers):
     wanted = [*range(20, 0, -1), 7, 7]
-    with HostLoader(Numbers(30, seconds=0.002), 4, 5, wanted, workers=workers) as loader:
+    with HostLoader(Numbers(30, seconds=0.002), Preprocessing(4), 5, wanted,
+                    workers=workers) as loader:
         batches = list(loader)
     assert [len(batch) for batch in batches] == [5, 5, 5, 5, 2]
     assert [i for batch in batches for i in batch.indices] == wanted
@@ -62,27 +64,27 @@ def test_order_and_contents_do_not_depend_on_the_workers(workers):
 
 
 def test_batches_are_channels_last_in_memory():
-    (batch,) = HostLoader(Numbers(3), 4, 3, range(3), workers=1)
+    (batch,) = HostLoader(Numbers(3), Preprocessing(4), 3, range(3), workers=1)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_images_are_brought_to_the_input_size_unless_ready():
     dataset = Numbers(2, size=50)
     dataset.ready = False
-    (batch,) = HostLoader(dataset, 16, 2, range(2), workers=2)
+    (batch,) = HostLoader(dataset, Preprocessing(16), 2, range(2), workers=2)
     assert batch.images.shape == (2, 3, 16, 16)
 
 
 def test_only_a_few_batches_are_prepared_ahead():
     dataset = Numbers(10**9)
-    with HostLoader(dataset, 4, 8, itertools.count(), workers=2) as loader:
+    with HostLoader(dataset, Preprocessing(4), 8, itertools.count(), workers=2) as loader:
         next(iter(loader))
         time.sleep(0.1)
         assert dataset.made <= 8 + 2 * 8 + 2
 
 
 def test_bad_image_raises_at_its_batch():
-    with HostLoader(Numbers(12, bad=[6]), 4, 2, range(12), workers=3) as loader:
+    with HostLoader(Numbers(12, bad=[6]), Preprocessing(4), 2, range(12), workers=3) as loader:
         batches = iter(loader)
         assert [next(batches).indices for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
         with pytest.raises(DataError, match="'n/6' is bad"):
@@ -91,7 +93,8 @@ def test_bad_image_raises_at_its_batch():
 
 
 def test_skipping_refills_and_counts():
-    loader = HostLoader(Numbers(10, bad=[0, 3, 4]), 4, 3, range(10), workers=2, skip_bad=True)
+    loader = HostLoader(Numbers(10, bad=[0, 3, 4]), Preprocessing(4), 3, range(10), workers=2,
+                        skip_bad=True)
     assert [batch.indices for batch in loader] == [[1, 2, 5], [6, 7, 8], [9]]
     assert loader.skipped_count == 3
     assert loader.skipped == [(f"n/{i}", f"image 'n/{i}' is bad") for i in (0, 3, 4)]
@@ -99,14 +102,15 @@ def test_skipping_refills_and_counts():
 
 def test_a_bad_image_counts_once_however_often_it_comes_round():
     dataset = Numbers(3, bad=[1])
-    loader = HostLoader(dataset, 4, 2, order(3, 300), workers=2, skip_bad=True)
+    loader = HostLoader(dataset, Preprocessing(4), 2, order(3, 300), workers=2, skip_bad=True)
     assert sum(len(batch) for batch in loader) == 200
     assert loader.skipped_count == len(loader.skipped) == 1
 
 
 def test_remembered_names_are_bounded():
     bad = range(1, 300)
-    loader = HostLoader(Numbers(300, bad=bad), 4, 2, range(300), workers=2, skip_bad=True)
+    loader = HostLoader(Numbers(300, bad=bad), Preprocessing(4), 2, range(300), workers=2,
+                        skip_bad=True)
     assert [batch.indices for batch in loader] == [[0]]
     assert loader.skipped_count == 299
     assert len(loader.skipped) == MAX_REPORTED
@@ -114,7 +118,8 @@ def test_remembered_names_are_bounded():
 
 @pytest.mark.parametrize("indices", [range(4), itertools.cycle(range(4))])
 def test_nothing_but_bad_images_is_an_error(indices):
-    loader = HostLoader(Numbers(4, bad=range(4)), 4, 2, indices, workers=2, skip_bad=True)
+    loader = HostLoader(Numbers(4, bad=range(4)), Preprocessing(4), 2, indices, workers=2,
+                        skip_bad=True)
     with pytest.raises(DataError, match="none of the images can be read; the first is 'n/0'"):
         list(loader)
 
@@ -124,7 +129,7 @@ def test_leaving_early_ends_the_threads_without_finishing_the_queue(error):
     dataset = Numbers(10_000, seconds=0.02)
     started = time.perf_counter()
     try:
-        with HostLoader(dataset, 4, 200, range(10_000), workers=2) as loader:
+        with HostLoader(dataset, Preprocessing(4), 200, range(10_000), workers=2) as loader:
             batches = iter(loader)
             next(batches)
             assert decoding_threads()
@@ -138,7 +143,7 @@ def test_leaving_early_ends_the_threads_without_finishing_the_queue(error):
 
 
 def test_closing_the_iterator_ends_the_threads():
-    batches = iter(HostLoader(Numbers(100), 4, 2, range(100), workers=2))
+    batches = iter(HostLoader(Numbers(100), Preprocessing(4), 2, range(100), workers=2))
     next(batches)
     batches.close()
     assert decoding_threads() == []
@@ -151,7 +156,7 @@ def test_an_iteration_goes_on_where_a_batch_ended(workers):
     indices = [*range(3, 20), *range(3)]
 
     def batches(start, known):
-        with HostLoader(Numbers(20, bad=bad), 4, 3, indices[start:], workers=workers,
+        with HostLoader(Numbers(20, bad=bad), Preprocessing(4), 3, indices[start:], workers=workers,
                         skip_bad=True, bad=known) as loader:
             for batch in loader:
                 yield batch.indices, start + batch.consumed, loader.bad
@@ -169,7 +174,8 @@ def test_an_iteration_goes_on_where_a_batch_ended(workers):
 
 def test_images_known_to_be_bad_are_not_tried_again():
     dataset = Numbers(6)
-    loader = HostLoader(dataset, 4, 2, range(6), workers=2, skip_bad=True, bad=[4, 1])
+    loader = HostLoader(dataset, Preprocessing(4), 2, range(6), workers=2, skip_bad=True,
+                        bad=[4, 1])
     assert [batch.indices for batch in loader] == [[0, 2], [3, 5]]
     assert dataset.made == 4
     assert loader.bad == (1, 4)
@@ -177,7 +183,7 @@ def test_images_known_to_be_bad_are_not_tried_again():
 
 
 def test_known_bad_images_are_errors_again_without_skipping():
-    loader = HostLoader(Numbers(3, bad=[1]), 4, 3, range(3), workers=1, bad=[1])
+    loader = HostLoader(Numbers(3, bad=[1]), Preprocessing(4), 3, range(3), workers=1, bad=[1])
     with pytest.raises(DataError, match="'n/1' is bad"):
         list(loader)
 
@@ -195,14 +201,14 @@ def test_a_transform_gets_every_image_its_index_and_the_epoch():
     for ready in (False, True):
         dataset = Numbers(9, size=7)
         dataset.ready = ready
-        loader = HostLoader(dataset, 4, 5, range(9), workers=3, transform=Tens(),
+        loader = HostLoader(dataset, Preprocessing(4), 5, range(9), workers=3, transform=Tens(),
                             epoch=6)
         values = torch.cat([batch.images[:, 0, 0, 0] for batch in loader])
         assert values.tolist() == [11 * i for i in range(9)]
 
 
 def test_nothing_to_do():
-    assert list(HostLoader(Numbers(3), 4, 2, [], workers=2)) == []
+    assert list(HostLoader(Numbers(3), Preprocessing(4), 2, [], workers=2)) == []
 
 
 @pytest.mark.parametrize("image", [
@@ -212,13 +218,13 @@ def test_a_dataset_that_breaks_the_contract_is_named(image):
     dataset = Numbers(2)
     dataset.image = lambda index: image
     with pytest.raises(PluginError, match=r"dataset gave .*'n/0'"):
-        list(HostLoader(dataset, 4, 2, range(2), workers=1))
+        list(HostLoader(dataset, Preprocessing(4), 2, range(2), workers=1))
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(0, 1), (1, 0)])
 def test_impossible_sizes(batch_size, workers):
     with pytest.raises(UsageError, match="smallest value"):
-        HostLoader(Numbers(2), 4, batch_size, range(2), workers=workers)
+        HostLoader(Numbers(2), Preprocessing(4), batch_size, range(2), workers=workers)
 
 
 def test_order():
@@ -230,14 +236,15 @@ def test_order():
 
 def test_memory_is_used_again_once_nobody_has_the_batch():
     places = [batch.images.data_ptr() for batch in HostLoader(
-        Numbers(60), 4, 2, range(60), workers=2)]
+        Numbers(60), Preprocessing(4), 2, range(60), workers=2)]
     assert len(places) == 30
     assert len(set(places)) < 10
 
 
 def test_a_batch_that_is_kept_stays_as_it_is():
     dataset = Numbers(60)
-    kept = [batch.images[1:] for batch in HostLoader(dataset, 4, 3, range(60), workers=2)]
+    kept = [batch.images[1:] for batch in HostLoader(dataset, Preprocessing(4), 3, range(60),
+                                                     workers=2)]
     for number, images in enumerate(kept):
         for row, image in enumerate(images):
             assert torch.equal(image, dataset.image(3 * number + 1 + row))
@@ -250,7 +257,7 @@ def test_pixels_come_in_the_form_that_is_asked_for(pixels):
     dataset = Numbers(6, size=12)
     dataset.image = lambda index: images[index]
     dataset.ready = True
-    (batch,) = HostLoader(dataset, 12, 6, range(6), workers=2, pixels=pixels)
+    (batch,) = HostLoader(dataset, Preprocessing(12), 6, range(6), workers=2, pixels=pixels)
     expected = {"uint8": images, "float": images.float(), "normalised": normalise(images)}[pixels]
     assert batch.images.dtype == expected.dtype
     assert torch.equal(batch.images, expected)
@@ -264,7 +271,7 @@ def test_what_is_stuck_does_not_keep_a_loader_from_ending(monkeypatch):
     dataset = Numbers(20)
     image = dataset.image
     dataset.image = lambda index: image(index) if index < 8 or answer.wait(60) else None
-    batches = iter(HostLoader(dataset, 4, 4, range(20), workers=2))
+    batches = iter(HostLoader(dataset, Preprocessing(4), 4, range(20), workers=2))
     assert next(batches).indices == [0, 1, 2, 3]
     begin = time.monotonic()
     batches.close()
@@ -283,7 +290,7 @@ def test_workers_compute_alone_and_the_host_as_before():
     image = dataset.image
     dataset.image = lambda index: seen.add(torch.get_num_threads()) or image(index)
     try:
-        assert len(list(HostLoader(dataset, 4, 4, range(12), workers=2))) == 3
+        assert len(list(HostLoader(dataset, Preprocessing(4), 4, range(12), workers=2))) == 3
         assert seen == {1}
         assert torch.get_num_threads() == 3
         later = []

@@ -2,6 +2,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import resize
 
 
@@ -34,18 +35,19 @@ class TestEvalTransform:
     @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (90, 61), (1023, 300)])
     def test_agrees_with_pillow(self, size, input_size):
         image = photograph(*size)
-        result = resize.eval_transform(numpy.array(image), input_size)
+        result = resize.eval_transform(numpy.array(image), Preprocessing(input_size))
         assert_close(result, reference_transform(image, input_size), 2)
 
     @pytest.mark.parametrize("size", [(2000, 3), (3, 2000), (1, 1), (5000, 400)])
     def test_extreme_shapes(self, size):
         image = photograph(*size)
-        result = resize.eval_transform(numpy.array(image), 32)
+        result = resize.eval_transform(numpy.array(image), Preprocessing(32))
         assert_close(result, reference_transform(image, 32), 2)
 
     def test_extreme_shape_costs_no_memory(self):
         # 60,000 pixels long at 600 pixels across would be 5.5 million when resized: 10 GB
-        result = resize.eval_transform(numpy.full((4, 60_000, 3), 7, dtype=numpy.uint8), 528)
+        result = resize.eval_transform(numpy.full((4, 60_000, 3), 7, dtype=numpy.uint8),
+                                       Preprocessing(528))
         assert result.shape == (528, 528, 3)
         assert numpy.unique(result).tolist() == [7]
 

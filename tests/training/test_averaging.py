@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training.averaging import average, reestimate
-from ipucnn.training.checkpoints import Checkpoint, CheckpointError, Position, save
+from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import load_stored
 
 VALUES = (1.0, 4.0, 10.0)

@@ -13,8 +13,9 @@ from contextlib import suppress
 import pytest
 import torch
 
-from ipucnn.training.checkpoint_folder import entries, newest
-from ipucnn.training.checkpoints import Checkpoint, CheckpointError, Position, load, save
+from ipucnn.models.checkpoint_files import CheckpointError, entries
+from ipucnn.training.checkpoint_folder import newest
+from ipucnn.training.checkpoints import Checkpoint, Position, load, save
 from ipucnn.training.stored import load_stored
 
 
@@ -112,7 +113,8 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_other(tmp_path):
     script = """
 import resource, sys, torch
 from pathlib import Path
-from ipucnn.training.checkpoints import CheckpointError, Position, Checkpoint, save
+from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.training.checkpoints import Position, Checkpoint, save
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 big = {"a.weight": torch.zeros(4000)}
 try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, Optional
 
+from ipucnn.core.preprocessing import Preprocessing
+
 
 @dataclass(frozen=True)
 class FeedRequest:
@@ -12,14 +14,14 @@ class FeedRequest:
 
     Attributes:
         dataset: the images, an `ipucnn.data.ImageDataset`.
-        input_size: height and width of the model's input, in pixels.
+        preprocessing: of the network.
         batch_size: images per batch.
         indices: which images, in which order; may be a generator.
         how: further arguments of a loader (`workers`, `skip_bad`, `transform`, `pixels` ...).
     """
 
     dataset: Any
-    input_size: int
+    preprocessing: Preprocessing
     batch_size: int
     indices: Iterable[int]
     how: Mapping[str, Any] = field(default_factory=dict)

@@ -8,10 +8,11 @@ accumulation** G is the number of micro-batches per weight update. All other siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.preprocessing import Preprocessing
 
 PRECISIONS = ("16.16", "16.32", "32.32", "int8")
 """``compute.master``: 16.16 half compute and half weights, 16.32 half compute with fp32 master
@@ -34,6 +35,7 @@ class ExecutionPlan:
         precision: one of `PRECISIONS`.
         training: whether weights are updated.
         normalisation: the place of normalisation, one of `NORMALISATION_PLACES`.
+        preprocessing: of the network; its scale and shift normalise images of 0 to 255.
         eight_bit_io: images are transferred to the device as uint8.
         synthetic: images are generated on the device and never transferred.
         full_precision_norm: norm layers compute in single precision in a half model.
@@ -56,6 +58,7 @@ class ExecutionPlan:
     precision: str = "16.16"
     training: bool = False
     normalisation: str = "device"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     eight_bit_io: bool = True
     synthetic: bool = False
     instances: int = 1

@@ -73,6 +73,9 @@ class DatasetPart:
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads or processes (default: the cores this process may use).",
         minimum=1, names=("--num-workers",))
+    match_classes: str = option(
+        "name", "How classes of the dataset are matched with those of the model: by 'name', or by "
+        "'position', whatever their names.", choices=("name", "position"))
     seed: int = option(0, "Seed of everything random.", minimum=0, fixed="start", basic=True)
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple, Typ
 
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.preprocessing import Preprocessing
 
 API_VERSION = 1
 """The newest version of the record contract.
@@ -44,6 +45,12 @@ class PublishedWeights:
 
     `top1` and `top5` are ImageNet validation accuracies in per cent as their publisher states them;
     `sha256` is the digest or the leading hexadecimal digits of it that the publisher gives.
+
+    Attributes:
+        preprocessing: how images are prepared for these weights; that of the model's record when
+            None.
+        classes: names of the outputs in their order, or ``"module:attribute"`` of them; ImageNet's
+            for 1000 outputs when empty.
     """
 
     tag: str
@@ -53,6 +60,8 @@ class PublishedWeights:
     source: str
     top1: Optional[float] = None
     top5: Optional[float] = None
+    preprocessing: Optional[Preprocessing] = None
+    classes: Union[str, Tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -137,11 +146,14 @@ class ModelSpec(PluginSpec):
 
     Attributes:
         family: its group in listings.
-        input_size: height and width in pixels of its square input.
+        input_size: height and width in pixels of its square input; that of `preprocessing` where
+            it has one.
         num_classes: outputs of the published network.
         source: the library whose module and state-dict names it uses.
         weights: published weights, the default first.
         zero_init_residual: it has residual branches whose last norm can start at zero.
+        preprocessing: how images are prepared for it. When None, the usual values for ImageNet
+            models are assumed, at its input size.
     """
 
     family: str = ""
@@ -150,9 +162,14 @@ class ModelSpec(PluginSpec):
     source: str = ""
     weights: Tuple[PublishedWeights, ...] = ()
     zero_init_residual: bool = False
+    preprocessing: Optional[Preprocessing] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check(self.preprocessing is None or isinstance(self.preprocessing, Preprocessing),
+                    "preprocessing", "a Preprocessing")
+        if self.preprocessing is not None:
+            object.__setattr__(self, "input_size", self.preprocessing.input_size)
         self._check(isinstance(self.input_size, int) and self.input_size > 0, "input_size",
                     "a positive number of pixels")
         self._check(isinstance(self.num_classes, int) and self.num_classes > 0, "num_classes",
@@ -179,6 +196,8 @@ class DatasetSpec(PluginSpec):
         also: other datasets that are read instead if the folder has their markers; their
             options can be given with this dataset too.
         streams: `--data-dir` may be a URL.
+        preprocessing: how its images are usually prepared for a network that is trained on them
+            alone; that of the network's record when None.
         convert: ``"module:attribute"`` of what writes other datasets in this format, a
             `ipucnn.data.formats.convert.Writer`; empty if there is none.
     """
@@ -194,11 +213,14 @@ class DatasetSpec(PluginSpec):
     also: Tuple[str, ...] = ()
     streams: bool = False
     convert: str = ""
+    preprocessing: Optional[Preprocessing] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._tuple_of(str, "markers")
         self._tuple_of(str, "also")
+        self._check(self.preprocessing is None or isinstance(self.preprocessing, Preprocessing),
+                    "preprocessing", "a Preprocessing")
 
     @property
     def reads_folder(self) -> bool:

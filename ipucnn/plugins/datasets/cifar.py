@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from typing import Iterable, Mapping, Tuple
 
+from ipucnn.core.preprocessing import Channels, Preprocessing
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
 
+# mean and standard deviation of the training images, over all pixels
+_STATISTICS: Mapping[int, Tuple[Channels, Channels]] = {
+    10: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    100: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))}
 _MARKERS = {10: ("cifar-10-batches-*", "data_batch_1", "data_batch_1.bin"),
             100: ("cifar-100-python", "cifar-100-binary", "train.bin", "meta")}
 
@@ -20,6 +25,8 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
             name=f"cifar{classes}", aliases=(f"cifar-{classes}",), labelled=True,
             summary=f"CIFAR-{classes}: 32-pixel images of {classes} classes, fetched when missing",
             target=f"{files}make_cifar{classes}", verify=f"{files}verify_cifar{classes}",
+            preprocessing=Preprocessing(32, 1.0, mean=_STATISTICS[classes][0],
+                                        std=_STATISTICS[classes][1]),
             markers=_MARKERS[classes], default_data_dir=f"data/cifar{classes}",
             layout=f"the published archive's folder, pickled or binary, in --data-dir "
                    f"(data/cifar{classes} when not given)")

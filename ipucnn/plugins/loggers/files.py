@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import write_text
+from ipucnn.core.files import json_text, write_text
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LoggerSpec
@@ -113,7 +113,7 @@ def ipucnn_loggers() -> List[LoggerSpec]:
 
 
 def _line(row: Dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
+    return json_text(row) + "\n"
 
 
 def _csv(rows: List[Dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Optional, Tuple
 
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 
 if TYPE_CHECKING:
@@ -56,11 +57,16 @@ def model(  # noqa: PLR0913 - the columns of a table
         name=name, summary=summary, target=partial(build, constructor or name), aliases=aliases,
         family=family, source="torchvision", zero_init_residual=residual,
         options="ipucnn.plugins.models._options:ResidualOptions" if residual else None,
+        preprocessing=Preprocessing(),
         weights=tuple(_published(tag, *entry) for tag, entry in (("v1", v1), ("v2", v2)) if entry))
+
+
+# torchvision's documentation of the weights: V1 images are resized to 256 pixels, V2 ones to 232
+_PREPROCESSING = {"v1": Preprocessing(), "v2": Preprocessing(crop_fraction=224 / 232)}
 
 
 def _published(tag: str, file_name: str, top1: float, top5: float) -> PublishedWeights:
     return PublishedWeights(
         tag=tag, url=f"https://download.pytorch.org/models/{file_name}",
         sha256=file_name.rpartition("-")[2].partition(".")[0], licence="BSD-3-Clause",
-        source="torchvision", top1=top1, top5=top5)
+        source="torchvision", top1=top1, top5=top5, preprocessing=_PREPROCESSING[tag])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, List, Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import option
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 
@@ -26,6 +27,10 @@ _VARIANTS = {
     "b6": (528, "c76e70fd", 84.0),
     "b7": (600, "dcc49843", 84.4),
 }
+_CROP_PADDING = 32
+"""Pixels by which the resized image exceeds the input, in the evaluation of the original weights
+(Tan and Le's TensorFlow code, from which the library converted them)."""
+
 _RELEASE = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/"
 
 
@@ -119,7 +124,9 @@ def _record(variant: str) -> ModelSpec:
     return ModelSpec(
         name=name, aliases=(f"efficientnet{variant}",),
         summary=f"EfficientNet {variant.upper()}, for images of {size} pixels",
-        target=partial(build, name), family="efficientnet", input_size=size,
+        target=partial(build, name), family="efficientnet",
+        preprocessing=Preprocessing(size, crop_fraction=size / (size + _CROP_PADDING),
+                                    interpolation="bicubic"),
         source="efficientnet_pytorch",
         options=EfficientNetOptions,
         requires=(Requirement("efficientnet_pytorch", "pip install efficientnet-pytorch"),),

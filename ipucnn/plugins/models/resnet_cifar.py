@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Callable, List
 
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.plugins.models._torchvision import build
@@ -56,5 +57,6 @@ def ipucnn_models() -> List[ModelSpec]:
 def _record(name: str, target: Callable[..., torch.nn.Module]) -> ModelSpec:
     return ModelSpec(
         name=f"{name.lower()}-cifar", summary=f"{name} for images of 32 pixels", target=target,
-        family="resnet-cifar", input_size=32, num_classes=10, source="torchvision",
+        family="resnet-cifar", num_classes=10, source="torchvision",
+        preprocessing=Preprocessing(32, crop_fraction=1.0),
         options="ipucnn.plugins.models._options:ResidualOptions", zero_init_residual=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, List
 
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 from ipucnn.plugins.models._torchvision import model
@@ -52,6 +53,8 @@ def ipucnn_models() -> List[ModelSpec]:
             name="resnext101_32x4d", summary="ResNeXt with 101 layers, 32 groups of width 4",
             target="ipucnn.plugins.models.resnext:build_resnext101_32x4d", family="resnext",
             source="pretrainedmodels", zero_init_residual=True,
+            # the library's settings of this network: 224 of 256 pixels, ImageNet's mean and std
+            preprocessing=Preprocessing(),
             requires=(Requirement("pretrainedmodels", "pip install pretrainedmodels"),
                       Requirement("six", "pip install six")),
             weights=(PublishedWeights(

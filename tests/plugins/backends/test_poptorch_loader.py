@@ -17,6 +17,7 @@ import torch
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, IpucnnError, PluginError, UsageError
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.augment import TrainTransform
@@ -114,7 +115,8 @@ def test_batches_are_those_of_the_threads(pictures, mode, workers):
     with Feeder(mode, 3 if mode == "rebatched" else None) as loader:
         for indices, epoch in passes:
             how = {"transform": transform, "epoch": epoch}
-            expected = list(HostLoader(dataset, SIZE, 8, iter(indices), workers=2, **how))
+            expected = list(HostLoader(dataset, Preprocessing(SIZE), 8, iter(indices), workers=2,
+                                       **how))
             with loader(dataset, SIZE, 8, iter(indices), workers=workers, **how) as ours:
                 assert_same(list(ours), expected)
 
@@ -144,7 +146,7 @@ def test_one_at_a_time_and_nothing_to_do(pictures, mode):
     with Feeder(mode) as loader:
         assert list(loader(dataset, SIZE, 1, [], workers=1)) == []
         assert_same(list(loader(dataset, SIZE, 1, [4, 2], workers=1)),
-                    list(HostLoader(dataset, SIZE, 1, [4, 2])))
+                    list(HostLoader(dataset, Preprocessing(SIZE), 1, [4, 2])))
 
 
 def test_a_run_longer_than_a_pass(pictures, monkeypatch):
@@ -155,7 +157,7 @@ def test_a_run_longer_than_a_pass(pictures, monkeypatch):
     wanted = [place % 32 for place in range(45)]
     with Feeder("sync") as loader:
         assert_same(list(loader(dataset, SIZE, 4, wanted, workers=2)),
-                    list(HostLoader(dataset, SIZE, 4, wanted)))
+                    list(HostLoader(dataset, Preprocessing(SIZE), 4, wanted)))
 
 
 def test_instances_are_given_all_that_they_ask_for(pictures, monkeypatch):
@@ -186,7 +188,7 @@ def damaged(pictures, tmp_path):
 def test_bad_samples_are_skipped_as_by_the_threads(damaged, mode):
     with Feeder(mode) as loader:
         for indices, bad in ((range(32), ()), ([6, 1, 2, 6, 0, 3, 4, 5], (7,))):
-            expected = HostLoader(damaged, SIZE, 5, indices, skip_bad=True, bad=bad)
+            expected = HostLoader(damaged, Preprocessing(SIZE), 5, indices, skip_bad=True, bad=bad)
             ours = loader(damaged, SIZE, 5, indices, workers=1, skip_bad=True, bad=bad)
             assert_same(list(ours), list(expected))
             assert (ours.bad, ours.skipped, ours.skipped_count) == (
@@ -265,7 +267,8 @@ def test_built_in_datasets_can_be_sent(name, pictures, tmp_path):
     dataset = registry.resolve(registry.get_typed(DatasetSpec, name))(DatasetRequest(
         data_dir=None if name in ("generated", "shapes") else str(folder), input_size=SIZE,
         length=5 if name in ("generated", "shapes") else None, split="train"))
-    prepare = Preparation(dataset, SIZE, TrainTransform(SIZE, 1, dataset, rand_augment=2))
+    prepare = Preparation(dataset, Preprocessing(SIZE),
+                          TrainTransform(SIZE, 1, dataset, rand_augment=2))
     sent = pickle.loads(pickle.dumps(prepare))
     for index in (0, len(dataset) - 1):
         made = numpy.zeros((2, *prepare.shape), dtype=prepare.type)

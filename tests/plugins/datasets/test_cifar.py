@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
@@ -176,7 +177,7 @@ def test_default_folder(tmp_path, monkeypatch):
 def test_images_go_to_the_input_size(tmp_path):
     write_cifar10(tmp_path / "cifar-10-batches-py")
     dataset = load("cifar10", data_dir=str(tmp_path), input_size=64)
-    (batch,) = HostLoader(dataset, 64, PER_FILE, range(PER_FILE), workers=2)
+    (batch,) = HostLoader(dataset, Preprocessing(64), PER_FILE, range(PER_FILE), workers=2)
     assert batch.images.shape == (PER_FILE, 3, 64, 64)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.options.declaration import declared
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
@@ -127,7 +128,7 @@ class TestReal:
             os.link(original, folder / f"{number}.png")
         dataset = load("real", data_dir=str(tmp_path))
         assert len(dataset) == 10_000
-        with HostLoader(dataset, 2, 500, range(len(dataset)), workers=2) as loader:
+        with HostLoader(dataset, Preprocessing(2), 500, range(len(dataset)), workers=2) as loader:
             batches = list(loader)
         assert [len(batch) for batch in batches] == [500] * 20
         loaded = [dataset.name(index) for batch in batches for index in batch.indices]
@@ -143,8 +144,8 @@ class TestReal:
         save(tmp_path / "6.jpg")
         dataset = load("real", data_dir=str(tmp_path))
         with pytest.raises(DataError, match=r"2\.jpg"):
-            list(HostLoader(dataset, 8, 4, range(6), workers=2))
-        loader = HostLoader(dataset, 8, 4, range(6), workers=2, skip_bad=True)
+            list(HostLoader(dataset, Preprocessing(8), 4, range(6), workers=2))
+        loader = HostLoader(dataset, Preprocessing(8), 4, range(6), workers=2, skip_bad=True)
         assert [batch.indices for batch in loader] == [[0, 5]]
         assert [os.path.basename(name) for name, _ in loader.skipped] == [
             "2.jpg", "3.jpg", "4.jpg", "5.jpg"]

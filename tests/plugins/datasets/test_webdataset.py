@@ -15,6 +15,7 @@ from shard_folders import CLASSES, jpeg, listed, sample, write, write_old, write
 
 from ipucnn import load_dataset
 from ipucnn.core.errors import DataError
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data.images import decode
 from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets._webdataset import counts, dataset
@@ -346,7 +347,7 @@ class TestFaults:
             return sample(number, **({"json": b"{"} if number == 5 else {}))
 
         data = load(write(tmp_path, make=damaged), split="train")
-        with HostLoader(data, 32, 4, range(10), workers=2, skip_bad=True) as loader:
+        with HostLoader(data, Preprocessing(32), 4, range(10), workers=2, skip_bad=True) as loader:
             found = [index for batch in loader for index in batch.indices]
         assert found == [0, 1, 4, 6, 7, 8, 9]
         assert [name for name, _ in loader.skipped] == [

@@ -109,7 +109,7 @@ class OpenVinoSession(InferenceSession):
 
     def classified(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of any number of images, uint8."""
-        return torch.cat([self(fed(part, self._plan.pixels))
+        return torch.cat([self(fed(part, self._plan))
                           for part in torch.split(images, self.samples_per_call)])
 
     def _feed(self, place: int, images: torch.Tensor) -> None:
@@ -154,7 +154,7 @@ def _reshape(model: Any, graph: Graph, batch: int) -> None:
 def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[torch.Tensor]:
     """Yield images as the plan feeds them, wrapping around to fill the last batch."""
     for first in range(0, len(images), size):
-        yield fed(images[torch.arange(first, first + size) % len(images)], plan.pixels)
+        yield fed(images[torch.arange(first, first + size) % len(images)], plan)
 
 
 def _folder(path: str) -> str:

@@ -113,5 +113,6 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
         plan = self._plan
         model = in_precision(model, plan, self._type)
         if plan.normalisation == "device":
-            normalise_on_device(model, arithmetic=self._type)
+            normalise_on_device(model, arithmetic=self._type,
+                                preprocessing=plan.preprocessing)
         return model

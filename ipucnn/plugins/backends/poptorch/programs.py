@@ -54,7 +54,8 @@ class TrainingProgram(torch.nn.Module):
         super().__init__()
         self.front = torch.nn.Identity()
         if plan.normalisation == "device":
-            normalise_on_device(self.front, dtype, arithmetic=dtype)
+            normalise_on_device(self.front, dtype, arithmetic=dtype,
+                                preprocessing=plan.preprocessing)
         self.model = model
         self.loss = loss
         self.dtype = dtype

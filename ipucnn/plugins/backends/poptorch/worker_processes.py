@@ -286,7 +286,7 @@ class FedByProcesses(Fed):
         """Return PopTorch's loader, or None for threads; see `Fed.feed`."""
         if self._options.dataloader_mode not in LOADER_MODES:
             return None
-        return PopTorchLoader(self._workers_for, request.dataset, request.input_size,
+        return PopTorchLoader(self._workers_for, request.dataset, request.preprocessing,
                               request.batch_size, request.indices, **request.how)
 
     def stop_loading(self) -> None:

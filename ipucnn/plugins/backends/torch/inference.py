@@ -113,7 +113,7 @@ class TorchInferenceSession(InferenceSession):
         if keep_norms:
             full_precision_norms(model)
         if plan.normalisation == "device":
-            normalise_on_device(model)
+            normalise_on_device(model, preprocessing=plan.preprocessing)
         return model.to(device.place).to(memory_format=torch.channels_last)
 
     def _floats(self, device: torch.device) -> torch.Tensor:

@@ -234,7 +234,7 @@ class TorchTrainingSession(TrainingSession):
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self._device.place, non_blocking=True)
         if self._plan.normalisation == "device":
-            images = normalise(images)
+            images = normalise(images, preprocessing=self._plan.preprocessing)
         return images.float().contiguous(memory_format=torch.channels_last)
 
     def _example(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,131 @@
+"""The model card: what a model is, what it expects of images and what its outputs mean."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence, Tuple
+
+from ipucnn.core.errors import PluginError
+from ipucnn.core.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The description that travels with a model: in checkpoints, ONNX files and results.
+
+    Attributes:
+        model: its name in the registry.
+        options: of its construction by flat name, those of the model, its norm layer and its
+            input; building with them gives the same network.
+        norm_layer: name of the norm layer.
+        num_outputs: values per image. A model with one output decides between two classes: the
+            output is that of the second one.
+        class_names: of the classes, in the order of the outputs; empty when unknown.
+        preprocessing: of its images.
+        outputs: `logits` or `probabilities`.
+        multi_label: an image may have several classes; each output is for one of them alone.
+        precision: of the training (``compute.master``); empty when unknown.
+        provenance: where the weights come from, as plain types.
+        metrics: scores of the weights, as plain types.
+
+    Raises:
+        PluginError: a field has the wrong type, or the number of names does not match.
+    """
+
+    model: str
+    num_outputs: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    norm_layer: str = "batch"
+    class_names: Tuple[str, ...] = ()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    outputs: str = LOGITS
+    multi_label: bool = False
+    precision: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.class_names, list):
+            object.__setattr__(self, "class_names", tuple(self.class_names))
+        for name, kind in (("model", str), ("norm_layer", str), ("precision", str),
+                           ("class_names", tuple), ("multi_label", bool), ("options", Mapping),
+                           ("provenance", Mapping), ("metrics", Mapping),
+                           ("preprocessing", Preprocessing)):
+            self._check(name, isinstance(getattr(self, name), kind), kind.__name__)
+        self._check("num_outputs", type(self.num_outputs) is int and self.num_outputs > 0,
+                    "a positive integer")
+        self._check("outputs", self.outputs in (LOGITS, PROBABILITIES),
+                    f"{LOGITS} or {PROBABILITIES}")
+        self._check("class_names", all(isinstance(name, str) for name in self.class_names),
+                    "names")
+        if len(self.class_names) not in (0, self.classes):
+            raise PluginError(f"the model has {self.num_outputs} outputs and names "
+                              f"{len(self.class_names)} classes")
+
+    def _check(self, name: str, ok: bool, wanted: str) -> None:
+        if not ok:
+            raise PluginError(f"bad model card: {name} is {getattr(self, name)!r}, expected "
+                              f"{wanted}")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that the outputs decide between."""
+        if self.num_outputs == 1:
+            return 1 if self.multi_label else 2
+        return self.num_outputs
+
+    @property
+    def names(self) -> List[str]:
+        """A name for each class: `class 0`, `class 1` ... when they are unknown."""
+        return list(self.class_names) or [f"class {index}" for index in range(self.classes)]
+
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each class, float32 `(n, classes)`.
+
+        Args:
+            outputs: of the model, `(n, num_outputs)`.
+        """
+        outputs = outputs.float()
+        if self.outputs == LOGITS:
+            sigmoid = self.multi_label or self.num_outputs == 1
+            outputs = outputs.sigmoid() if sigmoid else outputs.softmax(1)
+        if self.classes > self.num_outputs:
+            import torch
+
+            outputs = torch.cat([1 - outputs, outputs], 1)
+        return outputs
+
+    def trained(self, **changes: Any) -> ModelCard:
+        """Return the card with other values, as after a training."""
+        return replace(self, **changes)
+
+    def as_plain(self) -> Dict[str, Any]:
+        """Return the card as plain types, for files."""
+        return {**asdict(self), "class_names": list(self.class_names),
+                "preprocessing": self.preprocessing.as_plain()}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> ModelCard:
+        """Return what `as_plain` gave; fields of newer versions are left out.
+
+        Raises:
+            PluginError: a field is missing or has the wrong type.
+        """
+        known = {item.name for item in fields(cls)}
+        kept = {name: value for name, value in values.items() if name in known}
+        if isinstance(kept.get("preprocessing"), Mapping):
+            kept["preprocessing"] = Preprocessing.from_plain(kept["preprocessing"])
+        if not {"model", "num_outputs"} <= set(kept):
+            raise PluginError("bad model card: it does not say which model it is of")
+        return cls(**kept)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a message, the first ones of many."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

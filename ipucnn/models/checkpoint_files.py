@@ -1,0 +1,97 @@
+"""Finds and orders the checkpoints in a folder by their names, and chooses one to use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ipucnn.core.errors import IpucnnError
+
+BEST = "best.json"
+"""The file in a checkpoint folder that records the best validation."""
+
+NAME = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)(?:\.step(?P<step>\d+))?"
+                  r"(?P<averaged>_averaged)?\.pt")
+
+
+class CheckpointError(IpucnnError):
+    """A checkpoint that cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint by its file name.
+
+    Attributes:
+        path: the file.
+        run: model and dataset, as in the name.
+        epoch: epoch in the name.
+        step: weight updates, for those written within an epoch; else 0.
+        averaged: it is an average of others.
+    """
+
+    path: Path
+    run: str
+    epoch: int
+    step: int = 0
+    averaged: bool = False
+
+
+def entries(folder: Path, averaged: bool = False) -> List[Entry]:
+    """Return the checkpoints in a folder, in the order of the training.
+
+    Args:
+        folder: where they are; other files are left out.
+        averaged: whether to include averages.
+
+    Raises:
+        CheckpointError: the folder cannot be read, or has those of several trainings.
+    """
+    try:
+        names = sorted(os.listdir(str(folder)))
+    except OSError as error:
+        raise CheckpointError(f"cannot list folder '{folder}': {error.strerror}",
+                              "name the folder of a training's checkpoints") from error
+    found = []
+    for name in names:
+        match = NAME.fullmatch(name)
+        if match and not name.startswith("."):
+            found.append(Entry(folder / name, match["run"], int(match["epoch"]),
+                               int(match["step"] or 0), bool(match["averaged"])))
+    runs = sorted({entry.run for entry in found})
+    if len(runs) > 1:
+        raise CheckpointError(f"folder '{folder}' has checkpoints of {len(runs)} trainings: "
+                              + ", ".join(runs), "name one file")
+    kept = [entry for entry in found if averaged or not entry.averaged]
+    # within epoch 3 comes before its end
+    return sorted(kept, key=lambda e: (e.epoch, not e.step, e.step, e.averaged))
+
+
+def best_of(folder: Path) -> Dict[str, Any]:
+    """Return the record of the best validation in a folder; empty without one."""
+    try:
+        record = json.loads((folder / BEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def chosen(folder: Path) -> Path:
+    """Return the checkpoint in a folder that validated best, or else the newest intact one.
+
+    Raises:
+        CheckpointError: there is none, or there are those of several trainings.
+    """
+    found = entries(folder)
+    best = best_of(folder).get("file")
+    for entry in [*(entry for entry in found if entry.path.name == best), *reversed(found)]:
+        if zipfile.is_zipfile(str(entry.path)):
+            return entry.path
+    raise CheckpointError(f"there are no checkpoints in '{folder}'",
+                          "name a weights file, or a folder that '--checkpoint-path' of a "
+                          "training wrote")

@@ -1,0 +1,162 @@
+"""The model card of a weights file, and the options that it settles."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
+from ipucnn.core.names import key
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import common_option
+from ipucnn.core.options.declaration import spellings
+from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.options.parts import NORMALISATION_PLACES
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.models.card import ModelCard
+
+CARD = "card"
+"""Key of the card in a checkpoint."""
+
+_NETWORK = ("normlayer", "input_size", "input_image_padding", "num_classes")
+
+
+def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
+    """Return the card of a weights file; None for files that hold weights alone.
+
+    That of a checkpoint written before cards existed, or by the old applications, is completed
+    from the options in it.
+
+    Args:
+        source: a value of `--weights`.
+        registry: where its model is looked up.
+
+    Raises:
+        WeightsError: the card in the file is damaged.
+    """
+    path = Path(source).expanduser()
+    with suppress(OSError):
+        status = path.stat()
+        if path.is_file():
+            return _file_card(path, (status.st_mtime_ns, status.st_size), registry)
+    return None
+
+
+@lru_cache(maxsize=4)
+def _file_card(path: Path, _version: Tuple[int, int], registry: Registry) -> Optional[ModelCard]:
+    from ipucnn.models.weights_file import read_checkpoint
+
+    if path.suffix == ".safetensors":
+        return None
+    try:
+        content = read_checkpoint(path)
+    except WeightsError:
+        return None  # reported where the weights are read
+    return card_in(content, path, registry) if isinstance(content, dict) else None
+
+
+def card_in(content: Mapping[str, Any], path: Path, registry: Registry) -> Optional[ModelCard]:
+    """Return the card in the content of a checkpoint, or None.
+
+    Args:
+        content: as `read_checkpoint` returns it.
+        path: of the file, for messages.
+        registry: where its model is looked up.
+
+    Raises:
+        WeightsError: the card is damaged.
+    """
+    if isinstance(content.get(CARD), Mapping):
+        try:
+            return ModelCard.from_plain(content[CARD])
+        except PluginError as error:
+            raise WeightsError(f"'{path}': {error.message}", "use another copy of it") from error
+    if isinstance(content.get("model_name"), str) and isinstance(content.get("options"), Mapping):
+        return _completed(content["model_name"], content["options"],
+                          tuple(content.get("class_names", ())), path, registry)
+    written = content.get("opts") or content.get("args")
+    if isinstance(content.get("model_state_dict"), dict) and isinstance(written, Mapping):
+        from ipucnn.models.build import ModelOptions
+
+        values = translated(written, ModelOptions, registry)
+        if values.get("model"):
+            return _completed(str(values["model"]), values, (), path, registry)
+    return None
+
+
+def _completed(model: str, options: Mapping[str, Any], class_names: Tuple[str, ...], path: Path,
+               registry: Registry) -> Optional[ModelCard]:
+    """Return the card of a checkpoint that has none; None if its model is unknown here.
+
+    Images were always normalised with ImageNet's mean and standard deviation then, whatever the
+    dataset, unless normalisation was switched off.
+    """
+    from dataclasses import replace
+
+    from ipucnn.models.build import ModelOptions, card_of
+
+    try:
+        spec = registry.get_typed(ModelSpec, model)
+        values = {name: options[name] for name in _NETWORK if options.get(name) is not None}
+        made = build(ModelOptions, {**_owned(options, spec, registry), **values,
+                                    "model": model, "weights": "random"}, registry=registry)
+    except IpucnnError:
+        return None
+    outputs = made.network.num_classes or len(class_names) or spec.num_classes
+    size = made.network.input_size or spec.input_size
+    preprocessing = Preprocessing().sized(
+        half_size(size) if options.get("half_res_training") else size)
+    if NORMALISATION_PLACES.get(str(options.get("normalization_location"))) == "none":
+        preprocessing = preprocessing.without_normalisation()
+    return replace(
+        card_of(made.network, made.plugins, registry, outputs), preprocessing=preprocessing,
+        class_names=class_names if len(class_names) == outputs else (),
+        precision=str(options.get("precision", "")), provenance={"weights": str(path)})
+
+
+_HALF_SIZES = {224: 160, 380: 252}
+"""Input sizes of half-resolution training in the old application."""
+
+
+def half_size(size: int) -> int:
+    """Return the size of the smaller images of half-resolution training, a multiple of 4."""
+    return _HALF_SIZES.get(size, max(8, round(size * 5 / 7 / 4) * 4))
+
+
+def _owned(options: Mapping[str, Any], spec: ModelSpec, registry: Registry) -> Dict[str, Any]:
+    """Return the saved options of the model and of its norm layer."""
+    from ipucnn.core.options.declaration import declared
+    from ipucnn.core.registry.records import NormLayerSpec
+
+    specs = [spec, registry.get_typed(NormLayerSpec, str(options.get("normlayer") or "batch"))]
+    names = {item.name for record in specs for found in [registry.options_class(record)]
+             if found is not None for item in declared(found)}
+    return {name: value for name, value in options.items() if name in names}
+
+
+def translated(options: Mapping[str, Any], options_class: type,
+               registry: Registry) -> Dict[str, Any]:
+    """Return an old application's options by ipucnn's names, if they exist and are valid.
+
+    Args:
+        options: as the old application saved them.
+        options_class: of the command whose options are wanted.
+        registry: where plugins are looked up.
+    """
+    kinds = [kind for kind in getattr(options_class, "kinds", ())
+             if kind in ("model", "norm-layer", "optimizer", "lr-schedule", "loss")]
+    plugins = {spelling: item for owner in builtin_owners(kinds, registry)
+               for spelling, item in spellings(owner.options).items()}
+    values: Dict[str, Any] = {}
+    for spelling, value in options.items():
+        found = common_option(options_class, str(spelling)) or plugins.get(key(str(spelling)))
+        if found is None or found.option.feature or found.option.switch \
+                or found.name.startswith("checkpoint"):
+            continue
+        with suppress(UsageError):
+            values[found.name] = found.coerce(value)
+    return values

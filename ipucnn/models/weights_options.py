@@ -1,0 +1,83 @@
+"""The options that a weights file settles: its model, norm layer and number of outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.composition import Given
+from ipucnn.core.registry.records import KINDS
+
+if TYPE_CHECKING:
+    from ipucnn.core.registry.registry import Registry
+    from ipucnn.models.card import ModelCard
+
+
+def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], registry: Registry,
+              training: bool = False) -> Dict[str, Any]:
+    """Return the merged options of several sources, with those that `--weights` settles.
+
+    A folder of checkpoints stands for the one that validated best, or else the newest. The options
+    of the model and norm layer are added to `others`.
+
+    Args:
+        sources: given values by name; later ones override earlier ones.
+        others: the remaining given values of each source.
+        registry: where names are looked up.
+        training: the weights are where a training starts, which may have other classes.
+
+    Raises:
+        UsageError: a given option contradicts the file.
+        IpucnnError: the folder has no checkpoint, or the card in the file is damaged.
+    """
+    given = {name: value for source in sources for name, value in source.items()}
+    weights = given.get("weights")
+    if not isinstance(weights, str) or weights == "random" \
+            or weights.partition(":")[0] == "pretrained":
+        return given
+    place = Path(weights).expanduser()
+    if place.is_dir():
+        from ipucnn.models.checkpoint_files import chosen
+
+        weights = given["weights"] = str(chosen(place))
+    if given.get("weights_partial") or not Path(weights).expanduser().is_file():
+        return given
+    from ipucnn.models.weights_card import file_card  # imports torch
+
+    card = file_card(weights, registry)
+    if card is None:
+        return given
+    settled = _settled(card, training)
+    for name, value in settled.items():
+        if name in given and not _same(name, given[name], value, registry):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"'{flag} {given[name]}' contradicts the weights in {weights!r}, "
+                             f"whose {_WORDS[name]} is {value}",
+                             f"leave '{flag}' out, or name other weights")
+    named = {other.bare.replace("-", "_") for source in others for other in source}
+    others.append([Given(name, value, f"weights {weights!r}")
+                   for name, value in card.options.items()
+                   if name not in named and name not in settled and value is not None])
+    return {**settled, **given}
+
+
+_WORDS = {"model": "model", "normlayer": "norm layer", "num_classes": "number of outputs",
+          "input_image_padding": "padding of the input"}
+
+
+def _settled(card: ModelCard, training: bool) -> Dict[str, Any]:
+    """Return the common options that a card settles, by name."""
+    values: Dict[str, Any] = {"model": card.model, "normlayer": card.norm_layer}
+    if not training:
+        values["num_classes"] = card.num_outputs
+    if card.options.get("input_image_padding"):
+        values["input_image_padding"] = True
+    return values
+
+
+def _same(name: str, given: Any, value: Any, registry: Registry) -> bool:
+    kind = next((kind for kind in KINDS.values() if kind.selector == name), None)
+    if kind is None:
+        return bool(given == value)
+    return registry.get(kind.name, given) is registry.get(kind.name, value)
