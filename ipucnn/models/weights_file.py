@@ -25,14 +25,18 @@ _HOW_TO_CONVERT = ("if you trust the file, load it where it was made and save it
                    "alone, best as safetensors")
 
 
-def read_weights(path: Path) -> StateDict:
+def read_weights(path: Path, ema: bool = False) -> StateDict:
     """Return the state dictionary in a file, on the CPU.
 
     `.safetensors` files and what `torch.save` writes are read; of a checkpoint, the weights.
     Pickled code is rejected, never run.
 
+    Args:
+        path: the file.
+        ema: return the moving average of the weights in a checkpoint.
+
     Raises:
-        WeightsError: the file is missing, damaged, holds code or no weights.
+        WeightsError: the file has no moving average although `ema` is requested, is is missing, damaged, holds code or no weights.
     """
     if path.is_dir():
         raise WeightsError(f"weights '{path}' are a folder", "name a file")
@@ -49,6 +53,11 @@ def read_weights(path: Path) -> StateDict:
         raise WeightsError(f"weights '{path}' are a plain pickle, which could run code, and are "
                            "refused", _HOW_TO_CONVERT)
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    if ema:
+        if not isinstance(content, dict) or not isinstance(content.get("ema"), dict):
+            raise WeightsError(f"'{path}' has no moving average of its weights",
+                               "leave '--ema' out")
+        content = content["ema"]
     for name in _LAYOUTS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]

@@ -20,14 +20,13 @@ class ExportNetwork(NetworkPart):
     checkpoint_path: Optional[str] = option(
         None, "Export the model of a checkpoint, or of the newest one in a folder.",
         names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
-    ema: bool = option(False, "The moving average of a checkpoint's weights.", basic=True)
     seed: int = option(0, "Seed of random weights and of the images of the comparison.",
                        minimum=0)
 
     def __post_init__(self) -> None:
-        if self.ema and not self.checkpoint_path:
+        if self.ema and not self.checkpoint_path and self.source in ("pretrained", "random"):
             raise UsageError("'--ema' is for checkpoints, and none is named",
-                             "add '--checkpoint-path FILE'")
+                             "add '--weights FILE'")
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class ExportOptions(CommandOptions):
     def __post_init__(self) -> None:
         if not self.network.checkpoint_path:
             return
-        settled = {item.name for item in declared(NetworkPart)}
+        settled = {item.name for item in declared(NetworkPart)} - {"ema"}
         flags = [item.flag for item in changed(self) if item.name in settled]
         flags += [item.flag for _, item, value in self.plugins.declared()
                   if value != item.default]

@@ -30,8 +30,9 @@ class TrainNetwork(NetworkPart):
 
     model: str = option("resnet18", "Model to train.", kind="model", fixed="model", basic=True)
     weights: str = option(
-        "random", "What to start from: 'random', 'pretrained', 'pretrained:TAG', or a weights "
-        "file.", metavar="random|pretrained|FILE", fixed="start", basic=True)
+        "random", "What to start from: 'random', 'pretrained', 'pretrained:TAG', a weights file, "
+        "or a folder of checkpoints, of which the best one is taken, else the newest.",
+        metavar="random|pretrained|FILE|DIR", fixed="start", basic=True)
 
 
 @dataclass(frozen=True)

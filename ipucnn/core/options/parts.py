@@ -29,8 +29,12 @@ class NetworkPart:
     model: str = option("resnet18", "Model to run.", kind="model", names=("--model-name",),
                         fixed="model", basic=True)
     weights: str = option(
-        "pretrained", "'pretrained', 'pretrained:TAG', 'random', or a weights file.",
-        metavar="pretrained|random|FILE", fixed="start", basic=True)
+        "pretrained", "'pretrained', 'pretrained:TAG', 'random', a weights file, or a folder of "
+        "checkpoints, of which the best one is taken, else the newest. A checkpoint says which "
+        "model it is of.", metavar="pretrained|random|FILE|DIR", fixed="start", basic=True)
+    ema: Optional[bool] = option(
+        None, "Take the moving average of a checkpoint's weights, or the weights themselves "
+        "(default: the average if it validated best).", fixed="start")
     weights_partial: bool = option(
         False, "Accept a weights file that lacks entries of the model or has others.",
         fixed="start")
