@@ -116,7 +116,8 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
-    report = load_weights(model, spec, network.source, network.weights_partial)
+    report = load_weights(model, spec, network.source, network.weights_partial,
+                          network.num_classes)
     if network.input_image_padding:
         pad_input_channels(model)
     card = card_of(network, plugins, registry, classes)

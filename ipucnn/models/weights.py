@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from torch import nn
 
-from ipucnn.core.errors import DataError, UsageError, WeightsError
+from ipucnn.core.errors import UsageError, WeightsError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
-from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
+from ipucnn.data.remote.download import sha256
 from ipucnn.models.weights_file import StateDict, read_weights
-
-MIRROR_VARIABLE = "IPUCNN_WEIGHTS_URL"
+from ipucnn.models.weights_source import local_file, published_file
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on it
+_PARTIAL = "'--weights-partial' loads what fits and leaves the rest random"
 _ANOTHER_MODEL = 0.1
 """Share of mismatched entries from which a file counts as one of another model."""
 
@@ -59,16 +58,19 @@ class WeightsReport:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
-                 partial: bool = False) -> WeightsReport:
+def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool = False,
+                 num_classes: Optional[int] = None) -> WeightsReport:
     """Load weights into a model; on failure, the model is unchanged.
 
     Args:
         model: built from `spec`, perhaps with another head or other norm layers.
         spec: the model's record.
         weights: `random`, `pretrained` (the record's first), `pretrained:TAG` or a file: a
-            safetensors file, or a PyTorch state dictionary or checkpoint without code in it.
+            safetensors file, or a PyTorch state dictionary or checkpoint without code in it. A
+            file may be a path, a `file://` URL or ``package:module/file``.
         partial: accept entries that are missing, unexpected or of another shape.
+        num_classes: the model's outputs if they were asked for; published weights of another
+            number then leave the head random. None: the head must fit.
 
     Raises:
         WeightsError: they cannot be downloaded, read, or loaded into this model.
@@ -77,18 +79,17 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str,
     if weights == "random":
         return WeightsReport(source="random")
     if weights != "pretrained" and not weights.startswith("pretrained:"):
-        path = Path(weights).expanduser()
+        path = local_file(weights) or Path(weights).expanduser()
         fit = _Fit(model, unwrapped(read_weights(path), model))
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
         return fit.load(source=str(path), path=path)
     published = _published(spec, weights)
-    url = _address(published)
-    path = _fetch(url, published)
+    address, path = published_file(published, spec)
     fit = _Fit(model, unwrapped(read_weights(path), model))
     if not partial:
-        fit.require_body(f"published weights '{published.tag}'", spec)
-    return fit.load(source=url, path=path, tag=published.tag, licence=published.licence)
+        fit.require_body(f"published weights '{published.tag}'", spec, num_classes)
+    return fit.load(source=address, path=path, tag=published.tag, licence=published.licence)
 
 
 def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
@@ -115,20 +116,6 @@ def _published(spec: ModelSpec, weights: str) -> PublishedWeights:
     tags = [published.tag for published in spec.weights]
     raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
                      f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
-
-
-def _address(published: PublishedWeights) -> str:
-    mirror = os.environ.get(MIRROR_VARIABLE)
-    return f"{mirror.rstrip('/')}/{file_name(published.url)}" if mirror else published.url
-
-
-def _fetch(url: str, published: PublishedWeights) -> Path:
-    try:
-        return fetch(url, cache_dir() / "weights", published.sha256)
-    except DataError as error:
-        raise WeightsError(
-            error.message, f"{error.hint}; or use '--weights random', or download {url} by hand "
-            "and use '--weights FILE'") from error
 
 
 def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
@@ -202,42 +189,49 @@ class _Fit:
         """Raise `WeightsError` unless every entry matches."""
         self._require(what, spec, self.misshapen, self.unexpected)
 
-    def require_body(self, what: str, spec: ModelSpec) -> None:
-        """Raise `WeightsError` unless only the head and replaced norms do not match."""
-        self._require(what, spec,
-                      [name for name in self.misshapen if not self._is_head(name, spec)],
-                      [name for name in self.unexpected if not self._of_replaced_norm(name)])
+    def require_body(self, what: str, spec: ModelSpec, num_classes: Optional[int]) -> None:
+        """Raise `WeightsError` unless only a new head and replaced norms do not match."""
+        head = [] if num_classes is None else self._head(num_classes)
+        self._require(what, spec, [name for name in self.misshapen if name not in head],
+                      [name for name in self.unexpected if not self._of_replaced_norm(name)],
+                      "'--num-classes {}' keeps their outputs; another number, given, makes a new "
+                      "head with random weights")
 
     def _require(self, what: str, spec: ModelSpec, misshapen: Sequence[str],
-                 unexpected: Sequence[str]) -> None:
+                 unexpected: Sequence[str], head_hint: str = _PARTIAL) -> None:
         wrong = len(misshapen) + len(unexpected) + len(self.missing)
         if not wrong:
             return
         details = _details([(self.missing, "missing"), (unexpected, "unexpected"),
                             (misshapen, "of another shape")])
-        hint = "'--weights-partial' loads what fits and leaves the rest random"
-        if self._only_head(misshapen, wrong):
+        if len(misshapen) == wrong and list(misshapen) == self._head():
             classes = [state[misshapen[-1]].shape[0] for state in (self.state, self.own)]
             raise WeightsError(f"{what} are for {classes[0]} classes, the model has {classes[1]} "
-                               f"({details})", hint)
+                               f"({details})", head_hint.format(classes[0]))
         if wrong > _ANOTHER_MODEL * len({*self.own, *self.state}):
             raise WeightsError(f"{what} are of another model than {spec.name!r}: {details}",
                                "use the model, model options and norm layer that they were made "
                                "for, or '--weights random'")
-        raise WeightsError(f"{what} do not fit model {spec.name!r}: {details}", hint)
+        raise WeightsError(f"{what} do not fit model {spec.name!r}: {details}", _PARTIAL)
 
-    def _only_head(self, misshapen: Sequence[str], wrong: int) -> bool:
-        """Return whether the only mismatch is the number of outputs of the last layer."""
-        return (len(misshapen) == wrong and all(self._differs_in_outputs(n) for n in misshapen)
-                and len({name.rpartition(".")[0] for name in misshapen}) == 1
-                and misshapen[-1].rpartition(".")[0] == list(self.own)[-1].rpartition(".")[0])
+    def _head(self, outputs: Optional[int] = None) -> List[str]:
+        """Return the entries of layers that differ only in the number of their outputs.
+
+        That is the same number for all of them, and `outputs` if it is given. A layer within the
+        network is none: its outputs are another layer's inputs, which differ as well and are
+        of another shape than the file's in more than their outputs.
+        """
+        found = [name for name in self.misshapen if self._differs_in_outputs(name)
+                 and outputs in (None, self.own[name].shape[0])]
+        if not found:
+            return []
+        file, model = (state[found[-1]].shape[0] for state in (self.state, self.own))
+        return [name for name in found if (self.state[name].shape[0], self.own[name].shape[0])
+                == (file, model)]
 
     def _differs_in_outputs(self, name: str) -> bool:
-        return self.state[name].shape[1:] == self.own[name].shape[1:]
-
-    def _is_head(self, name: str, spec: ModelSpec) -> bool:
-        return (self.state[name].shape[:1] == (spec.num_classes,)
-                and self._differs_in_outputs(name))
+        theirs, ours = self.state[name].shape, self.own[name].shape
+        return len(theirs) == len(ours) > 0 and theirs[1:] == ours[1:]
 
     def _of_replaced_norm(self, name: str) -> bool:
         """Return whether the entry belongs to a batch norm that was replaced in the model."""

@@ -172,7 +172,7 @@ def test_another_class_count_leaves_the_head_random(mirror, state):
     spec = mirror(SMALL, state)
     model = small(classes=3)
     head = model.fc.weight.clone()
-    report = load_weights(model, spec, "pretrained")
+    report = load_weights(model, spec, "pretrained", num_classes=3)
     assert report.kept_random == ("fc.weight", "fc.bias")
     assert "random: 'fc.weight', 'fc.bias'" in report.summary()
     assert torch.equal(model.fc.weight, head)

@@ -1,0 +1,123 @@
+"""Finds weights files: downloaded ones, files named by a URL, and files within packages."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from ipucnn.core.errors import DataError, WeightsError
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
+
+MIRROR_VARIABLE = "IPUCNN_WEIGHTS_URL"
+
+_PACKAGE = re.compile(r"package:(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)/(?P<file>[^\\]+)")
+_OWN = "use '--weights random', or '--weights FILE' with a file of your own"
+_UNIQUE = 8
+"""Digits of a digest from which a file of any name counts as the file that is meant."""
+
+
+def published_file(published: PublishedWeights, spec: ModelSpec) -> Tuple[str, Path]:
+    """Return the address of published weights and the local file, whose digest is right.
+
+    Downloads are stored in the cache by URL and digest together. Of an older cache, which stored
+    them by the last part of the URL, a file is used when its digest is right.
+
+    Raises:
+        WeightsError: the file cannot be found or downloaded, or is another one.
+    """
+    path = local_file(published.url, spec.requires)
+    if path is not None:
+        if published.sha256 and not _is(path, published.sha256):
+            raise WeightsError(
+                f"{published.url!r} has hash {sha256(path)[:max(8, len(published.sha256))]}, "
+                f"expected {published.sha256}", "install or copy it again; or " + _OWN)
+        return published.url, path
+    if not published.sha256:
+        raise WeightsError(f"weights '{published.tag}' of model {spec.name!r} are published "
+                           "without a digest, and are not downloaded unchecked",
+                           f"download {published.url} by hand and use '--weights FILE'; their "
+                           "plugin should state 'sha256'")
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    address = f"{mirror.rstrip('/')}/{file_name(published.url)}" if mirror else published.url
+    folder = cache_dir() / "weights"
+    old = folder / file_name(published.url)
+    if len(published.sha256) >= _UNIQUE and _is(old, published.sha256):
+        return address, old
+    try:
+        return address, fetch(address, folder, published.sha256, _cached_name(published))
+    except DataError as error:
+        raise WeightsError(
+            error.message, f"{error.hint}; or use '--weights random', or download {address} by "
+            "hand and use '--weights FILE'") from error
+
+
+def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[Path]:
+    """Return the file that a `file://` or `package:` address names; None for any other text.
+
+    Args:
+        address: ``file:///folder/net.pth``, or ``package:module/folder/net.pth`` for a file within
+            an importable package, which is not imported.
+        requires: name the command that installs the package.
+
+    Raises:
+        WeightsError: it names no file.
+    """
+    if address.startswith("package:"):
+        return _in_package(address, requires)
+    parts = urlsplit(address)
+    if parts.scheme != "file":
+        return None
+    path = Path(url2pathname(parts.path))
+    if parts.netloc not in ("", "localhost") or not path.is_absolute():
+        raise WeightsError(f"{address!r} names no file of this machine",
+                           "write it as file:///folder/file")
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {address!r}",
+                           "correct the path, or " + _OWN)
+    return path
+
+
+def _in_package(address: str, requires: Sequence[Requirement]) -> Path:
+    match = _PACKAGE.fullmatch(address)
+    if not match or ".." in PurePosixPath(match["file"]).parts:
+        raise WeightsError(f"{address!r} names no file within a package",
+                           "write it as package:MODULE/FOLDER/FILE")
+    module = match["module"]
+    # The files of `importlib.resources` need Python 3.9 and import the package; weights are only
+    # looked for beside its modules.
+    found = None
+    with suppress(ImportError, ValueError):
+        found = find_spec(module)
+    if found is None:
+        commands = [f"run '{required.install}'" for required in requires
+                    if required.module.partition(".")[0] == module.partition(".")[0]]
+        raise WeightsError(f"package {module!r} of weights {address!r} is not installed",
+                           f"{(commands or ['install the package'])[0]}; or {_OWN}")
+    for folder in found.submodule_search_locations or ():
+        path = Path(folder, match["file"])
+        if path.is_file():
+            return path
+    raise WeightsError(f"package {module!r} has no file {match['file']!r}",
+                       "another version of the package may have it; or " + _OWN)
+
+
+def _cached_name(published: PublishedWeights) -> str:
+    """Return the file's own name, with a part that depends on URL and digest."""
+    name = PurePosixPath(file_name(published.url))
+    content = f"{published.url} {published.sha256.lower()}".encode()
+    return f"{name.stem}-{hashlib.sha256(content).hexdigest()[:12]}{name.suffix}"
+
+
+def _is(path: Path, digest: str) -> bool:
+    """Return whether `path` is a readable file with this digest."""
+    with suppress(OSError):
+        return path.is_file() and sha256(path).startswith(digest.lower())
+    return False

