@@ -137,6 +137,21 @@ class ModelSuite(Suite):
                     "the traced model gives other logits")
 
 
+    def test_published_weights_load(self) -> None:
+        """Downloads have a digest; other published weights fit, with the head or a new one."""
+        from ipucnn.models.weights import load_weights
+        from ipucnn.models.weights_source import local_file
+
+        for published in self.spec.weights:
+            if local_file(published.url, self.spec.requires) is None:
+                require(bool(published.sha256), f"weights '{published.tag}' are published without "
+                        "a digest")
+                continue
+            for classes in (None, 7):
+                model = self.build(classes or self.spec.num_classes)
+                load_weights(model, self.spec, f"pretrained:{published.tag}", num_classes=classes)
+
+
 class NormLayerSuite(Suite):
     """Checks a norm layer.
 

@@ -68,7 +68,8 @@ def test_two_files_of_one_name_are_two_files(cache, file_server):
 def test_a_new_version_at_the_same_url_is_downloaded(cache, file_server):
     for value in (1.0, 2.0):
         file_server.files["/net.safetensors"] = content(value)
-        assert loaded(spec_of(f"{file_server.url}/net.safetensors", digest(content(value)))) == value
+        spec = spec_of(f"{file_server.url}/net.safetensors", digest(content(value)))
+        assert loaded(spec) == value
 
 
 def test_a_file_of_an_older_cache_is_found_by_its_digest(cache, file_server):
@@ -213,7 +214,8 @@ def test_a_new_head_of_any_kind_is_recognised(published):
     assert sorted(report.kept_random) == sorted(HEAD)
     assert report.loaded == len(model.state_dict()) - len(HEAD)
     assert torch.equal(model.classifier.weight, before)
-    assert load_weights(Convolutional(21), published, "pretrained", num_classes=21).kept_random == ()
+    report = load_weights(Convolutional(21), published, "pretrained", num_classes=21)
+    assert report.kept_random == ()
 
 
 def test_another_number_of_outputs_is_an_error_unless_it_was_asked_for(published):
@@ -225,7 +227,7 @@ def test_another_number_of_outputs_is_an_error_unless_it_was_asked_for(published
 
 
 def test_another_body_is_no_new_head(published):
-    with pytest.raises(WeightsError, match="do not fit model|another model") as caught:
+    with pytest.raises(WeightsError, match=r"of another shape") as caught:
         load_weights(Convolutional(4, width=8), published, "pretrained", num_classes=4)
     for name in ("classifier.weight", "auxiliary.weight", "body.weight"):
         assert repr(name) in caught.value.message

@@ -238,6 +238,24 @@ def test_infinite_logits_and_undeclared_options(failures):
         "ConformanceError: logits are not finite")
 
 
+def test_published_weights_are_checked(failures, tmp_path):
+    def found(url, sha256=""):
+        return failures(ipucnn.ModelSpec, Net, SMALL, num_classes=9, weights=(
+            ipucnn.PublishedWeights("v1", url, sha256, "MIT", "us"),))
+
+    path = tmp_path / "net.pt"
+    torch.save(Net(9).state_dict(), path)
+    assert found(path.as_uri()) == {}
+    assert found("https://no.invalid/net.pt", "01234567") == {}
+    assert found("https://no.invalid/net.pt") == {
+        "test_published_weights_load":
+            "ConformanceError: weights 'v1' are published without a digest"}
+    assert "expected 01234567" in found(path.as_uri(), "01234567")["test_published_weights_load"]
+    torch.save(Net(8).state_dict(), path)
+    assert "are for 8 classes, the model has 9" in found(
+        path.as_uri())["test_published_weights_load"]
+
+
 def test_target_that_returns_something_else(failures):
     found = failures(ipucnn.ModelSpec, lambda num_classes: "net", SMALL)
     assert found["test_traces"] == "ConformanceError: the target returned str"
