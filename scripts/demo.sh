@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole product in one go: draw JPEG files, train on them, be interrupted, resume, validate,
-# classify with the trained checkpoint.  sh scripts/demo.sh BIN FOLDER
+# classify with the trained checkpoint, and name photographs with a plugin.  sh scripts/demo.sh BIN FOLDER
 set -eu
 ipucnn="$1/ipucnn"
 folder="$2"
@@ -33,3 +33,4 @@ echo "== classifying a folder ==" >&2
   --weights "$saved/resnet18_image_folder_2.pt" --data-dir "$data/validation" \
   --batch-size 16 --predictions "$folder/predictions.csv" --result "$folder/result.json"
 echo "Look at $folder/predictions.csv and $folder/result.json."
+sh "$(dirname "$0")/demo-photographs.sh" "$1" "$folder"
