@@ -101,6 +101,16 @@ class ImageDataset(ABC):
 
         return numpy.random.default_rng((seed, epoch)).permutation(len(self))
 
+    def fingerprint(self) -> str:
+        """Return a digest of the listing: equal for the same images, wherever their folder is.
+
+        This one covers the number of images and the class names; datasets of files have their
+        names and labels in it.
+        """
+        import hashlib
+
+        return hashlib.sha256(repr((len(self), self.class_names)).encode()).hexdigest()
+
     @abstractmethod
     def name(self, index: int) -> str:
         """Return the identifier of image `index`: its path, or `shapes/17`."""

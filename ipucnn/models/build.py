@@ -117,7 +117,7 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     if spec.zero_init_residual:
         zero_init_residual(model)
     report = load_weights(model, spec, network.source, network.weights_partial,
-                          network.num_classes)
+                          network.num_classes, network.ema)
     if network.input_image_padding:
         pad_input_channels(model)
     card = card_of(network, plugins, registry, classes)

@@ -12,6 +12,7 @@ from ipucnn.core.errors import UsageError, WeightsError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
+from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, published_file
 
@@ -59,7 +60,7 @@ class WeightsReport:
 
 
 def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool = False,
-                 num_classes: Optional[int] = None) -> WeightsReport:
+                 num_classes: Optional[int] = None, ema: Optional[bool] = None) -> WeightsReport:
     """Load weights into a model; on failure, the model is unchanged.
 
     Args:
@@ -71,6 +72,8 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         partial: accept entries that are missing, unexpected or of another shape.
         num_classes: the model's outputs if they were asked for; published weights of another
             number then leave the head random. None: the head must fit.
+        ema: whether to load the moving average of a checkpoint's weights; None takes what
+            validated best, as recorded beside the checkpoint, else the weights themselves.
 
     Raises:
         WeightsError: they cannot be downloaded, read, or loaded into this model.
@@ -80,10 +83,16 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         return WeightsReport(source="random")
     if weights != "pretrained" and not weights.startswith("pretrained:"):
         path = local_file(weights) or Path(weights).expanduser()
-        fit = _Fit(model, unwrapped(read_weights(path), model))
+        if ema is None:
+            best = best_of(path.parent)
+            ema = best.get("file") == path.name and best.get("weights") == "ema"
+        fit = _Fit(model, unwrapped(read_weights(path, ema), model))
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
         return fit.load(source=str(path), path=path)
+    if ema is not None:
+        raise UsageError("'--ema' is for checkpoints, and published weights have no moving average",
+                         "leave it out")
     published = _published(spec, weights)
     address, path = published_file(published, spec)
     fit = _Fit(model, unwrapped(read_weights(path), model))
@@ -187,7 +196,9 @@ class _Fit:
 
     def require_all(self, what: str, spec: ModelSpec) -> None:
         """Raise `WeightsError` unless every entry matches."""
-        self._require(what, spec, self.misshapen, self.unexpected)
+        self._require(what, spec, self.misshapen, self.unexpected,
+                      "'--num-classes {}' makes a model with as many outputs; '--weights-partial' "
+                      "leaves the last layer random, to train it")
 
     def require_body(self, what: str, spec: ModelSpec, num_classes: Optional[int]) -> None:
         """Raise `WeightsError` unless only a new head and replaced norms do not match."""

@@ -36,10 +36,11 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
         ema: return the moving average of the weights in a checkpoint.
 
     Raises:
-        WeightsError: the file has no moving average although `ema` is requested, is is missing, damaged, holds code or no weights.
+        WeightsError: the file is missing, damaged, holds code or no weights, or no moving average
+            although `ema` requests it.
     """
     if path.is_dir():
-        raise WeightsError(f"weights '{path}' are a folder", "name a file")
+        raise WeightsError(f"weights '{path}' are a folder", "name a file in it")
     if not path.exists():
         raise WeightsError(f"there is no weights file '{path}'",
                            "'--weights' takes 'pretrained', 'random' or a file")

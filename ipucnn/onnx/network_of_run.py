@@ -9,6 +9,7 @@ from typing import Optional
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.records import ModelSpec
+from ipucnn.data.remote.download import sha256
 from ipucnn.models.build import BuiltModel
 from ipucnn.models.weights import WeightsReport
 from ipucnn.onnx.network import OnnxNetwork, check_batch, find_file, read_network
@@ -69,5 +70,7 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
     spec = ModelSpec(name=name, summary=f"ONNX file {path.name}", target=lambda **_: network,
                      input_size=network.input_size, num_classes=network.num_outputs,
                      family="onnx", source=str(path))
+    report = WeightsReport(source=str(path), path=str(path), sha256=sha256(path),
+                           loaded=len(network.proto.graph.initializer))
     return StoredNetwork(BuiltModel(
-        network, spec, WeightsReport(source=str(path)), replace(network.card, model=spec.name)))
+        network, spec, report, replace(network.card, model=spec.name)))

@@ -63,6 +63,7 @@ class Checkpoint:
         card: of the model; None in files written before cards existed.
         data: description of the training images, to compare with those of a restored training.
         path: the file it was read from.
+        add_classes: a training that continues from it may add classes; not saved.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Checkpoint:
     card: Optional[ModelCard] = None
     data: Dict[str, Any] = field(default_factory=dict)
     path: Optional[Path] = None
+    add_classes: bool = False
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
 from ipucnn.training.run_files import FileRecords, Records, make_ready
 from ipucnn.training.train_result import TrainResult, milliseconds
+from ipucnn.training.trained_data import described, grown
 from ipucnn.training.validation import Interrupted
 from ipucnn.training.validator import Validator
 
@@ -42,8 +43,10 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on. `partial` holds the result so far.
     """
-    prepared = prepare(options, registry or current_registry(),
-                       restored.card if restored else None)
+    prepared = prepare(options, registry or current_registry(), restored)
+    if restored is not None and restored.card is not None \
+            and restored.card.num_outputs != prepared.built.num_outputs:
+        restored = grown(restored, prepared.built.module)
     listener = listener or Listener()
     for note in prepared.notes:
         listener.note(note)
@@ -98,6 +101,7 @@ class _Trainer:
             self.options, folder, restored, self.figures.rows, prepared.loggers, listener.note
         ) if not self.instances.index else Records()
         self.epochs = self.options.optimisation.epoch
+        self.description = described(prepared.dataset)
         self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
         self.row_every = self.options.results.steps_per_log or max(
             1, prepared.calls // self.options.results.logs_per_epoch)
@@ -257,7 +261,8 @@ class _Trainer:
             session=self.session.state(),
             progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
             class_names=self.prepared.built.card.class_names,
-            versions=describe()["packages"], card=self.prepared.built.card)
+            versions=describe()["packages"], card=self.prepared.built.card,
+            data=self.description)
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(

@@ -394,6 +394,9 @@ class RestoredCheckpoints(CheckpointPart):
     checkpoint_output_dir: Optional[str] = option(
         None, "Folder of further checkpoints (default: that of the restored one).",
         metavar="DIR", switch=True, names=("--checkpoint-output-path",))
+    add_classes: bool = option(
+        False, "Give classes that were added to the dataset outputs of their own.",
+        switch=True, negatable=False)
 
     def __post_init__(self) -> None:
         """Skip the checks: they need the saved options, which are added later."""

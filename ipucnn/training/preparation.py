@@ -37,6 +37,7 @@ from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.models.weights_card import half_size
+from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import train_from
@@ -47,6 +48,7 @@ from ipucnn.training.rates import (
     loss_scaling,
     optimizer_choice,
 )
+from ipucnn.training.trained_data import compared
 
 
 @dataclass
@@ -94,14 +96,14 @@ class Prepared:
 
 
 def prepare(options: TrainOptions, registry: Registry,
-            restored: Optional[ModelCard] = None) -> Prepared:
+            restored: Optional[Checkpoint] = None) -> Prepared:
     """Check `options` and create the parts of the training.
 
     Args:
         options: what to train.
         registry: where names are looked up.
-        restored: the card of the checkpoint from which the training continues; its classes and
-            preprocessing stay. Initial weights are not loaded then.
+        restored: the checkpoint from which the training continues; its classes and preprocessing
+            stay. Weights are not loaded then.
 
     Raises:
         IpucnnError: anything the user can act on.
@@ -129,7 +131,8 @@ def prepare(options: TrainOptions, registry: Registry,
         options = options.with_values(data_dir=None)
     check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
-    preprocessing = _preprocessing(options, data, registry, restored)
+    continued = restored.card if restored else None
+    preprocessing = _preprocessing(options, data, registry, continued)
     plan = replace(plan, preprocessing=preprocessing)
     request = request_of(options.network, options.dataset, preprocessing.input_size)
     dataset = open_dataset(data, replace(request, split="train",
@@ -154,7 +157,11 @@ def prepare(options: TrainOptions, registry: Registry,
             f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
             "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
             "'--device-iterations'")
-    built = _model(options, data, dataset, registry, restored)
+    if restored is not None and continued is not None:
+        continued, changes = compared(restored, dataset, options.dataset.match_classes,
+                                      f"dataset {data.name!r}")
+        notes += changes
+    built = _model(options, data, dataset, registry, continued)
     built = built.with_card(preprocessing=preprocessing, precision=plan.precision)
     labels = [None if each is None or not as_opened(data, each).labelled else match_classes(
         each.class_names, built.card.class_names, built.card.classes,

@@ -41,7 +41,8 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     place = own.get("checkpoint_path")
     if not place:
         raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
-    checkpoint = _find(Path(place), listener)
+    checkpoint = replace(_find(Path(place), listener),
+                         add_classes=bool(own.get("add_classes")))
     saved = build(TrainOptions, checkpoint.options, registry=registry)
     folder = own.get("checkpoint_output_dir") or str(
         checkpoint.path.parent if checkpoint.path else place)
@@ -55,13 +56,16 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     return train_all(options, registry, listener, checkpoint)
 
 
+_OWN = ("checkpoint_path", "checkpoint_output_dir", "add_classes")
+
+
 def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Return the checkpoint, the output folder, and the options that replace saved ones."""
     own: Dict[str, Any] = {}
     others: Dict[str, Any] = {}
     for spelling, value in given.items():
         item = common_option(RestoreOptions, spelling)
-        if item is not None and item.name in ("checkpoint_path", "checkpoint_output_dir"):
+        if item is not None and item.name in _OWN:
             own[item.name] = item.coerce(value)
         else:
             others[spelling] = value

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.loader import Batch
 from ipucnn.inference.scores import Scores
-from ipucnn.models.class_names import class_names, label_map
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch
 
-LABELLED = DatasetSpec(name="x", summary="x", target="x:y", labelled=True)
+CARD = ModelCard(model="m", num_outputs=2, class_names=("a", "b"))
+SAME = ClassMatch((0, 1))
 
 
 class Classes(ImageDataset):
@@ -33,32 +34,41 @@ def _batch(indices, labels):
                  indices=indices, labels=labels)
 
 
-def test_outputs_are_named_by_the_dataset_by_imagenet_or_by_number():
-    assert class_names(2, Classes("cat", "dog")) == ["cat", "dog"]
-    imagenet = class_names(1000, Classes("cat", "dog"))
-    assert (imagenet[340], imagenet[954]) == ("zebra", "banana")
-    assert class_names(3, Classes()) == ["class 0", "class 1", "class 2"]
-
-
-def test_labels_compare_by_count_or_by_name():
-    imagenet = class_names(1000, Classes())
-    assert label_map(Classes("b", "a"), ["x", "y"]) == [0, 1]
-    assert label_map(Classes("Zebra", "polar_bear"), [n.replace("ice bear", "polar bear")
-                                                      for n in imagenet]) == [340, 296]
-    assert label_map(Classes("zebra", "unheard of"), imagenet) is None
-
-
 def test_accuracy_counts_each_image_once():
-    scores = Scores(Classes("a", "b"), LABELLED, ["a", "b"], 5)
+    scores = Scores(Classes("a", "b"), CARD, SAME, 5)
     right, wrong = [2.0, 1.0], [1.0, 2.0]
     scores.add(_batch([0, 1], [0, 0]), torch.tensor([right, wrong]))
     scores.add(_batch([2, 0], [0, 0]), torch.tensor([right, wrong]))  # 0 comes round again
     scores.add(_batch([1, 2], [0, 0]), torch.tensor([wrong, wrong]))
     assert scores.accuracy() == {"top1": pytest.approx(200 / 3), "top5": 100.0, "images": 3}
+    assert scores.note == ""
 
 
-def test_labels_that_cannot_be_compared_are_told():
-    scores = Scores(Classes("a", "b"), LABELLED, class_names(5, Classes()), 1)
-    scores.add(_batch([0], [1]), torch.zeros(1, 5))
-    assert scores.accuracy() is None
-    assert "the model has 5 classes" in scores.note
+def test_classes_that_the_model_lacks_are_not_scored_and_said():
+    scores = Scores(Classes("b", "unheard", "a"), CARD, ClassMatch((1, None, 0)), 1)
+    scores.add(_batch([0, 1, 2], [0, 1, 2]), torch.tensor([[0.0, 1.0], [9.0, 0.0], [1.0, 0.0]]))
+    assert scores.accuracy() == {"top1": 100.0, "top5": 100.0, "images": 2}
+    assert scores.note.startswith("2 of 3 images have a class that the model knows")
+
+
+def test_outputs_that_are_not_finite_are_an_error_and_never_right():
+    nan, inf = float("nan"), float("inf")
+    scores = Scores(Classes("a", "b"), CARD, SAME, 1)
+    scores.add(_batch([0, 1, 2], [0, 0, 0]),
+               torch.tensor([[2.0, 1.0], [nan, nan], [inf, 1.0]]))
+    assert scores.accuracy() == {"top1": pytest.approx(100 / 3), "top5": pytest.approx(100 / 3),
+                                 "images": 3}
+    assert scores.failure.message == ("the model's outputs for 2 images are not finite; the first "
+                                      "is '1'")
+
+
+def test_counts_of_several_processes_add_up():
+    def counted(outputs):
+        scores = Scores(Classes("a", "b"), CARD, SAME, 1)
+        scores.add(_batch([0], [0]), torch.tensor([outputs]))
+        return scores.as_plain()
+
+    together = Scores(Classes("a", "b"), CARD, SAME, 1)
+    together.together([counted([1.0, 0.0]), counted([float("nan"), 0.0])])
+    assert together.accuracy()["top1"] == 50.0
+    assert "for 1 images" in together.failure.message

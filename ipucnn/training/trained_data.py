@@ -1,0 +1,121 @@
+"""Compares the images of a restored training with those that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Dict, List, Mapping, Tuple
+
+import torch
+from torch import nn
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.data import ImageDataset
+from ipucnn.models.card import ModelCard, listed
+from ipucnn.models.class_names import match_classes
+from ipucnn.models.optimisation import parameter_groups
+from ipucnn.training.checkpoints import Checkpoint
+
+
+def described(dataset: ImageDataset) -> Dict[str, Any]:
+    """Return the description of training images that checkpoints carry."""
+    return {"images": len(dataset), "classes": list(dataset.class_names),
+            "fingerprint": dataset.fingerprint()}
+
+
+def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,
+             what: str) -> Tuple[ModelCard, List[str]]:
+    """Compare the training images with those of a checkpoint.
+
+    Args:
+        checkpoint: from which the training continues.
+        dataset: its training images now.
+        how: how classes are matched, see `match_classes`.
+        what: the dataset, for messages.
+
+    Returns:
+        The card of the model, with further classes if the checkpoint allows them, and notes.
+
+    Raises:
+        DataError: classes were added without permission, or none is known.
+    """
+    card = checkpoint.card
+    assert card is not None
+    notes = _differences(checkpoint.data, dataset, what)
+    if not dataset.class_names or not card.class_names or how == "position":
+        return card, notes
+    match = match_classes(dataset.class_names, card.class_names, card.classes, how, what)
+    added = [name for name, output in zip(dataset.class_names, match.outputs) if output is None]
+    known = {output for output in match.outputs if output is not None}
+    lost = [name for number, name in enumerate(card.class_names) if number not in known]
+    gone = f", and {listed(lost)} {'is' if len(lost) == 1 else 'are'} gone" if lost else ""
+    if added and not checkpoint.add_classes:
+        raise DataError(
+            f"{what} has classes that the training does not know: {listed(added)}{gone}",
+            "rename their folders as they were, or take them away; '--add-classes' gives them "
+            "outputs of their own")
+    if lost:
+        notes.append(f"{what} has no images of {listed(lost)} any more")
+    if added:
+        if card.num_outputs != card.classes:
+            raise DataError("a model with one output decides between two classes and cannot get a "
+                            "third", "start another training with 'ipucnn train --weights FILE'")
+        notes.append(f"classes are added: {listed(added)}")
+        card = replace(card, class_names=(*card.class_names, *added),
+                       num_outputs=card.num_outputs + len(added))
+    return card, notes
+
+
+def _differences(before: Mapping[str, Any], dataset: ImageDataset, what: str) -> List[str]:
+    if not before:
+        return []
+    images = len(dataset)
+    if images != before["images"]:
+        change = "more" if images > before["images"] else "fewer"
+        return [f"{what} has {change} images than before: {images}, not {before['images']}"]
+    if dataset.fingerprint() != before["fingerprint"]:
+        return [f"{what} has {images} images as before, but not the same files"]
+    return [f"{what} is the same as before: {images} images"]
+
+
+def grown(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
+    """Return a checkpoint for a model with more outputs.
+
+    New outputs start with the model's own random weights, and with an optimizer state of zero.
+
+    Args:
+        checkpoint: of the smaller model.
+        module: the larger model, in which the trained parameters require gradients.
+
+    Raises:
+        UsageError: the backend's optimizer state cannot be extended.
+    """
+    fresh = module.state_dict()
+    larger = {name for name, value in checkpoint.weights.items()
+              if name in fresh and fresh[name].shape != value.shape}
+    optimizer = checkpoint.session.get("optimizer")
+    if not isinstance(optimizer, dict) or not isinstance(optimizer.get("state"), dict):
+        raise UsageError("'--add-classes' cannot extend the optimizer state of this backend",
+                         "start another training with 'ipucnn train --weights FILE "
+                         "--weights-partial'")
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    order = [names[id(parameter)] for group in parameter_groups(module, 1.0)
+             for parameter in group["params"]]
+    shapes = {name: value.shape for name, value in checkpoint.weights.items()}
+    state = {index: {key: _padded(value, torch.zeros_like(fresh[order[index]], dtype=value.dtype))
+                     if order[index] in larger and isinstance(value, torch.Tensor)
+                     and value.shape == shapes[order[index]] else value
+                     for key, value in entry.items()}
+             for index, entry in optimizer["state"].items()}
+
+    def extended(weights: Mapping[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+        return {name: _padded(value, fresh[name]) if name in larger else value
+                for name, value in weights.items()}
+
+    session = {**checkpoint.session, "optimizer": {**optimizer, "state": state}}
+    return replace(checkpoint, weights=extended(checkpoint.weights), session=session,
+                   ema=None if checkpoint.ema is None else extended(checkpoint.ema))
+
+
+def _padded(value: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    """Return `value` with the further rows of `fresh`."""
+    return torch.cat([value, fresh[len(value):].to(value.dtype).cpu()])

@@ -1,0 +1,77 @@
+"""Model cards: what outputs mean, and files without damage."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from ipucnn.core.errors import PluginError
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.models.card import PROBABILITIES, ModelCard
+
+
+def test_logits_become_probabilities_once():
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    card = ModelCard(model="m", num_outputs=3)
+    found = card.probabilities(logits)
+    assert torch.allclose(found, logits.softmax(1))
+    ready = ModelCard(model="m", num_outputs=3, outputs=PROBABILITIES)
+    assert torch.equal(ready.probabilities(found), found)
+
+
+def test_several_labels_have_a_probability_each():
+    card = ModelCard(model="m", num_outputs=2, multi_label=True)
+    assert torch.allclose(card.probabilities(torch.tensor([[0.0, 9.0]])),
+                          torch.tensor([[0.5, 0.9999]]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("outputs", "value"), [("logits", 0.0), ("probabilities", 0.5)])
+def test_one_output_is_the_second_of_two_classes(outputs, value):
+    card = ModelCard(model="m", num_outputs=1, outputs=outputs, class_names=("no", "yes"))
+    assert card.probabilities(torch.tensor([[value]])).tolist() == [[0.5, 0.5]]
+    assert ModelCard(model="m", num_outputs=1).names == ["class 0", "class 1"]
+
+
+def test_a_card_survives_json():
+    card = ModelCard(
+        model="m", num_outputs=2, options={"groups": 8}, norm_layer="group", multi_label=True,
+        class_names=("a", "b"), preprocessing=Preprocessing(32, 1.0, interpolation="bicubic"),
+        precision="16.32", provenance={"weights": "random"}, metrics={"top1": 12.5})
+    stored = json.loads(json.dumps(card.as_plain()))
+    assert ModelCard.from_plain({**stored, "from the future": 1}) == card
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"class_names": ["a"]}, "2 outputs and names 1 classes"),
+    ({"num_outputs": "2"}, "num_outputs"),
+    ({"outputs": "vibes"}, "logits or probabilities"),
+    ({"preprocessing": {"mean": [1, 2]}}, "mean"),
+    ({"preprocessing": {"std": [1, 0, 1]}}, "std"),
+    ({"preprocessing": 5}, "preprocessing"),
+    ({"model": None}, "model"),
+])
+def test_damage_is_named(change, reason):
+    stored = {**ModelCard(model="m", num_outputs=2).as_plain(), **change}
+    with pytest.raises(PluginError, match=reason):
+        ModelCard.from_plain(stored)
+
+
+def test_scale_and_shift_are_the_usual_normalisation():
+    images = torch.tensor([0.0, 100.0, 255.0])
+    caffe = Preprocessing(mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0),
+                          value_range=(0.0, 255.0), channel_order="bgr")
+    assert torch.allclose(images * caffe.scale[0] - caffe.shift[0], images - 104)
+    usual = Preprocessing()
+    assert torch.allclose(images * usual.scale[1] - usual.shift[1],
+                          (images / 255 - 0.456) / 0.224)
+    plain = usual.without_normalisation()
+    assert torch.equal(images * plain.scale[2] - plain.shift[2], images)
+
+
+@pytest.mark.parametrize(("size", "fraction", "resized"), [
+    (224, 0.875, 256), (224, 224 / 232, 232), (299, 0.875, 341), (32, 1.0, 32),
+    (600, 600 / 632, 632)])
+def test_resize_size_is_not_rounded_down(size, fraction, resized):
+    assert Preprocessing(size, fraction).resize_size == resized

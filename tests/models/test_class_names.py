@@ -1,0 +1,57 @@
+"""Classes of a dataset and of a model: by name, by number, by ImageNet's identifiers."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipucnn.core.errors import DataError
+from ipucnn.models.class_names import imagenet_names, match_classes
+
+
+@pytest.mark.parametrize(("dataset", "model", "outputs"), [
+    (["a", "b"], ["b", "a"], (1, 0)),
+    (["Zebra", "polar_bear"], ["polar bear", "x", "zebra"], (2, 0)),
+    (["b"], ["a", "b", "c"], (1,)),
+    (["10", "2"], [f"class {i}" for i in range(11)], (10, 2)),
+    (["2", "0"], ["0", "1", "2"], (2, 0)),
+])
+def test_classes_are_matched_by_name(dataset, model, outputs):
+    match = match_classes(dataset, model, len(model))
+    assert (match.outputs, match.note) == (outputs, "")
+
+
+def test_imagenet_folders_are_known_by_their_identifiers():
+    names = imagenet_names()
+    assert (names[340], names[954]) == ("zebra", "banana")
+    match = match_classes(["n02391049", "n01440764", "n07753592"], names, 1000)
+    assert match.outputs == (340, 0, 954)
+
+
+def test_unknown_classes_are_named_and_not_scored():
+    match = match_classes(["a", "y", "z"], ["a", "b"], 2, what="the photographs")
+    assert match.outputs == (0, None, None)
+    assert match.note == ("2 of the 3 classes of the photographs are unknown to the model and are "
+                          "not scored: 'y', 'z'")
+
+
+def test_no_class_in_common_is_an_error_that_lists_both():
+    with pytest.raises(DataError) as error:
+        match_classes(["car", "tree"], ["cat", "dog"], 2, what="the dataset")
+    assert "has 'car', 'tree', the model 'cat', 'dog'" in error.value.message
+    assert "--match-classes position" in error.value.hint
+    assert match_classes(["car", "tree"], ["cat", "dog"], 2, "position").outputs == (0, 1)
+
+
+def test_a_model_without_names_takes_the_datasets_and_says_so():
+    assert "assumed" in match_classes(["a", "b"], [], 2).note
+    with pytest.raises(DataError, match="3 classes and the model 2, which it does not name"):
+        match_classes(["a", "b", "c"], [], 2)
+
+
+def test_positions_need_enough_outputs():
+    with pytest.raises(DataError, match="3 classes and the model 2"):
+        match_classes(["a", "b", "c"], ["a", "b"], 2, "position")
+
+
+def test_names_that_differ_in_case_alone_stay_apart():
+    assert match_classes(["crane"], ["crane", "Crane"], 2).outputs == (0,)
