@@ -88,10 +88,12 @@ class PluginOptions:
             record name.
         deferred: options given before the plugin is selected, such as those of backends with
             `--backend auto`, and all options given to a command that `defers`.
+        undecided: the declarations of the deferred options, by name.
     """
 
     owned: Mapping[Tuple[str, str], Any] = field(default_factory=dict)
     deferred: Mapping[str, Any] = field(default_factory=dict)
+    undecided: Mapping[str, Declared] = field(default_factory=dict)
 
     def of(self, kind: str, name: str) -> Any:
         """Return the options of the record `name` of a kind, or None when it has none."""
@@ -101,6 +103,13 @@ class PluginOptions:
         """Return the value of the option called `name` of any selected plugin, or None."""
         found = {item.name: value for _, item, value in self.declared()}
         return {**found, **self.deferred}.get(name)
+
+    def given(self, role: str) -> Dict[str, Any]:
+        """Return the options with a role (`Option.role`) that are not at their default, by name."""
+        rows = [(item, value) for _, item, value in self.declared()]
+        rows += [(item, self.deferred[name]) for name, item in self.undecided.items()]
+        return {item.name: value for item, value in rows
+                if item.option.role == role and value != item.default}
 
     def declared(self) -> Iterator[Tuple[str, Declared, Any]]:
         """Yield the kind, declaration and value of every option of the selected plugins."""

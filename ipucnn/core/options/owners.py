@@ -83,6 +83,12 @@ def builtin_owners(kinds: Iterable[str], registry: Registry) -> List[Owner]:
     return [owner for kind in kinds for owner in _builtin_owners(kind, registry)]
 
 
+def flags_in_role(role: str, kinds: Iterable[str], registry: Registry) -> List[str]:
+    """Return the flags of built-in plugins' options with a role (`Option.role`), for hints."""
+    return list(dict.fromkeys(item.flag for owner in builtin_owners(kinds, registry)
+                              for item in declared(owner.options) if item.option.role == role))
+
+
 @functools.lru_cache(maxsize=64)
 def _builtin_owners(kind: str, registry: Registry) -> Tuple[Owner, ...]:
     found = (owner_of(KINDS[kind], registry.get(kind, name), registry)
@@ -163,6 +169,7 @@ def owned(options_class: type, value_of: Callable[[str], Any], sources: Sequence
     defers = options_class.defers  # type: ignore[attr-defined]
     values: Dict[Tuple[str, str], Dict[str, Any]] = {}
     deferred: Dict[str, Any] = {}
+    undecided: Dict[str, Declared] = {}
     missing: Dict[str, Tuple[Given, Having]] = {}
     for source in sources:
         spelt: Dict[Tuple[str, str], Given] = {}
@@ -174,6 +181,7 @@ def owned(options_class: type, value_of: Callable[[str], Any], sources: Sequence
                 name = having[0][1].name
                 if defers and having[0][0].kind.name in open_kinds:  # a third party's
                     deferred[name] = having[0][1].coerce(given.value, given.origin)
+                    undecided[name] = having[0][1]
                     continue
                 missing.pop(name, None)
                 if not any(_equal(item, given.value) for _, item in having):
@@ -186,16 +194,18 @@ def owned(options_class: type, value_of: Callable[[str], Any], sources: Sequence
                 if owner in chosen and not defers:
                     values.setdefault((owner.kind.name, owner.spec.name), {})[item.name] = value
                 elif value != item.default or defers:
-                    deferred[item.name] = value
+                    deferred[item.name], undecided[item.name] = value, item
                 else:
                     deferred.pop(item.name, None)
+                    undecided.pop(item.name, None)
     if missing:
         raise _not_selected(list(missing.values()), job, value_of)
     if defers:  # options that are not given have the stored value, not the default
-        return PluginOptions({}, deferred)
+        return PluginOptions({}, deferred, undecided)
     return PluginOptions(
         {(owner.kind.name, owner.spec.name): owner.options(
-            **values.get((owner.kind.name, owner.spec.name), {})) for owner in chosen}, deferred)
+            **values.get((owner.kind.name, owner.spec.name), {})) for owner in chosen},
+        deferred, undecided)
 
 
 def _having(given: Given, owners: List[Owner], job: str = "") -> Having:
