@@ -59,6 +59,8 @@ class Option:
             matters at the start). Empty if it can.
         role: what it does for a job that knows only the role: `loader` selects another loader of
             images than the threads of `ipucnn`, `cache` names a place of compiled models.
+        needs: name of a common option (``predictions``) without which it has no effect, and is
+            refused in commands that have that option.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
@@ -81,6 +83,7 @@ class Option:
     validation: bool = False
     fixed: str = ""
     role: str = ""
+    needs: str = ""
     machine: bool = False
     size: bool = False
     metavar: str = ""
