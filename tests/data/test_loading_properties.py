@@ -26,6 +26,7 @@ from ipucnn.data.formats.convert import convert
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.loader import HostLoader
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.feed import Feed
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare
@@ -144,7 +145,7 @@ def validated(folders, form, count, workers, batch_size):
 
     def work(index):
         evaluator = Evaluator(
-            torch.nn.Linear(1, 1), SeenBackend(batch_size, seen[index]), plan, SIZE,
+            torch.nn.Linear(1, 1), SeenBackend(batch_size, seen[index]), CrossEntropy(), plan, SIZE,
             dataset_of(folders, form, "validation"), True, workers=workers,
             instances=Together(index, count, board, barrier))
         results[index] = evaluator({"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}, 0)

@@ -86,10 +86,12 @@ def test_fewer_than_ten_images_are_refused():
 def test_bad_images_are_refused_or_left_out():
     with pytest.raises(DataError, match="image 3 is bad"):
         calibration_of(Numbered(20, bad=3), Preprocessing(8), list(CLASSES), RunDataset())
-    made = calibration_of(Numbered(20, bad=3), Preprocessing(8), list(CLASSES), RunDataset(skip_bad_samples=True))
+    made = calibration_of(Numbered(20, bad=3), Preprocessing(8), list(CLASSES),
+                          RunDataset(skip_bad_samples=True))
     assert sorted(indices(made.images)) == [i for i in range(20) if i != 3]
     with pytest.raises(DataError, match="9 images are too few"):
-        calibration_of(Numbered(10, bad=3), Preprocessing(8), list(CLASSES), RunDataset(skip_bad_samples=True))
+        calibration_of(Numbered(10, bad=3), Preprocessing(8), list(CLASSES),
+                       RunDataset(skip_bad_samples=True))
 
 
 def test_the_report_counts_answers():
