@@ -149,7 +149,7 @@ class Images(ImageDataset):
 @ipucnn.hookimpl
 def ipucnn_datasets():
     return [DatasetSpec(name="several", summary="s", target=lambda request: Images(),
-                        reads_folder=False)]
+                        labelled=True)]
 """
 
 
