@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 OPTIMIZERS = ("sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb")
 CLOCK = ("images_per_second", "data_wait_share")
@@ -111,30 +111,38 @@ def _first_difference(expected: Any, found: Any) -> str:
 def kills(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
           count: int = 4) -> int:
     """Kill the process at random moments, from its start to its end."""
-    return _cut_short(folder, extra, chance, seconds, count, signal.SIGKILL, -signal.SIGKILL)
+    return _cut_short(folder, extra, chance, seconds,
+                      Ending(signal.SIGKILL, -signal.SIGKILL, count))
 
 
 def interrupts(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float) -> int:
     """Send SIGINT at random moments; the process must save and say 130."""
-    return _cut_short(folder, extra, chance, seconds, 2, signal.SIGINT, 130)
+    return _cut_short(folder, extra, chance, seconds, Ending(signal.SIGINT, 130))
 
 
 def terminations(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float) -> int:
     """Send SIGTERM at random moments; the process must save and say 143."""
-    return _cut_short(folder, extra, chance, seconds, 2, signal.SIGTERM, 143)
+    return _cut_short(folder, extra, chance, seconds, Ending(signal.SIGTERM, 143))
 
 
-def _cut_short(  # noqa: PLR0913
-        folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
-        count: int, number: signal.Signals, code: int) -> int:
+class Ending(NamedTuple):
+    """A signal, the exit code it must lead to, and how often it is sent."""
+
+    number: signal.Signals
+    code: int
+    count: int = 2
+
+
+def _cut_short(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
+               ending: Ending) -> int:
     met = 0
-    for _ in range(count):
+    for _ in range(ending.count):
         process = start(folder, next_command(folder, extra))
         # Python itself must be up before a signal is ours to answer
-        time.sleep(chance.uniform(0.5 if code > 0 else 0.0, seconds))
+        time.sleep(chance.uniform(0.5 if ending.code > 0 else 0.0, seconds))
         met += process.poll() is None
-        process.send_signal(number)
-        finish(process, code, 0)
+        process.send_signal(ending.number)
+        finish(process, ending.code, 0)
     return met
 
 

@@ -69,7 +69,7 @@ def load_dataset(name: str, data_dir: Optional[str] = None, **options: Any) -> I
     """
     import dataclasses
 
-    from ipucnn.core.options.owners import owned_by
+    from ipucnn.core.options.assignment import owned_by
     from ipucnn.core.registry.records import DatasetSpec
     from ipucnn.data import DatasetRequest
     from ipucnn.data.opening import open_dataset

@@ -59,7 +59,7 @@ class BenchResult:
         batch_size: images per batch; the last one may have fewer.
         input_size: height and width of the prepared images, in pixels.
         pixels: their pixel format, one of `ipucnn.data.prepare.PIXELS`.
-        mode: `threads`, or a mode of PopTorch's loader.
+        mode: `threads`, or the loader of the backend.
         steps: images per second of one thread in each step alone; None where a step is absent.
         loading: the loader, by number of workers.
         compute: the model, when one is named.

@@ -1,17 +1,18 @@
 """The options of `ipucnn data bench`."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, Optional, Sequence, Set, Tuple
+from typing import Any, ClassVar, Dict, Optional, Set, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, changed, part
-from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.declaration import LOADER, declared, option
+from ipucnn.core.options.owners import flags_in_role
 from ipucnn.core.options.parts import DatasetPart, ResultPart
+from ipucnn.core.registry.registry import registry
 
 THREADS = "threads"
-"""The data loader that every backend has; a backend may have others (`--dataloader-mode`)."""
+"""The data loader that every backend has; a backend may have options for others."""
 
-_MODE = "dataloader_mode"
 _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
                "32.32": "32.32"}
 
@@ -32,7 +33,6 @@ class BenchDataset(DatasetPart):
     dataloader_worker: Tuple[int, ...] = option(  # type: ignore[assignment]
         (), "Numbers of workers to measure (default: 1 and the cores this process may use).",
         minimum=1, names=("--num-workers",), metavar="N...", basic=True)
-    disable_async_loading: bool = option(False, "The same as '--dataloader-mode sync'.")
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,6 @@ class BenchOptions(CommandOptions):
     kinds: ClassVar[Tuple[str, ...]] = ("dataset", "backend")
 
     def __post_init__(self) -> None:
-        given = self._backend_values().get(_MODE, THREADS)
-        if self.dataset.disable_async_loading and given not in (THREADS, "sync"):
-            raise UsageError(
-                f"'--disable-async-loading' contradicts '--dataloader-mode {given}'",
-                "leave one of them out")
         if self.compute.model:
             return
         alone = ["precision", "compute_batch_size"]
@@ -97,10 +92,11 @@ class BenchOptions(CommandOptions):
                              "add '--model NAME', or leave it out")
         others = self._backend_values() if self.mode == THREADS else ()
         for name in others:
+            loaders = flags_in_role(LOADER, ["backend"], registry())
             raise UsageError(
-                f"'--{name.replace('_', '-')}' is for the computing of a model or for another mode "
-                "of the loader, and none is named",
-                "add '--model NAME' or '--dataloader-mode MODE', or leave it out")
+                f"'--{name.replace('_', '-')}' is for the computing of a model or for the loader "
+                "of a backend, and none is named",
+                f"add {' or '.join(map(repr, ['--model', *loaders]))}, or leave it out")
 
     def _backend_values(self) -> Dict[str, Any]:
         """Return the backend options that were given, by flat name."""
@@ -109,16 +105,15 @@ class BenchOptions(CommandOptions):
 
     @property
     def mode(self) -> str:
-        """The mode that results from `--dataloader-mode` and `--disable-async-loading`."""
-        if self.dataset.disable_async_loading:
-            return "sync"
-        return str(self._backend_values().get(_MODE, THREADS))
+        """The loader of images: threads, or the value of the option that selects another."""
+        return next((name.replace("_", "-") if value is True else str(value)
+                     for name, value in self.plugins.given(LOADER).items()), THREADS)
 
     @property
     def feeding(self) -> Dict[str, Any]:
         """Options of `ipucnn run` that feed the same images in the same format."""
         backend = {} if self.mode == THREADS else {
-            **self._backend_values(), _MODE: self.mode, "backend": self.compute.backend}
+            **self._backend_values(), "backend": self.compute.backend}
         names = {item.name for item in declared(DatasetPart)} - {"dataloader_worker"}
         return {**self._given(names), **self.plugins.as_dict(without=("backend",)), **backend,
                 "data": self.dataset.data, "input_size": self.dataset.input_size,
@@ -127,14 +122,12 @@ class BenchOptions(CommandOptions):
     @property
     def computing(self) -> Dict[str, Any]:
         """Options for a run or a training of the model."""
-        values = {name: value for name, value in self._backend_values().items() if name != _MODE}
+        loaders = self.plugins.given(LOADER)
+        values = {name: value for name, value in self._backend_values().items()
+                  if name not in loaders}
         return {**self._given({"backend", "precision", "input_size", "seed",
                                "normalization_location", "eight_bit_io"}), **values,
                 "model": self.compute.model}
 
     def _given(self, names: Set[str]) -> Dict[str, Any]:
         return {item.name: self.get(item.name) for item in changed(self) if item.name in names}
-
-    def as_dict(self, without: Sequence[str] = ()) -> Dict[str, Any]:
-        """Return the settings as plain types by flat name."""
-        return {**super().as_dict(without), _MODE: self.mode}

@@ -40,10 +40,10 @@ def shapes(
         "folder then holds 'train' and 'validation'."),
 ) -> None:
     """Write the 'shapes' dataset as JPEG folders."""
-    from ipucnn.data.formats.sample_data import write_made
+    from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
-    count = write_made("shapes", out, per_class=per_class, size=size, seed=seed,
-                       validation_per_class=validation_per_class)
+    count = write_made("shapes", out, GeneratedFiles(
+        per_class, size, seed, validation_per_class=validation_per_class))
     render.emit(f"{count} images in {out}")
 
 

@@ -7,7 +7,8 @@ from typing import Any, Dict
 import typer
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declaration import CACHE, declared
+from ipucnn.core.options.owners import flags_in_role
 from ipucnn.planning.options import PlanOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
@@ -45,6 +46,8 @@ def plan(given: Dict[str, Any]) -> None:
     else:
         render.emit(render.training_plan(made))
     if made.plan.instances > 1 and not (launch.executable_cache_path
-                                        or made.options.plugins.value("model_cache_path")):
-        render.note("every instance compiles for itself: '--model-cache-path DIR' or "
-                    "'--executable-cache-path DIR' has one compile for all")
+                                        or made.options.plugins.given(CACHE)):
+        caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]
+        render.note("every instance compiles for itself: "
+                    + " or ".join(f"'{flag} DIR'" for flag in caches)
+                    + " has one compile for all")

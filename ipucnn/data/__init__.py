@@ -55,6 +55,7 @@ class ImageDataset(ABC):
         flippable: an image keeps its class when left and right are exchanged.
         has_boxes: some images have a bounding box, which `box` returns.
         has_image_ids: some images have an id, which `image_id` returns.
+        multi_label: an image may have several classes or none.
         notes: notes for the user.
     """
 
@@ -63,6 +64,7 @@ class ImageDataset(ABC):
     flippable: bool = True
     has_boxes: bool = False
     has_image_ids: bool = False
+    multi_label: bool = False
     notes: Tuple[str, ...] = ()
 
     @abstractmethod

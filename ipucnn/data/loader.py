@@ -84,6 +84,31 @@ class Batch:
         return len(self.indices)
 
 
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How a loader prepares images.
+
+    Attributes:
+        workers: number of workers; the cores this process may use when None.
+        skip_bad: leave out images that cannot be read instead of raising. The following images
+            take its place, so that batches stay full; a bad image is counted once.
+        transform: see `Preparation`; runs in a worker, for every image.
+        bad: images known to be bad; with `skip_bad` they are skipped without an attempt.
+        epoch: for the transform.
+        part: other instances load the remaining images, so it is not yet an error if none of
+            these can be read.
+        pixels: the pixel format, one of `PIXELS`; workers convert to it.
+    """
+
+    workers: Optional[int] = None
+    skip_bad: bool = False
+    transform: Optional[Transform] = None
+    bad: Iterable[int] = ()
+    epoch: int = 0
+    part: bool = False
+    pixels: str = "uint8"
+
+
 class Loader(ABC):
     """Batches of a dataset's images, in the order of `indices`; only the last may be short.
 
@@ -95,15 +120,7 @@ class Loader(ABC):
         preprocessing: of the network.
         batch_size: images per batch.
         indices: which images, in which order; may be a generator.
-        workers: number of workers; the cores this process may use when None.
-        skip_bad: leave out images that cannot be read instead of raising. The following images
-            take its place, so that batches stay full; a bad image is counted once.
-        transform: see `Preparation`; runs in a worker, for every image.
-        bad: images known to be bad; with `skip_bad` they are skipped without an attempt.
-        epoch: for the transform.
-        part: other instances load the remaining images, so it is not yet an error if none of
-            these can be read.
-        pixels: the pixel format, one of `PIXELS`; workers convert to it.
+        **settings: those of `LoaderSettings`.
 
     Attributes:
         skipped: name and reason of skipped images, the first `MAX_REPORTED`.
@@ -113,24 +130,22 @@ class Loader(ABC):
         UsageError: fewer than one worker or image per batch.
     """
 
-    def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, batch_size: int,  # noqa: PLR0913
-                 indices: Iterable[int], workers: Optional[int] = None,
-                 skip_bad: bool = False, transform: Optional[Transform] = None,
-                 bad: Iterable[int] = (), epoch: int = 0, part: bool = False,
-                 pixels: str = "uint8") -> None:
-        self.workers = usable_cores() if workers is None else workers
+    def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, batch_size: int,
+                 indices: Iterable[int], **settings: Any) -> None:
+        how = LoaderSettings(**settings)
+        self.workers = usable_cores() if how.workers is None else how.workers
         if self.workers < 1 or batch_size < 1:
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
                              "the smallest value of both is 1")
         self.dataset = dataset
-        self.prepare = Preparation(dataset, preprocessing, transform, pixels)
-        self.epoch = epoch
+        self.prepare = Preparation(dataset, preprocessing, how.transform, how.pixels)
+        self.epoch = how.epoch
         self.batch_size = batch_size
         self.indices = indices
-        self.skip_bad = skip_bad
-        self.part = part
+        self.skip_bad = how.skip_bad
+        self.part = how.part
         self.skipped: List[Tuple[str, str]] = []
-        self._bad: Set[int] = set(bad) if skip_bad else set()
+        self._bad: Set[int] = set(how.bad) if how.skip_bad else set()
         self._running: Optional[Generator[Batch, None, None]] = None
 
     @property
@@ -245,11 +260,12 @@ class HostLoader(Loader):
     Args:
         arguments: see `Loader`.
         memory: of batches, to share it with other loaders.
-        how: see `Loader`.
+        settings: those of `LoaderSettings`.
     """
 
-    def __init__(self, *arguments: Any, memory: Optional[Memory] = None, **how: Any) -> None:
-        super().__init__(*arguments, **how)
+    def __init__(self, *arguments: Any, memory: Optional[Memory] = None,
+                 **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self._memory = memory or Memory()
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:

@@ -13,6 +13,7 @@ from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.loader import HostLoader
+from ipucnn.inference.options import RunDataset
 from ipucnn.models.class_names import ClassMatch
 
 SAMPLES = 300
@@ -83,10 +84,8 @@ def _per_cent(equal: torch.Tensor) -> float:
     return 100.0 * float(equal.double().mean())
 
 
-def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,  # noqa: PLR0913
-                   match: Optional[ClassMatch],
-                   samples: Optional[int] = None, seed: int = 0,
-                   workers: Optional[int] = None, skip_bad: bool = False) -> CalibrationImages:
+def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,
+                   match: Optional[ClassMatch], options: RunDataset) -> CalibrationImages:
     """Return images of a dataset for calibration, and others for comparison.
 
     They are drawn at random, because datasets are often sorted by class. The comparison uses the
@@ -97,19 +96,19 @@ def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,  # noqa:
         dataset: where images come from.
         preprocessing: of the model.
         match: the model's class for each label; None where labels are unknown.
-        samples: number of calibration images; `SAMPLES` when None, at most the dataset's size.
-        seed: of the draw.
-        workers: decoding threads; the cores this process may use when None.
-        skip_bad: leave out images that cannot be read.
+        options: number of calibration images (`SAMPLES` by default, at most the dataset's size),
+            seed of the draw, and how images are read.
 
     Raises:
         DataError: an image cannot be read, or there are fewer than `FEWEST`.
     """
-    samples = SAMPLES if samples is None else samples
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    samples = SAMPLES if options.calibration_samples is None else options.calibration_samples
+    order = torch.randperm(
+        len(dataset), generator=torch.Generator().manual_seed(options.seed)).tolist()
     images: List[torch.Tensor] = []
     labels: List[Optional[int]] = []
-    with HostLoader(dataset, preprocessing, FEWEST, order, workers, skip_bad) as loader:
+    with HostLoader(dataset, preprocessing, FEWEST, order, workers=options.dataloader_worker,
+                    skip_bad=options.skip_bad_samples) as loader:
         for batch in loader:
             images.append(batch.images)
             labels += [None if match is None or label is None else match.outputs[label]

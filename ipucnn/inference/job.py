@@ -233,10 +233,8 @@ def _session(job: Job) -> InferenceSession:
             job.request, length=length,
             data_dir=options.dataset.calibration_dir or job.request.data_dir),
             options.plugins, job.registry)
-    images = options.dataset
-    calibration = calibration_of(
-        source, built.preprocessing, matched(options, data, source, built.card),
-        images.calibration_samples, images.seed, images.dataloader_worker, images.skip_bad_samples)
+    calibration = calibration_of(source, built.preprocessing,
+                                 matched(options, data, source, built.card), options.dataset)
     return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
 
 

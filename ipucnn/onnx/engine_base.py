@@ -15,7 +15,7 @@ from ipucnn.models.tracing import execution_order, resolve_splits
 from ipucnn.onnx.examples import memory_errors, random_images
 from ipucnn.onnx.network import OnnxNetwork, check_batch
 from ipucnn.onnx.target import OnnxTarget
-from ipucnn.onnx.tracing_export import INPUT, exported
+from ipucnn.onnx.tracing_export import INPUT, Tracing, exported
 
 if TYPE_CHECKING:
     import onnx
@@ -117,8 +117,8 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
             model, replace(plan, micro_batch=2) if dynamic_batch else plan, input_size)
 
     def made() -> onnx.ModelProto:
-        return exported(module, images, target, what=f"network {type(model).__name__!r}",
-                        dynamic_batch=dynamic_batch)
+        return exported(module, images, target, Tracing(dynamic_batch=dynamic_batch),
+                        f"network {type(model).__name__!r}")
 
     def remade(weights: Dict[str, torch.Tensor]) -> onnx.ModelProto:
         model.load_state_dict(weights)

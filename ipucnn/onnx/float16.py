@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, List
 
 import torch
 
@@ -27,7 +27,7 @@ def rounded(model: onnx.ModelProto, dtype: torch.dtype) -> onnx.ModelProto:
     return model
 
 
-def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:  # noqa: C901 - one case per operator
+def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert a graph to float16 weights and computation.
 
     A float input and the logits are cast inside the graph, so that the model's interface is
@@ -36,7 +36,6 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:  # noqa: C901 - one c
     Args:
         model: a graph of float32, modified in place.
     """
-    import onnx
     from onnx import TensorProto, numpy_helper
 
     largest = torch.finfo(torch.float16).max
@@ -50,30 +49,40 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:  # noqa: C901 - one c
                 attribute.i = TensorProto.FLOAT16
     del model.graph.value_info[:]
     nodes = list(model.graph.node)
-    for entry in model.graph.input:
-        if entry.type.tensor_type.elem_type == TensorProto.FLOAT:
-            inner = f"{entry.name}_float16"
-            for node in nodes:
-                for place, name in enumerate(node.input):
-                    if name == entry.name:
-                        node.input[place] = inner
-            nodes.insert(0, onnx.helper.make_node(
-                "Cast", [entry.name], [inner], name=f"cast_{entry.name}",
-                to=TensorProto.FLOAT16))
-    for entry in model.graph.output:
-        if entry.type.tensor_type.elem_type != TensorProto.FLOAT:
-            continue
+    for entry in _float_values(model.graph.input):
         inner = f"{entry.name}_float16"
-        for node in nodes:
-            for names in (node.input, node.output):
-                for place, name in enumerate(names):
-                    if name == entry.name:
-                        names[place] = inner
-        nodes.append(onnx.helper.make_node(
-            "Cast", [inner], [entry.name], name=f"cast_{entry.name}", to=TensorProto.FLOAT))
+        _rename(entry.name, inner, [node.input for node in nodes])
+        nodes.insert(0, _cast(entry.name, inner, entry.name, TensorProto.FLOAT16))
+    for entry in _float_values(model.graph.output):
+        inner = f"{entry.name}_float16"
+        _rename(entry.name, inner, [names for node in nodes for names in (node.input, node.output)])
+        nodes.append(_cast(inner, entry.name, entry.name, TensorProto.FLOAT))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def _float_values(values: Iterable[Any]) -> List[Any]:
+    """Return the inputs or outputs of a graph that are float32."""
+    from onnx import TensorProto
+
+    return [entry for entry in values
+            if entry.type.tensor_type.elem_type == TensorProto.FLOAT]
+
+
+def _rename(old: str, new: str, places: Iterable[Any]) -> None:
+    """Rename a value in lists of names."""
+    for names in places:
+        for place, name in enumerate(names):
+            if name == old:
+                names[place] = new
+
+
+def _cast(source: str, result: str, value: str, to: int) -> Any:
+    """Return the node that casts an input or output of the graph."""
+    import onnx
+
+    return onnx.helper.make_node("Cast", [source], [result], name=f"cast_{value}", to=to)
 
 
 def _floats(model: onnx.ModelProto) -> Iterator[Any]:

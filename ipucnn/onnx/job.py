@@ -26,7 +26,7 @@ from ipucnn.onnx.examples import random_images
 from ipucnn.onnx.float16 import in_float16
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.onnx.target import OnnxTarget, opset_of
-from ipucnn.onnx.tracing_export import chosen_opset, exported
+from ipucnn.onnx.tracing_export import Tracing, chosen_opset, exported
 from ipucnn.version import __version__
 
 COMPARED_BATCHES = (1, 2, 5)
@@ -96,8 +96,8 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
     module, images = graph_module(built.module, plan, size)
     if options.file.dynamic_batch:
         images = images.expand(2, *images.shape[1:])  # tracing may treat 1 as constant
-    proto = exported(module, images, target, what=what, opset=options.file.opset,
-                     dynamic_batch=options.file.dynamic_batch)
+    proto = exported(module, images, target,
+                     Tracing(options.file.opset, options.file.dynamic_batch), what)
     if options.file.precision == "16.16":
         proto = in_float16(proto)
     batches = COMPARED_BATCHES if options.file.dynamic_batch else (options.file.batch_size,)

@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional
 
@@ -47,24 +48,39 @@ def chosen_opset(wanted: Optional[int], target: OnnxTarget) -> int:
     return wanted or newest
 
 
-def exported(  # noqa: PLR0913 - keywords with defaults
-        module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget, *,
-        what: str = "the model", opset: Optional[int] = None, dynamic_batch: bool = False,
-        training: bool = False) -> onnx.ModelProto:
-    """Export `module` to ONNX and check it for its target.
+@dataclass(frozen=True)
+class Tracing:
+    """The kind of graph that tracing makes.
 
-    The tracing exporter is used with every torch release: it writes the operator sets that PopART
-    needs and exists in torch 2.0. Batch norms are folded into convolutions unless `training`, in
-    which parameters keep their names and nothing is folded.
-
-    Args:
-        module: maps `images` to logits; in evaluation mode unless `training`.
-        images: an example, `(n, 3, size, size)`, of the graph's input type.
-        target: of the export.
-        what: the model, for messages.
+    Attributes:
         opset: operator set; the newest that torch and the target share when not given.
         dynamic_batch: accept any number of images.
         training: export for training.
+    """
+
+    opset: Optional[int] = None
+    dynamic_batch: bool = False
+    training: bool = False
+
+
+INFERENCE_GRAPH = Tracing()
+"""A graph of a fixed batch, in the newest operator set."""
+
+
+def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
+             graph: Tracing = INFERENCE_GRAPH, what: str = "the model") -> onnx.ModelProto:
+    """Export `module` to ONNX and check it for its target.
+
+    The tracing exporter is used with every torch release: it writes the operator sets that PopART
+    needs and exists in torch 2.0. Batch norms are folded into convolutions unless `graph.training`,
+    in which parameters keep their names and nothing is folded.
+
+    Args:
+        module: maps `images` to logits; in evaluation mode unless `graph.training`.
+        images: an example, `(n, 3, size, size)`, of the graph's input type.
+        target: of the export.
+        graph: the kind of graph.
+        what: the model, for messages.
 
     Raises:
         UnsupportedNetworkError: the model needs an operator that the operator set or the target
@@ -76,23 +92,23 @@ def exported(  # noqa: PLR0913 - keywords with defaults
     except ImportError as error:
         raise UnavailableError("exporting needs the onnx package", INSTALL) from error
 
-    opset = chosen_opset(opset, target)
+    opset = chosen_opset(graph.opset, target)
     if sum(tensor.numel() * tensor.element_size()
            for tensor in module.state_dict().values()) > MOST_BYTES:
         raise UnsupportedNetworkError(
             f"{what} is larger than 2 GiB, which no ONNX file can hold", "take a smaller network")
     buffer = io.BytesIO()
-    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
+    mode = torch.onnx.TrainingMode.TRAINING if graph.training else torch.onnx.TrainingMode.EVAL
     how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
         torch.onnx.export).parameters else {}
-    if dynamic_batch:
+    if graph.dynamic_batch:
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
         with _quiet() as warned, blamed(what):
             torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
-                              do_constant_folding=not training, **how)
+                              do_constant_folding=not graph.training, **how)
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UnsupportedNetworkError(
             f"{what} cannot be exported to operator set {opset}: {str(error).splitlines()[0]}",

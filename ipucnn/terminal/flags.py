@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.options.composition import CommandOptions, common_options
+from ipucnn.core.options.composition import CommandOptions, common_options, in_options
 from ipucnn.core.options.declaration import Declared, declared
-from ipucnn.core.options.owners import (
-    AUTO,
-    Owner,
-    builtin_owners,
-    owner_of,
-    third_party_owners,
-)
+from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, third_party_owners
 from ipucnn.core.registry.records import KINDS, DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
@@ -25,7 +20,8 @@ class Flag:
     """An option as a command-line flag.
 
     Attributes:
-        name: the key of its value: a flat name, or a qualified one (``optimizer.beta2``).
+        name: the key of its value: a flat name, or a qualified one (``optimizer.beta2``,
+            ``logger.files.x``).
         spellings: with their dashes, the canonical one first.
         item: its declaration.
         owners: the plugins that declare it; empty for a command's own option.
@@ -52,7 +48,7 @@ class Flag:
     @property
     def identifier(self) -> str:
         """Its name as a Python identifier."""
-        return self.name.replace(".", "__").replace("-", "_")
+        return re.sub(r"\W", "_", self.name.replace(".", "__"))
 
 
 @dataclass(frozen=True)
@@ -97,12 +93,14 @@ def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
                 for owner in _selected(options_class, arguments, registry)]
     owners = list(dict.fromkeys([*selected, *builtin_owners(kinds, registry)]))
     taken = {spelling for flag in own for spelling in flag.spellings}
-    flags = (*own, *_of_plugins(owners, taken))
+    several = {kind for kind in kinds for flag in own
+               if flag.name == KINDS[kind].selector and flag.item.many}
+    flags = (*own, *_of_plugins(owners, taken, several))
     names = _unknown_names(flags, arguments)
     if names:
         others = [owner for owner in third_party_owners(kinds, registry)
                   if any(owner.option(name) for name in names)]
-        flags = (*own, *_of_plugins(list(dict.fromkeys([*owners, *others])), taken))
+        flags = (*own, *_of_plugins(list(dict.fromkeys([*owners, *others])), taken, several))
     return FlagTable(flags, tuple(selected))
 
 
@@ -128,14 +126,22 @@ def _common(options_class: type) -> Iterator[Flag]:
                        heading=item.option.group or getattr(kind, "heading", "Options"))
 
 
-def _of_plugins(owners: Sequence[Owner], taken: set[str]) -> Iterator[Flag]:
-    """Yield each plugin option once by its flat name, and once qualified for each kind."""
+def _of_plugins(owners: Sequence[Owner], taken: set[str],
+                several: Collection[str]) -> Iterator[Flag]:
+    """Yield each plugin option by its flat name and by its qualified ones.
+
+    These name the kind, and for kinds of which `several` plugins can be selected together also
+    the plugin.
+    """
     flat: Dict[str, List[Tuple[Owner, Declared]]] = {}
-    qualified: Dict[Tuple[str, str], List[Tuple[Owner, Declared]]] = {}
+    qualified: Dict[Tuple[str, str, str], List[Tuple[Owner, Declared]]] = {}
     for owner in owners:
+        plugins = ["", f"{in_options(owner.spec.name)}."] if owner.kind.name in several else [""]
         for item in declared(owner.options):
             flat.setdefault(item.name, []).append((owner, item))
-            qualified.setdefault((owner.kind.name, item.name), []).append((owner, item))
+            for plugin in plugins:
+                qualified.setdefault((owner.kind.name, plugin, item.name), []).append(
+                    (owner, item))
     taken = set(taken)
     for name, having in flat.items():
         spellings = list(dict.fromkeys(flag for _, item in having for flag in item.flags
@@ -144,10 +150,10 @@ def _of_plugins(owners: Sequence[Owner], taken: set[str]) -> Iterator[Flag]:
             taken.update(spellings)
             yield Flag(name, tuple(spellings), having[0][1],
                        tuple(owner for owner, _ in having), "Plugins")
-    for (kind, name), having in qualified.items():
+    for (kind, plugin, name), having in qualified.items():
         prefixes = dict.fromkeys((KINDS[kind].selector.replace("_", "-"), kind))
-        yield Flag(f"{KINDS[kind].selector}.{name}",
-                   tuple(f"--{prefix}.{name.replace('_', '-')}" for prefix in prefixes),
+        yield Flag(f"{KINDS[kind].selector}.{plugin}{name}",
+                   tuple(f"--{prefix}.{plugin}{name.replace('_', '-')}" for prefix in prefixes),
                    having[0][1], tuple(owner for owner, _ in having), "Plugins")
 
 

@@ -43,7 +43,7 @@ class OptionsCommand(TyperCommand):
 
     def _unknown(self, flag: str) -> Exception:
         """Return the error for a flag that neither the command nor a plugin has."""
-        from ipucnn.core.options.owners import unknown_option
+        from ipucnn.core.options.refusals import unknown_option
         from ipucnn.core.registry.registry import registry
 
         return unknown_option(flag, self.options_classes[0], registry())

@@ -7,9 +7,10 @@ from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple
 from unittest import SkipTest
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
+from ipucnn.core.options.assignment import owned_by
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.declaration import Declared, declared
-from ipucnn.core.options.owners import check_names, owned_by, owner_of
+from ipucnn.core.options.owners import check_names, owner_of
 from ipucnn.core.registry import registry as registries
 from ipucnn.core.registry.records import KINDS, PluginSpec
 from ipucnn.core.registry.registry import Registry

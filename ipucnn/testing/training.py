@@ -11,7 +11,7 @@ from unittest import SkipTest
 
 from ipucnn.core.execution.backend import Backend
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.options.owners import options_for
+from ipucnn.core.options.assignment import options_for
 from ipucnn.core.registry.records import BackendSpec, LossSpec, OptimizerSpec
 from ipucnn.testing.suite import Suite, require
 

@@ -139,6 +139,7 @@ def prepare(options: TrainOptions, registry: Registry,
                                          length=None if data.finite else length),
                            options.plugins, registry)
     _check_labels(as_opened(data, dataset), "train on")
+    check_loss(options, dataset, registry)
     validation = None
     elsewhere = options.validation.validation_data_dir
     if options.validation.mode != "none" and not data.on_device:
@@ -232,6 +233,23 @@ def make_loss(options: TrainOptions, registry: Registry) -> Loss:
     spec = registry.get_typed(LossSpec, options.optimisation.loss)
     loss: Loss = registry.make(spec, options=options.plugins.of("loss", spec.name))
     return loss
+
+
+def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry) -> None:
+    """Raise an error for images with several classes and a loss of one class per image.
+
+    A loss of several classes takes images with one class, too.
+
+    Raises:
+        UsageError: names both, and the losses to choose from.
+    """
+    spec = registry.get_typed(LossSpec, options.optimisation.loss)
+    if dataset.multi_label and not spec.multi_label:
+        losses = [f"'--loss {name}'" for name in registry.names("loss")
+                  if registry.get_typed(LossSpec, name).multi_label]
+        raise UsageError(f"images of dataset {options.dataset.data!r} may have several classes, "
+                         f"and loss {spec.name!r} takes one per image",
+                         f"use {' or '.join(losses)}")
 
 
 def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:

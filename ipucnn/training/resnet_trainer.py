@@ -19,9 +19,9 @@ from typing import (
 )
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.assignment import by_name, options_for
 from ipucnn.core.options.composition import Given, default_of
 from ipucnn.core.options.declaration import option
-from ipucnn.core.options.owners import by_name, options_for
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry

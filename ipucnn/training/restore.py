@@ -10,7 +10,6 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import fitted
 from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
-from ipucnn.core.options.owners import UnselectedError
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS
 from ipucnn.core.registry.registry import Registry
@@ -95,16 +94,8 @@ def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Reg
     common = common_values(TrainOptions, overrides)
     replaced = [kind for kind in TrainOptions.kinds for selector in [KINDS[kind].selector]
                 if selector in common and common[selector] != saved.get(selector)]
-    try:
-        options = build(TrainOptions, saved.as_dict(without=replaced), overrides,
-                        registry=registry)
-    except UnselectedError as error:
-        selectors = [common_option(TrainOptions, kind.selector) for kind in error.kinds]
-        kept = [item.flag for item in selectors if item is not None and item.option.fixed]
-        if not kept:
-            raise
-        raise UsageError(error.message, "leave it out: a training is restored with the same "
-                         f"{' and '.join(map(repr, kept))}") from None
+    options = build(TrainOptions, saved.as_dict(without=replaced), overrides, registry=registry,
+                    restoring=True)
     before, after = settings(saved), settings(options)
     changes = [(name, item, before[name][1] if name in before else None, value)
                for name, (item, value) in after.items()

@@ -20,6 +20,7 @@ from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, 
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
 from ipucnn.training.options import TrainOptions
+from ipucnn.training.preparation import check_loss, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions
 from ipucnn.training.validation import Evaluator, Interrupted, Validation
@@ -130,15 +131,16 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
         raise _no_labels(data)
     for note in dataset.notes:
         listener.note(note)
+    check_loss(options, dataset, registry)
     match = None
     if data.labelled:
         match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
                               options.dataset.match_classes, f"dataset {data.name!r}")
         if match.note:
             listener.note(match.note)
-    return Evaluator(built.module, chosen.backend, plan, dataset, built.card, match,
-                     options.dataset.dataloader_worker, options.dataset.skip_bad_samples,
-                     instances)
+    return Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
+                     built.card, match, options.dataset.dataloader_worker,
+                     options.dataset.skip_bad_samples, instances)
 
 
 def validation_options(stored: StoredModel, given: ValidateOptions,

@@ -14,6 +14,7 @@ from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK, per_cent
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
+from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.progress import Listener, Status
@@ -35,11 +36,13 @@ class Validation:
         epoch: number of epochs the model was trained for.
         weights: `raw`, or `ema` for the moving average.
         images: images counted, each once.
-        loss: mean cross-entropy, without label smoothing.
-        top1, top5: per cent of the images whose class is the first, or among the first five.
+        loss: mean of the loss that the training minimises.
+        top1, top5: per cent of the images whose class is the first, or among the first five; of
+            several classes, any.
         skipped: images that could not be read.
         checkpoint: file of the weights, if any.
-        confusion: images by true class (row) and predicted class.
+        confusion: images by true class (row) and predicted class; empty where images may have
+            several classes.
         class_names: of rows and columns.
         unknown: images of classes that the model does not have; they are not counted.
     """
@@ -86,6 +89,7 @@ class Evaluator:
     Attributes:
         module: the model; it is copied for each evaluation.
         backend: the backend that runs it.
+        loss: the loss that is reported.
         plan: of the inference.
         dataset: the images.
         card: of the model.
@@ -96,6 +100,7 @@ class Evaluator:
 
     module: nn.Module
     backend: Backend
+    loss: Loss
     plan: ExecutionPlan
     dataset: ImageDataset
     card: ModelCard
@@ -141,7 +146,7 @@ class Evaluator:
         total = len(self.dataset)
         # images are interleaved over the instances, so that their parts differ by one at most
         own = range(self.instances.index, total, self.instances.count)
-        count, stopped = _Count(), ""
+        count, stopped = _Count(self.loss), ""
         with self._session(weights) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
                      workers=self.workers, skip_bad=self.skip_bad) as loader:
@@ -185,22 +190,28 @@ class Evaluator:
 class _Count:
     """Sums over batches, in double precision, so that the results do not depend on the batching."""
 
-    def __init__(self) -> None:
+    def __init__(self, loss: Loss) -> None:
         self.top, self.skipped = TopK(), 0
         self.unknown, self.not_finite = 0, 0
-        self._loss = 0.0
+        self._function = loss
+        self._loss, self._weight = 0.0, 0.0
         self._matrix: Optional[torch.Tensor] = None
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         classes = logits.shape[1]
         self.not_finite += int((~logits.isfinite().all(1)).sum())
-        known = labels != UNKNOWN
-        if not bool(known.all()):
+        if labels.dim() == 1:
+            known = labels != UNKNOWN
             self.unknown += int((~known).sum())
             logits, labels = logits[known], labels[known]
-        losses = nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
-        self._loss += float(losses)
+        if not len(labels):
+            return
+        loss, weight = self._function.total(logits, labels)
+        self._loss += loss
+        self._weight += weight
         best = self.top.add(logits, labels)
+        if labels.dim() > 1:
+            return
         if self._matrix is None:
             self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
         self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
@@ -214,13 +225,13 @@ class _Count:
         if entries:
             self._matrix = instances.sum(nn.functional.pad(matrix, (0, entries - len(matrix))))
         self.top = TopK.merged(instances.gather(self.top.as_plain()))
-        skipped, unknown, not_finite, self._loss = instances.totals(
-            [self.skipped, self.unknown, self.not_finite, self._loss])
+        skipped, unknown, not_finite, self._loss, self._weight = instances.totals(
+            [self.skipped, self.unknown, self.not_finite, self._loss, self._weight])
         self.skipped, self.unknown = int(skipped), int(unknown)
         self.not_finite = int(not_finite)
 
     def mean_loss(self) -> float:
-        return self._loss / max(1, self.top.images)
+        return self._loss / self._weight if self._weight else 0.0
 
     def matrix(self) -> List[List[int]]:
         if self._matrix is None:

@@ -37,8 +37,9 @@ class Validator:
                            preprocessing=prepared.plan.preprocessing)
             backend = validating(prepared.chosen, options, plan, prepared.registry)
             self._evaluator = Evaluator(
-                copy.deepcopy(prepared.built.module), backend, plan, prepared.validation,
-                prepared.built.card, prepared.validation_match, options.dataset.dataloader_worker,
+                copy.deepcopy(prepared.built.module), backend, prepared.setup.loss, plan,
+                prepared.validation, prepared.built.card, prepared.validation_match,
+                options.dataset.dataloader_worker,
                 options.dataset.skip_bad_samples, prepared.instances)
 
     def close(self) -> None:

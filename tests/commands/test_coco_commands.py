@@ -99,11 +99,17 @@ def test_wrong_usage(cli, argv, told, hint):
     assert hint in err.partition("hint: ")[2]
 
 
-def test_annotations_that_are_missing_are_named_with_and_without_predictions(cli, coco):
-    for more in ((), ("--predictions", "p.csv")):
-        code, _, err = cli(*RUN, "--data-dir", coco, "--annotations", "x.json", *more)
-        assert code == 1
-        assert "'x.json'" in err
+def test_annotations_that_are_missing_are_named(cli, coco):
+    code, _, err = cli(*RUN, "--data-dir", coco, "--annotations", "x.json",
+                       "--predictions", "p.csv")
+    assert code == 1
+    assert "'x.json'" in err
+
+
+def test_annotations_without_predictions_are_refused(cli, coco):
+    code, _, err = cli(*RUN, "--data-dir", coco, "--annotations", "x.json")
+    assert code == 2
+    assert "'--annotations' has no effect without '--predictions'" in err
 
 
 def test_training_on_it_is_refused(cli, coco):

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,6 +111,56 @@ def test_validation_during_training_and_the_best(cli, tmp_path):
     best = json.loads((tmp_path / "c" / "best.json").read_text())
     assert best["value"] == min(row["loss"] for row in found)
     assert (tmp_path / "c" / best["file"]).exists()
+
+
+def test_validation_reports_the_loss_that_is_trained(cli):
+    plugin = ["--plugin", str(Path(__file__).parent.parent / "tiny_plugin.py")]
+    losses = {}
+    for name in ("cross-entropy", "focal"):
+        code, out, err = cli(*plugin, "train", *TINY[2:], "--model", "tiny", "--input-size", "16",
+                             "--iterations", "1", "--epoch", "1", "--lr", "0", "--loss", name,
+                             "--validation-mode", "during", "--checkpoint-path", name, "--json")
+        assert code == 0, err
+        losses[name] = json.loads(out)["validations"][0]["loss"]
+    # of one untrained network with 8 classes, whose probabilities are near 1/8
+    assert losses["focal"] == pytest.approx(losses["cross-entropy"] * 0.875 ** 2, rel=0.05)
+    code, out, err = cli(*plugin, "validate", "--checkpoint-path", "focal", "--json",
+                         "--progress", "off")
+    assert code == 0, err
+    assert json.loads(out)["validations"][0]["loss"] == pytest.approx(losses["focal"], rel=1e-5)
+
+
+SEVERAL = """
+import ipucnn
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.data import ImageDataset
+
+class Images(ImageDataset):
+    class_names = ("cat", "dog")
+    multi_label = True
+    def __len__(self):
+        return 8
+    def image(self, index):
+        import torch
+        return torch.zeros(3, 16, 16, dtype=torch.uint8)
+    def name(self, index):
+        return f"image {index}"
+
+@ipucnn.hookimpl
+def ipucnn_datasets():
+    return [DatasetSpec(name="several", summary="s", target=lambda request: Images(),
+                        labelled=True)]
+"""
+
+
+def test_images_with_several_classes_need_a_loss_that_takes_them(cli, tmp_path):
+    (tmp_path / "several.py").write_text(SEVERAL)
+    code, _, err = cli("--plugin", "several.py", "train", "--model", "mobilenet-v3-small",
+                       "--data", "several", "--loss", "focal", "--input-size", "32")
+    assert code == 2
+    assert "images of dataset 'several' may have several classes" in err
+    assert "loss 'focal' takes one per image" in err
+    assert "use '--loss binary-cross-entropy'" in err
 
 
 def test_early_stopping_ends_the_training(cli):

@@ -24,8 +24,9 @@ from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.convert import convert
 from ipucnn.data.formats.convert_options import ConvertOptions
-from ipucnn.data.formats.sample_data import write_made
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.loader import HostLoader
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.feed import Feed
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare
@@ -44,7 +45,8 @@ def folders(tmp_path_factory):
     """A folder of each format."""
     base = tmp_path_factory.mktemp("formats")
     source = str(base / "image_folder")
-    write_made("shapes", source, per_class=PER_CLASS, size=24, validation_per_class=PER_CLASS)
+    write_made("shapes", source, GeneratedFiles(
+        per_class=PER_CLASS, size=24, validation_per_class=PER_CLASS))
     found = {"image_folder": source, "shapes": None, "cifar10": str(base / "cifar")}
     for form in ("img", "tensor"):
         found[form] = str(base / form)
@@ -143,7 +145,7 @@ def validated(folders, form, count, workers, batch_size):
 
     def work(index):
         evaluator = Evaluator(
-            torch.nn.Linear(1, 1), SeenBackend(batch_size, seen[index]), plan, SIZE,
+            torch.nn.Linear(1, 1), SeenBackend(batch_size, seen[index]), CrossEntropy(), plan, SIZE,
             dataset_of(folders, form, "validation"), True, workers=workers,
             instances=Together(index, count, board, barrier))
         results[index] = evaluator({"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}, 0)

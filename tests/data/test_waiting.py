@@ -6,7 +6,7 @@ import ipucnn
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.data import waiting
-from ipucnn.data.formats.sample_data import write_made
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.image_files import FileImages
 from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
@@ -18,7 +18,8 @@ OPTIONS = {"model": "resnet18", "weights": "random", "input_size": 32, "data": "
 @pytest.fixture
 def slow_disk(tmp_path, monkeypatch):
     """Folders of images that have to be waited for, on a machine that says so at once."""
-    write_made("shapes", str(tmp_path / "shapes"), per_class=2, size=32, validation_per_class=1)
+    write_made("shapes", str(tmp_path / "shapes"), GeneratedFiles(
+        per_class=2, size=32, validation_per_class=1))
     read = FileImages.encoded
 
     def slowly(self, index):

@@ -11,6 +11,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.normalisation import fed, normalise
 from ipucnn.inference.calibration_images import CalibrationImages, calibration_of
+from ipucnn.inference.options import RunDataset
 from ipucnn.models.class_names import ClassMatch
 
 CLASSES = ("a", "b", "c", "d")
@@ -54,7 +55,8 @@ def indices(images: torch.Tensor) -> list:
     (49, 300, 49, 49),    # too few for others: the same ones
     (10, 10, 10, 10)])
 def test_some_images_are_kept_for_the_comparison(there, samples, calibrating, compared):
-    made = calibration_of(Numbered(there), Preprocessing(8), MATCH, samples)
+    made = calibration_of(Numbered(there), Preprocessing(8), MATCH,
+                          RunDataset(calibration_samples=samples))
     assert (len(made.calibrating), len(made.compared)) == (calibrating, compared)
     first, second = indices(made.calibrating), indices(made.compared)
     assert len(set(first)) == calibrating
@@ -62,7 +64,8 @@ def test_some_images_are_kept_for_the_comparison(there, samples, calibrating, co
 
 
 def test_images_are_drawn_from_everywhere_and_by_the_seed():
-    made, again, other = (calibration_of(Numbered(200), Preprocessing(8), MATCH, 20, seed)
+    made, again, other = (calibration_of(Numbered(200), Preprocessing(8), MATCH,
+                                         RunDataset(calibration_samples=20, seed=seed))
                           for seed in (0, 0, 1))
     assert set(made.labels[:20]) == set(range(4))
     assert torch.equal(made.images, again.images)
@@ -70,25 +73,27 @@ def test_images_are_drawn_from_everywhere_and_by_the_seed():
 
 
 def test_labels_are_outputs_of_the_model():
-    made = calibration_of(Numbered(40), Preprocessing(8), ClassMatch((4, 3, 2, 1)))
+    made = calibration_of(Numbered(40), Preprocessing(8), ClassMatch((4, 3, 2, 1)), RunDataset())
     for index, label in zip(indices(made.images), made.labels):
         assert label == 4 - index // 10
-    unknown = calibration_of(Numbered(40), Preprocessing(8), None)
+    unknown = calibration_of(Numbered(40), Preprocessing(8), None, RunDataset())
     assert set(unknown.labels) == {None}
 
 
 def test_fewer_than_ten_images_are_refused():
     with pytest.raises(DataError, match="9 images are too few"):
-        calibration_of(Numbered(9), Preprocessing(8), MATCH)
+        calibration_of(Numbered(9), Preprocessing(8), MATCH, RunDataset())
 
 
 def test_bad_images_are_refused_or_left_out():
     with pytest.raises(DataError, match="image 3 is bad"):
-        calibration_of(Numbered(20, bad=3), Preprocessing(8), MATCH)
-    made = calibration_of(Numbered(20, bad=3), Preprocessing(8), MATCH, skip_bad=True)
+        calibration_of(Numbered(20, bad=3), Preprocessing(8), MATCH, RunDataset())
+    made = calibration_of(Numbered(20, bad=3), Preprocessing(8), MATCH,
+                          RunDataset(skip_bad_samples=True))
     assert sorted(indices(made.images)) == [i for i in range(20) if i != 3]
     with pytest.raises(DataError, match="9 images are too few"):
-        calibration_of(Numbered(10, bad=3), Preprocessing(8), MATCH, skip_bad=True)
+        calibration_of(Numbered(10, bad=3), Preprocessing(8), MATCH,
+                       RunDataset(skip_bad_samples=True))
 
 
 def test_the_report_counts_answers():

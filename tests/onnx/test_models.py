@@ -15,7 +15,7 @@ from ipucnn.onnx.engine_base import graph_module
 from ipucnn.onnx.examples import random_images
 from ipucnn.onnx.float16 import in_float16
 from ipucnn.onnx.target import opset_of
-from ipucnn.onnx.tracing_export import exported
+from ipucnn.onnx.tracing_export import Tracing, exported
 from ipucnn.plugins.backends.onnxruntime.target import TARGET as NEW
 from ipucnn.plugins.backends.popart.operators import TARGET as POPART
 
@@ -83,7 +83,7 @@ def _scale(layer, _, output):
 def test_it_computes_what_torch_does(name, norm, target):
     plan = ExecutionPlan(micro_batch=2, precision="32.32", normalisation="host", eight_bit_io=False)
     module, images = graph_module(made(name, norm), plan, size(name))
-    proto = exported(module, images, target, dynamic_batch=True)
+    proto = exported(module, images, target, Tracing(dynamic_batch=True))
     assert opset_of(proto) == (11 if target is POPART else 17 if torch.__version__ < "2.1" else 20)
     batches = [3] if name in LARGER else [1, 3]
     examples = [random_images((n, *images.shape[1:]), torch.float32, n) for n in batches]

@@ -68,6 +68,18 @@ class Loss(ABC):
             micro_batch: images per micro-batch; all n when 0.
         """
 
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
+        """Return the sum of the losses of images, and their number or total weight.
+
+        The quotient of such sums over batches is the loss of a validation: it does not depend on
+        the batches. The loss of an image is that of a micro-batch with this image alone.
+
+        Args:
+            logits: `(n, classes)`, any floating type.
+            labels: as in `__call__`.
+        """
+        return float(self(logits, labels, None, 1)) * len(logits), float(len(logits))
+
     def device_form(self) -> Optional[CrossEntropyForm]:
         """Return a complete description of this loss, or None if there is none.
 
@@ -104,6 +116,10 @@ class PerImageLoss(Loss):
                  for target, share in mixed_labels(labels, mixing, micro_batch)]
         return sum(terms[1:], terms[0]).mean()
 
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
+        """Return the sum of the losses of images, and their number; see `Loss.total`."""
+        return float(self.per_image(logits.float(), labels).double().sum()), float(len(logits))
+
 
 def one_per_image(loss: Loss, labels: torch.Tensor) -> torch.Tensor:
     """Return `labels` if there is one per image, `(n,)`; for single-label losses.
@@ -113,22 +129,8 @@ def one_per_image(loss: Loss, labels: torch.Tensor) -> torch.Tensor:
     """
     if labels.dim() != 1:
         raise UsageError(f"loss {loss.name!r} takes one label per image, and these images may have "
-                         "several", "use '--loss binary-cross-entropy'")
+                         "several", "'ipucnn list-plugins losses' lists the others")
     return labels
-
-
-def check_class_weights(weights: Tuple[float, ...], classes: int) -> None:
-    """Check that there is one positive weight per class, or none at all.
-
-    Raises:
-        UsageError: there are more or fewer, or a weight is not above 0.
-    """
-    if weights and len(weights) != classes:
-        raise UsageError(f"option '--class-weights': {len(weights)} weights for {classes} classes",
-                         "give one weight per class, in the order of the classes")
-    for weight in weights:
-        if not 0 < weight < float("inf"):
-            raise UsageError(f"option '--class-weights': {weight!r} is not a number above 0")
 
 
 def unsupported(backend: str, loss: Loss, hint: str) -> UsageError:

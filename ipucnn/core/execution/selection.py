@@ -11,9 +11,10 @@ from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import joined, launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
+from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declaration import INFERENCE, TRAINING, Declared, declared
-from ipucnn.core.options.owners import AUTO, builtin_owners, options_for, owner_of
+from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.registry.records import KINDS, BackendSpec
 from ipucnn.core.registry.registry import Registry
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
+from ipucnn.core.options.assignment import owned
 from ipucnn.core.options.composition import (
     CommandOptions,
     Given,
@@ -16,7 +17,6 @@ from ipucnn.core.options.composition import (
     parts,
 )
 from ipucnn.core.options.declaration import Declared, declared
-from ipucnn.core.options.owners import owned
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 
@@ -40,13 +40,15 @@ AnySource = Union[Source, Mapping[str, Any]]
 
 
 def build(options_class: type[OptionsT], *sources: AnySource,
-          registry: Optional[Registry] = None) -> OptionsT:
+          registry: Optional[Registry] = None, restoring: bool = False) -> OptionsT:
     """Build validated options; later sources override earlier ones, all override the defaults.
 
     Args:
         options_class: a command's options, or one plain dataclass of options.
         sources: option values by any spelling.
         registry: where the selected plugins are looked up; this process's when not given.
+        restoring: options that a restored training cannot change (`Option.fixed`) are kept; an
+            error does not suggest to change them.
 
     Raises:
         UsageError: an unknown option, one that no selected plugin has, a value that is not
@@ -76,7 +78,9 @@ def build(options_class: type[OptionsT], *sources: AnySource,
     def value_of(name: str) -> Any:
         return together[name] if name in together else default_of(options_class, name)
 
-    return options_class(plugins=owned(options_class, value_of, others, registry), **made)
+    kept = [item.name for item in common_options(options_class) if item.option.fixed] \
+        if restoring else []
+    return options_class(plugins=owned(options_class, value_of, others, registry, kept), **made)
 
 
 def _refuse_others(options_class: type, others: List[List[Given]]) -> None:

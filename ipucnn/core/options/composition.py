@@ -79,6 +79,11 @@ class Given:
         return f" ({self.origin})" if self.origin else ""
 
 
+def in_options(plugin: str) -> str:
+    """Return a plugin's name as options spell it (a slash divides the two forms of a flag)."""
+    return key(plugin).replace("/", "-")
+
+
 @dataclass(frozen=True)
 class PluginOptions:
     """The options of the selected plugins.
@@ -88,10 +93,12 @@ class PluginOptions:
             record name.
         deferred: options given before the plugin is selected, such as those of backends with
             `--backend auto`, and all options given to a command that `defers`.
+        undecided: the declarations of the deferred options, by name.
     """
 
     owned: Mapping[Tuple[str, str], Any] = field(default_factory=dict)
     deferred: Mapping[str, Any] = field(default_factory=dict)
+    undecided: Mapping[str, Declared] = field(default_factory=dict)
 
     def of(self, kind: str, name: str) -> Any:
         """Return the options of the record `name` of a kind, or None when it has none."""
@@ -101,6 +108,13 @@ class PluginOptions:
         """Return the value of the option called `name` of any selected plugin, or None."""
         found = {item.name: value for _, item, value in self.declared()}
         return {**found, **self.deferred}.get(name)
+
+    def given(self, role: str) -> Dict[str, Any]:
+        """Return the options with a role (`Option.role`) that are not at their default, by name."""
+        rows = [(item, value) for _, item, value in self.declared()]
+        rows += [(item, self.deferred[name]) for name, item in self.undecided.items()]
+        return {item.name: value for item, value in rows
+                if item.option.role == role and value != item.default}
 
     def declared(self) -> Iterator[Tuple[str, Declared, Any]]:
         """Yield the kind, declaration and value of every option of the selected plugins."""
@@ -112,20 +126,23 @@ class PluginOptions:
         """Yield the flat name, declaration and value of every option.
 
         A name that two selected plugins use appears in its qualified spelling
-        (``optimizer.beta2``).
+        (``optimizer.beta2``, or ``logger.files.x`` if both are of one kind).
 
         Args:
             without: kinds to leave out.
         """
         from ipucnn.core.registry.records import KINDS
 
-        chosen = [row for row in self.declared() if row[0] not in without]
-        names = [item.name for _, item, _ in chosen]
-        for kind, item, value in chosen:
-            flat = item.name
-            if names.count(flat) > 1:
-                flat = f"{KINDS[kind].selector}.{flat}"
-            yield flat, item, value
+        rows = [(kind, plugin, item, getattr(options, item.name))
+                for (kind, plugin), options in self.owned.items() if kind not in without
+                for item in declared(type(options))]
+        names = [item.name for _, _, item, _ in rows]
+        of_kinds = [(kind, item.name) for kind, _, item, _ in rows]
+        for kind, plugin, item, value in rows:
+            qualifier = f"{KINDS[kind].selector}." if names.count(item.name) > 1 else ""
+            if of_kinds.count((kind, item.name)) > 1:
+                qualifier += f"{in_options(plugin)}."
+            yield qualifier + item.name, item, value
 
     def as_dict(self, without: Sequence[str] = ()) -> Dict[str, Any]:
         """Return the options as plain types by flat name, `without` some kinds."""

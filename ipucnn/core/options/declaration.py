@@ -28,6 +28,9 @@ def once_per_class(function: Callable[[Any], ResultT]) -> Callable[[Any], Result
 INFERENCE, TRAINING = "inference", "training"
 """The jobs that an option of a backend may be limited to."""
 
+LOADER, CACHE = "loader", "cache"
+"""The roles of options that a job has to know: `Option.role`."""
+
 _FIXED: Mapping[str, str] = {
     "model": "the checkpoint is of another model then",
     "state": "the saved state does not fit another one",
@@ -54,6 +57,10 @@ class Option:
         fixed: why it cannot be changed when a training is restored: `model` (the checkpoint would
             be of another model), `state` (the saved state would not match), `start` (it only
             matters at the start). Empty if it can.
+        role: what it does for a job that knows only the role: `loader` selects another loader of
+            images than the threads of `ipucnn`, `cache` names a place of compiled models.
+        needs: name of a common option (``predictions``) without which it has no effect, and is
+            refused in commands that have that option.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
@@ -75,6 +82,8 @@ class Option:
     only: str = ""
     validation: bool = False
     fixed: str = ""
+    role: str = ""
+    needs: str = ""
     machine: bool = False
     size: bool = False
     metavar: str = ""
@@ -86,6 +95,8 @@ class Option:
         if self.only not in ("", INFERENCE, TRAINING):
             raise PluginError(f"an option's 'only' is {self.only!r}, expected 'inference' or "
                               "'training'")
+        if self.role not in ("", LOADER, CACHE):
+            raise PluginError(f"an option's 'role' is {self.role!r}, expected 'loader' or 'cache'")
         if self.fixed not in ("", *_FIXED):
             raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
                               + ", ".join(map(repr, _FIXED)))

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.options.assignment import settled
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import declared
-from ipucnn.core.options.owners import settled
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec

@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zlib
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
@@ -100,8 +101,27 @@ def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
     return fetch_sample_images(Path(out or SAMPLE_IMAGES_FOLDER))
 
 
-def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,  # noqa: PLR0913
-               quality: int = 90, validation_per_class: int = 0) -> int:
+@dataclass(frozen=True)
+class GeneratedFiles:
+    """The files of a generated dataset.
+
+    Attributes:
+        per_class: images of each class.
+        size: height and width in pixels.
+        seed: of the images.
+        quality: of the JPEG files, 1 to 95.
+        validation_per_class: further images of each class; the folder then holds `train` and
+            `validation`.
+    """
+
+    per_class: int
+    size: int
+    seed: int = 0
+    quality: int = 90
+    validation_per_class: int = 0
+
+
+def write_made(name: str, out: str, files: GeneratedFiles) -> int:
     """Write a generated dataset as a folder of JPEG files, one folder per class.
 
     Repeating a completed call does nothing; an interrupted one starts over.
@@ -109,12 +129,7 @@ def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,  #
     Args:
         name: the dataset; its labels must cycle through its classes.
         out: the folder: new, empty, or written by the same call.
-        per_class: images of each class.
-        size: height and width in pixels.
-        seed: of the images.
-        quality: of the JPEG files, 1 to 95.
-        validation_per_class: further images of each class; the folder then holds `train` and
-            `validation`.
+        files: number and properties of the files.
 
     Returns:
         The number of images in the folder.
@@ -126,18 +141,17 @@ def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,  #
     """
     spec = registry().get_typed(DatasetSpec, name)
     make = registry().resolve(spec)
-    classes = make(DatasetRequest(input_size=size, seed=seed)).class_names
+    request = DatasetRequest(input_size=files.size, seed=files.seed)
+    classes = make(request).class_names
     if not classes:
         raise DataError(f"dataset {spec.name!r} has no classes", _LABELLED_ONLY)
-    splits = {"train": per_class, "validation": validation_per_class}
-    datasets = {split: make(DatasetRequest(input_size=size, seed=seed, split=split,
-                                           length=count * len(classes)))
+    splits = {"train": files.per_class, "validation": files.validation_per_class}
+    datasets = {split: make(replace(request, split=split, length=count * len(classes)))
                 for split, count in splits.items() if count}
     total = sum(map(len, datasets.values()))
-    parameters = {"dataset": spec.name, "per_class": per_class, "size": size, "seed": seed,
-                  "quality": quality}
-    if validation_per_class:
-        parameters["validation_per_class"] = validation_per_class
+    parameters = {"dataset": spec.name, **asdict(files)}
+    if not files.validation_per_class:
+        del parameters["validation_per_class"]
     folder = Path(out)
     record = folder / _RECORD
     try:
@@ -151,7 +165,8 @@ def write_made(name: str, out: str, per_class: int, size: int, seed: int = 0,  #
         folder.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"parameters": parameters, "complete": False}))
         for split, dataset in datasets.items():
-            write_folder(dataset, folder / split if validation_per_class else folder, quality)
+            write_folder(dataset, folder / split if files.validation_per_class else folder,
+                         files.quality)
         record.write_text(json.dumps({"parameters": parameters, "complete": True}))
     except OSError as error:
         raise _cannot_write(folder, error) from error

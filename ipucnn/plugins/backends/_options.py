@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import option
+from ipucnn.core.options.declaration import CACHE, option
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CacheOptions:
 
     model_cache_path: Optional[str] = option(
         None, "Folder in which compiled models are cached for later runs.", metavar="DIR",
-        validation=True)
+        validation=True, role=CACHE)
 
 
 def check_proportions(proportions: Sequence[float], stages: int) -> None:

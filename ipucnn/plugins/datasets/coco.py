@@ -17,7 +17,7 @@ class CocoOptions:
     annotations: Optional[str] = option(
         None, "COCO's file of annotations, for the image ids in the predictions (default: the one "
         "in the folder 'annotations' of '--data-dir', or else the numbers in the names of the "
-        "images).", metavar="FILE.json")
+        "images).", metavar="FILE.json", needs="predictions")
 
 
 @hookimpl

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
-from ipucnn.core.execution.losses import (
-    CrossEntropyForm,
-    Loss,
-    check_class_weights,
-    one_per_image,
-)
+from ipucnn.core.execution.losses import CrossEntropyForm, Loss, one_per_image
 from ipucnn.core.execution.mixing import Mixing, mixed_labels
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
+from ipucnn.plugins.losses._class_weights import check_class_weights
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +75,17 @@ class CrossEntropy(Loss):
         if s:
             loss = (1 - s) * loss - s / log_p.shape[1] * (log_p * weights).sum(1)
         return (loss.view(-1, micro_batch).sum(1) / total.view(-1, micro_batch).sum(1)).mean()
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
+        """Return the weighted sum of the losses of images, and the sum of their weights."""
+        from torch.nn import functional
+
+        log_p = functional.log_softmax(logits.double(), dim=1)
+        weights = log_p.new_tensor(self._options.class_weights or (1.0,) * log_p.shape[1])
+        s, classes = self._options.label_smoothing, log_p.shape[1]
+        picked = functional.nll_loss(log_p, one_per_image(self, labels), weights, reduction="sum")
+        loss = (1 - s) * picked - s / classes * (log_p * weights).sum()
+        return float(loss), float(weights[labels].sum())
 
     def device_form(self) -> CrossEntropyForm:
         """Return its parameters."""

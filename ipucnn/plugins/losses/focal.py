@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Optional, Tuple
 
-from ipucnn.core.execution.losses import PerImageLoss, check_class_weights, one_per_image
+from ipucnn.core.execution.losses import PerImageLoss, one_per_image
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
+from ipucnn.plugins.losses._class_weights import check_class_weights
 
 if TYPE_CHECKING:
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Optional, Tuple
 
@@ -37,28 +38,43 @@ def build(constructor: str, num_classes: int,
     return model
 
 
-def model(  # noqa: PLR0913 - the columns of a table
-        name: str, summary: str, family: str, v1: Published, v2: Optional[Published] = None, *,
-        constructor: str = "", aliases: Tuple[str, ...] = (), residual: bool = False) -> ModelSpec:
+@dataclass(frozen=True)
+class Network:
+    """A network of torchvision.
+
+    Attributes:
+        constructor: its name in `torchvision.models`.
+        v1: the IMAGENET1K_V1 weights, the default: the reference applications published results
+            for them.
+        v2: the IMAGENET1K_V2 weights, of a longer training recipe.
+        residual: it consists of torchvision's residual blocks.
+    """
+
+    constructor: str
+    v1: Published
+    v2: Optional[Published] = None
+    residual: bool = False
+
+
+def model(name: str, summary: str, family: str, network: Network,
+          aliases: Tuple[str, ...] = ()) -> ModelSpec:
     """Return the record of a torchvision model.
 
     Args:
         name: the model's name here.
         summary: one line for listings.
         family: what groups it in listings.
-        v1: the IMAGENET1K_V1 weights, the default: the reference applications published results
-            for them.
-        v2: the IMAGENET1K_V2 weights, of a longer training recipe.
-        constructor: its name in `torchvision.models` when that is another one.
+        network: the network and its published weights.
         aliases: other spellings.
-        residual: it consists of torchvision's residual blocks.
     """
+    residual = network.residual
     return ModelSpec(
-        name=name, summary=summary, target=partial(build, constructor or name), aliases=aliases,
+        name=name, summary=summary, target=partial(build, network.constructor), aliases=aliases,
         family=family, source="torchvision", zero_init_residual=residual,
         options="ipucnn.plugins.models._options:ResidualOptions" if residual else None,
         preprocessing=Preprocessing(),
-        weights=tuple(_published(tag, *entry) for tag, entry in (("v1", v1), ("v2", v2)) if entry))
+        weights=tuple(_published(tag, *entry)
+                      for tag, entry in (("v1", network.v1), ("v2", network.v2)) if entry))
 
 
 # torchvision's documentation of the weights: V1 images are resized to 256 pixels, V2 ones to 232

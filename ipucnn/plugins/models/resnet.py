@@ -6,7 +6,7 @@ from typing import List
 
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ModelSpec
-from ipucnn.plugins.models._torchvision import Published, model
+from ipucnn.plugins.models._torchvision import Network, Published, model
 
 _V1 = {
     18: ("resnet18-f37072fd.pth", 69.758, 89.078),
@@ -23,8 +23,9 @@ _V2 = {
 
 
 def _record(depth: int, v1: Published) -> ModelSpec:
-    return model(f"resnet{depth}", f"ResNet with {depth} layers", "resnet", v1, _V2.get(depth),
-                 aliases=(f"resnet-{depth}",), residual=True)
+    return model(f"resnet{depth}", f"ResNet with {depth} layers", "resnet",
+                 Network(f"resnet{depth}", v1, _V2.get(depth), residual=True),
+                 aliases=(f"resnet-{depth}",))
 
 
 @hookimpl

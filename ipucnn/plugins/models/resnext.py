@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, List
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
-from ipucnn.plugins.models._torchvision import model
+from ipucnn.plugins.models._torchvision import Network, model
 
 if TYPE_CHECKING:
     import torch
@@ -40,15 +40,13 @@ def ipucnn_models() -> List[ModelSpec]:
     """ResNeXt-50 and two networks that are both called ResNeXt-101."""
     return [
         model("resnext50", "ResNeXt with 50 layers, 32 groups of width 4", "resnext",
-              ("resnext50_32x4d-7cdf4587.pth", 77.618, 93.698),
-              ("resnext50_32x4d-1a0047aa.pth", 81.198, 95.34),
-              constructor="resnext50_32x4d", aliases=("resnext50_32x4d",),
-              residual=True),
+              Network("resnext50_32x4d", ("resnext50_32x4d-7cdf4587.pth", 77.618, 93.698),
+                      ("resnext50_32x4d-1a0047aa.pth", 81.198, 95.34), residual=True),
+              aliases=("resnext50_32x4d",)),
         model("resnext101", "ResNeXt with 101 layers, 32 groups of width 8", "resnext",
-              ("resnext101_32x8d-8ba56ff5.pth", 79.312, 94.526),
-              ("resnext101_32x8d-110c445d.pth", 82.834, 96.228),
-              constructor="resnext101_32x8d", aliases=("resnext101_32x8d",),
-              residual=True),
+              Network("resnext101_32x8d", ("resnext101_32x8d-8ba56ff5.pth", 79.312, 94.526),
+                      ("resnext101_32x8d-110c445d.pth", 82.834, 96.228), residual=True),
+              aliases=("resnext101_32x8d",)),
         ModelSpec(
             name="resnext101_32x4d", summary="ResNeXt with 101 layers, 32 groups of width 4",
             target="ipucnn.plugins.models.resnext:build_resnext101_32x4d", family="resnext",

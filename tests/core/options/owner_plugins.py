@@ -50,6 +50,22 @@ def ipucnn_backends():
                                training=True, precisions=("16.16", "32.32"))]
 '''
 
+LOGGERS = HEAD + '''
+@dataclass(frozen=True)
+class CloudOptions:
+    project: str = ipucnn.option("", "Where to.")
+    tags: Tuple[str, ...] = ipucnn.option((), "Which.")
+
+@dataclass(frozen=True)
+class PaperOptions:
+    project: str = ipucnn.option("", "Where to.")
+
+@ipucnn.hookimpl
+def ipucnn_loggers():
+    return [ipucnn.LoggerSpec(name="sky/cloud", summary="s", target=build, options=CloudOptions),
+            ipucnn.LoggerSpec(name="paper", summary="s", target=build, options=PaperOptions)]
+'''
+
 BROKEN = HEAD + '''
 @dataclass
 class Mutable:

@@ -6,17 +6,19 @@ import subprocess
 import sys
 
 import pytest
-from owner_plugins import BROKEN, LION
+from owner_plugins import BROKEN, LION, LOGGERS
 
 from ipucnn.core.errors import PluginError, UsageError
+from ipucnn.core.options.assignment import by_name, owned_by, settled
 from ipucnn.core.options.building import Source, build
 from ipucnn.core.options.composition import Given
-from ipucnn.core.options.owners import builtin_owners, by_name, in_words, owned_by, settled
+from ipucnn.core.options.owners import builtin_owners, in_words
 from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
+from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.stored_options import ValidateOptions
 
@@ -100,6 +102,65 @@ def test_an_option_of_two_selected_plugins_needs_its_qualified_spelling(lion, qu
     assert build(TrainOptions, saved) == options
     alone = build(TrainOptions, {"optimizer": "lion", "shared": 2})
     assert alone.plugins.value("shared") == 2
+
+
+@pytest.fixture
+def loggers(fake_distribution):
+    """Loggers `sky/cloud` and `paper`, both with an option `project`."""
+    fake_distribution("records", {"logger_plugin.py": LOGGERS}, {"records": "logger_plugin"})
+
+
+def test_two_plugins_of_one_kind_are_told_apart_by_their_names(loggers):
+    both = {"logger": ("sky/cloud", "paper")}
+    for spelling in ("project", "logger.project"):
+        error = refused(TrainOptions, {**both, spelling: "a"})
+        assert error.message == f"'--{spelling}' is an option of several plugins in use"
+        assert error.hint == ("say whose it is: '--logger.sky-cloud.project' and "
+                              "'--logger.paper.project'")
+    options = build(TrainOptions, {**both, "logger.sky-cloud.project": "a", "tags": "x y",
+                                   "logger.paper.project": "b"})
+    cloud, paper = (options.plugins.of("logger", name) for name in both["logger"])
+    assert (cloud.project, cloud.tags, paper.project) == ("a", ("x", "y"), "b")
+    saved = options.as_dict()
+    assert (saved["logger.sky-cloud.project"], saved["logger.paper.project"]) == ("a", "b")
+    assert "project" not in saved
+    assert build(TrainOptions, saved) == options
+    alone = build(TrainOptions, {"logger": ("paper",), "project": "b"})
+    assert alone.as_dict()["project"] == "b"
+    error = refused(TrainOptions, {"logger": ("paper",), "logger.paper.project": "b",
+                                   "project": "c"})
+    assert "are spellings of one option" in error.message
+
+
+def test_flags_of_two_plugins_of_one_kind(loggers):
+    table = flag_table([TrainOptions], ["--logger", "sky/cloud", "paper"], registry())
+    flags = table.by_spelling()
+    assert flags["--logger.paper.project"].name == "logger.paper.project"
+    assert "--logger.sky-cloud.tags" in flags
+    given = parsed(TrainOptions, ["--logger", "sky/cloud", "--logger", "paper",
+                                  "--logger.paper.project", "b"], registry())
+    assert build(TrainOptions, given).plugins.of("logger", "paper").project == "b"
+    assert "--optimizer.sgd.momentum" not in flags  # one optimizer at a time
+
+
+def test_an_option_without_the_one_that_it_needs_is_refused():
+    given = {"data": "coco", "data_dir": "there", "annotations": "a.json"}
+    error = refused(RunOptions, given)
+    assert error.message == "'--annotations' has no effect without '--predictions'"
+    assert error.hint.startswith("add '--predictions FILE")
+    build(RunOptions, {**given, "predictions": "p.csv"})
+    build(ConvertOptions, {"target": "there", "annotations": "a.json"})
+
+
+def test_what_a_restored_training_keeps_is_no_way_out():
+    """A hint names no selection that the command refuses."""
+    with pytest.raises(UsageError) as caught:
+        build(TrainOptions, {"trust_ratio_max": 2}, restoring=True)
+    assert caught.value.hint == ("leave it out: a training is restored with the same "
+                                 "'--optimizer'")
+    with pytest.raises(UsageError) as caught:  # a backend can be changed
+        build(TrainOptions, {"backend": "torch", "half_partial": True}, restoring=True)
+    assert "or choose '--backend " in caught.value.hint
 
 
 def test_a_qualifier_that_has_no_such_option(lion):

@@ -9,6 +9,7 @@ from PIL import Image
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 from ipucnn.data.formats.sample_data import (
     URL_VARIABLE,
+    GeneratedFiles,
     fetch_named,
     fetch_sample_images,
     write_made,
@@ -116,7 +117,7 @@ class TestFetch:
 class TestWriteMade:
     def test_folders_of_real_jpegs(self, tmp_path):
         out = tmp_path / "shapes"
-        assert write_made("shapes", str(out), per_class=2, size=24) == 16
+        assert write_made("shapes", str(out), GeneratedFiles(per_class=2, size=24)) == 16
         files = sorted(out.glob("*/*.jpg"))
         assert len(files) == 16
         assert {path.parent.name for path in files} >= {"circle", "star"}
@@ -126,8 +127,8 @@ class TestWriteMade:
 
     def test_training_and_validation_images(self, tmp_path):
         def write(**more):
-            return write_made("shapes", str(tmp_path), per_class=2, size=24,
-                              **{"validation_per_class": 1, **more})
+            return write_made("shapes", str(tmp_path), GeneratedFiles(
+                per_class=2, size=24, **{"validation_per_class": 1, **more}))
 
         assert write() == 24
         assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -147,37 +148,38 @@ class TestWriteMade:
 
     def test_the_same_call_again_does_nothing(self, tmp_path):
         out = str(tmp_path)
-        write_made("shapes", out, per_class=1, size=16, seed=3)
+        write_made("shapes", out, GeneratedFiles(per_class=1, size=16, seed=3))
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")}
-        assert write_made("shapes", out, per_class=1, size=16, seed=3) == 8
+        assert write_made("shapes", out, GeneratedFiles(per_class=1, size=16, seed=3)) == 8
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")} == before
 
     def test_an_incomplete_folder_is_completed(self, tmp_path):
-        write_made("shapes", str(tmp_path), per_class=1, size=16)
+        write_made("shapes", str(tmp_path), GeneratedFiles(per_class=1, size=16))
         victim = next(tmp_path.rglob("*.jpg"))
         content = victim.read_bytes()
         victim.unlink()
-        assert write_made("shapes", str(tmp_path), per_class=1, size=16) == 8
+        assert write_made("shapes", str(tmp_path), GeneratedFiles(per_class=1, size=16)) == 8
         assert victim.read_bytes() == content
 
     @pytest.mark.parametrize("parameters", [{"seed": 1}, {"size": 17}, {"per_class": 2}])
     def test_other_parameters_do_not_mix(self, tmp_path, parameters):
-        write_made("shapes", str(tmp_path), per_class=1, size=16)
+        write_made("shapes", str(tmp_path), GeneratedFiles(per_class=1, size=16))
         with pytest.raises(DataError, match=r"is not empty.*--out"):
-            write_made("shapes", str(tmp_path), **{"per_class": 1, "size": 16, **parameters})
+            write_made("shapes", str(tmp_path), GeneratedFiles(
+                **{"per_class": 1, "size": 16, **parameters}))
         assert len(list(tmp_path.rglob("*.jpg"))) == 8
 
     def test_a_folder_with_other_things_is_refused(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("precious")
         with pytest.raises(DataError, match="is not empty"):
-            write_made("shapes", str(tmp_path), per_class=1, size=16)
+            write_made("shapes", str(tmp_path), GeneratedFiles(per_class=1, size=16))
         assert os.listdir(tmp_path) == ["thesis.tex"]
 
     def test_a_file_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("")
         for out in ("file", "file/below"):
             with pytest.raises(DataError, match="cannot write"):
-                write_made("shapes", str(tmp_path / out), per_class=1, size=16)
+                write_made("shapes", str(tmp_path / out), GeneratedFiles(per_class=1, size=16))
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
     def test_full_disk(self, tmp_path):
@@ -190,11 +192,11 @@ class TestWriteMade:
             '"quality": 90}, "complete": false}')
         (out / "bar" / "0.jpg").symlink_to("/dev/full")
         with pytest.raises(DataError, match=r"cannot write.*no space left"):
-            write_made("shapes", str(out), per_class=1, size=16)
+            write_made("shapes", str(out), GeneratedFiles(per_class=1, size=16))
 
     def test_datasets_that_cannot_be_written(self, tmp_path):
         with pytest.raises(DataError, match="'generated' has no classes"):
-            write_made("generated", str(tmp_path / "x"), per_class=1, size=16)
+            write_made("generated", str(tmp_path / "x"), GeneratedFiles(per_class=1, size=16))
         with pytest.raises(UnknownNameError, match="'shape'"):
-            write_made("shape", str(tmp_path / "x"), per_class=1, size=16)
+            write_made("shape", str(tmp_path / "x"), GeneratedFiles(per_class=1, size=16))
         assert not (tmp_path / "x").exists()

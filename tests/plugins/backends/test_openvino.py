@@ -28,7 +28,7 @@ from PIL import Image
 
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.data.formats.sample_data import write_made
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.inference.calibration_images import CalibrationImages
 from ipucnn.plugins.backends.openvino import devices, engine
 from ipucnn.plugins.backends.openvino import inference as session
@@ -175,7 +175,7 @@ def test_what_the_engine_refuses(monkeypatch, error, told):
 def folder(tmp_path_factory):
     """JPEG files of the eight classes of shapes."""
     out = tmp_path_factory.mktemp("shapes") / "images"
-    write_made("shapes", str(out), per_class=8, size=SIZE)
+    write_made("shapes", str(out), GeneratedFiles(per_class=8, size=SIZE))
     return out
 
 

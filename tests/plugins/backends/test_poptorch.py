@@ -354,7 +354,7 @@ def test_every_option_of_inference_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "num_io_tiles", "exchange_memory_target",
              "available_memory_proportion", "profile", "model_cache_path",
              "offline_target_ipu_version", "connection_type", "prefetch_depth"}
-    elsewhere = {"dataloader_mode", "dataloader_rebatch_size"}
+    elsewhere = {"dataloader_mode", "dataloader_rebatch_size", "disable_async_loading"}
     assert {item.name for item in declared(PopTorchOptions)
             if item.option.only != "training"} == tried | elsewhere
     assert set(ipucnn_backends()[0].features) == {

@@ -13,7 +13,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
-from ipucnn.data.formats.sample_data import write_made
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.formats.verify import verify
 from ipucnn.data.loader import HostLoader
 
@@ -164,7 +164,7 @@ class TestImageFolder:
         assert dataset.image(0)[:, 0, 0].tolist() == [0, 255, 0]
 
     def test_reads_what_shapes_writes(self, tmp_path):
-        write_made("shapes", str(tmp_path), per_class=2, size=16)
+        write_made("shapes", str(tmp_path), GeneratedFiles(per_class=2, size=16))
         written = load("image_folder", data_dir=str(tmp_path))
         made = load("shapes", input_size=16, length=16)
         assert written.class_names == made.class_names

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.losses import CrossEntropyForm
+from ipucnn.core.execution.losses import CrossEntropyForm, Loss
 from ipucnn.core.execution.mixing import Mixing, MixOptions, mixed_labels
 from ipucnn.core.options.declaration import declared
 from ipucnn.data.mixup import draw
@@ -136,6 +136,28 @@ def test_weights_of_mixed_images_are_those_of_their_labels(name, smoothing):
 
     loss = CrossEntropy(CrossEntropyOptions(smoothing, WEIGHTS))
     assert_same(lambda x: loss(x, LABELS, mixed, 4), expected)
+
+
+# -- validation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_of_a_validation_is_that_of_all_images_whatever_the_batches(name):
+    x, loss = logits().detach(), LOSSES[name]
+    parts = [loss.total(x[start:start + 3], LABELS[start:start + 3]) for start in (0, 3, 6)]
+    total, weight = (sum(column) for column in zip(*parts))
+    assert total / weight == pytest.approx(float(loss(x, LABELS)), abs=1e-5)
+    assert (total, weight) == pytest.approx(loss.total(x, LABELS), abs=1e-9)
+
+
+def test_a_third_partys_loss_is_the_mean_of_the_images():
+    class Squares(Loss):
+        def __call__(self, logits, labels, mixing=None, micro_batch=0):
+            return functional.mse_loss(logits, functional.one_hot(labels, 5).float())
+
+    x = logits().detach()
+    total, weight = Squares().total(x, LABELS)
+    assert total / weight == pytest.approx(float(Squares()(x, LABELS)))
 
 
 # -- binary cross-entropy ----------------------------------------------------------------------

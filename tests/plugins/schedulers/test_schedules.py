@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.owners import owned_by
+from ipucnn.core.options.assignment import owned_by
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import ScheduleSpec
 from ipucnn.core.registry.registry import Registry

@@ -13,7 +13,7 @@ from ipucnn.core.execution.losses import CrossEntropyForm
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.models.tracing import execution_order, recompute_points, resolve_splits
-from ipucnn.onnx.tracing_export import INPUT, OUTPUT, exported
+from ipucnn.onnx.tracing_export import INPUT, OUTPUT, Tracing, exported
 from ipucnn.plugins.backends.popart.graphs import in_half
 from ipucnn.plugins.backends.popart.norm_operators import batch_norms, group_norms
 from ipucnn.plugins.backends.popart.operators import TARGET
@@ -73,7 +73,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
         if plan.recompute == "manual" else []
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    proto = exported(model, images, TARGET, training=True)
+    proto = exported(model, images, TARGET, Tracing(training=True))
     model.load_state_dict(state)  # tracing changes the running statistics
     put_values(proto, state)
     norms = batch_norms(group_norms(proto), learning)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import option
+from ipucnn.core.options.declaration import LOADER, option
 from ipucnn.plugins.backends._ipu.options import IpuOptions
 
 THREADS = "threads"
@@ -28,7 +28,10 @@ class PopTorchOptions(IpuOptions):
     dataloader_mode: str = option(
         THREADS, "How images are decoded: by threads of this process, or by worker processes of "
         "PopTorch's data loader in one of its modes, which decode more images per second than one "
-        "process.", choices=(THREADS, *LOADER_MODES), validation=True, machine=True)
+        "process.", choices=(THREADS, *LOADER_MODES), role=LOADER, validation=True, machine=True)
+    disable_async_loading: bool = option(
+        False, "The same as '--dataloader-mode sync'.", role=LOADER, validation=True,
+        machine=True)
     dataloader_rebatch_size: Optional[int] = option(
         None, "Images that a worker decodes at a time in mode 'rebatched', at most those of a host "
         f"call. Default: {DEFAULT_REBATCH_SIZE}.", minimum=1, validation=True, machine=True)
@@ -41,7 +44,15 @@ class PopTorchOptions(IpuOptions):
         if tiles % 2 or tiles > 192:
             raise UsageError(f"option '--num-io-tiles': {tiles} tiles cannot be set aside",
                              "use an even number from 32 to 192")
+        if self.disable_async_loading and self.dataloader_mode not in (THREADS, "sync"):
+            raise UsageError("'--disable-async-loading' contradicts '--dataloader-mode "
+                             f"{self.dataloader_mode}'", "leave one of them out")
         if self.dataloader_rebatch_size is not None and self.dataloader_mode != "rebatched":
             raise UsageError("'--dataloader-rebatch-size' has no meaning in data loader mode "
                              f"{self.dataloader_mode!r}",
                              "add '--dataloader-mode rebatched', or leave it out")
+
+    @property
+    def loading(self) -> str:
+        """The loader's mode, from `--dataloader-mode` and its older spelling."""
+        return "sync" if self.disable_async_loading else self.dataloader_mode

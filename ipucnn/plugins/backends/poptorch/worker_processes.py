@@ -284,7 +284,7 @@ class FedByProcesses(Fed):
 
     def feed(self, request: FeedRequest) -> Optional[Loader]:
         """Return PopTorch's loader, or None for threads; see `Fed.feed`."""
-        if self._options.dataloader_mode not in LOADER_MODES:
+        if self._options.loading not in LOADER_MODES:
             return None
         return PopTorchLoader(self._workers_for, request.dataset, request.preprocessing,
                               request.batch_size, request.indices, **request.how)
@@ -296,7 +296,7 @@ class FedByProcesses(Fed):
             self._workers = None
 
     def _workers_for(self, prepare: Preparation, batch_size: int, count: int) -> Workers:
-        wanted = Workers(prepare, batch_size, count, self._options.dataloader_mode,
+        wanted = Workers(prepare, batch_size, count, self._options.loading,
                          self._options.dataloader_rebatch_size or DEFAULT_REBATCH_SIZE)
         if self._workers is None or self._workers != wanted:
             self.stop_loading()

@@ -92,9 +92,12 @@ def samples(file: File) -> List[Sample]:
     """
     from webdataset.tariterators import base_plus_ext
 
-    members = _walked(file)
+    try:
+        members = _walked(file)
+    except ValueError:
+        members = _listed(file)
     found: List[Sample] = []
-    for name, member in _listed(file) if members is None else members:
+    for name, member in members:
         if _SKIPPED.match(name):
             continue
         key, extension = base_plus_ext(name)
@@ -109,12 +112,11 @@ def samples(file: File) -> List[Sample]:
     return found
 
 
-def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:  # noqa: C901 - one file format
+def _walked(file: File) -> List[Tuple[str, Member]]:
     """Return the files of a common archive, ten times faster than `tarfile` does.
 
-    Return None, to use `tarfile`, for unusual features and all other faults.
-
     Raises:
+        ValueError: it has unusual features or other faults, for which `tarfile` is used.
         Unreadable: it is truncated.
 
     Source: POSIX.1-2008, pax, "ustar Interchange Format".
@@ -137,13 +139,9 @@ def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:  # noqa: C901 - o
         if not header.strip(b"\0"):
             break
         kind = header[156:157]
-        try:
-            name = header[:header.index(b"\0", 0, 101)].decode()
-            size = int(header[124:136].rstrip(b"\0 "), 8)
-            sums.append(int(header[148:156].strip(b"\0 "), 8))
-        except ValueError:
-            return None
+        name, size, checksum = _fields(header)
         headers.append(header)
+        sums.append(checksum)
         position += _BLOCK
         if kind == _FOLDER:
             continue
@@ -154,18 +152,30 @@ def _walked(file: File) -> Optional[List[Tuple[str, Member]]]:  # noqa: C901 - o
         content = window[at:at + size] if at + size <= len(window) else None
         if kind == _EXTENDED:
             if not _TIMES.fullmatch(content or file.near(position, size)):
-                return None
+                raise ValueError("an extended header with more than times")
         elif kind not in (_FILE, _OLD_FILE) or name.endswith("/") or header[345]:
-            return None
+            raise ValueError("a member of another kind than a file")
         else:
             found.append((name, Member(position, size, content)))
         position += -(-size // _BLOCK) * _BLOCK
-    blocks = numpy.frombuffer(b"".join(headers), numpy.uint8).reshape(-1, _BLOCK)
-    actual = blocks.sum(1, dtype=int) - blocks[:, 148:156].sum(1, dtype=int) + 8 * ord(" ")
-    if actual.tolist() != sums:
-        return None
+    if _checksums(headers) != sums:
+        raise ValueError("a wrong checksum")
     if cut_off:
         raise _truncated(file.size)
+    return found
+
+
+def _fields(header: bytes) -> Tuple[str, int, int]:
+    """Return the name, size and checksum of a member; raise `ValueError` if they are unusual."""
+    return (header[:header.index(b"\0", 0, 101)].decode(),
+            int(header[124:136].rstrip(b"\0 "), 8), int(header[148:156].strip(b"\0 "), 8))
+
+
+def _checksums(headers: List[bytes]) -> List[int]:
+    """Return the checksums of headers: sums of their bytes, with the checksum as spaces."""
+    blocks = numpy.frombuffer(b"".join(headers), numpy.uint8).reshape(-1, _BLOCK)
+    sums = blocks.sum(1, dtype=int) - blocks[:, 148:156].sum(1, dtype=int) + 8 * ord(" ")
+    found: List[int] = sums.tolist()
     return found
 
 
