@@ -217,7 +217,8 @@ def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, 
 
 def _weights(published: PublishedWeights) -> Dict[str, Any]:
     """Return published weights as plain types."""
-    plain = asdict(published)
+    plain = {**asdict(published), "classes": list(published.classes)
+             if isinstance(published.classes, tuple) else published.classes}
     if published.preprocessing is not None:
         plain["preprocessing"] = published.preprocessing.as_plain()
     return plain

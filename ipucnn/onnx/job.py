@@ -9,16 +9,14 @@ from typing import Any, Dict, Optional
 
 import torch
 
-from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import write_bytes
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data.remote.download import sha256
 from ipucnn.models.build import BuiltModel, build_model
-from ipucnn.models.weights import WeightsReport
 from ipucnn.onnx.comparison import TOLERANCE, compare
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.engine_base import graph_module
@@ -140,32 +138,10 @@ def read_by(spec: BackendSpec, registry: Registry) -> OnnxTarget:
 
 def _model(options: ExportOptions, registry: Registry) -> BuiltModel:
     """Return the model to export."""
-    if options.network.checkpoint_path:
-        return _stored_model(options, registry)
     registry.get_typed(ModelSpec, options.network.model)
     registry.get_typed(NormLayerSpec, options.network.normlayer)
     torch.manual_seed(options.network.seed)
     return build_model(options.network, options.plugins, registry)
-
-
-def _stored_model(options: ExportOptions, registry: Registry) -> BuiltModel:
-    from ipucnn.models.checkpoint_files import entries
-    from ipucnn.training.stored import build_stored, load_stored
-
-    place = Path(str(options.network.checkpoint_path))
-    paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
-    if not paths:
-        raise DataError(f"there are no checkpoints in '{place}'",
-                        "name a folder that '--checkpoint-path' of a training wrote")
-    stored = load_stored(paths[-1])
-    if options.network.ema and stored.ema is None:
-        raise UsageError(f"checkpoint '{paths[-1]}' has no moving average", "leave '--ema' out")
-    weights = stored.ema if options.network.ema and stored.ema is not None else stored.weights
-    built = build_stored(stored, registry)
-    built.module.load_state_dict(weights)
-    report = WeightsReport(source=str(paths[-1]), path=str(paths[-1]), sha256=sha256(paths[-1]),
-                           loaded=len(weights))
-    return replace(built, weights=report)
 
 
 def _path(options: ExportOptions, model: str) -> Path:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.composition import CommandOptions, Given, changed, part
-from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.composition import CommandOptions, Given, part
+from ipucnn.core.options.declaration import option
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart, ProfilePart
 from ipucnn.models.weights_options import with_card
 
@@ -18,13 +18,13 @@ class ExportNetwork(NetworkPart):
     """The network to export: one of the registry, or that of a checkpoint."""
 
     checkpoint_path: Optional[str] = option(
-        None, "Export the model of a checkpoint, or of the newest one in a folder.",
+        None, "The same as '--weights' with a checkpoint, or a folder of them.",
         names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
     seed: int = option(0, "Seed of random weights and of the images of the comparison.",
                        minimum=0)
 
     def __post_init__(self) -> None:
-        if self.ema and not self.checkpoint_path and self.source in ("pretrained", "random"):
+        if self.ema and self.source.partition(":")[0] in ("pretrained", "random"):
             raise UsageError("'--ema' is for checkpoints, and none is named",
                              "add '--weights FILE'")
 
@@ -102,15 +102,11 @@ class ExportOptions(CommandOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with what a weights file says of its model."""
-        return with_card(sources, others, registry)
-
-    def __post_init__(self) -> None:
-        if not self.network.checkpoint_path:
-            return
-        settled = {item.name for item in declared(NetworkPart)} - {"ema"}
-        flags = [item.flag for item in changed(self) if item.name in settled]
-        flags += [item.flag for _, item, value in self.plugins.declared()
-                  if value != item.default]
-        if flags:
-            raise UsageError(f"'{flags[0]}' has no meaning with '--checkpoint-path', which says "
-                             "what the model is", "leave one of them out")
+        given = {name: value for source in sources for name, value in source.items()}
+        place = given.pop("checkpoint_path", None)
+        if place:
+            if given.get("weights", place) != place:
+                raise UsageError("'--checkpoint-path' and '--weights' both name the weights",
+                                 "leave one of them out")
+            given["weights"] = place
+        return with_card([given], others, registry)

@@ -62,10 +62,10 @@ def plugin(tmp_path):
 
 def test_a_built_model_says_what_it_is():
     built = create_model("ResNet18", weights="random", num_classes=10)
-    assert (built.spec.name, built.input_size, built.num_classes) == ("resnet18", 224, 10)
+    assert (built.spec.name, built.input_size, built.num_outputs) == ("resnet18", 224, 10)
     assert built.weights.source == "random"
     assert built.module.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
-    assert create_model("mobilenet-v3-small", weights="random").num_classes == 1000
+    assert create_model("mobilenet-v3-small", weights="random").num_outputs == 1000
 
 
 def test_the_same_seed_gives_the_same_model():

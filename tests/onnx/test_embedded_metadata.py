@@ -7,29 +7,58 @@ import json
 import pytest
 from graphs import classifier
 
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.models.card import ModelCard
 from ipucnn.onnx.embedded_metadata import Metadata
 
 
+def card(model="resnet18", **fields):
+    return ModelCard(model=model, num_outputs=5, class_names=("cat", "Hündin, weiß", "c", "d", "e"),
+                     preprocessing=Preprocessing(8, interpolation="bicubic"), **fields)
+
+
 def test_it_is_read_as_it_was_written():
-    written = Metadata("resnet18", 224, "device", class_names=("cat", "Hündin, weiß"),
-                       provenance={"weights": {"source": "x"}, "torch": "2"})
+    written = Metadata(card(provenance={"weights": {"source": "x"}}, multi_label=True), "device",
+                       card().class_names)
     proto = classifier()
     written.embed(proto)
-    assert Metadata.of(proto) == written
+    assert Metadata.of(proto, 5) == written
     stored = {entry.key: entry.value for entry in proto.metadata_props}
-    assert json.loads(stored["ipucnn.class_names"]) == ["cat", "Hündin, weiß"]
+    assert json.loads(stored["ipucnn.class_names"])[1] == "Hündin, weiß"  # the first version's
+
+
+def test_files_of_the_first_version_get_a_card():
+    proto = classifier()
+    for key, value in {"model": "old", "input_size": 8, "mean": [0.5, 0.5, 0.5],
+                       "class_names": list("abcde"), "normalisation": "none"}.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = f"ipucnn.{key}", json.dumps(value)
+    found = Metadata.of(proto, 5)
+    assert (found.card.model, found.card.class_names) == ("old", tuple("abcde"))
+    assert found.card.preprocessing == Preprocessing(8, mean=(0.5, 0.5, 0.5))
+    assert found.normalisation == "none"
 
 
 def test_writing_again_replaces_it_and_keeps_what_others_wrote():
     proto = classifier()
     entry = proto.metadata_props.add()
     entry.key, entry.value = "author", "somebody"
-    Metadata("one", 8).embed(proto)
-    Metadata("two", 9).embed(proto)
+    Metadata(card("one"), "host").embed(proto)
+    Metadata(card("two"), "host").embed(proto)
     keys = [entry.key for entry in proto.metadata_props]
     assert sorted(keys) == sorted({*keys})
     assert "author" in keys
-    assert (Metadata.of(proto).model, Metadata.of(proto).input_size) == ("two", 9)
+    assert Metadata.of(proto, 5).card.model == "two"
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("names", "{0: 'a', 1: 'b', 2: 'c', 3: 'd', 4: 'e'}"), ("labels", '["a","b","c","d","e"]'),
+    ("classes", "a, b,c,d,e"), ("model.class_names", "a\nb\nc\nd\ne")])
+def test_class_names_that_other_programs_wrote_are_read(key, value):
+    proto = classifier()
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = key, value
+    assert Metadata.of(proto, 5) == Metadata(class_names=tuple("abcde"))
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -42,4 +71,5 @@ def test_what_is_foreign_or_broken_counts_as_not_said(key, value):
     proto = classifier()
     entry = proto.metadata_props.add()
     entry.key, entry.value = key, value
-    assert Metadata.of(proto) == Metadata()
+    found = Metadata.of(proto, 5)
+    assert (found.class_names, found.normalisation) == ((), "")

@@ -11,6 +11,8 @@ from graphs import FLOAT, UINT8, classifier, model, node
 from onnx import TensorProto
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.models.card import ModelCard
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.network import check_batch, find_file, read_network
 
@@ -31,7 +33,7 @@ def refused(path):
 def test_a_file_of_any_batch(tmp_path):
     network = read_network(written(tmp_path, classifier()))
     assert (network.input_name, network.input_type, network.input_size) == ("images", "float32", 8)
-    assert (network.batch, network.num_classes, network.name) == (None, 5, "a")
+    assert (network.batch, network.num_outputs, network.name) == (None, 5, "a")
     assert network.normalisation == "host"
     assert not network.half_weights
     check_batch(network, 3)
@@ -53,24 +55,46 @@ def test_bytes_of_a_foreign_file_are_its_own_to_normalise(tmp_path):
     assert (network.input_type, network.normalisation) == ("uint8", "device")
 
 
-def test_the_metadata_counts(tmp_path):
+def test_the_card_in_the_file_counts(tmp_path):
     proto = classifier()
-    Metadata("resnet8", 8, "none", class_names=tuple("abcde")).embed(proto)
+    images = Preprocessing(8, mean=(0.5, 0.5, 0.5))
+    Metadata(ModelCard(model="resnet8", num_outputs=5, class_names=tuple("abcde"),
+                       preprocessing=images), "none").embed(proto)
     network = read_network(written(tmp_path, proto))
     assert (network.name, network.normalisation) == ("resnet8", "none")
-    assert network.metadata.class_names == tuple("abcde")
+    assert (network.card.names, network.card.preprocessing) == (list("abcde"), images)
 
 
 def test_as_many_names_as_outputs(tmp_path):
     proto = classifier()
-    Metadata("resnet8", 8, class_names=("a", "b")).embed(proto)
+    for key, value in (("ipucnn.input_size", "8"), ("ipucnn.class_names", '["a", "b"]')):
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
     assert "has 5 outputs and names 2 classes" in refused(written(tmp_path, proto))
 
 
-def test_images_that_would_be_normalised_otherwise(tmp_path):
+@pytest.mark.parametrize(("operators", "outputs", "multi_label"), [
+    (["Softmax"], "probabilities", False), (["Sigmoid", "Identity"], "probabilities", True),
+    (["Relu"], "logits", False), (["Softmax", "Relu"], "logits", False)])
+def test_the_graph_says_what_the_outputs_are(tmp_path, operators, outputs, multi_label):
     proto = classifier()
-    Metadata("resnet8", 8, mean=(0.5, 0.5, 0.5)).embed(proto)
-    assert "with the mean (0.5, 0.5, 0.5)" in refused(written(tmp_path, proto))
+    name = proto.graph.output[0].name
+    for number, operator in enumerate(operators):
+        proto.graph.node.append(onnx.helper.make_node(operator, [name], [f"y{number}"]))
+        name = f"y{number}"
+    proto.graph.output[0].name = name
+    card = read_network(written(tmp_path, proto)).card
+    assert (card.outputs, card.multi_label) == (outputs, multi_label)
+
+
+def test_class_numbers_are_no_outputs(tmp_path):
+    proto = classifier()
+    proto.graph.node.append(onnx.helper.make_node(
+        "ArgMax", [proto.graph.output[0].name], ["best"], axis=1))
+    del proto.graph.output[0]
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(
+        "best", TensorProto.INT64, ["batch", 1]))
+    assert "is int64: class numbers" in refused(written(tmp_path, proto))
 
 
 def test_weights_that_old_files_list_among_the_inputs(tmp_path):
@@ -151,7 +175,7 @@ def test_damaged_files(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.json", "a.txt", "model"])
 def test_the_name_of_a_file_does_not_matter(tmp_path, name):
-    assert read_network(written(tmp_path, classifier(), name)).num_classes == 5
+    assert read_network(written(tmp_path, classifier(), name)).num_outputs == 5
 
 
 def external(tmp_path, length):

@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 import torch
 
+from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, Position, load, save
@@ -28,7 +29,8 @@ def made(epoch=1, call=0, **values):
         "session": {"optimizer": {"state": {0: {"m": torch.zeros(3)}}, "param_groups": [
             {"lr": 0.1, "betas": (0.9, 0.999), "params": [0]}]}},
         "progress": {"bad": [3, 4]}, "options": {"model": "resnet18", "splits": ("a", "b")},
-        "class_names": ("cat", "dog"), "versions": {"torch": "2"}, **values})
+        "class_names": ("cat", "dog"), "versions": {"torch": "2"},
+        "card": ModelCard(model="resnet18", num_outputs=2, class_names=("cat", "dog")), **values})
 
 
 def test_everything_comes_back(tmp_path):
@@ -114,6 +116,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_other(tmp_path):
 import resource, sys, torch
 from pathlib import Path
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.card import ModelCard
 from ipucnn.training.checkpoints import Position, Checkpoint, save
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 big = {"a.weight": torch.zeros(4000)}

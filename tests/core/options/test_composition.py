@@ -196,6 +196,10 @@ def test_every_option_of_a_plugin_is_saved_and_built_again(command):
     assert seen
 
 
+CHANGED = {("export", "ema")}
+"""Options with another default than in the former program; docs/migrating.md says which."""
+
+
 @pytest.mark.parametrize("command", FORMER)
 def test_every_option_that_there_was_is_still_there_with_its_default(command):
     for flag, default in FORMER[command].items():
@@ -206,6 +210,8 @@ def test_every_option_that_there_was_is_still_there_with_its_default(command):
         assert found, flag
         if command == "validate":
             continue  # its defaults are what was trained
+        if (command, flag) in CHANGED:
+            continue
         for item in found:
             assert (list(item.default) if isinstance(item.default, tuple) else item.default
                     ) == default, flag
