@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from ipucnn.core.errors import IpucnnError
     from ipucnn.core.options.declaration import option
+    from ipucnn.core.preprocessing import Preprocessing
     from ipucnn.core.registry.hookspecs import hookimpl
     from ipucnn.core.registry.records import (
         BackendSpec,
@@ -48,6 +49,7 @@ __all__ = [
     "ModelSpec",
     "NormLayerSpec",
     "OptimizerSpec",
+    "Preprocessing",
     "PublishedWeights",
     "Requirement",
     "ScheduleSpec",
@@ -67,6 +69,7 @@ __all__ = [
 _HOMES = {
     "IpucnnError": "ipucnn.core.errors",
     "hookimpl": "ipucnn.core.registry.hookspecs",
+    "Preprocessing": "ipucnn.core.preprocessing",
     "option": "ipucnn.core.options.declaration",
     **dict.fromkeys(("create_model", "export", "list_models", "load_dataset", "restore", "run",
                      "train", "validate"), "ipucnn.api"),

@@ -121,6 +121,8 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     if network.input_image_padding:
         pad_input_channels(model)
     card = card_of(network, plugins, registry, classes)
+    if report.new_head:  # what its outputs mean is to be learned
+        card = replace(card, class_names=())
     provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
     return BuiltModel(model, spec, report, replace(card, provenance=provenance))
 
@@ -168,9 +170,8 @@ def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
         return replace(card, class_names=stored.class_names, outputs=stored.outputs,
                        multi_label=stored.multi_label, precision=stored.precision,
                        metrics=stored.metrics)
-    if stored is None and num_outputs == spec.num_classes:
-        return replace(card, class_names=tuple(_published_names(spec, network.source)))
-    return card
+    names = tuple(_published_names(spec, network.source)) if stored is None else ()
+    return replace(card, class_names=names) if len(names) == num_outputs else card
 
 
 def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:

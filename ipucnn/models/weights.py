@@ -36,6 +36,7 @@ class WeightsReport:
         loaded: number of entries that were loaded.
         kept_random: names of the model's entries that were not loaded.
         dropped: names of the file's entries that the model lacks.
+        new_head: the layers of the outputs, of which the file has another number, were not loaded.
     """
 
     source: str
@@ -46,6 +47,7 @@ class WeightsReport:
     loaded: int = 0
     kept_random: Tuple[str, ...] = ()
     dropped: Tuple[str, ...] = ()
+    new_head: bool = False
 
     def summary(self) -> str:
         """Return a one-line summary."""
@@ -265,7 +267,7 @@ class _Fit:
         return WeightsReport(
             source=source, tag=tag, path=str(path), sha256=sha256(path), licence=licence,
             loaded=len(fitting), kept_random=(*self.missing, *self.misshapen),
-            dropped=tuple(self.unexpected))
+            dropped=tuple(self.unexpected), new_head=bool(self._head()))
 
 
 def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:

@@ -18,6 +18,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
+from ipucnn.models.weights_source import local_file
 
 CARD = "card"
 """Key of the card in a checkpoint."""
@@ -36,9 +37,9 @@ def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
         registry: where its model is looked up.
 
     Raises:
-        WeightsError: the card in the file is damaged.
+        WeightsError: the card in the file is damaged, or a URL names no file.
     """
-    path = Path(source).expanduser()
+    path = local_file(source) or Path(source).expanduser()
     with suppress(OSError):
         status = path.stat()
         if path.is_file():

@@ -36,6 +36,10 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
     if not isinstance(weights, str) or weights == "random" \
             or weights.partition(":")[0] == "pretrained":
         return given
+    if ":" in weights:
+        from ipucnn.models.weights_source import local_file
+
+        weights = str(local_file(weights) or weights)
     place = Path(weights).expanduser()
     if place.is_dir():
         from ipucnn.models.checkpoint_files import chosen
