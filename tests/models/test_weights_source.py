@@ -11,7 +11,10 @@ from safetensors.torch import save
 from torch import nn
 
 from ipucnn.core.errors import WeightsError
+from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.registry import Registry
+from ipucnn.models.build import create_model
 from ipucnn.models.weights import load_weights
 
 SMALL = ModelSpec(name="small", summary="one layer", target="x:y", num_classes=6)
@@ -242,3 +245,54 @@ def test_a_file_of_ones_own_with_such_a_head(tmp_path):
     with pytest.raises(WeightsError, match="are for 21 classes, the model has 4") as caught:
         load_weights(Convolutional(4), SMALL, str(path), num_classes=4)
     assert "--weights-partial" in caught.value.hint
+
+
+# -- names of the classes ------------------------------------------------------------------------
+
+PLUGIN = '''
+import ipucnn
+import torch
+
+def build(num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4),
+                               torch.nn.Linear(4, num_classes))
+
+def published(tag, url, classes=()):
+    return ipucnn.PublishedWeights(tag, url, "", "MIT", "us", classes=classes)
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec("flat", "two layers", build, input_size=8, weights=(
+        published("in1k", {imagenet!r}), published("three", {three!r}, ("a", "b", "c"))))]
+'''
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """A plugin's model with weights of 1000 and of 3 outputs."""
+    urls = {}
+    for name, classes in (("imagenet", 1000), ("three", 3)):
+        path = tmp_path / f"{name}.pt"
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.Linear(4, classes))
+        torch.save(model.state_dict(), path)
+        urls[name] = path.as_uri()
+    (tmp_path / "flat_plugin.py").write_text(PLUGIN.format(**urls))
+    registry = Registry(PluginSettings(extra=(str(tmp_path / "flat_plugin.py"),)))
+    return lambda **options: create_model("flat", registry=registry, **options)
+
+
+def test_outputs_have_the_names_of_the_weights_that_were_loaded(flat):
+    names = flat().card.class_names
+    assert (len(names), names[281]) == (1000, "tabby")
+    assert flat(weights="pretrained:three", num_classes=3).card.class_names == ("a", "b", "c")
+
+
+def test_a_new_head_has_no_names(flat):
+    for options in ({"num_classes": 4}, {"weights": "pretrained:three", "num_classes": 1000},
+                    {"weights": "pretrained:three", "num_classes": 4}):
+        built = flat(**options)
+        assert built.weights.new_head
+        assert built.weights.kept_random == ("2.weight", "2.bias")
+        assert built.card.class_names == ()
+    with pytest.raises(WeightsError, match="are for 3 classes, the model has 1000"):
+        flat(weights="pretrained:three")
