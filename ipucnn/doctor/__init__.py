@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.machine import cgroup_quota, usable_cores
+from ipucnn.core.machine import cgroup_quota, openmp_limit, usable_cores
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.loading import (
     GUARDED,
@@ -190,6 +190,8 @@ def _machine() -> List[Check]:
     detail = f"{usable_cores()} usable of {total}"
     if quota is not None:
         detail += f"; the control group allows {quota:g}"
+    if openmp_limit() is not None:
+        detail += f"; OMP_NUM_THREADS allows {openmp_limit()} threads"
     return [Check("cores", OK, detail), _memory(), _pillow()]
 
 
