@@ -261,11 +261,17 @@ def test_a_run_on_labelled_files_reports_and_predicts(ipucnn_cli, images, tmp_pa
     assert "top-1" in out
     assert "Traceback" not in err
     header, *rows = target.read_text().splitlines()
-    assert header == "path,label,class_1,name_1,probability_1,class_2,name_2,probability_2"
+    assert header == ("path,label,class_1,name_1,probability_1,class_2,name_2,probability_2,"
+                      "label_name")
+    assert all(row.split(",")[-1] == Path(row.split(",")[0]).parent.name for row in rows)
     assert len(rows) == 8
     assert all(Path(row.split(",")[0]).is_file() for row in rows)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["accuracy"]["images"] == 8
+    assert len(result["answers"]) == 8
+    assert sum(row["correct"] for row in result["answers"]) == sum(
+        row["correct"] for row in result["classes"])
+    assert sum(row["images"] for row in result["classes"]) == 8
     assert result["environment"]["packages"]["torch"]
 
 
