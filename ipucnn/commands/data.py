@@ -8,10 +8,9 @@ import typer
 
 from ipucnn.bench.options import BenchOptions
 from ipucnn.data.formats.convert_options import ConvertOptions
-from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import JSON, add_command
-from ipucnn.terminal.progress import RunProgress
+from ipucnn.terminal.progress import RunProgress, importing_torch
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
 
@@ -75,11 +74,11 @@ def convert(given: Dict[str, Any]) -> None:
     from ipucnn.core.options.building import build
 
     options = build(ConvertOptions, given)
-    with signals.held():
+    with importing_torch():
         from ipucnn.data.formats.convert import convert
 
     try:
-        with RunProgress("auto") as progress:
+        with RunProgress("auto", "listing the images") as progress:
             made = convert(options, progress)
     except KeyboardInterrupt:
         render.info("what is finished stays: the same call goes on with the rest")
@@ -116,10 +115,10 @@ def bench(given: Dict[str, Any]) -> None:
     from ipucnn.core.options.building import build
 
     options = build(BenchOptions, given)  # before torch, whose import takes seconds
-    with signals.held():
+    with importing_torch(options.results.progress):
         from ipucnn.bench.job import bench as measured
 
-    with RunProgress(options.results.progress) as progress:
+    with RunProgress(options.results.progress, "opening the data") as progress:
         result = measured(options, progress=progress)
     if options.results.json:
         render.emit_json(result.as_dict())

@@ -10,11 +10,11 @@ import typer
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import speaks
 from ipucnn.inference.options import RunOptions
-from ipucnn.terminal import exit_codes, signals
+from ipucnn.terminal import exit_codes
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.layout import terminal_width
 from ipucnn.terminal.options_command import add_command
-from ipucnn.terminal.progress import RunProgress
+from ipucnn.terminal.progress import RunProgress, importing_torch
 from ipucnn.terminal.run_tables import answers
 
 
@@ -30,7 +30,7 @@ def run(given: Dict[str, Any]) -> int:
 
     options = resolve(RunOptions, given)  # before torch, whose import takes seconds
 
-    with signals.held():
+    with importing_torch(options.results.progress):
         from ipucnn.inference import bulk
 
     def show(result: Any) -> None:

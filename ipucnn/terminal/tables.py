@@ -320,7 +320,8 @@ LINE_INTERVAL = 60.0
 
 
 def wants_bar(choice: str) -> bool:
-    """Return whether a progress bar is shown: on terminals, unless disabled or in CI."""
+    """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
-    return not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
+    return (not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
+            and os.environ.get("TERM") != "dumb")
