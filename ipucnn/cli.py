@@ -11,10 +11,12 @@ import typer
 from ipucnn.commands import config, data, doctor, export, plan, plugins, run, training
 from ipucnn.core.registry import discovery
 from ipucnn.terminal import tables
+from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.version import __version__
 
 app = typer.Typer(
-    name="ipucnn", rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False,
+    name="ipucnn", cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
          "and GPU.")
@@ -46,7 +48,9 @@ def _globals(  # noqa: PLR0913 - one per global option
     from ipucnn.core.registry.registry import Registry, use
 
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(tables.LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("ipucnn").setLevel(level)
     tables.be_quiet(quiet)
     settings = discovery.PluginSettings.from_environment()

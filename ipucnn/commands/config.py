@@ -11,6 +11,7 @@ from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.planning.options import LaunchOptions
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.options_command import JSON
 from ipucnn.training.options import TrainOptions
 
@@ -18,7 +19,7 @@ PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
             "launch": LaunchOptions}
 """The commands that profiles are for, and the options they may hold."""
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
                   help="Named profiles for '--config' and '--launch'.")
 
 
@@ -32,8 +33,8 @@ def config_list(as_json: bool = JSON) -> None:
         render.emit_json([{"name": p.name, "command": command, "summary": p.summary}
                           for command, p in profiles])
     else:
-        render.emit(render.table(("profile", "command", "summary"),
-                                 [(p.name, command, p.summary) for command, p in profiles]))
+        render.emit(render.wide_table(("profile", "command", "summary"),
+                                      [(p.name, command, p.summary) for command, p in profiles]))
 
 
 @app.command("show")

@@ -9,10 +9,12 @@ import typer
 from ipucnn.bench.options import BenchOptions
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.options_command import JSON, add_command
 from ipucnn.terminal.progress import RunProgress, importing_torch
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+                  help="Fetch and make data.")
 
 
 @app.command("fetch")

@@ -150,7 +150,7 @@ def check_row(row: Row) -> Optional[Check]:
     if row.state is State.CONFLICT:
         return Check(name, WARNING, f"{where}: {row.cause}", row.remedy)
     if row.state is State.UNAVAILABLE:  # an optional engine
-        return Check(name, OK, f"not available: {row.cause}", row.remedy)
+        return Check(name, OK, row.cause, row.remedy)
     if row.state is State.DISABLED:
         return Check(name, OK, f"{where} is disabled: {row.cause}", row.remedy)
     return Check(name, WARNING, f"{where}: {row.cause}") if row.cause else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import own_name, speaks
 from ipucnn.core.files import json_text
 from ipucnn.core.names import printable
+from ipucnn.terminal.layout import columns, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from ipucnn.bench.bench_result import BenchResult
@@ -56,8 +58,16 @@ def emit_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a message to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message to standard error; on a terminal, long lines are broken between words."""
+    print(wrapped(text, terminal_width(sys.stderr)), file=sys.stderr, flush=True)
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records; on a terminal, long lines are broken between words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return wrapped(super().format(record), terminal_width(sys.stderr))
 
 
 _quiet = False
@@ -81,10 +91,24 @@ def info(text: str) -> None:
 
 
 def report_error(error: IpucnnError) -> None:
-    """Print an error and its hint to standard error, one line each."""
+    """Print an error and its hint to standard error, a line each where it is no terminal."""
     say(f"error: {own_name()}{printable(error.message)}")
     if error.hint:
         say(f"hint: {printable(error.hint)}")
+
+
+def wide_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose last column holds sentences, which are wrapped on a terminal."""
+    width = terminal_width(sys.stdout)
+    return table(headings, rows) if width is None else columns(headings, rows, width)
+
+
+def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in columns as wide as their cells; control characters are escaped."""
+    lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+                     for line in lines)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -92,11 +116,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     Control characters in cells are escaped.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():  # and without the cost of importing Rich
-        widths = [max(map(len, column)) for column in zip(headings, *rows)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-                         for row in [headings, *rows])
+        return plain_table(headings, rows)
+    rows = [[printable(cell) for cell in row] for row in rows]
     from rich import box
     from rich.console import Console
     from rich.table import Table

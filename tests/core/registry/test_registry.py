@@ -231,7 +231,7 @@ def test_missing_requirement_makes_it_unavailable_until_used(install):
     reg = fresh()
     listed = row(reg.rows("model"), "needy")
     assert listed.state is State.UNAVAILABLE
-    assert listed.cause == "needs 'no_such_engine.sub'"
+    assert listed.cause == "needs 'no_such_engine.sub', which is not installed"
     assert listed.remedy == "pip install no-such-engine"
     assert of(reg.rows("model"), "needy") == [listed]
     spec = reg.get("model", "tinynet")
