@@ -33,8 +33,8 @@ def config_list(as_json: bool = JSON) -> None:
         render.emit_json([{"name": p.name, "command": command, "summary": p.summary}
                           for command, p in profiles])
     else:
-        render.emit(render.wide_table(("profile", "command", "summary"),
-                                      [(p.name, command, p.summary) for command, p in profiles]))
+        render.emit(render.table(("profile", "command", "summary"),
+                                 [(p.name, command, p.summary) for command, p in profiles]))
 
 
 @app.command("show")

@@ -29,7 +29,7 @@ def doctor(
     if as_json:
         render.emit_json(report.as_dict())
     else:
-        render.emit(render.wide_table(("check", "status", "detail"), [
+        render.emit(render.table(("check", "status", "detail"), [
             (check.name, check.status, check.detail) for check in report.checks]))
         for check in report.checks:
             if check.status != "ok" and check.remedy:

@@ -127,7 +127,7 @@ def show(
             [(w["tag"], str(w["top1"] or ""), str(w["top5"] or ""), w["licence"], w["source"],
               w["url"]) for w in weights]))
     if options:
-        render.emit("\n" + render.wide_table(
+        render.emit("\n" + render.table(
             ("option", "default", "meaning"),
             [(o["flag"], "" if o["default"] in (None, []) else str(o["default"]), o["help"])
              for o in options]))

@@ -191,7 +191,7 @@ def _machine() -> List[Check]:
     if quota is not None:
         detail += f"; the control group allows {quota:g}"
     if openmp_limit() is not None:
-        detail += f"; OMP_NUM_THREADS allows {openmp_limit()} threads"
+        detail += f"; OMP_NUM_THREADS is {openmp_limit()}"
     return [Check("cores", OK, detail), _memory(), _pillow()]
 
 

@@ -14,6 +14,7 @@ _WORD = re.compile(r"(?:(?<!\w)'[^'\n]*'(?!\w)|\S)+")
 
 _GAP = "  "
 _DOTS = "..."
+_NARROW = 24
 
 _STYLES = {"ok": "32", "right": "32", "passed": "32", "warning": "33", "unavailable": "33",
            "disabled": "2", "wrong": "31", "failed": "31", "problem": "31", "conflict": "31",
@@ -98,26 +99,30 @@ def _words(text: str, width: int) -> List[str]:
 
 
 def columns(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    """Return rows in columns, the last of which is wrapped to fit into `width`.
+    """Return rows in columns that fit into `width`.
 
-    Control characters in cells are escaped.
+    A last column that is too long is wrapped; of another one, the cells are shortened in the
+    middle. Control characters in cells are escaped.
     """
     shown = [list(headings), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(cells, column)) for column in zip(*shown)][:-1]
-    start = sum(widths) + len(_GAP) * len(widths)
-    if width - start < 24:  # too narrow for a column beside the others
-        start = 4
-        lines = [[*row[:-1], ""] for row in shown]
-        below = [wrapped(row[-1], width - start, "") for row in shown]
-    else:
-        lines, below = shown, [""] * len(shown)
+    widths = [max(map(cells, column)) for column in zip(*shown)]
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    widest = max(range(len(widths)), key=lambda column: widths[column])
+    if excess > 0 and widest < len(widths) - 1:
+        widths[widest] = max(12, widths[widest] - excess)
+        shown = [[shortened(cell, size) for cell, size in zip(row[:-1], widths)] + row[-1:]
+                 for row in shown]
+    start = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    below = width - start < min(_NARROW, widths[-1])  # no room for the last column beside the rest
+    if below:
+        start = len(_GAP)
     result: List[str] = []
-    for row, further in zip(lines, below):
+    for row in shown:
         first = "".join(coloured(cell, cell) + " " * (size - cells(cell)) + _GAP
-                        for cell, size in zip(row, widths))
+                        for cell, size in zip(row[:-1], widths))
         text = wrapped(row[-1], width - start, "").split("\n")
-        result.append((first + text[0]).rstrip())
-        result += [" " * start + line for line in [*text[1:], *further.split("\n")] if line]
+        lead = first + ("" if below else coloured(row[-1], text.pop(0)))
+        result += [lead.rstrip(), *(" " * start + line for line in text if line)]
     return "\n".join(result)
 
 

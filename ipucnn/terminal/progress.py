@@ -134,7 +134,7 @@ class TrainProgress(Listener):
             self._spinner.say(self._reason)
             return
         if self._bar is None:
-            self._start_bar()
+            self._start_bar(brief(status))
         self._bar.update(self._task, description=brief(status), completed=status.done,
                          total=status.total or None)
 
@@ -163,7 +163,7 @@ class TrainProgress(Listener):
             render.info(f"{name}: saving after this step; a second one aborts")
         return name
 
-    def _start_bar(self) -> None:
+    def _start_bar(self, text: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
@@ -174,8 +174,8 @@ class TrainProgress(Listener):
         bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
         self._bar = Progress(*bar, TextColumn("{task.description}"), console=console,
                              transient=True)
+        self._task = self._bar.add_task(text, total=None)
         self._bar.start()
-        self._task = self._bar.add_task("preparing", total=None)
 
     def _end_bar(self) -> None:
         self._spinner.stop()
@@ -281,11 +281,11 @@ class RunProgress:
             self._spinner.say(words)
         else:
             if self._bar is None:
-                self._start_bar()
+                self._start_bar(words, counted(done, total))
             self._bar.update(self._task, description=words, completed=done, total=total,
                              count=counted(done, total))
 
-    def _start_bar(self) -> None:
+    def _start_bar(self, words: str, count: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -293,5 +293,5 @@ class RunProgress:
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True)
-        self._task = self._bar.add_task("", total=None, count="")
+        self._task = self._bar.add_task(words, total=None, count=count)
         self._bar.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -97,12 +96,6 @@ def report_error(error: IpucnnError) -> None:
         say(f"hint: {printable(error.hint)}")
 
 
-def wide_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose last column holds sentences, which are wrapped on a terminal."""
-    width = terminal_width(sys.stdout)
-    return table(headings, rows) if width is None else columns(headings, rows, width)
-
-
 def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in columns as wide as their cells; control characters are escaped."""
     lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
@@ -116,32 +109,25 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     Control characters in cells are escaped.
     """
-    if not sys.stdout.isatty():  # and without the cost of importing Rich
+    width = terminal_width(sys.stdout)
+    if width is None:
         return plain_table(headings, rows)
-    rows = [[printable(cell) for cell in row] for row in rows]
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console = Console(width=shutil.get_terminal_size().columns, highlight=False)
-    with console.capture() as captured:
-        console.print(made)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
-
-
-_STYLES = {"ok": "green", "unavailable": "yellow", "warning": "yellow", "disabled": "dim",
-           "failed": "red", "problem": "red", "conflict": "red", "incompatible": "red"}
+    return columns(headings, list(rows), width)
 
 
 def facts(pairs: Iterable[Tuple[str, Any]]) -> str:
-    """Return aligned `name  value` lines without empty values; control characters are escaped."""
+    """Return aligned `name  value` lines without empty values; control characters are escaped.
+
+    On a terminal, long values are wrapped beside their names.
+    """
     kept = [(name, value) for name, value in pairs if value not in (None, "", (), [], {})]
     width = max((len(name) for name, _ in kept), default=0)
-    return "\n".join(f"{name.ljust(width)}  {printable(_plain(value))}" for name, value in kept)
+    columns = terminal_width(sys.stdout)
+    room = None if columns is None else max(20, columns - width - 2)
+    lines = [(name, wrapped(printable(_plain(value)), room, "").split("\n"))
+             for name, value in kept]
+    return "\n".join(f"{(first if number == 0 else '').ljust(width)}  {line}"
+                     for first, parts in lines for number, line in enumerate(parts))
 
 
 def _plain(value: Any) -> str:

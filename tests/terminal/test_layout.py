@@ -63,7 +63,7 @@ def test_the_last_column_is_wrapped_beside_the_others(monkeypatch):
     assert all(line.startswith(" " * 21) for line in rest)
     assert all(len(line) <= 50 for line in text.split("\n"))
     narrow = columns(("check", "detail"), [("x" * 20, "a few words " * 3)], 30).split("\n")
-    assert narrow[1] == "    detail"
+    assert narrow[1] == "  detail"
     assert max(map(len, narrow)) <= 30
 
 
@@ -82,3 +82,12 @@ def test_colours_are_off_when_asked(monkeypatch):
 def test_a_pipe_has_no_width():
     assert terminal_width(io.StringIO()) is None
     assert terminal_width(None) is None
+
+
+def test_a_long_name_in_a_table_is_shortened_in_its_middle():
+    rows = [("checkpoints/" * 8 + "resnet50_7.pt", "7", "76.13"), ("a.pt", "12", "75.00")]
+    lines = columns(("checkpoint", "epoch", "top-1 %"), rows, 60).split("\n")
+    assert max(map(cells, lines)) == 60
+    assert lines[1].startswith("checkpoints/")
+    assert "resnet50_7.pt  7      76.13" in lines[1]
+    assert lines[2].split() == ["a.pt", "12", "75.00"]
