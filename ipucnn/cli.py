@@ -36,12 +36,12 @@ def _globals(  # noqa: PLR0913 - one per global option
         [], "--plugin", metavar="FILE|MODULE", help="Load a plugin for this run; may be repeated. "
         f"Environment: {discovery.EXTRA_VARIABLE}."),
     no_plugins: bool = typer.Option(
-        False, "--no-plugins", help="Import no third-party plugin; '--no-plugins=a,b' only not "
-        f"these. Environment: {discovery.DISABLE_VARIABLE}."),
+        False, "--no-plugins", help="Do not import third-party plugins; with '--no-plugins=a,b' "
+        f"only these. Environment: {discovery.DISABLE_VARIABLE}."),
     disable_plugins: str = typer.Option("", "--disable-plugins", hidden=True),
-    traceback_: bool = typer.Option(False, "--traceback", help="Show where an error came from."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more on standard error."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="Say only errors."),
+    traceback_: bool = typer.Option(False, "--traceback", help="Print the traceback of an error."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Print more messages."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print errors only."),
 ) -> None:
     import logging
 

@@ -40,8 +40,8 @@ def config_list(as_json: bool = JSON) -> None:
 @app.command("show")
 def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
                 command: Optional[str] = typer.Option(
-                    None, "--command", help="What it is for: run, train or launch; the one that "
-                    "has it when not given."),
+                    None, "--command", help="Command that it belongs to: run, train, export or "
+                    "launch (default: the one that has it)."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults resolved."""
     import yaml

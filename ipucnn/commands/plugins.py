@@ -28,9 +28,9 @@ def list_plugins(
     kinds: Optional[List[str]] = typer.Argument(None, metavar="[KIND]...",
                                                 help="Kinds: " + KINDS),
     pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
-                                help="Only names like this, for example 'resnet*'."),
-    wide: bool = typer.Option(False, "--wide", help="A row per plugin with aliases, provider and "
-                              "state, as a pipe gets them, instead of names grouped by family."),
+                                help="Only names that match, for example 'resnet*'."),
+    wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
+                              "and state, as in a pipe, instead of names grouped by family."),
     as_json: bool = JSON,
 ) -> None:
     """List the plugins of every kind and their state."""
@@ -104,7 +104,7 @@ def show(
                                                    help="With '--plot'."),
     as_json: bool = JSON,
 ) -> None:
-    """Show one plugin; of a model size and weights, of a schedule its curve."""
+    """Show a plugin: its options, the size and weights of a model, the curve of a schedule."""
     kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])
     if plot:
         render.emit(_plotted(kind, name, settings))
@@ -157,7 +157,7 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
         return kinds[0], first, others
     if kinds:
         raise UsageError(f"{first!r} is the name of several plugins",
-                         "name the kind: " + " or ".join(
+                         "add the kind: " + " or ".join(
                              f"'ipucnn show {kind} {first}'" for kind in kinds))
     if key(first) in {key(word) for kind in ALL.values() for word in (
             kind.name, kind.plural, kind.prefix, *kind.former)}:

@@ -41,8 +41,8 @@ def train(given: Dict[str, Any]) -> int:
 def restore(given: Dict[str, Any]) -> int:
     """Continue a training from a checkpoint; options given here replace the saved ones."""
     if given.get("config"):
-        raise UsageError("'--config' has no meaning when restoring",
-                         "give the options to change one by one")
+        raise UsageError("'--config' cannot be used with 'restore'",
+                         "give the options to change on the command line")
 
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
@@ -118,7 +118,7 @@ def average(given: Dict[str, Any]) -> int:
 
     options = build(AverageOptions, given)
     if not options.checkpoint_path:
-        raise UsageError("no folder of checkpoints is named", "add '--checkpoint-path DIR'")
+        raise UsageError("no checkpoint folder is given", "add '--checkpoint-path DIR'")
 
     with importing_torch():
         from ipucnn.training.phases import average_checkpoints

@@ -170,7 +170,7 @@ def prepare(options: RunOptions, registry: Registry,
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
-    notes = [*(f"backend {name!r} was left: {why}" for name, why in refusals.items()),
+    notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
         notes.append("8-bit integers calibrated with random images show speed only: their answers "

@@ -221,7 +221,7 @@ def export_result(result: ExportResult) -> str:
 def training_plan(made: TrainingPlan) -> str:
     """Return the plan of a training as text."""
     options, plan, launch = made.options, made.plan, made.launch
-    spare = f", of {made.ipus:,} reserved: they are given out in powers of two"
+    spare = f", of {made.ipus:,} reserved (they are allocated in powers of two)"
     lines: List[Tuple[str, Any]] = [
         ("model", options.network.model), ("data", options.dataset.data),
         ("precision", plan.precision),
@@ -263,7 +263,7 @@ def train_result(result: TrainResult) -> str:
          f"{result.images_per_second:.1f} images/s  (waiting for data "
          f"{100 * result.data_wait_share:.0f} % of the time)"),
         ("latency", latency and f"mean {latency['mean']:.2f} ms, min {latency['min']:.2f} ms, "
-                                f"max {latency['max']:.2f} ms per host call, by the device"),
+                                f"max {latency['max']:.2f} ms per host call, device time"),
         ("training", (result.loss is not None and f"loss {result.loss:.4f}" + (
             f", accuracy {result.accuracy:.2f} %" if result.accuracy is not None else "")) or None),
         ("best", best and f"{best['metric']} {best['value']:.4f} at epoch {best['epoch']} "

@@ -106,7 +106,7 @@ BAD_USAGE = [
     (["show"], "the name of a plugin is missing", "show resnet50"),
     (["show", "model"], "the name of the model is missing", "'ipucnn list-plugins models'"),
     (["show", "none"], "'none' is the name of several plugins",
-     "'ipucnn show norm-layer none' or 'ipucnn show lr-schedule none'"),
+     "add the kind: 'ipucnn show norm-layer none' or 'ipucnn show lr-schedule none'"),
     (["show", "resnet55"], "no plugin is called 'resnet55'", "did you mean 'resnet50'"),
     (["show", "resnet50", "--lr", "1"], "unexpected argument '--lr'", "--help"),
     (["list-plugins", "--wide", "--json"], "exclude each other", "leave one"),

@@ -381,7 +381,7 @@ class Registry:
             verb = "failed to load" if problem.state is State.FAILED else "is disabled"
             hints.append(f"{describe(provider)}, which may provide it, {verb}: {problem.cause}")
         if len(broken) > 3:
-            hints.append(f"{len(broken) - 3} more plugins could not give their records")
+            hints.append(f"{len(broken) - 3} more plugins could not be loaded")
         hints.append(f"'ipucnn list-plugins {kind.plural}' lists all")
         return UnknownNameError(f"unknown {kind.name} {name!r}", "; ".join(hints))
 

@@ -168,7 +168,7 @@ class Records:
         spec, provider = record.spec, record.provider
         if not record.supported:
             return (State.INCOMPATIBLE,
-                    f"written for record contract {spec.api_version}, this ipucnn speaks "
+                    f"written for record contract {spec.api_version}; this ipucnn supports "
                     + ", ".join(map(str, sorted(SUPPORTED))),
                     "upgrade ipucnn" if spec.api_version > max(SUPPORTED)
                     else f"upgrade {provider.distribution}")
