@@ -217,7 +217,7 @@ def test_verbose_tells_what_each_plugin_gave(caplog):
 
     with caplog.at_level(logging.DEBUG):
         assert invoke(["-v", "list-plugins", "schedules"]) == 0
-    assert any("gave cosine" in record.getMessage() for record in caplog.records)
+    assert any("provides cosine" in record.getMessage() for record in caplog.records)
 
 
 def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, tmp_path,
