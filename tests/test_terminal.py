@@ -59,10 +59,10 @@ def _set_size(descriptor, columns):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    from ipucnn.data.formats.sample_data import write_made
+    from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
     folder = tmp_path_factory.mktemp("photos") / ("holidays in the mountains " * 3)
-    write_made("shapes", str(folder), per_class=2, size=32)
+    write_made("shapes", str(folder), GeneratedFiles(per_class=2, size=32))
     return folder
 
 
