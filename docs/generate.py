@@ -10,6 +10,7 @@ from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.owners import in_words
 from ipucnn.core.registry.registry import Registry
 from ipucnn.terminal.flags import Flag, flag_table
+from ipucnn.terminal.help import supporting
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 
@@ -47,7 +48,7 @@ def _row(flag: Flag) -> str:
     spellings = ", ".join(f"`{spelling}`" for spelling in flag.spellings)
     values = "" if not rule.choices else " Values: " + ", ".join(
         f"`{choice}`" for choice in rule.choices) + "."
-    only = " Only some backends have it." if rule.feature else ""
+    only = f" Backends: {', '.join(supporting(rule.feature))}." if rule.feature else ""
     if rule.only:
         only += f" For {rule.only} only."
     if flag.owners:

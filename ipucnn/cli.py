@@ -11,10 +11,12 @@ import typer
 from ipucnn.commands import config, data, doctor, export, plan, plugins, run, training
 from ipucnn.core.registry import discovery
 from ipucnn.terminal import tables
+from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.version import __version__
 
 app = typer.Typer(
-    name="ipucnn", rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False,
+    name="ipucnn", cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
          "and GPU.")
@@ -34,19 +36,21 @@ def _globals(  # noqa: PLR0913 - one per global option
         [], "--plugin", metavar="FILE|MODULE", help="Load a plugin for this run; may be repeated. "
         f"Environment: {discovery.EXTRA_VARIABLE}."),
     no_plugins: bool = typer.Option(
-        False, "--no-plugins", help="Import no third-party plugin; '--no-plugins=a,b' only not "
-        f"these. Environment: {discovery.DISABLE_VARIABLE}."),
+        False, "--no-plugins", help="Do not import third-party plugins; with '--no-plugins=a,b' "
+        f"only these. Environment: {discovery.DISABLE_VARIABLE}."),
     disable_plugins: str = typer.Option("", "--disable-plugins", hidden=True),
-    traceback_: bool = typer.Option(False, "--traceback", help="Show where an error came from."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more on standard error."),
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="Say only errors."),
+    traceback_: bool = typer.Option(False, "--traceback", help="Print the traceback of an error."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Print more messages."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print errors only."),
 ) -> None:
     import logging
 
     from ipucnn.core.registry.registry import Registry, use
 
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(tables.LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("ipucnn").setLevel(level)
     tables.be_quiet(quiet)
     settings = discovery.PluginSettings.from_environment()

@@ -16,7 +16,7 @@ from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer, choose_backend
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import default_of
 from ipucnn.core.progress import Progress
@@ -136,7 +136,7 @@ class _Host:
         order: Any = range(len(dataset)) if prepare.transform is None \
             else dataset.order(options.dataset.seed, 0)
         self.indices = [int(index) for index in order[:options.measurement.samples]]
-        self._counts = options.dataset.dataloader_worker or tuple(sorted({1, usable_cores()}))
+        self._counts = options.dataset.dataloader_worker or tuple(sorted({1, thread_count()}))
         self._limited = True
         self._progress = progress
         self._done = 0

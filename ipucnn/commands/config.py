@@ -11,6 +11,7 @@ from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.planning.options import LaunchOptions
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.options_command import JSON
 from ipucnn.training.options import TrainOptions
 
@@ -18,7 +19,7 @@ PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
             "launch": LaunchOptions}
 """The commands that profiles are for, and the options they may hold."""
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True,
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
                   help="Named profiles for '--config' and '--launch'.")
 
 
@@ -39,8 +40,8 @@ def config_list(as_json: bool = JSON) -> None:
 @app.command("show")
 def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
                 command: Optional[str] = typer.Option(
-                    None, "--command", help="What it is for: run, train or launch; the one that "
-                    "has it when not given."),
+                    None, "--command", help="Command that it belongs to: run, train, export or "
+                    "launch (default: the one that has it)."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults resolved."""
     import yaml

@@ -8,19 +8,20 @@ import typer
 
 from ipucnn.bench.options import BenchOptions
 from ipucnn.data.formats.convert_options import ConvertOptions
-from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.options_command import JSON, add_command
-from ipucnn.terminal.progress import RunProgress
+from ipucnn.terminal.progress import RunProgress, importing_torch
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Fetch and make data.")
+app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+                  help="Download, create, convert and check data.")
 
 
 @app.command("fetch")
 def fetch(
     name: str = typer.Argument(help="What to fetch: 'sample-images'."),
     out: Optional[str] = typer.Option(None, "--out", metavar="DIR",
-                                      help="Where to put it; 'data/images' when not given."),
+                                      help="Folder to write (default: data/images)."),
 ) -> None:
     """Download data that the examples use."""
     from ipucnn.data.formats.sample_data import fetch_named
@@ -34,7 +35,7 @@ def shapes(
     out: str = typer.Option(..., "--out", metavar="DIR", help="Folder to write."),
     per_class: int = typer.Option(20, "--per-class", min=1, help="Images per class."),
     size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Other seeds give other images."),
+    seed: int = typer.Option(0, "--seed", min=0, help="Random seed of the images."),
     validation_per_class: int = typer.Option(
         0, "--validation-per-class", min=0, help="Further images per class for validation; the "
         "folder then holds 'train' and 'validation'."),
@@ -50,16 +51,16 @@ def shapes(
 @app.command("partition")
 def partition(
     data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", help="Folder of the images."),
-    partitions: int = typer.Option(..., "--partitions", min=1, help="How many parts."),
+    partitions: int = typer.Option(..., "--partitions", min=1, help="Number of parts."),
     output: str = typer.Option(..., "--output", metavar="DIR",
-                               help="Folder to make; its sub-folders are 0, 1 ..."),
+                               help="Folder to create, with subfolders 0, 1, ..."),
     copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),
     as_json: bool = JSON,
 ) -> None:
     """Divide a folder of images into numbered folders of equal size.
 
-    Images are in the order of their names and keep them. They become hard links, or where those
-    cannot be made symbolic ones, or copies. '--verbose' tells where each of them is.
+    Images are divided in the order of their names, which they keep. Each becomes a hard link, or a
+    symbolic link or a copy where that is not possible. '--verbose' prints where each image is.
     """
     from ipucnn.data.formats.partition import partition
 
@@ -70,19 +71,19 @@ def partition(
 def convert(given: Dict[str, Any]) -> None:
     """Write a dataset as shards (tar archives), which are faster to read than many files.
 
-    The same call again goes on where an interrupted one stopped.
+    Run the same command again to continue an interrupted conversion.
     """
     from ipucnn.core.options.building import build
 
     options = build(ConvertOptions, given)
-    with signals.held():
+    with importing_torch():
         from ipucnn.data.formats.convert import convert
 
     try:
-        with RunProgress("auto") as progress:
+        with RunProgress("auto", "listing the images") as progress:
             made = convert(options, progress)
     except KeyboardInterrupt:
-        render.info("what is finished stays: the same call goes on with the rest")
+        render.info("finished shards are kept; run the same command again to continue")
         raise
     for note in made.notes:
         render.note(note)
@@ -92,8 +93,8 @@ def convert(given: Dict[str, Any]) -> None:
 @app.command("verify")
 def verify(
     path: str = typer.Argument(help="Folder of the dataset."),
-    data: Optional[str] = typer.Option(None, "--data", help="Its format; recognised by its layout "
-                                       "when not given."),
+    data: Optional[str] = typer.Option(None, "--data", help="Its format (default: recognised by "
+                                       "its layout)."),
     as_json: bool = JSON,
 ) -> int:
     """Check that a dataset on disk is complete and unchanged.
@@ -116,10 +117,10 @@ def bench(given: Dict[str, Any]) -> None:
     from ipucnn.core.options.building import build
 
     options = build(BenchOptions, given)  # before torch, whose import takes seconds
-    with signals.held():
+    with importing_torch(options.results.progress):
         from ipucnn.bench.job import bench as measured
 
-    with RunProgress(options.results.progress) as progress:
+    with RunProgress(options.results.progress, "opening the data") as progress:
         result = measured(options, progress=progress)
     if options.results.json:
         render.emit_json(result.as_dict())

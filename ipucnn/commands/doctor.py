@@ -15,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    deep: bool = typer.Option(False, "--deep", help="Also import and try the engines."),
+    deep: bool = typer.Option(False, "--deep", help="Also import and test the engines."),
     as_json: bool = JSON,
 ) -> int:
     """Check the installation and suggest fixes.

@@ -7,9 +7,9 @@ from typing import Any, Dict
 import typer
 
 from ipucnn.onnx.options import ExportOptions
-from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
+from ipucnn.terminal.progress import busy, importing_torch
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,11 +22,12 @@ def export(given: Dict[str, Any]) -> None:
     from ipucnn.core.options.profiles import resolve
 
     options = resolve(ExportOptions, given, "export")
-    with signals.held():
+    with importing_torch():
         from ipucnn.onnx.job import export as exported
 
     render.info(f"exporting {options.network.checkpoint_path or options.network.model}")
-    result = exported(options)
+    with busy("tracing and checking the network"):
+        result = exported(options)
     if options.results.json:
         render.emit_json(result.as_dict())
     else:

@@ -21,9 +21,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plan(given: Dict[str, Any]) -> None:
-    """Show what a training would be, or the command that launches it on many hosts.
+    """Preview a training, or print the command that launches it on many hosts.
 
-    Nothing is compiled, downloaded or read, and the backend need not be usable here.
+    Nothing is compiled, downloaded or read; the backend need not be usable on this machine.
     """
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.registry import registry
@@ -48,6 +48,5 @@ def plan(given: Dict[str, Any]) -> None:
     if made.plan.instances > 1 and not (launch.executable_cache_path
                                         or made.options.plugins.given(CACHE)):
         caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]
-        render.note("every instance compiles for itself: "
-                    + " or ".join(f"'{flag} DIR'" for flag in caches)
-                    + " has one compile for all")
+        render.note("every instance compiles the model itself; to compile once, add "
+                    + " or ".join(f"'{flag} DIR'" for flag in caches))

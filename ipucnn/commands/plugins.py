@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+import sys
+from typing import Any, Dict, List, Optional, Tuple
 
 import typer
 
-from ipucnn.core.errors import UsageError
-from ipucnn.core.names import printable
+from ipucnn.core.errors import UnknownNameError, UsageError
+from ipucnn.core.names import did_you_mean, key, printable
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.listings import without_loader_warnings
+from ipucnn.terminal.layout import terminal_width, wrapped
+from ipucnn.terminal.listings import by_family, without_loader_warnings
 from ipucnn.terminal.options_command import JSON
 
 KINDS = "model, dataset, norm-layer, optimizer, lr-schedule, backend, loss, logger, launcher"
@@ -26,10 +28,14 @@ def list_plugins(
     kinds: Optional[List[str]] = typer.Argument(None, metavar="[KIND]...",
                                                 help="Kinds: " + KINDS),
     pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
-                                help="Only names like this, for example 'resnet*'."),
+                                help="Only names that match, for example 'resnet*'."),
+    wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
+                              "and state, as in a pipe, instead of names grouped by family."),
     as_json: bool = JSON,
 ) -> None:
     """List the plugins of every kind and their state."""
+    if wide and as_json:
+        raise UsageError("'--wide' and '--json' exclude each other", "leave one of them out")
     from ipucnn.core.registry.listing import entry
     from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import State, registry
@@ -43,19 +49,26 @@ def list_plugins(
     if not rows:
         render.say(f"nothing matches {pattern!r}")
         return
-    render.emit(render.table(
-        ("kind", "name", "aliases", "summary", "provider", "state"),
-        [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
-          row.spec.summary if row.spec else "", row.provider.label, row.state.value)
-         for row in rows]))
+    width = terminal_width(sys.stdout)
+    if width is None or wide:
+        render.emit(render.plain_table(
+            ("kind", "name", "aliases", "summary", "provider", "state"),
+            [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
+              row.spec.summary if row.spec else "", row.provider.label, row.state.value)
+             for row in rows]))
+    else:
+        render.emit(by_family(rows, width))
     if any(row.state is not State.OK for row in rows):
         render.emit("")
     for row in rows:
         if row.state is not State.OK:
-            render.emit(printable(
+            render.emit(wrapped(printable(
                 f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
                 f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
-                + (f"; {row.remedy}" if row.remedy else "")))
+                + (f"; {row.remedy}" if row.remedy else "")), width))
+    if width is not None and not wide:
+        render.emit("\n" + wrapped(
+            "'ipucnn show NAME' describes one plugin; '--wide' lists aliases and states", width))
 
 
 def _plotted(kind: str, name: str, settings: List[str]) -> str:
@@ -80,8 +93,9 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
 
 
 def show(
-    kind: str = typer.Argument(help="Kind: " + KINDS),
-    name: str = typer.Argument(help="Its name."),
+    kind: Optional[str] = typer.Argument(None, metavar="[KIND]", help="May be left out "
+                                         "when no other kind has the name. Kinds: " + KINDS),
+    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Its name."),
     splits: bool = typer.Option(False, "--splits",
                                 help="List the modules of a model that can begin a stage."),
     plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
@@ -90,9 +104,10 @@ def show(
                                                    help="With '--plot'."),
     as_json: bool = JSON,
 ) -> None:
-    """Show one plugin; of a model size and weights, of a schedule its curve."""
+    """Show a plugin: its options, the size and weights of a model, the curve of a schedule."""
+    kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])
     if plot:
-        render.emit(_plotted(kind, name, settings or []))
+        render.emit(_plotted(kind, name, settings))
         return
     if settings:
         raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")
@@ -116,6 +131,42 @@ def show(
             ("option", "default", "meaning"),
             [(o["flag"], "" if o["default"] in (None, []) else str(o["default"]), o["help"])
              for o in options]))
+
+
+def _named(words: List[str]) -> Tuple[str, str, List[str]]:
+    """Return the kind and the name of the plugin that arguments mean, and the other arguments.
+
+    The kind may be left out where only one has the name.
+
+    Raises:
+        UsageError: the name is missing, unknown or that of plugins of several kinds.
+    """
+    from ipucnn.core.registry.listing import kinds_of
+    from ipucnn.core.registry.records import KINDS as ALL
+    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.registry import registry
+
+    if not words:
+        raise UsageError("the name of a plugin is missing", "for example 'ipucnn show resnet50'; "
+                         "'ipucnn list-plugins' lists them")
+    first, *others = words
+    if others and not others[0].startswith("-"):
+        return first, others[0], others[1:]
+    kinds = kinds_of(first)
+    if len(kinds) == 1:
+        return kinds[0], first, others
+    if kinds:
+        raise UsageError(f"{first!r} is the name of several plugins",
+                         "add the kind: " + " or ".join(
+                             f"'ipucnn show {kind} {first}'" for kind in kinds))
+    if key(first) in {key(word) for kind in ALL.values() for word in (
+            kind.name, kind.plural, kind.prefix, *kind.former)}:
+        kind = kind_named(first)
+        raise UsageError(f"the name of the {kind.name} is missing",
+                         f"'ipucnn list-plugins {kind.plural}' lists them")
+    suggestion = did_you_mean(first, [name for kind in ALL for name in registry().names(kind)])
+    raise UnknownNameError(f"no plugin is called {first!r}", (
+        suggestion + " " if suggestion else "") + "'ipucnn list-plugins' lists all")
 
 
 def _described(kind: str, name: str) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Dict
 
 import typer
@@ -9,10 +10,12 @@ import typer
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import speaks
 from ipucnn.inference.options import RunOptions
-from ipucnn.terminal import exit_codes, signals
+from ipucnn.terminal import exit_codes
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.layout import terminal_width
 from ipucnn.terminal.options_command import add_command
-from ipucnn.terminal.progress import RunProgress
+from ipucnn.terminal.progress import RunProgress, importing_torch
+from ipucnn.terminal.run_tables import answers
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +30,7 @@ def run(given: Dict[str, Any]) -> int:
 
     options = resolve(RunOptions, given)  # before torch, whose import takes seconds
 
-    with signals.held():
+    with importing_torch(options.results.progress):
         from ipucnn.inference import bulk
 
     def show(result: Any) -> None:
@@ -35,6 +38,9 @@ def run(given: Dict[str, Any]) -> int:
             render.emit_json(result.as_dict())
         else:
             render.emit(render.run_result(result))
+            width = terminal_width(sys.stdout)
+            if width is not None and result.answers:
+                render.emit("\n" + answers(result, width))
         for note in [*result.notes, result.accuracy_note]:
             if note:
                 render.note(note)

@@ -11,7 +11,7 @@ from ipucnn.core.execution.launching import speaks
 from ipucnn.terminal import exit_codes, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
-from ipucnn.terminal.progress import TrainProgress
+from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.stored_options import AverageOptions, ValidateOptions
 
@@ -32,6 +32,7 @@ def train(given: Dict[str, Any]) -> int:
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.phases import train_all
 
+        listener.preparing()
         return train_all(options, listener=listener)
 
     return _trained(given, job)
@@ -40,12 +41,13 @@ def train(given: Dict[str, Any]) -> int:
 def restore(given: Dict[str, Any]) -> int:
     """Continue a training from a checkpoint; options given here replace the saved ones."""
     if given.get("config"):
-        raise UsageError("'--config' has no meaning when restoring",
-                         "give the options to change one by one")
+        raise UsageError("'--config' cannot be used with 'restore'",
+                         "give the options to change on the command line")
 
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
 
+        listener.preparing()
         return restored({name: value for name, value in given.items()
                          if name not in ("json", "progress", "result")}, listener=listener)
 
@@ -99,6 +101,7 @@ def validate(given: Dict[str, Any]) -> int:
             signals.graceful():
         from ipucnn.training.validate import validate as validated
 
+        listener.preparing()
         try:
             found = validated(options, listener=listener)
         except IpucnnError as error:
@@ -115,12 +118,13 @@ def average(given: Dict[str, Any]) -> int:
 
     options = build(AverageOptions, given)
     if not options.checkpoint_path:
-        raise UsageError("no folder of checkpoints is named", "add '--checkpoint-path DIR'")
+        raise UsageError("no checkpoint folder is given", "add '--checkpoint-path DIR'")
 
-    with signals.held():
+    with importing_torch():
         from ipucnn.training.phases import average_checkpoints
 
-    result = average_checkpoints(options)
+    with busy("averaging the checkpoints"):
+        result = average_checkpoints(options)
     facts = {"path": str(result.path), "strategy": result.strategy, "epoch": result.epoch,
              "files": [str(path) for path in result.files]}
     if options.json:

@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from typing import Any, Dict, List
 
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import thread_count, usable_cores
 
 _FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
 _FURTHER = ("ipucnn", "Pillow-SIMD")
@@ -28,6 +28,7 @@ def describe() -> Dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": usable_cores(),
+        "threads": thread_count(),
         "packages": versions,
         "command": [str(part) for part in sys.argv],
     }

@@ -1,4 +1,4 @@
-"""CPU limits of this process: affinity, cgroup quota, and shares of several instances."""
+"""CPU limits of this process: affinity, cgroup quota, OMP_NUM_THREADS, and instances' shares."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def usable_cores(root: Path = Path("/")) -> int:
     limits = [affinity, *([] if quota is None else [math.ceil(quota)]),
               *([] if _share is None else [_share])]
     return max(1, min(limits))
+
+
+def thread_count(root: Path = Path("/")) -> int:
+    """Return the number of threads that an engine or a pool of this process should start.
+
+    This is `usable_cores()`, or the value of OMP_NUM_THREADS where that is less.
+
+    Args:
+        root: folder in which `proc` and `sys` are mounted.
+    """
+    cores, limit = usable_cores(root), openmp_limit()
+    return cores if limit is None else min(cores, limit)
+
+
+def openmp_limit() -> Optional[int]:
+    """Return the value of OMP_NUM_THREADS, or None if it is not set or not valid.
+
+    Of a list, one number per nesting level, the first counts. An invalid value is ignored, as
+    OpenMP libraries do. Source: OpenMP 5.2, section 21.1.2.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(value) if value.isdecimal() and int(value) > 0 else None
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class ImageDataset(ABC):
         has_boxes: some images have a bounding box, which `box` returns.
         has_image_ids: some images have an id, which `image_id` returns.
         multi_label: an image may have several classes or none.
+        split: the split of its images, `train` or `validation`; empty when it has no splits.
         notes: notes for the user.
     """
 
@@ -65,6 +66,7 @@ class ImageDataset(ABC):
     has_boxes: bool = False
     has_image_ids: bool = False
     multi_label: bool = False
+    split: str = ""
     notes: Tuple[str, ...] = ()
 
     @abstractmethod

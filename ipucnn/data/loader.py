@@ -25,7 +25,7 @@ from typing import (
 )
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import thread_count
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.prepare import Preparation, Transform
@@ -133,7 +133,7 @@ class Loader(ABC):
     def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, batch_size: int,
                  indices: Iterable[int], **settings: Any) -> None:
         how = LoaderSettings(**settings)
-        self.workers = usable_cores() if how.workers is None else how.workers
+        self.workers = thread_count() if how.workers is None else how.workers
         if self.workers < 1 or batch_size < 1:
             raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
                              "the smallest value of both is 1")

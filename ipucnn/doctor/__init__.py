@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.machine import cgroup_quota, usable_cores
+from ipucnn.core.machine import cgroup_quota, openmp_limit, usable_cores
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.loading import (
     GUARDED,
@@ -66,7 +66,7 @@ def check_python(version: Tuple[int, ...]) -> Check:
 def _packages() -> List[Check]:
     own = _version("ipucnn")
     checks = [Check("ipucnn", OK, own) if own else Check(
-        "ipucnn", PROBLEM, "it is not installed", "pip install -e .")]
+        "ipucnn", PROBLEM, "not installed", "pip install -e .")]
     return [*checks, *check_torch(_version("torch"), _version("torchvision"))]
 
 
@@ -75,7 +75,7 @@ def check_torch(torch: str, vision: str) -> List[Check]:
     checks = []
     for name, version in (("torch", torch), ("torchvision", vision)):
         checks.append(Check(name, OK, version) if version else Check(
-            name, PROBLEM, "it is not installed", "pip install torch torchvision"))
+            name, PROBLEM, "not installed", "pip install torch torchvision"))
     if torch and vision:
         fitting = fitting_torchvision(torch)
         if fitting and not (_public(vision) + ".").startswith(fitting + "."):
@@ -121,13 +121,13 @@ def _plugins(plugins: Optional[Registry]) -> List[Check]:
         return [Check("plugins", PROBLEM, error.message, error.hint)]
     built_in = sum(1 for row in rows if row.provider.builtin and row.spec)
     others = sorted({row.provider.label for row in rows if not row.provider.builtin})
-    checks = [Check("plugins", OK, f"{built_in} built in, {_listed(others)}")]
+    checks = [Check("plugins", OK, f"{built_in} built-in, {_listed(others)}")]
     checks += [check for check in map(check_row, rows) if check]
     for provider, seconds in used.load_seconds().items():
         if seconds > SLOW_SECONDS and not provider.builtin:
             checks.append(Check(
                 f"plugin {provider.entry_point}", WARNING,
-                f"{describe(provider)} takes {seconds:.1f} s to import, which every listing pays",
+                f"{describe(provider)} takes {seconds:.1f} s to import, which delays every listing",
                 f"export {discovery.DISABLE_VARIABLE}={provider.distribution}"))
     return checks
 
@@ -150,7 +150,7 @@ def check_row(row: Row) -> Optional[Check]:
     if row.state is State.CONFLICT:
         return Check(name, WARNING, f"{where}: {row.cause}", row.remedy)
     if row.state is State.UNAVAILABLE:  # an optional engine
-        return Check(name, OK, f"not available: {row.cause}", row.remedy)
+        return Check(name, OK, row.cause, row.remedy)
     if row.state is State.DISABLED:
         return Check(name, OK, f"{where} is disabled: {row.cause}", row.remedy)
     return Check(name, WARNING, f"{where}: {row.cause}") if row.cause else None
@@ -178,7 +178,7 @@ def _of_plugins(plugins: Optional[Registry]) -> List[Check]:
 
 
 def _listed(names: List[str]) -> str:
-    return "from others: " + ", ".join(names) if names else "none from others"
+    return "third-party: " + ", ".join(names) if names else "no third-party ones"
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -189,7 +189,9 @@ def _machine() -> List[Check]:
     quota = cgroup_quota()
     detail = f"{usable_cores()} usable of {total}"
     if quota is not None:
-        detail += f"; the control group allows {quota:g}"
+        detail += f"; the control group has a quota of {quota:g}"
+    if openmp_limit() is not None:
+        detail += f"; OMP_NUM_THREADS is {openmp_limit()}"
     return [Check("cores", OK, detail), _memory(), _pillow()]
 
 
@@ -229,7 +231,7 @@ def check_folder(name: str, folder: Path) -> Check:
         existing = existing.parent
     if not existing.is_dir() or not os.access(str(existing), os.W_OK | os.X_OK):
         return Check(name, WARNING, f"{folder} cannot be written",
-                     f"change the rights of '{existing}', or use another folder")
+                     f"change the permissions of '{existing}', or use another folder")
     free = shutil.disk_usage(str(existing)).free
     detail = f"{free / 2 ** 30:.1f} GiB free in {folder}"
     if free < LITTLE_SPACE:
@@ -290,7 +292,7 @@ def _decode() -> str:
     Image.new("RGB", (16, 16), (200, 30, 90)).save(buffer, "JPEG", quality=95)
     image = decode(buffer.getvalue(), "doctor.jpg")
     if tuple(image.shape) != (3, 16, 16) or abs(int(image[0, 8, 8]) - 200) > 8:
-        raise RuntimeError("a JPEG decodes to another image")
+        raise RuntimeError("a JPEG was not decoded correctly")
     return "works"
 
 

@@ -170,7 +170,7 @@ def prepare(options: RunOptions, registry: Registry,
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
-    notes = [*(f"backend {name!r} was left: {why}" for name, why in refusals.items()),
+    notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes]
     if plan.precision == "int8" and not data.finite:
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
@@ -260,7 +260,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             writer = None
             if options.results.predictions:
                 columns = predictions.columns(min(options.results.top_k, built.card.classes),
-                                              data.labelled, dataset.has_image_ids)
+                                              data.labelled, dataset.has_image_ids,
+                                              bool(dataset.split))
                 writer = stack.enter_context(
                     _prediction_writer(options.results.predictions, columns, instances))
                 result.predictions = options.results.predictions
@@ -287,6 +288,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         # instances in step would wait forever for one that has failed
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
+    if not data.finite:  # random images: their classes mean nothing
+        result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
     if waiting and not data.on_device:
         result.notes.append(waiting)
@@ -340,6 +343,7 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
     parts = instances.gather({
         "index": instances.index, "calls": calls.meter.as_plain(), "images": calls.images,
         "scored": scores.as_plain() if scores else None,
+        "answers": scores.answers.as_plain() if scores else None,
         "skipped": loader.skipped_count if loader else 0,
         "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
     meter = Meter.together([part["calls"] for part in parts], instances.in_step)
@@ -355,6 +359,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         scores.together([part["scored"] for part in parts if part["scored"]])
         result.accuracy = scores.accuracy()
         result.accuracy_note = scores.note
+        result.answers, result.classes = scores.answers.together(
+            [part["answers"] for part in parts])
     result.skipped = {
         "count": sum(part["skipped"] for part in parts),
         "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}

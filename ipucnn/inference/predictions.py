@@ -1,4 +1,4 @@
-"""Writes predictions, one row per image: path, id, top classes, their names and probabilities.
+"""Writes predictions, one row per image: path, id, label, top classes, probabilities and split.
 
 Rows are written to a partial file next to the final one, which is renamed when the run ends, also
 after an interrupt or error: rows are kept, and no incomplete file has the final name.
@@ -191,11 +191,30 @@ def writer_class(path: str) -> Type[PredictionWriter]:
     return _WRITERS[suffix]
 
 
-def columns(top_k: int, labelled: bool, with_ids: bool = False) -> List[str]:
+def columns(top_k: int, labelled: bool, with_ids: bool = False,
+            with_split: bool = False) -> List[str]:
     """Return the column names for `top_k` classes per image."""
     ranked = [f"{what}_{rank}" for rank in range(1, top_k + 1)
               for what in ("class", "name", "probability")]
-    return ["path", *(["image_id"] if with_ids else []), *(["label"] if labelled else []), *ranked]
+    return ["path", *(["image_id"] if with_ids else []), *(["label"] if labelled else []), *ranked,
+            *(["label_name"] if labelled else []), *(["split"] if with_split else [])]
+
+
+def described(rows: Iterable[Row], label_names: Sequence[str], split: str) -> List[Row]:
+    """Return rows with the columns `label_name` and `split`, which follow all others.
+
+    Args:
+        rows: those that `rows` returned; one without a label gets no name.
+        label_names: class names of the dataset; empty when it has no labels.
+        split: of the images; rows get no such column when it is empty.
+    """
+    result = []
+    for row in rows:
+        if "label" in row:
+            known = row["label"] is not None and row["label"] < len(label_names)
+            row = {**row, "label_name": label_names[row["label"]] if known else None}
+        result.append({**row, "split": split} if split else row)
+    return result
 
 
 def rows(names: Sequence[str], labels: Optional[Sequence[Optional[int]]], probabilities: Any,

@@ -148,6 +148,10 @@ class RunResult:
         accuracy_note: why there is no accuracy although there are labels.
         skipped: images left out by `--skip-bad-samples`: their number, and the first of them.
         predictions: the file of predictions.
+        answers: the first images, in the order of the dataset: `path`, `class`, `name`,
+            `probability` and, where labels are known, `label_name` and `correct`.
+        classes: the classes that were predicted, the most frequent first: `class`, `name`,
+            `images` and, where labels are known, how many of them are `correct`.
         stopped_by: `SIGINT`, `SIGTERM`, `time limit` or `error` when the run ended early.
         instances: the measurements of each of several processes: its `index`, `images`,
             `throughput` and `latency_ms`; with `--instances` also the `log` file and the
@@ -178,6 +182,8 @@ class RunResult:
     accuracy_note: str = ""
     skipped: Dict[str, Any] = field(default_factory=lambda: {"count": 0, "first": []})
     predictions: Optional[str] = None
+    answers: List[Dict[str, Any]] = field(default_factory=list)
+    classes: List[Dict[str, Any]] = field(default_factory=list)
     stopped_by: Optional[str] = None
     instances: List[Dict[str, Any]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)

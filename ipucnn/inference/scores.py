@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import IpucnnError
@@ -9,6 +10,7 @@ from ipucnn.core.execution.accuracy import UNKNOWN, TopK
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.data import ImageDataset
 from ipucnn.inference import predictions
+from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
 
@@ -28,6 +30,9 @@ class Scores:
         top_k: classes per image in the predictions.
         writer: writes the predictions; None writes none.
         instances: the processes that share the images, in round-robin order.
+
+    Attributes:
+        answers: the first predictions, and how often each class was predicted.
     """
 
     def __init__(self, dataset: ImageDataset, card: ModelCard,
@@ -42,6 +47,7 @@ class Scores:
         self._first_pass = True
         self._next, self._stride = instances.index, instances.count
         self._count = TopK()
+        self.answers = Answers(self._class_names)
         self._labels = 0  # images with a label, known to the model or not
         self._failed = 0
         self._first_failed = ""
@@ -71,21 +77,37 @@ class Scores:
             self._failed += len(failed)
         if self._writer is not None:
             ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
-            lines = predictions.rows(
+            lines = predictions.described(predictions.rows(
                 names, labels if self._match is not None else None, probabilities,
-                self._class_names, self._top_k, ids if self._dataset.has_image_ids else None)
+                self._class_names, self._top_k, ids if self._dataset.has_image_ids else None),
+                self._dataset.class_names, self._dataset.split)
             for line, good in zip(lines, finite.tolist()):
                 if not good:
                     line.update(dict.fromkeys(predictions.columns(self._top_k, False)[1:]))
             self._writer.write(lines, [batch.indices[row] for row in fresh])
+        # the order of logits; probabilities close to 1 are rounded
+        ranked = outputs if outputs.shape[1] > 1 else probabilities
+        ranked = torch.where(finite[:, None], ranked, ranked.new_tensor(0))
+        known: Optional[torch.Tensor] = None
         if self._match is not None:
             self._labels += sum(label is not None for label in labels)
             known = torch.tensor(labels_by_output(self._match, labels, UNKNOWN))
-            # the order of logits; probabilities close to 1 are rounded
-            ranked = outputs if outputs.shape[1] > 1 else probabilities
-            ranked = torch.where(finite[:, None], ranked, ranked.new_tensor(0))
             self._count.add(ranked, torch.where(finite | (known == UNKNOWN), known,
                                                 known.new_tensor(len(self._class_names))))
+        best = ranked.argmax(1)
+        self._keep(batch, fresh, best, probabilities.gather(1, best[:, None])[:, 0], known)
+
+    def _keep(self, batch: Batch, fresh: Sequence[int], best: torch.Tensor,
+              certain: torch.Tensor, known: Optional[torch.Tensor]) -> None:
+        """Give the predictions that are numbers to `answers`."""
+        correct: List[Optional[bool]] = [None] * len(fresh) if known is None else [
+            None if wanted == UNKNOWN else wanted == found
+            for wanted, found in zip(known.tolist(), best.tolist())]
+        self.answers.labelled = known is not None
+        for row, output, probability, right in zip(fresh, best.tolist(), certain.tolist(), correct):
+            if isfinite(probability):
+                self.answers.add(self._dataset, batch.indices[row], Answer(
+                    output, probability, batch.labels[row], right))
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""

@@ -48,8 +48,9 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
             return exit_codes.FAILED
         if not isinstance(error, click_error):
             traceback.print_exc()
-            render.say("error: this is a fault of ipucnn or of a plugin; please report it with the "
-                       "lines above\nhint: '--no-plugins' tells whether a plugin is at fault")
+            render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
+                       "traceback above\nhint: run with '--no-plugins' to see whether a plugin "
+                       "causes it")
             return exit_codes.FAILED
         if show_traceback:
             traceback.print_exc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.options.owners import Owner, in_words
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.records import KINDS, BackendSpec
 from ipucnn.terminal.flags import Flag, FlagTable
 
 Section = Tuple[str, List[Tuple[str, str]], str]
@@ -67,6 +67,15 @@ def _heading(owners: Sequence[Owner]) -> str:
     return f"Options of {kind.plural if len(owners) > 1 else kind.name} {names}"
 
 
+def supporting(feature: str) -> List[str]:
+    """Return the built-in backends that support a feature."""
+    from ipucnn.core.registry.registry import registry
+
+    known = registry()
+    return [name for name in known.names("backend")
+            if known.get_typed(BackendSpec, name).has(feature)]
+
+
 def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tuple[str, str]:
     """Return a flag with its value, and its help text with default and owners.
 
@@ -84,7 +93,7 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
         default = " ".join(map(str, item.default)) if item.many else str(item.default)
         text += f" Default: {default}."
     if rule.feature:
-        text += " Not with every backend."
+        text += f" Backends: {', '.join(supporting(rule.feature))}."
     if rule.only:
         text += f" For {rule.only} only."
     if flag.owners and explained:

@@ -1,9 +1,22 @@
-"""Output settings for commands that list plugins."""
+"""How commands list plugins: names grouped by family, and which warnings are left out."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Iterator
+from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple
+
+from ipucnn.core.names import printable
+from ipucnn.core.registry.records import KINDS
+from ipucnn.terminal.layout import cells, wrapped
+
+if TYPE_CHECKING:
+    from ipucnn.core.registry.registry import Row
+
+MANY = 16
+"""A kind with more plugins than this is listed by family, without summaries."""
+
+READABLE = 120
+"""Lines on a wider terminal are not longer than this."""
 
 
 @contextmanager
@@ -21,3 +34,55 @@ def without_loader_warnings() -> Iterator[None]:
         yield
     finally:
         loader.removeFilter(no_warning)
+
+
+def by_family(rows: Sequence[Row], width: int) -> str:
+    """Return plugins in lines of at most `width` columns, a block per kind.
+
+    A kind with many plugins, such as models, has a line per family: the plugins of one entry point.
+    Another kind has a line per plugin with its summary. Names are whole; one that cannot be used
+    has its state beside it, and one of a third party its distribution.
+    """
+    kinds: Dict[str, List[Row]] = {}
+    for row in rows:
+        kinds.setdefault(row.kind, []).append(row)
+    blocks = []
+    for kind, found in kinds.items():
+        lines = _families(found) if len(found) > MANY else [
+            (_shown(row), printable(row.spec.summary) if row.spec else "") for row in found]
+        blocks.append("\n".join([KINDS[kind].plural if kind else "plugins",
+                                 *_lines(lines, min(width, READABLE))]))
+    return "\n\n".join(blocks)
+
+
+def _families(rows: Sequence[Row]) -> List[Tuple[str, str]]:
+    families: Dict[str, List[Row]] = {}
+    for row in rows:
+        place = row.provider.entry_point.rpartition(".")[2] or row.provider.distribution
+        family = printable(place) if row.provider.builtin else printable(
+            f"{place} ({row.provider.label})")
+        families.setdefault(family, []).append(row)
+    return [(family, ", ".join(_shown(row, whose=False) for row in members))
+            for family, members in families.items()]
+
+
+def _shown(row: Row, whose: bool = True) -> str:
+    """Return the name of a plugin, and in brackets what is special about it."""
+    special = [row.provider.label] if whose and not row.provider.builtin else []
+    if row.state.value != "ok":
+        special.append(row.state.value)
+    return printable(row.name) + (f" ({', '.join(special)})" if special else "")
+
+
+def _lines(pairs: Sequence[Tuple[str, str]], width: int) -> Iterator[str]:
+    """Yield two columns, the second of which is wrapped; it is below the first if that is long."""
+    longest = max(cells(first) for first, _ in pairs)
+    start = 4 + (longest if longest <= width // 3 else max(
+        [cells(first) for first, _ in pairs if cells(first) <= width // 3], default=4))
+    for first, second in pairs:
+        lines = wrapped(second, width - start, "").split("\n")
+        if cells(first) > start - 4:
+            yield "  " + first
+        else:
+            yield f"  {first}{' ' * (start - 2 - cells(first))}{lines.pop(0)}".rstrip()
+        yield from (" " * start + line for line in lines if line)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 import typer
 from typer.core import TyperCommand
 
+from ipucnn.core.errors import UsageError
 from ipucnn.terminal.flags import Flag, FlagTable, flag_table
 from ipucnn.terminal.help import sections
 from ipucnn.terminal.spellings import expanded
@@ -32,6 +34,7 @@ class OptionsCommand(TyperCommand):
             ctx.meta[_ALL] = True
             args = ["--help" if word == HELP_ALL else word for word in args]
         table = self._table(ctx, args)
+        ctx.allow_extra_args = True  # reported below, with the option that they may belong to
         try:
             rest: List[str] = super().parse_args(ctx, expanded(args, table.lists()))
         except Exception as error:
@@ -39,7 +42,23 @@ class OptionsCommand(TyperCommand):
             if type(error).__name__ != "NoSuchOption" or not unknown:
                 raise
             raise self._unknown(unknown) from None
+        if rest and not ctx.resilient_parsing:
+            raise self._unexpected(rest[0], table)
         return rest
+
+    def _unexpected(self, word: str, table: FlagTable) -> Exception:
+        """Return the error for an argument without an option, which names the option it needs."""
+        from ipucnn.core.registry.listing import kinds_of
+        from ipucnn.core.registry.records import KINDS
+
+        flags = {flag.name: flag.spellings[0] for flag in table.flags}
+        named = [KINDS[kind].selector for kind in kinds_of(word)]
+        named += _path_options(word)
+        option = next((flags[name] for name in named if name in flags), None)
+        return UsageError(
+            f"unexpected argument {word!r}",
+            f"did you mean '{option} {word}'?" if option else
+            "values follow the option they are for; '--help' lists the options")
 
     def _unknown(self, flag: str) -> Exception:
         """Return the error for a flag that neither the command nor a plugin has."""
@@ -87,6 +106,18 @@ class OptionsCommand(TyperCommand):
             if not explained:
                 rows.append((HELP_ALL, "Explain every option, those of all built-in plugins too."))
             formatter.write_dl(rows)
+
+
+def _path_options(word: str) -> List[str]:
+    """Return the options that an existing file or folder may be the value of, best first."""
+    path = Path(word)
+    if path.is_dir():
+        trained = any(path.glob("*.pt"))
+        return ["checkpoint_path", "data_dir"] if trained else ["data_dir", "checkpoint_path"]
+    if path.suffix == ".onnx":
+        return ["onnx"]
+    return ["weights", "checkpoint_path"] if path.suffix in (".pt", ".pth", ".safetensors") else [
+        "data_dir"] if path.is_file() else []
 
 
 def len_of(value: Any) -> int:

@@ -1,10 +1,11 @@
-"""Shows progress on standard error: a bar on a terminal, periodic lines elsewhere."""
+"""Shows progress on standard error: a bar or a spinner on a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from contextlib import contextmanager
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional
 
 from ipucnn.core.progress import Listener, Status
 from ipucnn.terminal import signals
@@ -28,6 +29,70 @@ class _Lines:
             render.info(text())
 
 
+IMPORTING = "importing torch"
+PREPARING = "opening the data and building the model"
+COMPILING = "compiling the model"
+"""What a spinner says before the first image is computed."""
+
+
+class Spinner:
+    """A line that shows what the process is busy with, and for how long; on a terminal only.
+
+    Args:
+        show: whether there is one; see `tables.wants_bar`.
+    """
+
+    def __init__(self, show: bool) -> None:
+        self._show = show
+        self._line: Any = None
+        self._task: Any = None
+
+    def say(self, reason: str) -> None:
+        """Show a reason until the next one, or until `stop`."""
+        if not self._show:
+            return
+        if self._line is None:
+            from rich.console import Console
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            self._line = Progress(SpinnerColumn(), TextColumn("{task.description}"),
+                                  TimeElapsedColumn(), console=Console(file=sys.stderr),
+                                  transient=True)
+            self._task = self._line.add_task(reason, total=None)
+            self._line.start()
+        self._line.update(self._task, description=reason)
+
+    def stop(self) -> None:
+        """Remove the line."""
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+
+@contextmanager
+def busy(reason: str, choice: str = "auto") -> Iterator[None]:
+    """Show a spinner with the reason during the block, on a terminal only.
+
+    Args:
+        reason: what is done, such as "compiling the model".
+        choice: `--progress`: `auto`, `on` or `off`.
+    """
+    spinner = Spinner(render.wants_bar(choice))
+    spinner.say(reason)
+    try:
+        yield
+    finally:
+        spinner.stop()
+
+
+@contextmanager
+def importing_torch(choice: str = "auto") -> Iterator[None]:
+    """Import torch in the block: show a spinner, and defer an interrupt to its end."""
+    show = "torch" not in sys.modules and render.wants_bar(choice)
+    with busy(IMPORTING, choice if show else "off"), signals.held():
+        yield
+
+
 class TrainProgress(Listener):
     """Shows a training's progress on standard error, its summary lines on standard output.
 
@@ -44,9 +109,17 @@ class TrainProgress(Listener):
         self._bar: Any = None
         self._task: Any = None
         self._stopping = False
+        self._spinner = Spinner(self._show)
+        self._reason = PREPARING if "torch" in sys.modules else IMPORTING
 
     def __enter__(self) -> TrainProgress:
+        self._spinner.say(self._reason)
         return self
+
+    def preparing(self) -> None:
+        """Show that torch is imported, and that the data and the model are prepared."""
+        self._reason = PREPARING
+        self._spinner.say(self._reason)
 
     def __exit__(self, *error: object) -> None:
         self._end_bar()
@@ -56,8 +129,12 @@ class TrainProgress(Listener):
         if not self._show:
             self._lines.line(lambda: describe(status))
             return
+        if status.phase == "preparing":
+            self._reason = COMPILING
+            self._spinner.say(self._reason)
+            return
         if self._bar is None:
-            self._start_bar()
+            self._start_bar(brief(status))
         self._bar.update(self._task, description=brief(status), completed=status.done,
                          total=status.total or None)
 
@@ -71,8 +148,11 @@ class TrainProgress(Listener):
 
     def note(self, text: str) -> None:
         """Print a note for the user."""
+        waiting = bool(self._reason) and self._bar is None
         self._end_bar()
         render.note(text)
+        if waiting:
+            self._spinner.say(self._reason)
 
     def stop(self) -> str:
         """Return the signal that has arrived; on the first call, explain its effect."""
@@ -83,19 +163,22 @@ class TrainProgress(Listener):
             render.info(f"{name}: saving after this step; a second one aborts")
         return name
 
-    def _start_bar(self) -> None:
+    def _start_bar(self, text: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        self._spinner.stop()
+        self._reason = ""
         console = Console(file=sys.stderr)
         # the figures matter more than the bar: on a narrow terminal they are shown alone
         bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
         self._bar = Progress(*bar, TextColumn("{task.description}"), console=console,
                              transient=True)
+        self._task = self._bar.add_task(text, total=None)
         self._bar.start()
-        self._task = self._bar.add_task("preparing", total=None)
 
     def _end_bar(self) -> None:
+        self._spinner.stop()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -106,8 +189,9 @@ def describe(status: Status) -> str:
     if status.phase == "preparing":
         return "preparing"
     if status.phase == "validating":
-        return f"validating epoch {status.epoch}: {status.done} of {status.total} images"
-    parts: List[str] = [f"epoch {status.epoch}/{status.epochs}, call {status.done}/{status.total}"]
+        return f"validating epoch {status.epoch}: {counted(status.done, status.total)}"
+    parts: List[str] = [f"epoch {_of(status.epoch, status.epochs)}, "
+                        f"call {_of(status.done, status.total)}"]
     if status.loss is not None:
         parts.append(f"Loss:{status.loss:.4f}")
     if status.accuracy is not None:
@@ -127,7 +211,7 @@ def brief(status: Status) -> str:
     """Return a status in about 80 characters, for the bar."""
     if status.phase != "training":
         return describe(status)
-    parts = [f"{status.epoch}/{status.epochs} {status.done}/{status.total}"]
+    parts = [f"{_of(status.epoch, status.epochs)} {_of(status.done, status.total)}"]
     if status.loss is not None:
         parts.append(f"loss {status.loss:.3f}")
     if status.accuracy is not None:
@@ -143,6 +227,15 @@ def brief(status: Status) -> str:
     return " ".join(parts)
 
 
+def counted(done: int, total: Optional[int]) -> str:
+    """Return "3 of 8 images", or "3 images" when the total is not known."""
+    return f"{done} of {total} images" if total else f"{done} images"
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done}/{total}" if total else str(done)
+
+
 def _duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
@@ -152,43 +245,53 @@ def _duration(seconds: float) -> str:
 class RunProgress:
     """Shows the progress of a job that counts images, on standard error; a context manager.
 
-    It shows a bar on a terminal, and periodic lines elsewhere.
+    On a terminal it shows a spinner, and a bar once images are counted; elsewhere periodic lines.
+
+    Args:
+        choice: `--progress`: `auto`, `on` or `off`.
+        reason: what is done before images are counted.
     """
 
-    def __init__(self, choice: str) -> None:
+    WORDS: ClassVar[Dict[str, str]] = {
+        "compile": COMPILING, "run": "classifying", "convert": "converting", "measure": "measuring"}
+
+    def __init__(self, choice: str, reason: str = PREPARING) -> None:
         self._bar: Any = None
         self._task: Any = None
         self._show = render.wants_bar(choice)
         self._lines = _Lines(choice)
+        self._spinner = Spinner(self._show)
+        self._reason = reason
 
     def __enter__(self) -> Callable[[str, int, Optional[int]], None]:
+        self._spinner.say(self._reason)
         return self._update
 
     def __exit__(self, *error: object) -> None:
+        self._spinner.stop()
         if self._bar is not None:
             self._bar.stop()
 
     def _update(self, phase: str, done: int, total: Optional[int]) -> None:
         signals.raise_if_swallowed()
+        words = self.WORDS[phase]
         if not self._show:
-            self._lines.line(lambda: f"{done} of {total} images")
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
+            self._lines.line(lambda: words if phase == "compile" else counted(done, total))
+        elif phase == "compile":
+            self._spinner.say(words)
+        else:
+            if self._bar is None:
+                self._start_bar(words, counted(done, total))
+            self._bar.update(self._task, description=words, completed=done, total=total,
+                             count=counted(done, total))
 
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("images"), TimeRemainingColumn(),
-                console=Console(file=sys.stderr), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(phase, total=None)
-        words: Dict[str, str] = {"compile": "preparing", "run": "classifying",
-                                 "convert": "converting", "measure": "measuring"}
-        self._bar.update(self._task, description=words[phase], completed=done, total=total)
+    def _start_bar(self, words: str, count: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._spinner.stop()
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True)
+        self._task = self._bar.add_task(words, total=None, count=count)
+        self._bar.start()

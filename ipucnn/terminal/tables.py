@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -11,6 +11,7 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import own_name, speaks
 from ipucnn.core.files import json_text
 from ipucnn.core.names import printable
+from ipucnn.terminal.layout import columns, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from ipucnn.bench.bench_result import BenchResult
@@ -56,8 +57,16 @@ def emit_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a message to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message to standard error; on a terminal, long lines are broken between words."""
+    print(wrapped(text, terminal_width(sys.stderr)), file=sys.stderr, flush=True)
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records; on a terminal, long lines are broken between words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return wrapped(super().format(record), terminal_width(sys.stderr))
 
 
 _quiet = False
@@ -81,10 +90,18 @@ def info(text: str) -> None:
 
 
 def report_error(error: IpucnnError) -> None:
-    """Print an error and its hint to standard error, one line each."""
+    """Print an error and its hint to standard error, a line each where it is no terminal."""
     say(f"error: {own_name()}{printable(error.message)}")
     if error.hint:
         say(f"hint: {printable(error.hint)}")
+
+
+def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in columns as wide as their cells; control characters are escaped."""
+    lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+                     for line in lines)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -92,34 +109,25 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     Control characters in cells are escaped.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():  # and without the cost of importing Rich
-        widths = [max(map(len, column)) for column in zip(headings, *rows)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-                         for row in [headings, *rows])
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console = Console(width=shutil.get_terminal_size().columns, highlight=False)
-    with console.capture() as captured:
-        console.print(made)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
-
-
-_STYLES = {"ok": "green", "unavailable": "yellow", "warning": "yellow", "disabled": "dim",
-           "failed": "red", "problem": "red", "conflict": "red", "incompatible": "red"}
+    width = terminal_width(sys.stdout)
+    if width is None:
+        return plain_table(headings, rows)
+    return columns(headings, list(rows), width)
 
 
 def facts(pairs: Iterable[Tuple[str, Any]]) -> str:
-    """Return aligned `name  value` lines without empty values; control characters are escaped."""
+    """Return aligned `name  value` lines without empty values; control characters are escaped.
+
+    On a terminal, long values are wrapped beside their names.
+    """
     kept = [(name, value) for name, value in pairs if value not in (None, "", (), [], {})]
     width = max((len(name) for name, _ in kept), default=0)
-    return "\n".join(f"{name.ljust(width)}  {printable(_plain(value))}" for name, value in kept)
+    columns = terminal_width(sys.stdout)
+    room = None if columns is None else max(20, columns - width - 2)
+    lines = [(name, wrapped(printable(_plain(value)), room, "").split("\n"))
+             for name, value in kept]
+    return "\n".join(f"{(first if number == 0 else '').ljust(width)}  {line}"
+                     for first, parts in lines for number, line in enumerate(parts))
 
 
 def _plain(value: Any) -> str:
@@ -213,7 +221,7 @@ def export_result(result: ExportResult) -> str:
 def training_plan(made: TrainingPlan) -> str:
     """Return the plan of a training as text."""
     options, plan, launch = made.options, made.plan, made.launch
-    spare = f", of {made.ipus:,} reserved: they are given out in powers of two"
+    spare = f", of {made.ipus:,} reserved (they are allocated in powers of two)"
     lines: List[Tuple[str, Any]] = [
         ("model", options.network.model), ("data", options.dataset.data),
         ("precision", plan.precision),
@@ -255,7 +263,7 @@ def train_result(result: TrainResult) -> str:
          f"{result.images_per_second:.1f} images/s  (waiting for data "
          f"{100 * result.data_wait_share:.0f} % of the time)"),
         ("latency", latency and f"mean {latency['mean']:.2f} ms, min {latency['min']:.2f} ms, "
-                                f"max {latency['max']:.2f} ms per host call, by the device"),
+                                f"max {latency['max']:.2f} ms per host call, device time"),
         ("training", (result.loss is not None and f"loss {result.loss:.4f}" + (
             f", accuracy {result.accuracy:.2f} %" if result.accuracy is not None else "")) or None),
         ("best", best and f"{best['metric']} {best['value']:.4f} at epoch {best['epoch']} "
@@ -320,7 +328,8 @@ LINE_INTERVAL = 60.0
 
 
 def wants_bar(choice: str) -> bool:
-    """Return whether a progress bar is shown: on terminals, unless disabled or in CI."""
+    """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
-    return not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
+    return (not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
+            and os.environ.get("TERM") != "dumb")

@@ -18,7 +18,7 @@ import pytest
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import openmp_limit, usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
@@ -109,7 +109,8 @@ def test_cores_are_divided(run, unruly, tmp_path):
     assert len(cores) == 2
     if count == 2:
         assert not cores[0] & cores[1]
-    assert result.session["threads"] == max(1, usable_cores() // 2)
+    share = max(1, usable_cores() // 2)
+    assert result.session["threads"] == min(share, openmp_limit() or share)
 
 
 def test_figures_are_measured_side_by_side(run, unruly):

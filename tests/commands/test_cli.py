@@ -96,6 +96,20 @@ BAD_USAGE = [
     (["show", "modle", "resnet50"], "unknown kind 'modle'", "model"),
     (["show", "dataset", "real", "--splits"], "is for models", ""),
     (["list-plugins", "modles"], "unknown kind 'modles'", "models"),
+    (["trian"], "unknown command 'trian'", "did you mean 'train'? commands: train, restore,"),
+    (["data", "fecth"], "unknown command 'fecth'", "did you mean 'fetch'"),
+    (["run", "resnet50"], "unexpected argument 'resnet50'", "did you mean '--model resnet50'?"),
+    (["train", "--model", "resnet50", "lars.py"], "unexpected argument 'lars.py'", "--help"),
+    (["plan", "sgd"], "unexpected argument 'sgd'", "'--optimizer sgd'"),
+    (["run", str(Path(__file__).parent)], "unexpected argument", "did you mean '--data-dir /"),
+    (["run", __file__], "unexpected argument", "did you mean '--data-dir /"),
+    (["show"], "the name of a plugin is missing", "show resnet50"),
+    (["show", "model"], "the name of the model is missing", "'ipucnn list-plugins models'"),
+    (["show", "none"], "'none' is the name of several plugins",
+     "add the kind: 'ipucnn show norm-layer none' or 'ipucnn show lr-schedule none'"),
+    (["show", "resnet55"], "no plugin is called 'resnet55'", "did you mean 'resnet50'"),
+    (["show", "resnet50", "--lr", "1"], "unexpected argument '--lr'", "--help"),
+    (["list-plugins", "--wide", "--json"], "exclude each other", "leave one"),
     (["config", "show", "nothing.yaml"], "no profile 'nothing.yaml'", "config list"),
     (["data", "fetch", "sample-imags"], "sample-imags", "sample-images"),
     (["--plugin", "missing_plugin.py", "run"], "missing_plugin.py", "--plugin"),
@@ -203,7 +217,7 @@ def test_verbose_tells_what_each_plugin_gave(caplog):
 
     with caplog.at_level(logging.DEBUG):
         assert invoke(["-v", "list-plugins", "schedules"]) == 0
-    assert any("gave cosine" in record.getMessage() for record in caplog.records)
+    assert any("provides cosine" in record.getMessage() for record in caplog.records)
 
 
 def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, tmp_path,
@@ -261,11 +275,17 @@ def test_a_run_on_labelled_files_reports_and_predicts(ipucnn_cli, images, tmp_pa
     assert "top-1" in out
     assert "Traceback" not in err
     header, *rows = target.read_text().splitlines()
-    assert header == "path,label,class_1,name_1,probability_1,class_2,name_2,probability_2"
+    assert header == ("path,label,class_1,name_1,probability_1,class_2,name_2,probability_2,"
+                      "label_name")
+    assert all(row.split(",")[-1] == Path(row.split(",")[0]).parent.name for row in rows)
     assert len(rows) == 8
     assert all(Path(row.split(",")[0]).is_file() for row in rows)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["accuracy"]["images"] == 8
+    assert len(result["answers"]) == 8
+    assert sum(row["correct"] for row in result["answers"]) == sum(
+        row["correct"] for row in result["classes"])
+    assert sum(row["images"] for row in result["classes"]) == 8
     assert result["environment"]["packages"]["torch"]
 
 
@@ -325,6 +345,16 @@ def test_show(ipucnn_cli, kind, name, told):
         assert text in out
     code, out, _ = ipucnn_cli("show", kind, name, "--json")
     assert json.loads(out)["kind"] == kind
+
+
+@pytest.mark.parametrize("name", ["resnet50", "ResNet-50", "sgd", "ort"])
+def test_show_needs_no_kind_for_a_name_of_one_kind(ipucnn_cli, name):
+    code, out, err = ipucnn_cli("show", name, "--json")
+    assert code == 0, err
+    described = json.loads(out)
+    assert ipucnn_cli("show", described["kind"], name, "--json")[1] == out
+    assert ipucnn_cli("show", "cosine", "--plot", "--lr", "0.2")[1] == ipucnn_cli(
+        "show", "lr-schedule", "cosine", "--plot", "--lr", "0.2")[1]
 
 
 def test_show_splits_are_accepted_as_splits(ipucnn_cli):

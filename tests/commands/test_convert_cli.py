@@ -120,7 +120,7 @@ def test_ctrl_c_says_how_to_go_on(source, uninterrupted, tmp_path):
     process.send_signal(signal.SIGINT)
     code, out, err = finished(process)
     assert (code, out) == (130, "")
-    assert "the same call goes on with the rest\ninterrupted" in err
+    assert "run the same command again to continue\ninterrupted" in err
     assert not list(tmp_path.glob(".*.partial"))
     code, _, err = finished(convert(*slow(source, tmp_path), *size))
     assert code == 0, err

@@ -399,7 +399,7 @@ def test_auto_goes_on_to_a_backend_that_can_execute_the_network(cli, model):
     assert code == 0
     assert "backend      torch" in out
     for engine in ("openvino", "onnxruntime"):
-        assert re.search(f"note: backend '{engine}' was left: .* cannot be exported", err)
+        assert re.search(f"note: backend '{engine}' is not used: .* cannot be exported", err)
 
 
 def test_a_named_backend_is_never_left(cli):

@@ -366,7 +366,7 @@ def test_a_launch_profile_of_ones_own(plan, tmp_path):
     flags, _ = split_command(out)
     assert flags == {"--num-instances": "4", "--num-replicas": "8", "--ipus-per-replica": "1",
                      "--host": "a,b", "--vipu-partition": "theirs"}
-    assert "compiles for itself" in err
+    assert "every instance compiles the model itself" in err
 
 
 def test_no_option_of_a_launch_is_one_of_a_training():

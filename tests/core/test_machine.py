@@ -3,7 +3,14 @@ import os
 import pytest
 
 from ipucnn.core import machine
-from ipucnn.core.machine import Share, cgroup_quota, shares, usable_cores
+from ipucnn.core.machine import (
+    Share,
+    cgroup_quota,
+    openmp_limit,
+    shares,
+    thread_count,
+    usable_cores,
+)
 
 
 def write(root, path, content):
@@ -89,3 +96,25 @@ def test_where_processes_cannot_be_bound_threads_are_counted(monkeypatch):
     assert share.cores == ()
     share.take()
     assert os.environ["OMP_NUM_THREADS"] == str(share.count)
+
+
+@pytest.mark.parametrize(("value", "limit"), [
+    ("3", 3), (" 2 ", 2), ("5,2", 5), ("", None), ("0", None), ("-1", None), ("many", None)])
+def test_the_limit_of_openmp(monkeypatch, value, limit):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert openmp_limit() == limit
+
+
+def test_threads_are_the_smallest_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(machine, "_share", None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert thread_count(tmp_path) == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert thread_count(tmp_path) == 3
+    assert usable_cores(tmp_path) == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert thread_count(tmp_path) == 4
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "150000 100000\n")
+    assert thread_count(tmp_path) == 2

@@ -46,9 +46,12 @@ def test_nothing_is_said_of_a_short_run(slow_disk, monkeypatch):
 
 def test_the_hint_fits_the_workers(monkeypatch):
     monkeypatch.setattr(waiting, "usable_cores", lambda: 8)
+    monkeypatch.setattr(waiting, "thread_count", lambda: 8)
     assert "'--dataloader-worker' is 3 and 8 cores" in waiting.hint(0.5, 100, 3)
     for workers in (None, 8, 20):
         assert "ipucnn data convert" in waiting.hint(0.5, 100, workers)
+    monkeypatch.setattr(waiting, "thread_count", lambda: 2)
+    assert "OMP_NUM_THREADS allows 2 workers and 8 cores" in waiting.hint(0.5, 100, None)
 
 
 def test_a_run_says_so(slow_disk):

@@ -46,6 +46,26 @@ def test_rows_come_back_as_they_were_written(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_labels_are_named_and_the_split_is_stated(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    columns = predictions.columns(2, True, with_split=True)
+    with predictions.writer_class(str(path))(path, columns) as writer:
+        writer.write(predictions.described(_rows(), ["kitten", "puppy"], "validation"))
+    first, second = _read(path)
+    assert list(first) == columns == [
+        "path", "label", "class_1", "name_1", "probability_1", "class_2", "name_2",
+        "probability_2", "label_name", "split"]
+    assert (first["label_name"], first["split"]) == ("kitten", "validation")
+    assert not second["label_name"]
+    assert second["split"] == "validation"
+
+
+def test_images_without_labels_or_splits_have_no_such_columns():
+    rows = predictions.rows(["a.jpg"], None, torch.eye(1, 3), NAMES, 1)
+    assert list(predictions.described(rows, (), "")[0]) == predictions.columns(1, False)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
 def test_a_run_that_breaks_keeps_its_rows(tmp_path, suffix):
     path = tmp_path / f"p{suffix}"
 

@@ -1,8 +1,23 @@
 """What a training shows of itself."""
 
+import io
+import sys
+import time
+
+import pytest
+
 from ipucnn.core.progress import Status
 from ipucnn.terminal import tables
-from ipucnn.terminal.progress import RunProgress, TrainProgress, brief, describe
+from ipucnn.terminal.progress import (
+    COMPILING,
+    PREPARING,
+    RunProgress,
+    TrainProgress,
+    brief,
+    busy,
+    counted,
+    describe,
+)
 
 STATUS = Status("training", 12, 100, 1234, 5004, 2.08123, 13.8, 0.0125, 1234.4, 0.012, 45296.0)
 
@@ -33,3 +48,78 @@ def test_lines_without_a_bar_are_rare_and_can_be_left_out(monkeypatch, capsys):
                 report("run", done, 9)
                 training.status(Status("preparing"))
         assert capsys.readouterr().err.splitlines() == ["0 of 9 images", "preparing"] * lines
+
+
+def test_an_unknown_total_is_a_count():
+    assert counted(3, 8) == "3 of 8 images"
+    assert counted(3, None) == counted(3, 0) == "3 images"
+    status = Status("training", 1, 0, 5, 0)
+    assert (describe(status), brief(status)) == ("epoch 1, call 5", "1 5")
+    assert describe(Status("validating", 3, done=8)) == "validating epoch 3: 8 images"
+
+
+@pytest.mark.parametrize(("phase", "total", "line"), [
+    ("run", None, "7 images"), ("run", 9, "7 of 9 images"), ("compile", None, COMPILING)])
+def test_lines_without_a_terminal(monkeypatch, capsys, phase, total, line):
+    monkeypatch.setattr(tables, "LINE_INTERVAL", -1.0)
+    with RunProgress("auto") as update:
+        update(phase, 7, total)
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Make standard error a terminal of 80 columns when it is called, and return it."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def make():
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    return make
+
+
+def test_a_run_on_a_terminal_says_what_it_waits_for_and_counts(terminal):
+    screen = terminal()
+    with RunProgress("auto") as update:
+        assert PREPARING in screen.getvalue()
+        for phase, done, total in (("compile", 0, None), ("run", 0, None), ("run", 5, 7)):
+            update(phase, done, total)
+            time.sleep(0.15)
+    text = screen.getvalue()
+    assert COMPILING in text
+    assert "classifying" in text
+    assert "0 images" in text
+    assert "5 of 7 images" in text
+    assert "None" not in text
+    assert "?" not in text.replace("\x1b[?25", "")
+
+
+def test_a_training_on_a_terminal_says_what_it_waits_for(terminal):
+    screen = terminal()
+    with TrainProgress("auto") as listener:
+        listener.preparing()
+        listener.note("a note in between")
+        listener.status(Status("preparing"))
+        time.sleep(0.15)
+        listener.status(STATUS)
+    text = screen.getvalue()
+    assert text.index(PREPARING) < text.index("note: a note in between")
+    assert text.index("a note in between") < text.index(COMPILING) < text.index("loss 2.081")
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CI", "1"), ("TERM", "dumb")])
+def test_no_spinner_where_it_would_be_noise(terminal, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    screen = terminal()
+    with busy("compiling"), RunProgress("auto") as update:
+        update("run", 3, None)
+    assert screen.getvalue() == ""

@@ -46,7 +46,7 @@ def isolated(who: str) -> Iterator[None]:
                 with contextlib.suppress(Exception):  # for example a folder that was removed
                     setting.restore(value)
         if changed:
-            log.warning("%s changed %s while it was imported, which has been undone", who,
+            log.warning("%s changed %s while it was imported; the change was undone", who,
                         " and ".join(setting.what for setting in changed))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
-from ipucnn.core.registry.records import kind_named
+from ipucnn.core.errors import PluginError, UnknownNameError
+from ipucnn.core.registry.records import KINDS, kind_named
 from ipucnn.core.registry.registry import Row, registry
 
 
@@ -18,6 +19,26 @@ def entry(row: Row) -> Dict[str, Any]:
         "entry_point": row.provider.entry_point, "value": row.provider.value,
         "state": row.state.value, "cause": row.cause, "remedy": row.remedy,
     }
+
+
+def kinds_of(name: str) -> List[str]:
+    """Return the kinds that have a plugin called `name`.
+
+    Third-party plugins are loaded only if no built-in one has the name. A plugin that is ambiguous
+    or broken counts.
+    """
+    found = [kind for kind in KINDS if registry().is_builtin(kind, name)]
+    if found:
+        return found
+    for kind in KINDS:
+        try:
+            registry().get(kind, name)
+        except UnknownNameError:
+            continue
+        except PluginError:
+            pass
+        found.append(kind)
+    return found
 
 
 def describe(kind_name: str, name: str) -> Dict[str, Any]:

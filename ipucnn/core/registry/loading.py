@@ -166,7 +166,7 @@ class Loader:
         names = [printable(spec.name) for _, spec in loaded.records[:_LOGGED]]
         if len(loaded.records) > _LOGGED:
             names.append(f"{len(loaded.records) - _LOGGED} more")
-        log.debug("%s took %.0f ms and gave %s", describe(provider), 1000 * loaded.seconds,
+        log.debug("%s: loaded in %.0f ms, provides %s", describe(provider), 1000 * loaded.seconds,
                   ", ".join(names) or "nothing")
         self.loaded[provider] = loaded
         return loaded
@@ -253,7 +253,7 @@ def _check_record(kind: Kind, record: Any, spellings: Set[str]) -> None:
     PluginSpec.__post_init__(record)  # a subclass may have left it out
     taken = [spelling for spelling in record.keys if spelling in spellings]
     if taken:
-        raise PluginError(f"{kind.hook!r} returned two records that answer to {taken[0]!r}")
+        raise PluginError(f"{kind.hook!r} returned two records with the name {taken[0]!r}")
 
 
 def _kind_and_name(kind: Kind, record: Any) -> Tuple[str, str]:
@@ -276,7 +276,7 @@ def _failure_message(loaded: Loaded) -> str:
         return f"{describe(loaded.provider)} failed to load: {first.cause}"
     named = f"{first.kind} {first.name!r}" if first.name else f"its {first.kind} plugins"
     more = len(loaded.problems) - 1
-    return (f"{describe(loaded.provider)} failed in part: {named}: {first.cause}"
+    return (f"{describe(loaded.provider)} failed partly: {named}: {first.cause}"
             + (f" (and {more} more)" if more else ""))
 
 

@@ -33,10 +33,18 @@ Target = Union[str, Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Requirement:
-    """A module that must be importable, and the command that brings it."""
+    """A module that must be importable, and the command that brings it.
+
+    Attributes:
+        module: its name.
+        install: the command, or the steps where no command does it.
+        part_of: the product that it is delivered with, such as "the Poplar SDK"; empty for a
+            package of an index.
+    """
 
     module: str
     install: str
+    part_of: str = ""
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,13 @@ class Registry:
         return [record.spec.name for record in self._records[kind.name].all
                 if record.provider.builtin]
 
+    def is_builtin(self, kind_name: str, name: str) -> bool:
+        """Return whether a built-in plugin of a kind has this name or alias."""
+        kind = kind_named(kind_name)
+        self._load_builtins(kind)
+        records = self._records[kind.name]
+        return bool(records.meant_by(name, lambda provider: provider.builtin))
+
     def completions(self, kind_name: str, incomplete: str) -> List[str]:
         """Return the names that begin with `incomplete`, for shell completion.
 
@@ -374,7 +381,7 @@ class Registry:
             verb = "failed to load" if problem.state is State.FAILED else "is disabled"
             hints.append(f"{describe(provider)}, which may provide it, {verb}: {problem.cause}")
         if len(broken) > 3:
-            hints.append(f"{len(broken) - 3} more plugins could not give their records")
+            hints.append(f"{len(broken) - 3} more plugins could not be loaded")
         hints.append(f"'ipucnn list-plugins {kind.plural}' lists all")
         return UnknownNameError(f"unknown {kind.name} {name!r}", "; ".join(hints))
 

@@ -168,7 +168,7 @@ class Records:
         spec, provider = record.spec, record.provider
         if not record.supported:
             return (State.INCOMPATIBLE,
-                    f"written for record contract {spec.api_version}, this ipucnn speaks "
+                    f"written for record contract {spec.api_version}; this ipucnn supports "
                     + ", ".join(map(str, sorted(SUPPORTED))),
                     "upgrade ipucnn" if spec.api_version > max(SUPPORTED)
                     else f"upgrade {provider.distribution}")
@@ -181,7 +181,7 @@ class Records:
             return (State.CONFLICT, f"{spec.name!r} is also provided by {labels}",
                     f"use {self.qualified(record)!r}")
         if missing_requirements(spec):
-            return State.UNAVAILABLE, f"needs {missing_modules(spec)}", install_commands(spec)
+            return State.UNAVAILABLE, missing_in_words(spec), install_commands(spec)
         if not provider.builtin:
             for alias, spelling in zip(spec.aliases, record.keys[1:]):
                 if spelling in self._builtin_keys:
@@ -215,6 +215,19 @@ def problem_row(provider: Provider, problem: Problem) -> Row:
 def missing_modules(spec: PluginSpec) -> str:
     """Return the required modules that are not installed, for messages."""
     return ", ".join(repr(requirement.module) for requirement in missing_requirements(spec))
+
+
+def missing_in_words(spec: PluginSpec) -> str:
+    """Return what a record needs that is not installed: modules, or the product they are part of.
+
+    For example "not installed, needs the Poplar SDK".
+    """
+    missing = missing_requirements(spec)
+    products = dict.fromkeys(one.part_of for one in missing if one.part_of)
+    modules = [repr(one.module) for one in missing if not one.part_of]
+    if products:
+        return "not installed, needs " + " and ".join([*products, *modules])
+    return f"needs {', '.join(modules)}, which {'is' if len(modules) == 1 else 'are'} not installed"
 
 
 def install_commands(spec: PluginSpec) -> str:

@@ -145,7 +145,9 @@ def make(form: Form, request: DatasetRequest) -> ImageDataset:
         if not 0 <= min(present) <= max(present) < len(names):
             raise _cannot_read(folder / file, f"it has labels outside of {len(names)} classes")
     check_classes(form.name, names, request.num_classes)
-    return CifarImages(f"{form.name}/{split}", pixels, labels, names)
+    images = CifarImages(f"{form.name}/{split}", pixels, labels, names)
+    images.split = split
+    return images
 
 
 def verify_cifar10(folder: str) -> List[str]:

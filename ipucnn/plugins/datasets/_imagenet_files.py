@@ -62,7 +62,9 @@ def make(request: DatasetRequest) -> ImageDataset:
         paths, labels, classes = images_by_class(folder, LAYOUT, request.class_names)
     boxes = _boxes(os.path.join(root, BOXES)) if request.split == "train" else {}
     check_classes(repr(root), classes, request.num_classes)
-    return ImagenetImages(paths, labels, classes, boxes)
+    images = ImagenetImages(paths, labels, classes, boxes)
+    images.split = "train" if request.split == "train" else "validation"
+    return images
 
 
 def _validation(root: str) -> str:

@@ -141,4 +141,6 @@ def make(request: DatasetRequest) -> ImageDataset:
     """
     check_classes("'shapes'", CLASSES, request.num_classes)
     length = DEFAULT_LENGTH if request.length is None else request.length
-    return Shapes(length, request.input_size, request.seed, request.split == "validation")
+    shapes = Shapes(length, request.input_size, request.seed, request.split == "validation")
+    shapes.split = request.split or ""
+    return shapes

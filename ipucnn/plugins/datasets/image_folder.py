@@ -31,19 +31,22 @@ def make(request: DatasetRequest) -> ImageDataset:
     """
     root = given_folder(request, "image_folder", LAYOUT)
     train, validation = os.path.join(root, "train"), validation_folder(root)
-    place, classes = root, request.class_names
+    place, classes, split = root, request.class_names, ""
     if os.path.isdir(train) and validation is not None:
-        place = train if request.split == "train" else validation
+        split = "train" if request.split == "train" else "validation"
+        place = train if split == "train" else validation
         classes = classes or class_names(train)
     elif request.split == "validation":
         raise NoSplitError(f"there are no validation images in {root!r}",
                            f"layout: {LAYOUT}; or name their folder with '--validation-data-dir', "
                            "or add '--no-validation'")
     elif request.split == "train" and folders_in(root) == ["train"] and folders_in(train):
-        place = train
+        place, split = train, "train"
     paths, labels, names = images_by_class(place, _HINT, classes)
     check_classes(repr(root), names, request.num_classes)
-    return FileImages(paths, labels, names)
+    images = FileImages(paths, labels, names)
+    images.split = split
+    return images
 
 
 def verify(folder: str) -> List[str]:

@@ -32,7 +32,7 @@ def test_one_bad_item_among_many_costs_itself(install, caplog):
     assert "pip uninstall mixed" in failed.remedy
     assert reg.get("model", "net-19").name == "net-19"
     (message,) = [r.getMessage() for r in caplog.records if "mixed" in r.getMessage()]
-    assert "mixed 3.1 failed in part: its model plugins: 'ipucnn_models' returned" in message
+    assert "mixed 3.1 failed partly: its model plugins: 'ipucnn_models' returned" in message
 
 
 def test_second_record_of_a_spelling_fails_and_the_first_works(install, caplog):
@@ -42,7 +42,7 @@ def test_second_record_of_a_spelling_fails_and_the_first_works(install, caplog):
     rows = of(reg.rows("model"), "twofold")
     assert [(r.name, r.state.value) for r in rows] == [
         ("x", "ok"), ("z", "ok"), ("y", "failed"), ("x", "failed")]
-    assert rows[2].cause == "'ipucnn_models' returned two records that answer to 'x'"
+    assert rows[2].cause == "'ipucnn_models' returned two records with the name 'x'"
     assert reg.get("model", "x").input_size == 224
     for name in ("y", "twofold:y", "models.tiny:Y"):
         with pytest.raises(PluginError, match=r"model 'y' of twofold 1.0 is failed: 'ipucnn_mod"):
@@ -126,7 +126,7 @@ def test_strict_settings_raise_on_a_single_bad_record(install, source):
     install("broken-dist", source)
     reg = fresh(strict=True)
     for _ in range(2):
-        with pytest.raises(PluginError, match=r"of broken-dist 1.0 failed in part"):
+        with pytest.raises(PluginError, match=r"of broken-dist 1.0 failed partly"):
             reg.rows("model")
     assert reg.get("optimizer", "sgd")
 

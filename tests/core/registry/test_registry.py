@@ -198,7 +198,7 @@ def test_record_of_another_contract_is_incompatible(install, version, remedy):
     assert states["tinynet"].state is State.OK
     assert states["oddnet"].state is State.INCOMPATIBLE
     assert states["oddnet"].remedy == remedy
-    with pytest.raises(PluginError, match=f"record contract {version}.*speaks 1") as caught:
+    with pytest.raises(PluginError, match=f"record contract {version}.*supports 1") as caught:
         reg.get("model", "oddnet")
     assert caught.value.hint == remedy
     assert "odd-dist 1.0" in caught.value.message
@@ -213,7 +213,7 @@ def test_record_without_a_version_stays_one_of_version_1(install, monkeypatch):
     assert reg.get("model", "oldnet").api_version == 1
     listed = {r.name: r for r in of(reg.rows("model"), "old-dist")}
     assert listed["oldnet"].state is listed["newnet"].state is State.OK
-    assert listed["oddnet"].cause == "written for record contract 3, this ipucnn speaks 1, 2"
+    assert listed["oddnet"].cause == "written for record contract 3; this ipucnn supports 1, 2"
     assert listed["oddnet"].remedy == "upgrade ipucnn"
 
 
@@ -231,7 +231,7 @@ def test_missing_requirement_makes_it_unavailable_until_used(install):
     reg = fresh()
     listed = row(reg.rows("model"), "needy")
     assert listed.state is State.UNAVAILABLE
-    assert listed.cause == "needs 'no_such_engine.sub'"
+    assert listed.cause == "needs 'no_such_engine.sub', which is not installed"
     assert listed.remedy == "pip install no-such-engine"
     assert of(reg.rows("model"), "needy") == [listed]
     spec = reg.get("model", "tinynet")

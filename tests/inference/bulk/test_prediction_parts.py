@@ -10,12 +10,13 @@ from ipucnn.core.errors import DataError
 from ipucnn.inference import predictions
 from ipucnn.inference.bulk import prediction_parts as parts
 
-COLUMNS = predictions.columns(1, labelled=True)
+COLUMNS = predictions.columns(1, labelled=True, with_split=True)
 
 
 def row(index):
     return {"path": f"caf\udce9/{index}.jpg", "label": None if index % 2 else 1, "class_1": index,
-            "name_1": "größer", "probability_1": 0.1 + index / 1000}
+            "name_1": "größer", "probability_1": 0.1 + index / 1000,
+            "label_name": None if index % 2 else "ähnlich", "split": "train"}
 
 
 def write(target, index, indices):

@@ -150,7 +150,7 @@ def test_what_a_wheel_needs(install, said, core, found):
 
 def test_what_is_not_installed_is_no_problem(without_poptorch):
     check = named(check_sdk({}))["PopTorch"]
-    assert (check.status, check.detail) == (OK, "not installed")
+    assert (check.status, check.detail) == (OK, "not installed, needs the Poplar SDK")
     assert "pip install" not in check.remedy
 
 

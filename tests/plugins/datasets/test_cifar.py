@@ -148,6 +148,7 @@ def test_published_forms(tmp_path, name, form, inside):
     files = 5 if classes == 10 else 1
     assert len(train) == files * PER_FILE
     assert len(test) == PER_FILE
+    assert (train.split, test.split) == ("train", "validation")
     assert list(train.class_names) == list(test.class_names) == CLASS_NAMES[classes]
     for dataset, numbers in ((train, range(files)), (test, [files])):
         images = torch.stack([dataset.image(i) for i in range(len(dataset))])

@@ -214,6 +214,7 @@ class TestImageFolderSplits:
         for split in ("validation", None):
             dataset = load("image_folder", data_dir=root, split=split)
             assert [dataset.label(i) for i in range(len(dataset))] == [0, 1, 2]
+            assert (train.split, dataset.split) == ("train", "validation")
             assert dataset.name(0) == str(tmp_path / validation / "a/3.png")
             assert dataset.class_names == train.class_names == ("a", "b", "c")
 
@@ -221,7 +222,8 @@ class TestImageFolderSplits:
         for name in "ab":
             save(tmp_path / name / "x.png")
         for split in ("train", None):
-            assert len(load("image_folder", data_dir=str(tmp_path), split=split)) == 2
+            dataset = load("image_folder", data_dir=str(tmp_path), split=split)
+            assert (len(dataset), dataset.split) == (2, "")
         with pytest.raises(DataError, match="no validation images in") as caught:
             load("image_folder", data_dir=str(tmp_path), split="validation")
         for way in ("--data-dir/validation", "--validation-data-dir", "--no-validation"):
@@ -288,6 +290,7 @@ class TestShapes:
                               for i in range(40)])
         assert len(images.flatten(1).unique(dim=0)) == 80
         assert torch.equal(validation.image(7), again.image(7))
+        assert (train.split, validation.split) == ("train", "validation")
         assert validation.label(9) == train.label(9) == 1
 
     @pytest.mark.parametrize("size", [1, 8, 33, 224])

@@ -47,6 +47,7 @@ def test_splits(tmp_path, validation):
     for split in ("validation", None):
         dataset = load(tmp_path, split=split)
         assert [dataset.label(i) for i in range(3)] == [0, 1, 2]
+        assert (train.split, dataset.split) == ("train", "validation")
         assert os.sep + validation + os.sep in dataset.name(0)
 
 

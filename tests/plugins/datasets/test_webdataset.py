@@ -56,10 +56,12 @@ class TestReading:
 
     @pytest.mark.parametrize(("split", "length"), [("train", 10), ("validation", 6), (None, 6)])
     def test_splits(self, tmp_path, split, length):
-        assert len(load(write(tmp_path), split=split)) == length
+        dataset = load(write(tmp_path), split=split)
+        assert (len(dataset), dataset.split) == (length, split or "validation")
 
     def test_a_folder_with_one_split_is_evaluated(self, tmp_path):
-        assert len(load(write(tmp_path, validation=0))) == 10
+        dataset = load(write(tmp_path, validation=0))
+        assert (len(dataset), dataset.split) == (10, "train")
         with pytest.raises(DataError, match=r"no validation samples.*--no-validation"):
             load(tmp_path, split="validation")
         with pytest.raises(DataError, match=r"no train samples"):

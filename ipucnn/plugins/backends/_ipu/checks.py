@@ -89,7 +89,8 @@ def _absent() -> Check:
     if spec is not None and spec.origin:
         return Check("PopTorch", WARNING, f"a module without a distribution: {spec.origin}",
                      "remove it, unless it is a build of your own; " + _WHEEL)
-    return Check("PopTorch", OK, "not installed", "to use IPUs, install it; " + _WHEEL)
+    return Check("PopTorch", OK, "not installed, needs the Poplar SDK",
+                 "to use IPUs, install it; " + _WHEEL)
 
 
 def _wrong_python(found: metadata.Distribution) -> str:

@@ -24,7 +24,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         name="poptorch", aliases=("ipu",), device="IPU",
         summary="Graphcore IPUs through PopTorch of the Poplar SDK 3.3 or 3.4",
         target="ipucnn.plugins.backends.poptorch.engine:PopTorchBackend",
-        requires=(Requirement("poptorch", INSTALL),),
+        requires=(Requirement("poptorch", INSTALL, "the Poplar SDK"),),
         inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
         checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
         options="ipucnn.plugins.backends.poptorch.options:PopTorchOptions",

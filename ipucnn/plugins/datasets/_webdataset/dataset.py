@@ -242,6 +242,7 @@ def make(request: DatasetRequest, options: WebDatasetOptions) -> ImageDataset:
         dataset.made_for = (request.input_size, request.input_size)
         dataset.ready = _is_ready(metadata.transforms.get(split, ()), request.input_size, notes)
     dataset.notes = tuple(notes)
+    dataset.split = split
     return dataset
 
 

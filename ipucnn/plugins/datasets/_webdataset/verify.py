@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Dict, Iterable, List, Sequence
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import thread_count
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     FILE,
@@ -44,7 +44,7 @@ def verify(folder: str) -> List[str]:
 
 def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[str]:
     shards = [shard for split in (metadata.shards or {}).values() for shard in split]
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         found = list(pool.map(lambda shard: _problem(source, shard), shards))
     listed = {shard.name for shard in shards}
     found += [f"shard {source.shown(name)!r} is not in {FILE}: it is not read" for name in names
@@ -68,7 +68,7 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
     found = []
     for split in SPLITS:
         shards = [name for name in names if is_shard(name, split)]
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(thread_count()) as pool:
             held = dict(zip(shards, pool.map(lambda name: _held(source, name), shards)))
         missing = [name for number in range(len(shards))
                    for name in [shard_name(split, number)] if name not in held]
@@ -104,7 +104,7 @@ def _digests(folder: str) -> Dict[str, str]:
     paths: Iterable[str] = [
         os.path.relpath(os.path.join(place, name), folder)
         for place, _, names in os.walk(folder) for name in names if name != FILE]
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         return dict(zip(paths, pool.map(
             lambda path: _md5(os.path.join(folder, path)), paths)))
 

@@ -13,7 +13,7 @@ from typing import Any, Deque, Dict, Optional, Set
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import make_folder, write_text
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import thread_count
 from ipucnn.core.progress import Progress
 from ipucnn.data.formats.convert import Writer, Written, difference
 from ipucnn.data.formats.convert_options import ConvertOptions
@@ -115,7 +115,7 @@ class _Conversion:
         self._origin = origin
         self._progress = progress
         self._record = Record(folder, origin)
-        self._workers = options.execution.workers or usable_cores()
+        self._workers = options.execution.workers or thread_count()
         self._stopped = threading.Event()
         self._counting = threading.Lock()
         self._done = 0

@@ -1,0 +1,39 @@
+"""Groups of commands: errors that name commands, and help that shows whole summaries."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+from typer.core import TyperGroup
+
+from ipucnn.core.errors import UnknownNameError
+from ipucnn.core.names import did_you_mean
+
+
+class CommandGroup(TyperGroup):
+    """A typer group whose error for an unknown command suggests and lists its commands."""
+
+    def resolve_command(self, ctx: Any, args: List[str]) -> Any:
+        """Return the command that the first argument names, and the other arguments.
+
+        Raises:
+            UnknownNameError: there is no such command.
+        """
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            suggestion = did_you_mean(name, known)
+            raise UnknownNameError(f"unknown command {name!r}", (
+                suggestion + " " if suggestion else "") + "commands: " + ", ".join(known))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands with their summaries, wrapped instead of cut off."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                paragraph = (command.help or "").partition("\n\n")[0]
+                rows.append((name, " ".join(paragraph.split())))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)

@@ -1,0 +1,88 @@
+"""The answers of a run on a terminal: its first predictions, and its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, Sequence
+
+from ipucnn.core.names import printable
+from ipucnn.terminal.layout import cells, coloured, shortened
+
+if TYPE_CHECKING:
+    from ipucnn.inference.run_result import RunResult
+
+_GAP = "  "
+
+CLASSES = 10
+"""Classes that are shown; the others are counted."""
+
+
+def answers(result: RunResult, width: int) -> str:
+    """Return the first predictions of a run and the classes it predicted, in `width` columns.
+
+    File names that are too long are shortened in the middle; control characters are escaped.
+    """
+    shown = len(result.answers)
+    title = f"the first {shown} of {result.images:,} images\n" if result.images > shown else ""
+    parts = [title + _first(result.answers, width)]
+    if result.images > 1:
+        parts.append(_classes(result.classes, width))
+    return "\n\n".join(parts)
+
+
+def _first(rows: Sequence[Dict[str, Any]], width: int) -> str:
+    widest = max(12, width // 5)
+    others = [
+        Column(["class", *(shortened(printable(str(row["name"])), widest) for row in rows)]),
+        Column(["probability", *("" if row["probability"] is None else
+                                 f"{100 * row['probability']:.1f} %" for row in rows)], True)]
+    if any("correct" in row for row in rows):
+        others.append(Column(["", *(_verdict(row, widest) for row in rows)], verdicts=True))
+    room = max(12, width - sum(len(_GAP) + column.width for column in others))
+    return _table([Column(["file", *(shortened(printable(row["path"]), room) for row in rows)]),
+                   *others])
+
+
+def _verdict(row: Dict[str, Any], width: int) -> str:
+    """Return whether a prediction is right; of a wrong one, also the label."""
+    if row.get("correct") is None:
+        return ""
+    return "right" if row["correct"] else f"wrong: {shortened(printable(row['label_name']), width)}"
+
+
+def _classes(rows: Sequence[Dict[str, Any]], width: int) -> str:
+    first, others = rows[:CLASSES], len(rows[CLASSES:])
+    made = [Column(["predicted class", *(shortened(printable(row["name"]), max(15, width - 20))
+                                         for row in first)]),
+            Column(["images", *(f"{row['images']:,}" for row in first)], True)]
+    if any("correct" in row for row in first):
+        made.append(Column(["right", *(f"{row['correct']:,}" for row in first)], True))
+    more = f"\nand {others} other {'class' if others == 1 else 'classes'}" if others else ""
+    return _table(made) + more
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its heading and cells; numbers end flush, verdicts have a colour."""
+
+    cells: Sequence[str]
+    numbers: bool = False
+    verdicts: bool = False
+
+    @property
+    def width(self) -> int:
+        """The columns of a terminal that it occupies."""
+        return max(map(cells, self.cells))
+
+    def cell(self, row: int) -> str:
+        """Return the cell of a row in the column's width."""
+        text = self.cells[row]
+        if self.numbers:
+            return " " * (self.width - cells(text)) + text
+        verdict = text.partition(":")[0] if self.verdicts else ""
+        return coloured(verdict, text) + " " * (self.width - cells(text))
+
+
+def _table(made: Sequence[Column]) -> str:
+    return "\n".join(_GAP.join(column.cell(row) for column in made).rstrip()
+                     for row in range(len(made[0].cells)))
