@@ -32,6 +32,18 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min(limits))
 
 
+def compute_threads() -> int:
+    """Return the number of threads an engine computes with on the CPU, at least 1.
+
+    This is `usable_cores`, or fewer if `OMP_NUM_THREADS` asks for fewer: several processes on one
+    machine that each start a thread for every core wait for each other at every operation.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number per level
+    if not wanted.isdecimal() or int(wanted) == 0:
+        return usable_cores()
+    return min(usable_cores(), int(wanted))
+
+
 @dataclass(frozen=True)
 class Share:
     """The cores that one of several processes may use.

@@ -76,7 +76,7 @@ def test_the_line_of_the_table_runs(cli, data, old, new):
     command = OLD[script]
     if command in ("restore", "validate"):
         cli("train", "--data", "imagenet", "--data-dir", "path-to/imagenet", "--backend",
-            "poptorch", "--model", "mobilenet-v3-small", "--checkpoint-path", "saved",
+            "poptorch", "--model", "resnet8-cifar", "--checkpoint-path", "saved",
             *shlex.split(SMALL["train"]))
         out = cli(command, "--checkpoint-path", "saved")
     else:

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from ipucnn.core import machine
-from ipucnn.core.machine import Share, cgroup_quota, shares, usable_cores
+from ipucnn.core.machine import Share, cgroup_quota, compute_threads, shares, usable_cores
 
 
 def write(root, path, content):
@@ -58,6 +58,16 @@ def test_affinity(monkeypatch, tmp_path):
     write(tmp_path, "proc/self/cgroup", "0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "110000 100000\n")
     assert usable_cores(tmp_path) == 2
+
+
+@pytest.mark.parametrize(("asked", "threads"), [
+    (None, 4), ("1", 1), ("3", 3), ("3,2", 3), ("64", 4), ("0", 4), ("-1", 4), ("many", 4), ("", 4)])
+def test_engines_compute_with_as_many_threads_as_openmp_is_told(monkeypatch, asked, threads):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert compute_threads() == threads
 
 
 @pytest.mark.parametrize(("cores", "quota", "count", "expected"), [

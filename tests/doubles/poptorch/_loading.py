@@ -105,6 +105,7 @@ class AsynchronousDataAccessor:
         self._length, self._indefinitely = len(dataset), load_indefinitely
         self._began, self._used, self._ended, self._slot = False, False, False, None
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch"])  # once, and not in each of its processes
         self._pipe, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(
             theirs, dataset, buffer_size, rebatched_size,

@@ -78,7 +78,7 @@ def test_half_precision_is_what_the_cpu_offers():
 
 
 def test_micro_batches_of_a_call_run_side_by_side(monkeypatch):
-    monkeypatch.setattr(session, "usable_cores", lambda: 2)
+    monkeypatch.setattr(session, "compute_threads", lambda: 2)
     plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32")
     with OpenVinoBackend().inference(model_of("resnet18"), plan, SIZE) as made:
         made.compile()

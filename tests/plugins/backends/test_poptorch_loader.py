@@ -281,7 +281,7 @@ def test_built_in_datasets_can_be_sent(name, pictures, tmp_path):
 
 # -- the commands ------------------------------------------------------------------------------
 
-TINY = ["--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir", "pictures",
+TINY = ["--model", "resnet8-cifar", "--data", "image_folder", "--data-dir", "pictures",
         "--input-size", "32", "--precision", "full", "--batch-size", "4",
         "--gradient-accumulation", "2", "--epoch", "2", "--lr", "0.05", "--progress", "off",
         "--dataloader-worker", "1"]
@@ -305,7 +305,7 @@ def cli(pictures, tmp_path, monkeypatch, capsys):
 
 
 def weights(folder, name):
-    return load_stored(Path(folder) / f"mobilenet-v3-small_image_folder_{name}.pt").weights
+    return load_stored(Path(folder) / f"resnet8-cifar_image_folder_{name}.pt").weights
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -341,7 +341,7 @@ def test_training_goes_on_from_the_middle_of_an_epoch(cli, monkeypatch):
 
 
 def test_inference_and_stored_checkpoints(cli, poptorch_double, monkeypatch):
-    common = ["--model", "mobilenet-v3-small", "--weights", "random", "--data", "real",
+    common = ["--model", "resnet8-cifar", "--weights", "random", "--data", "real",
               "--data-dir", "pictures/train", "--input-size", "32", "--batch-size", "5",
               "--precision", "full", *ON_IPU, "--dataloader-worker", "1", "--progress", "off"]
     for mode in ("threads", "sync"):
@@ -350,7 +350,7 @@ def test_inference_and_stored_checkpoints(cli, poptorch_double, monkeypatch):
     assert len(Path("sync.csv").read_text().splitlines()) == 33
     cli("train", *TINY, *ON_IPU, "--no-validation", "--checkpoint-path", "c",
         "--dataloader-mode", "sync")
-    stored = ["validate", "--checkpoint-path", "c/mobilenet-v3-small_image_folder_2.pt",
+    stored = ["validate", "--checkpoint-path", "c/resnet8-cifar_image_folder_2.pt",
               "--progress", "off", "--json"]
     found = [json.loads(cli(*stored, "--dataloader-mode", "sync"))]
     monkeypatch.setattr(poptorch_double, "DataLoader", None)

@@ -11,7 +11,7 @@ import torch
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
 from ipucnn.onnx.float16 import in_float16, rounded
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
@@ -91,7 +91,7 @@ class OnnxRuntimeSession(InferenceSession):
         self._provider: Tuple[str, Dict[str, Any]] = (
             _PROVIDERS[kind], {"device_id": index} if kind == "cuda" else {})
         self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = usable_cores()
+        self._options.intra_op_num_threads = compute_threads()
         self._options.log_severity_level = 3  # errors: other messages are for its developers
         self._session: Any = None
         self._synthetic: Any = None
@@ -99,7 +99,7 @@ class OnnxRuntimeSession(InferenceSession):
             "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
-            "provider": self._provider[0], "threads": usable_cores()}
+            "provider": self._provider[0], "threads": compute_threads()}
 
     def compile(self) -> float:
         """Optimise the graph, and make one call so that buffers are allocated."""

@@ -15,7 +15,7 @@ from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import compute_threads
 from ipucnn.data.normalisation import fed
 from ipucnn.onnx.engine_base import Graph
 from ipucnn.onnx.float16 import rounded
@@ -50,14 +50,14 @@ class OpenVinoSession(InferenceSession):
         if plan.half and not half and not graph.half:
             graph.proto = rounded(graph.proto, torch.bfloat16)
         steps = plan.device_iterations * plan.local_replicas
-        count = max(n for n in range(1, usable_cores() + 1) if steps % n == 0)
+        count = max(n for n in range(1, compute_threads() + 1) if steps % n == 0)
         self.samples_per_call = plan.micro_batch * count
         # never half precision silently: single precision is set explicitly, too
         self._config: Dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
             "PERFORMANCE_HINT_NUM_REQUESTS": count, "INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
-            self._config["INFERENCE_NUM_THREADS"] = usable_cores()
+            self._config["INFERENCE_NUM_THREADS"] = compute_threads()
         if options.model_cache_path:
             self._config["CACHE_DIR"] = _folder(options.model_cache_path)
         self._requests: List[Any] = [None] * count
@@ -84,7 +84,7 @@ class OpenVinoSession(InferenceSession):
             self._requests = [compiled.create_infer_request() for _ in self._requests]
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
-                          threads=usable_cores(), streams=compiled.get_property("NUM_STREAMS"),
+                          threads=compute_threads(), streams=compiled.get_property("NUM_STREAMS"),
                           requests=len(self._requests))
         for place in range(len(self._requests)):
             self._feed(place, images)

@@ -11,7 +11,7 @@ import torch
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import compute_threads
 from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.surgery import full_precision_norms
 from ipucnn.models.tracing import resolve_splits
@@ -36,7 +36,7 @@ class TorchInferenceSession(InferenceSession):
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
-            torch.set_num_threads(usable_cores())
+            torch.set_num_threads(compute_threads())
         elif not plan.half:  # true single precision: TensorFloat-32 has 10 bits of fraction
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False

@@ -21,7 +21,7 @@ from ipucnn.core.execution.training_session import (
     TrainingSession,
     TrainingSetup,
 )
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import compute_threads
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.optimisation import make_optimizer
@@ -45,7 +45,7 @@ class TorchTrainingSession(TrainingSession):
         self._options = options
         self._size = input_size
         if device.place.type == "cpu":
-            torch.set_num_threads(usable_cores())
+            torch.set_num_threads(compute_threads())
         elif not plan.half:  # true single precision: TensorFloat-32 has 10 bits of fraction
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
