@@ -26,6 +26,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
@@ -109,7 +110,7 @@ def _first_difference(expected: Any, found: Any) -> str:
 
 
 def kills(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
-          count: int = 4) -> int:
+          count: int) -> int:
     """Kill the process at random moments, from its start to its end."""
     return _cut_short(folder, extra, chance, seconds,
                       Ending(signal.SIGKILL, -signal.SIGKILL, count))
@@ -288,8 +289,9 @@ def may_mount() -> bool:
 
 Fault = Callable[[Path, Sequence[str], random.Random, float], int]
 FAULTS: Dict[str, Fault] = {
-    "kills": kills, "interrupts": interrupts, "terminations": terminations, "damage": damage,
+    "interrupts": interrupts, "terminations": terminations, "damage": damage,
     "lost_folder": lost_folder, "full_disk": full_disk, "read_only": read_only}
+NAMES = ("kills", *FAULTS)
 NEED_MOUNT = ("full_disk", "read_only")
 
 
@@ -302,7 +304,8 @@ def campaign(place: Path, chosen: argparse.Namespace) -> Dict[str, Any]:
     finish(start(place, ["data", "shapes", "--out", "pictures", "--per-class", "8",
                          "--validation-per-class", "1", "--size", "40"]), 0)
     skipped = [fault for fault in faults if fault in NEED_MOUNT and not may_mount()]
-    possible = [fault for fault in faults if fault not in skipped]
+    known = {**FAULTS, "kills": partial(kills, count=chosen.kills)}
+    possible = {fault: known[fault] for fault in faults if fault not in skipped}
     table: Dict[str, Any] = {fault: {"runs": 0, "faults": 0, "lost": []} for fault in possible}
 
     def of_one(optimizer: str) -> List[Tried]:
@@ -335,7 +338,7 @@ class Tried:
     lost: str = ""
 
 
-def _of_optimizer(place: Path, extra: Sequence[str], faults: Sequence[str], runs: int,
+def _of_optimizer(place: Path, extra: Sequence[str], faults: Dict[str, Fault], runs: int,
                   seed: int) -> Iterator[Tried]:
     optimizer = extra[-1]
     (place / optimizer).mkdir()
@@ -343,13 +346,13 @@ def _of_optimizer(place: Path, extra: Sequence[str], faults: Sequence[str], runs
     finish(start(place / optimizer, [*TRAINING, *extra]), 0)
     seconds = time.monotonic() - begun
     reference = remains(place / optimizer)
-    for fault in faults:
+    for fault, meet in faults.items():
         for number in range(runs):
             run = Tried(f"{optimizer}-{fault}-{number}", fault)
             folder = place / run.name
             folder.mkdir()
             try:
-                run.met = FAULTS[fault](folder, extra, random.Random(f"{seed}-{run.name}"), seconds)
+                run.met = meet(folder, extra, random.Random(f"{seed}-{run.name}"), seconds)
                 finish(start(folder, next_command(folder, extra)), 0)
                 compare(folder, reference)
             except Exception as error:  # whatever it is, this run lost something
@@ -363,9 +366,10 @@ def main() -> int:
     """Run the campaign; exit code 1 when anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
-    parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--faults", nargs="+", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--model", default="mobilenet-v3-small")
     parser.add_argument("--runs", type=int, default=2, help="per fault and optimizer")
+    parser.add_argument("--kills", type=int, default=4, help="of a training that is killed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                         help="trainings at a time")
     parser.add_argument("--seed", type=int, default=0)

@@ -17,7 +17,8 @@ import pytest
 IPUCNN = [sys.executable, "-m", "ipucnn"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SYNTHETIC = ["run", "--data", "synthetic", "--random-weights", "--progress", "off"]
-TINY = ["--plugin", str(Path(__file__).with_name("tiny_plugin.py")), "run", "--model", "tiny"]
+TINY = ["--plugin", str(Path(__file__).with_name("tiny_plugin.py")), "run", "--model", "tiny",
+        "--num-classes", "8"]  # whose names are not torchvision's, which takes long to import
 
 
 def ipucnn(*argv: str, **options):

@@ -38,7 +38,7 @@ def test_a_small_fault_campaign_loses_nothing(tmp_path):
     out = tmp_path / "faults.json"
     done = subprocess.run(
         [sys.executable, str(script), "--model", "resnet8-cifar", "--optimizers", "rmsprop_tf",
-         "--runs", "1", "--faults", "kills", "damage", "--out", str(out)],
+         "--runs", "1", "--faults", "kills", "damage", "--kills", "2", "--out", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=900)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())

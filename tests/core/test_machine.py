@@ -61,7 +61,8 @@ def test_affinity(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "threads"), [
-    (None, 4), ("1", 1), ("3", 3), ("3,2", 3), ("64", 4), ("0", 4), ("-1", 4), ("many", 4), ("", 4)])
+    (None, 4), ("1", 1), ("3", 3), ("3,2", 3), ("64", 4), ("0", 4), ("-1", 4), ("many", 4),
+    ("", 4)])
 def test_engines_compute_with_as_many_threads_as_openmp_is_told(monkeypatch, asked, threads):
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
