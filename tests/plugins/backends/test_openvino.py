@@ -37,7 +37,6 @@ from ipucnn.plugins.backends.openvino import inference as session
 from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
 from ipucnn.terminal import tables as render
 
-
 TINY = str(Path(__file__).parents[2] / "tiny_plugin.py")
 
 
