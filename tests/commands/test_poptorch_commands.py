@@ -23,7 +23,8 @@ OLD = {"run_benchmark.py": "run", "train.py": "train", "restore.py": "restore",
        "validate.py": "validate"}
 ROWS = [tuple(re.findall(r"`([^`]+)`", line)) for line in PAGE.read_text().splitlines()
         if line.startswith("| `python3 ")]
-SMALL = {"run": "--input-size 32 --device-iterations 2 --batch-size 2 --random-weights",
+SMALL = {"run": "--input-size 32 --device-iterations 2 --batch-size 2 --iterations 3 "
+                "--random-weights",
          "train": "--input-size 32 --iterations 1 --epoch 1 --batch-size 2"}
 
 
