@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import torch
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, IpucnnError, PluginError, UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest, ImageDataset
@@ -64,7 +64,8 @@ class Feeder:
                                                 dataloader_rebatch_size=rebatch_size)
 
     def __enter__(self):
-        return partial(feed, self.session)
+        return lambda dataset, size, *how, **more: feed(
+            self.session, dataset, ExecutionPlan(preprocessing=Preprocessing(size)), *how, **more)
 
     def __exit__(self, *_):
         self.session.stop_loading()
