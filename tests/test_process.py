@@ -186,7 +186,7 @@ def test_a_result_file_that_cannot_be_written_keeps_what_was_measured(tmp_path):
 @pytest.mark.parametrize("name", ["predictions.csv", "predictions.json"])
 def test_a_disk_that_fills_during_the_run_keeps_the_rows_that_fitted(images, tmp_path, name):
     def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 
     target = tmp_path / name
     done = ipucnn(*TINY, "--data", "real", "--data-dir", str(images), "--weights", "random",

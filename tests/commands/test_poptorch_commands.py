@@ -25,7 +25,7 @@ ROWS = [tuple(re.findall(r"`([^`]+)`", line)) for line in PAGE.read_text().split
         if line.startswith("| `python3 ")]
 SMALL = {"run": "--input-size 32 --device-iterations 2 --batch-size 2 --iterations 3 "
                 "--random-weights",
-         "train": "--input-size 32 --iterations 1 --epoch 1 --batch-size 2"}
+         "train": "--input-size 32 --iterations 1 --epoch 1 --batch-size 2 --device-iterations 1"}
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_the_line_of_the_table_runs(cli, data, old, new):
     else:
         small = SMALL[command]
         if "--pipeline-splits" in options:  # the smallest accumulation that fills four stages
-            small += " --gradient-accumulation 7"
+            small += " --gradient-accumulation 7 --replicas 2"
         out = cli(command, *options, "--backend", "poptorch", *shlex.split(small))
         assert "latency" in out
     assert "IPU version 2" in out or command == "validate"
