@@ -260,7 +260,7 @@ def test_json_is_pure_with_a_broken_plugin_installed(tmp_path, argv):
     environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-W", "default", *IPUCNN[1:], *argv, "--json"],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-                          env=environment, timeout=60)
+                          env=environment, timeout=240)
     assert done.returncode == (1 if argv == ["doctor"] else 0)
     rows = json.loads(done.stdout)
     if argv != ["list-plugins"]:
