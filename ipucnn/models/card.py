@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence, Tuple
 
@@ -53,8 +54,8 @@ class ModelCard:
         if isinstance(self.class_names, list):
             object.__setattr__(self, "class_names", tuple(self.class_names))
         for name, kind in (("model", str), ("norm_layer", str), ("precision", str),
-                           ("class_names", tuple), ("multi_label", bool), ("options", Mapping),
-                           ("provenance", Mapping), ("metrics", Mapping),
+                           ("class_names", tuple), ("multi_label", bool), ("options", abc.Mapping),
+                           ("provenance", abc.Mapping), ("metrics", abc.Mapping),
                            ("preprocessing", Preprocessing)):
             self._check(name, isinstance(getattr(self, name), kind), kind.__name__)
         self._check("num_outputs", type(self.num_outputs) is int and self.num_outputs > 0,
