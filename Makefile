@@ -39,7 +39,7 @@ demo: $(STAMP)  ## train on real JPEG files, be interrupted, resume, validate an
 	sh scripts/demo.sh $(BIN) $(DEMO)
 
 test: $(STAMP)  ## the tests, on this Python
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-sdk:  ## the tests on the Poplar SDK's own versions: Python 3.8, torch 2.0.1
 	@python38=$$(sh scripts/find-python.sh 3.8) || { \
@@ -54,7 +54,7 @@ test-horovod:  ## several instances with the real Horovod, which is built (needs
 test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whatever is pinned
 	rm -rf build/newest
 	$(BIN)/python -m pip install --quiet --target build/newest --upgrade typer pluggy
-	PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) tests/commands/test_cli.py tests/core/registry/test_registry.py
+	OMP_NUM_THREADS=1 PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/commands/test_cli.py tests/core/registry/test_registry.py
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

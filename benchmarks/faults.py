@@ -26,20 +26,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 OPTIMIZERS = ("sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb")
 CLOCK = ("images_per_second", "data_wait_share")
 EPOCHS = 2
-TRAINING = ["train", "--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir",
-            "../pictures", "--input-size", "32", "--precision", "full", "--batch-size", "4",
-            "--gradient-accumulation", "2", "--device-iterations", "2", "--epoch", str(EPOCHS),
-            "--lr", "0.01", "--logs-per-epoch", "4", "--checkpoint-save-steps", "1",
-            "--keep-last", "2", "--mixup-alpha", "0.2", "--cutmix-lambda-low", "0.3",
-            "--cutmix-lambda-high", "0.9", "--ema-decay", "0.9", "--validation-mode", "during",
-            "--validation-frequency", "1", "--keep-best", "--dataloader-worker", "3",
-            "--progress", "off", "--checkpoint-path", "c"]
+TRAINING = ["train", "--data", "image_folder", "--data-dir", "../pictures", "--input-size", "32",
+            "--precision", "full", "--batch-size", "4", "--gradient-accumulation", "2",
+            "--device-iterations", "2", "--epoch", str(EPOCHS), "--lr", "0.01",
+            "--logs-per-epoch", "4", "--checkpoint-save-steps", "1", "--keep-last", "2",
+            "--mixup-alpha", "0.2", "--cutmix-lambda-low", "0.3", "--cutmix-lambda-high", "0.9",
+            "--ema-decay", "0.9", "--validation-mode", "during", "--validation-frequency", "1",
+            "--keep-best", "--dataloader-worker", "3", "--progress", "off",
+            "--checkpoint-path", "c"]
 RESTORE = ["restore", "--checkpoint-path", "c", "--progress", "off"]
 SECONDS = 300
 FILE_SYSTEM = "192m"
@@ -109,7 +110,7 @@ def _first_difference(expected: Any, found: Any) -> str:
 
 
 def kills(folder: Path, extra: Sequence[str], chance: random.Random, seconds: float,
-          count: int = 4) -> int:
+          count: int) -> int:
     """Kill the process at random moments, from its start to its end."""
     return _cut_short(folder, extra, chance, seconds,
                       Ending(signal.SIGKILL, -signal.SIGKILL, count))
@@ -199,7 +200,7 @@ def lost_folder(folder: Path, extra: Sequence[str], _chance: random.Random,
     said = finish(process, 0)
     if "checkpoints are lost" not in said:
         raise Lost(f"the lost folder is not told of: {said[-600:]}")
-    if not (folder / "c" / f"mobilenet-v3-small_image_folder_{EPOCHS}.pt").exists():
+    if not list(folder.glob(f"c/*_image_folder_{EPOCHS}.pt")):
         raise Lost("the last checkpoint was not written")
     shutil.rmtree(str(folder / "c"))
     return 1
@@ -288,35 +289,39 @@ def may_mount() -> bool:
 
 Fault = Callable[[Path, Sequence[str], random.Random, float], int]
 FAULTS: Dict[str, Fault] = {
-    "kills": kills, "interrupts": interrupts, "terminations": terminations, "damage": damage,
+    "interrupts": interrupts, "terminations": terminations, "damage": damage,
     "lost_folder": lost_folder, "full_disk": full_disk, "read_only": read_only}
+NAMES = ("kills", *FAULTS)
 NEED_MOUNT = ("full_disk", "read_only")
 
 
 # -- the campaign -------------------------------------------------------------------------------
 
 
-def campaign(place: Path, optimizers: Sequence[str], faults: Sequence[str], runs: int, seed: int,
-             jobs: int) -> Dict[str, Any]:
+def campaign(place: Path, chosen: argparse.Namespace) -> Dict[str, Any]:
     """Run it and return, by fault, runs tried, faults met and what was lost."""
+    faults, runs = chosen.faults, chosen.runs
     finish(start(place, ["data", "shapes", "--out", "pictures", "--per-class", "8",
                          "--validation-per-class", "1", "--size", "40"]), 0)
     skipped = [fault for fault in faults if fault in NEED_MOUNT and not may_mount()]
-    possible = [fault for fault in faults if fault not in skipped]
+    known = {**FAULTS, "kills": partial(kills, count=chosen.kills)}
+    possible = {fault: known[fault] for fault in faults if fault not in skipped}
     table: Dict[str, Any] = {fault: {"runs": 0, "faults": 0, "lost": []} for fault in possible}
 
     def of_one(optimizer: str) -> List[Tried]:
-        return list(_of_optimizer(place, optimizer, possible, runs, seed))
+        return list(_of_optimizer(place, ["--model", chosen.model, "--optimizer", optimizer],
+                                  possible, runs, chosen.seed))
 
-    with ThreadPoolExecutor(jobs) as pool:  # each job waits for a process of one thread
-        for tried in pool.map(of_one, optimizers):
+    with ThreadPoolExecutor(chosen.jobs) as pool:  # each waits for a process of one thread
+        for tried in pool.map(of_one, chosen.optimizers):
             for run in tried:
                 entry = table[run.fault]
                 entry["runs"] += 1
                 entry["faults"] += run.met
                 if run.lost:
                     entry["lost"].append(f"{run.name}: {run.lost}")
-    return {"optimizers": list(optimizers), "runs_per_fault_and_optimizer": runs, "seed": seed,
+    return {"optimizers": list(chosen.optimizers), "runs_per_fault_and_optimizer": runs,
+            "seed": chosen.seed,
             "not_possible_here": skipped, "by_fault": table,
             "runs": sum(entry["runs"] for entry in table.values()),
             "faults": sum(entry["faults"] for entry in table.values()),
@@ -333,21 +338,21 @@ class Tried:
     lost: str = ""
 
 
-def _of_optimizer(place: Path, optimizer: str, faults: Sequence[str], runs: int,
+def _of_optimizer(place: Path, extra: Sequence[str], faults: Dict[str, Fault], runs: int,
                   seed: int) -> Iterator[Tried]:
-    extra = ["--optimizer", optimizer]
+    optimizer = extra[-1]
     (place / optimizer).mkdir()
     begun = time.monotonic()
     finish(start(place / optimizer, [*TRAINING, *extra]), 0)
     seconds = time.monotonic() - begun
     reference = remains(place / optimizer)
-    for fault in faults:
+    for fault, meet in faults.items():
         for number in range(runs):
             run = Tried(f"{optimizer}-{fault}-{number}", fault)
             folder = place / run.name
             folder.mkdir()
             try:
-                run.met = FAULTS[fault](folder, extra, random.Random(f"{seed}-{run.name}"), seconds)
+                run.met = meet(folder, extra, random.Random(f"{seed}-{run.name}"), seconds)
                 finish(start(folder, next_command(folder, extra)), 0)
                 compare(folder, reference)
             except Exception as error:  # whatever it is, this run lost something
@@ -361,16 +366,17 @@ def main() -> int:
     """Run the campaign; exit code 1 when anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
-    parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--faults", nargs="+", choices=list(NAMES), default=list(NAMES))
+    parser.add_argument("--model", default="mobilenet-v3-small")
     parser.add_argument("--runs", type=int, default=2, help="per fault and optimizer")
+    parser.add_argument("--kills", type=int, default=4, help="of a training that is killed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                         help="trainings at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="JSON file; results/faults.json when not given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        measured = campaign(Path(place), arguments.optimizers, arguments.faults, arguments.runs,
-                            arguments.seed, arguments.jobs)
+        measured = campaign(Path(place), arguments)
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(measured, indent=2) + "\n")
     else:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "ipucnn-example-plugin"
 OFFERED = {"model": "tinynet", "dataset": "stripes", "norm-layer": "instance",
@@ -49,6 +50,30 @@ def python(installed, tmp_path_factory):
     return run
 
 
+SEVERAL = """if True:
+    import contextlib, io, json, sys
+    from ipucnn.__main__ import invoke
+    finished = []
+    for line in json.loads(sys.argv[1]):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = invoke(line)
+        finished.append([code, out.getvalue(), err.getvalue()])
+    print(json.dumps(finished))
+"""
+
+
+@pytest.fixture(scope="module")
+def commands(python):
+    """Run command lines in turn in one process, which imports torch once."""
+
+    def run(*lines):
+        return [subprocess.CompletedProcess(line, *finished) for line, finished in zip(
+            lines, parsed(python("-c", SEVERAL, json.dumps(lines))))]
+
+    return run
+
+
 def parsed(done):
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
@@ -85,37 +110,63 @@ def test_its_own_tests_pass(python):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_list_plugins_shows_it(python):
-    listed = parsed(python("-m", "ipucnn", "list-plugins", "--json"))
+RUN = ["run", "--model", "tinynet", "--data", "stripes", "--normlayer", "instance",
+       "--backend", "reference", "--weights", "random", "--iterations", "3", "--json"]
+REFUSED = [
+    (("--reference-arithmetic", "float16"), "'--reference-arithmetic': 'float16' is not one of"),
+    (("--stripe-period", "1"), "'--stripe-period': '1' is too small"),
+    (("--backend", "torch", "--backend.reference-arithmetic", "float64"),
+     "'--backend.reference-arithmetic' is an option of backend reference; this run uses torch"),
+    (("--data", "shapes", "--stripe-period", "4"),
+     "'--stripe-period' is an option of dataset stripes; this run uses shapes"),
+    (("--stripe-perod", "4"), "unknown option '--stripe-perod'"),
+]
+LINES = {
+    "list": ["list-plugins", "--json"],
+    "check": ["check-plugin", "lr-schedule:triangular", "--json"],
+    "run": [*RUN, "--precision", "full", "--batch-size", "4"],
+    "run in half precision": [*RUN, "--precision", "half"],
+    "run with options": [*RUN, "--precision", "full", "--reference-arithmetic", "float64",
+                         "--stripe-period", "6", "--norm-eps", "0.25", "--tiny-width", "2"],
+    "help": ["train", "--optimizer", "signsgd", "--help"],
+    "show": ["show", "optimizer", "signsgd"],
+    **{words: [*RUN, "--precision", "full", *words] for words, _ in REFUSED},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(commands):
+    """Every line above, finished."""
+    return dict(zip(LINES, commands(*LINES.values())))
+
+
+def test_list_plugins_shows_it(finished):
+    listed = parsed(finished["list"])
     rows = listed if isinstance(listed, list) else listed["plugins"]
     mine = {row["kind"]: row["name"] for row in rows
             if row["distribution"] == "ipucnn-example-plugin"}
     assert mine == OFFERED
 
 
-def test_check_plugin_command(python):
-    assert parsed(python("-m", "ipucnn", "check-plugin", "lr-schedule:triangular", "--json"))
+def test_check_plugin_command(finished):
+    assert parsed(finished["check"])
 
 
-RUN = ("-m", "ipucnn", "run", "--model", "tinynet", "--data", "stripes", "--normlayer", "instance",
-       "--backend", "reference", "--weights", "random", "--iterations", "3", "--json")
-
-
-def test_run_uses_it(python):
-    result = parsed(python(*RUN, "--precision", "full", "--batch-size", "4"))
+def test_run_uses_it(finished):
+    result = parsed(finished["run"])
     assert "tinynet" in json.dumps(result)
     assert "reference" in json.dumps(result)
 
 
-def test_run_refuses_what_its_backend_does_not_offer(python):
-    done = python(*RUN, "--precision", "half")
+def test_run_refuses_what_its_backend_does_not_offer(finished):
+    done = finished["run in half precision"]
     assert done.returncode == 2
     assert "backend 'reference' does not compute in precision '16.16'" in done.stderr
     assert done.stdout == ""
 
 
 def test_without_plugins_it_is_unknown_and_the_message_says_why(python):
-    done = python(*RUN, "--precision", "full", "--no-plugins")
+    done = python("-m", "ipucnn", *RUN, "--precision", "full", "--no-plugins")
     assert done.returncode == 2
     assert "unknown model 'tinynet'" in done.stderr
     assert "disabled" in done.stderr
@@ -125,7 +176,7 @@ def test_without_plugins_it_is_unknown_and_the_message_says_why(python):
 
 MODEL = ("--model", "tinynet", "--tiny-width", "2", "--normlayer", "instance", "--norm-eps",
          "0.25", "--input-size", "16", "--data", "stripes", "--stripe-period", "6")
-TRAIN = ("-m", "ipucnn", "train", *MODEL, "--optimizer", "signsgd", "--lr", "0.001",
+TRAIN = ("train", *MODEL, "--optimizer", "signsgd", "--lr", "0.001",
          "--lr-schedule", "triangular", "--backend", "torch", "--precision", "full",
          "--batch-size", "8", "--iterations", "3", "--epoch", "1", "--no-validation",
          "--progress", "off", "--json")
@@ -133,44 +184,28 @@ OWN = {"tiny_width": 2, "norm_eps": 0.25, "stripe_period": 6, "signum_beta": 0.5
        "sign_threshold": 0.0}
 
 
-def saved(python, folder):
-    """The options in the newest checkpoint of a folder, and the state of its optimizer."""
-    return parsed(python("-c", """if True:
-        import json, pathlib, sys, torch
-        newest = max(pathlib.Path(sys.argv[1]).glob("*.pt"), key=lambda p: p.stat().st_mtime_ns)
-        print(json.dumps(torch.load(str(newest), weights_only=True)["options"]))""", str(folder)))
-
-
-def own(options):
+def own(checkpoint):
+    """The plugin's options in a checkpoint, which can be read without the plugin."""
+    options = torch.load(str(checkpoint), weights_only=True)["options"]
     return {name: options[name] for name in OWN}
 
 
-def test_options_on_the_command_line(python):
-    result = parsed(python(*RUN, "--precision", "full", "--reference-arithmetic", "float64",
-                           "--stripe-period", "6", "--norm-eps", "0.25", "--tiny-width", "2"))
+def test_options_on_the_command_line(finished):
+    result = parsed(finished["run with options"])
     assert "float64, eager" in json.dumps(result)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("--reference-arithmetic", "float16"), "'--reference-arithmetic': 'float16' is not one of"),
-    (("--stripe-period", "1"), "'--stripe-period': '1' is too small"),
-    (("--backend", "torch", "--backend.reference-arithmetic", "float64"),
-     "'--backend.reference-arithmetic' is an option of backend reference; this run uses torch"),
-    (("--data", "shapes", "--stripe-period", "4"),
-     "'--stripe-period' is an option of dataset stripes; this run uses shapes"),
-    (("--stripe-perod", "4"), "unknown option '--stripe-perod'"),
-])
-def test_options_that_are_refused(python, words, message):
-    done = python(*RUN, "--precision", "full", *words)
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_options_that_are_refused(finished, words, message):
+    done = finished[words]
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
 
 
-def test_help_shows_the_options_of_what_is_selected(python):
-    done = python("-m", "ipucnn", "train", "--optimizer", "signsgd", "--help")
-    assert "--signum-beta" in done.stdout
-    assert "--stripe-period" not in done.stdout
-    assert "--sign-threshold" in python("-m", "ipucnn", "show", "optimizer", "signsgd").stdout
+def test_help_shows_the_options_of_what_is_selected(finished):
+    assert "--signum-beta" in finished["help"].stdout
+    assert "--stripe-period" not in finished["help"].stdout
+    assert "--sign-threshold" in finished["show"].stdout
 
 
 def test_options_in_python(python):
@@ -190,23 +225,24 @@ def test_options_in_python(python):
     assert "float64, eager" in shown[3]
 
 
-def test_options_in_a_profile_checkpoint_and_restore(python, tmp_path):
+def test_options_in_a_profile_checkpoint_and_restore(commands, tmp_path):
     profile = tmp_path / "mine.yaml"
     profile.write_text("optimizer: signsgd\nsignum_beta: 0.5\nsign-dead-zone: 0\n")
     folder = tmp_path / "saved"
-    parsed(python(*TRAIN, "--config", str(profile), "--checkpoint-path", str(folder)))
-    assert own(saved(python, folder)) == OWN
-    restore = ("-m", "ipucnn", "restore", "--checkpoint-path", str(folder), "--epoch", "2",
-               "--progress", "off", "--json")
-    done = python(*restore, "--optimizer.sign-threshold", "1e-4")
-    parsed(done)
-    assert "sign-threshold" in done.stderr  # an option that replaces the checkpoint's is printed
-    assert own(saved(python, folder)) == {**OWN, "sign_threshold": 1e-4}
-    done = python(*restore, "--tiny-width", "3")
-    assert done.returncode == 2
-    assert "--tiny-width" in done.stderr
-    parsed(python("-m", "ipucnn", "validate", "--checkpoint-path", str(folder), "--progress",
-                  "off", "--json"))
+    restore = ("restore", "--checkpoint-path", str(folder), "--epoch", "2", "--progress", "off",
+               "--json")
+    trained, restored, refused, validated = commands(
+        (*TRAIN, "--config", str(profile), "--checkpoint-path", str(folder)),
+        (*restore, "--optimizer.sign-threshold", "1e-4"), (*restore, "--tiny-width", "3"),
+        ("validate", "--checkpoint-path", str(folder), "--progress", "off", "--json"))
+    parsed(trained)
+    assert own(folder / "tinynet_stripes_1.pt") == OWN
+    parsed(restored)
+    assert "sign-threshold" in restored.stderr  # an option that replaces the checkpoint's
+    assert own(folder / "tinynet_stripes_2.pt") == {**OWN, "sign_threshold": 1e-4}
+    assert refused.returncode == 2
+    assert "--tiny-width" in refused.stderr
+    parsed(validated)
 
 
 def test_without_the_plugin_its_options_in_a_profile_are_blamed_on_their_line(python, tmp_path):

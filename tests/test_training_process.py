@@ -14,7 +14,7 @@ import pytest
 
 IPUCNN = [sys.executable, "-m", "ipucnn"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TRAINING = ["train", "--model", "mobilenet-v3-small", "--data", "shapes", "--input-size", "32",
+TRAINING = ["train", "--model", "resnet8-cifar", "--data", "shapes", "--input-size", "32",
             "--precision", "full", "--batch-size", "4", "--gradient-accumulation", "2",
             "--iterations", "8", "--epoch", "3", "--lr", "0.05", "--logs-per-epoch", "4",
             "--checkpoint-save-steps", "2", "--mixup-alpha", "0.2", "--ema-decay", "0.9",
@@ -37,8 +37,8 @@ def test_a_small_fault_campaign_loses_nothing(tmp_path):
     script = Path(__file__).resolve().parents[1] / "benchmarks" / "faults.py"
     out = tmp_path / "faults.json"
     done = subprocess.run(
-        [sys.executable, str(script), "--optimizers", "rmsprop_tf", "--runs", "1", "--faults",
-         "kills", "damage", "--out", str(out)],
+        [sys.executable, str(script), "--model", "resnet8-cifar", "--optimizers", "rmsprop_tf",
+         "--runs", "1", "--faults", "kills", "damage", "--kills", "2", "--out", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=900)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
@@ -90,4 +90,4 @@ def test_a_folder_deleted_under_way_is_made_anew(tmp_path):
     _out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert str(folder) in err
-    assert (folder / "mobilenet-v3-small_shapes_3.pt").exists()
+    assert (folder / "resnet8-cifar_shapes_3.pt").exists()

@@ -83,20 +83,6 @@ class Preprocessing:
         """Pixels to which the image is resized before the crop."""
         return int(self.input_size / self.crop_fraction + 1e-6)  # 224 / (224/232) is 231.99...
 
-    @property
-    def scale(self) -> Channels:
-        """The factor of each channel: a pixel `x` of 0 to 255 becomes `x * scale - shift`."""
-        low, high = self.value_range
-        red, green, blue = ((high - low) / (255 * std) for std in self.std)
-        return red, green, blue
-
-    @property
-    def shift(self) -> Channels:
-        """What is subtracted from each scaled channel; see `scale`."""
-        low = self.value_range[0]
-        red, green, blue = ((mean - low) / std for mean, std in zip(self.mean, self.std))
-        return red, green, blue
-
     def sized(self, input_size: int) -> Preprocessing:
         """Return the preprocessing for another input size."""
         return self if input_size == self.input_size else replace(self, input_size=input_size)

@@ -54,7 +54,7 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         return given
     settled = _settled(card, training)
     for name, value in settled.items():
-        if name in given and not _same(name, given[name], value, registry):
+        if given.get(name) is not None and not _same(name, given[name], value, registry):
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"'{flag} {given[name]}' contradicts the weights in {weights!r}, "
                              f"whose {_WORDS[name]} is {value}",
@@ -63,7 +63,7 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
     others.append([Given(name, value, f"weights {weights!r}")
                    for name, value in card.options.items()
                    if name not in named and name not in settled and value is not None])
-    return {**settled, **given}
+    return {**given, **settled}
 
 
 _WORDS = {"model": "model", "normlayer": "norm layer", "num_classes": "number of outputs",

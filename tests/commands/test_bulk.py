@@ -99,7 +99,8 @@ def test_two_processes_give_what_one_gives(run, photos):
     assert {Path(own["log"]).parent.parent for own in two.instances} == {Path("logs")}
 
 
-def test_cores_are_divided(run, unruly, tmp_path):
+def test_cores_are_divided(run, unruly, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     notes = tmp_path / "notes"
     notes.mkdir()
     unruly(notes=notes, images=4)

@@ -23,8 +23,9 @@ OLD = {"run_benchmark.py": "run", "train.py": "train", "restore.py": "restore",
        "validate.py": "validate"}
 ROWS = [tuple(re.findall(r"`([^`]+)`", line)) for line in PAGE.read_text().splitlines()
         if line.startswith("| `python3 ")]
-SMALL = {"run": "--input-size 32 --device-iterations 2 --batch-size 2 --random-weights",
-         "train": "--input-size 32 --iterations 1 --epoch 1 --batch-size 2"}
+SMALL = {"run": "--input-size 32 --device-iterations 2 --batch-size 2 --iterations 3 "
+                "--random-weights",
+         "train": "--input-size 32 --iterations 1 --epoch 1 --batch-size 2 --device-iterations 1"}
 
 
 @pytest.fixture(autouse=True)
@@ -76,13 +77,13 @@ def test_the_line_of_the_table_runs(cli, data, old, new):
     command = OLD[script]
     if command in ("restore", "validate"):
         cli("train", "--data", "imagenet", "--data-dir", "path-to/imagenet", "--backend",
-            "poptorch", "--model", "mobilenet-v3-small", "--checkpoint-path", "saved",
+            "poptorch", "--model", "resnet8-cifar", "--checkpoint-path", "saved",
             *shlex.split(SMALL["train"]))
         out = cli(command, "--checkpoint-path", "saved")
     else:
         small = SMALL[command]
         if "--pipeline-splits" in options:  # the smallest accumulation that fills four stages
-            small += " --gradient-accumulation 7"
+            small += " --gradient-accumulation 7 --replicas 2"
         out = cli(command, *options, "--backend", "poptorch", *shlex.split(small))
         assert "latency" in out
     assert "IPU version 2" in out or command == "validate"

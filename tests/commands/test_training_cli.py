@@ -16,7 +16,7 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
 
 # the folder is linked into every test's working directory
-TINY = ["--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir", "pictures",
+TINY = ["--model", "resnet8-cifar", "--data", "image_folder", "--data-dir", "pictures",
         "--input-size", "32", "--precision", "full",
         "--batch-size", "4", "--iterations", "3", "--epoch", "2", "--lr", "0.05",
         "--progress", "off"]
@@ -232,7 +232,7 @@ def test_restore_trains_on_and_tells_what_changes(cli, trained, tmp_path):
     assert "lr: 0.05 -> 0.01" in err
     assert json.loads(out)["epochs"] == 3
     assert [path.name for path in (tmp_path / "new").glob("*.pt")] == [
-        "mobilenet-v3-small_image_folder_3.pt"]
+        "resnet8-cifar_image_folder_3.pt"]
 
 
 @pytest.mark.parametrize("change", [
@@ -255,7 +255,7 @@ def test_restore_does_not_offer_another_optimizer_for_its_options(cli, trained):
 
 def test_a_trained_model_classifies(cli, trained, tmp_path):
     (newest,) = trained.glob("*_2.pt")
-    code, out, err = cli("run", "--model", "mobilenet-v3-small", "--weights", newest, "--data",
+    code, out, err = cli("run", "--model", "resnet8-cifar", "--weights", newest, "--data",
                          "shapes", "--iterations", "1", "--input-size", "32", "--precision",
                          "full", "--batch-size", "64",
                          "--json", "--progress", "off")
@@ -326,28 +326,28 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, 
 def test_half_resolution_training(cli, tmp_path):
     code, out, err = cli(
         "train", *TINY, "--checkpoint-path", "c", "--half-res-training", "--fine-tune-epoch", "1",
-        "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "features.8",
+        "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "layer3",
         "--weight-avg-strategy", "mean", "--no-validation")
     assert code == 0, err
     assert "Training at 24 pixels" in out
     assert "Fine-tuning at 32 pixels" in out
     before = torch.load(next(tmp_path.glob("c/*averaged.pt")), weights_only=True)["model"]
     after = torch.load(next(tmp_path.glob("c/fine-tune/*.pt")), weights_only=True)["model"]
-    assert torch.equal(before["features.0.0.weight"], after["features.0.0.weight"])
-    assert not torch.equal(before["classifier.3.weight"], after["classifier.3.weight"])
+    assert torch.equal(before["conv1.weight"], after["conv1.weight"])
+    assert not torch.equal(before["fc.weight"], after["fc.weight"])
 
 
 def test_a_half_resolution_training_is_restored_in_any_phase(cli, tmp_path):
     argv = ["train", *TINY, "--checkpoint-path", "c", "--half-res-training", "--fine-tune-epoch",
-            "2", "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "features.8",
+            "2", "--fine-tune-batch-size", "4", "--fine-tune-first-trainable-layer", "layer3",
             "--weight-avg-strategy", "mean", "--no-validation"]
     assert cli(*argv)[0] == 0
-    last = tmp_path / "c/fine-tune/mobilenet-v3-small_image_folder_2.pt"
+    last = tmp_path / "c/fine-tune/resnet8-cifar_image_folder_2.pt"
     whole = last.read_bytes()
     last.unlink()
     code, out, err = cli("restore", "--checkpoint-path", "c", "--progress", "off")
     assert code == 0, err
-    assert "Fine-tuning at 32 pixels from c/fine-tune/mobilenet-v3-small_image_folder_1.pt" in out
+    assert "Fine-tuning at 32 pixels from c/fine-tune/resnet8-cifar_image_folder_1.pt" in out
     assert last.read_bytes() == whole
     for path in [*tmp_path.glob("c/*_2*.pt"), *tmp_path.glob("c/fine-tune/*.pt")]:
         path.unlink()

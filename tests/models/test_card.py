@@ -9,6 +9,7 @@ import torch
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.data.normalisation import normalise
 from ipucnn.models.card import PROBABILITIES, ModelCard
 
 
@@ -58,16 +59,17 @@ def test_damage_is_named(change, reason):
         ModelCard.from_plain(stored)
 
 
-def test_scale_and_shift_are_the_usual_normalisation():
-    images = torch.tensor([0.0, 100.0, 255.0])
+def test_images_are_normalised_as_the_network_expects():
+    pixels = torch.tensor([0, 100, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
     caffe = Preprocessing(mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0),
                           value_range=(0.0, 255.0), channel_order="bgr")
-    assert torch.allclose(images * caffe.scale[0] - caffe.shift[0], images - 104)
+    found = normalise(pixels, preprocessing=caffe)
+    assert torch.allclose(found[0, 0, 0], torch.tensor([-104.0, -4.0, 151.0]))
     usual = Preprocessing()
-    assert torch.allclose(images * usual.scale[1] - usual.shift[1],
-                          (images / 255 - 0.456) / 0.224)
-    plain = usual.without_normalisation()
-    assert torch.equal(images * plain.scale[2] - plain.shift[2], images)
+    assert torch.allclose(normalise(pixels, preprocessing=usual)[0, 1, 0],
+                          (pixels[0, 1, 0] / 255 - 0.456) / 0.224)
+    plain = normalise(pixels, preprocessing=usual.without_normalisation())
+    assert torch.equal(plain, pixels.float())
 
 
 @pytest.mark.parametrize(("size", "fraction", "resized"), [

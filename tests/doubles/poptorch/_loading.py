@@ -105,10 +105,12 @@ class AsynchronousDataAccessor:
         self._length, self._indefinitely = len(dataset), load_indefinitely
         self._began, self._used, self._ended, self._slot = False, False, False, None
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch"])  # once, and not in each of its processes
         self._pipe, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(
             theirs, dataset, buffer_size, rebatched_size,
-            getattr(dataset, "_keeps_rest", False), load_indefinitely))
+            getattr(dataset, "_keeps_rest", False), load_indefinitely,
+            os.environ.get("POPTORCH_DOUBLE_WORKERS")))
         process.start()
         self._process = process
         theirs.close()
@@ -183,7 +185,9 @@ class _Reset(Exception):
     """The host wants another pass."""
 
 
-def _serve(pipe, loader, buffer_size, rows, keep_rest, indefinitely):
+def _serve(pipe, loader, buffer_size, rows, keep_rest, indefinitely, start_method):
+    if start_method:  # else as the real one: from a server of its own, which imports torch anew
+        multiprocessing.set_start_method(start_method, force=True)
     with contextlib.suppress(KeyboardInterrupt):  # as the real one, which leaves its host waiting
         _Server(pipe, loader, buffer_size, rows, keep_rest).serve(indefinitely)
 

@@ -26,6 +26,7 @@ FAMILIES = {
     "resnet18 with group norm": {"normlayer": "group"},
     "resnet18 without norm": {"normlayer": "none"},
 }
+SMALL = "resnet8-cifar"
 TOLERANCE = {"32.32": 1e-4, "16.16": 3e-2}
 
 
@@ -58,7 +59,7 @@ def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def run_with(**options: object):
-    return run(build(RunOptions, {"model": "resnet18", "weights": "random", "input_size": SIZE,
+    return run(build(RunOptions, {"model": SMALL, "weights": "random", "input_size": SIZE,
                                   "precision": "full", **options}))
 
 
@@ -69,7 +70,7 @@ def rows_of(path) -> list:
 
 def exported_file(folder, **options: object) -> str:
     export(build(ExportOptions, {
-        "model": "resnet18", "weights": "random", "input_size": SIZE, "target": "onnxruntime",
+        "model": SMALL, "weights": "random", "input_size": SIZE, "target": "onnxruntime",
         "num_classes": 8, "output": str(folder / "network.onnx"), **options}))
     return str(folder / "network.onnx")
 
@@ -107,33 +108,33 @@ class EngineChecks:
         if place == "host" and eight_bit:
             return  # no such plan
         images = images_of(2)
-        module = model_of("resnet18")
+        module = model_of(SMALL)
         with torch.no_grad():
             expected = module(images.float() if place == "none" else normalise(images))
         fed = normalise(images) if place == "host" else images if eight_bit else images.float()
         plan = ExecutionPlan(micro_batch=2, precision="32.32", normalisation=place,
                              eight_bit_io=eight_bit)
-        assert difference(self.classify(model_of("resnet18"), plan, fed), expected) < 1e-4
+        assert difference(self.classify(model_of(SMALL), plan, fed), expected) < 1e-4
 
     def test_fourth_channel(self):
         images = images_of(2)
         plan = ExecutionPlan(micro_batch=2, precision="32.32")
-        logits = self.classify(model_of("resnet18", input_image_padding=True), plan, images)
-        assert difference(logits, logits_of_torch(model_of("resnet18"), images)) < 1e-4
+        logits = self.classify(model_of(SMALL, input_image_padding=True), plan, images)
+        assert difference(logits, logits_of_torch(model_of(SMALL), images)) < 1e-4
 
     @pytest.mark.parametrize(("iterations", "replicas"), [(1, 1), (2, 1), (3, 1), (2, 2)])
     def test_any_batch_algebra_gives_the_same_logits(self, iterations, replicas):
         plan = ExecutionPlan(micro_batch=2, device_iterations=iterations, replicas=replicas,
                              precision="32.32")
         images = images_of(2 * plan.combined_batch - 1)
-        with self.backend().inference(model_of("resnet18"), plan, SIZE) as session:
+        with self.backend().inference(model_of(SMALL), plan, SIZE) as session:
             assert plan.combined_batch % session.samples_per_call == 0
-        logits = self.classify(model_of("resnet18"), plan, images)
-        assert difference(logits, logits_of_torch(model_of("resnet18"), images)) < 1e-4
+        logits = self.classify(model_of(SMALL), plan, images)
+        assert difference(logits, logits_of_torch(model_of(SMALL), images)) < 1e-4
 
     def test_logits_of_a_call_stay_as_they_are_in_the_next_one(self):
         plan = ExecutionPlan(micro_batch=2, device_iterations=2, precision="32.32")
-        with self.backend().inference(model_of("resnet18"), plan, SIZE) as session:
+        with self.backend().inference(model_of(SMALL), plan, SIZE) as session:
             session.compile()
             first = session(images_of(2))
             before = first.clone()
@@ -142,7 +143,7 @@ class EngineChecks:
 
     def test_synthetic_images_never_cross(self):
         plan = ExecutionPlan(micro_batch=2, device_iterations=2, precision="32.32", synthetic=True)
-        with self.backend().inference(model_of("resnet18"), plan, SIZE) as session:
+        with self.backend().inference(model_of(SMALL), plan, SIZE) as session:
             session.compile()
             logits = session(None)
             assert logits.shape == (session.samples_per_call, 10)
@@ -150,12 +151,12 @@ class EngineChecks:
             assert torch.equal(session(None), logits)
 
     def test_half_precision_says_what_it_is(self):
-        with self.backend().inference(model_of("resnet18"), ExecutionPlan(), SIZE) as session:
+        with self.backend().inference(model_of(SMALL), ExecutionPlan(), SIZE) as session:
             session.compile()
             assert session.facts["weights_type"] == "bfloat16"
             assert session.facts["arithmetic"] in ("bfloat16", "float32")
         full = ExecutionPlan(precision="32.32")
-        with self.backend().inference(model_of("resnet18"), full, SIZE) as session:
+        with self.backend().inference(model_of(SMALL), full, SIZE) as session:
             session.compile()
             assert session.facts["weights_type"] == session.facts["arithmetic"] == "float32"
 

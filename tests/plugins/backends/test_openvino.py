@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import openvino
 import pytest
 import torch
 from engine_checks import (
     SIZE,
+    SMALL,
     TOLERANCE,
     EngineChecks,
     difference,
@@ -35,6 +37,8 @@ from ipucnn.plugins.backends.openvino import inference as session
 from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
 from ipucnn.terminal import tables as render
 
+TINY = str(Path(__file__).parents[2] / "tiny_plugin.py")
+
 
 class TestOpenVino(EngineChecks):
     backend, name = OpenVinoBackend, "openvino"
@@ -42,8 +46,9 @@ class TestOpenVino(EngineChecks):
 
 def _command(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ipucnn", "run", "--backend", "ov", "--model", "resnet18",
-         "--weights", "random", "--input-size", "32", "--json", *words],
+        [sys.executable, "-m", "ipucnn", "--plugin", TINY, "run", "--backend", "ov", "--model",
+         "tiny", "--num-classes", "8", "--weights", "random", "--input-size", "32", "--json",
+         *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
 
 
@@ -59,20 +64,20 @@ def test_a_cpu_without_bfloat16_rounds_the_weights_and_says_so(monkeypatch):
     assert "no half-precision arithmetic" in probe.notes[0]
     assert OpenVinoBackend().probe_for(ExecutionPlan(precision="32.32")).notes == ()
     images = images_of(2)
-    with OpenVinoBackend().inference(model_of("resnet18"), ExecutionPlan(micro_batch=2),
+    with OpenVinoBackend().inference(model_of(SMALL), ExecutionPlan(micro_batch=2),
                                      SIZE) as half:
         half.compile()
         logits = half(images)
         assert half.facts["weights_type"] == "bfloat16"
         assert half.facts["arithmetic"] == "float32"
-    off = difference(logits, logits_of_torch(model_of("resnet18"), images))
+    off = difference(logits, logits_of_torch(model_of(SMALL), images))
     assert TOLERANCE["32.32"] < off < TOLERANCE["16.16"]
 
 
 def test_half_precision_is_what_the_cpu_offers():
     core = openvino.Core()
     offered = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    with OpenVinoBackend().inference(model_of("resnet18"), ExecutionPlan(), SIZE) as half:
+    with OpenVinoBackend().inference(model_of(SMALL), ExecutionPlan(), SIZE) as half:
         half.compile()
         assert half.facts["arithmetic"] == ("bfloat16" if offered else "float32")
 
@@ -80,7 +85,7 @@ def test_half_precision_is_what_the_cpu_offers():
 def test_micro_batches_of_a_call_run_side_by_side(monkeypatch):
     monkeypatch.setattr(session, "thread_count", lambda: 2)
     plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32")
-    with OpenVinoBackend().inference(model_of("resnet18"), plan, SIZE) as made:
+    with OpenVinoBackend().inference(model_of(SMALL), plan, SIZE) as made:
         made.compile()
         assert made.samples_per_call == 4
         assert made.facts["requests"] == 2
@@ -162,7 +167,7 @@ class _Refusing:
 def test_what_the_engine_refuses(monkeypatch, error, told):
     monkeypatch.setattr(engine, "_core", lambda: _Refusing(error))
     with OpenVinoBackend().inference(
-            model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE) as made, \
+            model_of(SMALL), ExecutionPlan(precision="32.32"), SIZE) as made, \
             pytest.raises(IpucnnError) as caught:
         made.compile()
     assert caught.value.message == told
@@ -203,12 +208,12 @@ def test_what_quantising_does_is_told(folder):
 
 def test_8_bit_logits_are_near_those_of_torch_and_the_same_each_time():
     images = images_of(20)
-    expected = logits_of_torch(model_of("resnet18"), images)
+    expected = logits_of_torch(model_of(SMALL), images)
     plan = ExecutionPlan(micro_batch=4, device_iterations=2, precision="int8")
     found = []
     for _ in range(2):
         with OpenVinoBackend().quantised(
-                model_of("resnet18"), plan, SIZE,
+                model_of(SMALL), plan, SIZE,
                 CalibrationImages(images, [None] * 20, 20)) as made:
             made.compile()
             found.append(torch.cat([made(part) for part in

@@ -307,7 +307,7 @@ def test_a_state_of_another_backend_is_refused():
 
 # -- the commands ------------------------------------------------------------------------------
 
-TINY = ["--model", "mobilenet-v3-small", "--data", "image_folder", "--data-dir", "pictures",
+TINY = ["--model", "resnet8-cifar", "--data", "image_folder", "--data-dir", "pictures",
         "--input-size", "32", "--precision", "full", "--batch-size", "4", "--iterations", "3",
         "--epoch", "2", "--lr", "0.05", "--momentum", "0.9", "--progress", "off",
         "--backend", "poptorch"]
@@ -351,10 +351,10 @@ def test_training_validating_and_restoring(cli, machine, tmp_path):
     stored = json.loads(cli("validate", "--checkpoint-path", "c", "--progress", "off", "--json"))
     for before, after in zip(result["validations"], stored["validations"]):
         assert abs(before["loss"] - after["loss"]) < 1e-5
-    whole = torch.load("c/mobilenet-v3-small_image_folder_2.pt", weights_only=True)["model"]
-    os.unlink("c/mobilenet-v3-small_image_folder_2.pt")
+    whole = torch.load("c/resnet8-cifar_image_folder_2.pt", weights_only=True)["model"]
+    os.unlink("c/resnet8-cifar_image_folder_2.pt")
     cli("restore", "--checkpoint-path", "c", "--progress", "off")
-    again = torch.load("c/mobilenet-v3-small_image_folder_2.pt", weights_only=True)["model"]
+    again = torch.load("c/resnet8-cifar_image_folder_2.pt", weights_only=True)["model"]
     for name, value in whole.items():
         assert torch.equal(value, again[name]), name
 

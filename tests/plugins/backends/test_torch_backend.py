@@ -214,7 +214,14 @@ def test_a_torch_that_compiles_hooks_away_is_refused():
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux",
                     reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path):
+def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path, monkeypatch):
+    import torch._inductor.config as inductor
+
+    # with an empty cache, torch compiles a dozen programs to learn which vector instructions
+    # work, and all its headers; what it compiles for the model needs neither
+    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", False)
+    monkeypatch.setattr(inductor, "cpp_cache_precompile_headers", False, raising=False)
+
     class Tiny(torch.nn.Sequential):
         def __init__(self) -> None:
             super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(),
