@@ -19,7 +19,7 @@ class ExportNetwork(NetworkPart):
 
     checkpoint_path: Optional[str] = option(
         None, "The same as '--weights' with a checkpoint, or a folder of them.",
-        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
+        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True, switch=True)
     seed: int = option(0, "Seed of random weights and of the images of the comparison.",
                        minimum=0)
 
@@ -105,7 +105,7 @@ class ExportOptions(CommandOptions):
         given = {name: value for source in sources for name, value in source.items()}
         place = given.pop("checkpoint_path", None)
         if place:
-            if given.get("weights", place) != place:
+            if given.get("weights") not in (None, NetworkPart.weights, place):
                 raise UsageError("'--checkpoint-path' and '--weights' both name the weights",
                                  "leave one of them out")
             given["weights"] = place

@@ -77,14 +77,15 @@ class CrossEntropy(Loss):
         return (loss.view(-1, micro_batch).sum(1) / total.view(-1, micro_batch).sum(1)).mean()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
-        """Return the weighted sum of the losses of images, and the sum of their weights."""
+        """Return the weighted sum of the losses of images, and the sum of their weights.
+
+        Labels are not smoothed: that is a means of training.
+        """
         from torch.nn import functional
 
         log_p = functional.log_softmax(logits.double(), dim=1)
         weights = log_p.new_tensor(self._options.class_weights or (1.0,) * log_p.shape[1])
-        s, classes = self._options.label_smoothing, log_p.shape[1]
-        picked = functional.nll_loss(log_p, one_per_image(self, labels), weights, reduction="sum")
-        loss = (1 - s) * picked - s / classes * (log_p * weights).sum()
+        loss = functional.nll_loss(log_p, one_per_image(self, labels), weights, reduction="sum")
         return float(loss), float(weights[labels].sum())
 
     def device_form(self) -> CrossEntropyForm:
