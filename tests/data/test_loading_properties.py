@@ -298,7 +298,7 @@ def test_what_is_done_to_a_sample_is_the_same_for_any_workers_and_instances(trai
 def test_no_two_samples_or_epochs_are_changed_alike():
     """One and the same picture, under every sample's number and epoch: no two results agree."""
     class Same:
-        ready, flippable = False, True
+        ready, flippable, recipe = False, True, "random-resized-crop"
 
     noise = numpy.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=numpy.uint8)
     made = {TrainTransform(24, seed, Same()).draw(sample, epoch)(noise).tobytes()
