@@ -6,7 +6,7 @@ from typing import List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.losses import Loss
-from ipucnn.core.registry.records import BackendSpec, DatasetSpec, LossSpec
+from ipucnn.core.registry.records import BackendSpec, DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
 from ipucnn.data.labels import class_counts, imbalance
@@ -14,25 +14,22 @@ from ipucnn.models.class_names import ClassMatch
 from ipucnn.training.options import TrainOptions
 
 
-def check_classes(data: DatasetSpec, dataset: ImageDataset, loss: LossSpec,
-                  backend: BackendSpec) -> None:
-    """Reject classes that a loss learns nothing from.
+def check_classes(data: DatasetSpec, dataset: ImageDataset, backend: BackendSpec) -> None:
+    """Reject classes that nothing is learnt from.
 
     Raises:
         DataError: there is one class only.
         UsageError: images have several labels, and the backend takes one.
     """
-    if loss.multi_label:
-        if dataset.multi_label and not backend.has("multi-label"):
-            raise UsageError(f"backend {backend.name!r} trains with one label per image, and "
-                             f"images of dataset {data.name!r} have several here",
-                             "choose another with '--backend'")
-        return
+    if dataset.multi_label and not backend.has("multi-label"):
+        raise UsageError(f"backend {backend.name!r} trains with one label per image, and images of "
+                         f"dataset {data.name!r} have several here",
+                         "choose another with '--backend'")
     if len(dataset.class_names) == 1:
         raise DataError(
             f"{dataset.class_names[0]!r} is the only class of dataset {data.name!r} here: there is "
-            "nothing to tell it from", "add images of another class, each class in a folder of "
-            "its own")
+            "nothing to tell it from", "add images of another class, or of none: each class in a "
+            "folder of its own")
 
 
 def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[ClassMatch],

@@ -143,8 +143,7 @@ def prepare(options: TrainOptions, registry: Registry,
                            options.plugins, registry)
     _check_labels(as_opened(data, dataset), "train on")
     check_loss(options, dataset, registry)
-    check_classes(data, dataset, registry.get_typed(LossSpec, options.optimisation.loss),
-                  chosen.spec)
+    check_classes(data, dataset, chosen.spec)
     validation = None
     elsewhere = options.validation.validation_data_dir
     if options.validation.mode != "none" and not data.on_device:
