@@ -167,7 +167,8 @@ def prepare(options: TrainOptions, registry: Registry,
                                       f"dataset {data.name!r}")
         notes += changes
     built = _model(options, data, dataset, registry, continued)
-    built = built.with_card(preprocessing=preprocessing, precision=plan.precision)
+    built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
+                            multi_label=dataset.multi_label)
     labels = [None if each is None or not as_opened(data, each).labelled else match_classes(
         each.class_names, built.card.class_names, built.card.classes,
         options.dataset.match_classes, f"the {split} split of dataset {data.name!r}")

@@ -174,6 +174,8 @@ def test_several_labels_per_image(cli, tmp_path):
     result = json.loads(out)
     assert result["validations"][0]["images"] == 3
     assert 0 < result["validations"][0]["loss"] < 2
+    card = torch.load("c/tiny_image_folder_1.pt", weights_only=True)["card"]
+    assert (card["multi_label"], card["class_names"]) == (True, ["ant", "bee", "insect"])
     code, out, err = cli("run", *TINY[:4], "--weights", "random", "--num-classes", "3", "--data",
                          "image_folder", "--data-dir", "photos", "--labels", "tags.csv",
                          "--predictions", "p.csv", "--json")

@@ -18,6 +18,7 @@ from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.options.building import build
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
@@ -26,6 +27,8 @@ from ipucnn.data.formats.convert import convert
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.loader import HostLoader
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import match_classes
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.feed import Feed
 from ipucnn.training.options import TrainOptions
@@ -61,7 +64,7 @@ def folders(tmp_path_factory):
                                dtype=numpy.uint8)
         rows[:, 0] %= 10
         (cifar / name).write_bytes(rows.tobytes())
-    (cifar / "batches.meta.txt").write_text("\n".join(f"class {i}" for i in range(10)))
+    (cifar / "batches.meta.txt").write_text("\n".join(f"class{i}" for i in range(10)))
     return found
 
 
@@ -96,7 +99,7 @@ class Together(Instances):
 
 def threads(request):
     """Return what feeds a session that has no loader of its own."""
-    return HostLoader(request.dataset, request.input_size, request.batch_size, request.indices,
+    return HostLoader(request.dataset, request.preprocessing, request.batch_size, request.indices,
                       **request.how)
 
 
@@ -144,9 +147,12 @@ def validated(folders, form, count, workers, batch_size):
     seen, results, plan = [[] for _ in range(count)], [None] * count, _plan()
 
     def work(index):
+        dataset = dataset_of(folders, form, "validation")
+        card = ModelCard("linear", 10)
+        match = match_classes(dataset.class_names, (), 10, "position")
         evaluator = Evaluator(
-            torch.nn.Linear(1, 1), SeenBackend(batch_size, seen[index]), CrossEntropy(), plan, SIZE,
-            dataset_of(folders, form, "validation"), True, workers=workers,
+            torch.nn.Linear(1, 1), SeenBackend(batch_size, seen[index]), CrossEntropy(), plan,
+            dataset, card, match, workers=workers,
             instances=Together(index, count, board, barrier))
         results[index] = evaluator({"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}, 0)
 
@@ -160,7 +166,8 @@ def validated(folders, form, count, workers, batch_size):
 
 
 def _plan():
-    return build(TrainOptions, {"batch_size": 2}).plan(False)
+    return replace(build(TrainOptions, {"batch_size": 2}).plan(False),
+                               preprocessing=Preprocessing(SIZE))
 
 
 @pytest.mark.parametrize("form", FORMATS)
