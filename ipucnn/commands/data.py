@@ -65,6 +65,8 @@ def partition(
     from ipucnn.data.formats.partition import partition
 
     made = partition(data_dir, partitions, output, copy)
+    for note in made.notes:
+        render.note(note)
     render.emit_json(made.as_dict()) if as_json else render.emit(made.summary())
 
 
@@ -101,11 +103,14 @@ def verify(
 
     Exit code 1 when there is a problem.
     """
-    from ipucnn.data.formats.verify import verify
+    from ipucnn.data.formats.verify import left_out, verify
 
-    problems = verify(path, data)
+    problems, notes = verify(path, data), left_out(path, data)
+    for note in notes:
+        render.note(note)
     if as_json:
-        render.emit_json({"path": path, "ok": not problems, "problems": problems})
+        render.emit_json({"path": path, "ok": not problems, "problems": problems,
+                          "notes": notes})
     else:
         render.emit("\n".join(problems) or f"{path}: no problem found")
     return 1 if problems else 0

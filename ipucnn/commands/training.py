@@ -125,6 +125,8 @@ def average(given: Dict[str, Any]) -> int:
 
     with busy("averaging the checkpoints"):
         result = average_checkpoints(options)
+    for note in result.notes:
+        render.note(note)
     facts = {"path": str(result.path), "strategy": result.strategy, "epoch": result.epoch,
              "files": [str(path) for path in result.files]}
     if options.json:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 
 if TYPE_CHECKING:
     import numpy
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 Box = Tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, relative to its width and height (0 to 1)."""
+
+
+Label = Union[int, Tuple[int, ...]]
+"""The class of an image, or all of its classes where it may have several."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class DatasetRequest:
             dataset that has splits, but not this one, raises `NoSplitError`.
         class_names: the model's classes in the order of labels, where it knows them; labels are
             indices into them, even if a folder lacks some. Empty leaves labels to the dataset.
+        hold_out: a dataset without validation images of its own divides its images: the split
+            `validation` is a part of them, which depends on `seed` and their names only, and
+            `train` is the remainder. Otherwise `train` is all of them.
     """
 
     data_dir: Optional[str] = None
@@ -44,6 +52,7 @@ class DatasetRequest:
     seed: int = 0
     split: Optional[str] = None
     class_names: Tuple[str, ...] = ()
+    hold_out: bool = False
 
 
 class ImageDataset(ABC):
@@ -55,8 +64,12 @@ class ImageDataset(ABC):
         flippable: an image keeps its class when left and right are exchanged.
         has_boxes: some images have a bounding box, which `box` returns.
         has_image_ids: some images have an id, which `image_id` returns.
-        multi_label: an image may have several classes or none.
+        labels_in_memory: `label` and `labels` read no file.
+        multi_label: an image may have several classes or none, which `labels` returns; `label`
+            returns None.
         split: the split of its images, `train` or `validation`; empty when it has no splits.
+        recipe: how training images are cropped: that of its record (`DatasetSpec.recipe`).
+        native_size: height and width of its images, if it has a size of its own.
         notes: notes for the user.
     """
 
@@ -65,8 +78,11 @@ class ImageDataset(ABC):
     flippable: bool = True
     has_boxes: bool = False
     has_image_ids: bool = False
+    labels_in_memory: bool = False
     multi_label: bool = False
     split: str = ""
+    recipe: str = RANDOM_RESIZED_CROP
+    native_size: int = 0
     notes: Tuple[str, ...] = ()
 
     @abstractmethod
@@ -115,6 +131,10 @@ class ImageDataset(ABC):
 
         return hashlib.sha256(repr((len(self), self.class_names)).encode()).hexdigest()
 
+    def original(self, index: int) -> int:
+        """Return the image that sample `index` of an order shows: itself, unless it is repeated."""
+        return index
+
     @abstractmethod
     def name(self, index: int) -> str:
         """Return the identifier of image `index`: its path, or `shapes/17`."""
@@ -122,6 +142,11 @@ class ImageDataset(ABC):
     def label(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have labels
         """Return the label of image `index`, or None when it is not known."""
         return None
+
+    def labels(self, index: int) -> Tuple[int, ...]:
+        """Return every class of image `index`, in ascending order."""
+        label = self.label(index)
+        return () if label is None else (label,)
 
     def box(self, index: int) -> Optional[Box]:  # noqa: ARG002 - for those that have boxes
         """Return the object's bounding box in image `index`, or None when it is not known."""

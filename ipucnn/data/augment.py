@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 import numpy
 
+from ipucnn.core.registry.records import PADDED_CROP
 from ipucnn.data import Box, ImageDataset
 from ipucnn.data.jpeg import Part
-from ipucnn.data.resize import mirrored, resized_crop, to_pillow
+from ipucnn.data.resize import mirrored, resized_crop, to_pillow, whole_at
 
 if TYPE_CHECKING:
     from ipucnn.data.resize import Pixels, Place
@@ -26,6 +27,9 @@ RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 LEAST_OVERLAP = 0.1
 """Share of a crop that must show the object, when its bounding box is known."""
+PADDING = 1 / 8
+"""Margin of a padded crop relative to the native size: 4 of CIFAR's 32 pixels ("Deep Residual
+Learning", He et al., 2016, section 4.2)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class TrainTransform:
     Attributes:
         input_size: height and width of the result in pixels.
         seed: of the training.
-        dataset: where the images come from; `ready` ones are not cropped.
+        dataset: where the images come from; its recipe says how they are cropped, and `ready` ones
+            are not.
         rand_augment: operations of RandAugment per image.
         magnitude: their strength, 0 to 30.
         use_boxes: crops must overlap the object where its bounding box is known.
@@ -71,7 +76,7 @@ class Draw:
     def wanted(self, height: int, width: int) -> Part:
         """Return the part of an image that the crop needs, at no less than the input size."""
         transform = self.transform
-        if transform.dataset.ready:
+        if transform.dataset.ready or transform.dataset.recipe == PADDED_CROP:
             return Part(height)
         self._place = place = self._crop(height, width)
         by = next((by for by in (8, 4, 2) if min(place[2:]) >= by * transform.input_size), 1)
@@ -86,7 +91,10 @@ class Draw:
             size: height and width of the whole image, where `pixels` is a part of it.
         """
         transform, random = self.transform, self.random
-        if not transform.dataset.ready:
+        if transform.dataset.recipe == PADDED_CROP:
+            pixels = padded_crop(random, pixels, transform.dataset.native_size,
+                                 transform.input_size)
+        elif not transform.dataset.ready:
             place = self._place or self._crop(*pixels.shape[:2])
             if size is not None and size[1] != pixels.shape[1]:
                 by = round(size[1] / pixels.shape[1])
@@ -138,6 +146,23 @@ def crop(random: numpy.random.Generator, height: int, width: int,
     w = min(width, round(height * RATIO[1]))
     h = min(height, round(width / RATIO[0]))
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def padded_crop(random: numpy.random.Generator, pixels: Pixels, native_size: int,
+                input_size: int) -> Pixels:
+    """Return a random part of an image with a black margin, of the size of the image itself.
+
+    Args:
+        random: the generator to draw from.
+        pixels: uint8, `(height, width, 3)`.
+        native_size: of the dataset's images; the margin is an eighth of it.
+        input_size: height and width of the result, which is resized if the image is not so large.
+    """
+    margin = round(PADDING * native_size)
+    height, width = pixels.shape[:2]
+    top, left = (int(start) for start in random.integers(0, 2 * margin + 1, 2))
+    padded = numpy.pad(pixels, ((margin, margin), (margin, margin), (0, 0)))
+    return whole_at(padded[top:top + height, left:left + width], input_size)
 
 
 def overlap(place: Place, box: Box, height: int, width: int) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.data import ImageDataset
+from ipucnn.data import ImageDataset, left_out
+from ipucnn.data.image_formats import IMAGE, IMAGE_SUFFIXES, OTHER, kind_of
 from ipucnn.data.images import check, decode, read_file
+from ipucnn.data.left_out import LeftOut, printable
 
 if TYPE_CHECKING:
     import torch
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm",
-                  ".pbm", ".pnm", ".tif", ".tiff")
-"""Suffixes of image files, compared case-insensitively."""
+MACOS_FOLDER = "__MACOSX"
+"""Folder of metadata that macOS puts into archives."""
 
 
 class FileImages(ImageDataset):
@@ -25,13 +28,16 @@ class FileImages(ImageDataset):
         paths: the files.
         labels: class of each file; None when they have none.
         class_names: class names in the order of labels.
+        notes: notes for the user.
     """
 
     def __init__(self, paths: Sequence[str], labels: Optional[Sequence[int]] = None,
-                 class_names: Tuple[str, ...] = ()) -> None:
+                 class_names: Tuple[str, ...] = (), notes: Tuple[str, ...] = ()) -> None:
         self._paths = paths
         self._labels = labels
         self.class_names = class_names
+        self.notes = notes
+        self.labels_in_memory = labels is not None
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -44,6 +50,18 @@ class FileImages(ImageDataset):
         """Return the content of file `index`."""
         return read_file(self._paths[index])
 
+    def fingerprint(self) -> str:
+        """Return a digest of the files' names and labels; see `ImageDataset.fingerprint`.
+
+        Names are relative to the deepest folder that holds all of the files.
+        """
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        folders = {os.path.dirname(path) for path in self._paths}
+        begin = len(os.path.commonpath(list(folders))) if folders else 0
+        for index, path in enumerate(self._paths):
+            digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
+        return digest.hexdigest()
+
     def name(self, index: int) -> str:
         """Return the path of image `index`."""
         return printable(self._paths[index])
@@ -53,19 +71,54 @@ class FileImages(ImageDataset):
         return None if self._labels is None else self._labels[index]
 
 
-def list_images(folder: str) -> List[str]:
+@dataclass(frozen=True)
+class Contents:
+    """What lies directly in a folder.
+
+    Attributes:
+        folders: sorted names of its folders, except hidden ones and those of macOS.
+        images: sorted names of its images.
+    """
+
+    folders: List[str]
+    images: List[str]
+
+
+def list_images(folder: str, left: Optional[LeftOut] = None) -> List[str]:
     """Return the paths of the images in a folder and the folders below it.
 
     They are sorted by their path below the folder, with `/` as separator and capitals first, so
-    that the order is the same on every system. Links are followed; names with a leading dot are
-    ignored. Files are selected by `IMAGE_SUFFIXES` and not opened.
+    that the order is the same on every system. Links are followed. Files are selected by their
+    suffix and not opened; only where there is none, their content decides.
+
+    Args:
+        folder: the folder.
+        left: receives what is left out: hidden names, files of other kinds, formats that are not
+            read, broken links, folders below that cannot be read.
 
     Raises:
-        DataError: a folder cannot be read.
+        DataError: the folder cannot be read.
     """
+    left = left or LeftOut(folder)
     found = sorted((os.path.relpath(path, folder).replace(os.sep, "/"), path)
-                   for path in _walk(folder, frozenset()))
+                   for path in _walk(folder, frozenset(), left))
     return [path for _, path in found]
+
+
+def contents(folder: str, left: Optional[LeftOut] = None) -> Contents:
+    """Return the folders and images directly in a folder.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    left = left or LeftOut(folder)
+    folders, images = [], []
+    for entry, is_folder in _entries(folder, left):
+        if is_folder:
+            folders.append(entry.name)
+        elif _is_image(entry, left):
+            images.append(entry.name)
+    return Contents(sorted(folders), sorted(images))
 
 
 def folders_in(folder: str) -> List[str]:
@@ -74,7 +127,8 @@ def folders_in(folder: str) -> List[str]:
     Raises:
         DataError: it cannot be read.
     """
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(entry.name for entry, is_folder in _entries(folder, LeftOut(folder))
+                  if is_folder)
 
 
 def faults(paths: Sequence[str]) -> Iterator[str]:
@@ -86,30 +140,58 @@ def faults(paths: Sequence[str]) -> Iterator[str]:
             yield error.message
 
 
-def printable(path: str) -> str:
-    r"""Return `path` as printable text.
+def no_images(folder: str, left: LeftOut, hint: str) -> DataError:
+    """Return the error for a folder without images, which says what was left out of it."""
+    why = left.summary()
+    return DataError(f"there are no images in {folder!r}" + (f", but {why}" if why else ""),
+                     "; ".join(filter(None, (left.advice(), hint))))
 
-    On Linux a file name is bytes. Bytes that are not UTF-8 are shown as `\xff`.
-    """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
-
-def _walk(folder: str, above: FrozenSet[Tuple[int, int]]) -> Iterator[str]:
-    here = os.stat(folder)
-    identity = (here.st_dev, here.st_ino)
-    if identity in above:  # a link to a folder that contains it
+def _walk(folder: str, above: FrozenSet[Tuple[int, int]], left: LeftOut) -> Iterator[str]:
+    try:
+        here = os.stat(folder)
+        identity = (here.st_dev, here.st_ino)
+        if identity in above:
+            left.add(left_out.LOOP, folder)
+            return
+        entries = _entries(folder, left)
+    except (OSError, DataError):
+        if not above:
+            raise
+        left.add(left_out.UNREADABLE, folder)
         return
-    for entry in _entries(folder):
-        if entry.is_dir():
-            yield from _walk(entry.path, above | {identity})
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            yield entry.path  # a dangling link, too: reading it must raise an error
+    for entry, is_folder in entries:
+        if is_folder:
+            yield from _walk(entry.path, above | {identity}, left)
+        elif _is_image(entry, left):
+            yield entry.path
 
 
-def _entries(folder: str) -> List[os.DirEntry[str]]:
+def _is_image(entry: os.DirEntry[str], left: LeftOut) -> bool:
+    kind = kind_of(entry.path)
+    if kind != IMAGE:
+        left.add(left_out.OTHER if kind == OTHER else left_out.UNREAD, entry.path)
+    return kind == IMAGE
+
+
+def _entries(folder: str, left: LeftOut) -> List[Tuple[os.DirEntry[str], bool]]:
+    """Return the entries of a folder, and whether each is a folder; some are left out."""
+    found = []
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            for entry in entries:
+                if entry.name.startswith("."):
+                    # a hidden file that is no image (.DS_Store) is nothing that anyone misses
+                    if os.path.isdir(entry.path) or \
+                            entry.name.lower().endswith(IMAGE_SUFFIXES):
+                        left.add(left_out.HIDDEN, entry.path)
+                elif entry.is_symlink() and not os.path.exists(entry.path):
+                    left.add(left_out.BROKEN, entry.path)
+                elif entry.name == MACOS_FOLDER:
+                    left.add(left_out.MACOS, entry.path)
+                else:
+                    found.append((entry, entry.is_dir()))
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
         raise DataError(f"cannot list folder {folder!r}: {cause}") from error
+    return found

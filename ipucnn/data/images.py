@@ -15,7 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.data import jpeg
+from ipucnn.data import image_formats, jpeg
 from ipucnn.data.jpeg import Wanted
 from ipucnn.data.resize import Pixels, native_resize
 
@@ -28,9 +28,6 @@ log = logging.getLogger("ipucnn.images")
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. Pillow, too, treats larger
 files as decompression bombs."""
-
-# Named one by one, because some other formats of Pillow start programs (EPS runs Ghostscript).
-_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -160,8 +157,12 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
                     return (*found, "")
             except jpeg.ComplaintError as error:
                 damage = error.damage
-        pixels = _decode_with_pillow(data)
+        pixels = _decode_with_pillow(data, name)
     except Exception as error:  # Pillow raises almost any exception on a damaged file
+        unread = image_formats.unread_format(data)
+        if unread:
+            raise DataError(f"image {name()!r} is of format {unread}, which no installed decoder "
+                            "reads", f"{image_formats.EXTRA}; {_SKIP_HINT}") from error
         raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
     return pixels, (pixels.shape[0], pixels.shape[1]), damage
 
@@ -193,15 +194,16 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=pillow.pattern)
 
 
-def _decode_with_pillow(data: bytes) -> Pixels:
+def _decode_with_pillow(data: bytes, name: Callable[[], str]) -> Pixels:
     import numpy
     from PIL import Image
 
     _silence_pillow()
-    with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as opened:
+    formats = image_formats.formats_of(data, name)
+    with Image.open(io.BytesIO(data), formats=formats) as opened:
         _check_size(*opened.size)
         opened.load()
-        orientation = jpeg.exif_orientation(opened.info.get("exif", b""))
+        orientation = jpeg.exif_orientation(opened.info.get("exif") or b"")
         pixels = numpy.array(_as_rgb(opened))
     return jpeg.upright(pixels, orientation)
 

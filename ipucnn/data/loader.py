@@ -27,7 +27,8 @@ from typing import (
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.machine import thread_count
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.data import ImageDataset
+from ipucnn.data import ImageDataset, Label
+from ipucnn.data.labels import label_of
 from ipucnn.data.prepare import Preparation, Transform
 from ipucnn.data.workers import Memory, Threads
 
@@ -70,14 +71,15 @@ class Batch:
     Attributes:
         images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory.
         indices: index of each image in the dataset.
-        labels: class of each image; None where the dataset does not know it.
+        labels: class of each image, or a tuple of its classes where it may have several; None
+            where the dataset does not know it.
         consumed: number of the loader's indices consumed up to and including this batch, bad
             images included; the next batch continues from there.
     """
 
     images: torch.Tensor
     indices: List[int]
-    labels: List[Optional[int]]
+    labels: List[Optional[Label]]
     consumed: int = 0
 
     def __len__(self) -> int:
@@ -218,8 +220,8 @@ class Loader(ABC):
 
     def _batch(self, pixels: torch.Tensor, entries: Sequence[Entry]) -> Batch:
         indices = [index for _, index in entries]
-        return Batch(pixels.permute(0, 3, 1, 2), indices, [self.dataset.label(i) for i in indices],
-                     entries[-1][0])
+        return Batch(pixels.permute(0, 3, 1, 2), indices,
+                     [label_of(self.dataset, index) for index in indices], entries[-1][0])
 
     def skip(self, index: int, error: DataError) -> None:
         """Skip an image that cannot be read.
@@ -229,15 +231,16 @@ class Loader(ABC):
         """
         if not self.skip_bad:
             raise error
-        if index not in self._bad and len(self.skipped) < MAX_REPORTED:
+        image = self.dataset.original(index)
+        if image not in self._bad and len(self.skipped) < MAX_REPORTED:
             self.skipped.append((self.dataset.name(index), error.message))
-        self._bad.add(index)
+        self._bad.add(image)
 
     def _todo(self) -> Iterator[Entry]:
         for consumed, index in enumerate(self.indices, start=1):
             if len(self._bad) >= len(self.dataset):
                 return
-            if index not in self._bad:
+            if self.dataset.original(index) not in self._bad:
                 yield consumed, index
 
     def _checked(self) -> Generator[Batch, None, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Mapping, Optional, TypeVar
+from typing import Mapping, Optional, Tuple, TypeVar
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import PluginOptions
@@ -81,10 +81,20 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
     _check_reader(data, reader, plugins)
     dataset: ImageDataset = registry.make(reader, request,
                                           options=plugins.of("dataset", reader.name))
+    dataset.recipe, dataset.native_size = reader.recipe, reader.native_size
     if request.data_dir and reader is not data:
         place = shown(request.data_dir) if is_url(request.data_dir) else request.data_dir
         dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
     return dataset
+
+
+def enlarged(dataset: ImageDataset, input_size: int) -> Tuple[str, ...]:
+    """Return the note about images that are smaller than the input of the model, if they are."""
+    size = dataset.native_size
+    if not 0 < size < input_size:
+        return ()
+    return (f"images of {size} pixels are enlarged to the model's input of {input_size}: "
+            f"'--input-size {size}' takes them as they are, where the model can",)
 
 
 def _check_reader(data: DatasetSpec, reader: DatasetSpec, plugins: PluginOptions) -> None:

@@ -77,6 +77,14 @@ def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
     return _resized(pixels, (top, left, height, width), size, size)
 
 
+def whole_at(pixels: Pixels, size: int) -> Pixels:
+    """Return a whole image as `(size, size, 3)`; one of that size as it is."""
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    return resized_crop(pixels, 0, 0, height, width, size)
+
+
 def mirrored(pixels: Pixels) -> Pixels:
     """Return an image flipped horizontally."""
     import torch

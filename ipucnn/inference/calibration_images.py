@@ -111,7 +111,7 @@ def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,
                     skip_bad=options.skip_bad_samples) as loader:
         for batch in loader:
             images.append(batch.images)
-            labels += [None if match is None or label is None else match.outputs[label]
+            labels += [match.outputs[label] if match and isinstance(label, int) else None
                        for label in batch.labels]
             if len(labels) >= 2 * samples:
                 break

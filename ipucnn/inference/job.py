@@ -26,6 +26,7 @@ from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable, order
 from ipucnn.data.opening import (
     as_opened,
     check_dataset_options,
+    enlarged,
     open_dataset,
     request_of,
     with_classes,
@@ -171,7 +172,7 @@ def prepare(options: RunOptions, registry: Registry,
     if match is not None and match.note:
         notes.append(match.note)
     notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
-             *notes, *dataset.notes]
+             *notes, *dataset.notes, *enlarged(dataset, built.input_size)]
     if plan.precision == "int8" and not data.finite:
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
@@ -212,7 +213,7 @@ def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
 
 def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
-    with _session(job) as session:
+    with _session(job, result.notes) as session:
         progress("compile", 0, None)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(session.compile()))
@@ -222,8 +223,11 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     return result
 
 
-def _session(job: Job) -> InferenceSession:
-    """Return the backend's session, with calibration images for 8-bit integers."""
+def _session(job: Job, notes: List[str]) -> InferenceSession:
+    """Return the backend's session, with calibration images for 8-bit integers.
+
+    Notes about those images are added to `notes`.
+    """
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
@@ -233,6 +237,7 @@ def _session(job: Job) -> InferenceSession:
             job.request, length=length,
             data_dir=options.dataset.calibration_dir or job.request.data_dir),
             options.plugins, job.registry)
+        notes += [note for note in source.notes if note not in notes]
     calibration = calibration_of(source, built.preprocessing,
                                  matched(options, data, source, built.card), options.dataset)
     return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
@@ -261,7 +266,7 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             if options.results.predictions:
                 columns = predictions.columns(min(options.results.top_k, built.card.classes),
                                               data.labelled, dataset.has_image_ids,
-                                              bool(dataset.split))
+                                              bool(dataset.split), dataset.multi_label)
                 writer = stack.enter_context(
                     _prediction_writer(options.results.predictions, columns, instances))
                 result.predictions = options.results.predictions

@@ -192,12 +192,22 @@ def writer_class(path: str) -> Type[PredictionWriter]:
 
 
 def columns(top_k: int, labelled: bool, with_ids: bool = False,
-            with_split: bool = False) -> List[str]:
-    """Return the column names for `top_k` classes per image."""
+            with_split: bool = False, several: bool = False) -> List[str]:
+    """Return the column names for `top_k` classes per image.
+
+    Args:
+        top_k: classes per image.
+        labelled: there are columns `label`, a number, and `label_name`.
+        with_ids: there is a column `image_id`.
+        with_split: there is a column `split`.
+        several: an image may have several labels: the column is `labels`, names with `|` between.
+    """
     ranked = [f"{what}_{rank}" for rank in range(1, top_k + 1)
               for what in ("class", "name", "probability")]
-    return ["path", *(["image_id"] if with_ids else []), *(["label"] if labelled else []), *ranked,
-            *(["label_name"] if labelled else []), *(["split"] if with_split else [])]
+    one, more = labelled and not several, labelled and several
+    return ["path", *(["image_id"] if with_ids else []), *(["label"] if one else []),
+            *(["labels"] if more else []), *ranked,
+            *(["label_name"] if one else []), *(["split"] if with_split else [])]
 
 
 def described(rows: Iterable[Row], label_names: Sequence[str], split: str) -> List[Row]:

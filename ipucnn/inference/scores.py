@@ -9,6 +9,7 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.data import ImageDataset
+from ipucnn.data.labels import label_tensor
 from ipucnn.inference import predictions
 from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
@@ -77,13 +78,18 @@ class Scores:
             self._failed += len(failed)
         if self._writer is not None:
             ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
+            one = self._match is not None and not self._dataset.multi_label
             lines = predictions.described(predictions.rows(
-                names, labels if self._match is not None else None, probabilities,
-                self._class_names, self._top_k, ids if self._dataset.has_image_ids else None),
+                names, [label if isinstance(label, int) else None for label in labels] if one
+                else None, probabilities, self._class_names, self._top_k,
+                ids if self._dataset.has_image_ids else None),
                 self._dataset.class_names, self._dataset.split)
-            for line, good in zip(lines, finite.tolist()):
+            for line, good, label in zip(lines, finite.tolist(), labels):
                 if not good:
                     line.update(dict.fromkeys(predictions.columns(self._top_k, False)[1:]))
+                if isinstance(label, tuple):
+                    line["labels"] = "|".join(self._dataset.class_names[number]
+                                              for number in label)
             self._writer.write(lines, [batch.indices[row] for row in fresh])
         # the order of logits; probabilities close to 1 are rounded
         ranked = outputs if outputs.shape[1] > 1 else probabilities
@@ -91,23 +97,27 @@ class Scores:
         known: Optional[torch.Tensor] = None
         if self._match is not None:
             self._labels += sum(label is not None for label in labels)
-            known = torch.tensor(labels_by_output(self._match, labels, UNKNOWN))
-            self._count.add(ranked, torch.where(finite | (known == UNKNOWN), known,
-                                                known.new_tensor(len(self._class_names))))
+            known = label_tensor(labels_by_output(self._match, labels, UNKNOWN), outputs.shape[1])
+            self._count.add(ranked, known * finite[:, None] if known.dim() > 1 else torch.where(
+                finite | (known == UNKNOWN), known, known.new_tensor(len(self._class_names))))
         best = ranked.argmax(1)
         self._keep(batch, fresh, best, probabilities.gather(1, best[:, None])[:, 0], known)
 
     def _keep(self, batch: Batch, fresh: Sequence[int], best: torch.Tensor,
               certain: torch.Tensor, known: Optional[torch.Tensor]) -> None:
         """Give the predictions that are numbers to `answers`."""
-        correct: List[Optional[bool]] = [None] * len(fresh) if known is None else [
-            None if wanted == UNKNOWN else wanted == found
-            for wanted, found in zip(known.tolist(), best.tolist())]
+        correct: List[Optional[bool]] = [None] * len(fresh)
+        if known is not None and known.dim() > 1:
+            correct = [value > 0 for value in known.gather(1, best[:, None])[:, 0].tolist()]
+        elif known is not None:
+            correct = [None if wanted == UNKNOWN else wanted == found
+                       for wanted, found in zip(known.tolist(), best.tolist())]
         self.answers.labelled = known is not None
         for row, output, probability, right in zip(fresh, best.tolist(), certain.tolist(), correct):
             if isfinite(probability):
+                label = batch.labels[row]
                 self.answers.add(self._dataset, batch.indices[row], Answer(
-                    output, probability, batch.labels[row], right))
+                    output, probability, label if isinstance(label, int) else None, right))
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""

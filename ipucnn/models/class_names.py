@@ -7,6 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.names import key
+from ipucnn.data import Label
 from ipucnn.models.card import listed
 
 IMAGENET_CLASSES = 1000
@@ -122,14 +123,23 @@ def _is_synset(name: str) -> bool:
     return len(name) == 9 and name[0] == "n" and name[1:].isdecimal()
 
 
-def labels_by_output(match: ClassMatch, labels: Sequence[Optional[int]],
-                     unknown: int) -> List[int]:
+def labels_by_output(match: ClassMatch, labels: Sequence[Optional[Label]],
+                     unknown: int) -> List[Label]:
     """Return the model's class of each label; `unknown` where there is none.
+
+    Of several classes of an image, those that the model lacks are left out.
 
     Args:
         match: of the dataset's classes.
         labels: of images; None where the dataset does not know it.
         unknown: the value for images whose class is unknown.
     """
-    outputs = [None if label is None else match.outputs[label] for label in labels]
-    return [unknown if output is None else output for output in outputs]
+    found: List[Label] = []
+    for label in labels:
+        if isinstance(label, tuple):
+            found.append(tuple(output for number in label
+                               for output in [match.outputs[number]] if output is not None))
+        else:
+            output = None if label is None else match.outputs[label]
+            found.append(unknown if output is None else output)
+    return found

@@ -19,7 +19,7 @@ class ExportNetwork(NetworkPart):
 
     checkpoint_path: Optional[str] = option(
         None, "The same as '--weights' with a checkpoint, or a folder of them.",
-        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True, switch=True)
+        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
     seed: int = option(0, "Seed of random weights and of the images of the comparison.",
                        minimum=0)
 

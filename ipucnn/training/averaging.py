@@ -17,12 +17,13 @@ from ipucnn.training.stored import StoredModel, load_stored
 
 @dataclass(frozen=True)
 class AverageResult:
-    """The averaged checkpoint and its sources."""
+    """The averaged checkpoint, its sources, and notes about images that were read for it."""
 
     path: Path
     files: Tuple[Path, ...]
     epoch: int
     strategy: str
+    notes: Tuple[str, ...] = ()
 
 
 def average(folder: Path, strategy: str, decay: float, last: int,

@@ -5,7 +5,7 @@ With several instances, each prepares its own part of every host call.
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import numpy
 import torch
@@ -13,6 +13,7 @@ import torch
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
 from ipucnn.data.session_loader import feed
@@ -88,16 +89,17 @@ class Feed:
 
     def _made(self, batch: Batch) -> TrainingBatch:
         prepared, plan = self._prepared, self._prepared.plan
-        labels = torch.tensor(_labels(batch, prepared.match, prepared.built.num_outputs))
+        labels = _labels(batch, prepared.match, prepared.built.num_outputs)
         mixing = draw(self._mix, prepared.options.dataset.seed, self._epoch, batch.indices,
                       plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
         return TrainingBatch(batch.images, labels, mixing)
 
 
-def _labels(batch: Batch, match: Optional[ClassMatch], classes: int) -> List[int]:
+def _labels(batch: Batch, match: Optional[ClassMatch], classes: int) -> torch.Tensor:
     if match is not None:
-        return labels_by_output(match, batch.labels, 0)
-    return [index % classes for index in batch.indices]  # generated images: labels are arbitrary
+        return label_tensor(labels_by_output(match, batch.labels, 0), classes)
+    # generated images: labels are arbitrary
+    return torch.tensor([index % classes for index in batch.indices])
 
 
 def _transform(prepared: Prepared) -> Optional[Any]:

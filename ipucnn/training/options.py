@@ -40,6 +40,10 @@ class TrainDataset(DatasetPart):
     """Options of the training images."""
 
     data: str = option("cifar10", "Dataset.", kind="dataset", basic=True)
+    sampler: str = option(
+        "shuffle", "Order of the training images: every image once per epoch, or 'balanced', "
+        "which draws as many images of every class and repeats those of rare ones.",
+        choices=("shuffle", "balanced"))
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.preprocessing import Preprocessing
@@ -24,6 +24,7 @@ from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import fine_tuning, fine_tuning_plan
+from ipucnn.training.preparation import holds_out
 from ipucnn.training.stored_options import AverageOptions
 from ipucnn.training.train_result import TrainResult
 
@@ -72,11 +73,14 @@ def average_checkpoints(options: AverageOptions,
     result = average(Path(str(options.checkpoint_path)), options.weight_avg_strategy,
                      options.weight_avg_exp_decay, options.weight_avg_n, output)
     if options.reestimate_batch_norm:
-        _reestimated(result, options, registry or current_registry())
+        notes = _reestimated(result, options, registry or current_registry())
+        return replace(result, notes=notes)
     return result
 
 
-def _reestimated(result: AverageResult, options: AverageOptions, registry: Registry) -> None:
+def _reestimated(result: AverageResult, options: AverageOptions,
+                 registry: Registry) -> Tuple[str, ...]:
+    """Re-estimate batch norm's statistics; return the notes about the images."""
     from ipucnn.training.stored import build_stored, load_stored, options_of, replace_weights
 
     stored = load_stored(result.path)
@@ -88,12 +92,14 @@ def _reestimated(result: AverageResult, options: AverageOptions, registry: Regis
                          "leave '--reestimate-batch-norm' out")
     built = build_stored(stored, registry)
     request = replace(request_of(training.network, training.dataset, built.input_size,
-                                 options.reestimate_batch_norm), split="train")
+                                 options.reestimate_batch_norm), split="train",
+                      hold_out=holds_out(training))
     dataset = open_dataset(data, request, training.plugins, registry)
     built.module.load_state_dict(stored.weights)
     reestimate(built.module, _images(dataset, built.preprocessing, training,
                                      options.reestimate_batch_norm))
     replace_weights(result.path, built.module.state_dict())
+    return dataset.notes
 
 
 def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,

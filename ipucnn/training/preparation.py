@@ -29,6 +29,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.opening import (
     as_opened,
     check_dataset_options,
+    enlarged,
     open_dataset,
     request_of,
     with_classes,
@@ -38,6 +39,7 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.models.weights_card import half_size
 from ipucnn.training.checkpoints import Checkpoint
+from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import train_from
@@ -134,12 +136,14 @@ def prepare(options: TrainOptions, registry: Registry,
     continued = restored.card if restored else None
     preprocessing = _preprocessing(options, data, registry, continued)
     plan = replace(plan, preprocessing=preprocessing)
-    request = request_of(options.network, options.dataset, preprocessing.input_size)
+    request = replace(request_of(options.network, options.dataset, preprocessing.input_size),
+                      hold_out=holds_out(options))
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
     _check_labels(as_opened(data, dataset), "train on")
     check_loss(options, dataset, registry)
+    check_classes(data, dataset, chosen.spec)
     validation = None
     elsewhere = options.validation.validation_data_dir
     if options.validation.mode != "none" and not data.on_device:
@@ -163,7 +167,8 @@ def prepare(options: TrainOptions, registry: Registry,
                                       f"dataset {data.name!r}")
         notes += changes
     built = _model(options, data, dataset, registry, continued)
-    built = built.with_card(preprocessing=preprocessing, precision=plan.precision)
+    built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
+                            multi_label=dataset.multi_label)
     labels = [None if each is None or not as_opened(data, each).labelled else match_classes(
         each.class_names, built.card.class_names, built.card.classes,
         options.dataset.match_classes, f"the {split} split of dataset {data.name!r}")
@@ -174,6 +179,7 @@ def prepare(options: TrainOptions, registry: Registry,
     instances.share(built.module.state_dict())
     optimisation, augmentation = options.optimisation, options.augmentation
     loss = make_loss(options, registry)
+    dataset, class_notes = balanced(options, dataset, labels[0], loss, built.num_outputs)
     loss.check(built.num_outputs)
     setup = TrainingSetup(
         loss=loss, optimizer=optimizer, loss_scaling=scaling.at(0),
@@ -183,11 +189,17 @@ def prepare(options: TrainOptions, registry: Registry,
         mix=MixOptions(augmentation.mixup_alpha, augmentation.cutmix_lambda_low,
                        augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob))
     loggers = [] if instances.index else make_loggers(options, registry)
-    notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ())))
+    notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()),
+                            *enlarged(dataset, built.input_size), *class_notes))
     return Prepared(asked, plan, chosen, data, dataset, validation, labels[0], labels[1],
                     built, setup, rate, scaling, instances, loggers,
                     min(calls, options.execution.iterations or calls),
                     notes + _notes(plan, chosen, norm), registry)
+
+
+def holds_out(options: TrainOptions) -> bool:
+    """Return whether validation images come from the folder of the training images."""
+    return options.validation.mode != "none" and not options.validation.validation_data_dir
 
 
 def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,

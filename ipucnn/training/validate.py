@@ -20,7 +20,7 @@ from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, 
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import check_loss, make_loss
+from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions
 from ipucnn.training.validation import Evaluator, Interrupted, Validation
@@ -125,6 +125,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     request = replace(
         request_of(options.network, options.dataset, built.input_size,
                    None if data.finite else plan.combined_batch), num_classes=None,
+        hold_out=holds_out(options),
         split=None if elsewhere else "validation", data_dir=elsewhere or options.dataset.data_dir)
     dataset = open_dataset(data, request, options.plugins, registry)
     if as_opened(data, dataset) is not data:

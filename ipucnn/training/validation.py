@@ -19,6 +19,8 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data import ImageDataset
+from ipucnn.data.labels import label_tensor
+from ipucnn.data.loader import Batch
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
@@ -178,13 +180,13 @@ class Evaluator:
                           per_cent(count.top.top5, images), skipped, checkpoint, count.matrix(),
                           self.card.names, count.unknown)
 
-    def _labels(self, batch: Any, classes: int) -> torch.Tensor:
+    def _labels(self, batch: Batch, classes: int) -> torch.Tensor:
         if self.match is None:
             return torch.tensor([index % classes for index in batch.indices])
         if None in batch.labels:
             name = self.dataset.name(batch.indices[batch.labels.index(None)])
             raise DataError(f"image {name!r} has no label", "validation needs one of each")
-        return torch.tensor(labels_by_output(self.match, batch.labels, UNKNOWN))
+        return label_tensor(labels_by_output(self.match, batch.labels, UNKNOWN), classes)
 
 
 class _Count:

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
 from ipucnn.data import ImageDataset, augment
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
@@ -130,6 +132,59 @@ class TestStandard:
         stripes[:, :, ::2] = 255
         image = apply(TrainTransform(16, 0, dataset), stripes, 0, 0).float()
         assert (image - 127.5).abs().max() < 20
+
+
+class TestPaddedCrop:
+    """CIFAR's recipe: a crop from the image with a black margin of an eighth, and a flip."""
+
+    @staticmethod
+    def dataset(**details):
+        dataset = Gradients(height=32, width=32)
+        dataset.recipe, dataset.native_size, dataset.ready = "padded-crop", 32, True
+        for name, value in details.items():
+            setattr(dataset, name, value)
+        dataset.pixels = dataset.pixels + 1  # 0 is the margin
+        return dataset
+
+    def test_moves_by_up_to_four_pixels(self):
+        dataset = self.dataset(flippable=False)
+        moves = set()
+        for index, epoch in itertools.product(range(20), range(20)):
+            image = transformed(dataset, index, 32, epoch=epoch)
+            across, down = (int((image[channel].amax(dim) == 0).nonzero().numel())
+                            for channel, dim in ((0, 0), (1, 1)))
+            rows, columns = image[1].amax(1), image[0].amax(0)
+            top = -int(rows[0]) + 1 if rows[0] else int((rows == 0).sum())
+            left = -int(columns[0]) + 1 if columns[0] else int((columns == 0).sum())
+            assert abs(top) <= 4
+            assert abs(left) <= 4
+            assert (down, across) == (abs(top), abs(left))
+            moves.add((top, left))
+        assert len(moves) > 70  # of 9 x 9
+
+    def test_half_of_them_are_flipped(self):
+        dataset = self.dataset()
+        red = [transformed(dataset, index, 32)[0].float() for index in range(200)]
+        flipped = sum(bool(image[16, 8] > image[16, 24]) for image in red)
+        assert 70 < flipped < 130
+
+    def test_at_another_input_size_the_whole_is_resized(self):
+        dataset = self.dataset(ready=False)
+        image = transformed(dataset, 3, 64)
+        assert image.shape == (3, 64, 64)
+        small = transformed(self.dataset(), 3, 32)
+        assert (image[:, ::2, ::2].float() - small.float()).abs().mean() < 2
+
+    @pytest.mark.parametrize("size", [32, 64])
+    def test_validation_leaves_nothing_out(self, size):
+        dataset = self.dataset(ready=False)
+        preprocessing = registry().get_typed(DatasetSpec, "cifar10").preprocessing.sized(size)
+        with HostLoader(dataset, preprocessing, 1, [5], workers=1) as loader:
+            (image,) = [batch.images[0] for batch in loader]
+        if size == 32:
+            assert torch.equal(image, dataset.image(5))
+        else:
+            assert (image[0, 0, 0], image[0, 0, -1]) == (1, 32)
 
 
 class TestReduction:

@@ -2,9 +2,11 @@ import os
 import sys
 
 import pytest
+from PIL import Image
 
 from ipucnn.core.errors import DataError
-from ipucnn.data.image_files import folders_in, list_images, printable
+from ipucnn.data.image_files import FileImages, folders_in, list_images
+from ipucnn.data.left_out import LeftOut, printable
 
 
 def touch(folder, *names):
@@ -25,12 +27,77 @@ def test_order_nesting_suffixes_and_hidden(tmp_path):
                                "f.ppm", "g.bmp"]
 
 
+def left_of(folder):
+    """The notes about a folder, without its name."""
+    left = LeftOut(str(folder))
+    list_images(str(folder), left)
+    return [note.split(": ", 1)[1] for note in left.notes()]
+
+
 def test_links_are_followed_once(tmp_path):
     touch(tmp_path, "real/x.jpg")
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "loop").symlink_to(tmp_path)
     (tmp_path / "dangling.jpg").symlink_to("nothing")
-    assert below(tmp_path) == ["dangling.jpg", "linked/x.jpg", "real/x.jpg"]
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    assert below(tmp_path) == ["linked/x.jpg", "real/x.jpg"]
+    assert left_of(tmp_path) == [
+        "3 broken links: dangling.jpg, one, two",
+        "2 links to folders that they are in: linked/loop, real/loop"]
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path):
+    touch(tmp_path, "a.jpg", "__MACOSX/a/._a.jpg", "notes.txt", "b.CR2", ".cache/x.jpg",
+          ".DS_Store", *(f"{number}.psd" for number in range(4)))
+    assert below(tmp_path) == ["a.jpg"]
+    assert left_of(tmp_path) == [
+        "5 images of formats that no installed decoder reads: 0.psd, 1.psd, 2.psd and 2 more; "
+        "pip install 'ipucnn[formats]' brings decoders of HEIC and AVIF",
+        "1 file that is no image: notes.txt", "1 folder of macOS metadata: __MACOSX",
+        "1 hidden image or folder: .cache"]
+
+
+def test_content_decides_where_there_is_no_suffix(tmp_path):
+    picture = Image.new("RGB", (9, 7), "red")
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"):
+        picture.save(tmp_path / f"{kind} of 12.5.2026", kind)
+    touch(tmp_path, "README", "BMP", "v1.2.3")
+    (tmp_path / "BMP").write_text("BMP is a format")
+    assert sorted(name.split()[0] for name in below(tmp_path)) == [
+        "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
+    assert left_of(tmp_path) == ["3 files that are no images: BMP, README, v1.2.3"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.jpg", "closed/y.jpg")
+    (tmp_path / "closed").chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # folders above may be closed to the other user
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        assert below(".") == ["a/x.jpg"]
+        assert left_of(".") == ["1 folder that cannot be read: closed"]
+        with pytest.raises(DataError, match="cannot list folder 'closed': permission denied"):
+            list_images("closed")
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "closed").chmod(0o755)
+
+
+def test_fingerprint(tmp_path):
+    def of(folder, labels=(0, 0, 1)):
+        return FileImages([f"{folder}/{name}" for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg")],
+                          labels, ("a", "b")).fingerprint()
+
+    assert of("here") == of(f"{tmp_path}/there")
+    assert of("here") != of("here", (0, 1, 1))
+    assert of("here") != FileImages(["here/a/1.jpg", "here/a/2.jpg", "here/b/2.jpg"], (0, 0, 1),
+                                    ("a", "b")).fingerprint()
 
 
 def test_folders_in(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.mixing import Mixing, mixed_labels
@@ -86,6 +86,14 @@ class Loss(ABC):
         For backends that build the loss from their own operators.
         """
         return None
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether its options refer to the images of each class, which `count_classes` gives."""
+        return False
+
+    def count_classes(self, counts: Sequence[int]) -> None:  # noqa: B027 - most need no counts
+        """Receive the number of training images of each class, before it is used or checked."""
 
     def check(self, classes: int) -> None:  # noqa: B027 - most have nothing to check
         """Check the options of the loss against the number of classes of a model.

@@ -63,6 +63,7 @@ class Option:
             refused in commands that have that option.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
+        words: words that are accepted in the place of a number.
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
         metavar: how help shows its value.
         switch: it acts on the command line only (`--json`) and is not saved with a run.
@@ -85,6 +86,7 @@ class Option:
     role: str = ""
     needs: str = ""
     machine: bool = False
+    words: Tuple[str, ...] = ()
     size: bool = False
     metavar: str = ""
     switch: bool = False
@@ -189,6 +191,10 @@ class Declared:
         return tuple(self._coerce_one(item, where) for item in value)
 
     def _coerce_one(self, value: Any, where: str) -> Any:
+        word = next((word for word in self.option.words
+                     if isinstance(value, str) and key(value) == key(word)), None)
+        if word is not None:
+            return word
         result = _as_type(self.type, _bytes(value) if self.option.size else value)
         if result is None and self.option.size:
             raise UsageError(f"option '{self.flag}': {value!r} is not a number of bytes{where}",
@@ -196,6 +202,7 @@ class Declared:
         if result is None:
             wanted = {int: "a whole number", float: "a number", bool: "true or false",
                       str: "text"}[self.type]
+            wanted = " or ".join([wanted, *map(repr, self.option.words)])
             raise UsageError(f"option '{self.flag}': {value!r} is not {wanted}{where}")
         rule = self.option
         if rule.choices:

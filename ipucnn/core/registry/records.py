@@ -185,6 +185,14 @@ class ModelSpec(PluginSpec):
         self._tuple_of(PublishedWeights, "weights")
 
 
+RANDOM_RESIZED_CROP = "random-resized-crop"
+PADDED_CROP = "padded-crop"
+RECIPES = (RANDOM_RESIZED_CROP, PADDED_CROP)
+"""How training images are cropped: a part of random area and aspect ratio, resized, as for
+ImageNet; or a part of the native size from the image with a margin of an eighth, as for CIFAR,
+whose images are left as they are for validation."""
+
+
 @dataclass(frozen=True)
 class DatasetSpec(PluginSpec):
     """Images and perhaps labels. ``target(request: DatasetRequest[, options]) -> ImageDataset``.
@@ -208,6 +216,9 @@ class DatasetSpec(PluginSpec):
             alone; that of the network's record when None.
         convert: ``"module:attribute"`` of what writes other datasets in this format, a
             `ipucnn.data.formats.convert.Writer`; empty if there is none.
+        recipe: how training images are cropped, one of `RECIPES`.
+        native_size: height and width in pixels of all of its images; 0 if they differ, or are
+            created at the model's input size. A padded crop needs it.
     """
 
     labelled: bool = False
@@ -222,6 +233,8 @@ class DatasetSpec(PluginSpec):
     streams: bool = False
     convert: str = ""
     preprocessing: Optional[Preprocessing] = None
+    recipe: str = RANDOM_RESIZED_CROP
+    native_size: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,6 +242,10 @@ class DatasetSpec(PluginSpec):
         self._tuple_of(str, "also")
         self._check(self.preprocessing is None or isinstance(self.preprocessing, Preprocessing),
                     "preprocessing", "a Preprocessing")
+        self._check(self.recipe in RECIPES, "recipe", "one of " + ", ".join(RECIPES))
+        self._check(type(self.native_size) is int
+                    and self.native_size >= (self.recipe == PADDED_CROP), "native_size",
+                    "a number of pixels")
 
     @property
     def reads_folder(self) -> bool:
@@ -283,8 +300,10 @@ class ScheduleSpec(PluginSpec):
         _check_names(self, "parameters", parameters)
 
 
-FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "full-precision-norm", "recompute"})
-"""Features that only some backends have; common options may require one of them."""
+FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "full-precision-norm", "multi-label",
+                                    "recompute"})
+"""Features that only some backends have; common options may require one of them. `multi-label`
+trains on images with several labels."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def convert(options: ConvertOptions, progress: Progress) -> Converted:
               **{f"{split}_preprocess_steps": list(map(str, options.images.steps(split)))
                  for split in SPLITS}}
     written = writer.write(target, samples, options, origin, progress)
-    notes = tuple(note for dataset in datasets.values() for note in dataset.notes)
+    notes = tuple(dict.fromkeys(note for dataset in datasets.values() for note in dataset.notes))
     return Converted(target, spec.name, options.destination.to, written,
                      time.perf_counter() - begin, notes)
 
@@ -225,6 +225,9 @@ def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDatase
         try:
             dataset = registry().make(spec, DatasetRequest(
                 data_dir=source, seed=seed, split=split, class_names=classes), options=own)
+            if dataset.multi_label:
+                raise UsageError("images with several labels cannot be converted: shards hold one "
+                                 "label per image", "train on the files themselves")
             if not len(dataset):
                 raise NoSplitError(f"dataset {spec.name!r} has no {split} images")
         except NoSplitError as error:

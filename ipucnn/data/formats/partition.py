@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.data.image_files import list_images, printable
+from ipucnn.data.image_files import list_images, no_images
+from ipucnn.data.left_out import LeftOut, printable
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,18 @@ class Partitions:
         output: the folder of the partitions.
         sizes: images of each partition, whose folder is its number.
         made_as: how many images are hard links, symbolic links and copies.
+        notes: what was left out of the folder of the images.
     """
 
     output: str
     sizes: List[int]
     made_as: Dict[str, int]
+    notes: Tuple[str, ...] = ()
 
     def as_dict(self) -> Dict[str, Any]:
         """Return plain types, for JSON."""
         return {"output": self.output, "images": sum(self.sizes), "made_as": self.made_as,
+                "notes": list(self.notes),
                 "partitions": [{"path": os.path.join(self.output, str(number)), "images": size}
                                for number, size in enumerate(self.sizes)]}
 
@@ -69,9 +73,10 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
     """
     if not os.path.isdir(data_dir):
         raise DataError(f"folder {data_dir!r} does not exist", "name one with '--data-dir'")
-    images = list_images(data_dir)
+    left = LeftOut(data_dir)
+    images = list_images(data_dir, left)
     if not images:
-        raise DataError(f"there are no images in {data_dir!r}", "is it the right folder?")
+        raise no_images(data_dir, left, "is it the right folder?")
     if not 1 <= partitions <= len(images):
         raise UsageError(f"{partitions} partitions cannot be made of {len(images)} images",
                          f"'--partitions' can be 1 to {len(images)}")
@@ -83,7 +88,8 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
     made_as = _make(dict(zip(places, images)), os.path.realpath(output), _ways(copy))
     for place in places:
         log.debug("%s", printable(os.path.join(output, place)))
-    return Partitions(output, [end - begin for begin, end in zip(bounds, bounds[1:])], made_as)
+    return Partitions(output, [end - begin for begin, end in zip(bounds, bounds[1:])], made_as,
+                      left.notes())
 
 
 def _ways(copy: bool) -> List[Way]:

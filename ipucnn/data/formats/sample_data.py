@@ -19,7 +19,8 @@ from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.image_files import IMAGE_SUFFIXES, list_images
+from ipucnn.data.image_files import list_images
+from ipucnn.data.image_formats import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import torch

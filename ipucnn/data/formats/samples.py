@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Dict, Optional, Tuple
@@ -17,14 +16,16 @@ import numpy
 import torch  # noqa: F401
 
 from ipucnn.core.errors import DataError
-from ipucnn.data import Box, ImageDataset, images, jpeg
+from ipucnn.data import Box, ImageDataset, images
 from ipucnn.data.formats.convert_options import DEFAULT_QUALITY, ConvertOptions
+from ipucnn.data.image_formats import signature
 from ipucnn.data.resize import Pixels, to_pillow
 
 log = logging.getLogger(__name__)
 
-_SIGNATURES = ((jpeg.MAGIC, "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"),
-               (b"II*\0", "tif"), (b"MM\0*", "tif"), (b"BM", "bmp"))
+_STORED = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "TIFF": "tif", "BMP": "bmp", "WEBP": "webp",
+           "PPM": "ppm"}
+"""Formats whose files are stored as they are, which every reader of the shards decodes."""
 _SEEDS = {"train": 0, "validation": 1}  # one permutation per split from one seed
 
 
@@ -145,13 +146,9 @@ class Samples:
 def suffix_of(data: bytes) -> Optional[str]:
     """Return the suffix, without a dot, for the content of an image file.
 
-    None where its first bytes match no supported image format.
+    None where its first bytes match none of the formats that are stored as they are.
     """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if re.match(rb"P[1-6]\s", data):
-        return "ppm"
-    return next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), None)
+    return _STORED.get(signature(data[:64]))
 
 
 def _jpeg(pixels: Pixels, quality: int) -> bytes:

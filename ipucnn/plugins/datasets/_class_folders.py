@@ -1,15 +1,45 @@
-"""Reads folders of images, one per class, and their splits."""
+"""Reads folders of images, one per class, and finds their splits."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.data import DatasetRequest
-from ipucnn.data.image_files import folders_in, list_images, printable
+from ipucnn.data import DatasetRequest, left_out
+from ipucnn.data.image_files import Contents, contents, folders_in, list_images
+from ipucnn.data.left_out import LeftOut, printable
 
-VALIDATION_FOLDERS = ("validation", "val", "test")
+TRAINING_FOLDERS = ("train", "training")
+VALIDATION_FOLDERS = ("validation", "valid", "val", "test", "testing")
+"""Names of split folders in any case, the preferred ones first."""
+
+_SPLITS = (*TRAINING_FOLDERS, *VALIDATION_FOLDERS)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The splits of a folder, and what is left out of it.
+
+    Attributes:
+        place: the folder that holds the classes or the splits.
+        train: the folder of the training images; None without splits.
+        validation: the folder of the validation images, or None.
+        left: what is left out.
+        notes: how the folder was understood, where that is not obvious.
+    """
+
+    place: str
+    train: Optional[str]
+    validation: Optional[str]
+    left: LeftOut
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def divided(self) -> bool:
+        """Whether it has folders of splits."""
+        return self.train is not None or self.validation is not None
 
 
 def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
@@ -26,14 +56,107 @@ def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
     return request.data_dir
 
 
-def validation_folder(root: str) -> Optional[str]:
-    """Return the folder of the validation images below `root`, or None."""
-    return next((os.path.join(root, name) for name in VALIDATION_FOLDERS
-                 if os.path.isdir(os.path.join(root, name))), None)
+def split_folder(root: str, names: Sequence[str]) -> Optional[str]:
+    """Return the first folder below `root` with one of the names, in any case, or None."""
+    by_name = {name.lower(): name for name in reversed(folders_in(root))}
+    return next((os.path.join(root, by_name[name]) for name in names if name in by_name), None)
 
 
-def images_by_class(folder: str, layout: str,
-                    classes: Sequence[str] = ()) -> Tuple[List[str], List[int], Tuple[str, ...]]:
+def find_layout(root: str) -> Layout:
+    """Return how a folder of labelled images is divided.
+
+    Folders called `train`, `val`, `test` or the like in any case are splits if they hold class
+    folders. A folder that is alone in `root` and holds class folders or splits is entered.
+
+    Raises:
+        DataError: the layout can be understood in several ways, or the folder cannot be read.
+    """
+    left = LeftOut(root)
+    notes: List[str] = []
+    place = _entered(root, contents(root, left), notes)
+    here = contents(place, left)
+    splits = {name: contents(os.path.join(place, name)) for name in here.folders
+              if name.lower() in _SPLITS}
+    nested = [name for name in splits if splits[name].folders]
+    flat = [name for name in splits if splits[name].images and name not in nested]
+    others = [name for name in here.folders if name not in splits]
+    if not nested:
+        if flat and not others:
+            raise DataError(
+                f"{place!r} looks like splits without classes: {_listed(flat)} "
+                f"{'holds' if len(flat) == 1 else 'hold'} images and no class folders",
+                "put the images of each class into a folder of its own in each split, or name "
+                "their classes in a file with '--labels'; '--data real' takes images without "
+                "classes")
+        _leave_loose(place, here, left)
+        return Layout(place, None, None, left, tuple(notes))
+    chosen = {names: _preferred(nested, names) for names in (TRAINING_FOLDERS, VALIDATION_FOLDERS)}
+    train, validation = chosen[TRAINING_FOLDERS], chosen[VALIDATION_FOLDERS]
+    if others and (train is None or validation is None):
+        raise DataError(
+            f"{place!r} looks like splits and like classes: {_listed(nested)} "
+            f"{'holds' if len(nested) == 1 else 'hold'} folders as a split does, and beside it "
+            f"{'is' if len(others) == 1 else 'are'} {_listed(others)}",
+            "keep only 'train' and 'validation' there, or only one folder per class; a class that "
+            "is called like a split needs another name")
+    unused = [name for name in here.folders if name not in (train, validation)]
+    if unused:
+        used = [name for name in (train, validation) if name is not None]
+        notes.append(f"of {printable(place)!r} the splits {_listed(used)} are used, and not "
+                     f"{_listed(unused)}")
+    _leave_loose(place, here, left)
+    training = train and _entered(os.path.join(place, train), splits[train], notes)
+    held = validation and os.path.join(place, validation)
+    # a class that is trained is no wrapper, whatever it holds
+    if validation and held and not (training and set(splits[validation].folders)
+                                    <= set(folders_in(training))):
+        held = _entered(held, splits[validation], notes)
+    return Layout(place, training, held, left, tuple(notes))
+
+
+def _entered(folder: str, here: Contents, notes: List[str]) -> str:
+    """Return the folder that holds the classes or splits: `folder`, or the only one in it."""
+    place = folder
+    while len(here.folders) == 1 and not here.images and here.folders[0].lower() not in _SPLITS:
+        inner = os.path.join(place, here.folders[0])
+        here = contents(inner)
+        if here.images:  # it is a class
+            return folder
+        place = inner
+        if len(here.folders) > 1 or any(name.lower() in _SPLITS for name in here.folders):
+            notes.append(f"{printable(place)!r} is read: it is all that {printable(folder)!r} "
+                         "holds")
+            return place
+    return folder
+
+
+def _preferred(found: Sequence[str], names: Sequence[str]) -> Optional[str]:
+    """Return the folder whose name comes first in `names`.
+
+    Raises:
+        DataError: two folders have equal names but for the case, or both training names.
+    """
+    ranked = sorted((names.index(name.lower()), name) for name in found if name.lower() in names)
+    if len(ranked) > 1 and (names is TRAINING_FOLDERS or ranked[0][0] == ranked[1][0]):
+        raise DataError(f"{ranked[0][1]!r} and {ranked[1][1]!r} both look like the same split",
+                        "keep one of them in the folder")
+    return ranked[0][1] if ranked else None
+
+
+def _leave_loose(place: str, here: Contents, left: LeftOut) -> None:
+    for name in here.images:
+        left.add(left_out.LOOSE, os.path.join(place, name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return up to four names in quotes."""
+    shown = ", ".join(repr(printable(name)) for name in names[:4])
+    return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
+                    left: Optional[LeftOut] = None,
+                    ) -> Tuple[List[str], List[int], Tuple[str, ...]]:
     """Return paths, labels and class names.
 
     Args:
@@ -41,27 +164,38 @@ def images_by_class(folder: str, layout: str,
         layout: for the error message.
         classes: class names in the order of labels; the sorted folders when empty. A class
             without a folder has no images.
+        left: receives what is left out.
 
     Raises:
         DataError: there are no class folders, one is empty, or is not in `classes`.
     """
-    found = folders_in(folder)
-    if not found:
-        raise DataError(f"there are no class folders in {folder!r}", f"layout: {layout}")
-    names = tuple(classes) or class_names(folder)
+    left = left or LeftOut(folder)
+    here = contents(folder, left)
+    if not here.folders:
+        count = len(here.images)
+        raise DataError(f"there are no class folders in {folder!r}"
+                        + (f", but {count} image{'s' * (count > 1)}" if count else ""),
+                        f"layout: {layout}")
+    _leave_loose(folder, here, left)
+    names = tuple(classes) or tuple(printable(name) for name in here.folders)
     numbers: Dict[str, int] = {name: number for number, name in enumerate(names)}
     paths: List[str] = []
     labels: List[int] = []
-    for name in found:
-        here = os.path.join(folder, name)
+    for name in here.folders:
+        place = os.path.join(folder, name)
         label = numbers.get(printable(name))
         if label is None:
-            raise DataError(f"class folder {here!r} is none of the {len(numbers)} classes that are "
-                            "trained", "both splits must have the same class folders")
-        images = list_images(here)
+            raise DataError(f"class folder {place!r} is none of the {len(numbers)} classes that "
+                            "are trained", "both splits must have the same class folders")
+        own = LeftOut(place)
+        images = list_images(place, own)
         if not images:
-            raise DataError(f"class folder {here!r} has no images",
-                            "add some, or remove the folder")
+            why = own.summary()
+            raise DataError(f"class folder {place!r} has no images"
+                            + (f", but {why}" if why else ""),
+                            "; ".join(filter(None, (own.advice(),
+                                                    "add some, or remove the folder"))))
+        left.include(own)
         paths += images
         labels += [label] * len(images)
     return paths, labels, names

@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence,
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.image_files import (
-    IMAGE_SUFFIXES,
-    FileImages,
-    faults,
-    folders_in,
-    list_images,
-)
+from ipucnn.data.image_files import FileImages, faults, folders_in, list_images, no_images
+from ipucnn.data.image_formats import IMAGE_SUFFIXES
+from ipucnn.data.left_out import LeftOut
 from ipucnn.plugins.datasets._class_folders import given_folder
 
 if TYPE_CHECKING:
     from ipucnn.plugins.datasets.coco import CocoOptions
 
-SPLIT = "val2014"
-LAYOUT = (f"image files in --data-dir, or in --data-dir/{SPLIT}/ beside --data-dir/annotations/; "
-          f"{SPLIT} is at http://images.cocodataset.org/zips/{SPLIT}.zip")
+LAYOUT = ("image files in --data-dir, or in --data-dir/val2017/ (or val2014) beside "
+          "--data-dir/annotations/; val2017.zip and val2014.zip are at "
+          "http://images.cocodataset.org/zips/")
+ANNOTATIONS = "annotations"
+
+_SPLIT = re.compile(r"val20[0-9]{2}")
 
 # All of these files list the images of their split; the smallest ones come first.
 _KINDS = ("image_info", "captions", "instances", "person_keypoints")
@@ -47,10 +46,9 @@ class CocoImages(FileImages):
 
     def __init__(self, paths: Sequence[str], ids: Sequence[Optional[int]],
                  notes: Tuple[str, ...] = ()) -> None:
-        super().__init__(paths)
+        super().__init__(paths, notes=notes)
         self._ids = ids
         self.has_image_ids = any(number is not None for number in ids)
-        self.notes = notes
 
     def image_id(self, index: int) -> Optional[int]:
         """Return the id of image `index`."""
@@ -65,10 +63,11 @@ def make(request: DatasetRequest, options: CocoOptions) -> ImageDataset:
             describe other images.
     """
     root = given_folder(request, "coco", LAYOUT)
-    paths = image_files(root)
-    annotations = options.annotations or annotations_in(root)
+    left = LeftOut(root)
+    paths = image_files(root, left)
+    annotations = options.annotations or annotations_in(root, paths)
     if annotations is None:
-        return CocoImages(paths, [number_in_name(path) for path in paths])
+        return CocoImages(paths, [number_in_name(path) for path in paths], left.notes())
     known = ids_by_name(annotations)
     names = [annotated_name(known, path) for path in paths]
     ids = [None if name is None else known[name] for name in names]
@@ -76,24 +75,26 @@ def make(request: DatasetRequest, options: CocoOptions) -> ImageDataset:
     if without == len(ids):
         raise DataError(f"annotations {annotations!r} have none of the {len(ids)} images in "
                         f"{root!r}", _OTHER_FILE)
-    return CocoImages(paths, ids, () if not without else (
-        f"{without} of {len(ids)} images are not in {annotations!r} and have no id",))
+    return CocoImages(paths, ids, (*(() if not without else (
+        f"{without} of {len(ids)} images are not in {annotations!r} and have no id",)),
+        *left.notes()))
 
 
 def verify(folder: str) -> List[str]:
     """Return a line for every damaged image and every mismatch of annotations and files."""
+    left = LeftOut(folder)
     try:
-        paths = image_files(folder)
+        paths = image_files(folder, left)
     except DataError as error:
         return [error.message]
-    return [*faults(paths), *_differing(folder, paths)]
+    return [*left.faults(), *faults(paths), *_differing(folder, paths)]
 
 
 def _differing(folder: str, paths: Sequence[str]) -> Iterator[str]:
-    annotations = annotations_in(folder)
-    if annotations is None:
-        return
     try:
+        annotations = annotations_in(folder, paths)
+        if annotations is None:
+            return
         known = ids_by_name(annotations)
     except DataError as error:
         yield error.message
@@ -106,18 +107,28 @@ def _differing(folder: str, paths: Sequence[str]) -> Iterator[str]:
             yield f"image {path!r} is not in {annotations!r}"
 
 
-def image_files(root: str) -> List[str]:
+def image_files(root: str, left: LeftOut) -> List[str]:
     """Return the images sorted by path, those of partitions in the order of their numbers.
 
+    Args:
+        root: the folder.
+        left: receives what is left out.
+
     Raises:
-        DataError: there are none, or a folder cannot be read.
+        DataError: there are none, or a folder cannot be read, or there are several validation
+            splits.
     """
-    split = os.path.join(root, SPLIT)
-    paths = list_images(split if os.path.isdir(split) else root)
-    if not paths:
-        raise DataError(f"there are no images in {root!r}",
-                        f"files ending in {', '.join(IMAGE_SUFFIXES)} count; layout: {LAYOUT}")
     folders = folders_in(root)
+    splits = [name for name in folders if _SPLIT.fullmatch(name)]
+    if len(splits) > 1:
+        raise DataError(f"{root!r} has the images of several years: {', '.join(splits)}",
+                        f"name one with '--data-dir', and '--annotations' with "
+                        f"{os.path.join(root, ANNOTATIONS)!r}")
+    paths = list_images(os.path.join(root, splits[0]) if splits else root, left)
+    left.forget(os.path.join(root, ANNOTATIONS))
+    if not paths:
+        raise no_images(root, left, f"files ending in {', '.join(IMAGE_SUFFIXES)} count; layout: "
+                                    f"{LAYOUT}")
     partitions = {str(number): number for number in range(len(folders))}
     if folders and set(folders) == set(partitions):
         paths.sort(key=lambda path: partitions.get(_first_folder(path, root), -1))
@@ -128,22 +139,40 @@ def _first_folder(path: str, root: str) -> str:
     return os.path.relpath(path, root).split(os.sep)[0]
 
 
-def annotations_in(root: str) -> Optional[str]:
-    """Return an annotation file below `root`, preferably of the validation split, or None.
+def annotations_in(root: str, paths: Sequence[str]) -> Optional[str]:
+    """Return the annotation file below `root` that lists the images, or None without any file.
+
+    Files of one split (`instances_val2017.json`, `captions_val2017.json`) list the same images;
+    the smallest of them is read. Where the images' folder has the name of a split, its files are
+    taken; otherwise those of the only split whose files list some of the images.
 
     Raises:
-        DataError: their folder cannot be read.
+        DataError: the folder or a file cannot be read, or files of several splits list images.
     """
-    folder = os.path.join(root, "annotations")
+    folder = os.path.join(root, ANNOTATIONS)
     try:
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     except OSError as error:
         raise DataError(f"cannot list folder {folder!r}: "
                         f"{(error.strerror or str(error)).lower()}") from error
-    found = [name for kind in _KINDS for name in names
-             if name.startswith(f"{kind}_") and name.endswith(".json")]
-    found.sort(key=lambda name: not name.endswith(f"_{SPLIT}.json"))
-    return os.path.join(folder, found[0]) if found else None
+    by_split: Dict[str, str] = {}
+    for kind in _KINDS:
+        for name in names:
+            if name.startswith(f"{kind}_") and name.endswith(".json"):
+                by_split.setdefault(name[len(kind) + 1:-len(".json")],
+                                    os.path.join(folder, name))
+    own = _first_folder(paths[0], root)
+    if own in by_split or len(by_split) < 2:
+        return by_split.get(own) or next(iter(by_split.values()), None)
+    counts = {split: sum(annotated_name(known, path) is not None for path in paths)
+              for split, file in by_split.items() for known in [ids_by_name(file)]}
+    complete = [split for split, count in counts.items() if count == len(paths)]
+    some = complete or [split for split, count in counts.items() if count]
+    if len(some) != 1:
+        listed = ", ".join(f"{file!r} ({counts[split]})" for split, file in by_split.items())
+        raise DataError(f"which annotations fit the {len(paths)} images in {root!r} is not clear; "
+                        f"so many of them are in each: {listed}", _OTHER_FILE)
+    return by_split[some[0]]
 
 
 def ids_by_name(annotations: str) -> Dict[str, int]:

@@ -10,11 +10,14 @@ from typing import Dict, List, Optional, Tuple
 from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
 from ipucnn.data.image_files import FileImages, folders_in
+from ipucnn.data.left_out import LeftOut
 from ipucnn.plugins.datasets._class_folders import (
+    TRAINING_FOLDERS,
+    VALIDATION_FOLDERS,
     class_names,
     given_folder,
     images_by_class,
-    validation_folder,
+    split_folder,
 )
 
 LAYOUT = ("--data-dir/train/<class>/*.JPEG and --data-dir/validation/<class>/*.JPEG (or val/); "
@@ -32,8 +35,8 @@ class ImagenetImages(FileImages):
     """Image files, some with the bounding box of their object."""
 
     def __init__(self, paths: List[str], labels: List[int], classes: Tuple[str, ...],
-                 boxes: Dict[str, Box]) -> None:
-        super().__init__(paths, labels, classes)
+                 boxes: Dict[str, Box], notes: Tuple[str, ...] = ()) -> None:
+        super().__init__(paths, labels, classes, notes)
         self._boxes = boxes
         self.has_boxes = any(os.path.basename(path) in boxes for path in paths) if boxes else False
 
@@ -50,26 +53,28 @@ def make(request: DatasetRequest) -> ImageDataset:
             bounding boxes is damaged.
     """
     root = given_folder(request, "imagenet", LAYOUT)
-    train = os.path.join(root, "train")
+    left = LeftOut(root)
+    train = split_folder(root, TRAINING_FOLDERS)
     if request.split == "train":
-        if not os.path.isdir(train):
-            raise NoSplitError(f"there is no folder {train!r}", f"layout: {LAYOUT}")
-        paths, labels, classes = images_by_class(train, LAYOUT)
+        if train is None:
+            raise NoSplitError(f"there is no folder {os.path.join(root, 'train')!r}",
+                               f"layout: {LAYOUT}")
+        paths, labels, classes = images_by_class(train, LAYOUT, left=left)
     else:
         folder = _validation(root)
-        if os.path.isdir(train):
+        if train is not None:
             _check_same_classes(train, folder)
-        paths, labels, classes = images_by_class(folder, LAYOUT, request.class_names)
+        paths, labels, classes = images_by_class(folder, LAYOUT, request.class_names, left)
     boxes = _boxes(os.path.join(root, BOXES)) if request.split == "train" else {}
     check_classes(repr(root), classes, request.num_classes)
-    images = ImagenetImages(paths, labels, classes, boxes)
+    images = ImagenetImages(paths, labels, classes, boxes, left.notes())
     images.split = "train" if request.split == "train" else "validation"
     return images
 
 
 def _validation(root: str) -> str:
     """Return the folder of the validation images: below `root`, or `root` itself."""
-    folder = validation_folder(root)
+    folder = split_folder(root, VALIDATION_FOLDERS)
     if folder is not None:
         return folder
     if any(_SYNSET.fullmatch(name) for name in folders_in(root)):
@@ -93,8 +98,8 @@ def verify(folder: str) -> List[str]:
     """Return the problems of a folder of ImageNet, comparing both splits with checksums."""
     problems = []
     for split, expected in _MD5.items():
-        place = os.path.join(folder, split) if split == "train" else validation_folder(folder)
-        if place is None or not os.path.isdir(place):
+        place = split_folder(folder, TRAINING_FOLDERS if split == "train" else VALIDATION_FOLDERS)
+        if place is None:
             problems.append(f"there is no folder {os.path.join(folder, split)!r}")
             continue
         try:

@@ -6,7 +6,7 @@ from typing import Iterable, Mapping, Tuple
 
 from ipucnn.core.preprocessing import Channels, Preprocessing
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.records import PADDED_CROP, DatasetSpec
 
 # mean and standard deviation of the training images, over all pixels
 _STATISTICS: Mapping[int, Tuple[Channels, Channels]] = {
@@ -27,7 +27,8 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
             target=f"{files}make_cifar{classes}", verify=f"{files}verify_cifar{classes}",
             preprocessing=Preprocessing(32, 1.0, mean=_STATISTICS[classes][0],
                                         std=_STATISTICS[classes][1]),
-            markers=_MARKERS[classes], default_data_dir=f"data/cifar{classes}",
+            recipe=PADDED_CROP, native_size=32, markers=_MARKERS[classes],
+            default_data_dir=f"data/cifar{classes}",
             layout=f"the published archive's folder, pickled or binary, in --data-dir "
                    f"(data/cifar{classes} when not given)")
         for classes in (10, 100)]

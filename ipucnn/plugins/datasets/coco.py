@@ -1,4 +1,4 @@
-"""`--data coco`: COCO val2014, whose images have ids."""
+"""`--data coco`: COCO's validation images, which have ids."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class CocoOptions:
 
     annotations: Optional[str] = option(
         None, "COCO's file of annotations, for the image ids in the predictions (default: the one "
-        "in the folder 'annotations' of '--data-dir', or else the numbers in the names of the "
-        "images).", metavar="FILE.json", needs="predictions")
+        "in the folder 'annotations' of '--data-dir' that lists the images, or else the numbers "
+        "in the names of the images).", metavar="FILE.json", needs="predictions")
 
 
 @hookimpl
@@ -26,7 +26,8 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     files = "ipucnn.plugins.datasets._coco_files:"
     return [DatasetSpec(
         name="coco", needs_data_dir=True, options=CocoOptions, target=f"{files}make",
-        summary="COCO val2014: images without classes, with their ids", verify=f"{files}verify",
+        summary="COCO val2017 or val2014: images without classes, with their ids",
+        verify=f"{files}verify",
         markers=("COCO_*_[0-9]*.jpg", "*/COCO_*_[0-9]*.jpg", "annotations/instances_*.json"),
-        layout="image files in --data-dir, in --data-dir/val2014/ or in the folders of 'ipucnn "
-               "data partition'; optionally --data-dir/annotations/*_val2014.json")]
+        layout="image files in --data-dir, in --data-dir/val2017/ (or val2014) or in the folders "
+               "of 'ipucnn data partition'; optionally --data-dir/annotations/*_val2017.json")]

@@ -9,7 +9,9 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.image_files import IMAGE_SUFFIXES, FileImages, list_images
+from ipucnn.data.image_files import FileImages, list_images, no_images
+from ipucnn.data.image_formats import IMAGE_SUFFIXES
+from ipucnn.data.left_out import LeftOut
 
 DEFAULT_FOLDER = "data/images"
 
@@ -28,11 +30,11 @@ def make(request: DatasetRequest) -> ImageDataset:
         return FileImages([place])
     if not os.path.isdir(place):
         raise DataError(f"image folder {place!r} does not exist", _WAYS)
-    paths = list_images(place)
+    left = LeftOut(place)
+    paths = list_images(place, left)
     if not paths:
-        raise DataError(f"there are no images in {place!r}",
-                        f"files ending in {', '.join(IMAGE_SUFFIXES)} count; {_WAYS}")
-    return FileImages(paths)
+        raise no_images(place, left, f"files ending in {', '.join(IMAGE_SUFFIXES)} count; {_WAYS}")
+    return FileImages(paths, notes=left.notes())
 
 
 @hookimpl

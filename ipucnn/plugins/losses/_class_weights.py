@@ -1,16 +1,40 @@
-"""Checks class weights. It is not a plugin."""
+"""Checks class weights, and computes balanced ones. It is not a plugin."""
 
-from typing import Tuple
+from typing import Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 
+BALANCED = "balanced"
+"""The value of class weights that stands for `balanced_weights`."""
+
+
+def are_balanced(weights: Sequence[object]) -> bool:
+    """Return whether class weights are given as `BALANCED`."""
+    return BALANCED in weights
+
+
+def balanced_weights(counts: Sequence[int]) -> Tuple[float, ...]:
+    """Return the weight ``n / (k c)`` of each class with c of n images, for k classes.
+
+    The mean weight of the images is 1. Source: scikit-learn's `compute_class_weight("balanced")`
+    (King and Zeng, "Logistic Regression in Rare Events Data", 2001). A class without images has
+    weight 1.
+    """
+    classes = sum(count > 0 for count in counts)
+    return tuple(sum(counts) / (classes * count) if count else 1.0 for count in counts)
+
 
 def check_class_weights(weights: Tuple[float, ...], classes: int) -> None:
-    """Check that there is one positive weight per class, or none at all.
+    """Check that there is one positive weight per class, `BALANCED` alone, or none at all.
 
     Raises:
         UsageError: there are more or fewer, or a weight is not above 0.
     """
+    if are_balanced(weights):
+        if len(weights) > 1:
+            raise UsageError("option '--class-weights': 'balanced' and other weights",
+                             "give 'balanced' alone, or one weight per class")
+        return
     if weights and len(weights) != classes:
         raise UsageError(f"option '--class-weights': {len(weights)} weights for {classes} classes",
                          "give one weight per class, in the order of the classes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.losses import CrossEntropyForm, Loss, one_per_image
@@ -10,7 +10,12 @@ from ipucnn.core.execution.mixing import Mixing, mixed_labels
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import check_class_weights
+from ipucnn.plugins.losses._class_weights import (
+    BALANCED,
+    are_balanced,
+    balanced_weights,
+    check_class_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +30,9 @@ class CrossEntropyOptions:
     label_smoothing: float = option(0.0, "Share of a label that is spread over all classes.",
                                     minimum=0.0, maximum=1.0)
     class_weights: Tuple[float, ...] = option(
-        (), "Weight of each class in the loss, in the order of the classes; the loss is the "
-        "weighted mean over a micro-batch.", exclusive_minimum=0.0)
+        (), "Weight of each class in the loss, in the order of the classes, or 'balanced': the "
+        "rarer, the higher. The loss is the weighted mean over a micro-batch.", words=(BALANCED,),
+        exclusive_minimum=0.0)
 
 
 class CrossEntropy(Loss):
@@ -91,6 +97,16 @@ class CrossEntropy(Loss):
     def device_form(self) -> CrossEntropyForm:
         """Return its parameters."""
         return CrossEntropyForm(self._options.label_smoothing, self._options.class_weights)
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether class weights are balanced; see `Loss.needs_counts`."""
+        return are_balanced(self._options.class_weights)
+
+    def count_classes(self, counts: Sequence[int]) -> None:
+        """Set balanced class weights; see `Loss.count_classes`."""
+        if self.needs_counts:
+            self._options = replace(self._options, class_weights=balanced_weights(counts))
 
     def check(self, classes: int) -> None:
         """Check that there is a weight for each class; see `Loss.check`."""

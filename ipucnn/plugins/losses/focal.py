@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.losses import PerImageLoss, one_per_image
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import check_class_weights
+from ipucnn.plugins.losses._class_weights import (
+    BALANCED,
+    are_balanced,
+    balanced_weights,
+    check_class_weights,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +29,8 @@ class FocalOptions:
         "classified well; 0 is cross-entropy.", minimum=0.0)
     class_weights: Tuple[float, ...] = option(
         (), "Weight of each class in the loss (alpha in the focal loss), in the order of the "
-        "classes.", exclusive_minimum=0.0)
+        "classes, or 'balanced': the rarer, the higher.", words=(BALANCED,),
+        exclusive_minimum=0.0)
 
 
 class Focal(PerImageLoss):
@@ -52,6 +58,16 @@ class Focal(PerImageLoss):
             loss = (-(-loss).expm1()).clamp(min=1e-12) ** gamma * loss
         weights = self._options.class_weights
         return logits.new_tensor(weights)[labels] * loss if weights else loss
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether class weights are balanced; see `Loss.needs_counts`."""
+        return are_balanced(self._options.class_weights)
+
+    def count_classes(self, counts: Sequence[int]) -> None:
+        """Set balanced class weights; see `Loss.count_classes`."""
+        if self.needs_counts:
+            self._options = replace(self._options, class_weights=balanced_weights(counts))
 
     def check(self, classes: int) -> None:
         """Check that there is a weight for each class; see `Loss.check`."""

@@ -158,8 +158,8 @@ def test_every_common_option_is_saved_and_built_again(command):
     options_class = COMPOSED[command]
     needed = {"target": "shards"} if command == "data convert" else {}
     for item in common_options(options_class):
-        if item.option.switch:
-            continue
+        if item.option.switch or (command, item.name) == ("export", "checkpoint_path"):
+            continue  # the latter is saved as `weights`
         given = {**needed, **{
             name: value for name, value in COMPANIONS.get(item.name, {}).items()
             if common_option(options_class, name)}, item.name: other_value(item)}

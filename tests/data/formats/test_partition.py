@@ -150,10 +150,24 @@ def test_no_images(source, tmp_path):
                                            tmp_path / "out")
 
 
-def test_a_link_to_nothing_is_named(source, tmp_path):
+def test_broken_links_are_counted_and_the_rest_is_done(source, tmp_path):
     (source / "05b.jpg").symlink_to("gone")
-    assert "05b.jpg' is a link to nothing" in refused(
-        DataError, tmp_path, source, 3, tmp_path / "out")
+    (source / "self").symlink_to("self")
+    (source / "up").symlink_to("..")
+    (tmp_path / "out").mkdir()
+    made = partition(str(source), 3, str(tmp_path / "out"))
+    assert sum(made.sizes) == 11
+    assert made.notes == (
+        f"left out of {str(source)!r}: 2 broken links: 05b.jpg, self",
+        f"left out of {str(source)!r}: 1 link to a folder that it is in: up/source")
+    assert made.as_dict()["notes"] == list(made.notes)
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
+    fill(tmp_path / "source", "a.cr2", "notes.txt")
+    message = refused(DataError, tmp_path, tmp_path / "source", 1, tmp_path / "out")
+    assert message.endswith("but 1 image of a format that no installed decoder reads, 1 file that "
+                            "is no image")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),

@@ -51,6 +51,8 @@ def flat(tmp_path):
 
 def test_a_flat_folder_has_the_ids_of_its_names(flat):
     (flat / "README.txt").write_text("no image")
+    (flat / "annotations").mkdir()
+    (flat / "annotations" / "LICENCE.txt").write_text("no image either")
     dataset = load_dataset("coco", str(flat))
     assert ids(dataset) == list(IDS)
     assert [dataset.name(index) for index in range(len(IDS))] == [
@@ -58,6 +60,7 @@ def test_a_flat_folder_has_the_ids_of_its_names(flat):
     assert dataset.label(0) is None
     assert dataset.has_image_ids
     assert dataset.image(3).shape == (3, 24, 32 + 133 % 9)
+    assert dataset.notes == (f"left out of {str(flat)!r}: 1 file that is no image: README.txt",)
 
 
 def test_names_without_a_number_have_no_id(flat):
@@ -82,6 +85,54 @@ def test_the_annotations_of_the_root_are_those_of_its_split(flat):
              [(name(number), number + 1000) for number in reversed(IDS)])
     (root / "annotations" / "notes.json").write_text("{")
     assert ids(load_dataset("coco", str(root))) == [number + 1000 for number in IDS]
+
+
+class TestSplits:
+    """Annotations of several splits lie side by side: those that list the images are taken."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        root = tmp_path / "coco"
+        for number in IDS[:2]:
+            save(root / "val2017" / f"{number:012d}.jpg", number)
+        for kind in ("captions", "instances", "person_keypoints"):
+            annotate(root / "annotations" / f"{kind}_train2017.json", [("000000000009.jpg", 9)])
+            annotate(root / "annotations" / f"{kind}_val2017.json",
+                     [(f"{number:012d}.jpg", number + 5) for number in IDS[:2]])
+        return root
+
+    def test_of_2017(self, root):
+        dataset = load_dataset("coco", str(root))
+        assert ids(dataset) == [IDS[0] + 5, IDS[1] + 5]
+        assert dataset.notes == ()
+        assert verify(str(root)) == []
+
+    def test_found_by_the_names_of_the_images(self, root):
+        (root / "val2017").rename(root / "pictures")
+        assert ids(load_dataset("coco", str(root))) == [IDS[0] + 5, IDS[1] + 5]
+        assert verify(str(root), "coco") == []
+
+    def test_complete_ones_are_preferred(self, root):
+        (root / "val2017").rename(root / "pictures")
+        annotate(root / "annotations" / "captions_train2017.json", [
+            (f"{IDS[0]:012d}.jpg", 3), ("000000000009.jpg", 9)])
+        assert ids(load_dataset("coco", str(root))) == [IDS[0] + 5, IDS[1] + 5]
+
+    def test_ambiguous_ones_are_listed(self, root):
+        save(root / "val2017" / "000000000009.jpg")
+        (root / "val2017").rename(root / "pictures")
+        with pytest.raises(DataError, match="not clear") as caught:
+            load_dataset("coco", str(root))
+        for file, count in (("captions_train2017.json", 1), ("captions_val2017.json", 2)):
+            assert f"{file}' ({count})" in caught.value.message
+        assert "--annotations" in caught.value.hint
+        (problem,) = verify(str(root), "coco")
+        assert "not clear" in problem
+
+    def test_several_years(self, root):
+        save(root / "val2014" / name(42))
+        with pytest.raises(DataError, match="several years: val2014, val2017"):
+            load_dataset("coco", str(root))
 
 
 @pytest.mark.parametrize("kind", ["image_info", "captions", "instances", "person_keypoints"])

@@ -7,20 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
+from ipucnn import load_dataset
 from ipucnn.core.errors import DataError
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
-from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.formats.verify import verify
 from ipucnn.data.loader import HostLoader
 
 
 def load(name, **request):
-    spec = registry().get_typed(DatasetSpec, name)
-    return registry().make(spec, DatasetRequest(**request))
+    return load_dataset(name, **request)
 
 
 def options_of(name):
@@ -45,7 +44,8 @@ def test_records_say_what_the_datasets_are():
     assert [n for n, s in specs.items() if s.on_device] == ["synthetic"]
     assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder", "imagenet", "coco"]
     assert {n: options_of(n) for n in registry().names("dataset") if options_of(n)} == {
-        "coco": ["annotations"], "webdataset": ["data_cache_dir", "data_cache_size"]}
+        "coco": ["annotations"], "image_folder": ["labels", "validation_split"],
+        "webdataset": ["data_cache_dir", "data_cache_size"]}
     assert [n for n, s in specs.items() if s.verify] == [
         "image_folder", "cifar10", "cifar100", "imagenet", "coco"]
 
@@ -139,16 +139,17 @@ class TestReal:
         save(tmp_path / "1.jpg")
         (tmp_path / "2.jpg").write_text("not a picture")
         (tmp_path / "3.jpg").write_bytes(b"")
-        (tmp_path / "4.jpg").symlink_to("gone")
         (tmp_path / "5.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:-20])
         save(tmp_path / "6.jpg")
+        (tmp_path / "7.jpg").symlink_to("gone")
         dataset = load("real", data_dir=str(tmp_path))
+        assert dataset.notes == (f"left out of {str(tmp_path)!r}: 1 broken link: 7.jpg",)
         with pytest.raises(DataError, match=r"2\.jpg"):
-            list(HostLoader(dataset, Preprocessing(8), 4, range(6), workers=2))
-        loader = HostLoader(dataset, Preprocessing(8), 4, range(6), workers=2, skip_bad=True)
-        assert [batch.indices for batch in loader] == [[0, 5]]
+            list(HostLoader(dataset, Preprocessing(8), 4, range(5), workers=2))
+        loader = HostLoader(dataset, Preprocessing(8), 4, range(5), workers=2, skip_bad=True)
+        assert [batch.indices for batch in loader] == [[0, 4]]
         assert [os.path.basename(name) for name, _ in loader.skipped] == [
-            "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+            "2.jpg", "3.jpg", "5.jpg"]
 
 
 class TestImageFolder:
@@ -180,7 +181,7 @@ class TestImageFolder:
 
     def test_no_class_folders(self, tmp_path):
         save(tmp_path / "x.png")
-        with pytest.raises(DataError, match=r"no class folders.*--data real"):
+        with pytest.raises(DataError, match=r"no class folders.*but 1 image.*--data real"):
             load("image_folder", data_dir=str(tmp_path))
 
     def test_empty_class(self, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -266,6 +267,23 @@ def test_there_is_a_weight_for_each_class(loss):
         loss.check(3)
 
 
+@pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy(), Focal()],
+                         ids=lambda loss: loss.name)
+def test_balanced_weights_are_set_from_counts(loss):
+    own = type(loss)(dataclasses.replace(loss._options, class_weights=("balanced",)))
+    assert own.needs_counts
+    assert not loss.needs_counts
+    own.check(3)
+    own.count_classes([6, 3, 1])
+    weighted = type(loss)(dataclasses.replace(
+        loss._options, class_weights=(10 / 18, 10 / 9, 10 / 3)))
+    x, labels = logits()[:, :3], LABELS % 3
+    assert torch.allclose(own(x, labels), weighted(x, labels))
+    assert not torch.allclose(own(x, labels), loss(x, labels))
+    with pytest.raises(UsageError, match="'balanced' and other weights"):
+        type(loss)(dataclasses.replace(loss._options, class_weights=("balanced", 2.0))).check(2)
+
+
 @pytest.mark.parametrize("loss", [CrossEntropy(), Focal()], ids=lambda loss: loss.name)
 def test_several_labels_are_refused_where_there_must_be_one(loss):
     with pytest.raises(UsageError, match=f"loss '{loss.name}' takes one label per image"):
@@ -284,6 +302,9 @@ def test_options_are_declared():
         items = {item.name: item for item in declared(options)}
         assert list(items) == names
         assert items["class_weights"].coerce("0.5 2") == (0.5, 2.0)
+        assert items["class_weights"].coerce("Balanced") == ("balanced",)
+        with pytest.raises(UsageError, match="'even' is not a number or 'balanced'"):
+            items["class_weights"].coerce("even")
         with pytest.raises(UsageError, match="too small"):
             items["class_weights"].coerce("0 1")
 

@@ -19,4 +19,5 @@ def ipucnn_backends() -> List[BackendSpec]:
         inference=True, training=True,
         precisions=("16.16", "16.32", "32.32"),
         options="ipucnn.plugins.backends.torch.options:TorchOptions",
-        features=("compile-only", "ema", "full-precision-norm", "recompute"), preference=27)]
+        features=("compile-only", "ema", "full-precision-norm", "multi-label", "recompute"),
+        preference=27)]

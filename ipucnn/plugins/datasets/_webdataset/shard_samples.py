@@ -6,7 +6,8 @@ import json
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
 from ipucnn.data import Box
-from ipucnn.data.image_files import IMAGE_SUFFIXES, printable
+from ipucnn.data.image_formats import IMAGE_SUFFIXES
+from ipucnn.data.left_out import printable
 from ipucnn.plugins.datasets._webdataset.shard_index import (
     File,
     Member,

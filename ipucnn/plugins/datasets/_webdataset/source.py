@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.recognition import is_url
-from ipucnn.data.image_files import printable
+from ipucnn.data.left_out import printable
 from ipucnn.data.remote.shard_cache import RemoteFiles
 from ipucnn.data.remote.transfer import shown
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable

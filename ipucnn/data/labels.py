@@ -1,0 +1,78 @@
+"""Labels of batches and datasets: as tensors, and how often each class occurs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence
+
+import numpy
+
+from ipucnn.core.execution.accuracy import UNKNOWN
+from ipucnn.data import ImageDataset, Label
+
+if TYPE_CHECKING:
+    import torch
+
+IMBALANCE = 3.0
+"""How many times as frequent as the rarest class the most frequent one is when it is reported."""
+
+
+def label_of(dataset: ImageDataset, index: int) -> Optional[Label]:
+    """Return the label of an image, or all of its labels where it may have several."""
+    return dataset.labels(index) if dataset.multi_label else dataset.label(index)
+
+
+def label_tensor(labels: Sequence[Optional[Label]], classes: int) -> torch.Tensor:
+    """Return labels as losses and accuracies take them.
+
+    Args:
+        labels: of the images of a batch.
+        classes: outputs of the model.
+
+    Returns:
+        `(n,)` int64 with `UNKNOWN` where the class is not known; or, where images may have several
+        labels, `(n, classes)` float32, with 1 for each class of an image.
+    """
+    import torch
+
+    if not any(isinstance(label, tuple) for label in labels):
+        return torch.tensor([UNKNOWN if label is None else label for label in labels],
+                            dtype=torch.int64)
+    result = torch.zeros(len(labels), classes)
+    for row, label in enumerate(labels):
+        for number in label if isinstance(label, tuple) else ():
+            result[row, number] = 1
+    return result
+
+
+def label_array(dataset: ImageDataset) -> numpy.ndarray[Any, Any]:
+    """Return the label of every image, int64; `UNKNOWN` where it is not known."""
+    return numpy.array([UNKNOWN if label is None else label
+                        for label in map(dataset.label, range(len(dataset)))], dtype=numpy.int64)
+
+
+def class_counts(dataset: ImageDataset, classes: int) -> List[int]:
+    """Return the number of images of each class; one with several labels counts for each."""
+    if dataset.multi_label:
+        labels = numpy.array([number for index in range(len(dataset))
+                              for number in dataset.labels(index)], dtype=numpy.int64)
+    else:
+        labels = label_array(dataset)
+    counts: List[int] = numpy.bincount(labels[labels >= 0], minlength=classes).tolist()
+    return counts
+
+
+def imbalance(names: Sequence[str], counts: Sequence[int]) -> Optional[str]:
+    """Return the note about classes of very different size, or None.
+
+    Args:
+        names: of the classes.
+        counts: images of each.
+    """
+    known = [(count, name) for name, count in zip(names, counts) if count]
+    if not known:
+        return None
+    (least, rarest), (most, commonest) = min(known), max(known)
+    if most <= IMBALANCE * least:
+        return None
+    return (f"classes differ in size: {commonest!r} has {most} images and {rarest!r} {least}; "
+            "'--class-weights balanced' weights them, '--sampler balanced' draws from all alike")

@@ -1,0 +1,103 @@
+"""Opens folders of labelled images: the classes are folders, or named in a file."""
+
+from __future__ import annotations
+
+import os
+from typing import List, Optional, Sequence, Tuple, TypeVar
+
+from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.data import DatasetRequest, ImageDataset, check_classes
+from ipucnn.data.image_files import FileImages, faults, list_images
+from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.plugins.datasets import _held_out
+from ipucnn.plugins.datasets._class_folders import (
+    Layout,
+    class_names,
+    find_layout,
+    given_folder,
+    images_by_class,
+)
+from ipucnn.plugins.datasets._listed_images import listed_images
+from ipucnn.plugins.datasets.image_folder import LAYOUT, ImageFolderOptions
+
+ItemT = TypeVar("ItemT")
+
+_HINT = f"{LAYOUT}; '--data real' takes images without classes"
+
+
+def make(request: DatasetRequest, options: Optional[ImageFolderOptions] = None) -> ImageDataset:
+    """Return the images in the class folders of `data_dir`, of one split where it has splits.
+
+    Raises:
+        DataError: the folder is missing, its layout is not recognised, a class has no images, or
+            there are more classes than the model has outputs.
+    """
+    options = options or ImageFolderOptions()
+    root = given_folder(request, "image_folder", LAYOUT)
+    if options.labels:
+        return listed_images(root, request, options)
+    layout = find_layout(root)
+    return _of_layout(root, layout, request, options)
+
+
+def _of_layout(root: str, layout: Layout, request: DatasetRequest,
+               options: ImageFolderOptions) -> ImageDataset:
+    place, share = _part(root, layout, request, options.validation_split)
+    classes = request.class_names or class_names(layout.train or place)
+    paths, labels, names = images_by_class(place, _HINT, classes, layout.left)
+    check_classes(repr(root), names, request.num_classes)
+    notes: Tuple[str, ...] = layout.notes
+    if request.split is None and place == layout.validation and layout.train is not None:
+        notes = (*notes, f"the validation images are read, those in {printable(place)!r}")
+    if share:
+        kept = _held_out.held_out([os.path.relpath(path, place) for path in paths], labels, share,
+                                  request.seed)
+        notes = (*notes, _held_out.note(printable(place), kept, labels,
+                                        options.validation_split is not None))
+        wanted = [held == (request.split == "validation") for held in kept]
+        paths = _chosen(paths, wanted)
+        labels = _chosen(labels, wanted)
+    images = FileImages(paths, labels, names, (*notes, *layout.left.notes()))
+    if share:
+        images.split = str(request.split)
+    elif layout.divided:
+        images.split = "validation" if place == layout.validation else "train"
+    return images
+
+
+def _part(root: str, layout: Layout, request: DatasetRequest,
+          given: Optional[float]) -> Tuple[str, float]:
+    """Return the folder of the requested split, and the share of it that is held out."""
+    if layout.validation is not None:
+        if given:
+            raise UsageError(f"'--validation-split' has no effect: {root!r} has validation images "
+                             f"in {printable(layout.validation)!r}", "leave it out")
+        if request.split != "train":
+            return layout.validation, 0.0
+        if layout.train is None:
+            raise NoSplitError(f"there are no training images in {root!r}, only validation images "
+                               f"in {printable(layout.validation)!r}", f"layout: {LAYOUT}")
+        return layout.train, 0.0
+    share = _held_out.share_of(request, given)
+    if request.split == "validation" and not share:
+        raise _held_out.no_split(root, LAYOUT)
+    return layout.train or layout.place, share
+
+
+def _chosen(items: Sequence[ItemT], wanted: Sequence[bool]) -> List[ItemT]:
+    return [item for item, taken in zip(items, wanted) if taken]
+
+
+def verify(folder: str) -> List[str]:
+    """Return one line for every damaged image and for every fault of the layout."""
+    problems: List[str] = []
+    for split in ("train", None):
+        try:
+            make(DatasetRequest(data_dir=folder, split=split))
+        except NoSplitError:  # a folder of validation images only
+            continue
+        except DataError as error:
+            problems.append(error.message)
+    left = LeftOut(folder)
+    images = list_images(folder, left)
+    return list(dict.fromkeys([*problems, *left.faults(), *faults(images)]))

@@ -1,0 +1,232 @@
+"""Reads the classes of images from a CSV file: `--labels`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import DataError
+
+FILE_COLUMNS = ("filename", "file", "filepath", "path", "imagename", "imagepath", "image",
+                "imageid", "img", "id")
+SINGLE_COLUMNS = ("label", "class", "classname", "category", "target")
+SEVERAL_COLUMNS = ("labels", "classes", "categories", "tags")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition")
+"""Names of columns without case, spaces, '_' and '-'; of several, the first one counts."""
+
+_DELIMITERS = (",", ";", "\t")
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
+_SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
+           "validation": "validation", "test": "test", "testing": "test"}
+_HINT = ("its first line names the columns: one of filename, file, path, image, image_id, id; and "
+         "label, class, category, labels or tags, or one column of 0 and 1 per class; optionally "
+         "split")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One line of a file of labels.
+
+    Attributes:
+        file: the image as it is named there.
+        classes: its classes, sorted; empty where none is given.
+        split: `train`, `validation`, `test`, or empty.
+        line: of the file, from 1.
+    """
+
+    file: str
+    classes: Tuple[str, ...]
+    split: str
+    line: int
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """The content of a file of labels.
+
+    Attributes:
+        path: of the file.
+        rows: its lines.
+        classes: class names in the order of labels: numbers by value, others by text; columns of
+            0 and 1 in their order.
+        several: an image may have several classes, or none.
+        notes: how it was understood, where that is not obvious.
+    """
+
+    path: str
+    rows: List[Labelled]
+    classes: Tuple[str, ...]
+    several: bool
+    notes: Tuple[str, ...] = ()
+
+
+def read_labels(path: str) -> LabelFile:
+    """Read a file of labels.
+
+    Fields are separated by commas, semicolons or tabs. Several labels of an image are separated by
+    `|`, or by `;` where that does not separate the fields; in a column with a plural name
+    (`labels`, `tags`) also by commas or spaces.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or a line is wrong; the message names the
+            line, or the columns that there are.
+    """
+    header, lines = _read(path)
+    names = [_plain(name) for name in header]
+    file = _column(names, FILE_COLUMNS)
+    split = _column(names, SPLIT_COLUMNS)
+    label = _column(names, (*SEVERAL_COLUMNS, *SINGLE_COLUMNS))
+    plural = False
+    if file is None or (label is None and len(header) < 2 + (split is not None)):
+        missing = "the images" if file is None else "their labels"
+        raise DataError(f"labels {path!r} have no column of {missing}; columns: "
+                        + ", ".join(map(repr, header)), _HINT)
+    notes: List[str] = []
+    if label is None:
+        order = tuple(name for number, name in enumerate(header) if number not in (file, split))
+        cells = _one_per_class(path, header, lines, [header.index(name) for name in order])
+    else:
+        plural = names[label] in SEVERAL_COLUMNS
+        mark = _mark([row[label] for _, row in lines], plural)
+        cells = [_divided(row[label], mark) for _, row in lines]
+        order = _sorted({name for classes in cells for name in classes})
+        unused = [name for number, name in enumerate(header)
+                  if number not in (file, split, label)]
+        if mark:
+            notes.append(f"labels in column {header[label]!r} of {path!r} are separated by "
+                         f"{mark!r}")
+        if unused:
+            notes.append(f"not used of {path!r}: columns " + ", ".join(map(repr, unused)))
+    rows = [Labelled(row[file], classes, "" if split is None else _split(path, row[split], line),
+                     line) for (line, row), classes in zip(lines, cells)]
+    several = any(len(classes) > 1 for classes in cells) or (
+        (label is None or plural) and not all(cells))
+    return LabelFile(path, rows, order, several, tuple(notes))
+
+
+def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
+    """Return the names of the columns, and the lines with their numbers."""
+    try:
+        # surrogateescape: a file name need not be valid text on Linux
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            delimiter = max(_DELIMITERS, key=first.count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except OSError as error:
+        raise DataError(f"cannot read labels {path!r}: {(error.strerror or str(error)).lower()}",
+                        "name the file with '--labels'") from error
+    except csv.Error as error:
+        raise DataError(f"labels {path!r} are no CSV file: {error}", _HINT) from error
+    rows = [(line, row) for line, row in rows if any(row)]
+    if not rows:
+        raise DataError(f"labels {path!r} are empty", _HINT)
+    (_, header), lines = rows[0], rows[1:]
+    for line, row in lines:
+        if len(row) != len(header):
+            raise DataError(f"labels {path!r}, line {line}: {len(row)} fields, expected "
+                            f"{len(header)} ({', '.join(header)})",
+                            "put fields with separators in them into double quotes")
+    if not lines:
+        raise DataError(f"labels {path!r} name no images", _HINT)
+    return header, lines
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def _column(names: Sequence[str], wanted: Sequence[str]) -> Optional[int]:
+    return next((names.index(name) for name in wanted if name in names), None)
+
+
+def _mark(cells: Sequence[str], plural: bool) -> str:
+    """Return what separates the labels of an image; empty if every image has one."""
+    marks = ("|", ";", ",", " ") if plural else ("|", ";")
+    return next((mark for mark in marks if any(mark in cell for cell in cells)), "")
+
+
+def _divided(cell: str, mark: str) -> Tuple[str, ...]:
+    names = cell.split(mark) if mark else [cell]
+    return tuple(sorted({name.strip() for name in names} - {""}))
+
+
+def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, List[str]]],
+                   columns: Sequence[int]) -> List[Tuple[str, ...]]:
+    """Return the classes of every line from one column of 0 and 1 per class.
+
+    Raises:
+        DataError: a field is neither.
+    """
+    found = []
+    for line, row in lines:
+        for column in columns:
+            if row[column].lower() not in (*_YES, *_NO):
+                raise DataError(
+                    f"labels {path!r}, line {line}: {row[column]!r} in column {header[column]!r} "
+                    "is neither 0 nor 1, and no column has the name of one of labels; columns: "
+                    + ", ".join(map(repr, header)), _HINT)
+        found.append(tuple(header[column] for column in columns if row[column].lower() in _YES))
+    return found
+
+
+def _split(path: str, value: str, line: int) -> str:
+    found = _SPLITS.get(value.lower())
+    if found is None:
+        raise DataError(f"labels {path!r}, line {line}: {value!r} is no split",
+                        "splits are train, validation and test")
+    return found
+
+
+def _sorted(names: Iterable[str]) -> Tuple[str, ...]:
+    """Return class names in the order of labels: numbers by their value."""
+    names = list(names)
+    if all(re.fullmatch(r"[0-9]{1,18}", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+class Finder:
+    """Finds the files that a file of labels names.
+
+    A name may be a path below the folder, a path that ends in one (`photos/a.jpg` for `a.jpg`), or
+    a file's name alone, each with or without the suffix.
+
+    Args:
+        paths: the images.
+        root: their folder.
+    """
+
+    def __init__(self, paths: Sequence[str], root: str) -> None:
+        self._below: Dict[str, List[str]] = {}
+        self._alone: Dict[str, List[str]] = {}
+        for path in paths:
+            relative = os.path.relpath(path, root).replace(os.sep, "/")
+            for known, name in ((self._below, relative), (self._alone, os.path.basename(relative))):
+                for spelling in (name, os.path.splitext(name)[0]):
+                    known.setdefault(spelling, []).append(path)
+
+    def __call__(self, name: str) -> Optional[str]:
+        """Return the image that a name means, or None.
+
+        Raises:
+            DataError: it may mean several.
+        """
+        parts = name.replace("\\", "/").strip("/").split("/")
+        for start in range(len(parts)):
+            found = self._below.get("/".join(parts[start:]))
+            if found:
+                return _only(name, found)
+        return _only(name, self._alone.get(name, [])) if len(parts) == 1 else None
+
+
+def _only(name: str, found: Sequence[str]) -> Optional[str]:
+    if len(found) > 1:
+        raise DataError(f"{name!r} may be {found[0]!r} or {found[1]!r}",
+                        "name images in the file of labels by their path in the folder, with the "
+                        "suffix")
+    return found[0] if found else None

@@ -1,0 +1,75 @@
+"""Checks the classes of training images, and evens out how often each of them is seen."""
+
+from __future__ import annotations
+
+from typing import List, Optional, Tuple
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.execution.losses import Loss
+from ipucnn.core.registry.records import BackendSpec, DatasetSpec
+from ipucnn.data import ImageDataset
+from ipucnn.data.balanced import BalancedImages
+from ipucnn.data.labels import class_counts, imbalance
+from ipucnn.models.class_names import ClassMatch
+from ipucnn.training.options import TrainOptions
+
+
+def check_classes(data: DatasetSpec, dataset: ImageDataset, backend: BackendSpec) -> None:
+    """Reject classes that nothing is learnt from.
+
+    Raises:
+        DataError: there is one class only.
+        UsageError: images have several labels, and the backend takes one.
+    """
+    if dataset.multi_label and not backend.has("multi-label"):
+        raise UsageError(f"backend {backend.name!r} trains with one label per image, and images of "
+                         f"dataset {data.name!r} have several here",
+                         "choose another with '--backend'")
+    if len(dataset.class_names) == 1:
+        raise DataError(
+            f"{dataset.class_names[0]!r} is the only class of dataset {data.name!r} here: there is "
+            "nothing to tell it from", "add images of another class, or of none: each class in a "
+            "folder of its own")
+
+
+def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[ClassMatch],
+             loss: Loss, classes: int) -> Tuple[ImageDataset, List[str]]:
+    """Return the images to train on, and notes; balanced class weights are set in the loss.
+
+    Args:
+        options: of the training.
+        dataset: its images.
+        match: the model's class of each label; None where the dataset has no labels.
+        loss: its loss.
+        classes: outputs of the model.
+
+    Raises:
+        UsageError: the images cannot be balanced, or are balanced twice.
+        DataError: a label cannot be read.
+    """
+    sampled = options.dataset.sampler == "balanced"
+    if not sampled and not loss.needs_counts and not dataset.labels_in_memory:
+        return dataset, []
+    if match is None:
+        if sampled or loss.needs_counts:
+            raise UsageError(f"dataset {options.dataset.data!r} has no classes to balance",
+                             "leave 'balanced' out")
+        return dataset, []
+    counts = class_counts(dataset, len(match.outputs))
+    if sampled and loss.needs_counts:
+        raise UsageError("'--sampler balanced' and '--class-weights balanced' balance the classes "
+                         "twice", "leave one of them out")
+    if loss.needs_counts:
+        by_output = [0] * classes
+        for count, output in zip(counts, match.outputs):
+            if output is not None:
+                by_output[output] += count
+        loss.count_classes(by_output)
+        return dataset, []
+    if not sampled:
+        note = imbalance(dataset.class_names, counts)
+        return dataset, [note] if note else []
+    if dataset.multi_label:
+        raise UsageError("'--sampler balanced' draws images by their class, and these have "
+                         "several", "use '--class-weights balanced'")
+    return BalancedImages(dataset), []

@@ -1,0 +1,246 @@
+"""Training on a folder of one's own: held-out images, classes of unequal size, labels in a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from ipucnn import restore
+from ipucnn.__main__ import invoke
+from ipucnn.core.options.building import build
+from ipucnn.core.progress import Listener
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry, use
+from ipucnn.training.options import TrainOptions
+from ipucnn.training.phases import train_all
+
+PLUGIN = str(Path(__file__).parents[1] / "tiny_plugin.py")
+TINY = ["--plugin", PLUGIN, "--model", "tiny", "--precision", "full", "--batch-size", "4",
+        "--progress", "off", "--lr", "0.05"]
+COUNTS = {"ant": 24, "bee": 6}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Real JPEG files: 24 of ants, 6 of bees."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    random = numpy.random.default_rng(0)
+    for name, count in COUNTS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (24, 30, 3), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(str(folder / name / f"{name}{number}.jpg"), "JPEG")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(photos, tmp_path, monkeypatch):
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    yield
+    use(None)
+
+
+@pytest.fixture
+def cli(capsys):
+    def run(*argv):
+        code = invoke([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def train(cli, *more, data="photos"):
+    return cli("train", *TINY, "--data", "image_folder", "--data-dir", data, *more)
+
+
+def losses(folder):
+    return [(row["kind"], row["loss"]) for row in map(
+        json.loads, (Path(folder) / "metrics.jsonl").read_text().splitlines())]
+
+
+def test_one_folder_is_divided_and_validated_alike_everywhere(cli):
+    code, out, err = train(cli, "--epoch", "2", "--checkpoint-path", "c", "--json",
+                           "--validation-mode", "during", "--validation-frequency", "1")
+    assert code == 0, err
+    assert "note: 3 of the 30 images in 'photos' are held out for validation: set the share" in err
+    assert "note: classes differ in size: 'ant' has 22 images and 'bee' 5; '--class-weights" in err
+    result = json.loads(out)
+    assert [row["images"] for row in result["validations"]] == [3, 3]
+    code, out, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c", "--json")
+    assert code == 0, err
+    found = json.loads(out)["validations"]
+    assert [row["loss"] for row in found] == pytest.approx(
+        [row["loss"] for row in result["validations"]])
+    code, out, err = cli("restore", "--plugin", PLUGIN, "--checkpoint-path",
+                         "c/tiny_image_folder_1.pt", "--checkpoint-output-dir", "d", "--json",
+                         "--progress", "off")
+    assert code == 0, err
+    assert json.loads(out)["validations"][-1]["loss"] == result["validations"][-1]["loss"]
+    code, _, err = cli("restore", "--plugin", PLUGIN, "--checkpoint-path", "c",
+                       "--validation-split", "0.3")
+    assert code == 2
+    assert "'--validation-split' cannot be changed when restoring" in err
+    code, out, err = cli("run", *TINY[:4], "--weights", "random", "--data", "image_folder",
+                         "--data-dir", "photos", "--json")
+    assert code == 0, err
+    assert json.loads(out)["images"] == 30
+    code, _, err = cli("run", *TINY[:4], "--data", "image_folder", "--data-dir", "photos",
+                       "--validation-split", "0.3")
+    assert code == 2
+    assert "validation-split" in err
+
+
+def test_without_validation_all_images_are_trained(cli):
+    code, out, err = train(cli, "--epoch", "1", "--no-validation", "--json", "--batch-size", "30",
+                           "--checkpoint-path", "c")
+    assert code == 0, err
+    assert json.loads(out)["images"] == 30
+    code, _, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c")
+    assert code == 1
+    assert "there are no validation images in 'photos'" in err
+
+
+def test_one_class_is_refused(cli, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "bee").symlink_to(tmp_path / "photos" / "bee")
+    code, _, err = train(cli, "--no-validation", data="one")
+    assert code == 1
+    assert "error: 'bee' is the only class of dataset 'image_folder' here" in err
+    assert "images of another class" in err
+
+
+class StopsAfter(Listener):
+    """Requests a stop after so many host calls."""
+
+    def __init__(self, calls):
+        self.left = calls
+
+    def stop(self):
+        self.left -= 1
+        return "SIGTERM" if self.left <= 0 else ""
+
+
+def test_balanced_training_is_resumed_exactly():
+    use(Registry(PluginSettings(extra=(PLUGIN,))))
+    values = {"model": "tiny", "data": "image_folder", "data_dir": "photos", "precision": "full",
+              "batch_size": 4, "epoch": 2, "sampler": "balanced", "no_validation": True}
+    last = "tiny_image_folder_2.pt"
+    for folder in ("whole", "part"):
+        result = train_all(build(TrainOptions, {**values, "checkpoint_path": folder}),
+                           listener=StopsAfter(10 if folder == "part" else 1000))
+    assert result.stopped_by == "SIGTERM"
+    assert not Path("part", last).exists()
+    assert restore("part").stopped_by is None
+    whole, part = (torch.load(str(Path(folder, last)), weights_only=True)["model"]
+                   for folder in ("whole", "part"))
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+def test_balanced_weights(cli):
+    def first_loss(*more):
+        code, _, err = train(cli, "--epoch", "1", "--no-validation", "--batch-size", "30",
+                             "--augmentation", "none", "--log-dir", "log", *more)
+        assert code == 0, err
+        return losses("log")[-1][1]
+
+    expected = first_loss("--class-weights", str(30 / 48), str(30 / 12))
+    assert first_loss("--class-weights", "balanced") == pytest.approx(expected, rel=1e-6)
+    code, _, err = train(cli, "--class-weights", "balanced", "--sampler", "balanced")
+    assert code == 2
+    assert "balance the classes twice" in err
+
+
+def test_several_labels_per_image(cli, tmp_path):
+    rows = [f"{name}{number},{'insect' if number % 5 else ''} {name}"
+            for name, count in COUNTS.items() for number in range(count)]
+    Path("tags.csv").write_text("\n".join(["image_id,tags", *rows, "gone,ant"]))
+    argv = ["--labels", "tags.csv", "--epoch", "1", "--checkpoint-path", "c"]
+    code, _, err = train(cli, *argv)
+    assert code == 2
+    assert "may have several classes, and loss 'cross-entropy' takes one per image" in err
+    assert "--loss binary-cross-entropy" in err
+    code, out, err = train(cli, *argv, "--loss", "binary-cross-entropy", "--json",
+                           "--mixup-alpha", "0.2", "--class-weights", "balanced")
+    assert code == 0, err
+    assert "1 image that the labels name and that does not exist: gone" in err
+    result = json.loads(out)
+    assert result["validations"][0]["images"] == 3
+    assert 0 < result["validations"][0]["loss"] < 2
+    card = torch.load("c/tiny_image_folder_1.pt", weights_only=True)["card"]
+    assert (card["multi_label"], card["class_names"]) == (True, ["ant", "bee", "insect"])
+    code, out, err = cli("run", *TINY[:4], "--weights", "random", "--num-classes", "3", "--data",
+                         "image_folder", "--data-dir", "photos", "--labels", "tags.csv",
+                         "--predictions", "p.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"]["images"] == 30
+    header, first = Path("p.csv").read_text().splitlines()[:2]
+    assert header.split(",")[:3] == ["path", "labels", "class_1"]
+    assert first.startswith("photos/ant/ant0.jpg,ant,")
+    code, _, err = cli("data", "convert", "--source", "photos", "--data", "image_folder",
+                       "--labels", "tags.csv", "--target", "shards")
+    assert code == 2
+    assert "several labels cannot be converted" in err
+
+
+def test_labels_from_a_file_are_converted(cli):
+    Path("photos.csv").write_text("file,label,split\n" + "".join(
+        f"{name}{number},{name},{'val' if number < 2 else 'train'}\n"
+        for name, count in COUNTS.items() for number in range(count)))
+    code, out, err = cli("data", "convert", "--source", "photos", "--data", "image_folder",
+                         "--labels", "photos.csv", "--target", "shards", "--json")
+    assert code == 0, err
+    assert {split: made["samples"] for split, made in json.loads(out)["splits"].items()} == {
+        "train": 26, "validation": 4}
+    assert json.loads(Path("shards/metadata.json").read_text())["classes"] == ["ant", "bee"]
+
+
+def test_what_is_left_out_is_said_by_every_command(cli, tmp_path):
+    folder = tmp_path / "mixed"
+    for name in COUNTS:
+        (folder / name).mkdir(parents=True)
+        for number in range(6):
+            (folder / name / f"{number}.jpg").symlink_to(
+                tmp_path / "photos" / name / f"{name}{number}.jpg")
+    (folder / "ant" / "raw.cr2").write_bytes(b"raw")
+    (folder / "ant" / "gone.jpg").symlink_to("nothing")
+    (folder / "__MACOSX" / "ant").mkdir(parents=True)
+    labelled = ["--data", "image_folder", "--data-dir", "mixed"]
+    backend = [*TINY[:6], "--progress", "off"]
+    expected = {0: [
+        ("train", *TINY, *labelled, "--epoch", "1", "--checkpoint-path", "c"),
+        ("validate", "--plugin", PLUGIN, "--checkpoint-path", "c"),
+        ("run", *backend, "--weights", "random", *labelled),
+        ("run", *backend, "--weights", "random", "--data", "real", "--data-dir", "mixed"),
+        ("data", "convert", "--source", "mixed", "--target", "shards"),
+        ("data", "partition", "--data-dir", "mixed", "--partitions", "2", "--output", "parts"),
+        ("data", "bench", "--data", "image_folder", "--data-dir", "mixed", "--iterations", "1",
+         "--dataloader-worker", "1"),
+        ("average", "--checkpoint-path", "c", "--reestimate-batch-norm", "8", "--plugin", PLUGIN)],
+        1: [("data", "verify", "mixed")]}
+    for wanted, commands in expected.items():
+        for argv in commands:
+            code, out, err = cli(*argv)
+            assert code == wanted, (argv, err)
+            assert "broken link: ant/gone.jpg" in err, argv
+            assert re.search(r"1 image of a format that no .*: ant/raw.cr2; pip install", err), argv
+            assert err.count("__MACOSX") == 1, argv
+    assert "gone.jpg' is a broken link" in out
+
+
+def test_small_images_are_left_as_they_are_or_said_to_be_enlarged(cli, small_cifar10):
+    argv = ["train", *TINY, "--data", "cifar10", "--epoch", "1", "--iterations", "1"]
+    code, _, err = cli(*argv, "--input-size", "32")
+    assert code == 0, err
+    assert "enlarged" not in err
+    code, _, err = cli(*argv, "--input-size", "48")
+    assert code == 0, err
+    assert "note: images of 32 pixels are enlarged to the model's input of 48: '--input-size 32'" \
+        in err

@@ -1,0 +1,201 @@
+"""How `image_folder` understands folders, and what it says of them."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from ipucnn import load_dataset
+from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.data.formats.verify import left_out, verify
+
+
+def fill(root, *names):
+    """Write JPEG files; a name that ends in a slash is an empty folder."""
+    for name in names:
+        path = root / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            Image.new("RGB", (9, 7), "red").save(str(path), "JPEG")
+    return str(root)
+
+
+def opened(root, split=None, **options):
+    dataset = load_dataset("image_folder", root, split=split, **options)
+    return ([dataset.name(i)[len(root) + 1:] for i in range(len(dataset))], dataset.class_names,
+            list(dataset.notes))
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation", "TEST", "testing"])
+def test_splits_in_any_spelling(tmp_path, train, validation):
+    root = fill(tmp_path, f"{train}/a/1.jpg", f"{train}/b/1.jpg", f"{validation}/b/2.jpg")
+    assert opened(root, "train") == ([f"{train}/a/1.jpg", f"{train}/b/1.jpg"], ("a", "b"), [])
+    assert opened(root, "validation") == ([f"{validation}/b/2.jpg"], ("a", "b"), [])
+    names, _, (note,) = opened(root)
+    assert names == [f"{validation}/b/2.jpg"]
+    assert note.endswith(f"those in {root + '/' + validation!r}")
+    assert verify(root) == []
+    assert left_out(root) == []
+
+
+def test_a_third_split_is_named(tmp_path):
+    root = fill(tmp_path, "train/a/1.jpg", "val/a/2.jpg", "test/3.jpg", "notes/4.jpg", "5.jpg")
+    names, _, notes = opened(root, "validation")
+    assert names == ["val/a/2.jpg"]
+    assert notes == [
+        f"of {root!r} the splits 'train', 'val' are used, and not 'notes', 'test'",
+        f"left out of {root!r}: 1 image outside of the class folders: 5.jpg"]
+
+
+def test_an_empty_split_is_none(tmp_path):
+    root = fill(tmp_path, "train/a/1.jpg", "train/a/2.jpg", "val/")
+    assert opened(root, "train")[0] == ["train/a/1.jpg", "train/a/2.jpg"]
+    with pytest.raises(NoSplitError, match="no validation images"):
+        opened(root, "validation")
+
+
+def test_validation_images_alone(tmp_path):
+    root = fill(tmp_path, "val/a/1.jpg", "val/b/1.jpg")
+    assert opened(root)[:2] == (["val/a/1.jpg", "val/b/1.jpg"], ("a", "b"))
+    with pytest.raises(NoSplitError, match=r"no training images.*only validation.*val"):
+        opened(root, "train")
+    assert verify(root) == []
+
+
+@pytest.mark.parametrize("wrappers", ["flowers", "archive/flowers"])
+@pytest.mark.parametrize("files", [
+    ["rose/1.jpg", "tulip/1.jpg"], ["train/rose/1.jpg", "val/rose/2.jpg"]])
+def test_a_wrapper_is_entered_and_named(tmp_path, wrappers, files):
+    root = fill(tmp_path, *(f"{wrappers}/{file}" for file in files))
+    names, _, notes = opened(root, "train")
+    assert names == [f"{wrappers}/{file}" for file in files if not file.startswith("val")]
+    assert notes[0] == f"{root + '/' + wrappers!r} is read: it is all that {root!r} holds"
+    assert left_out(root) == notes
+    assert verify(root) == []
+
+
+def test_a_wrapper_in_a_split_is_entered(tmp_path):
+    root = fill(tmp_path, "train/all/a/1.jpg", "train/all/b/1.jpg", "test/all/a/2.jpg",
+                "test/all/b/2.jpg")
+    assert opened(root, "train")[:2] == (["train/all/a/1.jpg", "train/all/b/1.jpg"], ("a", "b"))
+    assert opened(root, "validation")[0] == ["test/all/a/2.jpg", "test/all/b/2.jpg"]
+
+
+def test_a_class_of_the_training_is_no_wrapper(tmp_path):
+    root = fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/day/2.jpg", "val/a/night/3.jpg")
+    assert opened(root, "validation")[:2] == (["val/a/day/2.jpg", "val/a/night/3.jpg"], ("a", "b"))
+
+
+def test_one_class_is_no_wrapper(tmp_path):
+    root = fill(tmp_path, "only/1.jpg", "only/deep/2.jpg")
+    assert opened(root) == (["only/1.jpg", "only/deep/2.jpg"], ("only",), [])
+
+
+def test_classes_called_like_splits(tmp_path):
+    root = fill(tmp_path, "train/1.jpg", "bus/1.jpg", "test/1.jpg")
+    assert opened(root, "train")[1] == ("bus", "test", "train")
+
+
+def test_macos_and_hidden_folders_are_no_classes(tmp_path):
+    root = fill(tmp_path, "a/1.jpg", "b/1.jpg", "__MACOSX/a/._1.jpg", ".thumbnails/x.jpg")
+    _, classes, notes = opened(root, "train")
+    assert classes == ("a", "b")
+    assert notes == [f"left out of {root!r}: 1 folder of macOS metadata: __MACOSX",
+                     f"left out of {root!r}: 1 hidden image or folder: .thumbnails"]
+
+
+@pytest.mark.parametrize(("files", "message", "hint"), [
+    (["train/1.jpg", "val/1.jpg"], "looks like splits without classes: 'train', 'val' hold",
+     "--labels"),
+    (["test/1.jpg"], "looks like splits without classes: 'test' holds", "--data real"),
+    (["train/a/1.jpg", "cat/1.jpg", "dog/1.jpg"],
+     "'train' holds folders as a split does, and beside it are 'cat', 'dog'", "another name"),
+    (["train/a/1.jpg", "training/a/1.jpg"], "'train' and 'training' both look like", "keep one"),
+    (["train/a/1.jpg", "val/a/1.jpg", "VAL/a/1.jpg"], "'VAL' and 'val' both look like", "keep"),
+    (["1.jpg", "2.jpg"], "no class folders in .* but 2 images", "<class>"),
+    (["a/1.jpg", "b/"], "class folder '.*b' has no images", "remove the folder")])
+def test_what_is_not_understood_is_described(tmp_path, files, message, hint):
+    with pytest.raises(DataError, match=message) as caught:
+        opened(fill(tmp_path, *files), "train")
+    assert hint in caught.value.hint
+    assert any(caught.value.message == problem for problem in verify(str(tmp_path), "image_folder"))
+
+
+def test_a_class_of_unread_formats_says_so(tmp_path):
+    root = fill(tmp_path, "a/1.jpg", "b/")
+    (tmp_path / "b" / "1.cr2").write_bytes(b"raw")
+    with pytest.raises(DataError, match="no images, but 1 image of a format that no installed "
+                                        "decoder reads") as caught:
+        opened(root)
+    assert "ipucnn[formats]" in caught.value.hint
+
+
+def test_verify_reports_broken_links(tmp_path):
+    root = fill(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a" / "2.jpg").symlink_to("2.jpg")
+    (problem,) = verify(root)
+    assert problem == f"{root + '/a/2.jpg'!r} is a broken link"
+    assert opened(root)[2] == [f"left out of {root!r}: 1 broken link: a/2.jpg"]
+
+
+class TestHeldOut:
+    """One folder is divided by itself."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        return fill(tmp_path, *(f"{name}/{number}.jpg" for name, count in (
+            ("a", 30), ("b", 10), ("c", 2), ("d", 1)) for number in range(count)))
+
+    def split(self, root, seed=0, **options):
+        train, validation = (opened(root, split, hold_out=True, seed=seed, **options)
+                             for split in ("train", "validation"))
+        assert train[1:] == validation[1:]
+        return train[0], validation[0], train[2]
+
+    def test_by_class_and_said(self, root):
+        train, validation, notes = self.split(root)
+        assert sorted(train + validation) == sorted(opened(root)[0])
+        assert [name[0] for name in validation] == ["a", "a", "a", "b", "c"]
+        assert notes == [f"5 of the 43 images in {root!r} are held out for validation (1 class "
+                         "has a single image, which is not held out): set the share with "
+                         "'--validation-split'"]
+
+    def test_the_share(self, root):
+        _, validation, (note,) = self.split(root, validation_split=0.5)
+        assert [sum(name[0] == kind for name in validation) for kind in "abcd"] == [15, 5, 1, 0]
+        assert "--validation-split" not in note
+
+    def test_depends_on_seed_and_names_only(self, root, tmp_path):
+        before = set(self.split(root)[1])
+        assert before == set(self.split(root)[1])
+        assert before != set(self.split(root, seed=1)[1])
+        moved = tmp_path.rename(tmp_path.parent / f"{tmp_path.name}-moved")
+        assert before == set(self.split(str(moved))[1])
+        fill(moved, "a/30.jpg")
+        assert len(before - set(self.split(str(moved))[1])) <= 1
+
+    def test_of_a_training_folder_alone(self, tmp_path):
+        root = fill(tmp_path, *(f"train/{name}/{n}.jpg" for name in "ab" for n in range(10)))
+        train, validation, _ = self.split(root)
+        assert len(train) == 18
+        assert len(validation) == 2
+
+    def test_only_where_it_is_asked_for(self, root):
+        assert len(opened(root)[0]) == len(opened(root, "train")[0]) == 43
+        assert len(opened(root, "train", validation_split=0.1)[0]) == 38
+        with pytest.raises(NoSplitError, match="no validation images") as caught:
+            opened(root, "validation")
+        assert "--validation-split 0.1" in caught.value.hint
+        with pytest.raises(NoSplitError):
+            opened(root, "validation", hold_out=True, validation_split=0.0)
+
+    def test_single_images_cannot_be_divided(self, tmp_path):
+        with pytest.raises(DataError, match="too few images to hold some out"):
+            opened(fill(tmp_path, "a/1.jpg", "b/1.jpg"), "train", hold_out=True)
+
+    def test_no_effect_beside_validation_images(self, tmp_path):
+        root = fill(tmp_path, "train/a/1.jpg", "val/a/2.jpg")
+        with pytest.raises(UsageError, match=r"no effect.*val'"):
+            opened(root, "train", validation_split=0.2)
+        assert opened(root, "train", hold_out=True)[0] == ["train/a/1.jpg"]
