@@ -58,7 +58,7 @@ def training(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute]
         with prepared.chosen.backend.training(built.module, plan, prepared.setup,
                                               built.input_size) as session:
             session.compile()
-            session.set_rates(prepared.options.optimisation.lr, prepared.scaling.at(0))
+            session.set_rates(prepared.options.optimisation.rate, prepared.scaling.at(0))
             session.step(batch, 0)  # the first call allocates and chooses kernels
             begin, calls, seconds = time.perf_counter(), 0, 0.0
             while calls < CALLS and seconds < SECONDS:

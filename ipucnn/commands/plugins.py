@@ -88,7 +88,7 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
     given = parsed(TrainOptions, settings, registry())
     options = resolve(TrainOptions, {**given, "lr_schedule": name}, "train")
     width, height = shutil.get_terminal_size()
-    return plot_schedule(learning_rate(options, registry()), options.optimisation.epoch,
+    return plot_schedule(learning_rate(options, registry()), options.optimisation.epochs,
                          min(width, 100), min(height - 2, 24))
 
 

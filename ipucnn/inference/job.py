@@ -16,7 +16,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import fitted, launched, launched_count
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can
+from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can, settled
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -141,6 +141,10 @@ def prepare(options: RunOptions, registry: Registry,
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
     chosen = choose_backend(options, executed, registry, refusals)
+    if options.execution.precision is None:
+        chosen, executed = settled(chosen, executed)
+        plan = replace(plan, precision=executed.precision)
+        options = options.with_values(precision=executed.precision)
     check_offer(options, executed, chosen.spec, registry)
     stored = read_stored(options.network.onnx, model, options.execution.batch_size)
     if stored is not None:

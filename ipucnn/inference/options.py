@@ -77,13 +77,16 @@ class RunDataset(DatasetPart):
 class RunExecution(ExecutionPart):
     """Batching, execution and duration of a run."""
 
+    batch_size: int = option(1, "Micro-batch: samples that one replica computes at once.",
+                             minimum=1, names=("--micro-batch-size",), basic=True)
     instances: int = option(
         1, "Processes on this machine that share the images, the cores and the replicas; each has "
         "one replica unless '--replicas' gives the number of all.", minimum=1,
         names=("--num-ipus",), basic=True)
-    precision: str = option(
-        "16.16", "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
-        "(int8) for which a network is calibrated.", choices=_PRECISIONS, basic=True)
+    precision: Optional[str] = option(
+        None, "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
+        "(int8) for which a network is calibrated (default: half where the device computes in "
+        "it, else full).", choices=_PRECISIONS, basic=True)
     iterations: Optional[int] = option(
         None, "Host calls (default: one pass over real data, 100 otherwise).", minimum=1,
         basic=True)
@@ -182,7 +185,7 @@ class RunOptions(CommandOptions):
         return ExecutionPlan(
             micro_batch=execution.batch_size, device_iterations=execution.device_iterations,
             replicas=execution.replicas if execution.replicas > 1 else instances,
-            pipeline_splits=execution.pipeline_splits, precision=execution.precision,
+            pipeline_splits=execution.pipeline_splits, precision=execution.precision or "32.32",
             normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
             instances=instances, full_precision_norm=execution.full_precision_norm,
             seed=self.dataset.seed, compile_only=execution.compile_only)

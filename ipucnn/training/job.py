@@ -22,7 +22,7 @@ from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace, Standing
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
-from ipucnn.training.run_files import FileRecords, Records, make_ready
+from ipucnn.training.run_files import FileRecords, Records, make_ready, new_folder
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, grown
 from ipucnn.training.validation import Interrupted
@@ -50,15 +50,15 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     for note in prepared.notes:
         listener.note(note)
-    place = options.checkpoints.checkpoint_path
-    folder = Path(place) if place else None
+    options, folder = _with_folder(prepared)
+    prepared.options = options
     if folder and not prepared.instances.index:
         make_ready(folder, restored, options, listener)
     validator = Validator(prepared, listener)
     with closing(validator), prepared.chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
             prepared.built.input_size) as session:
-        listener.status(Status("preparing", epochs=options.optimisation.epoch))
+        listener.status(Status("preparing", epochs=options.optimisation.epochs))
         prepared.compile_seconds = session.compile()
         if restored is not None:
             session.load(restored.weights, restored.session, restored.ema)
@@ -75,6 +75,23 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
         finally:
             trainer.records.finish(status, result.as_dict() if result else {})
         return result
+
+
+def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
+    """Return the options of a training and the folder of its checkpoints; None without any.
+
+    Where none is given, a new one below `logs` keeps the best checkpoint and the last one.
+    """
+    options = prepared.options
+    place = options.checkpoints.checkpoint_path
+    if not place and not options.checkpoints.no_checkpoints and prepared.data.finite \
+            and not prepared.plan.compile_only:
+        place = prepared.instances.gather(
+            "" if prepared.instances.index else str(new_folder(options)))[0]
+        options = options.with_values(
+            checkpoint_path=place, keep_last=options.checkpoints.keep_last or 1,
+            keep_best=options.validation.mode == "during")
+    return options, Path(place) if place else None
 
 
 EARLY_STOPPING = "early stopping"
@@ -100,7 +117,7 @@ class _Trainer:
         self.records: Records = FileRecords(
             self.options, folder, restored, self.figures.rows, prepared.loggers, listener.note
         ) if not self.instances.index else Records()
-        self.epochs = self.options.optimisation.epoch
+        self.epochs = self.options.optimisation.epochs
         self.description = described(prepared.dataset)
         self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
         self.row_every = self.options.results.steps_per_log or max(

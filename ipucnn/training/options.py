@@ -13,6 +13,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.models.weights_options import with_card
 from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
 
@@ -39,7 +40,8 @@ class TrainNetwork(NetworkPart):
 class TrainDataset(DatasetPart):
     """Options of the training images."""
 
-    data: str = option("cifar10", "Dataset.", kind="dataset", basic=True)
+    data: str = option("image_folder", "Dataset (default: what '--data-dir' is).", kind="dataset",
+                       basic=True)
     sampler: str = option(
         "shuffle", "Order of the training images: every image once per epoch, or 'balanced', "
         "which draws as many images of every class and repeats those of rare ones.",
@@ -55,10 +57,13 @@ class TrainDataset(DatasetPart):
 class TrainExecution(ExecutionPart):
     """Options of the execution of host calls."""
 
-    precision: str = option(
-        "16.16", "Floating point of compute and of the weights: half (16.16), half with single "
-        "precision weights (16.32), or full (32.32).", choices=_PRECISIONS, metavar="PRECISION",
-        basic=True)
+    batch_size: Optional[int] = option(
+        None, "Micro-batch: samples that one replica computes at once (default: 32, or fewer for "
+        "few images).", minimum=1, names=("--micro-batch-size",), basic=True)
+    precision: Optional[str] = option(
+        None, "Floating point of compute and of the weights: half (16.16), half with single "
+        "precision weights (16.32), or full (32.32) (default: what suits the device).",
+        choices=_PRECISIONS, metavar="PRECISION", basic=True)
     gradient_accumulation: int = option(
         1, "Micro-batches of a replica per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)
@@ -81,6 +86,11 @@ class TrainExecution(ExecutionPart):
                              "add it, or leave the checkpoints out")
 
     @property
+    def micro_batch(self) -> int:
+        """The micro-batch; 32 while it is undecided."""
+        return 32 if self.batch_size is None else self.batch_size
+
+    @property
     def recompute(self) -> str:
         """The recomputation mode, from `--recompute-mode` and its older spellings."""
         if self.recompute_mode == "none" and self.enable_recompute:
@@ -94,11 +104,14 @@ class OptimisationPart:
 
     heading: ClassVar[str] = "Training"
 
-    epoch: int = option(10, "Epochs in all, also of a training that is restored.", minimum=0,
-                        names=("--epochs",), basic=True)
+    epoch: Optional[int] = option(
+        None, "Epochs in all, also of a training that is restored (default: by the number of "
+        "images, 10 to 100).", minimum=0, names=("--epochs",), basic=True)
     optimizer: str = option("sgd", "Optimizer.", kind="optimizer", fixed="state", basic=True)
-    lr: float = option(0.01, "Learning rate, for the mean gradient of an update's samples.",
-                       minimum=0.0, names=("--learning-rate",), basic=True)
+    lr: Optional[float] = option(
+        None, "Learning rate, for the mean gradient of an update's samples (default: the "
+        "optimizer's, by the number of samples).", minimum=0.0, names=("--learning-rate",),
+        basic=True)
     weight_decay: float = option(
         1e-4, "Weight decay; biases and norm layers have none.", minimum=0.0, basic=True)
     loss: str = option("cross-entropy", "Loss that is minimised.", kind="loss", basic=True)
@@ -118,6 +131,16 @@ class OptimisationPart:
         "", "Train from this module on; earlier layers stay frozen.", metavar="MODULE",
         fixed="state")
 
+    @property
+    def epochs(self) -> int:
+        """The number of epochs; 10 while it is undecided."""
+        return 10 if self.epoch is None else self.epoch
+
+    @property
+    def rate(self) -> float:
+        """The learning rate; 0.01 while it is undecided."""
+        return 0.01 if self.lr is None else self.lr
+
     def __post_init__(self) -> None:
         initial = self.initial_loss_scaling
         if initial is not None and initial > self.loss_scaling:
@@ -131,13 +154,14 @@ class SchedulePart:
 
     heading: ClassVar[str] = "Learning-rate schedule"
 
-    lr_schedule: str = option("step", "Learning-rate schedule.", kind="lr-schedule",
+    lr_schedule: str = option("cosine", "Learning-rate schedule.", kind="lr-schedule",
                               names=("--lr-scheduler",), basic=True)
     lr_scheduler_freq: float = option(
         0.0, "Updates of the learning rate per epoch; 0 updates it at every host call.",
         minimum=0.0)
-    warmup_epoch: float = option(
-        0.0, "Epochs during which the rate rises linearly from near 0.", minimum=0.0,
+    warmup_epoch: Optional[float] = option(
+        None, "Epochs during which the rate rises linearly from near 0 (default: a tenth of them, "
+        "at most 5).", minimum=0.0,
         names=("--warmup-epochs",), basic=True)
 
 
@@ -194,11 +218,11 @@ class ValidationPart:
     heading: ClassVar[str] = "Validation"
 
     validation_mode: str = option(
-        "after", "Validate the checkpoints after training, the model during it, or nothing.",
+        "during", "Validate the model during training, the checkpoints after it, or nothing.",
         choices=("none", "during", "after"), basic=True)
     no_validation: bool = option(False, "The same as '--validation-mode none'.", negatable=False)
     validation_frequency: int = option(
-        4, "Epochs between validations during training; the last epoch is always validated.",
+        1, "Epochs between validations during training; the last epoch is always validated.",
         minimum=1)
     validation_data_dir: Optional[str] = option(
         None, "Folder of the validation images, when it is not below '--data-dir'.",
@@ -228,8 +252,9 @@ class CheckpointPart:
     heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
-        None, "Folder of checkpoints; none are written without it.",
-        names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
+        None, "Folder of checkpoints (default: a new one below 'logs', for the best and the last "
+        "checkpoint).", names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
+    no_checkpoints: bool = option(False, "Write no checkpoints.", negatable=False)
     checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1)
     checkpoint_save_steps: Optional[int] = option(
         None, "Host calls between further checkpoints within an epoch.", minimum=1)
@@ -248,16 +273,16 @@ class CheckpointPart:
                                minimum=-1, names=("--weight-avg-N",))
 
     def __post_init__(self) -> None:
-        if self.checkpoint_path:
+        if not self.no_checkpoints:
             return
-        if self.weight_avg_strategy != "none":
-            raise UsageError("'--weight-avg-strategy' averages checkpoints, and none are written",
-                             "add '--checkpoint-path DIR'")
-        for flag, value in (("--checkpoint-save-steps", self.checkpoint_save_steps),
-                            ("--checkpoint-save-minutes", self.checkpoint_save_minutes)):
+        for flag, value in (("--checkpoint-path", self.checkpoint_path),
+                            ("--weight-avg-strategy", self.weight_avg_strategy != "none"),
+                            ("--checkpoint-save-steps", self.checkpoint_save_steps),
+                            ("--checkpoint-save-minutes", self.checkpoint_save_minutes),
+                            ("--keep-best", self.keep_best), ("--keep-last", self.keep_last)):
             if value:
-                raise UsageError(f"'{flag}' has no folder to save to",
-                                 "add '--checkpoint-path DIR'")
+                raise UsageError(f"'{flag}' is about checkpoints, and '--no-checkpoints' writes "
+                                 "none", "leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -339,11 +364,15 @@ class TrainOptions(TrainingOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
-        return with_card([translated(cls, sources, others, registry)], others, registry,
-                         training=True)
+        values = with_card([translated(cls, sources, others, registry)], others, registry,
+                           training=True)
+        if "data" not in values and values.get("data_dir"):
+            values["data"] = dataset_in(values["data_dir"], registry, TrainDataset.data)
+        return values
 
     def __post_init__(self) -> None:
-        self.augmentation.check_micro_batch(self.execution.batch_size)
+        if self.execution.batch_size is not None:
+            self.augmentation.check_micro_batch(self.execution.batch_size)
         if self.checkpoints.keep_best and self.validation.mode != "during":
             raise UsageError("'--keep-best' has nothing to go by without validation",
                              "add '--validation-mode during'")
@@ -369,9 +398,9 @@ class TrainOptions(TrainingOptions):
         execution = self.execution
         place, eight_bit = self.dataset.input
         return ExecutionPlan(
-            micro_batch=execution.batch_size, device_iterations=execution.device_iterations,
+            micro_batch=execution.micro_batch, device_iterations=execution.device_iterations,
             replicas=execution.replicas, gradient_accumulation=execution.gradient_accumulation,
-            pipeline_splits=execution.pipeline_splits, precision=execution.precision,
+            pipeline_splits=execution.pipeline_splits, precision=execution.precision or "32.32",
             training=True, normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
             instances=instances, full_precision_norm=execution.full_precision_norm,
             seed=self.dataset.seed, recompute=execution.recompute,

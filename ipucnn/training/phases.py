@@ -107,7 +107,7 @@ def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,
     from ipucnn.data.loader import HostLoader
 
     order = dataset.order(training.dataset.seed, 0)[:count]
-    size = max(2, training.execution.batch_size)
+    size = max(2, training.execution.micro_batch)
     with HostLoader(dataset, preprocessing, size, (int(i) for i in order),
                     workers=training.dataset.dataloader_worker,
                     skip_bad=training.dataset.skip_bad_samples, pixels="normalised") as loader:

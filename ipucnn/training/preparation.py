@@ -13,7 +13,7 @@ from ipucnn.core.execution.launching import fitted, launched_count
 from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend
+from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
 from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.core.loggers import Logger
 from ipucnn.core.preprocessing import Preprocessing
@@ -40,6 +40,7 @@ from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.models.weights_card import half_size
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
+from ipucnn.training.defaults import decided, followed_size
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import train_from
@@ -115,10 +116,13 @@ def prepare(options: TrainOptions, registry: Registry,
     asked, options = options, sized(options, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
-    rate, scaling = learning_rate(options, registry), loss_scaling(options)
-    optimizer = optimizer_choice(options, registry)
+    learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
     plan = options.plan(data.on_device, launched_count())
     chosen = choose_backend(options, plan, registry)
+    if options.execution.precision is None:
+        chosen, plan = settled(chosen, plan)
+        asked, options = (each.with_values(precision=plan.precision)
+                          for each in (asked, options))
     check_offer(options, plan, chosen.spec, registry)
     instances = chosen.join(plan)
     if instances.count > 1:
@@ -141,6 +145,21 @@ def prepare(options: TrainOptions, registry: Registry,
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
+    size = None if restored else followed_size(options, data, dataset, preprocessing.input_size)
+    if size is not None:
+        notes.append(f"the network's input is {size} pixels, as the images are small, not "
+                     f"{preprocessing.input_size}: '--input-size' gives another")
+        preprocessing = preprocessing.sized(size)
+        asked, options = (each.with_values(input_size=size) for each in (asked, options))
+        request = replace(request, input_size=size)
+        dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
+    decisions = decided(options, len(dataset) if data.finite else None, registry)
+    asked, options = (each.with_values(**decisions.values) for each in (asked, options))
+    if decisions.note:
+        notes.append(decisions.note)
+    plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)
+    rate, scaling = learning_rate(options, registry), loss_scaling(options)
+    optimizer = optimizer_choice(options, registry)
     _check_labels(as_opened(data, dataset), "train on")
     check_loss(options, dataset, registry)
     check_classes(data, dataset, chosen.spec)

@@ -81,7 +81,7 @@ def learning_rate(options: TrainOptions, registry: Registry) -> LearningRate:
     spec = registry.get_typed(ScheduleSpec, schedule.lr_schedule)
     target = registry.resolve(spec)
     accepted = inspect.signature(target).parameters
-    known = {"epochs": max(1, options.optimisation.epoch),
+    known = {"epochs": max(1, options.optimisation.epochs),
              "frequency": schedule.lr_scheduler_freq or 1.0,
              "options": options.plugins.of("lr-schedule", spec.name)}
     keywords = {name: value for name, value in known.items() if name in accepted}
@@ -90,15 +90,15 @@ def learning_rate(options: TrainOptions, registry: Registry) -> LearningRate:
         return float(target(epoch, **keywords))
 
     factor(0.0)  # rejects invalid values now
-    return LearningRate(options.optimisation.lr, factor, schedule.lr_scheduler_freq,
-                        schedule.warmup_epoch)
+    return LearningRate(options.optimisation.rate, factor, schedule.lr_scheduler_freq,
+                        schedule.warmup_epoch or 0.0)
 
 
 def loss_scaling(options: TrainOptions) -> LossScaling:
     """Return the loss scaling selected by the options."""
     optimisation = options.optimisation
     final, initial = optimisation.loss_scaling, optimisation.initial_loss_scaling
-    return LossScaling(final if initial is None else initial, final, optimisation.epoch)
+    return LossScaling(final if initial is None else initial, final, optimisation.epochs)
 
 
 def optimizer_choice(options: TrainOptions, registry: Registry) -> OptimizerChoice:
@@ -110,5 +110,5 @@ def optimizer_choice(options: TrainOptions, registry: Registry) -> OptimizerChoi
     optimisation = options.optimisation
     spec = registry.get_typed(OptimizerSpec, optimisation.optimizer)
     own = options.plugins.of("optimizer", spec.name)
-    return OptimizerChoice(spec.name, optimisation.lr, optimisation.weight_decay, own,
+    return OptimizerChoice(spec.name, optimisation.rate, optimisation.weight_decay, own,
                            functools.partial(registry.make, spec, options=own))

@@ -80,6 +80,12 @@ _STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
     "pipeline": ("pipeline_splits",),
     "valid_per_epoch": ("validation_mode", "validation_frequency", "no_validation")}
 
+_FORMER: Mapping[str, Any] = {
+    "data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10, "lr": 0.01,
+    "lr_schedule": "step", "warmup_epoch": 0.0, "validation_mode": "after",
+    "validation_frequency": 4}
+"""Defaults of a training with options of the old trainer, which has those of the first release."""
+
 _KINDS = ("lr-schedule", "model")
 """The kinds of plugins whose options the old trainer's options stand for or depend on."""
 
@@ -105,6 +111,8 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
             source.get("lr_factors") for source in named):
         return {name: value for source in sources for name, value in source.items()}
     values = _merged([{**source, **further} for source, further in zip(sources, named)])
+    if any(old_names & source.keys() for source in sources):
+        values = {**_FORMER, **values}
     plugin_names = {name for source in named for name in source} | {"lr_epoch_decay", "lr_factors"}
     _translate(values, options_class, registry)
     for source in others:

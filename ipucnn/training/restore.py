@@ -50,8 +50,9 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     for note in notes:
         listener.note(note)
     checkpoint, options = _repositioned(checkpoint, saved, options)
-    if checkpoint.position.epoch >= options.optimisation.epoch:
-        listener.note(f"all {options.optimisation.epoch} epochs are trained; '--epoch N' trains on")
+    if checkpoint.position.epoch >= options.optimisation.epochs:
+        listener.note(f"all {options.optimisation.epochs} epochs are trained; '--epoch N' trains "
+                      "on")
     return train_all(options, registry, listener, checkpoint)
 
 

@@ -5,10 +5,12 @@ Only the first of several instances has records; the others write nothing.
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence
 
+from ipucnn.core.errors import UsageError
 from ipucnn.core.files import make_folder
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.progress import Listener
@@ -32,7 +34,7 @@ def make_ready(folder: Path, restored: Optional[Checkpoint], options: TrainOptio
     """
     if restored is None or restored.path is None:
         keeping.prepare(folder)
-    elif restored.position.epoch < options.optimisation.epoch:
+    elif restored.position.epoch < options.optimisation.epochs:
         aside = keeping.continue_in(folder, restored.path)
         if aside:
             listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
@@ -135,7 +137,28 @@ class FileRecords(Records):
 
 
 def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
+    path = options.results.log_dir or folder
+    return Path(make_folder(str(path), "--log-dir")) if path else new_folder(options)
+
+
+def new_folder(options: TrainOptions) -> Path:
+    """Create a folder of its own for a training, below `logs`, and return it.
+
+    Raises:
+        UsageError: it cannot be created.
+    """
     begun = time.strftime("%Y%m%d-%H%M%S")
     name = f"{options.network.model}_{options.dataset.data}_{begun}".replace(":", "-")
-    path = options.results.log_dir or str(folder or Path("logs") / name)
-    return Path(make_folder(path, "--log-dir"))
+    parent = make_folder("logs", "--log-dir")
+    for number in itertools.count(1):  # two trainings may start in one second
+        path = Path("logs") / (name.replace("/", "-") + (f"-{number}" if number > 1 else ""))
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"cannot make a folder in {parent!r}: {error.strerror}",
+                             "choose another one with '--log-dir' and '--checkpoint-path'"
+                             ) from error
+    raise AssertionError("unreachable")

@@ -32,6 +32,8 @@ class Probe:
         reason: why the backend is not usable.
         remedy: how to make it usable.
         half: the half-precision type (``bfloat16``); empty if there is none.
+        precision: the ``compute.master`` pair to use where the user gives none: half precision only
+            where the device computes in it.
         notes: notes for the user about speed or precision on this machine.
         preference: its rank for `--backend auto` with this device and plan, at most that of the
             backend's record, which holds when None.
@@ -43,6 +45,7 @@ class Probe:
     reason: str = ""
     remedy: str = ""
     half: str = ""
+    precision: str = "32.32"
     notes: Tuple[str, ...] = ()
     preference: Optional[int] = None
 

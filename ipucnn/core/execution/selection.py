@@ -152,6 +152,15 @@ def _rank(chosen: Chosen) -> int:
     return chosen.spec.preference if rank is None else rank
 
 
+def settled(chosen: Chosen, plan: ExecutionPlan) -> Tuple[Chosen, ExecutionPlan]:
+    """Return the backend and the plan in the precision that suits the device.
+
+    For plans whose precision the user left open.
+    """
+    plan = replace(plan, precision=chosen.backend.probe_for(plan).precision)
+    return replace(chosen, probe=chosen.backend.probe_for(plan)), plan
+
+
 def others_can(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
                without: Collection[str]) -> bool:
     """Return whether a usable built-in backend not among `without` supports the request."""

@@ -97,8 +97,9 @@ class ExecutionPart:
 
     backend: str = option("auto", "Execution engine; 'auto' takes the best usable built-in one.",
                           kind="backend", basic=True)
-    batch_size: int = option(1, "Micro-batch: samples that one replica computes at once.",
-                             minimum=1, names=("--micro-batch-size",), basic=True)
+    batch_size: Optional[int] = option(
+        1, "Micro-batch: samples that one replica computes at once.", minimum=1,
+        names=("--micro-batch-size",), basic=True)
     device_iterations: int = option(
         1, "Steps on the device per host call.", minimum=1,
         names=("--device-iteration", "--batches-per-step"))

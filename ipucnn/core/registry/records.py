@@ -270,12 +270,21 @@ class OptimizerSpec(PluginSpec):
 
     The groups hold the weight decay of their parameters. `hyperparameters`, which the first
     records listed, is accepted and has no meaning: declare `options`.
+
+    Attributes:
+        lr: a usual learning rate for updates of 256 samples, for trainings in which the user gives
+            none; 0 if there is no usual one.
+        lr_growth: how it grows with the samples of an update: `linear`, or with their `root`.
     """
 
+    lr: float = 0.0
+    lr_growth: str = "linear"
     hyperparameters: InitVar[Tuple[str, ...]] = ()
 
     def __post_init__(self, hyperparameters: Tuple[str, ...]) -> None:
         super().__post_init__()
+        self._check(isinstance(self.lr, (int, float)) and self.lr >= 0, "lr", "a number")
+        self._check(self.lr_growth in ("linear", "root"), "lr_growth", "linear or root")
         _check_names(self, "hyperparameters", hyperparameters)
 
 

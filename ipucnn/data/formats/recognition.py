@@ -54,13 +54,25 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
     return next((spec for spec in others if _marked(spec, data_dir)), data)
 
 
-def recognised(path: str) -> str:
+def dataset_in(data_dir: str, used: Registry, default: str) -> str:
+    """Return the name of the dataset that a folder or URL holds, or `default` if none is known."""
+    if is_url(data_dir):
+        return next((name for name in used.names("dataset")
+                     if used.get_typed(DatasetSpec, name).streams), default)
+    try:
+        return recognised(os.path.expanduser(data_dir), used)
+    except DataError:
+        return default
+
+
+def recognised(path: str, used: Optional[Registry] = None) -> str:
     """Return the name of the dataset whose markers a folder has.
 
     Raises:
         DataError: the folder has the markers of no dataset.
     """
-    specs = [registry().get_typed(DatasetSpec, name) for name in registry().names("dataset")]
+    used = used or registry()
+    specs = [used.get_typed(DatasetSpec, name) for name in used.names("dataset")]
     matching = [(longest, spec.name) for spec in specs
                 for longest in [_marked(spec, path)] if longest]
     if not matching:

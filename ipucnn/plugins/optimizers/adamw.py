@@ -51,8 +51,11 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return adam and adamw."""
     options = "ipucnn.plugins.optimizers._options:AdamOptions"
     return [
-        OptimizerSpec(name="adam", summary="Adam; weight decay enters the gradient",
+        # 0.001: "Adam" (Kingma and Ba, 2015), algorithm 1
+        OptimizerSpec(name="adam", lr=1e-3, lr_growth="root",
+                      summary="Adam; weight decay enters the gradient",
                       target="ipucnn.plugins.optimizers.adamw:build_adam", options=options),
-        OptimizerSpec(name="adamw", summary="Adam with decoupled weight decay",
+        OptimizerSpec(name="adamw", lr=1e-3, lr_growth="root",
+                      summary="Adam with decoupled weight decay",
                       target="ipucnn.plugins.optimizers.adamw:build_adamw", options=options),
     ]

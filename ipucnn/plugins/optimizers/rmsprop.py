@@ -59,9 +59,12 @@ def build_tf(param_groups: List[Dict[str, Any]], lr: float,
 def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return rmsprop and rmsprop_tf."""
     return [
+        # 0.016 for 256 images: "EfficientNet" (Tan and Le, 2019) as published in code
         OptimizerSpec(
-            name="rmsprop", summary="RMSprop, epsilon outside the root",
+            name="rmsprop", lr=0.016,
+            summary="RMSprop, epsilon outside the root",
             target="ipucnn.plugins.optimizers.rmsprop:build", options=CenteredRMSpropOptions),
         OptimizerSpec(
-            name="rmsprop_tf", summary="RMSprop as TensorFlow computes it, epsilon in the root",
+            name="rmsprop_tf", lr=0.016,
+            summary="RMSprop as TensorFlow computes it, epsilon in the root",
             target="ipucnn.plugins.optimizers.rmsprop:build_tf", options=RMSpropOptions)]

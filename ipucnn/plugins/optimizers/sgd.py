@@ -53,11 +53,13 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return sgd and sgd_combined."""
     target = "ipucnn.plugins.optimizers.sgd:build"
     return [
-        OptimizerSpec(name="sgd", summary="SGD with momentum; accumulation and velocity apart",
+        # 0.1 for 256 images: "Deep Residual Learning" (He et al., 2016), section 3.4
+        OptimizerSpec(name="sgd", lr=0.1,
+                      summary="SGD with momentum; accumulation and velocity apart",
                       target=target, options=SGDOptions),
         # The update rule is the same. A device that accumulates gradients keeps one tensor for
         # accumulation and velocity instead of two, which saves memory; the host has no such pair.
-        OptimizerSpec(name="sgd_combined", aliases=("sgd-combined-accum",), target=target,
+        OptimizerSpec(name="sgd_combined", lr=0.1, aliases=("sgd-combined-accum",), target=target,
                       summary="SGD with momentum; one tensor for accumulation and velocity on IPU",
                       options=SGDOptions),
     ]

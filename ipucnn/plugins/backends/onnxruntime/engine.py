@@ -69,7 +69,7 @@ def _described(device: Tuple[str, int], half: bool) -> Probe:
     versions = {"onnxruntime": onnxruntime.__version__}
     if device[0] == "cuda":
         return Probe(usable=True, device=f"CUDA device {device[1]}", versions=versions,
-                     half="float16")
+                     half="float16", precision="16.16")
     note = ("ONNX Runtime computes in float32 on a CPU: half precision rounds the weights to "
             "bfloat16")
     return Probe(usable=True, device=f"CPU, {usable_cores()} cores", versions=versions,

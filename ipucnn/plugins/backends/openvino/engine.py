@@ -85,7 +85,7 @@ class OpenVinoBackend(OnnxBackend):
             usable=True, versions={"openvino": openvino.__version__}, notes=notes,
             device=f"CPU, {usable_cores()} cores" if device == "CPU" else
             str(self._core.get_property(device, "FULL_DEVICE_NAME")),
-            half=NAMES[kind or "bf16"])
+            half=NAMES[kind or "bf16"], precision="16.16" if kind else "32.32")
 
 
 def _check_nncf() -> None:

@@ -58,6 +58,7 @@ class PopArtBackend(OnnxBackend):
         else:
             device = f"offline target, IPU version {self.options.offline_target_ipu_version}"
         return Probe(usable=True, device=device, versions=versions, half="float16",
+                     precision="16.16",
                      notes=POPART.newer_note(sdk))
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,

@@ -61,6 +61,7 @@ class PopTorchBackend(Backend):
                              reason="this machine has no IPU")
             device = f"IPU version {version}, up to {count} in a program"
         return Probe(usable=True, device=device, versions=versions, half="float16",
+                     precision="16.16",
                      notes=POPTORCH.newer_note(sdk))
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,

@@ -42,8 +42,10 @@ class TorchBackend(Backend):
         probe = self.probe()
         if not probe.usable:
             return probe
+        device = pick(self.options.device)
+        if not device.emulates_half:
+            probe = replace(probe, precision="16.32" if plan.training else "16.16")
         if plan.half:
-            device = pick(self.options.device)
             native = device.place.type == "cpu" and not device.emulates_half
             return replace(probe, preference=_NATIVE_HALF) if native else probe
         return replace(probe, notes=())  # the notes are about half precision

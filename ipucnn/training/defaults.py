@@ -1,0 +1,146 @@
+"""Decides the options of a training that the user left open, from its images and its device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Dict, List, Optional
+
+from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.data import ImageDataset
+from ipucnn.training.options import TrainOptions
+
+LARGEST_BATCH = 32
+"""Micro-batch where there are enough images; memory for it is found on common devices."""
+
+FEWEST_UPDATES = 20
+"""Weight updates per epoch below which a smaller micro-batch is taken."""
+
+VIEWS = 30_000
+"""Images that a training sees, over all epochs; networks of natural images take many more, and
+`--epoch` gives them."""
+
+FEWEST_EPOCHS, MOST_EPOCHS = 10, 100
+
+RATE_BATCH = 256
+"""Images per update for which optimizers state their learning rates (Goyal et al., 2017)."""
+
+FINE_TUNING = 0.1
+"""Factor on the learning rate, and share of the views, of a training from given weights."""
+
+SMALLEST_INPUT = 64
+"""Pixels; networks for ImageNet reduce an image by 32."""
+
+_SAMPLES = 16
+_WARMUP_EPOCHS, _WARMUP_SHARE = 5.0, 0.1
+_UNKNOWN_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Options that were left open.
+
+    Attributes:
+        values: by flat name.
+        note: what was decided, for the user; empty if nothing was.
+    """
+
+    values: Dict[str, Any]
+    note: str = ""
+
+
+def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+                  input_size: int) -> Optional[int]:
+    """Return an input size that follows small images, or None where the network's own stays.
+
+    Images would be enlarged for nothing otherwise. Weights that are given keep their size: they
+    were trained on it.
+
+    Args:
+        options: of the training.
+        data: the dataset's record.
+        dataset: the training images.
+        input_size: of the network, in pixels.
+    """
+    if options.network.input_size is not None or options.network.source != "random" \
+            or not data.finite or dataset.ready or not len(dataset):
+        return None
+    if data.native_size:
+        return data.native_size if data.native_size < input_size else None
+    step = max(1, len(dataset) // _SAMPLES)
+    shorter = median(min(dataset.image(index).shape[1:])
+                     for index in range(0, len(dataset), step)[:_SAMPLES])
+    size = max(SMALLEST_INPUT, 32 * math.ceil(shorter / 32))
+    return size if size < input_size else None
+
+
+def decided(options: TrainOptions, images: Optional[int], registry: Registry) -> Decisions:
+    """Return the values of options that were left open.
+
+    Args:
+        options: of the training.
+        images: number of training images; None for data without end.
+        registry: where the optimizer is looked up.
+    """
+    execution, optimisation = options.execution, options.optimisation
+    values: Dict[str, Any] = {}
+    if execution.batch_size is None:
+        values["batch_size"] = _batch_size(options, images)
+    if optimisation.epoch is None:
+        values["epoch"] = _epochs(options, images)
+    options = options.with_values(**values)
+    if optimisation.lr is None:
+        values["lr"] = base_rate(options, registry)
+    if options.schedule.warmup_epoch is None:
+        values["warmup_epoch"] = min(_WARMUP_EPOCHS, _WARMUP_SHARE * options.optimisation.epochs)
+    return Decisions(values, _note(values))
+
+
+def base_rate(options: TrainOptions, registry: Registry) -> float:
+    """Return the learning rate of the optimizer for the samples of an update.
+
+    It grows with them, linearly or with their root as the optimizer's record says.
+    """
+    spec = registry.get_typed(OptimizerSpec, options.optimisation.optimizer)
+    execution = options.execution
+    samples = execution.micro_batch * execution.replicas * execution.gradient_accumulation
+    share = samples / RATE_BATCH
+    rate = spec.lr * (math.sqrt(share) if spec.lr_growth == "root" else share)
+    if not spec.lr:
+        rate = _UNKNOWN_RATE
+    if options.network.source != "random":
+        rate *= FINE_TUNING
+    return float(f"{rate:.3g}")
+
+
+def _batch_size(options: TrainOptions, images: Optional[int]) -> int:
+    execution = options.execution
+    others = execution.replicas * execution.gradient_accumulation
+    size = LARGEST_BATCH
+    if images is not None:
+        # two images give batch norm a variance
+        while size > 2 and size * others * FEWEST_UPDATES > images:
+            size //= 2
+        while size > 1 and size * others * execution.device_iterations > images:
+            size //= 2
+    return size
+
+
+def _epochs(options: TrainOptions, images: Optional[int]) -> int:
+    if not images:
+        return FEWEST_EPOCHS
+    views = VIEWS if options.network.source == "random" else VIEWS * FINE_TUNING
+    fewest = FEWEST_EPOCHS if options.network.source == "random" else FEWEST_EPOCHS // 2
+    return max(fewest, min(MOST_EPOCHS, round(views / images)))
+
+
+_WORDS = {"batch_size": "batch size {}", "epoch": "{} epochs", "lr": "learning rate {:g}",
+          "warmup_epoch": "{:g} epochs of warm-up"}
+
+
+def _note(values: Dict[str, Any]) -> str:
+    parts: List[str] = [words.format(values[name]) for name, words in _WORDS.items()
+                        if name in values]
+    return "chosen for these images: " + ", ".join(parts) if parts else ""
