@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import match_classes
@@ -19,7 +20,22 @@ from ipucnn.training.checkpoints import Checkpoint
 def described(dataset: ImageDataset) -> Dict[str, Any]:
     """Return the description of training images that checkpoints carry."""
     return {"images": len(dataset), "classes": list(dataset.class_names),
-            "fingerprint": dataset.fingerprint()}
+            "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
+
+
+def recipe_of(checkpoint: Checkpoint, dataset: ImageDataset, name: str) -> str:
+    """Return how training images are cropped: as before, if the dataset is the same.
+
+    Checkpoints without a recipe are older than recipes, when every dataset had the same one.
+
+    Args:
+        checkpoint: from which the training continues.
+        dataset: its training images now.
+        name: of their dataset.
+    """
+    if checkpoint.dataset != name:
+        return dataset.recipe
+    return str(checkpoint.data.get("recipe", RANDOM_RESIZED_CROP))
 
 
 def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,

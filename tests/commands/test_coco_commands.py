@@ -127,6 +127,8 @@ def test_partition_as_json_and_verbose(cli, coco, tmp_path):
                           check=True)
     assert json.loads(done.stdout) == {
         "output": str(out), "images": 5, "made_as": {"copies": 5},
+        "notes": [f"left out of {str(coco)!r}: 1 file that is no image: "
+                  "annotations/instances_val2014.json"],
         "partitions": [{"path": str(out / "0"), "images": 2},
                        {"path": str(out / "1"), "images": 3}]}
     for number, image in zip((0, 0, 1, 1, 1), IDS):

@@ -29,8 +29,8 @@ from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
 from ipucnn.data.prepare import PIXELS, Preparation
+from ipucnn.plugins.datasets._folder_images import make as make_folder
 from ipucnn.plugins.datasets.generated import make as make_generated
-from ipucnn.plugins.datasets.image_folder import make as make_folder
 
 TESTS = Path(__file__).resolve().parents[1]
 TINY = ["--plugin", str(TESTS / "tiny_plugin.py"), "--model", "tiny", "--precision", "full",

@@ -24,7 +24,7 @@ from ipucnn.data.augment import TrainTransform
 from ipucnn.data.loader import HostLoader
 from ipucnn.data.session_loader import feed
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
-from ipucnn.plugins.datasets.image_folder import make
+from ipucnn.plugins.datasets._folder_images import make
 from ipucnn.training.stored import load_stored
 
 ROOT = Path(__file__).parents[3]
