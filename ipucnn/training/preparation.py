@@ -50,7 +50,7 @@ from ipucnn.training.rates import (
     loss_scaling,
     optimizer_choice,
 )
-from ipucnn.training.trained_data import compared
+from ipucnn.training.trained_data import compared, crop_as_before
 
 
 @dataclass
@@ -166,6 +166,8 @@ def prepare(options: TrainOptions, registry: Registry,
         continued, changes = compared(restored, dataset, options.dataset.match_classes,
                                       f"dataset {data.name!r}")
         notes += changes
+        if options.augmentation.augmentation != "none":
+            notes += crop_as_before(restored, dataset)
     built = _model(options, data, dataset, registry, continued)
     built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
                             multi_label=dataset.multi_label)

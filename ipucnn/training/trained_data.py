@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import match_classes
@@ -19,7 +20,26 @@ from ipucnn.training.checkpoints import Checkpoint
 def described(dataset: ImageDataset) -> Dict[str, Any]:
     """Return the description of training images that checkpoints carry."""
     return {"images": len(dataset), "classes": list(dataset.class_names),
-            "fingerprint": dataset.fingerprint()}
+            "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
+
+
+def crop_as_before(checkpoint: Checkpoint, dataset: ImageDataset) -> List[str]:
+    """Crop the training images of a restored training as it did, and return notes.
+
+    Checkpoints without a recipe were written when all training images were cropped alike.
+
+    Args:
+        checkpoint: from which the training continues.
+        dataset: its training images now.
+    """
+    before = checkpoint.data.get("recipe", RANDOM_RESIZED_CROP)
+    if before == dataset.recipe:
+        return []
+    if before != RANDOM_RESIZED_CROP and not dataset.native_size:
+        return []  # another dataset, whose images have any size
+    own, dataset.recipe = dataset.recipe, before
+    return [f"training images are cropped by {before}, as before; a new training on this dataset "
+            f"uses {own}"]
 
 
 def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,
