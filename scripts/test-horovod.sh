@@ -11,7 +11,7 @@ if [ ! -f "$venv/.horovod" ]; then
   "$python" -m venv "$venv"
   # shellcheck disable=SC2086 # PIP_ARGS is a list of words
   "$venv/bin/pip" install --quiet ${PIP_ARGS:-} "$torch" numpy 'setuptools<81' wheel packaging \
-    cloudpickle psutil cffi pyyaml typer rich pluggy pooch 'plotext<6' Pillow safetensors pytest \
+    cloudpickle psutil cffi pyyaml typer rich pluggy platformdirs 'plotext<6' Pillow safetensors pytest \
     pytest-timeout pytest-xdist hatchling editables
   if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
     echo "error: '$torch' is a CUDA build, with which Horovod does not build here" >&2

@@ -51,7 +51,7 @@ from ipucnn.training.rates import (
     loss_scaling,
     optimizer_choice,
 )
-from ipucnn.training.trained_data import compared, recipe_of
+from ipucnn.training.trained_data import compared, crop_as_before
 
 
 @dataclass
@@ -185,7 +185,8 @@ def prepare(options: TrainOptions, registry: Registry,
         continued, changes = compared(restored, dataset, options.dataset.match_classes,
                                       f"dataset {data.name!r}")
         notes += changes
-        dataset.recipe = recipe_of(restored, dataset, data.name)
+        if options.augmentation.augmentation != "none":
+            notes += crop_as_before(restored, dataset)
     built = _model(options, data, dataset, registry, continued)
     built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
                             multi_label=dataset.multi_label)

@@ -23,19 +23,23 @@ def described(dataset: ImageDataset) -> Dict[str, Any]:
             "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
 
 
-def recipe_of(checkpoint: Checkpoint, dataset: ImageDataset, name: str) -> str:
-    """Return how training images are cropped: as before, if the dataset is the same.
+def crop_as_before(checkpoint: Checkpoint, dataset: ImageDataset) -> List[str]:
+    """Crop the training images of a restored training as it did, and return notes.
 
-    Checkpoints without a recipe are older than recipes, when every dataset had the same one.
+    Checkpoints without a recipe were written when all training images were cropped alike.
 
     Args:
         checkpoint: from which the training continues.
         dataset: its training images now.
-        name: of their dataset.
     """
-    if checkpoint.dataset != name:
-        return dataset.recipe
-    return str(checkpoint.data.get("recipe", RANDOM_RESIZED_CROP))
+    before = checkpoint.data.get("recipe", RANDOM_RESIZED_CROP)
+    if before == dataset.recipe:
+        return []
+    if before != RANDOM_RESIZED_CROP and not dataset.native_size:
+        return []  # another dataset, whose images have any size
+    own, dataset.recipe = dataset.recipe, before
+    return [f"training images are cropped by {before}, as before; a new training on this dataset "
+            f"uses {own}"]
 
 
 def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,

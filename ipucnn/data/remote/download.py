@@ -28,9 +28,9 @@ def cache_dir() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("ipucnn"))
+    return Path(platformdirs.user_cache_dir("ipucnn"))
 
 
 def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
