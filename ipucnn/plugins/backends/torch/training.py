@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -10,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import numpy
 import torch
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
@@ -220,7 +221,7 @@ class TorchTrainingSession(TrainingSession):
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor,
               mixing: Any) -> Tuple[torch.Tensor, torch.Tensor]:
-        with self._precision.compute():
+        with self._precision.compute(), norm_errors(self._plan.micro_batch):
             logits = self._forward(images)
         return self._setup.loss(logits, labels, mixing, self._plan.micro_batch), logits
 
@@ -283,6 +284,24 @@ class TorchTrainingSession(TrainingSession):
     def _put(self, values: Dict[str, torch.Tensor]) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(values[name])
+
+
+@contextmanager
+def norm_errors(micro_batch: int) -> Iterator[None]:
+    """Report a norm layer that has a single value per channel, and so no variance."""
+    try:
+        yield
+    except ValueError as error:
+        found = re.search(r"more than 1 (?:value|spatial element).*?torch\.Size\(\[([\d, ]+)\]\)",
+                          str(error))
+        if found is None:
+            raise
+        *_, height, width = found.group(1).split(", ")
+        raise UsageError(
+            f"a norm layer sees {height}x{width} pixels of {micro_batch} image"
+            f"{'s' if micro_batch > 1 else ''}, which is a single value per channel and has no "
+            "variance", "use '--batch-size 2' or more, a larger '--input-size', or '--normlayer "
+            "group'") from error
 
 
 def _on_host(value: Any) -> Any:
