@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -104,7 +105,13 @@ def show(
                                                    help="With '--plot'."),
     as_json: bool = JSON,
 ) -> None:
-    """Show a plugin: its options, the size and weights of a model, the curve of a schedule."""
+    """Show a plugin: its options, the size and weights of a model, the curve of a schedule.
+
+    The name of a checkpoint, of a folder of checkpoints or of an ONNX file shows its model card.
+    """
+    if kind and not name and not plot and _is_model(kind):
+        _show_card(kind, as_json)
+        return
     kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])
     if plot:
         render.emit(_plotted(kind, name, settings))
@@ -131,6 +138,40 @@ def show(
             ("option", "default", "meaning"),
             [(o["flag"], "" if o["default"] in (None, []) else str(o["default"]), o["help"])
              for o in options]))
+
+
+def _is_model(word: str) -> bool:
+    return os.path.isdir(word) or (os.path.isfile(word) and bool(os.path.splitext(word)[1]))
+
+
+def _show_card(place: str, as_json: bool) -> None:
+    """Print the model card of a file, or of the chosen checkpoint in a folder.
+
+    Raises:
+        IpucnnError: it cannot be read, or has no card.
+    """
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.terminal.progress import importing_torch
+
+    with importing_torch():
+        from ipucnn.onnx.any_card import card_of_file
+
+    path, card = card_of_file(place, registry())
+    if as_json:
+        render.emit_json({"file": path, **card.as_plain()})
+        return
+    provenance = ", ".join(f"{name} {value}" for name, value in card.provenance.items()
+                           if isinstance(value, str) and value)
+    render.emit(render.facts((
+        ("file", path), ("model", card.model), ("norm layer", card.norm_layer),
+        ("options", ", ".join(f"{name}={value}" for name, value in card.options.items()
+                              if value is not None)),
+        ("outputs", f"{card.num_outputs} {card.outputs}"
+                    + (", several labels" if card.multi_label else "")),
+        ("classes", ", ".join(card.class_names) or "unknown"),
+        ("images", card.preprocessing.summary()), ("precision", card.precision),
+        ("metrics", ", ".join(f"{name} {value}" for name, value in card.metrics.items())),
+        ("provenance", provenance))))
 
 
 def _named(words: List[str]) -> Tuple[str, str, List[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict
+import os
+import shlex
+from typing import Any, Callable, Dict, List
 
 import typer
 
@@ -62,6 +64,8 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             render.emit_json(result.as_dict())
         else:
             render.emit(render.train_result(result))
+            for line in _next_steps(result):
+                render.emit(line)
         if given.get("result") and speaks():
             from ipucnn.core.files import write_json
 
@@ -76,6 +80,17 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             raise
     show(result)
     return exit_codes.of_signal(result.stopped_by)
+
+
+def _next_steps(result: Any) -> List[str]:
+    """Return the lines that say what to do with the model of a training."""
+    if not result.checkpoint or not speaks():
+        return []
+    folder = os.path.dirname(result.checkpoint)
+    steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   (name new images)"]
+    if result.stopped_by in ("SIGINT", "SIGTERM"):
+        steps.append(f"ipucnn restore --checkpoint-path {shlex.quote(folder)}   (continue)")
+    return ["", "The model is kept. Next:", *(f"  {step}" for step in steps)]
 
 
 def validate(given: Dict[str, Any]) -> int:

@@ -1,6 +1,7 @@
 """The options of `ipucnn run`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
@@ -14,6 +15,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.data.formats.recognition import scored_as
 from ipucnn.models.weights_options import with_card
 
 if TYPE_CHECKING:
@@ -139,7 +141,17 @@ class RunOptions(CommandOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with what a weights file says of its model."""
-        return with_card(sources, others, registry)
+        values = with_card(sources, others, registry)
+        weights, place = values.get("weights"), values.get("data_dir")
+        if place and "data" not in values and not values.get("synthetic") \
+                and isinstance(weights, str) and Path(weights).expanduser().is_file():
+            from ipucnn.models.weights_card import file_card  # imports torch
+
+            card = file_card(weights, registry)
+            found = scored_as(place, card.class_names, registry) if card else None
+            if found is not None:
+                values["data"] = found
+        return values
 
     def __post_init__(self) -> None:
         if self.execution.instances == 1:

@@ -87,6 +87,9 @@ class Scores:
             for line, good, label in zip(lines, finite.tolist(), labels):
                 if not good:
                     line.update(dict.fromkeys(predictions.columns(self._top_k, False)[1:]))
+                if one and isinstance(label, int) and self._match is not None:
+                    # the number of the model's class, to compare with `class_1`
+                    line["label"] = self._match.outputs[label]
                 if isinstance(label, tuple):
                     line["labels"] = "|".join(self._dataset.class_names[number]
                                               for number in label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -16,6 +17,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
+from ipucnn.models.card import ModelCard
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position
 from ipucnn.training.feed import Feed
@@ -278,8 +280,14 @@ class _Trainer:
             session=self.session.state(),
             progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
             class_names=self.prepared.built.card.class_names,
-            versions=describe()["packages"], card=self.prepared.built.card,
+            versions=describe()["packages"], card=self._card(),
             data=self.description)
+
+    def _card(self) -> ModelCard:
+        """Return the model's card, with the best validation so far."""
+        card, best = self.prepared.built.card, self.figures.standing.as_plain()
+        return replace(card, metrics={"best " + str(name): value for name, value in best.items()},
+                       provenance={**card.provenance, "dataset": self.prepared.data.name})
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Optional
+from typing import Collection, Optional
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.data.remote.transfer import shown
@@ -63,6 +64,33 @@ def dataset_in(data_dir: str, used: Registry, default: str) -> str:
         return recognised(os.path.expanduser(data_dir), used)
     except DataError:
         return default
+
+
+def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Optional[str]:
+    """Return the name of the labelled dataset in a folder, if a model knows one of its classes.
+
+    Folders that are called otherwise are albums, not classes: None.
+
+    Args:
+        data_dir: the folder or URL.
+        class_names: of the model.
+        used: the registry in which datasets are looked up.
+    """
+    if is_url(data_dir):
+        return None
+    root = os.path.expanduser(data_dir)
+    known = {key(name).replace(" ", "-") for name in class_names}
+    for folder, folders, _ in os.walk(root):
+        depth = os.path.relpath(folder, root).count(os.sep) + (folder != root)
+        if any(key(name).replace(" ", "-") in known for name in folders):
+            return dataset_in(data_dir, used, "") or None
+        if depth >= _DEEPEST:
+            folders.clear()
+    return None
+
+
+_DEEPEST = 2
+"""Levels of folders above classes: a wrapper folder, and one for each split."""
 
 
 def recognised(path: str, used: Optional[Registry] = None) -> str:

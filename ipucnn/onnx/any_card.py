@@ -1,0 +1,35 @@
+"""Reads the model card of any file that holds a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Tuple
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.registry.registry import Registry
+from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_files import chosen
+from ipucnn.models.weights_card import file_card
+from ipucnn.onnx.network import read_network
+
+
+def card_of_file(place: str, registry: Registry) -> Tuple[str, ModelCard]:
+    """Return the path of a file and the model card in it.
+
+    Args:
+        place: a checkpoint, a folder of checkpoints, of which the best is taken or else the
+            newest, or an ONNX file.
+        registry: where the model of an old checkpoint is looked up.
+
+    Raises:
+        DataError: it cannot be read, or holds weights alone.
+        IpucnnError: the folder has no checkpoints.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        path = chosen(path)
+    card = read_network(path).card if path.suffix == ".onnx" else file_card(str(path), registry)
+    if card is None:
+        raise DataError(f"'{path}' does not say which model it is of",
+                        "checkpoints of 'ipucnn train' and files of 'ipucnn export' do")
+    return str(path), card
