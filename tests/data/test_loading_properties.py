@@ -19,7 +19,7 @@ from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.options.building import build
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.records import RANDOM_RESIZED_CROP, DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
@@ -309,7 +309,7 @@ def test_what_is_done_to_a_sample_is_the_same_for_any_workers_and_instances(trai
 def test_no_two_samples_or_epochs_are_changed_alike():
     """One and the same picture, under every sample's number and epoch: no two results agree."""
     class Same:
-        ready, flippable = False, True
+        ready, flippable, recipe = False, True, RANDOM_RESIZED_CROP
 
     noise = numpy.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=numpy.uint8)
     made = {TrainTransform(24, seed, Same()).draw(sample, epoch)(noise).tobytes()

@@ -31,8 +31,7 @@ class CrossEntropyOptions:
                                     minimum=0.0, maximum=1.0)
     class_weights: Tuple[float, ...] = option(
         (), "Weight of each class in the loss, in the order of the classes, or 'balanced': the "
-        "rarer, the higher. The loss is the weighted mean over a micro-batch.", words=(BALANCED,),
-        exclusive_minimum=0.0)
+        "rarer, the higher.", words=(BALANCED,), exclusive_minimum=0.0)
 
 
 class CrossEntropy(Loss):

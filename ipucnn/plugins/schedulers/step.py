@@ -26,8 +26,8 @@ class StepOptions:
     lr_epoch_decay: Tuple[float, ...] = option(
         (), "Epochs at which the rate drops.", metavar="EPOCH...", basic=True)
     lr_factors: Tuple[float, ...] = option(
-        (), "Instead of '--lr-decay', the factors on the rate: from the start, and from each of "
-        "the epochs on.", minimum=0.0, names=("--learning-rate-decay",), metavar="FACTOR...")
+        (), "Factors from the start and from each epoch, in place of '--lr-decay'.", minimum=0.0,
+        names=("--learning-rate-decay",), metavar="FACTOR...")
 
     def __post_init__(self) -> None:
         epochs, factors = list(self.lr_epoch_decay), self.lr_factors
