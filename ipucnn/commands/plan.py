@@ -44,7 +44,7 @@ def plan(given: Dict[str, Any]) -> None:
     elif launch.poprun:
         render.emit(poprun_command(made, training, registry().settings))
     else:
-        render.emit(render.training_plan(made))
+        render.emit(render.facts(made.facts()))
     if made.plan.instances > 1 and not (launch.executable_cache_path
                                         or made.options.plugins.given(CACHE)):
         caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]

@@ -61,7 +61,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
         if as_json:
             render.emit_json(result.as_dict())
         else:
-            render.emit(render.train_result(result))
+            render.emit(render.facts(result.facts()))
         if given.get("result") and speaks():
             from ipucnn.core.files import write_json
 
@@ -108,6 +108,8 @@ def validate(given: Dict[str, Any]) -> int:
             if error.partial:
                 show(error.partial)
             raise
+    if found.stopped_by:
+        raise KeyboardInterrupt(found.stopped_by)
     show(found)
     return 0
 
