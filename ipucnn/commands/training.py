@@ -85,9 +85,7 @@ def validate(given: Dict[str, Any]) -> int:
     options = build(ValidateOptions, given)
 
     def show(found: Any) -> None:
-        rows = [{**v.figures(), **({"per_class": v.per_class()} if options.results.per_class
-                                   else {})} for v in found]
-        document = {"format": "ipucnn.validate/1", "validations": rows}
+        document = found.as_dict(options.results.per_class)
         if options.results.json:
             render.emit_json(document)
         else:
@@ -129,12 +127,8 @@ def average(given: Dict[str, Any]) -> int:
         result = average_checkpoints(options)
     for note in result.notes:
         render.note(note)
-    facts = {"path": str(result.path), "strategy": result.strategy, "epoch": result.epoch,
-             "files": [str(path) for path in result.files]}
-    if options.json:
-        render.emit_json({"format": "ipucnn.average/1", **facts})
-    else:
-        render.emit(render.facts(facts.items()))
+    render.emit_json(result.as_dict()) if options.json else render.emit(
+        render.facts(result.facts()))
     return 0
 
 

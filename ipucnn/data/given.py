@@ -174,7 +174,8 @@ def _pixels(image: Any, name: str) -> Pixels:
         raise DataError(f"{name} has shape {shape}, expected "
                         + ("3 x height x width" if channels_first else "height x width x 3"),
                         "convert it with 'PIL.Image.fromarray(...)', which removes transparency")
-    return numpy.ascontiguousarray(numpy.broadcast_to(array, (*array.shape[:2], 3)))
+    # a copy: torch warns of arrays that cannot be written
+    return numpy.array(numpy.broadcast_to(array, (*array.shape[:2], 3)), order="C")
 
 
 def _labels(items: Sequence[Any]) -> List[Any]:

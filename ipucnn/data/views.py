@@ -24,7 +24,7 @@ class Sample(Tuple[Any, Any]):
     """
 
     name: str
-    label_name: Union[None, str, Tuple[str, ...]]
+    label_name: Union[str, Tuple[str, ...], None]
 
     @property
     def image(self) -> torch.Tensor:

@@ -239,7 +239,8 @@ class RunResult(Shown):
         title = f"the first {len(self.answers)} of {self.images:,} images"
         return [self.facts(), Table(
             ["file", *(heading for _, heading in shown)],
-            [[row["path"], *(row.get(key) for key, _ in shown)] for row in self.answers],
+            [[row["path"], *(f"{100 * row[key]:.1f} %" if key == "probability" else row.get(key)
+                             for key, _ in shown)] for row in self.answers],
             title if self.images > len(self.answers) else "")]
 
     def records(self) -> List[Dict[str, Any]]:

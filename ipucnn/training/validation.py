@@ -102,6 +102,12 @@ class Validations(List[Validation], Shown):
     stopped_by: Optional[str] = None
     __repr__ = Shown.__repr__
 
+    def as_dict(self, per_class: bool = False) -> Dict[str, Any]:
+        """Return the validations as plain types, for JSON; on request with those of each class."""
+        return {"format": "ipucnn.validate/1", "validations": [
+            {**one.figures(), **({"per_class": one.per_class()} if per_class else {})}
+            for one in self]}
+
     def blocks(self) -> Blocks:
         """Return the scores; see `Shown`."""
         return [_scores(self)]
