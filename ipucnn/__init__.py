@@ -1,86 +1,65 @@
 """ipucnn: image-classification CNNs on Graphcore IPUs, and the same command on CPU and GPU.
 
+Train, run and export, as the commands of the same names:
+
+    train, restore, validate, average, run, export, plan
+
+Models and datasets as objects:
+
+    load(FILE).predict(IMAGE), create_model, list_models, load_dataset
+
+Data and this machine:
+
+    fetch, shapes, partition, convert, verify, doctor
+
+`help(ipucnn.train)` lists the options of a function. Errors that a user can act on are of class
+`IpucnnError`. Plugins use the other names.
+
 Importing this package is light: torch is imported when a model, a dataset or a run is asked for.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any, List
 
 from ipucnn.version import __version__
 
-if TYPE_CHECKING:
-    from ipucnn.api import (
-        create_model,
-        export,
-        list_models,
-        load_dataset,
-        restore,
-        run,
-        train,
-        validate,
-    )
-    from ipucnn.core.errors import IpucnnError
-    from ipucnn.core.options.declaration import option
-    from ipucnn.core.preprocessing import Preprocessing
-    from ipucnn.core.registry.hookspecs import hookimpl
-    from ipucnn.core.registry.records import (
-        BackendSpec,
-        DatasetSpec,
-        LauncherSpec,
-        LoggerSpec,
-        LossSpec,
-        ModelSpec,
-        NormLayerSpec,
-        OptimizerSpec,
-        PublishedWeights,
-        Requirement,
-        ScheduleSpec,
-    )
-
-__all__ = [
-    "BackendSpec",
-    "DatasetSpec",
-    "IpucnnError",
-    "LauncherSpec",
-    "LoggerSpec",
-    "LossSpec",
-    "ModelSpec",
-    "NormLayerSpec",
-    "OptimizerSpec",
-    "Preprocessing",
-    "PublishedWeights",
-    "Requirement",
-    "ScheduleSpec",
-    "__version__",
-    "create_model",
-    "export",
-    "hookimpl",
-    "list_models",
-    "load_dataset",
-    "option",
-    "restore",
-    "run",
-    "train",
-    "validate",
-]
-
 _HOMES = {
+    **dict.fromkeys(("average", "export", "plan", "restore", "run", "train", "validate"),
+                    "ipucnn.api.jobs"),
+    **dict.fromkeys(("create_model", "list_models", "load", "load_dataset"),
+                    "ipucnn.api.objects"),
+    **dict.fromkeys(("convert", "fetch", "partition", "shapes", "verify"),
+                    "ipucnn.api.data_tools"),
     "IpucnnError": "ipucnn.core.errors",
+    "StopTraining": "ipucnn.core.progress",
     "hookimpl": "ipucnn.core.registry.hookspecs",
     "Preprocessing": "ipucnn.core.preprocessing",
     "option": "ipucnn.core.options.declaration",
-    **dict.fromkeys(("create_model", "export", "list_models", "load_dataset", "restore", "run",
-                     "train", "validate"), "ipucnn.api"),
     **dict.fromkeys(
         ("BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec", "ModelSpec",
          "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement", "ScheduleSpec"),
         "ipucnn.core.registry.records"),
 }
+"""The module of each public name but `doctor`, which is a package that can be called."""
+
+__all__ = [
+    "BackendSpec", "DatasetSpec", "IpucnnError", "LauncherSpec", "LoggerSpec", "LossSpec",
+    "ModelSpec", "NormLayerSpec", "OptimizerSpec", "Preprocessing", "PublishedWeights",
+    "Requirement", "ScheduleSpec", "StopTraining", "__version__", "average", "convert",
+    "create_model", "doctor", "export", "fetch", "hookimpl", "list_models", "load",
+    "load_dataset", "option", "partition", "plan", "restore", "run", "shapes", "train",
+    "validate", "verify"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "doctor":
+        return importlib.import_module("ipucnn.doctor")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ipucnn' has no attribute {name!r}")
+
+
+def __dir__() -> List[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

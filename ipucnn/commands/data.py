@@ -103,17 +103,16 @@ def verify(
 
     Exit code 1 when there is a problem.
     """
-    from ipucnn.data.formats.verify import left_out, verify
+    from ipucnn.data.formats.verify import verification
 
-    problems, notes = verify(path, data), left_out(path, data)
-    for note in notes:
+    found = verification(path, data)
+    for note in found.notes:
         render.note(note)
     if as_json:
-        render.emit_json({"path": path, "ok": not problems, "problems": problems,
-                          "notes": notes})
+        render.emit_json(found.as_dict())
     else:
-        render.emit("\n".join(problems) or f"{path}: no problem found")
-    return 1 if problems else 0
+        render.emit("\n".join(found.problems) or f"{path}: no problem found")
+    return 0 if found.ok else 1
 
 
 def bench(given: Dict[str, Any]) -> None:

@@ -31,4 +31,4 @@ def export(given: Dict[str, Any]) -> None:
     if options.results.json:
         render.emit_json(result.as_dict())
     else:
-        render.emit(render.export_result(result))
+        render.emit(render.facts(result.facts()))

@@ -25,26 +25,24 @@ def plan(given: Dict[str, Any]) -> None:
 
     Nothing is compiled, downloaded or read; the backend need not be usable on this machine.
     """
-    from ipucnn.core.options.profiles import resolve
+    from ipucnn.api.jobs import plan as planned
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.launch_command import poprun_command
-    from ipucnn.planning.training_plan import plan_training
 
-    names = {item.name for item in declared(PlanOptions)}
-    as_json = given.pop("json", False)
-    launching = {name: value for name, value in given.items() if name in names}
-    training = {name: value for name, value in given.items() if name not in names}
-    launch = resolve(PlanOptions, launching, "launch", named_by="launch")
-    if launch.poprun and as_json:
+    as_json, poprun = given.pop("json", False), given.pop("poprun", False)
+    if poprun and as_json:
         raise UsageError("'--poprun' and '--json' exclude each other",
                          "'--poprun' prints a command for a shell")
-    made = plan_training(resolve(TrainOptions, training, "train"), launch, registry())
+    made = planned(**given)
+    launch = made.launch
     if as_json:
         render.emit_json(made.as_dict())
-    elif launch.poprun:
+    elif poprun:
+        names = {item.name for item in declared(PlanOptions)}
+        training = {name: value for name, value in given.items() if name not in names}
         render.emit(poprun_command(made, training, registry().settings))
     else:
-        render.emit(render.training_plan(made))
+        render.emit(render.facts(made.facts()))
     if made.plan.instances > 1 and not (launch.executable_cache_path
                                         or made.options.plugins.given(CACHE)):
         caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]

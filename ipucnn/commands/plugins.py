@@ -10,6 +10,7 @@ import typer
 
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean, key, printable
+from ipucnn.core.showing import plain_table
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.layout import terminal_width, wrapped
 from ipucnn.terminal.listings import by_family, without_loader_warnings
@@ -52,7 +53,7 @@ def list_plugins(
         return
     width = terminal_width(sys.stdout)
     if width is None or wide:
-        render.emit(render.plain_table(
+        render.emit(plain_table(
             ("kind", "name", "aliases", "summary", "provider", "state"),
             [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
               row.spec.summary if row.spec else "", row.provider.label, row.state.value)

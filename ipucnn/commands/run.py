@@ -37,7 +37,7 @@ def run(given: Dict[str, Any]) -> int:
         if options.results.json:
             render.emit_json(result.as_dict())
         else:
-            render.emit(render.run_result(result))
+            render.emit(render.facts(result.facts()))
             width = terminal_width(sys.stdout)
             if width is not None and result.answers:
                 render.emit("\n" + answers(result, width))

@@ -63,7 +63,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
         if as_json:
             render.emit_json(result.as_dict())
         else:
-            render.emit(render.train_result(result))
+            render.emit(render.facts(result.facts()))
             for line in _next_steps(result):
                 render.emit(line)
         if given.get("result") and speaks():
@@ -100,9 +100,7 @@ def validate(given: Dict[str, Any]) -> int:
     options = build(ValidateOptions, given)
 
     def show(found: Any) -> None:
-        rows = [{**v.figures(), **({"per_class": v.per_class()} if options.results.per_class
-                                   else {})} for v in found]
-        document = {"format": "ipucnn.validate/1", "validations": rows}
+        document = found.as_dict(options.results.per_class)
         if options.results.json:
             render.emit_json(document)
         else:
@@ -123,6 +121,8 @@ def validate(given: Dict[str, Any]) -> int:
             if error.partial:
                 show(error.partial)
             raise
+    if found.stopped_by:
+        raise KeyboardInterrupt(found.stopped_by)
     show(found)
     return 0
 
@@ -142,12 +142,8 @@ def average(given: Dict[str, Any]) -> int:
         result = average_checkpoints(options)
     for note in result.notes:
         render.note(note)
-    facts = {"path": str(result.path), "strategy": result.strategy, "epoch": result.epoch,
-             "files": [str(path) for path in result.files]}
-    if options.json:
-        render.emit_json({"format": "ipucnn.average/1", **facts})
-    else:
-        render.emit(render.facts(facts.items()))
+    render.emit_json(result.as_dict()) if options.json else render.emit(
+        render.facts(result.facts()))
     return 0
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Any, Callable, Dict, Optional
+
+CALLBACK = "callback"
+"""Why a training ended that a callback stopped: its result's `stopped_by`."""
 
 Progress = Callable[[str, int, Optional[int]], None]
 """Called with a phase (`compile`, `run`, `convert`, `measure`), images done, and total or None."""
@@ -37,6 +40,13 @@ class Status:
     seconds_left: Optional[float] = None
 
 
+class StopTraining(Exception):
+    """A callback of a training raises it to end the training after the current host call.
+
+    The training saves a checkpoint where it writes them and returns its result.
+    """
+
+
 class Listener:
     """Receives the progress of a training; the base class ignores it."""
 
@@ -49,6 +59,9 @@ class Listener:
     def note(self, text: str) -> None:
         """Receive a note for the user."""
 
+    def row(self, row: Dict[str, Any]) -> None:
+        """Receive a row of metrics: `kind` is `train`, `validation` or `epoch`."""
+
     def stop(self) -> str:
-        """Return the name of the signal that requests a stop, or an empty string."""
+        """Return why a stop is requested, a signal's name or `callback`; or an empty string."""
         return ""

@@ -6,9 +6,10 @@ batches and prefetches them.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence, Tuple, Union, overload
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy
     import torch
 
+    from ipucnn.data.views import Sample
 
 Box = Tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, relative to its width and height (0 to 1)."""
@@ -56,7 +58,7 @@ class DatasetRequest:
 
 
 class ImageDataset(ABC):
-    """Images by index.
+    """Images by index: `dataset[0]` is an image and its label, `dataset[-10:]` a dataset.
 
     Attributes:
         class_names: class names in the order of labels, or empty when it has no labels.
@@ -88,6 +90,32 @@ class ImageDataset(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of images."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ImageDataset: ...
+
+    def __getitem__(self, index: Union[int, slice]) -> Union[Sample, ImageDataset]:
+        """Return `(image, label)` of an image, or the dataset of a slice.
+
+        Args:
+            index: from 0; a negative one counts from the end.
+
+        Raises:
+            IndexError: there is no such image.
+            DataError: the image cannot be read; the message names the file.
+        """
+        from ipucnn.data.views import Part, sample
+
+        if isinstance(index, slice):
+            return Part(self, range(len(self))[index])
+        return sample(self, range(len(self))[operator.index(index)])
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield `(image, label)` of every image, in order."""
+        return (self[index] for index in range(len(self)))
 
     @abstractmethod
     def image(self, index: int) -> torch.Tensor:

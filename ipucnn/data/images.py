@@ -195,17 +195,26 @@ def _silence_pillow() -> None:
 
 
 def _decode_with_pillow(data: bytes, name: Callable[[], str]) -> Pixels:
-    import numpy
     from PIL import Image
 
     _silence_pillow()
     formats = image_formats.formats_of(data, name)
     with Image.open(io.BytesIO(data), formats=formats) as opened:
         _check_size(*opened.size)
-        opened.load()
-        orientation = jpeg.exif_orientation(opened.info.get("exif") or b"")
-        pixels = numpy.array(_as_rgb(opened))
-    return jpeg.upright(pixels, orientation)
+        return pixels_of(opened)
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """Return an image of Pillow as RGB pixels, uint8 `(height, width, 3)`; see `decode`.
+
+    Raises:
+        ValueError: it is of a mode without a defined white.
+    """
+    import numpy
+
+    image.load()
+    orientation = jpeg.exif_orientation(image.info.get("exif") or b"")
+    return jpeg.upright(numpy.array(_as_rgb(image)), orientation)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

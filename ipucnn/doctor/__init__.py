@@ -13,6 +13,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
@@ -35,6 +36,24 @@ LITTLE_SPACE = 1 << 30
 SLOW_SECONDS = 1.0
 _REINSTALL = "pip install --force-reinstall torch torchvision"
 _PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
+
+
+class _Function(ModuleType):
+    """This package can be called: `ipucnn.doctor()` is its name in Python, too."""
+
+    def __call__(self, deep: bool = False) -> Report:
+        """Check this installation and machine: `ipucnn doctor` in Python.
+
+        Args:
+            deep: also import and test torch and the engines.
+
+        Returns:
+            The checks; `ok` says that none found a problem.
+        """
+        return examine(deep)
+
+
+sys.modules[__name__].__class__ = _Function
 
 
 def examine(deep: bool = False, plugins: Optional[Registry] = None) -> Report:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
-from ipucnn.core.checks import PROBLEM, Check
+from ipucnn.core.checks import OK, PROBLEM, Check
+from ipucnn.core.showing import Blocks, Shown, Table
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """The results of all checks."""
 
     checks: Tuple[Check, ...]
@@ -22,3 +23,13 @@ class Report:
     def as_dict(self) -> Dict[str, Any]:
         """Return the report as plain types."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
+
+    def blocks(self) -> Blocks:
+        """Return the checks, and how to fix what is not in order; see `Shown`."""
+        return [Table(("check", "status", "detail"),
+                      [(check.name, check.status, check.detail) for check in self.checks]),
+                [(check.name, check.remedy) for check in self.checks if check.status != OK]]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per check."""
+        return [asdict(check) for check in self.checks]

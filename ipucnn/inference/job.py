@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
 
 import torch
 
@@ -44,6 +44,8 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.onnx.network_of_run import read_stored
 
+ResultT = TypeVar("ResultT")
+
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
 
@@ -52,7 +54,7 @@ LOCAL = "local"
 
 
 def run(options: RunOptions, registry: Optional[Registry] = None,
-        progress: Optional[Progress] = None) -> RunResult:
+        progress: Optional[Progress] = None, images: Optional[ImageDataset] = None) -> RunResult:
     """Run inference.
 
     With several instances, each classifies its part, and all of them return the combined result.
@@ -65,16 +67,33 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         options: what to run.
         registry: where names are looked up; this process's when not given.
         progress: receives the progress of the run.
+        images: the images, instead of those that the options name.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
-    registry = registry or current_registry()
+    return attempted(options, registry or current_registry(), images,
+                     lambda job: _execute(job, progress or (lambda *_: None)))
+
+
+def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
+              execute: Callable[[Job], ResultT]) -> ResultT:
+    """Prepare a run and execute it; where `auto` chose a backend that cannot, try the next one.
+
+    Args:
+        options: what to run.
+        registry: where names are looked up.
+        images: see `run`.
+        execute: what to do with the prepared run.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
     refusals: Dict[str, str] = {}
     while True:
-        job = prepare(options, registry, refusals)
+        job = prepare(options, registry, refusals, images)
         try:
-            return _execute(job, progress or (lambda *_: None))
+            return execute(job)
         except UnsupportedNetworkError as error:
             refusals[job.chosen.spec.name] = error.message
             # a backend named by the user is never replaced
@@ -116,20 +135,23 @@ class Job:
 
 
 def prepare(options: RunOptions, registry: Registry,
-            refusals: Optional[Mapping[str, str]] = None) -> Job:
+            refusals: Optional[Mapping[str, str]] = None,
+            images: Optional[ImageDataset] = None) -> Job:
     """Check a run and create its dataset and network, in the order of their cost.
 
     Args:
         options: what to run.
         registry: where names are looked up.
         refusals: backends that `auto` must not choose, and why.
+        images: see `run`.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals = refusals or {}
     model = registry.get_typed(ModelSpec, options.network.model)
-    data = registry.get_typed(DatasetSpec, options.dataset.name)
+    data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
+        else _record_of(images)
     registry.get_typed(NormLayerSpec, options.network.normlayer)
     launch, wanted = launched(), options.execution.instances
     if wanted > 1 and launch is not None and launch.launcher != LOCAL:
@@ -169,7 +191,7 @@ def prepare(options: RunOptions, registry: Registry,
     request = request_of(options.network, options.dataset, preprocessing.input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
         request = replace(request, num_classes=None)
-    dataset = open_dataset(data, request, options.plugins, registry)
+    dataset = open_dataset(data, request, options.plugins, registry) if images is None else images
     built = stored.built if stored else model_of(options, data, dataset, registry)
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     match = matched(options, data, dataset, built.card)
@@ -182,6 +204,12 @@ def prepare(options: RunOptions, registry: Registry,
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
                notes, registry)
+
+
+def _record_of(images: ImageDataset) -> DatasetSpec:
+    """Return the record of a dataset that is given as an object."""
+    return DatasetSpec(name="images", summary="images given in Python", target=lambda _: images,
+                       labelled=bool(images.class_names))
 
 
 def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
@@ -217,7 +245,7 @@ def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
 
 def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
-    with _session(job, result.notes) as session:
+    with session_of(job, result.notes) as session:
         progress("compile", 0, None)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(session.compile()))
@@ -227,7 +255,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     return result
 
 
-def _session(job: Job, notes: List[str]) -> InferenceSession:
+def session_of(job: Job, notes: List[str]) -> InferenceSession:
     """Return the backend's session, with calibration images for 8-bit integers.
 
     Notes about those images are added to `notes`.

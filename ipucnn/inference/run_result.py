@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from array import array
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
+
+from ipucnn.core.showing import Blocks, Facts, Shown, Table
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,8 @@ class Meter:
         }
 
 
-@dataclass
-class RunResult:
+@dataclass(repr=False)
+class RunResult(Shown):
     """The result of `ipucnn run`.
 
     Attributes:
@@ -191,3 +194,80 @@ class RunResult:
     def as_dict(self) -> Dict[str, Any]:
         """Return the result as plain types, for JSON."""
         return {"format": "ipucnn.run/1", **asdict(self)}
+
+    def facts(self) -> Facts:
+        """Return the result as names and values, for people."""
+        rate, compute, latency = self.throughput, self.compute_throughput, self.latency_ms
+        plan = self.plan
+        session = self.session
+        precision = plan["precision"]
+        if plan["half"]:
+            precision += (f" ({session.get('weights_type', plan['half'])} weights, "
+                          f"{session.get('arithmetic', plan['half'])} arithmetic)")
+        return [
+            ("model", f"{self.model}, {self.weights['summary']}"),
+            ("backend", f"{self.backend} on {self.device}"),
+            ("data", self.dataset),
+            ("precision", precision),
+            ("batch", f"{plan['combined_batch']} = micro-batch {plan['micro_batch']} x "
+                      f"{plan['device_iterations']} device iterations x "
+                      f"{plan['replicas']} replicas"),
+            ("images", f"{self.images} in {self.iterations} iterations, "
+                       f"{self.warmup_iterations} of them warm-up"),
+            ("compile", f"{self.compile_seconds:.2f} s"),
+            ("throughput", rate and f"{rate.mean:.1f} images/s  (std {rate.std:.1f}, "
+                                    f"min {rate.min:.1f}, max {rate.max:.1f})"),
+            ("device only", compute and f"{compute.mean:.1f} images/s  (waiting for data "
+                                        f"{100 * self.data_wait_share:.0f} % of the time)"),
+            ("latency", latency and f"p50 {latency.p50:.2f} ms, p90 {latency.p90:.2f} ms, "
+                                    f"p99 {latency.p99:.2f} ms per device call"),
+            ("accuracy", self.accuracy and f"top-1 {self.accuracy['top1']:.2f} %, top-5 "
+                         f"{self.accuracy['top5']:.2f} % of {self.accuracy['images']} images"),
+            ("quantised", _quantisation(session.get("quantisation"))),
+            ("stages", ", ".join(f"{stage['begins_at']} {100 * stage['share']:.0f} %"
+                                 for stage in session.get("stages", []))),
+            ("skipped", f"{self.skipped['count']} bad images" if self.skipped["count"] else None),
+            ("instances", _instances(self.instances)),
+            ("predictions", self.predictions),
+            ("stopped by", self.stopped_by)]
+
+    def blocks(self) -> Blocks:
+        """Return the facts and the first predictions; see `Shown`."""
+        columns = [("name", "class"), ("probability", "probability"), ("label_name", "label")]
+        shown = [(key, heading) for key, heading in columns
+                 if any(row.get(key) is not None for row in self.answers)]
+        title = f"the first {len(self.answers)} of {self.images:,} images"
+        return [self.facts(), Table(
+            ["file", *(heading for _, heading in shown)],
+            [[row["path"], *(f"{100 * row[key]:.1f} %" if key == "probability" else row.get(key)
+                             for key, _ in shown)] for row in self.answers],
+            title if self.images > len(self.answers) else "")]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per image that is shown, the first `ipucnn.inference.answers.FIRST`."""
+        return [dict(row) for row in self.answers]
+
+
+def _quantisation(report: Optional[Dict[str, Any]]) -> str:
+    """Return the effect of quantisation on the outputs as text."""
+    if not report:
+        return ""
+    text = (f"with {report['calibration_images']} images; same class as full precision for "
+            f"{report['agreement']:.2f} % of "
+            + (f"{report['compared_images']} others" if report["held_out"] else "the same images"))
+    if "top1_full" in report:
+        text += (f"; top-1 {report['top1_int8']:.2f} %, full precision {report['top1_full']:.2f} % "
+                 f"({report['top1_difference']:+.2f})")
+    return text
+
+
+def _instances(instances: Sequence[Dict[str, Any]]) -> List[str]:
+    """Return a summary of each of several processes, and the location of the logs."""
+    parts = []
+    for own in instances:
+        rate = own["throughput"]
+        parts.append(f"{own['index']}: {own['images']} images" + (
+            f" at {rate['mean']:.1f}/s" if rate else "") + (
+            f", exit code {own['exit_code']}" if own.get("exit_code") else ""))
+    folders = {os.path.dirname(own["log"]) for own in instances if "log" in own}
+    return [*parts, *(f"logs in {folder}" for folder in folders)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from torch import nn
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.options.building import build
-from ipucnn.core.options.composition import CommandOptions, PluginOptions, part
+from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.loading import import_target
@@ -21,21 +21,13 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
+from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
 from ipucnn.models.weights import WeightsReport, load_weights, published_weights
 from ipucnn.models.weights_card import file_card
 
 DEFAULT_NORM_LAYER = "batch"
-
-
-@dataclass(frozen=True)
-class ModelOptions(CommandOptions):
-    """The options of a model that is built by name."""
-
-    network: NetworkPart = part(NetworkPart)
-
-    kinds: ClassVar[Tuple[str, ...]] = ("model", "norm-layer")
 
 
 @dataclass(frozen=True)

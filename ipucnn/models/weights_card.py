@@ -81,7 +81,7 @@ def card_in(content: Mapping[str, Any], path: Path, registry: Registry) -> Optio
                           tuple(content.get("class_names", ())), path, registry)
     written = content.get("opts") or content.get("args")
     if isinstance(content.get("model_state_dict"), dict) and isinstance(written, Mapping):
-        from ipucnn.models.build import ModelOptions
+        from ipucnn.models.options import ModelOptions
 
         values = translated(written, ModelOptions, registry)
         if values.get("model"):
@@ -98,7 +98,8 @@ def _completed(model: str, options: Mapping[str, Any], class_names: Tuple[str, .
     """
     from dataclasses import replace
 
-    from ipucnn.models.build import ModelOptions, card_of
+    from ipucnn.models.build import card_of
+    from ipucnn.models.options import ModelOptions
 
     try:
         spec = registry.get_typed(ModelSpec, model)

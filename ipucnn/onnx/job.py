@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 
@@ -16,6 +16,7 @@ from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.build import BuiltModel, build_model
 from ipucnn.onnx.comparison import TOLERANCE, compare
 from ipucnn.onnx.embedded_metadata import Metadata
@@ -31,8 +32,8 @@ COMPARED_BATCHES = (1, 2, 5)
 """Batch sizes with which a file of dynamic batch size is compared with torch."""
 
 
-@dataclass
-class ExportResult:
+@dataclass(repr=False)
+class ExportResult(Shown):
     """The result of `ipucnn export`.
 
     Attributes:
@@ -63,6 +64,28 @@ class ExportResult:
     def as_dict(self) -> Dict[str, Any]:
         """Return the result as plain types, for JSON."""
         return {"format": "ipucnn.export/1", **asdict(self)}
+
+    def facts(self) -> Facts:
+        """Return the result as names and values, for people."""
+        shape = " x ".join("any" if size is None else str(size) for size in self.input["shape"])
+        return [
+            ("file", self.path), ("size", f"{self.size / 2**20:.1f} MiB"),
+            ("model", self.model), ("for", self.target),
+            ("operator set", f"ai.onnx {self.opset}, format version {self.ir_version}"),
+            ("images", f"{shape} {self.input['type']}"),
+            ("operators", ", ".join(f"{name} {count}" for name, count in self.operators.items())),
+            ("weights", self.weights),
+            ("compared", "; ".join(f"batch {batch}: {difference:.1e}" for batch, difference
+                                   in self.differences.items())
+             + f" of the largest logit from torch (at most {self.tolerance:.0e})")]
+
+    def blocks(self) -> Blocks:
+        """Return the facts; see `Shown`."""
+        return [self.facts()]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return one row: the result as plain types."""
+        return [self.as_dict()]
 
 
 def export(options: ExportOptions, registry: Optional[Registry] = None) -> ExportResult:

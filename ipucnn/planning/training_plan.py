@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -12,13 +12,14 @@ from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.planning.options import PlanOptions
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch, fine_tuning_plan
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
+@dataclass(frozen=True, repr=False)
+class TrainingPlan(Shown):
     """A training as planned from its options.
 
     Attributes:
@@ -59,6 +60,43 @@ class TrainingPlan:
             "launch": {"profile": launch.launch, "hosts": launch.host_count,
                        "instances": self.plan.instances,
                        "replicas_per_instance": self.plan.local_replicas}}
+
+    def facts(self) -> Facts:
+        """Return the plan as names and values, for people."""
+        options, plan, launch = self.options, self.plan, self.launch
+        spare = f", of {self.ipus:,} reserved (they are allocated in powers of two)"
+        lines: Facts = [
+            ("model", options.network.model), ("data", options.dataset.data),
+            ("precision", plan.precision),
+            ("replicas", plan.replicas),
+            ("pipeline stages", plan.stages),
+            ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
+            ("IPUs", f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
+            ("hosts", launch.host_count),
+            ("instances", plan.instances),
+            ("replicas per instance", self.plan.local_replicas),
+            ("epoch", self.epoch_samples and f"{self.epoch_samples:,} generated samples"),
+            *_algebra(plan)]
+        if self.fine_tuning:
+            lines += [(f"fine-tuning: {name}", value) for name, value in _algebra(self.fine_tuning)]
+        return lines
+
+    def blocks(self) -> Blocks:
+        """Return the facts; see `Shown`."""
+        return [self.facts()]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return one row: the plan as plain types."""
+        return [self.as_dict()]
+
+
+def _algebra(plan: ExecutionPlan) -> Facts:
+    return [
+        ("micro-batch", plan.micro_batch),
+        ("gradient accumulation", plan.gradient_accumulation),
+        ("device iterations", plan.device_iterations),
+        ("samples per weight update", plan.update_batch),
+        ("samples per host call", plan.combined_batch)]
 
 
 def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry) -> TrainingPlan:

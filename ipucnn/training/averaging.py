@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import StoredModel, load_stored
 
 
-@dataclass(frozen=True)
-class AverageResult:
+@dataclass(frozen=True, repr=False)
+class AverageResult(Shown):
     """The averaged checkpoint, its sources, and notes about images that were read for it."""
 
     path: Path
@@ -24,6 +25,23 @@ class AverageResult:
     epoch: int
     strategy: str
     notes: Tuple[str, ...] = ()
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return the result as plain types, for JSON."""
+        return {"format": "ipucnn.average/1", **dict(self.facts())}
+
+    def facts(self) -> Facts:
+        """Return the result as names and values, for people."""
+        return [("path", str(self.path)), ("strategy", self.strategy), ("epoch", self.epoch),
+                ("files", [str(path) for path in self.files])]
+
+    def blocks(self) -> Blocks:
+        """Return the facts; see `Shown`."""
+        return [self.facts()]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per averaged checkpoint."""
+        return [{"file": str(path), "averaged": str(self.path)} for path in self.files]
 
 
 def average(folder: Path, strategy: str, decay: float, last: int,

@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
@@ -130,6 +130,7 @@ class _Trainer:
         self.saved_update = self.instances.gather(
             self.update if self.records.last_good else -1)[0]
         self.stopped_by: Optional[str] = None
+        self.history: List[Dict[str, Any]] = []
         self.averaged = ""
         self.restored = str(restored.path) if restored else ""
 
@@ -200,6 +201,11 @@ class _Trainer:
                                f"{self.figures.accuracy():.2f}%")
         self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
         self._tell_of_waiting()
+        self._tell_row({
+            "kind": "epoch", "epoch": self.epoch, "update": self.update,
+            "loss": self.figures.loss(),
+            "accuracy": None if self.options.results.disable_metrics else self.figures.accuracy(),
+            "images_per_second": images / seconds})
         self._stopping(now=True)
         if self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
                 or self.epoch == self.epochs or self.stopped_by:
@@ -307,6 +313,11 @@ class _Trainer:
     def _record(self, row: Dict[str, Any]) -> None:
         self.figures.rows += 1
         self.records.row(row)
+        self._tell_row(row)
+
+    def _tell_row(self, row: Dict[str, Any]) -> None:
+        self.history.append(row)
+        self.listener.row(row)
 
     # -- validation ----------------------------------------------------------------------------
 
@@ -329,6 +340,10 @@ class _Trainer:
         if patience and standing.waited >= patience \
                 and not self.stopped_by and self.epoch < self.epochs:
             self.stopped_by = EARLY_STOPPING
+        elif self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
+            self._stopping(now=True)
+            if self.stopped_by and self.saved_update != self.update:
+                self._save(final=True)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -372,5 +387,5 @@ class _Trainer:
             checkpoint=str(self.records.last_good or ""),
             averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
-            stopped_by=self.stopped_by,
+            stopped_by=self.stopped_by, history=self.history,
             notes=[*self.prepared.notes, *filter(None, [self.waiting])])

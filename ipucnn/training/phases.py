@@ -10,7 +10,7 @@ from typing import Any, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.progress import Listener
+from ipucnn.core.progress import CALLBACK, Listener
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
@@ -51,7 +51,7 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
     full = preprocessing_of(options.network, registry).input_size
     listener.line(f"Training at {half_size(full)} pixels")
     first = train(options, registry, listener, restored)
-    if first.stopped_by in ("SIGINT", "SIGTERM"):
+    if first.stopped_by in ("SIGINT", "SIGTERM", CALLBACK):
         return first
     further = fine_tuning(options, first.averaged, full)
     begun = None

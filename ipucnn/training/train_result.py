@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
+
+from ipucnn.core.showing import Blocks, Facts, Shown, Table
 
 
 def milliseconds(latency: Optional[Tuple[float, float, float]]) -> Optional[Dict[str, float]]:
@@ -13,8 +15,8 @@ def milliseconds(latency: Optional[Tuple[float, float, float]]) -> Optional[Dict
     return {name: 1000 * value for name, value in zip(("min", "max", "mean"), latency)}
 
 
-@dataclass
-class TrainResult:
+@dataclass(repr=False)
+class TrainResult(Shown):
     """The result of `ipucnn train` and `ipucnn restore`.
 
     Attributes:
@@ -40,8 +42,9 @@ class TrainResult:
         log_dir: folder of metrics and options.
         restored: the checkpoint from which it resumed.
         skipped: bad images, and skipped weight updates.
-        stopped_by: `SIGINT`, `SIGTERM` or `early stopping` when it ended early.
+        stopped_by: `SIGINT`, `SIGTERM`, `callback` or `early stopping` when it ended early.
         notes: notes for the user.
+        history: the rows of metrics that callbacks receive, of this process; not in `as_dict`.
     """
 
     model: str
@@ -71,7 +74,47 @@ class TrainResult:
     skipped: Dict[str, int] = field(default_factory=lambda: {"images": 0, "updates": 0})
     stopped_by: Optional[str] = None
     notes: List[str] = field(default_factory=list)
+    history: List[Dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the result as plain types, for JSON."""
-        return {"format": "ipucnn.train/1", **asdict(self)}
+        kept = asdict(replace(self, history=[]))
+        del kept["history"]
+        return {"format": "ipucnn.train/1", **kept}
+
+    def facts(self) -> Facts:
+        """Return the result as names and values, for people."""
+        plan, best, latency = self.plan, self.best, self.device_latency_ms
+        return [
+            ("model", self.model),
+            ("backend", f"{self.backend} on {self.device}"),
+            ("data", self.dataset),
+            ("precision", plan["precision"] + (f" ({plan['half']})" if plan["half"] else "")),
+            ("batch", f"{plan['combined_batch']} per host call, {plan['update_batch']} per update"),
+            ("epochs", str(self.epochs)),
+            ("updates", self.updates),
+            ("throughput", self.images_per_second and
+             f"{self.images_per_second:.1f} images/s  (waiting for data "
+             f"{100 * self.data_wait_share:.0f} % of the time)"),
+            ("latency", latency and f"mean {latency['mean']:.2f} ms, min {latency['min']:.2f} ms, "
+                                    f"max {latency['max']:.2f} ms per host call, device time"),
+            ("training", (self.loss is not None and f"loss {self.loss:.4f}" + (
+                f", accuracy {self.accuracy:.2f} %" if self.accuracy is not None else "")) or None),
+            ("best", best and f"{best['metric']} {best['value']:.4f} at epoch {best['epoch']} "
+                              f"({best['weights']} weights)"),
+            ("skipped", ", ".join(f"{count} {what}" for what, count in self.skipped.items()
+                                  if count)),
+            ("checkpoint", self.checkpoint), ("averaged", self.averaged),
+            ("metrics", self.log_dir), ("stopped by", self.stopped_by)]
+
+    def blocks(self) -> Blocks:
+        """Return the facts and the validations; see `Shown`."""
+        return [self.facts(), Table(
+            ("epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
+            [(str(row["epoch"]), row["weights"], str(row["images"]), f"{row['loss']:.4f}",
+              f"{row['top1']:.2f}", f"{row['top5']:.2f}") for row in self.validations],
+            "validations")]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return the rows of metrics: of training, of epochs and of validations."""
+        return [dict(row) for row in self.history]

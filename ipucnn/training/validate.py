@@ -23,11 +23,11 @@ from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions
-from ipucnn.training.validation import Evaluator, Interrupted, Validation
+from ipucnn.training.validation import Evaluator, Interrupted, Validation, Validations
 
 
 def validate(options: ValidateOptions, registry: Optional[Registry] = None,
-             listener: Optional[Listener] = None) -> List[Validation]:
+             listener: Optional[Listener] = None) -> Validations:
     """Validate a checkpoint, or all checkpoints of a folder in the order of their epochs.
 
     Damaged checkpoints of a folder are reported and skipped.
@@ -36,6 +36,9 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
         options: the checkpoints and the dataset; by default as in the training.
         registry: where names are looked up; this process's when not given.
         listener: receives progress.
+
+    Returns:
+        The validations; `stopped_by` is set when the listener ended them early.
 
     Raises:
         IpucnnError: anything the user can act on; `partial` holds the validations done.
@@ -49,7 +52,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     if not paths:
         raise DataError(f"there are no checkpoints in '{place}'",
                         "name a folder that '--checkpoint-path' of a training wrote")
-    found: List[Validation] = []
+    found = Validations()
     evaluator: Optional[Evaluator] = None
     built_for: Tuple[Any, ...] = ()
     try:
@@ -68,17 +71,17 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
                 built_for = _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
     except Interrupted as interrupt:
-        raise KeyboardInterrupt(str(interrupt)) from None
+        found.stopped_by = str(interrupt)
     except IpucnnError as error:
         error.partial = found
         raise
     finally:
         if evaluator is not None:
             evaluator.close()
-    if not found:
+    if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{place}' can be read",
                         "restore them from a copy")
-    if options.results.confusion_matrix and speaks():
+    if options.results.confusion_matrix and found and speaks():
         _write_matrix(options.results.confusion_matrix, found[-1])
     return found
 

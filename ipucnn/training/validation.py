@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.progress import Listener, Status
+from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch
@@ -30,8 +32,8 @@ class Interrupted(Exception):
     """The listener of a validation requests a stop."""
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
     """The scores of a model on a dataset.
 
     Attributes:
@@ -80,6 +82,45 @@ class Validation:
         kept = asdict(self)
         del kept["confusion"], kept["class_names"]
         return kept
+
+    def blocks(self) -> Blocks:
+        """Return the scores; see `Shown`."""
+        return [_scores([self])]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per class."""
+        return self.per_class()
+
+
+class Validations(List[Validation], Shown):
+    """The validations of the checkpoints of a training, in the order of its epochs.
+
+    Attributes:
+        stopped_by: `SIGINT` or `SIGTERM` when not all were validated.
+    """
+
+    stopped_by: Optional[str] = None
+    __repr__ = Shown.__repr__
+
+    def as_dict(self, per_class: bool = False) -> Dict[str, Any]:
+        """Return the validations as plain types, for JSON; on request with those of each class."""
+        return {"format": "ipucnn.validate/1", "validations": [
+            {**one.figures(), **({"per_class": one.per_class()} if per_class else {})}
+            for one in self]}
+
+    def blocks(self) -> Blocks:
+        """Return the scores; see `Shown`."""
+        return [_scores(self)]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per validation."""
+        return [validation.figures() for validation in self]
+
+
+def _scores(found: Sequence[Validation]) -> Table:
+    return Table(("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
+                 [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images),
+                   f"{v.loss:.4f}", f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
 
 
 @dataclass

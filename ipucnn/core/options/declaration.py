@@ -9,6 +9,7 @@ annotations are evaluated at run time, so they use Python 3.8 syntax.
 import dataclasses
 import functools
 import math
+import os
 import re
 import typing
 from dataclasses import dataclass
@@ -169,13 +170,15 @@ class Declared:
         """Return `value` in the option's type.
 
         Args:
-            value: a value from the command line, a profile, a saved result or Python.
+            value: a value from the command line, a profile, a saved result or Python, where it
+                may be a path or a number of numpy.
             origin: its source, for the message ("profile.yaml, line 3").
 
         Raises:
             UsageError: it is not of the type, not one of the choices or out of range.
         """
         where = f" ({origin})" if origin else ""
+        value = _builtin(value)
         if value is None:
             if self.nullable:
                 return None
@@ -184,8 +187,7 @@ class Declared:
             return self._coerce_one(value, where)
         if isinstance(value, str):
             value = value.split()
-        if not isinstance(value, (list, tuple)):
-            value = [value]
+        value = [_builtin(item) for item in value] if isinstance(value, (list, tuple)) else [value]
         if self.type is not str:
             value = [number for item in value for number in _numbers(item)]
         return tuple(self._coerce_one(item, where) for item in value)
@@ -266,6 +268,15 @@ def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declar
         raise PluginError(f"{where} is of type {item_type!r}, expected bool, int, float or str, "
                           "Optional of one, or Tuple[T, ...]")
     return Declared(field.name, field.default, field.metadata["option"], item_type, many, nullable)
+
+
+def _builtin(value: Any) -> Any:
+    """Return a path as text and a number of numpy as one of Python; other values as they are."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:  # a number, or a list of them
+        return value.tolist()
+    return value
 
 
 def _as_type(wanted: type, value: Any) -> Any:

@@ -10,7 +10,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.core.options.assignment import settled
@@ -20,6 +20,7 @@ from ipucnn.core.progress import Progress
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.convert_options import (
     SPLITS,
@@ -79,8 +80,8 @@ class Writer(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Converted:
+@dataclass(frozen=True, repr=False)
+class Converted(Shown):
     """The result of a conversion.
 
     Attributes:
@@ -109,6 +110,17 @@ class Converted:
         """Return plain types, for JSON."""
         return {**asdict(self), "notes": list(self.notes),
                 "images_per_second": self.images_per_second}
+
+    def blocks(self) -> Blocks:
+        """Return a row per split and the duration; see `Shown`."""
+        rows = [(split, str(made.samples), str(made.shards), f"{made.bytes / 1e6:.1f}",
+                 str(made.skipped)) for split, made in self.splits.items()]
+        return [Table(("split", "samples", "shards", "MB", "left out"), rows, self.target),
+                [("seconds", f"{self.seconds:.1f}"), ("notes", list(self.notes))]]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per split."""
+        return [{"split": split, **asdict(made)} for split, made in self.splits.items()]
 
     def summary(self) -> str:
         """Return one line per split and one for the total."""

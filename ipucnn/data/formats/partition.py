@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.showing import Blocks, Shown
 from ipucnn.data.image_files import list_images, no_images
 from ipucnn.data.left_out import LeftOut, printable
 
@@ -24,8 +25,8 @@ _NO_SUCH_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENO
 Way = Tuple[str, Callable[[str, str], Any]]
 
 
-@dataclass(frozen=True)
-class Partitions:
+@dataclass(frozen=True, repr=False)
+class Partitions(Shown):
     """The result of a partitioning.
 
     Attributes:
@@ -46,6 +47,15 @@ class Partitions:
                 "notes": list(self.notes),
                 "partitions": [{"path": os.path.join(self.output, str(number)), "images": size}
                                for number, size in enumerate(self.sizes)]}
+
+    def blocks(self) -> Blocks:
+        """Return the summary and the notes; see `Shown`."""
+        return [[("partitions", self.summary()), ("notes", list(self.notes))]]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per partition."""
+        rows: List[Dict[str, Any]] = self.as_dict()["partitions"]
+        return rows
 
     def summary(self) -> str:
         """Return one line."""

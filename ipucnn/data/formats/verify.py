@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import List, Optional
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.options.assignment import settled
@@ -12,8 +13,47 @@ from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.showing import Blocks, Shown
 from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
+    """The result of a verification.
+
+    Attributes:
+        path: the folder of the dataset.
+        problems: one line each; empty when it is complete and unchanged.
+        notes: what is left out of it, and how it is read.
+    """
+
+    path: str
+    problems: List[str]
+    notes: List[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no problem was found."""
+        return not self.problems
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return plain types, for JSON."""
+        return {"path": self.path, "ok": self.ok, "problems": self.problems, "notes": self.notes}
+
+    def blocks(self) -> Blocks:
+        """Return the problems and notes; see `Shown`."""
+        return [[("path", self.path), ("problems", self.problems or "none found"),
+                 ("notes", self.notes)]]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per problem."""
+        return [{"path": self.path, "problem": problem} for problem in self.problems]
+
+
+def verification(path: str, name: Optional[str] = None) -> Verification:
+    """Verify a dataset on disk; see `verify` and `left_out`."""
+    return Verification(path, verify(path, name), left_out(path, name))
 
 
 def verify(path: str, name: Optional[str] = None) -> List[str]:

@@ -200,7 +200,7 @@ def test_what_quantising_does_is_told(folder):
     assert told.session["weights_type"] == told.session["arithmetic"] == "int8"
     assert told.images == 64
     assert told.as_dict()["session"]["quantisation"] == quantisation
-    assert "with 40 images; same class as full precision for" in render.run_result(told)
+    assert "with 40 images; same class as full precision for" in render.facts(told.facts())
     # and NNCF has left everything as it was
     assert not logging.getLogger("nncf").disabled
     assert "NNCF_CI" not in os.environ

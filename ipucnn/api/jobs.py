@@ -1,0 +1,275 @@
+"""The commands `run`, `train`, `restore`, `validate`, `average`, `export` and `plan` in Python."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, TypeVar, Union
+
+from ipucnn.api.reporting import Callback, Progress, counted, trained
+from ipucnn.api.signatures import PathLike, refuse, takes_options
+from ipucnn.core.errors import UsageError
+from ipucnn.core.names import key
+from ipucnn.inference.options import RunOptions
+from ipucnn.onnx.options import ExportOptions
+from ipucnn.planning.options import PlanOptions
+from ipucnn.training.options import RestoreOptions, TrainOptions
+from ipucnn.training.stored_options import AverageOptions, ValidateOptions
+
+if TYPE_CHECKING:
+    from ipucnn.core.progress import Listener
+    from ipucnn.data import ImageDataset
+    from ipucnn.inference.run_result import RunResult
+    from ipucnn.onnx.job import ExportResult
+    from ipucnn.planning.training_plan import TrainingPlan
+    from ipucnn.training.averaging import AverageResult
+    from ipucnn.training.train_result import TrainResult
+    from ipucnn.training.validation import Validations
+
+ResultT = TypeVar("ResultT", "RunResult", "TrainResult", "TrainingPlan")
+
+Callbacks = Union[Callback, Sequence[Callback]]
+
+
+@takes_options(RunOptions)
+def run(config: Optional[PathLike] = None, *, images: Any = None, progress: Progress = "auto",
+        **options: Any) -> RunResult:
+    """Classify images or benchmark a model: `ipucnn run` in Python.
+
+    Ctrl-C while images are classified ends the run; the result has what was done, and
+    `stopped_by` says `SIGINT`.
+
+    Args:
+        config: a named profile or YAML file.
+        images: images of this process, instead of `data` and `data_dir`: of Pillow, numpy (uint8,
+            `(height, width, 3)`) or torch (uint8, `(3, height, width)`), one, several, or pairs of
+            an image and its label; or a dataset of torch or ipucnn with such items.
+        progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
+            or a function that receives each `ipucnn.core.progress.Status`.
+        options: options of `ipucnn run` by name, in any of their spellings
+            (``model="resnet50", batch_size=16``).
+
+    Returns:
+        The measurements; times in seconds and milliseconds, rates in images per second.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.options.profiles import resolve
+
+    made = resolve(RunOptions, {"config": config, **refuse(options)})
+    given = None if images is None else _given(images, options)
+    with counted(progress, "opening the data and building the model") as report:
+        from ipucnn.inference import bulk
+
+        result = bulk.run(made, progress=report, images=given)
+    return _written(result, made.results.result)
+
+
+@takes_options(TrainOptions)
+def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
+          callbacks: Callbacks = (), **options: Any) -> TrainResult:
+    """Train a model: `ipucnn train` in Python.
+
+    Ctrl-C ends the training after the current host call, with a checkpoint where they are
+    written; the result has what was done, and `stopped_by` says `SIGINT`.
+
+    Args:
+        config: a named profile or YAML file.
+        progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
+            or a function that receives each `ipucnn.core.progress.Status`.
+        callbacks: functions that receive rows of metrics, dictionaries whose `kind` is `train`,
+            `epoch` or `validation`. One that returns True or raises `ipucnn.StopTraining` ends
+            the training after the current host call; so does any other exception, which is raised
+            again once the checkpoint is saved.
+        options: options of `ipucnn train` by name, in any of their spellings
+            (``model="resnet18", data="shapes", epoch=3``).
+
+    Returns:
+        The training's result; times in seconds, rates in images per second, accuracies in per cent.
+
+    Raises:
+        IpucnnError: anything the user can act on; `partial` holds the result so far.
+    """
+    from ipucnn.core.options.profiles import resolve
+
+    made = resolve(TrainOptions, {"config": config, **refuse(options)}, "train")
+
+    def job(listener: Listener) -> TrainResult:
+        from ipucnn.training.phases import train_all
+
+        return train_all(made, listener=listener)
+
+    return _written(trained(job, progress, callbacks), made.results.result)
+
+
+@takes_options(RestoreOptions)
+def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks: Callbacks = (),
+            **options: Any) -> TrainResult:
+    """Resume a training: `ipucnn restore` in Python.
+
+    Args:
+        checkpoint_path: a checkpoint, or a folder, whose newest complete checkpoint is used.
+        progress: as in `ipucnn.train`.
+        callbacks: as in `ipucnn.train`.
+        options: options of `ipucnn train` that replace those of the checkpoint; one that is not
+            given keeps its value there, whatever the default.
+
+    Raises:
+        IpucnnError: anything the user can act on; `partial` holds the result so far.
+    """
+    given = {"checkpoint_path": checkpoint_path, **refuse(options)}
+    if given.pop("config", None):
+        raise UsageError("option 'config' cannot be used to restore a training",
+                         "give the options to change by name")
+    place = given.pop("result", None)
+
+    def job(listener: Listener) -> TrainResult:
+        from ipucnn.training.restore import restore as restored
+
+        return restored(given, listener=listener)
+
+    return _written(trained(job, progress, callbacks), place)
+
+
+@takes_options(ValidateOptions)
+def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
+             **options: Any) -> Validations:
+    """Evaluate saved checkpoints: `ipucnn validate` in Python.
+
+    Ctrl-C ends it; the result has the validations done, and `stopped_by` says `SIGINT`.
+
+    Args:
+        checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
+        progress: as in `ipucnn.train`.
+        options: options of `ipucnn validate`.
+
+    Returns:
+        A list with the scores of each checkpoint, accuracies in per cent.
+
+    Raises:
+        IpucnnError: anything the user can act on; `partial` holds the validations done.
+    """
+    from ipucnn.core.options.building import build
+
+    made = build(ValidateOptions, {"checkpoint_path": checkpoint_path, **refuse(options)})
+
+    def job(listener: Listener) -> Validations:
+        from ipucnn.training.validate import validate as validated
+
+        return validated(made, listener=listener)
+
+    found = trained(job, progress)
+    if made.results.result:
+        from ipucnn.core.files import write_json
+
+        write_json(made.results.result, found.as_dict(made.results.per_class))
+    return found
+
+
+@takes_options(AverageOptions)
+def average(checkpoint_path: PathLike, **options: Any) -> AverageResult:
+    """Average the weights of a training's checkpoints: `ipucnn average` in Python.
+
+    Args:
+        checkpoint_path: the folder of the checkpoints of one training.
+        options: options of `ipucnn average`.
+
+    Returns:
+        The file that was written, and the checkpoints it is the average of.
+
+    Raises:
+        IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
+    """
+    from ipucnn.core.options.building import build
+
+    made = build(AverageOptions, {"checkpoint_path": checkpoint_path, **refuse(options)})
+    from ipucnn.training.phases import average_checkpoints
+
+    return average_checkpoints(made)
+
+
+@takes_options(ExportOptions)
+def export(config: Optional[PathLike] = None, **options: Any) -> ExportResult:
+    """Write a model as an ONNX file, checked and compared with torch: `ipucnn export` in Python.
+
+    Args:
+        config: a named profile or YAML file.
+        options: options of `ipucnn export` by name, in any of their spellings
+            (``model="resnet50", dynamic_batch=True``).
+
+    Returns:
+        The file's path and a description of its content; size in bytes.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.options.profiles import resolve
+
+    made = resolve(ExportOptions, {"config": config, **refuse(options)}, "export")
+    from ipucnn.onnx.job import export as exported
+
+    return exported(made)
+
+
+@takes_options(TrainOptions, PlanOptions, without=("progress",))
+def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
+    """Preview a training: `ipucnn plan` in Python.
+
+    Nothing is compiled, downloaded or read; the backend need not be usable on this machine.
+
+    Args:
+        config: a named profile or YAML file of `ipucnn train`.
+        options: options of `ipucnn plan`: those of a training, and of the system it is launched on.
+
+    Returns:
+        Batch sizes, devices and instances.
+
+    Raises:
+        UsageError: an unknown name, a training that no backend can execute, that its instances
+            cannot share, or that needs more IPUs than there are.
+    """
+    from ipucnn.core.options.composition import common_option
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.planning.training_plan import plan_training
+
+    given = {"config": config, **refuse(options)}
+    if "progress" in given:
+        raise UsageError("option 'progress' has no effect on a plan", "leave it out")
+    own = {name: value for name, value in given.items()
+           if common_option(PlanOptions, name) is not None}
+    training = {name: value for name, value in given.items() if name not in own}
+    launch = resolve(PlanOptions, own, "launch", named_by="launch")
+    made = resolve(TrainOptions, training, "train")
+    return _written(plan_training(made, launch, registry()), made.results.result)
+
+
+def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:
+    """Return the images of this process as a dataset.
+
+    Raises:
+        UsageError: the options name images too, or these are none.
+    """
+    for spelling in options:
+        if key(spelling) in ("data", "data-dir", "imagenet-data-path", "synthetic"):
+            raise UsageError(f"option {spelling!r} and 'images' both name images",
+                             "leave one of them out")
+    from ipucnn.data.given import given_images
+
+    made, _ = given_images(images)
+    if not len(made):
+        raise UsageError("option 'images' has no images", "give one or more")
+    return made
+
+
+def _written(result: ResultT, place: Optional[PathLike]) -> ResultT:
+    """Write a result as JSON where a file is named, and return it."""
+    if place:
+        from ipucnn.core.files import write_json
+
+        write_json(os.fspath(place), result.as_dict())
+    return result
+
+
+COMMANDS: Sequence[Callable[..., Any]] = (run, train, restore, validate, average, export, plan)
+"""The functions whose signatures are generated."""

@@ -1,0 +1,133 @@
+"""A model that answers: what `ipucnn.load` returns."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union, overload
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.showing import Blocks, Shown
+from ipucnn.inference.answering import Answering, Prediction, Predictions
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import nn
+
+    from ipucnn.models.card import ModelCard
+
+
+class LoadedModel(Shown):
+    """A model that names images; `ipucnn.load` makes it.
+
+    The device is prepared with the first prediction, and freed by `close` or at the end of a
+    ``with`` block. Several threads may use one model; they take turns.
+    """
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        self._module: Optional[nn.Module] = None
+
+    @overload
+    def predict(self, images: Union[str, os.PathLike[str]], top_k: int = 5) -> Any: ...
+
+    @overload
+    def predict(self, images: Image.Image, top_k: int = 5) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Sequence[Any], top_k: int = 5) -> Predictions: ...
+
+    @overload
+    def predict(self, images: Any, top_k: int = 5) -> Any: ...
+
+    def predict(self, images: Any, top_k: int = 5) -> Any:
+        """Return the most probable classes of one image, or of each of several.
+
+        Images are prepared as the model expects them (`card.preprocessing`).
+
+        Args:
+            images: an image of Pillow, numpy (uint8, `(height, width, 3)`) or torch (uint8,
+                `(3, height, width)`), the path of one or of a folder, or several in a list, an
+                iterable or a dataset; labels beside them are not used.
+            top_k: classes per image, at most those of the model.
+
+        Returns:
+            A `Prediction` for one image, and a list of them, `Predictions`, for several: names and
+            probabilities from 0 to 1, the most probable class first.
+
+        Raises:
+            DataError: an image cannot be read, or is not of 8-bit RGB.
+            UsageError: these are no images, or `top_k` is less than 1.
+        """
+        from ipucnn.data.given import given_images
+
+        if top_k < 1:
+            raise UsageError(f"option 'top_k' is {top_k}", "the smallest value is 1")
+        dataset, single = given_images(images)
+        found = self._answering(dataset, int(top_k))
+        return found[0] if single and found else found
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is, what it expects of images and what its outputs mean."""
+        return self._answering.job.built.card
+
+    @property
+    def classes(self) -> Tuple[str, ...]:
+        """Names of its classes, in the order of its outputs."""
+        return tuple(self.card.names)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network as a module of torch, in float32 and evaluation mode.
+
+        It maps `(n, 3, size, size)` normalised float images to `(n, outputs)`. It is a copy:
+        changes have no effect on `predict`.
+
+        Raises:
+            UsageError: the model is an ONNX file.
+        """
+        if self._module is None:
+            from ipucnn.models.build import build_model
+
+            job = self._answering.job
+            if job.options.network.onnx:
+                raise UsageError(f"{job.options.network.onnx!r} is an ONNX file, and no module of "
+                                 "torch", "load the checkpoint that it was exported from")
+            self._module = build_model(job.options.network, job.options.plugins,
+                                       job.registry).module.eval()
+        return self._module
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that computes."""
+        return self._answering.job.chosen.spec.name
+
+    @property
+    def notes(self) -> List[str]:
+        """Notes for the user about the model and the backend."""
+        return list(self._answering.job.notes)
+
+    def close(self) -> None:
+        """Free the device; a later prediction prepares it again."""
+        self._answering.close()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def blocks(self) -> Blocks:
+        """Return the model card; see `Shown`."""
+        card, job = self.card, self._answering.job
+        few = ", ".join(self.classes[:5]) + (" ..." if len(self.classes) > 5 else "")
+        return [[("model", f"{card.model}, {job.built.weights.summary()}"),
+                 ("classes", f"{card.classes}: {few}"), ("images", card.preprocessing.summary()),
+                 ("backend", f"{self.backend} on {job.chosen.probe.device}"),
+                 ("precision", job.options.execution.precision)]]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per class."""
+        return [{"class": number, "name": name} for number, name in enumerate(self.classes)]
+
+

@@ -1,0 +1,184 @@
+"""Models and datasets as Python objects: by name, or from files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+
+from ipucnn.api.signatures import PathLike, takes_options
+from ipucnn.core.errors import DataError, UnknownNameError, UsageError
+from ipucnn.core.names import did_you_mean
+from ipucnn.core.options.composition import CommandOptions, common_option
+from ipucnn.core.registry.registry import State, registry
+from ipucnn.inference.options import RunOptions
+from ipucnn.models.options import ModelOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ipucnn.api.loaded_model import LoadedModel
+    from ipucnn.data import ImageDataset
+
+
+_OF_RUNS = ("data", "data_dir", "synthetic", "instances", "predictions", "top_k", "result",
+            "progress", "iterations", "warmup", "time_limit", "onnx", "log_path", "hide_output",
+            "match_classes", "calibration_samples", "calibration_dir", "compile_only")
+"""Options of runs that a loaded model has no use for."""
+
+
+class _DatasetOptions(CommandOptions):
+    """The options of datasets."""
+
+    kinds = ("dataset",)
+
+
+def list_models(pattern: str = "*") -> List[str]:
+    """Return the names of the usable models that match a shell wildcard (``"resnet*"``).
+
+    A third-party model whose name is already in use appears under its qualified name.
+    """
+    names = []
+    for row in registry().rows("model", pattern):
+        if row.state is State.OK:
+            names.append(row.name)
+        elif row.state is State.CONFLICT:
+            names.append(f"{row.provider.distribution}:{row.name}")
+    return names
+
+
+@takes_options(ModelOptions)
+def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optional[int] = None,
+                 **options: Any) -> nn.Module:
+    """Return a model ready for inference or training.
+
+    Args:
+        name: a model's name, alias, or ``distribution:name``.
+        weights: ``"pretrained"``, ``"pretrained:TAG"``, ``"random"`` or a file.
+        num_classes: number of outputs; that of the published network when not given.
+        options: further options of models by name, including those of the model and of its norm
+            layer (``normlayer="group", groupnorm_group_num=16``).
+
+    Returns:
+        A module that maps `(n, 3, size, size)` normalised float images to `(n, classes)` logits;
+        its module and state-dict names are those of its source library.
+
+    Raises:
+        IpucnnError: an unknown name, weights that cannot be fetched or do not fit.
+    """
+    from ipucnn.models.build import create_model as build_by_name
+
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    return build_by_name(name, weights=weights, **options).module
+
+
+@takes_options(RunOptions, without=_OF_RUNS)
+def load(source: PathLike, **options: Any) -> LoadedModel:
+    """Return a model that names images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+
+    It classifies as `ipucnn.run` with the same options does.
+
+    Args:
+        source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
+            newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
+            where the file does not; or the name of a model, with its pretrained weights.
+        options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
+
+    Raises:
+        DataError: there is no such file, or nothing in the folder.
+        IpucnnError: an unknown name, or a file that cannot be used.
+    """
+    from ipucnn.api.loaded_model import LoadedModel
+    from ipucnn.core.options.profiles import resolve
+    from ipucnn.inference.answering import Answering
+
+    for spelling in options:
+        item = common_option(RunOptions, spelling)
+        if spelling in ("images", "json") or (item is not None and item.name in _OF_RUNS):
+            raise UsageError(f"option {spelling!r} is for runs, and not for a model that is loaded",
+                             "leave it out, or call 'ipucnn.run'")
+    made = resolve(RunOptions, {**_located(os.fspath(source), options)})
+    if made.execution.precision == "int8":
+        raise UsageError("a loaded model is not quantised: 8-bit integers need images to calibrate",
+                         "use 'ipucnn.run' with precision='int8'")
+    return LoadedModel(Answering(made, registry()))
+
+
+def _located(source: str, options: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the options with those that name the model.
+
+    Raises:
+        DataError: there is no such file, or nothing in the folder.
+        UnknownNameError: no model and no file has the name.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        networks = sorted(path.rglob("*.onnx"))
+        if networks and not any(path.glob("*.pt")):
+            if len(networks) > 1:
+                raise UsageError(f"there are {len(networks)} ONNX files in {source!r}: "
+                                 + ", ".join(str(file.relative_to(path)) for file in networks[:5]),
+                                 "name one of them")
+            path = networks[0]
+    if path.suffix == ".onnx":
+        return {**options, "onnx": str(path)}
+    if path.exists():
+        if path.is_file() and "model" not in options:
+            from ipucnn.models.weights_card import file_card
+
+            if file_card(str(path), registry()) is None:
+                raise UsageError(f"{source!r} does not say which model its weights are of",
+                                 "name it: ipucnn.load(FILE, model='resnet50')")
+        return {**options, "weights": str(path)}
+    if "model" in options:
+        raise DataError(f"there is no weights file {source!r}", "check its name")
+    try:
+        registry().get("model", source)
+    except UnknownNameError:
+        if os.sep not in source and not path.suffix:
+            raise
+        close = did_you_mean(source, registry().names("model"))
+        raise DataError(f"there is no file or folder {source!r}, and no model of that name",
+                        close or "'ipucnn.list_models()' lists the models") from None
+    return {"weights": "pretrained", **options, "model": source}
+
+
+@takes_options(_DatasetOptions)
+def load_dataset(  # noqa: PLR0913 - the fields of a request
+        name: str, data_dir: Optional[PathLike] = None, *, input_size: int = 224,
+        num_classes: Optional[int] = None, length: Optional[int] = None, seed: int = 0,
+        split: Optional[str] = None, class_names: Sequence[str] = (), hold_out: bool = False,
+        **options: Any) -> ImageDataset:
+    """Return a dataset: images by index, uint8 RGB `(3, height, width)`, with names and labels.
+
+    ``image, label = dataset[0]`` is an image, whose `dataset[0].name` and `label_name` are text;
+    ``dataset[-10:]`` is a dataset of the last ten.
+
+    Args:
+        name: a dataset's name.
+        data_dir: its folder.
+        input_size: height and width in pixels of images that are generated.
+        num_classes: outputs of the model; None when the dataset decides.
+        length: number of samples of a generated dataset; None leaves it to the dataset.
+        seed: of a generated dataset, and of images that are held out.
+        split: "train", "validation", or None for the one that evaluates the whole dataset.
+        class_names: classes in the order of the labels; those of the dataset when empty.
+        hold_out: divide a dataset without validation images: the split "validation" is a part of
+            its images, and "train" the remainder.
+        options: the dataset's own options.
+
+    Raises:
+        IpucnnError: an unknown name or option, or data that cannot be found.
+    """
+    from ipucnn.core.options.assignment import owned_by
+    from ipucnn.core.registry.records import DatasetSpec
+    from ipucnn.data import DatasetRequest
+    from ipucnn.data.opening import open_dataset
+
+    used = registry()
+    spec = used.get_typed(DatasetSpec, name)
+    request = DatasetRequest(
+        None if data_dir is None else os.fspath(data_dir), input_size, num_classes, length, seed,
+        split, tuple(class_names), hold_out)
+    return open_dataset(spec, request, owned_by("dataset", spec, options, used), used)

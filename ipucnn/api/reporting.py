@@ -1,0 +1,281 @@
+"""Progress, callbacks and Ctrl-C of jobs that are called from Python."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+)
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.progress import CALLBACK, Listener, Status, StopTraining
+from ipucnn.core.progress import Progress as ImageProgress
+
+ResultT = TypeVar("ResultT")
+
+Progress = Union[bool, str, Callable[[Status], Any]]
+"""Whether progress is shown: `True`, `False`, or `"auto"`, on a terminal and in a notebook; or a
+function that receives each `Status`."""
+
+Callback = Callable[[Dict[str, Any]], Any]
+"""Receives a row of metrics; it ends the training with `True` or `StopTraining`."""
+
+_CHOICES = {True: "on", False: "off", None: "auto", "on": "on", "off": "off", "auto": "auto"}
+_INTERVAL = 0.2
+"""Seconds between two updates of a notebook's line."""
+
+
+def trained(job: Callable[[Listener], ResultT], progress: Progress,
+            callbacks: Union[Callback, Sequence[Callback]] = ()) -> ResultT:
+    """Call the job of a training with a listener, and return its result.
+
+    A Ctrl-C in the main thread ends it after the current host call; a second one raises.
+
+    Args:
+        job: receives the listener.
+        progress: see `Progress`.
+        callbacks: one or several functions.
+
+    Raises:
+        UsageError: a wrong value of `progress`, or a callback that cannot be called.
+        Exception: what a callback raised, once the training has ended and saved.
+    """
+    listener = _PythonListener(_display(progress), _callbacks(callbacks))
+    with listener.display, interruptible(listener.interrupted):
+        result = job(listener)
+    if listener.error is not None:
+        raise listener.error
+    return result
+
+
+@contextmanager
+def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
+    """Return what receives the progress of a job that counts images.
+
+    Args:
+        progress: see `Progress`.
+        reason: what is done before images are counted.
+
+    Raises:
+        UsageError: a wrong value of `progress`.
+    """
+    if callable(progress):
+        tell = progress
+        yield lambda phase, done, total: tell(Status(phase, done=done, total=total or 0))
+        return
+    choice = _choice(progress)
+    if not _shown(choice):
+        yield lambda *_: None
+    elif _in_notebook():
+        from ipucnn.terminal.progress import RunProgress
+        from ipucnn.terminal.progress import counted as in_words
+
+        line = _Line()
+        with line:
+            line.show(reason)
+            yield lambda phase, done, total: line.show(
+                RunProgress.WORDS[phase] + ("" if phase == "compile" else
+                                            f" {in_words(done, total)}"))
+    else:
+        from ipucnn.terminal.progress import RunProgress
+
+        with RunProgress(choice, reason) as update:
+            yield update
+
+
+@contextmanager
+def interruptible(remember: Callable[[str], bool]) -> Iterator[None]:
+    """Call `remember` with the name of a Ctrl-C in the block; it raises where that returns false.
+
+    Outside the main thread, where Python handles no signals, the block is left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: Any) -> None:
+        name = signal.Signals(number).name
+        if not remember(name):
+            raise KeyboardInterrupt(name)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+class _PythonListener(Listener):
+    """Tells the display and the callbacks; stops for a signal or a callback."""
+
+    def __init__(self, display: _Display, callbacks: Sequence[Callback]) -> None:
+        self.display = display
+        self._callbacks = callbacks
+        self._stop = ""
+        self.error: Optional[BaseException] = None
+
+    def status(self, status: Status) -> None:
+        self.display.status(status)
+
+    def line(self, text: str) -> None:
+        self.display.line(text)
+
+    def note(self, text: str) -> None:
+        self.display.note(text)
+
+    def row(self, row: Dict[str, Any]) -> None:
+        for callback in self._callbacks:
+            try:
+                if callback(dict(row)) is True:
+                    self._stop = self._stop or CALLBACK
+            except StopTraining:
+                self._stop = self._stop or CALLBACK
+            except Exception as error:  # raised again when the training has saved
+                self.error = self.error or error
+                self._stop = self._stop or CALLBACK
+
+    def stop(self) -> str:
+        return self._stop
+
+    def interrupted(self, name: str) -> bool:
+        """Remember a signal; return false if it is the second one."""
+        if self._stop == name:
+            return False
+        self._stop = name
+        self.display.note(f"{name}: the training ends after this step; a second one raises")
+        return True
+
+
+class _Display(Listener):
+    """Shows nothing; base of the displays."""
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove what is shown."""
+
+
+class _Function(_Display):
+    """Gives each status to a function."""
+
+    def __init__(self, function: Callable[[Status], Any]) -> None:
+        self._function = function
+
+    def status(self, status: Status) -> None:
+        self._function(status)
+
+
+class _Terminal(_Display):
+    """The progress of the command line, all of it on standard error."""
+
+    def __init__(self, choice: str) -> None:
+        from ipucnn.terminal.progress import TrainProgress
+
+        self._shown = TrainProgress(choice, summary=False)
+
+    def __enter__(self) -> _Terminal:
+        self._shown.__enter__()
+        self._shown.preparing()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shown.__exit__(*error)
+
+    def status(self, status: Status) -> None:
+        self._shown.status(status)
+
+    def line(self, text: str) -> None:
+        self._shown.line(text)
+
+    def note(self, text: str) -> None:
+        self._shown.note(text)
+
+
+class _Line(_Display):
+    """A line of text in a notebook, which is updated in place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._next = 0.0
+
+    def __exit__(self, *error: object) -> None:
+        if self._handle is not None:
+            self._handle.update({"text/plain": ""}, raw=True)
+
+    def show(self, text: str) -> None:
+        """Show a text in the place of the last one."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _INTERVAL
+        if self._handle is None:
+            from IPython.display import display
+
+            self._handle = display({"text/plain": text}, raw=True, display_id=True)
+        else:
+            self._handle.update({"text/plain": text}, raw=True)
+
+    def status(self, status: Status) -> None:
+        from ipucnn.terminal.progress import describe
+
+        self.show(describe(status))
+
+    def line(self, text: str) -> None:
+        print(text)
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}")
+
+
+def _display(progress: Progress) -> _Display:
+    if callable(progress):
+        return _Function(progress)
+    choice = _choice(progress)
+    if not _shown(choice):
+        return _Display()
+    return _Line() if _in_notebook() else _Terminal(choice)
+
+
+def _choice(progress: Any) -> str:
+    if isinstance(progress, (bool, str, type(None))) and progress in _CHOICES:
+        return _CHOICES[progress]
+    raise UsageError(f"option 'progress' is {progress!r}",
+                     "values: True, False, 'auto', or a function that receives the status")
+
+
+def _shown(choice: str) -> bool:
+    from ipucnn.terminal.tables import wants_bar
+
+    return choice != "off" and (_in_notebook() or wants_bar(choice))
+
+
+def _in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _callbacks(callbacks: Union[Callback, Sequence[Callback]]) -> List[Callback]:
+    listed = [callbacks] if callable(callbacks) else list(callbacks)
+    for callback in listed:
+        if not callable(callback):
+            raise UsageError(f"callback {callback!r} cannot be called",
+                             "a callback is a function of one argument, a row of metrics")
+    return listed

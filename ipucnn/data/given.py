@@ -1,0 +1,225 @@
+"""Images given in Python: of Pillow, numpy or torch, paths, or a dataset of other libraries."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.data import ImageDataset
+from ipucnn.data.image_files import FileImages, list_images, no_images
+from ipucnn.data.images import decode, pixels_of, read_file
+from ipucnn.data.left_out import LeftOut, printable
+
+if TYPE_CHECKING:
+    import torch
+
+    from ipucnn.data.resize import Pixels
+
+_KINDS = ("images are of Pillow, uint8 arrays of numpy (height, width, 3), uint8 tensors of torch "
+          "(3, height, width), or paths")
+
+
+def given_images(images: Any) -> Tuple[ImageDataset, bool]:
+    """Return images given in Python as a dataset, and whether it is a single image.
+
+    Args:
+        images: an image; a path of one, or of a folder of them; several images, or pairs of an
+            image and its label, in a list, an iterable or anything with a length and items (a
+            dataset of torch); or a dataset of ipucnn.
+
+    Raises:
+        DataError: a path does not exist, or holds no images.
+        UsageError: it is nothing of this.
+    """
+    if isinstance(images, ImageDataset):
+        return images, False
+    if isinstance(images, (str, os.PathLike)):
+        return _at(os.fspath(images))
+    if _is_array(images):
+        if images.ndim == 4:
+            return GivenImages(list(images)), False
+        return GivenImages([images]), True
+    if _is_pillow(images):
+        return GivenImages([images]), True
+    if hasattr(images, "__len__") and hasattr(images, "__getitem__") \
+            and not isinstance(images, (dict, bytes)):
+        return GivenImages(images), False
+    if isinstance(images, Iterable) and not isinstance(images, (dict, bytes)):
+        return GivenImages(list(images)), False
+    raise UsageError(f"{type(images).__name__!r} is no image and no collection of images", _KINDS)
+
+
+def _at(path: str) -> Tuple[ImageDataset, bool]:
+    place = os.path.expanduser(path)
+    if os.path.isfile(place):
+        return FileImages([place]), True
+    if not os.path.isdir(place):
+        raise DataError(f"there is no image and no folder {path!r}", "check its name")
+    left = LeftOut(place)
+    paths = list_images(place, left)
+    if not paths:
+        raise no_images(place, left, "name a folder of images")
+    return FileImages(paths, notes=left.notes()), False
+
+
+class GivenImages(ImageDataset):
+    """A collection of images in Python, with labels where its items are pairs.
+
+    Labels are numbers or names. The names of numbered classes are those of the collection
+    (`classes` or `class_names`), or the numbers themselves. The labels of a dataset that does not
+    list them (`targets`) are read from its items, each of which is loaded once for it.
+
+    Args:
+        items: images, or pairs of an image and its label.
+
+    Raises:
+        UsageError: some items have labels and others have none, or a label has no class.
+    """
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+        self._paired = len(items) > 0 and _is_pair(items[0])
+        self._labels: Optional[List[int]] = None
+        self.labels_in_memory = True
+        if self._paired:
+            self._labels, self.class_names = _numbered(_labels(items), _class_names(items))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def image(self, index: int) -> torch.Tensor:
+        """Return image `index`; see `ImageDataset.image`."""
+        import torch
+
+        image = self._image(index)
+        if isinstance(image, (str, os.PathLike)):
+            return decode(read_file(os.fspath(image)), os.fspath(image))
+        return torch.from_numpy(_pixels(image, self.name(index))).permute(2, 0, 1)
+
+    def encoded(self, index: int) -> Optional[bytes]:
+        """Return the file of image `index` where a list has its path."""
+        if not isinstance(self._items, (list, tuple)):  # loading an item twice costs more
+            return None
+        image = self._image(index)
+        return read_file(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else None
+
+    def name(self, index: int) -> str:
+        """Return the path of image `index` where it is known, or its number."""
+        samples = getattr(self._items, "samples", None)  # of torchvision's image folders
+        if isinstance(samples, (list, tuple)) and len(samples) == len(self) \
+                and isinstance(samples[index], (list, tuple)):
+            return printable(str(samples[index][0]))
+        if isinstance(self._items, (list, tuple)):
+            image = self._image(index)
+            if isinstance(image, (str, os.PathLike)):
+                return printable(os.fspath(image))
+        return f"image {index}"
+
+    def label(self, index: int) -> Optional[int]:
+        """Return the class of image `index`."""
+        return None if self._labels is None else self._labels[index]
+
+    def _image(self, index: int) -> Any:
+        item = self._items[index]
+        return item[0] if self._paired else item
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) == 2
+
+
+def _is_array(item: Any) -> bool:
+    return hasattr(item, "__array__") and hasattr(item, "ndim") and hasattr(item, "dtype")
+
+
+def _is_pillow(item: Any) -> bool:
+    if "PIL.Image" not in sys.modules:  # then nothing can be one of its images
+        return False
+    from PIL import Image
+
+    return isinstance(item, Image.Image)
+
+
+def _pixels(image: Any, name: str) -> Pixels:
+    """Return an image as uint8 RGB, `(height, width, 3)`.
+
+    Raises:
+        DataError: it is no image, or not of 8-bit RGB or grey.
+    """
+    import numpy
+
+    if _is_pillow(image):
+        try:
+            return pixels_of(image)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{name} cannot be read: {error}", _KINDS) from error
+    if not _is_array(image):
+        raise DataError(f"{name} is of type {type(image).__name__!r}, and no image", _KINDS)
+    channels_first = hasattr(image, "permute")  # torch's order
+    array = numpy.asarray(image.detach().cpu() if channels_first else image)
+    if str(array.dtype) != "uint8":
+        raise DataError(
+            f"{name} has numbers of type {array.dtype}, expected uint8 from 0 to 255",
+            "leave 'ToTensor' and 'Normalize' out: a model's own preprocessing is applied")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    shape = "x".join(map(str, array.shape))
+    if array.ndim == 3:
+        first, last = array.shape[0] in (1, 3), array.shape[2] in (1, 3)
+        if first and (channels_first or not last):
+            array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise DataError(f"{name} has shape {shape}, expected "
+                        + ("3 x height x width" if channels_first else "height x width x 3"),
+                        "convert it with 'PIL.Image.fromarray(...)', which removes transparency")
+    # a copy: torch warns of arrays that cannot be written
+    return numpy.array(numpy.broadcast_to(array, (*array.shape[:2], 3)), order="C")
+
+
+def _labels(items: Sequence[Any]) -> List[Any]:
+    for name in ("targets", "labels"):
+        listed = getattr(items, name, None)
+        if listed is not None and hasattr(listed, "__len__") and len(listed) == len(items):
+            return [_plain(label) for label in listed]
+    found = []
+    for index in range(len(items)):
+        item = items[index]
+        if not _is_pair(item):
+            raise UsageError(f"image {index} has no label, and image 0 has one",
+                             "give a label to every image, or to none")
+        found.append(_plain(item[1]))
+    return found
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if hasattr(label, "item") else label
+
+
+def _class_names(items: Any) -> Tuple[str, ...]:
+    for name in ("classes", "class_names"):
+        names = getattr(items, name, None)
+        if isinstance(names, (list, tuple)) and names:
+            return tuple(map(str, names))
+    inner = getattr(items, "dataset", None)  # of torch's `Subset`
+    return () if inner is None else _class_names(inner)
+
+
+def _numbered(labels: Sequence[Any], names: Tuple[str, ...]) -> Tuple[List[int], Tuple[str, ...]]:
+    """Return labels as indices into class names, and the names."""
+    if all(isinstance(label, str) for label in labels):
+        names = names or tuple(sorted(set(labels)))
+        numbers = {name: number for number, name in enumerate(names)}
+        unknown = next((label for label in labels if label not in numbers), None)
+        if unknown is not None:
+            raise UsageError(f"label {unknown!r} is none of the classes of the dataset",
+                             "classes: " + ", ".join(names))
+        return [numbers[label] for label in labels], names
+    for index, label in enumerate(labels):
+        if not isinstance(label, int) or isinstance(label, bool) or label < 0 \
+                or (names and label >= len(names)):
+            raise UsageError(f"the label of image {index} is {label!r}",
+                             f"labels are names, or numbers from 0 to {len(names) - 1}" if names
+                             else "labels are names, or numbers from 0")
+    return list(labels), names or tuple(map(str, range(max(labels, default=-1) + 1)))

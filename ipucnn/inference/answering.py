@@ -1,0 +1,190 @@
+"""Answers single questions with one model: a session that stays open between calls."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.showing import Blocks, Shown, Table
+from ipucnn.data import ImageDataset
+from ipucnn.data.given import GivenImages
+
+if TYPE_CHECKING:
+    from ipucnn.core.execution.backend import InferenceSession
+    from ipucnn.core.registry.registry import Registry
+    from ipucnn.inference.job import Job
+    from ipucnn.inference.options import RunOptions
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown):
+    """The most probable classes of an image, the first one first.
+
+    It prints as a short table, and iterates over pairs of a name and its probability.
+
+    Attributes:
+        path: of the image, or its number among those given.
+        names: names of the classes.
+        probabilities: of these classes, 0 to 1.
+        classes: their numbers, the indices of the model's outputs.
+    """
+
+    path: str
+    names: Tuple[str, ...]
+    probabilities: Tuple[float, ...]
+    classes: Tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the most probable class."""
+        return self.names[0]
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable class, 0 to 1."""
+        return self.probabilities[0]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Tuple[str, float]]:
+        return iter(zip(self.names, self.probabilities))
+
+    def as_dict(self) -> Dict[str, float]:
+        """Return the probabilities by name."""
+        return dict(self)
+
+    def blocks(self) -> Blocks:
+        """Return the classes; see `Shown`."""
+        return [Table(("class", "probability"), [
+            (name, _per_cent(probability)) for name, probability in self], self.path)]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per class."""
+        return [{"class": number, "name": name, "probability": probability}
+                for number, name, probability in zip(self.classes, self.names,
+                                                     self.probabilities)]
+
+
+class Predictions(List[Prediction], Shown):
+    """The predictions for several images, in their order."""
+
+    __repr__ = Shown.__repr__
+
+    def blocks(self) -> Blocks:
+        """Return the most probable class of the first images; see `Shown`."""
+        title = f"the first {_MOST} of {len(self):,} images" if len(self) > _MOST else ""
+        return [Table(("image", "class", "probability"), [
+            (one.path, one.name, _per_cent(one.probability)) for one in self[:_MOST]], title)]
+
+    def records(self) -> List[Dict[str, Any]]:
+        """Return a row per image, with the columns of `--predictions`."""
+        rows: List[Dict[str, Any]] = []
+        for one in self:
+            row: Dict[str, Any] = {"path": one.path}
+            for rank, found in enumerate(one.records(), start=1):
+                row.update({f"{name}_{rank}": value for name, value in found.items()})
+            rows.append(row)
+        return rows
+
+
+_MOST = 20
+"""Predictions that are shown of many."""
+
+
+def _per_cent(probability: float) -> str:
+    return f"{100 * probability:.1f} %"
+
+
+class Answering:
+    """A model that classifies images whenever it is asked, as `ipucnn run` would.
+
+    The device is prepared with the first question. Several threads may ask; they take turns.
+
+    Args:
+        options: of the run.
+        registry: where names are looked up.
+
+    Attributes:
+        job: the prepared run, without images.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+
+    def __init__(self, options: RunOptions, registry: Registry) -> None:
+        from ipucnn.inference.job import prepare
+
+        self.job: Job = prepare(options, registry, images=_NOTHING)
+        self._session: Optional[InferenceSession] = None
+        self._turn = threading.Lock()
+
+    def __call__(self, dataset: ImageDataset, top_k: int) -> Predictions:
+        """Classify the images of a dataset.
+
+        Args:
+            dataset: the images.
+            top_k: classes per image, at most those of the model.
+
+        Raises:
+            DataError: an image cannot be read.
+            IpucnnError: an output of the model is not a finite number.
+        """
+        from ipucnn.data.session_loader import feed
+
+        found = Predictions()
+        with self._turn:
+            session = self._open()
+            options = self.job.options.dataset
+            with feed(session, dataset, self.job.executed, session.samples_per_call,
+                      range(len(dataset)), workers=options.dataloader_worker,
+                      skip_bad=options.skip_bad_samples) as loader:
+                for batch in loader:
+                    found += self._named(dataset, batch.indices, session(batch.images), top_k)
+        return found
+
+    def close(self) -> None:
+        """Free the device; a later question prepares it again."""
+        with self._turn:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    def _open(self) -> InferenceSession:
+        if self._session is None:
+            from ipucnn.inference.job import attempted
+
+            self.job, self._session = attempted(
+                self.job.options, self.job.registry, _NOTHING, _opened)
+        return self._session
+
+    def _named(self, dataset: ImageDataset, indices: List[int], outputs: Any,
+               top_k: int) -> Iterator[Prediction]:
+        card = self.job.built.card
+        probabilities = card.probabilities(outputs)
+        best = probabilities.topk(min(top_k, card.classes), dim=1)
+        names = card.names
+        for index, finite, values, classes in zip(
+                indices, probabilities.isfinite().all(1).tolist(), best.values.tolist(),
+                best.indices.tolist()):
+            if not finite:
+                raise IpucnnError(
+                    f"the model's outputs for {dataset.name(index)!r} are not finite",
+                    "the weights are damaged or diverged in training, or the precision is too "
+                    "low: try precision='full'")
+            yield Prediction(dataset.name(index), tuple(names[number] for number in classes),
+                             tuple(values), tuple(classes))
+
+
+def _opened(job: Job) -> Tuple[Job, InferenceSession]:
+    from ipucnn.inference.job import session_of
+
+    session = session_of(job, [])
+    session.compile()
+    return job, session
+
+
+_NOTHING = GivenImages([])
+"""What a model is prepared with before it is asked."""
