@@ -89,3 +89,19 @@ def test_make_targets_that_the_readme_names_exist():
         for target in re.findall(r"`?make ([a-z][a-z_-]*)", page.read_text()):
             if target not in {"and"}:
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page.name, target)
+
+
+def test_the_lines_of_python_run(tmp_path, monkeypatch, capsys):
+    """From a folder of photographs to a named answer, block after block."""
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=3, size=40)
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(),
+                        re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(block, names)
+    assert names["answer"].name in names["model"].classes
+    assert len(names["one"]) == 3
+    assert names["result"].epochs == 4
+    assert "image_folder" in capsys.readouterr().out

@@ -33,7 +33,7 @@ def plan(given: Dict[str, Any]) -> None:
     if poprun and as_json:
         raise UsageError("'--poprun' and '--json' exclude each other",
                          "'--poprun' prints a command for a shell")
-    made = planned(**given)
+    made = planned(**{name: value for name, value in given.items() if name != "progress"})
     launch = made.launch
     if as_json:
         render.emit_json(made.as_dict())

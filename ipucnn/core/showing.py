@@ -53,7 +53,7 @@ class Shown(ABC):
             import pandas
         except ImportError as error:
             raise UnavailableError("a data frame needs pandas",
-                                   "pip install 'ipucnn[notebook]'") from error
+                                   "pip install 'ipucnn[pandas]'") from error
         return pandas.DataFrame(self.records())
 
     def __repr__(self) -> str:

@@ -1,0 +1,184 @@
+"""Trainings and runs from Python: values, results, progress, callbacks, threads and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import numpy
+import pytest
+
+import ipucnn
+from ipucnn.core.progress import Status
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def options(training, photos, tmp_path):
+    return {**training, "data_dir": photos, "epoch": 3, "checkpoint_path": tmp_path / "checkpoints",
+            "checkpoint_save_freq": 3}
+
+
+def test_numbers_of_numpy_and_paths_are_values(photos, trained, tmp_path):
+    result = ipucnn.run(
+        weights=trained, backend="torch", data="image_folder", data_dir=photos / "validation",
+        batch_size=numpy.int64(2), seed=numpy.uint32(3), time_limit=numpy.float32(99),
+        eight_bit_io=numpy.bool_(True), result=tmp_path / "result.json", progress=False)
+    assert (result.plan["micro_batch"], result.options["seed"]) == (2, 3)
+    assert json.loads((tmp_path / "result.json").read_text())["images"] == 16
+    plan = ipucnn.plan(model="resnet50", batch_size=numpy.array(4), lr_schedule="step",
+                       lr_epoch_decay=numpy.array([30, 60]))
+    assert plan.options.as_dict()["lr_epoch_decay"] == [30, 60]
+    with pytest.raises(ipucnn.IpucnnError, match=r"2\.5 is not a whole number"):
+        ipucnn.plan(batch_size=numpy.float64(2.5))
+
+
+def test_threads_run_side_by_side(photos, trained):
+    found = []
+
+    def run():
+        found.append(ipucnn.run(weights=trained, backend="torch", data_dir=photos).images)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [48, 48]
+
+
+def test_callbacks_receive_rows_and_may_end_the_training(options):
+    rows, others = [], []
+
+    def stop_after_one(row):
+        rows.append(row)
+        return row["kind"] == "epoch"
+
+    result = ipucnn.train(**options, callbacks=[stop_after_one, others.append])
+    assert (result.stopped_by, result.epochs) == ("callback", 1)
+    assert [row["kind"] for row in rows] == ["train", "epoch"]
+    assert rows == others == result.history
+    assert os.path.exists(result.checkpoint)
+
+    def stop(_row):
+        raise ipucnn.StopTraining
+
+    again = ipucnn.restore(options["checkpoint_path"], callbacks=stop, progress=False)
+    assert (again.stopped_by, again.epochs, again.restored) == ("callback", 2, result.checkpoint)
+
+
+def test_an_exception_of_a_callback_is_raised_once_the_checkpoint_is_saved(options):
+    def fail(row):
+        raise ValueError(f"mine, at {row['kind']}")
+
+    with pytest.raises(ValueError, match="mine, at train"):
+        ipucnn.train(**options, callbacks=fail)
+    assert [path.name for path in options["checkpoint_path"].glob("*.pt")] == [
+        "resnet8-cifar_image_folder_1.pt"]
+
+
+def test_a_callback_that_sees_a_validation_ends_the_training_there(options):
+    def stop_at_validation(row):
+        return row["kind"] == "validation"
+
+    result = ipucnn.train(**{**options, "validation_mode": "during", "validation_frequency": 1},
+                          callbacks=stop_at_validation)
+    assert (result.stopped_by, result.epochs, len(result.validations)) == ("callback", 1, 1)
+    assert result.checkpoint.endswith("_1.pt")
+
+
+def test_ctrl_c_returns_what_was_done(options, photos, trained):
+    before = signal.getsignal(signal.SIGINT)
+    result = ipucnn.train(**options, callbacks=lambda row: row["kind"] == "epoch" and interrupt())
+    assert (result.stopped_by, result.epochs) == ("SIGINT", 1)
+    assert os.path.exists(result.checkpoint)
+
+    def at_four(status):
+        if status.phase == "run" and status.done == 4:
+            interrupt()
+
+    run = ipucnn.run(weights=trained, backend="torch", data_dir=photos, batch_size=1,
+                     progress=at_four)
+    assert (run.stopped_by, run.images) == ("SIGINT", 4)
+    found = ipucnn.validate(trained, progress=lambda status: interrupt())
+    assert (found.stopped_by, list(found)) == ("SIGINT", [])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_raises(options):
+    def twice(_row):
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        ipucnn.train(**options, callbacks=twice)
+
+
+def test_progress_is_given_to_a_function_or_shown_on_request(options, photos, trained, capfd):
+    seen = []
+    ipucnn.run(weights=trained, backend="torch", data_dir=photos, progress=seen.append)
+    assert all(isinstance(status, Status) for status in seen)
+    assert (seen[0].phase, seen[-1].done, seen[-1].total) == ("compile", 48, 48)
+    short = {**options, "epoch": 1}
+    ipucnn.train(**{**short, "progress": seen.append})
+    assert (seen[-1].phase, seen[-1].epochs) == ("training", 1)
+    assert capfd.readouterr().out == ""
+    ipucnn.train(**{**short, "progress": "auto", "checkpoint_path": None, "log_dir": "log"})
+    assert "Epoch" not in "".join(capfd.readouterr())  # no terminal
+    ipucnn.train(**{**short, "progress": True, "checkpoint_path": None, "log_dir": "log"})
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Epoch 1: Train accuracy" in err
+
+
+def test_results_are_tables_html_and_data_frames(photos, trained, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    assert pandas
+    run = ipucnn.run(weights=trained, backend="torch", data="image_folder",
+                     data_dir=photos / "validation")
+    assert "accuracy" in repr(run)
+    assert "the first 10 of 16 images" in str(run)
+    assert "<caption>the first 10 of 16 images</caption>" in run._repr_html_()
+    frame = run.to_dataframe()
+    assert (len(frame), list(frame.columns)[:2]) == (10, ["path", "class"])
+    scores = ipucnn.validate(trained, data_dir=photos)
+    assert scores.to_dataframe()["images"].tolist() == [16]
+    assert len(scores[0].to_dataframe()) == 8
+    assert "resnet8-cifar_image_folder_1.pt" in repr(scores)
+    averaged = ipucnn.average(trained, checkpoint_output_path=tmp_path / "averaged.pt")
+    assert "averaged.pt" in str(averaged)
+    with ipucnn.load(trained, backend="torch") as model:
+        answers = model.predict(photos / "validation", top_k=2)
+        assert list(answers.to_dataframe().columns) == [
+            "path", "class_1", "name_1", "probability_1", "class_2", "name_2", "probability_2"]
+        assert len(answers[0].to_dataframe()) == 2
+        assert len(model.to_dataframe()) == 8
+    assert "<td>python</td>" in ipucnn.doctor()._repr_html_()
+
+
+def test_html_escapes_what_a_file_name_may_be(trained, photos, tmp_path):
+    place = tmp_path / "<b>bold.jpg"
+    place.write_bytes(next((photos / "validation" / "bar").iterdir()).read_bytes())
+    html = ipucnn.run(weights=trained, backend="torch", data_dir=tmp_path)._repr_html_()
+    assert "&lt;b&gt;bold.jpg" in html
+    assert "<b>" not in html
+
+
+def test_the_tools_for_data_return_what_they_did(photos, tmp_path):
+    parts = ipucnn.partition(photos / "train", numpy.int64(2), tmp_path / "parts")
+    assert parts.sizes == [16, 16]
+    assert "2 partitions of 16 images" in repr(parts)
+    shards = ipucnn.convert(photos, tmp_path / "shards", progress=False)
+    assert (shards.splits["train"].samples, len(shards.records())) == (32, 2)
+    assert ipucnn.verify(tmp_path / "shards").ok
+    broken = tmp_path / "parts" / "0" / "bar"
+    next(broken.iterdir()).unlink()
+    next(broken.iterdir()).write_bytes(b"")
+    found = ipucnn.verify(tmp_path / "parts" / "0", data="image_folder")
+    assert not found.ok
+    assert "is empty" in str(found)

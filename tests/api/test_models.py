@@ -1,0 +1,181 @@
+"""A model that answers: `ipucnn.load(...).predict(...)`, and runs over images of this process."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import threading
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+import ipucnn
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    with ipucnn.load(trained, backend="torch") as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def photo(photos):
+    return next((photos / "validation" / "ring").iterdir())
+
+
+def test_answers_are_those_of_a_run(model, photos, trained, tmp_path):
+    answers = model.predict(photos / "validation")
+    ipucnn.run(weights=trained, backend="torch", data_dir=photos / "validation",
+               predictions=tmp_path / "rows.csv", top_k=3)
+    with (tmp_path / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [answer.path for answer in answers]
+    for row, answer in zip(rows, answers):
+        assert [row[f"name_{rank}"] for rank in (1, 2, 3)] == list(answer.names[:3])
+        assert float(row["probability_1"]) == pytest.approx(answer.probability, abs=1e-6)
+
+
+def test_an_image_of_any_library_has_one_answer(model, photo):
+    image = Image.open(photo)
+    pixels = numpy.array(image)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    expected = model.predict(photo)
+    assert len(expected) == 5
+    assert expected.name == expected.names[0]
+    assert dict(expected) == expected.as_dict()
+    for same in (str(photo), image, pixels, tensor, pixels.transpose(2, 0, 1)):
+        found = model.predict(same)
+        assert found.names == expected.names
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=0.02)
+    grey = model.predict(pixels[:, :, 0])
+    assert grey.classes == model.predict(numpy.stack([pixels[:, :, 0]] * 3, 2)).classes
+
+
+def test_several_images_have_several_answers(model, photo):
+    pixels = numpy.array(Image.open(photo))
+    assert [one.path for one in model.predict([photo, pixels])] == [str(photo), "image 1"]
+    assert len(model.predict(numpy.stack([pixels, pixels, pixels]), top_k=1)) == 3
+    assert len(model.predict(pixels for _ in range(2))) == 2
+    assert len(model.predict([(pixels, "ring")])) == 1
+    assert model.predict([]) == []
+    assert len(model.predict(pixels, top_k=99)) == 8
+
+
+def test_the_model_says_what_it_is(model):
+    assert model.classes[:2] == ("bar", "circle")
+    assert model.card.preprocessing.input_size == 32
+    assert model.module(torch.zeros(1, 3, 32, 32)).shape == (1, 8)
+    assert "8: bar, circle" in str(model)
+    assert "<th>classes</th>" in model._repr_html_()
+
+
+def test_files_of_every_kind_are_loaded(model, photo, trained, tmp_path):
+    (checkpoint,) = trained.glob("*.pt")
+    exported = ipucnn.export(weights=checkpoint, output=tmp_path / "models" / "net.onnx")
+    expected = model.predict(photo)
+    for place in (checkpoint, exported.path, tmp_path / "models"):
+        with ipucnn.load(place, backend="onnxruntime" if place != checkpoint else "torch",
+                         precision="full") as other:
+            assert other.predict(photo).name == expected.name
+            assert other.classes == model.classes
+    with pytest.raises(ipucnn.IpucnnError, match="is an ONNX file, and no module of torch"):
+        assert ipucnn.load(exported.path, backend="onnxruntime").module
+    torch.save(model.module.state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(ipucnn.IpucnnError, match="does not say which model its weights are of"):
+        ipucnn.load(tmp_path / "plain.pth")
+    plain = ipucnn.load(tmp_path / "plain.pth", model="resnet8-cifar", num_classes=8,
+                        backend="torch", input_size=32)
+    assert plain.classes[0] == "class 0"
+    assert len(plain.predict(photo)) == 5
+    named = ipucnn.load("resnet8-cifar", weights="random", backend="torch", num_classes=3)
+    assert len(named.predict(photo)) == 3
+
+
+@pytest.mark.parametrize(("place", "message"), [
+    ("nothing.pt", "there is no file or folder 'nothing.pt', and no model of that name"),
+    ("resnet5o", "did you mean 'resnet50'"), (".", "there are no checkpoints in")])
+def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ipucnn.IpucnnError, match=message):
+        ipucnn.load(Path(place))
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    (3, "'int' is no image and no collection of images"),
+    ("nothing.jpg", "there is no image and no folder 'nothing.jpg'"),
+    ([object()], "image 0 is of type 'object'"),
+    (numpy.zeros((8, 8, 3)), "image 0 has numbers of type float64, expected uint8"),
+    (torch.zeros(4, 8, 8, dtype=torch.uint8), "image 0 has shape 4x8x8, expected 3 x height"),
+    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label")])
+def test_what_is_no_image_is_named(model, images, message):
+    with pytest.raises(ipucnn.IpucnnError, match=message):
+        model.predict(images)
+
+
+def test_top_k_of_nothing_is_refused(model, photo):
+    with pytest.raises(ipucnn.IpucnnError, match="option 'top_k' is 0"):
+        model.predict(photo, top_k=0)
+
+
+def test_damaged_photographs_are_named_or_left_out(model, photo, trained, tmp_path):
+    shutil.copy(photo, tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    with pytest.raises(ipucnn.IpucnnError, match=r"cannot decode image '.*bad\.jpg'"):
+        model.predict(tmp_path)
+    patient = ipucnn.load(trained, backend="torch", skip_bad_samples=True)
+    assert [Path(one.path).name for one in patient.predict(tmp_path)] == ["good.jpg"]
+
+
+def test_threads_take_turns(model, photos):
+    expected = model.predict(photos / "validation")
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(model.predict(photos / "validation")))
+               for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 3
+
+
+def test_runs_take_images_of_this_process_and_score_their_labels(photos, trained, photo):
+    options = {"weights": trained, "backend": "torch", "progress": False}
+    dataset = ipucnn.load_dataset("image_folder", photos, split="validation")
+    expected = ipucnn.run(**options, images=dataset)
+    assert expected.accuracy["images"] == expected.images == 16
+    others = torchvision.datasets.ImageFolder(str(photos / "validation"))
+    for images in (others, torch.utils.data.Subset(others, range(16)),
+                   [(sample.image, sample.label_name) for sample in dataset]):
+        result = ipucnn.run(**options, images=images)
+        assert result.accuracy["top5"] == pytest.approx(expected.accuracy["top5"], abs=13)
+        assert result.classes
+        assert result.accuracy["images"] == 16
+    assert ipucnn.run(**options, images=others).answers[0]["path"] == others.samples[0][0]
+    # numbers without names are those of the model's classes
+    numbered = ipucnn.run(**options, images=[(photo, 4), (photo, 0)])
+    assert [row["label_name"] for row in numbered.answers] == ["4", "0"]
+    assert ipucnn.run(**options, images=Image.open(photo)).accuracy is None
+    with pytest.raises(ipucnn.IpucnnError, match="none of the classes of dataset 'images'"):
+        ipucnn.run(**options, images=[(photo, "unheard of")])
+    with pytest.raises(ipucnn.IpucnnError, match="'--instances 2' starts processes"):
+        ipucnn.run(**options, images=photo, instances=2)
+
+
+def test_datasets_are_indexed_and_iterated(photos):
+    dataset = ipucnn.load_dataset("image_folder", photos, split="validation")
+    image, label = dataset[0]
+    assert (image.dtype, tuple(image.shape), label) == (torch.uint8, (3, 40, 40), 0)
+    assert (dataset[0].label_name, Path(dataset[0].name).parent.name) == ("bar", "bar")
+    assert dataset[-1].label_name == dataset[numpy.int64(15)].label_name == "triangle"
+    part = dataset[2:6:2]
+    assert [sample.label_name for sample in part] == ["circle", "crescent"]
+    assert (len(part), part[-1].name, part.class_names) == (2, dataset[4].name,
+                                                            dataset.class_names)
+    assert len(list(dataset)) == len(dataset) == 16
+    with pytest.raises(IndexError):
+        dataset[16]
+    assert "40x40, label 0 (bar)" in repr(dataset[0])
