@@ -15,6 +15,7 @@ from ipucnn.core.options.parts import (
 )
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.models.weights_options import with_card
+from ipucnn.training.checkpoint_precedence import without_overridden
 from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
 
 if TYPE_CHECKING:
@@ -364,6 +365,7 @@ class TrainOptions(TrainingOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
+        sources = without_overridden(sources)
         values = with_card([translated(cls, sources, others, registry)], others, registry,
                            training=True)
         if "data" not in values and values.get("data_dir"):
