@@ -1,7 +1,7 @@
 """The options of `ipucnn train` and `ipucnn restore`."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
@@ -13,6 +13,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.models.weights_options import with_card
 from ipucnn.training.checkpoint_precedence import without_overridden
@@ -360,6 +361,18 @@ class TrainOptions(TrainingOptions):
     resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
     command: ClassVar[str] = "train"
+
+    @classmethod
+    def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
+                 registry: "Registry") -> Tuple[str, ...]:
+        """Return `data` and what is for it, if the folder given holds another dataset."""
+        if "data" not in profile or not given.get("data_dir") or {"data", "dataset"} & given.keys():
+            return ()
+        spec = registry.get_typed(DatasetSpec, profile["data"])
+        found = dataset_in(given["data_dir"], registry, spec.name)
+        if found in (spec.name, *spec.also):
+            return ()
+        return tuple(name for name in ("data", "use_bbox_info") if profile.get(name))
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
