@@ -17,6 +17,7 @@ from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import fitted, launched, launched_count
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can, settled
+from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -158,7 +159,8 @@ def prepare(options: RunOptions, registry: Registry,
         raise UsageError(f"'--instances {wanted}' would start processes of each that "
                          f"{launch.launcher} started",
                          f"leave it out, or leave {launch.launcher} out")
-    options, notes = fitted(options)
+    options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
+    notes += left_out_notes(options)
     plan = options.plan(data.on_device, launched_count())
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
@@ -45,10 +45,12 @@ class Decisions:
     Attributes:
         values: by flat name.
         note: what was decided, for the user; empty if nothing was.
+        left_out: names of options of a shipped profile that are decided anew.
     """
 
     values: Dict[str, Any]
     note: str = ""
+    left_out: Tuple[str, ...] = ()
 
 
 def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
@@ -84,8 +86,10 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry) ->
         images: number of training images; None for data without end.
         registry: where the optimizer is looked up.
     """
+    reopened = _reopened(options, images)
+    options = options.with_values(**reopened)
     execution, optimisation = options.execution, options.optimisation
-    values: Dict[str, Any] = {}
+    values: Dict[str, Any] = {name: value for name, value in reopened.items() if value is not None}
     if execution.batch_size is None:
         values["batch_size"] = _batch_size(options, images)
     if optimisation.epoch is None:
@@ -95,7 +99,28 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry) ->
         values["lr"] = base_rate(options, registry)
     if options.schedule.warmup_epoch is None:
         values["warmup_epoch"] = min(_WARMUP_EPOCHS, _WARMUP_SHARE * options.optimisation.epochs)
-    return Decisions(values, _note(values))
+    return Decisions(values, _note(values), tuple(reopened))
+
+
+def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
+    """Return the options of a shipped profile for other devices that are decided anew.
+
+    Its accumulation and micro-batch stay where an epoch has enough updates with them, and its
+    learning rate where an update has as many samples.
+    """
+    if not options.plugins.left_out:
+        return {}
+    execution = options.execution
+    values: Dict[str, Any] = {}
+    few = FEWEST_UPDATES * execution.micro_batch
+    if "gradient_accumulation" in options.shipped and execution.gradient_accumulation > 1 \
+            and images is not None and images < few * execution.gradient_accumulation:
+        values["gradient_accumulation"] = 1
+    if "batch_size" in options.shipped and images is not None and images < few:
+        values["batch_size"] = None
+    if "lr" in options.shipped and (values or "replicas" in options.left_out):
+        values["lr"] = None
+    return values
 
 
 def base_rate(options: TrainOptions, registry: Registry) -> float:

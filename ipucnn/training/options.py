@@ -1,7 +1,7 @@
 """The options of `ipucnn train` and `ipucnn restore`."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
@@ -13,8 +13,10 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.models.weights_options import with_card
+from ipucnn.training.checkpoint_precedence import without_overridden
 from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
 
 if TYPE_CHECKING:
@@ -361,9 +363,22 @@ class TrainOptions(TrainingOptions):
     command: ClassVar[str] = "train"
 
     @classmethod
+    def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
+                 registry: "Registry") -> Tuple[str, ...]:
+        """Return `data` and what is for it, if the folder given holds another dataset."""
+        if "data" not in profile or not given.get("data_dir") or {"data", "dataset"} & given.keys():
+            return ()
+        spec = registry.get_typed(DatasetSpec, profile["data"])
+        found = dataset_in(given["data_dir"], registry, spec.name)
+        if found in (spec.name, *spec.also):
+            return ()
+        return tuple(name for name in ("data", "use_bbox_info") if profile.get(name))
+
+    @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
+        sources = without_overridden(sources)
         values = with_card([translated(cls, sources, others, registry)], others, registry,
                            training=True)
         if "data" not in values and values.get("data_dir"):

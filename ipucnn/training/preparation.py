@@ -14,6 +14,7 @@ from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.core.loggers import Logger
 from ipucnn.core.preprocessing import Preprocessing
@@ -112,9 +113,9 @@ def prepare(options: TrainOptions, registry: Registry,
         IpucnnError: anything the user can act on.
     """
     registry.get_typed(ModelSpec, options.network.model)
-    options, notes = fitted(options)
-    asked, options = options, sized(options, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
+    options, notes = fitted(fitted_to_machine(options, data.on_device, registry))
+    asked, options = options, sized(options, registry)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
     plan = options.plan(data.on_device, launched_count())
@@ -155,6 +156,7 @@ def prepare(options: TrainOptions, registry: Registry,
         dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
     decisions = decided(options, len(dataset) if data.finite else None, registry)
     asked, options = (each.with_values(**decisions.values) for each in (asked, options))
+    notes += left_out_notes(options, decisions.left_out)
     if decisions.note:
         notes.append(decisions.note)
     plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)

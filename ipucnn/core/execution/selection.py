@@ -106,7 +106,7 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
     """
     specs = [spec for spec in _specs(registry, training=plan.training)
              if spec.name not in without and (spec.training or not trains)
-             and not _not_owned(options, spec, registry)]
+             and not not_owned(options, spec, registry)]
     lacking = [spec for spec in specs if _lacks(options, plan, spec, registry)]
     best: Optional[Chosen] = None
     unusable: List[Chosen] = []
@@ -173,7 +173,7 @@ def _lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
     """Return whether `check_offer` would raise."""
     return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
             or bool(_without_feature(options, plan, spec))
-            or bool(_not_owned(options, spec, registry)))
+            or bool(not_owned(options, spec, registry)))
 
 
 def _without_feature(options: CommandOptions, plan: ExecutionPlan,
@@ -187,7 +187,13 @@ def _without_feature(options: CommandOptions, plan: ExecutionPlan,
             and (plan.training or options.job == INFERENCE or item.option.validation)]
 
 
-def _not_owned(options: CommandOptions, spec: BackendSpec, registry: Registry) -> List[str]:
+def any_usable(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
+               without: Collection[str] = ()) -> bool:
+    """Return whether `--backend auto` finds a usable backend that has all options given."""
+    return _best(options, plan, registry, without, False)[0] is not None
+
+
+def not_owned(options: CommandOptions, spec: BackendSpec, registry: Registry) -> List[str]:
     """Return the backend options given without naming a backend that this one lacks."""
     owner = owner_of(KINDS["backend"], spec, registry)
     return [name for name in options.plugins.deferred
@@ -225,7 +231,7 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
     refused += [(f"--{name.replace('_', '-')}", options.plugins.deferred[name] is True,
                  [owner.spec.name for owner in builtin_owners(["backend"], registry)
                   if owner.option(name, options.job)])
-                for name in _not_owned(options, spec, registry)]
+                for name in not_owned(options, spec, registry)]
     if refused:
         raise _not_offered(options, spec, refused)
 

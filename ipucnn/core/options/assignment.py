@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
@@ -75,6 +75,8 @@ class _Assigned:
         deferred: values of the candidates by name.
         undecided: their declarations.
         missing: options that no selected plugin has.
+        shipped: deferred options whose value is that of a shipped profile.
+        left_out: options of a shipped profile that the selected backend lacks.
     """
 
     options_class: Any
@@ -86,6 +88,8 @@ class _Assigned:
     deferred: Dict[str, Any] = field(default_factory=dict)
     undecided: Dict[str, Declared] = field(default_factory=dict)
     missing: Dict[str, Tuple[Given, Having]] = field(default_factory=dict)
+    shipped: Set[str] = field(default_factory=set)
+    left_out: List[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.chosen, self.candidates = selected_owners(self.options_class, self.value_of,
@@ -114,6 +118,7 @@ class _Assigned:
             second_spelling(given, (f"{owner.kind.name}.{plugin}", item.name), spelt)
             for owner, item in found:
                 self._assign(owner, item, item.coerce(given.value, given.origin))
+                (self.shipped.add if given.shipped else self.shipped.discard)(item.name)
 
     def _assign(self, owner: Owner, item: Declared, value: Any) -> None:
         if owner in self.chosen and not self.defers:
@@ -134,7 +139,12 @@ class _Assigned:
             self.undecided[item.name] = item
             return
         self.missing.pop(item.name, None)
-        if not any(is_default(other, given.value) for _, other in found):
+        self.left_out = [name for name in self.left_out if name != item.name]
+        if any(is_default(other, given.value) for _, other in found):
+            pass
+        elif given.shipped and owner.kind.name == "backend":
+            self.left_out.append(item.name)
+        else:
             self.missing[item.name] = given, found
         second_spelling(given, ("", item.name), spelt)
 
@@ -164,7 +174,8 @@ class _Assigned:
         self._check_needs()
         return PluginOptions({(owner.kind.name, owner.spec.name): owner.options(
             **self.values.get((owner.kind.name, owner.spec.name), {})) for owner in self.chosen},
-            self.deferred, self.undecided)
+            self.deferred, self.undecided, frozenset(self.shipped & self.deferred.keys()),
+            tuple(self.left_out))
 
     def _check_needs(self) -> None:
         """Raise an error for an option that is given without the one that it needs."""

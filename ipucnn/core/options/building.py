@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple, TypeVar, Union
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
@@ -30,10 +43,13 @@ class Source:
     Attributes:
         values: the values as given.
         origins: for messages (``"profile.yaml, line 3"``), by the same spellings.
+        shipped: it is a profile that comes with the package, whose options of backends are for
+            those that have them.
     """
 
     values: Mapping[str, Any]
     origins: Mapping[str, str] = field(default_factory=dict)
+    shipped: bool = False
 
 
 AnySource = Union[Source, Mapping[str, Any]]
@@ -67,20 +83,42 @@ def build(options_class: type[OptionsT], *sources: AnySource,
             **{name: value for source in values for name, value in source.items()})
         return plain
     registry = registry or current_registry()
+    shipped, left_out = _of_profiles(options_class, sources, values, registry)
     together = options_class.combined(values, others, registry)
     made = {name: kind(**{item.name: together[item.name] for item in declared(kind)
                           if item.name in together})
             for name, kind in parts(options_class).items()}
     if not options_class.kinds:
         _refuse_others(options_class, others)
-        return options_class(**made)
+        return options_class(shipped=shipped, left_out=left_out, **made)
 
     def value_of(name: str) -> Any:
         return together[name] if name in together else default_of(options_class, name)
 
     kept = [item.name for item in common_options(options_class) if item.option.fixed] \
         if restoring else []
-    return options_class(plugins=owned(options_class, value_of, others, registry, kept), **made)
+    plugins = owned(options_class, value_of, others, registry, kept)
+    return options_class(plugins=plugins, shipped=shipped, left_out=left_out, **made)
+
+
+def _of_profiles(options_class: Type[CommandOptions], sources: Sequence[AnySource],
+                 values: List[Dict[str, Any]],
+                 registry: Registry) -> Tuple[FrozenSet[str], Tuple[str, ...]]:
+    """Remove values of shipped profiles that do not suit what else is given, from `values`.
+
+    Returns:
+        The names of common options with the value of a shipped profile, and of those removed.
+    """
+    shipped: Set[str] = set()
+    left_out: Tuple[str, ...] = ()
+    for number, source in enumerate(sources):
+        later = {name: value for other in values[number + 1:] for name, value in other.items()}
+        if isinstance(source, Source) and source.shipped:
+            left_out = options_class.unsuited(values[number], later, registry)
+            values[number] = {name: value for name, value in values[number].items()
+                              if name not in left_out}
+            shipped = values[number].keys() - later.keys()
+    return frozenset(shipped), left_out
 
 
 def _refuse_others(options_class: type, others: List[List[Given]]) -> None:
@@ -108,7 +146,7 @@ def _divided(options_class: type, source: AnySource) -> Tuple[Dict[str, Any], Li
         item: Optional[Declared] = common_option(options_class, spelling)
         origin = source.origins.get(spelling, "")
         if item is None:
-            others.append(Given(spelling, value, origin))
+            others.append(Given(spelling, value, origin, source.shipped))
             continue
         if item.name in values:
             where = f" ({origin})" if origin else ""

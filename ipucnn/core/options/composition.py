@@ -16,7 +16,9 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    Collection,
     Dict,
+    FrozenSet,
     Iterator,
     List,
     Mapping,
@@ -52,11 +54,13 @@ class Given:
         spelling: the spelling as given.
         value: the value as given.
         origin: its source, for messages.
+        shipped: its source is a shipped profile, which is for all backends.
     """
 
     spelling: str
     value: Any
     origin: str = ""
+    shipped: bool = False
 
     @property
     def flag(self) -> str:
@@ -94,11 +98,15 @@ class PluginOptions:
         deferred: options given before the plugin is selected, such as those of backends with
             `--backend auto`, and all options given to a command that `defers`.
         undecided: the declarations of the deferred options, by name.
+        shipped: names of the deferred options whose value is that of a shipped profile.
+        left_out: names of options of a shipped profile that the selected backend lacks.
     """
 
     owned: Mapping[Tuple[str, str], Any] = field(default_factory=dict)
     deferred: Mapping[str, Any] = field(default_factory=dict)
     undecided: Mapping[str, Declared] = field(default_factory=dict)
+    shipped: FrozenSet[str] = frozenset()
+    left_out: Tuple[str, ...] = ()
 
     def of(self, kind: str, name: str) -> Any:
         """Return the options of the record `name` of a kind, or None when it has none."""
@@ -115,6 +123,13 @@ class PluginOptions:
         rows += [(item, self.deferred[name]) for name, item in self.undecided.items()]
         return {item.name: value for item, value in rows
                 if item.option.role == role and value != item.default}
+
+    def without(self, names: Collection[str]) -> PluginOptions:
+        """Return a copy without some deferred options."""
+        return replace(
+            self, shipped=self.shipped - set(names),
+            deferred={name: value for name, value in self.deferred.items() if name not in names},
+            undecided={name: item for name, item in self.undecided.items() if name not in names})
 
     def declared(self) -> Iterator[Tuple[str, Declared, Any]]:
         """Yield the kind, declaration and value of every option of the selected plugins."""
@@ -157,6 +172,8 @@ class CommandOptions:
 
     Attributes:
         plugins: the options of the selected plugins.
+        shipped: names of common options whose value is that of a shipped profile.
+        left_out: names of options of that profile that are not used.
         command: the command whose profiles it takes.
         kinds: the kinds of plugins whose options the command takes.
         job: `inference` or `training`, for options that are limited to one of them; empty when
@@ -166,11 +183,26 @@ class CommandOptions:
     """
 
     plugins: PluginOptions = field(default_factory=PluginOptions)
+    shipped: FrozenSet[str] = frozenset()
+    left_out: Tuple[str, ...] = ()
 
     command: ClassVar[str] = ""
     kinds: ClassVar[Tuple[str, ...]] = ()
     job: ClassVar[str] = ""
     defers: ClassVar[bool] = False
+
+    @classmethod
+    def unsuited(cls, profile: Mapping[str, Any],  # noqa: ARG003 - for classes that override it
+                 given: Mapping[str, Any],  # noqa: ARG003 - likewise
+                 registry: Registry) -> Tuple[str, ...]:  # noqa: ARG003 - likewise
+        """Return the common options of a shipped profile that do not suit what else is given.
+
+        Args:
+            profile: values of the profile by name.
+            given: values of later sources.
+            registry: where names are looked up.
+        """
+        return ()
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]],

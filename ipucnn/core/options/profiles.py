@@ -145,7 +145,7 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
         if found is not None and found.option.switch:
             raise UsageError(f"{spelling!r} cannot stand in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
-    return Source(profile.values, profile.origins)
+    return Source(profile.values, profile.origins, shipped=_SHIPPED in profile.path.parents)
 
 
 def resolve(options_class: Type[OptionsT], given: Mapping[str, Any], command: str = "run",

@@ -86,9 +86,8 @@ def test_every_shipped_profile_is_valid_and_has_a_summary(profile):
     options = resolve(RunOptions, {"config": profile.name})
     assert profile.summary
     execution = options.execution
-    assert execution.batch_size > 1
     assert options.plan(synthetic=False).combined_batch == (
-        execution.batch_size * execution.device_iterations)
+        execution.batch_size * execution.device_iterations * execution.instances)
 
 
 def test_the_names_of_the_last_release_of_the_old_application_are_known():

@@ -1,0 +1,53 @@
+"""Shipped profiles mean what they meant before the defaults of training and runs changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ipucnn.commands.config import PROFILED
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options import profiles
+from ipucnn.core.options.profiles import resolve
+from ipucnn.training.options import TrainOptions
+
+FORMER = json.loads((Path(__file__).parent / "former_profiles.json").read_text())
+"""What each profile stood for then: what all of a command's have in common, and the rest."""
+
+NAMES = [(command, name) for command in FORMER for name in FORMER[command]["profiles"]]
+
+
+@pytest.mark.parametrize(("command", "name"), NAMES, ids="/".join)
+def test_a_profile_keeps_its_meaning(command, name):
+    former = {**FORMER[command]["all"], **FORMER[command]["profiles"][name]}
+    now = resolve(PROFILED[command], {"config": name}, command).as_dict()
+    now["config"] = None
+    assert {option: now[option] for option in former} == former
+    if command == "train":  # checkpoints were written only to a folder that was named
+        assert now["no_checkpoints"] == (former["checkpoint_path"] is None)
+
+
+@pytest.mark.parametrize("profile", profiles.available("train"), ids=lambda p: p.name)
+def test_every_training_profile_is_valid_and_has_a_summary(profile):
+    assert profile.summary
+    resolve(TrainOptions, {"config": profile.name}, "train").plan(synthetic=False)
+
+
+def test_a_folder_of_checkpoints_overrides_a_profile_that_writes_none():
+    options = resolve(TrainOptions, {"config": "resnet50", "checkpoint_path": "here"}, "train")
+    assert options.checkpoints.checkpoint_path == "here"
+    assert not options.checkpoints.no_checkpoints
+
+
+def test_no_checkpoints_overrides_the_folder_of_a_profile():
+    options = resolve(TrainOptions, {"config": "efficientnet-b0-g16-gn-pod16",
+                                     "no_checkpoints": True}, "train")
+    assert options.checkpoints.checkpoint_path is None
+    assert options.checkpoints.weight_avg_strategy == "none"
+
+
+def test_both_in_one_source_contradict_each_other():
+    with pytest.raises(UsageError, match="no-checkpoints"):
+        resolve(TrainOptions, {"no_checkpoints": True, "checkpoint_path": "here"}, "train")
