@@ -43,6 +43,7 @@ class TrainTransform:
             are not.
         rand_augment: operations of RandAugment per image.
         magnitude: their strength, 0 to 30.
+        min_area: least share of the image's area that a random crop takes.
         use_boxes: crops must overlap the object where its bounding box is known.
     """
 
@@ -52,6 +53,7 @@ class TrainTransform:
     rand_augment: int = 0
     magnitude: int = 9
     use_boxes: bool = False
+    min_area: float = SCALE[0]
 
     def draw(self, index: int, epoch: int) -> Draw:
         """Return the random draw for a sample of an epoch, counted from 0."""
@@ -107,7 +109,8 @@ class Draw:
     def _crop(self, height: int, width: int) -> Place:
         transform = self.transform
         return crop(self.random, height, width,
-                    transform.dataset.box(self.index) if transform.use_boxes else None)
+                    transform.dataset.box(self.index) if transform.use_boxes else None,
+                    transform.min_area)
 
 
 def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Place:
@@ -120,7 +123,7 @@ def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Pl
 
 
 def crop(random: numpy.random.Generator, height: int, width: int,
-         box: Optional[Box] = None) -> Place:
+         box: Optional[Box] = None, min_area: float = SCALE[0]) -> Place:
     """Return top, left, height and width of a random crop in pixels.
 
     Args:
@@ -128,10 +131,11 @@ def crop(random: numpy.random.Generator, height: int, width: int,
         height: of the image.
         width: of the image.
         box: of the object; the crop must overlap it, except for the last of ten attempts.
+        min_area: least share of the image's area that the crop takes.
     """
     found: Optional[Place] = None
     for _ in range(ATTEMPTS):
-        area = height * width * random.uniform(*SCALE)
+        area = height * width * random.uniform(min_area, SCALE[1])
         ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if not (0 < w <= width and 0 < h <= height):

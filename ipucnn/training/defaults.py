@@ -27,6 +27,10 @@ FEWEST_EPOCHS, MOST_EPOCHS = 10, 100
 RATE_BATCH = 256
 """Images per update for which optimizers state their learning rates (Goyal et al., 2017)."""
 
+MANY_IMAGES, SMALLEST_CROP = 100_000, 0.35
+"""Below so many images, random crops take more than the 0.08 of ImageNet's recipe: a short training
+does not see an image often enough to make up for crops that miss its object."""
+
 FINE_TUNING = 0.1
 """Factor on the learning rate, and share of the views, of a training from given weights."""
 
@@ -78,13 +82,15 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
     return size if size < input_size else None
 
 
-def decided(options: TrainOptions, images: Optional[int], registry: Registry) -> Decisions:
+def decided(options: TrainOptions, images: Optional[int], registry: Registry,
+            restored: bool = False) -> Decisions:
     """Return the values of options that were left open.
 
     Args:
         options: of the training.
         images: number of training images; None for data without end.
         registry: where the optimizer is looked up.
+        restored: the training began before, when options that are newer had their old values.
     """
     reopened = _reopened(options, images)
     options = options.with_values(**reopened)
@@ -99,6 +105,9 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry) ->
         values["lr"] = base_rate(options, registry)
     if options.schedule.warmup_epoch is None:
         values["warmup_epoch"] = min(_WARMUP_EPOCHS, _WARMUP_SHARE * options.optimisation.epochs)
+    if options.augmentation.min_crop_area is None and not restored \
+            and images is not None and images < MANY_IMAGES:
+        values["min_crop_area"] = SMALLEST_CROP
     return Decisions(values, _note(values), tuple(reopened))
 
 
@@ -126,13 +135,15 @@ def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
 def base_rate(options: TrainOptions, registry: Registry) -> float:
     """Return the learning rate of the optimizer for the samples of an update.
 
-    It grows with them, linearly or with their root as the optimizer's record says.
+    It grows with them, linearly or with their root as the optimizer's record says; for fewer than
+    256 always with their root, because noise of small updates averages out over more of them
+    (Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014).
     """
     spec = registry.get_typed(OptimizerSpec, options.optimisation.optimizer)
     execution = options.execution
     samples = execution.micro_batch * execution.replicas * execution.gradient_accumulation
     share = samples / RATE_BATCH
-    rate = spec.lr * (math.sqrt(share) if spec.lr_growth == "root" else share)
+    rate = spec.lr * (math.sqrt(share) if share < 1 or spec.lr_growth == "root" else share)
     if not spec.lr:
         rate = _UNKNOWN_RATE
     if options.network.source != "random":

@@ -109,5 +109,5 @@ def _transform(prepared: Prepared) -> Optional[Any]:
     return TrainTransform(
         prepared.built.input_size, options.dataset.seed, prepared.dataset,
         rand_augment=changes.rand_augment, magnitude=changes.rand_augment_magnitude,
-        use_boxes=changes.use_bbox_info)
+        use_boxes=changes.use_bbox_info, min_area=changes.least_area)
 

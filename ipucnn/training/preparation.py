@@ -154,7 +154,8 @@ def prepare(options: TrainOptions, registry: Registry,
         asked, options = (each.with_values(input_size=size) for each in (asked, options))
         request = replace(request, input_size=size)
         dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
-    decisions = decided(options, len(dataset) if data.finite else None, registry)
+    decisions = decided(options, len(dataset) if data.finite else None, registry,
+                        restored is not None)
     asked, options = (each.with_values(**decisions.values) for each in (asked, options))
     notes += left_out_notes(options, decisions.left_out)
     if decisions.note:
