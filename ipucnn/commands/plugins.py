@@ -142,7 +142,11 @@ def show(
 
 
 def _is_model(word: str) -> bool:
-    return os.path.isdir(word) or (os.path.isfile(word) and bool(os.path.splitext(word)[1]))
+    from ipucnn.models.checkpoint_files import NAME
+
+    if os.path.isdir(word):  # others may have the name of a plugin
+        return any(NAME.fullmatch(name) for name in os.listdir(word))
+    return os.path.isfile(word) and bool(os.path.splitext(word)[1])
 
 
 def _show_card(place: str, as_json: bool) -> None:
