@@ -40,8 +40,8 @@ refused by name now, and the rest of the file means what it did."""
 NEW_DEFAULTS = {
     "data": ("cifar10", "image_folder"), "batch_size": (1, None), "precision": ("16.16", None),
     "epoch": (10, None), "lr": (0.01, None), "momentum": (0.0, 0.9),
-    "lr_schedule": ("step", "cosine"), "warmup_epoch": (0.0, None), "validation_mode": ("after", "during"),
-    "validation_frequency": (4, 1)}
+    "lr_schedule": ("step", "cosine"), "warmup_epoch": (0.0, None),
+    "validation_mode": ("after", "during"), "validation_frequency": (4, 1)}
 """Earlier defaults and those of today, for files that leave the option open."""
 
 
