@@ -83,10 +83,13 @@ _STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
 _FORMER: Mapping[str, Any] = {
     "data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10, "lr": 0.01,
     "lr_schedule": "step", "warmup_epoch": 0.0, "validation_mode": "after",
-    "validation_frequency": 4}
+    "validation_frequency": 4, "momentum": 0.0}
 """Defaults of a training with options of the old trainer, which has those of the first release."""
 
-_KINDS = ("lr-schedule", "model")
+_STEPS = ("lr_factors", "lr_epoch_decay")
+"""Options that choose the schedule 'step' where none is named: it was the default."""
+
+_KINDS = ("lr-schedule", "model", "optimizer")
 """The kinds of plugins whose options the old trainer's options stand for or depend on."""
 
 
@@ -108,12 +111,13 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
     given = [by_name(source, _KINDS, registry) for source in others]
     named = [{name: item.value for name, item in source.items()} for source in given]
     if not any(old_names & source.keys() for source in sources) and not any(
-            source.get("lr_factors") for source in named):
+            source.get(name) for source in named for name in _STEPS):
         return {name: value for source in sources for name, value in source.items()}
     values = _merged([{**source, **further} for source, further in zip(sources, named)])
     if any(old_names & source.keys() for source in sources):
         values = {**_FORMER, **values}
-    plugin_names = {name for source in named for name in source} | {"lr_epoch_decay", "lr_factors"}
+    values.setdefault("lr_schedule", "step")
+    plugin_names = {name for source in named for name in source} | {*_STEPS, "momentum"}
     _translate(values, options_class, registry)
     for source in others:
         source.clear()
@@ -223,7 +227,11 @@ def _drops(fractions: Optional[Tuple[float, ...]], values: Mapping[str, Any],
                              "'--learning-rate-decay' begin",
                              f"add '--learning-rate-schedule' with {len(factors) - 1} fractions")
         fractions = DROPS[:len(factors) - 1]
-    epochs = max(1, current("epoch"))
+    epochs = current("epoch")
+    if epochs is None:
+        raise UsageError("'--learning-rate-decay' drops the rate at fractions of a training whose "
+                         "length is open", "add '--epoch N', or '--lr-epoch-decay' with epochs")
+    epochs = max(1, epochs)
     return {"lr_epoch_decay": tuple(fraction * epochs for fraction in fractions),
             "lr_factors": factors}
 

@@ -161,7 +161,8 @@ def test_a_training_is_recorded_from_its_start_to_its_end(record, tmp_path):
 
 
 def test_a_training_without_loggers_has_no_log_folder(record, tmp_path):
-    result = record(**{**TINY, "epoch": 1, "validation_mode": "none"})
+    result = record(**{**TINY, "epoch": 1, "validation_mode": "none",
+                       "no_checkpoints": True})
     assert result.log_dir == ""
     assert list(tmp_path.iterdir()) == [tmp_path / "pictures"]
 

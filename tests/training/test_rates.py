@@ -96,7 +96,7 @@ def test_what_a_schedule_lacks_is_refused(options, flag, able):
 
 def test_what_an_optimizer_lacks_is_refused():
     with pytest.raises(UsageError) as caught:
-        build(TrainOptions, {"optimizer": "adam", "momentum": 0.9})
+        build(TrainOptions, {"optimizer": "adam", "momentum": 0.8})
     assert "'--momentum' is an option of optimizers " in caught.value.message
     assert "rmsprop_tf" in caught.value.message
 

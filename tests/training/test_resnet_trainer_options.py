@@ -10,13 +10,20 @@ from ipucnn.core.options.composition import settings
 from ipucnn.core.options.profiles import resolve
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.rates import learning_rate
+from ipucnn.training.resnet_trainer import ResNetTrainerOptions
+
+FORMER = {"data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10, "lr": 0.01,
+          "lr_schedule": "step", "warmup_epoch": 0.0, "validation_mode": "after",
+          "validation_frequency": 4, "momentum": 0.0}
+"""Defaults of a training with options that only the old trainer had."""
 
 
 def meaning(**given):
     """What differs from the defaults when these options are given."""
     options = build(TrainOptions, given)
+    former = FORMER if set(given) & set(ResNetTrainerOptions.__dataclass_fields__) else {}
     return {**{name: value for name, (item, value) in settings(options).items()
-               if value != item.default}, **options.plugins.deferred}
+               if value != former.get(name, item.default)}, **options.plugins.deferred}
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -38,18 +45,20 @@ def meaning(**given):
      {"lr": 0.5, "batch_size": 8, "replicas": 4}),
     ({"learning_rate_decay": "1,0.1,0.01", "learning_rate_schedule": "0.5,0.75", "epochs": 30},
      {"lr_factors": (1.0, 0.1, 0.01), "lr_epoch_decay": (15.0, 22.5), "epoch": 30}),
-    ({"learning_rate_decay": "1 0.2"}, {"lr_factors": (1.0, 0.2), "lr_epoch_decay": (5.0,)}),
+    ({"learning_rate_decay": "1 0.2", "epochs": 10},
+     {"lr_factors": (1.0, 0.2), "lr_epoch_decay": (5.0,), "epoch": 10, "lr_schedule": "step"}),
     ({"learning_rate_schedule": "0.2"},
      {"lr_factors": (1.0, 0.1, 0.01), "lr_epoch_decay": (2.0,)}),
     ({"learning_rate_schedule": "0.2", "lr_decay": 0.1},
      {"lr_decay": 0.1, "lr_epoch_decay": (2.0,)}),
     ({"lr_factors": [1, 0.3], "lr_epoch_decay": [4]},
-     {"lr_factors": (1.0, 0.3), "lr_epoch_decay": (4.0,)}),
+     {"lr_factors": (1.0, 0.3), "lr_epoch_decay": (4.0,), "lr_schedule": "step"}),
+    ({"lr_epoch_decay": [4]}, {"lr_epoch_decay": (4.0,), "lr_schedule": "step"}),
     ({"norm_type": "NONE"}, {"normlayer": "NONE"}),
     ({"norm_type": "GROUP", "norm_groups": 16},
      {"normlayer": "GROUP", "groupnorm_group_num": 16}),
     ({"precision": 32}, {"precision": "32.32"}),
-    ({"precision": "16"}, {}),
+    ({"precision": "16"}, {"precision": "16.16"}),
     ({"prng": True, "fp_exceptions": True, "recompute": True},
      {"enable_stochastic_rounding": True, "enable_fp_exceptions": True, "enable_recompute": True}),
     ({"prng": False}, {}),
@@ -85,7 +94,9 @@ def test_what_they_stand_for(given, expected):
     ({"learning_rate_schedule": "0.5", "lr_epoch_decay": "3"},
      "'--learning-rate-schedule' contradicts '--lr-epoch-decay'", ""),
     ({"learning_rate_schedule": "50"}, "'50' is too large", "1"),
-    ({"learning_rate_decay": "1,0.1", "lr_decay": 0.1}, "'--lr-decay' contradicts", ""),
+    ({"learning_rate_decay": "1,0.1", "lr_decay": 0.1, "epoch": 9}, "'--lr-decay' contradicts",
+     ""),
+    ({"learning_rate_decay": "1,0.1"}, "fractions of a training whose length is open", "--epoch N"),
     ({"learning_rate_decay": "1,0.5,0.2,0.1"}, "nothing says when the 4 factors", "3 fractions"),
     ({"replication_factor": 3, "batch_size": 32}, "'--batch-size 32' cannot be shared by 3",
      "multiple of 3"),
@@ -157,7 +168,7 @@ def test_the_profile_is_the_old_trainers_defaults():
         "norm_groups": "16", "shortcut_type": "B", "precision": "16", "prng": True,
         "base_learning_rate": "-6", "learning_rate_decay": "1,0.1,0.01",
         "learning_rate_schedule": "0.5,0.75", "epochs": "30", "weight_decay": "0",
-        "batches_per_step": "250", "valid_per_epoch": "1"}, "train")
+        "batches_per_step": "250", "valid_per_epoch": "1", "no_checkpoints": True}, "train")
     assert options.as_dict() == old.as_dict()
 
 

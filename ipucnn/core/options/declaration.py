@@ -62,6 +62,8 @@ class Option:
             images than the threads of `ipucnn`, `cache` names a place of compiled models.
         needs: name of a common option (``predictions``) without which it has no effect, and is
             refused in commands that have that option.
+        former: earlier defaults, which files of options state although nobody chose them; like the
+            default, they are no error where no selected plugin has the option.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
         words: words that are accepted in the place of a number.
@@ -86,6 +88,7 @@ class Option:
     fixed: str = ""
     role: str = ""
     needs: str = ""
+    former: Tuple[Any, ...] = ()
     machine: bool = False
     words: Tuple[str, ...] = ()
     size: bool = False

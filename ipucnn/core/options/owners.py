@@ -74,9 +74,9 @@ def having(given: Given, owners: Iterable[Owner], job: str = "") -> Having:
 
 
 def is_default(item: Declared, value: Any) -> bool:
-    """Return whether a value given by any spelling equals an option's default."""
+    """Return whether a value given by any spelling equals an option's default, or a former one."""
     try:
-        return bool(item.coerce(value) == item.default)
+        return item.coerce(value) in (item.default, *item.option.former)
     except UsageError:
         return False
 

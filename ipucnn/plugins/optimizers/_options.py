@@ -10,7 +10,7 @@ class MomentumOption:
     """The momentum of a gradient step."""
 
     momentum: float = option(0.9, "Share of the last step that is kept.", minimum=0.0,
-                             basic=True)
+                             former=(0.0,), basic=True)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_without_anything_everything_has_its_default():
     options = build(TrainOptions)
     assert changed(options) == []
     assert all(value == item.default for _, item, value in options.plugins.declared())
-    assert {kind for kind, _ in options.plugins.owned} >= {"optimizer", "lr-schedule", "norm-layer"}
+    assert {kind for kind, _ in options.plugins.owned} >= {"optimizer", "loss", "norm-layer"}
 
 
 @pytest.mark.parametrize(("given", "message"), [
@@ -103,7 +103,7 @@ def test_a_profile_holds_options_of_plugins_in_any_spelling(fake_distribution, t
     fake_distribution("zoo", {"zoo_plugin.py": LION}, {"zoo": "zoo_plugin"})
     path = tmp_path / "mine.yaml"
     path.write_text("optimizer: lion\nedge: 5\noptimizer.beta2: 0.5\nmarks: [a, b]\n"
-                    "lr_decay: 1e-1\n")
+                    "lr_schedule: step\nlr_decay: 1e-1\n")
     options = resolve(TrainOptions, {"config": str(path), "beta2": "0.25"}, "train")
     lion = options.plugins.of("optimizer", "lion")
     assert (lion.sharpness, lion.beta2, lion.marks) == (5, 0.25, ("a", "b"))

@@ -196,7 +196,11 @@ def test_every_option_of_a_plugin_is_saved_and_built_again(command):
     assert seen
 
 
-CHANGED = {("export", "ema")}
+CHANGED = {("export", "ema"), ("run", "precision"), *(
+    (command, flag) for command in ("train", "restore") for flag in (
+        "batch-size", "micro-batch-size", "data", "precision", "epoch", "epochs", "lr",
+        "learning-rate", "momentum", "lr-schedule", "lr-scheduler", "warmup-epoch",
+        "warmup-epochs", "validation-mode", "validation-frequency"))}
 """Options with another default than in the former program; docs/migrating.md says which."""
 
 

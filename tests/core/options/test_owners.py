@@ -39,8 +39,8 @@ def refused(options_class, given, *sources):
 
 
 def test_options_of_what_is_selected_by_default_by_name_or_from_a_third_party(lion):
-    options = build(TrainOptions, {"lr_decay": 0.1, "optimizer": "lion", "beta2": "0.5",
-                                   "edge": 4, "marks": "a b"})
+    options = build(TrainOptions, {"lr_schedule": "step", "lr_decay": 0.1, "optimizer": "lion",
+                                   "beta2": "0.5", "edge": 4, "marks": "a b"})
     assert options.plugins.of("lr-schedule", "step").lr_decay == 0.1
     own = options.plugins.of("optimizer", "lion")
     assert (own.beta2, own.sharpness, own.marks) == (0.5, 4, ("a", "b"))
@@ -222,7 +222,7 @@ def test_several_options_are_all_named_by_owner():
     assert error.message == (
         "'--momentum' is an option of optimizers rmsprop, rmsprop_tf, sgd, sgd_combined; "
         "'--lr-power' (p.yaml, line 3) is an option of lr-schedule polynomial; "
-        "'--nesterov' is an option of optimizers sgd, sgd_combined; this run uses adam, step")
+        "'--nesterov' is an option of optimizers sgd, sgd_combined; this run uses adam, cosine")
     assert error.hint == "leave them out"
 
 
