@@ -347,7 +347,8 @@ def load(
     Args:
         source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
             newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
-            where the file does not; or the name of a model, with its pretrained weights.
+            where the file does not; or the name of a model, with its pretrained weights (of text
+            that is a built-in model's name, the model is meant).
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:

@@ -82,7 +82,8 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
     Args:
         source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
             newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
-            where the file does not; or the name of a model, with its pretrained weights.
+            where the file does not; or the name of a model, with its pretrained weights (of text
+            that is a built-in model's name, the model is meant).
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:
@@ -98,21 +99,28 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
         if spelling in ("images", "json") or (item is not None and item.name in _OF_RUNS):
             raise UsageError(f"option {spelling!r} is for runs, and not for a model that is loaded",
                              "leave it out, or call 'ipucnn.run'")
-    made = resolve(RunOptions, {**_located(os.fspath(source), options)})
+    made = resolve(RunOptions, {**_located(os.fspath(source), options, isinstance(source, str))})
     if made.execution.precision == "int8":
         raise UsageError("a loaded model is not quantised: 8-bit integers need images to calibrate",
                          "use 'ipucnn.run' with precision='int8'")
     return LoadedModel(Answering(made, registry()))
 
 
-def _located(source: str, options: Dict[str, Any]) -> Dict[str, Any]:
+def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]:
     """Return the options with those that name the model.
+
+    Args:
+        source: the path or the name.
+        options: as given.
+        name: a built-in model of this name comes before a file.
 
     Raises:
         DataError: there is no such file, or nothing in the folder.
         UnknownNameError: no model and no file has the name.
     """
     path = Path(source).expanduser()
+    if name and "model" not in options and source in registry().names("model"):
+        return {"weights": "pretrained", **options, "model": source}
     if path.is_dir():
         networks = sorted(path.rglob("*.onnx"))
         if networks and not any(path.glob("*.pt")):

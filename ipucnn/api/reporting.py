@@ -124,7 +124,7 @@ class _PythonListener(Listener):
     def __init__(self, display: _Display, callbacks: Sequence[Callback]) -> None:
         self.display = display
         self._callbacks = callbacks
-        self._stop = ""
+        self._stop, self._signal, self._told = "", "", False
         self.error: Optional[BaseException] = None
 
     def status(self, status: Status) -> None:
@@ -148,14 +148,16 @@ class _PythonListener(Listener):
                 self._stop = self._stop or CALLBACK
 
     def stop(self) -> str:
-        return self._stop
+        if self._signal and not self._told:  # not in the handler: it may interrupt a `print`
+            self._told = True
+            self.display.note(f"{self._signal}: stopping after this step; a second one raises")
+        return self._signal or self._stop
 
     def interrupted(self, name: str) -> bool:
         """Remember a signal; return false if it is the second one."""
-        if self._stop == name:
+        if self._signal:
             return False
-        self._stop = name
-        self.display.note(f"{name}: the training ends after this step; a second one raises")
+        self._signal = name
         return True
 
 

@@ -11,6 +11,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
 from ipucnn.data.images import decode, pixels_of, read_file
 from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.views import Part
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,17 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
     if isinstance(images, Iterable) and not isinstance(images, (dict, bytes)):
         return GivenImages(list(images)), False
     raise UsageError(f"{type(images).__name__!r} is no image and no collection of images", _KINDS)
+
+
+def fitted(images: ImageDataset, input_size: int) -> ImageDataset:
+    """Return a given dataset for a model's input size.
+
+    Images that were made at another size (`ImageDataset.ready`) are prepared as photographs are.
+    """
+    if images.ready and len(images) and tuple(images.image(0).shape[1:]) != (input_size,) * 2:
+        images = Part(images, range(len(images)))
+        images.ready = False
+    return images
 
 
 def _at(path: str) -> Tuple[ImageDataset, bool]:

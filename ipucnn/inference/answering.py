@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
-from ipucnn.data.given import GivenImages
+from ipucnn.data.given import GivenImages, fitted
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.backend import InferenceSession
@@ -138,6 +138,7 @@ class Answering:
         with self._turn:
             session = self._open()
             options = self.job.options.dataset
+            dataset = fitted(dataset, self.job.built.input_size)
             with feed(session, dataset, self.job.executed, session.samples_per_call,
                       range(len(dataset)), workers=options.dataloader_worker,
                       skip_bad=options.skip_bad_samples) as loader:

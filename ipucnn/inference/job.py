@@ -23,6 +23,7 @@ from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.given import fitted as given_at
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable, order
 from ipucnn.data.opening import (
     as_opened,
@@ -193,7 +194,8 @@ def prepare(options: RunOptions, registry: Registry,
     request = request_of(options.network, options.dataset, preprocessing.input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
         request = replace(request, num_classes=None)
-    dataset = open_dataset(data, request, options.plugins, registry) if images is None else images
+    dataset = open_dataset(data, request, options.plugins, registry) if images is None \
+        else given_at(images, preprocessing.input_size)
     built = stored.built if stored else model_of(options, data, dataset, registry)
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     match = matched(options, data, dataset, built.card)

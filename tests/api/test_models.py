@@ -73,7 +73,7 @@ def test_the_model_says_what_it_is(model):
     assert "<th>classes</th>" in model._repr_html_()
 
 
-def test_files_of_every_kind_are_loaded(model, photo, trained, tmp_path):
+def test_files_of_every_kind_are_loaded(model, photo, trained, tmp_path, monkeypatch):
     (checkpoint,) = trained.glob("*.pt")
     exported = ipucnn.export(weights=checkpoint, output=tmp_path / "models" / "net.onnx")
     expected = model.predict(photo)
@@ -91,6 +91,8 @@ def test_files_of_every_kind_are_loaded(model, photo, trained, tmp_path):
                         backend="torch", input_size=32)
     assert plain.classes[0] == "class 0"
     assert len(plain.predict(photo)) == 5
+    (tmp_path / "resnet8-cifar").mkdir()  # a name of a model comes before a folder
+    monkeypatch.chdir(tmp_path)
     named = ipucnn.load("resnet8-cifar", weights="random", backend="torch", num_classes=3)
     assert len(named.predict(photo)) == 3
 
@@ -163,6 +165,13 @@ def test_runs_take_images_of_this_process_and_score_their_labels(photos, trained
         ipucnn.run(**options, images=[(photo, "unheard of")])
     with pytest.raises(ipucnn.IpucnnError, match="'--instances 2' starts processes"):
         ipucnn.run(**options, images=photo, instances=2)
+
+
+def test_drawn_images_are_brought_to_the_input_of_the_model(model, trained):
+    drawn = ipucnn.load_dataset("shapes", input_size=64, length=4)
+    assert drawn.ready
+    assert len(model.predict(drawn)) == 4
+    assert ipucnn.run(weights=trained, backend="torch", images=drawn).accuracy["images"] == 4
 
 
 def test_datasets_are_indexed_and_iterated(photos):
