@@ -161,6 +161,8 @@ class _Trainer:
         """Train the remainder of the current epoch; return whether it was completed."""
         if not self.call:
             self.figures.start_epoch()
+        if self.prepared.setup.head:
+            self.session.freeze(self.epoch < self.options.fine_tuning.frozen_epochs)
         feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
         batches = iter(feed)
         started, images = time.perf_counter(), 0
