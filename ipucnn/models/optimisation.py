@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import nn
@@ -13,23 +13,57 @@ _FUSED_ON_CPU = {"SGD", "Adam", "AdamW"}
 """Optimizers with a fused kernel for the CPU."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> List[Dict[str, Any]]:
-    """Return the trainable parameters in two groups: with and without weight decay.
+RATE_FACTOR = "rate_factor"
+"""Key of a parameter group: the factor on the learning rate, where it is not 1."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float,
+                     factors: Optional[Mapping[str, float]] = None,
+                     head: str = "") -> List[Dict[str, Any]]:
+    """Return the trainable parameters in groups: with and without weight decay.
 
     Tensors with one dimension (biases, weights of norm layers) have none, as in the old application
     and in "Bag of Tricks for Image Classification" (He et al., 2019).
+
+    Args:
+        model: the network.
+        weight_decay: of tensors with more dimensions.
+        factors: on the learning rate, by parameter name; each value has groups of its own.
+        head: path of a module with groups of its own: torch's fused SGD requires that all tensors
+            of a group have been updated as often.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.dim() != 1], "weight_decay": weight_decay},
-              {"params": [p for p in trained if p.dim() == 1], "weight_decay": 0.0}]
+    rows: Dict[Tuple[float, bool], List[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            row = (factors or {}).get(name, 1.0), bool(head) and name.startswith(head + ".")
+            rows.setdefault(row, []).append(parameter)
+    groups = [{"params": [p for p in trained if (p.dim() == 1) is flat],
+               "weight_decay": 0.0 if flat else weight_decay,
+               **({} if factor == 1 else {RATE_FACTOR: factor})}
+              for (factor, _), trained in rows.items() for flat in (False, True)]
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, choice: OptimizerChoice) -> torch.optim.Optimizer:
-    """Return the optimizer of a model's trainable parameters."""
+def make_optimizer(model: nn.Module, choice: OptimizerChoice,
+                   factors: Optional[Mapping[str, float]] = None,
+                   head: str = "") -> torch.optim.Optimizer:
+    """Return the optimizer of a model's trainable parameters; `set_rate` sets its rates.
+
+    Args:
+        model: the network.
+        choice: the optimizer.
+        factors: see `parameter_groups`.
+        head: likewise.
+    """
     optimizer: torch.optim.Optimizer = choice.build(
-        parameter_groups(model, choice.weight_decay), lr=choice.lr)
+        parameter_groups(model, choice.weight_decay, factors, head), lr=choice.lr)
     return optimizer
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups, each times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get(RATE_FACTOR, 1.0)
 
 
 def fused_if_possible(kind: Any, groups: List[Dict[str, Any]],

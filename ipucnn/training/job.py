@@ -90,9 +90,9 @@ def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
             and not prepared.plan.compile_only:
         place = prepared.instances.gather(
             "" if prepared.instances.index else str(new_folder(options)))[0]
-        options = options.with_values(
-            checkpoint_path=place, keep_last=options.checkpoints.keep_last or 1,
-            keep_best=options.validation.mode == "during")
+        # the folder is not among the options: they repeat the training, in another folder
+        options = options.with_values(keep_last=options.checkpoints.keep_last or 1,
+                                      keep_best=options.validation.mode == "during")
     return options, Path(place) if place else None
 
 
@@ -161,6 +161,8 @@ class _Trainer:
         """Train the remainder of the current epoch; return whether it was completed."""
         if not self.call:
             self.figures.start_epoch()
+        if self.prepared.setup.head:
+            self.session.freeze(self.epoch < self.options.fine_tuning.frozen_epochs)
         feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
         batches = iter(feed)
         started, images = time.perf_counter(), 0

@@ -17,6 +17,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.models.weights_options import with_card
 from ipucnn.training.checkpoint_precedence import without_overridden
+from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
 
 if TYPE_CHECKING:
@@ -351,6 +352,7 @@ class TrainingOptions(CommandOptions):
     validation: ValidationPart = part(ValidationPart)
     checkpoints: CheckpointPart = part(CheckpointPart)
     half_resolution: HalfResolutionPart = part(HalfResolutionPart)
+    fine_tuning: FineTuningPart = part(FineTuningPart)
     results: TrainResults = part(TrainResults)
 
     kinds: ClassVar[Tuple[str, ...]] = (
@@ -399,6 +401,7 @@ class TrainOptions(TrainingOptions):
         if self.checkpoints.keep_best and self.validation.mode != "during":
             raise UsageError("'--keep-best' has nothing to go by without validation",
                              "add '--validation-mode during'")
+        self.fine_tuning.check(self.network.source, self.optimisation.first_trainable_layer)
         if self.half_resolution.half_res_training:
             self._check_half_resolution()
 

@@ -44,7 +44,7 @@ from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
-from ipucnn.training.parameters import train_from
+from ipucnn.training.parameters import freeze_through, layers_of, train_from
 from ipucnn.training.rates import (
     LearningRate,
     LossScaling,
@@ -198,8 +198,12 @@ def prepare(options: TrainOptions, registry: Registry,
         options.dataset.match_classes, f"the {split} split of dataset {data.name!r}")
         for each, split in ((dataset, "training"), (validation, "validation"))]
     notes += [match.note for match in labels if match is not None and match.note]
+    tuning = options.fine_tuning
     if options.optimisation.first_trainable_layer:
         train_from(built.module, options.optimisation.first_trainable_layer)
+    if tuning.frozen_module:
+        freeze_through(built.module, tuning.frozen_module)
+    factors, head = layers_of(built.module, tuning)
     instances.share(built.module.state_dict())
     optimisation, augmentation = options.optimisation, options.augmentation
     loss = make_loss(options, registry)
@@ -211,7 +215,8 @@ def prepare(options: TrainOptions, registry: Registry,
         tolerate_non_finite=optimisation.skip_non_finite > 0,
         metrics=not options.results.disable_metrics,
         mix=MixOptions(augmentation.mixup_alpha, augmentation.cutmix_lambda_low,
-                       augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob))
+                       augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob),
+        rate_factors=factors, head=head)
     loggers = [] if instances.index else make_loggers(options, registry)
     notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()),
                             *enlarged(dataset, built.input_size), *class_notes))

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.optimisation import parameter_groups
 from ipucnn.training.checkpoints import Checkpoint
+from ipucnn.training.fine_tuning import FineTuningPart
+from ipucnn.training.parameters import layers_of
 
 
 def described(dataset: ImageDataset) -> Dict[str, Any]:
@@ -118,7 +121,10 @@ def grown(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
                          "start another training with 'ipucnn train --weights FILE "
                          "--weights-partial'")
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    order = [names[id(parameter)] for group in parameter_groups(module, 1.0)
+    tuning = FineTuningPart(**{item.name: checkpoint.options.get(item.name, item.default)
+                               for item in declared(FineTuningPart)})
+    factors, head = layers_of(module, tuning)
+    order = [names[id(parameter)] for group in parameter_groups(module, 1.0, factors, head)
              for parameter in group["params"]]
     shapes = {name: value.shape for name, value in checkpoint.weights.items()}
     state = {index: {key: _padded(value, torch.zeros_like(fresh[order[index]], dtype=value.dtype))

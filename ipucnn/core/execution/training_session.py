@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Type
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.feeding import Fed
@@ -53,6 +53,9 @@ class TrainingSetup:
             of raising `NonFiniteLoss`.
         metrics: whether to compute `StepResult.correct`.
         mix: options of mixup and cutmix; the batches carry the drawn values.
+        rate_factors: on the learning rate, by parameter name; 1 for the others.
+        head: path of the output layer, which alone is trained while `freeze(True)`; empty in a
+            training that never calls it.
     """
 
     loss: Loss
@@ -62,6 +65,8 @@ class TrainingSetup:
     tolerate_non_finite: bool = False
     metrics: bool = True
     mix: MixOptions = field(default_factory=MixOptions)
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,14 @@ class TrainingSession(Fed, ABC):
     @abstractmethod
     def set_rates(self, lr: float, loss_scaling: float) -> None:
         """Set learning rate and loss scaling of the following calls."""
+
+    def freeze(self, frozen: bool) -> None:
+        """Train only the output layer (`TrainingSetup.head`) in the following calls, or all again.
+
+        The other layers then keep their weights, statistics and optimizer state, and drop nothing
+        out. Called on backends with the feature `fine-tuning` only, before the first call.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def step(self, batch: TrainingBatch, update: int) -> StepResult:

@@ -309,10 +309,11 @@ class ScheduleSpec(PluginSpec):
         _check_names(self, "parameters", parameters)
 
 
-FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "full-precision-norm", "multi-label",
-                                    "recompute"})
+FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "fine-tuning", "full-precision-norm",
+                                    "multi-label", "recompute"})
 """Features that only some backends have; common options may require one of them. `multi-label`
-trains on images with several labels."""
+trains on images with several labels, `fine-tuning` freezes layers for some epochs and has learning
+rates by layer."""
 
 
 @dataclass(frozen=True)

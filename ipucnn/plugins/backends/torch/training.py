@@ -25,11 +25,12 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
-from ipucnn.models.optimisation import make_optimizer
+from ipucnn.models.optimisation import make_optimizer, set_rate
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.freezing import Body
 from ipucnn.plugins.backends.torch.inference import memory_errors
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import Precision
@@ -57,7 +58,9 @@ class TorchTrainingSession(TrainingSession):
         self._precision = Precision(model, plan, device)
         self._precision.end_update()
         self._replicas = Replicas(model, plan.replicas)
-        self._optimizer = make_optimizer(model, setup.optimizer)
+        self._optimizer = make_optimizer(model, setup.optimizer, setup.rate_factors,
+                                         setup.head)
+        self._body = Body(model, setup.head)
         self._average = MovingAverage(model, setup.ema_decay) if setup.ema_decay else None
         self._scaling = setup.loss_scaling
         self._forward = compiler.compiled_for_training(model) if options.compile else model
@@ -93,9 +96,12 @@ class TorchTrainingSession(TrainingSession):
 
     def set_rates(self, lr: float, loss_scaling: float) -> None:
         """Set learning rate and loss scaling; see `TrainingSession.set_rates`."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self._optimizer, lr)
         self._scaling = loss_scaling
+
+    def freeze(self, frozen: bool) -> None:
+        """Train only the output layer, or all; see `TrainingSession.freeze`."""
+        self._body.freeze(frozen)
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
         """Make D weight updates; see `TrainingSession.step`."""

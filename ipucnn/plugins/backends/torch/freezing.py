@@ -1,0 +1,24 @@
+"""Freezes all of a model but its output layer, for some epochs."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class Body:
+    """The layers before the output layer."""
+
+    def __init__(self, model: nn.Module, head: str) -> None:
+        """Find the layers of `model` outside of the module `head`; frozen ones stay as they are."""
+        self._parameters = [parameter for name, parameter in model.named_parameters()
+                            if parameter.requires_grad and not name.startswith(head + ".")]
+        self._layers = [module for path, module in model.named_modules()
+                        if path and not f"{head}.".startswith(f"{path}.")
+                        and not path.startswith(f"{head}.")]
+
+    def freeze(self, frozen: bool) -> None:
+        """Freeze the layers, or train them: optimizers skip parameters without a gradient."""
+        for parameter in self._parameters:
+            parameter.requires_grad_(not frozen)
+        for layer in self._layers:
+            layer.train(not frozen)
