@@ -17,16 +17,16 @@ class FineTuningPart:
     heading: ClassVar[str] = "Fine-tuning"
 
     freeze: str = option(
-        "", "Keep given weights: for this many epochs all but the output layer, or throughout "
-        "those of this module and of all before it. Norm layers keep their statistics.",
+        "", "Freeze all but the output layer for this many epochs, or this module and all before it "
+        "throughout.",
         metavar="EPOCHS|MODULE", feature=FEATURE, fixed="state", basic=True)
     layer_decay: float = option(
         1.0, "Factor on the learning rate from each block of layers to the one before it; the "
         "output layer has the full rate.", exclusive_minimum=0.0, maximum=1.0, feature=FEATURE,
-        fixed="state", basic=True)
+        fixed="state")
     head_lr_factor: float = option(
         1.0, "Factor on the learning rate of the output layer.", exclusive_minimum=0.0,
-        feature=FEATURE, fixed="state", basic=True)
+        feature=FEATURE, fixed="state")
 
     def __post_init__(self) -> None:
         try:

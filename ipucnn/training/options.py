@@ -34,8 +34,8 @@ class TrainNetwork(NetworkPart):
 
     model: str = option("resnet18", "Model to train.", kind="model", fixed="model", basic=True)
     weights: str = option(
-        "random", "What to start from: 'random', 'pretrained', 'pretrained:TAG', a weights file, "
-        "or a folder of checkpoints, of which the best one is taken, else the newest.",
+        "random", "Start: 'random', 'pretrained', 'pretrained:TAG', a weights file, or a folder of "
+        "checkpoints (the best, else the newest).",
         metavar="random|pretrained|FILE|DIR", fixed="start", basic=True)
 
 
@@ -61,11 +61,10 @@ class TrainExecution(ExecutionPart):
     """Options of the execution of host calls."""
 
     batch_size: Optional[int] = option(
-        None, "Micro-batch: samples that one replica computes at once (default: 32, or fewer for "
-        "few images).", minimum=1, names=("--micro-batch-size",), basic=True)
+        None, "Micro-batch: samples a replica computes at once (default: up to 32).", minimum=1, names=("--micro-batch-size",), basic=True)
     precision: Optional[str] = option(
-        None, "Floating point of compute and of the weights: half (16.16), half with single "
-        "precision weights (16.32), or full (32.32) (default: what suits the device).",
+        None, "Compute and weights: half (16.16), half with single-precision weights (16.32), or "
+        "full (32.32) (default: by the device).",
         choices=_PRECISIONS, metavar="PRECISION", basic=True)
     gradient_accumulation: int = option(
         1, "Micro-batches of a replica per weight update.", minimum=1,
@@ -108,12 +107,11 @@ class OptimisationPart:
     heading: ClassVar[str] = "Training"
 
     epoch: Optional[int] = option(
-        None, "Epochs in all, also of a training that is restored (default: by the number of "
-        "images, 10 to 100).", minimum=0, names=("--epochs",), basic=True)
+        None, "Epochs in all (default: by the images).", minimum=0, names=("--epochs",), basic=True)
     optimizer: str = option("sgd", "Optimizer.", kind="optimizer", fixed="state", basic=True)
     lr: Optional[float] = option(
         None, "Learning rate, for the mean gradient of an update's samples (default: the "
-        "optimizer's, by the number of samples).", minimum=0.0, names=("--learning-rate",),
+        "optimizer's).", minimum=0.0, names=("--learning-rate",),
         basic=True)
     weight_decay: float = option(
         1e-4, "Weight decay; biases and norm layers have none.", minimum=0.0, basic=True)
@@ -126,7 +124,7 @@ class OptimisationPart:
         exclusive_minimum=0.0)
     ema_decay: float = option(
         0.0, "Decay of an exponential moving average of the weights; 0 keeps none.",
-        minimum=0.0, maximum=1.0, feature="ema", fixed="state", basic=True)
+        minimum=0.0, maximum=1.0, feature="ema", fixed="state")
     skip_non_finite: int = option(
         0, "Weight updates with a loss that is not finite that are left out before training "
         "stops.", minimum=0)
@@ -163,8 +161,7 @@ class SchedulePart:
         0.0, "Updates of the learning rate per epoch; 0 updates it at every host call.",
         minimum=0.0)
     warmup_epoch: Optional[float] = option(
-        None, "Epochs during which the rate rises linearly from near 0 (default: a tenth of them, "
-        "at most 5).", minimum=0.0,
+        None, "Epochs of linearly rising rate (default: a tenth, at most 5).", minimum=0.0,
         names=("--warmup-epochs",), basic=True)
 
 
@@ -229,7 +226,7 @@ class ValidationPart:
     heading: ClassVar[str] = "Validation"
 
     validation_mode: str = option(
-        "during", "Validate the model during training, the checkpoints after it, or nothing.",
+        "during", "Validate during training, or its checkpoints after it, or not.",
         choices=("none", "during", "after"), basic=True)
     no_validation: bool = option(False, "The same as '--validation-mode none'.", negatable=False)
     validation_frequency: int = option(
@@ -263,8 +260,8 @@ class CheckpointPart:
     heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
-        None, "Folder of checkpoints (default: a new one below 'logs', for the best and the last "
-        "checkpoint).", names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
+        None, "Folder of checkpoints (default: a new one below 'logs').",
+        names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
     no_checkpoints: bool = option(False, "Write no checkpoints.", negatable=False)
     checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1)
     checkpoint_save_steps: Optional[int] = option(
@@ -272,9 +269,8 @@ class CheckpointPart:
     checkpoint_save_minutes: Optional[float] = option(
         None, "Minutes between further checkpoints within an epoch.", exclusive_minimum=0.0)
     keep_last: int = option(0, "Keep only this many checkpoints, the newest; 0 keeps all.",
-                            minimum=0, basic=True)
-    keep_best: bool = option(False, "Never remove the checkpoint that validated best.",
-                             basic=True)
+                            minimum=0)
+    keep_best: bool = option(False, "Never remove the checkpoint that validated best.")
     weight_avg_strategy: str = option(
         "none", "Average the checkpoints after training.",
         choices=("none", "mean", "exponential"))
@@ -322,7 +318,7 @@ class TrainResults(ResultPart):
 
     logger: Tuple[str, ...] = option(
         ("files",), "What records metrics and options; several may be named.", kind="logger",
-        metavar="NAME...", basic=True)
+        metavar="NAME...")
     logs_per_epoch: int = option(1, "Rows of metrics per epoch.", minimum=1)
     steps_per_log: Optional[int] = option(
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
@@ -330,7 +326,7 @@ class TrainResults(ResultPart):
         False, "Compute no accuracy in training, to measure peak throughput.", negatable=False)
     log_dir: Optional[str] = option(
         None, "Folder of metrics and options (default: that of the checkpoints, or a new one "
-        "below 'logs').", metavar="DIR", basic=True)
+        "below 'logs').", metavar="DIR")
 
     def __post_init__(self) -> None:
         if self.steps_per_log and self.logs_per_epoch != 1:

@@ -19,15 +19,11 @@ class ImageFolderOptions:
     """Options of folders of labelled images."""
 
     labels: Optional[str] = option(
-        None, "CSV file that names the classes of the images, instead of folders: a column of "
-        "file names (filename, path, image, image_id ...), a column of labels (label, class, "
-        "labels, tags ...) or one of 0 and 1 for each class, and optionally one called split. "
-        "Several labels of an image are separated by '|', and need a loss for several, like "
-        "binary-cross-entropy.", metavar="FILE.csv")
+        None, "CSV file with the images' file names and labels, instead of a folder for each class; "
+        "'|' separates several labels of an image.", metavar="FILE.csv")
     validation_split: Optional[float] = option(
-        None, "Share of the images of each class that is held out for validation, where "
-        "'--data-dir' has no validation images (default: 0.1, or 0 without validation); which "
-        "ones depends on '--seed' and the names of the files.", minimum=0.0, maximum=0.9,
+        None, "Share of each class that is held out for validation, where '--data-dir' has no "
+        "validation images (default: 0.1).", minimum=0.0, maximum=0.9,
         only=TRAINING, fixed="state")
 
 
