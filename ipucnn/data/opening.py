@@ -31,7 +31,9 @@ def check_dataset_options(options: DatasetPart, data: DatasetSpec,
         UsageError: names all of them.
     """
     if data.needs_data_dir and not options.data_dir:
-        raise UsageError(f"dataset {data.name!r} needs a folder", "name it with '--data-dir'")
+        raise UsageError(f"dataset {data.name!r} needs a folder",
+                         "name it with '--data-dir'; others, some of which need "
+                         "none: 'ipucnn list-plugins datasets'")
     meaningless = {
         "--data-dir": bool(options.data_dir) and not data.reads_folder,
         "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,

@@ -14,7 +14,7 @@ from ipucnn.core.options.parts import (
     ResultPart,
 )
 from ipucnn.core.registry.records import DatasetSpec
-from ipucnn.data.formats.recognition import dataset_in
+from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import with_card
 from ipucnn.training.checkpoint_precedence import without_overridden
 from ipucnn.training.fine_tuning import FineTuningPart
@@ -61,7 +61,8 @@ class TrainExecution(ExecutionPart):
     """Options of the execution of host calls."""
 
     batch_size: Optional[int] = option(
-        None, "Micro-batch: samples a replica computes at once (default: up to 32).", minimum=1, names=("--micro-batch-size",), basic=True)
+        None, "Micro-batch: samples a replica computes at once (default: up to 32).", minimum=1,
+        names=("--micro-batch-size",), basic=True)
     precision: Optional[str] = option(
         None, "Compute and weights: half (16.16), half with single-precision weights (16.32), or "
         "full (32.32) (default: by the device).",
@@ -387,8 +388,10 @@ class TrainOptions(TrainingOptions):
         sources = without_overridden(sources)
         values = with_card([translated(cls, sources, others, registry)], others, registry,
                            training=True)
-        if "data" not in values and values.get("data_dir"):
-            values["data"] = dataset_in(values["data_dir"], registry, TrainDataset.data)
+        if "data" not in values:
+            place = values.get("data_dir")
+            values["data"] = dataset_in(place, registry, TrainDataset.data) if place \
+                else dataset_here(registry, TrainDataset.data)
         return values
 
     def __post_init__(self) -> None:

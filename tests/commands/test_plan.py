@@ -296,11 +296,12 @@ def test_instances_that_all_compile_are_noted(plan):
 # -- launch profiles ---------------------------------------------------------------------------
 
 
-ONE_IPU = ("resnet20-cifar",)
+ONE_DEVICE = ("resnet20-cifar", "resnet-main-py", "train-py", "cpu", "gpu", "resnet50-gpu",
+              "fine-tune")
 
 
 @pytest.mark.parametrize("profile", [p for p in profiles.available("train")
-                                     if p.name not in ONE_IPU], ids=lambda p: p.name)
+                                     if p.name not in ONE_DEVICE], ids=lambda p: p.name)
 def test_every_training_for_16_or_64_ipus_fits_its_system(plan, profile):
     ipus = resolve(TrainOptions, {"config": profile.name}, "train").plan(False).devices
     assert ipus in (4, 16, 64)

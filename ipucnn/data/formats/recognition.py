@@ -66,6 +66,13 @@ def dataset_in(data_dir: str, used: Registry, default: str) -> str:
         return default
 
 
+def dataset_here(used: Registry, default: str) -> str:
+    """Return the name of the labelled dataset that lies in its default folder, or `default`."""
+    specs = (used.get_typed(DatasetSpec, name) for name in used.names("dataset"))
+    return next((spec.name for spec in specs if spec.labelled and spec.default_data_dir
+                 and os.path.isdir(spec.default_data_dir)), default)
+
+
 def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Optional[str]:
     """Return the name of the labelled dataset in a folder, if a model knows one of its classes.
 

@@ -19,7 +19,7 @@ class ImageFolderOptions:
     """Options of folders of labelled images."""
 
     labels: Optional[str] = option(
-        None, "CSV file with the images' file names and labels, instead of a folder for each class; "
+        None, "CSV file with the images' file names and labels, instead of class folders; "
         "'|' separates several labels of an image.", metavar="FILE.csv")
     validation_split: Optional[float] = option(
         None, "Share of each class that is held out for validation, where '--data-dir' has no "
