@@ -47,8 +47,9 @@ def test_sgd_is_momentum_on_the_gradient(name):
         1 - 0.1 * (2 + (0.9 * 2 + 0.5 * 3)))
 
 
-def test_sgd_has_no_momentum_of_its_own():
-    assert steps("sgd", [2.0, 3.0]) == pytest.approx(1 - 0.1 * 5)
+def test_sgd_has_momentum_by_default():
+    assert steps("sgd", [2.0, 3.0]) == steps("sgd", [2.0, 3.0], momentum=0.9)
+    assert steps("sgd", [2.0, 3.0], momentum=0.0) == pytest.approx(1 - 0.1 * 5)
 
 
 def test_adam_and_adamw_differ_in_where_decay_enters():
