@@ -232,6 +232,35 @@ class TrainingChecks(Suite):
                 self.train(second, samples[2:], plan, first=2)
                 self.require_equal(second.weights(), expected, 0.0)
 
+    def test_fine_tuning(self) -> None:
+        """Frozen layers keep their values; layers have rates of their own; both resume exactly."""
+        if not self.spec.has("fine-tuning"):
+            raise SkipTest("it does not offer fine-tuning")
+        plan = self.training_plan(micro_batch=2, gradient_accumulation=2)
+        model, samples = self.network(batch_norm=True), self.samples(plan, 3)
+        setup = {"head": "head.2", "rate_factors": {"stem.0.weight": 0.25, "stem.0.bias": 0.0}}
+        body = {name: value for name, value in model.state_dict().items()
+                if not name.startswith("head.")}
+        for name in self.optimizers:
+            with self.session(model, plan, self.choice(name), **setup) as session:
+                session.freeze(True)
+                self.train(session, samples[:1], plan)
+                weights, state = session.weights(), session.state()
+                self.require_equal({name: weights[name] for name in body}, body, 0.0)
+                require(bool((weights["head.2.bias"] != model.state_dict()["head.2.bias"]).any()),
+                        "the output layer is not trained while the others are frozen")
+                session.freeze(False)
+                self.train(session, samples[1:], plan, first=1)
+                expected = session.weights()
+            require(bool((expected["stem.0.bias"] == body["stem.0.bias"]).all())
+                    and bool((expected["stem.0.weight"] != body["stem.0.weight"]).any()),
+                    "a layer is not trained at its own rate")
+            with self.session(model, plan, self.choice(name), **setup) as session:
+                session.load(weights, state)
+                session.freeze(False)
+                self.train(session, samples[1:], plan, first=1)
+                self.require_equal(session.weights(), expected, 0.0)
+
     def test_training_alternates_with_validation(self) -> None:
         """Another session may use the device in between, without any effect."""
         import torch

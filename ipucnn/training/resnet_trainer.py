@@ -4,7 +4,7 @@ The translation happens when a training's options are merged, so the translated 
 with the training.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -121,8 +121,9 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
     _translate(values, options_class, registry)
     for source in others:
         source.clear()
-    origins = {name: item.origin for source in given for name, item in source.items()}
-    others.append([Given(name, values.pop(name), origins.get(name, ""))
+    last = {name: item for source in given for name, item in source.items()}
+    others.append([replace(last.get(name, Given(name, None)), spelling=name,
+                           value=values.pop(name))
                    for name in sorted(plugin_names) if name in values])
     return values
 

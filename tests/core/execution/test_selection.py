@@ -168,13 +168,15 @@ def test_every_feature_the_backend_lacks_is_named_with_who_has_it(registry):
     assert "--full-precision-norm is for backend poptorch, torch" in caught.value.hint
 
 
-def test_a_profile_of_ipus_runs_elsewhere_without_its_options(registry):
-    given = {"config": "resnet50-mk2", "backend": "torch"}
+def test_a_users_profile_of_ipus_runs_elsewhere_without_its_options(registry, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: resnet50\nbatch_size: 90\nhalf_partial: true\n")
+    given = {"config": str(path), "backend": "torch"}
     with pytest.raises(UsageError) as caught:
         resolve(RunOptions, given)
     assert "'--half-partial' is an option of backends popart, poptorch; this run uses torch " in (
         caught.value.message)
-    assert "(resnet50-mk2.yaml, line 7)" in caught.value.message
+    assert "(mine.yaml, line 3)" in caught.value.message
     assert "to run the profile without, add '--no-half-partial'" in caught.value.hint
     assert resolve(RunOptions, {**given, "half_partial": False}).execution.batch_size == 90
 

@@ -11,7 +11,7 @@ import yaml
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
-from ipucnn.core.options.profiles import resolve
+from ipucnn.core.options.profiles import available, resolve
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.inference.options import RunOptions
@@ -41,6 +41,17 @@ def test_what_is_for_ipus_is_left_out_elsewhere_and_named(backend):
     for flag in ("--enable-stochastic-rounding", "--half-partial", "--replicas", "--precision"):
         assert flag in note
     assert "--enable-stochastic-rounding" not in json.dumps(options.as_dict())
+
+
+@pytest.mark.parametrize("profile", [
+    profile.name for profile in available("train")])
+def test_every_profile_is_for_a_machine_without_ipus(profile):
+    options = _train({"config": profile})
+    assert options.execution.replicas == 1
+    assert not options.plugins.deferred.keys() - {"available_memory_proportion"}
+    if profile in ("resnet20-cifar", "resnet-main-py"):
+        assert options.plugins.left_out == ("enable_stochastic_rounding",)
+        assert options.optimisation.lr == 0.5
 
 
 def test_what_the_command_line_says_stays():

@@ -15,6 +15,7 @@ COMPANIONS = {
     "weight_avg_strategy": {"checkpoint_path": "saved"},
     "checkpoint_save_steps": {"checkpoint_path": "saved"},
     "checkpoint_save_minutes": {"checkpoint_path": "saved"},
+    "freeze": {"weights": "pretrained"},
     "calibration_samples": {"precision": "int8"}, "calibration_dir": {"precision": "int8"},
     "log_path": {"instances": 2}, "hide_output": {"instances": 2},
     "top_k": {"predictions": "p.csv"}, "target": {}, "ema": {"checkpoint_path": "saved"},
