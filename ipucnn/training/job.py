@@ -22,6 +22,7 @@ from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position
 from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace, Standing
+from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
 from ipucnn.training.run_files import FileRecords, Records, make_ready, new_folder
@@ -86,8 +87,7 @@ def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
     """
     options = prepared.options
     place = options.checkpoints.checkpoint_path
-    if not place and not options.checkpoints.no_checkpoints and prepared.data.finite \
-            and not prepared.plan.compile_only:
+    if not place and writes_checkpoints(options, prepared.data):
         place = prepared.instances.gather(
             "" if prepared.instances.index else str(new_folder(options)))[0]
         # the folder is not among the options: they repeat the training, in another folder
