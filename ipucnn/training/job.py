@@ -83,7 +83,8 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
 def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
     """Return the options of a training and the folder of its checkpoints; None without any.
 
-    Where none is given, a new one below `logs` keeps the best checkpoint and the last one.
+    Where none is given, a new one below `logs` keeps the best checkpoint and the last one, or those
+    that will be averaged.
     """
     options = prepared.options
     place = options.checkpoints.checkpoint_path
@@ -91,7 +92,7 @@ def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
         place = prepared.instances.gather(
             "" if prepared.instances.index else str(new_folder(options)))[0]
         # the folder is not among the options: they repeat the training, in another folder
-        options = options.with_values(keep_last=options.checkpoints.keep_last or 1,
+        options = options.with_values(keep_last=options.checkpoints.to_keep,
                                       keep_best=options.validation.mode == "during")
     return options, Path(place) if place else None
 

@@ -298,6 +298,13 @@ class CheckpointPart:
                                minimum=-1, names=("--weight-avg-N",),
                                idle="without weight_avg_strategy mean exponential")
 
+    @property
+    def to_keep(self) -> int:
+        """The number of checkpoints to keep in a folder that the user did not name; 0 keeps all."""
+        if self.keep_last or self.weight_avg_strategy == "none":
+            return self.keep_last or 1
+        return max(0, self.weight_avg_n)
+
     def __post_init__(self) -> None:
         if not self.no_checkpoints:
             return
