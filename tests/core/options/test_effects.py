@@ -85,7 +85,9 @@ def made(command, given, places):
 
 def named(item, text, value=None):
     """Return whether a text names an option, or the plugin that is its value."""
-    return (bool(item.option.kind) and f"'{value}'" in text) or any(spelling in text for flag in item.flags
+    if item.option.kind and f"'{value}'" in text:
+        return True
+    return any(spelling in text for flag in item.flags
                for spelling in (flag, f"--no-{flag[2:]}", f"{flag[2:]}:"))
 
 
@@ -192,7 +194,7 @@ HANDLED = {
     "ipu_model": "plugins/backends/test_popart.py", "connection_type":
     "plugins/backends/test_poptorch.py", "dataloader_mode":
     "plugins/backends/test_poptorch_loader.py", "disable_async_loading":
-    "plugins/backends/test_poptorch_loader.py", "dataloader_rebatch_size":
+    "plugins/backends/test_poptorch.py", "dataloader_rebatch_size":
     "plugins/backends/test_poptorch_loader.py", "offline_target_ipu_version":
     "plugins/backends/test_popart.py", "available_memory_proportion":
     "plugins/backends/test_popart.py", "loss_velocity_scaling_ratio":
@@ -228,7 +230,9 @@ def test_every_option_of_ipu_backends(backend, job, poptorch_double, popart_doub
 
 def contents(value, depth=0):
     """Return the settings within an object of a double, as text."""
-    if depth < 6 and hasattr(value, "__dict__"):
+    if isinstance(value, dict):
+        return {name: contents(item, depth + 1) for name, item in value.items()}
+    if depth < 6 and hasattr(value, "__dict__") and vars(value):
         return {name: contents(item, depth + 1) for name, item in vars(value).items()}
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
