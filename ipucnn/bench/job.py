@@ -19,6 +19,8 @@ from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import default_of
+from ipucnn.core.options.declaration import NO_LABELS
+from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
@@ -73,7 +75,8 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
             samples=len(host_side.indices), batch_size=options.dataset.batch_size,
             input_size=prepare.preprocessing.input_size, pixels=prepare.pixels,
             mode=options.mode, steps={},
-            notes=list(dataset.notes))
+            notes=[*dataset.notes, *idle_notes(options, {
+                NO_LABELS: "on the speed of preparation"}, registry)])
         host_side.measure(result)
     if computing is not None:
         result.compute = computing()

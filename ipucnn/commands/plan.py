@@ -9,7 +9,7 @@ import typer
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import CACHE, declared
 from ipucnn.core.options.owners import flags_in_role
-from ipucnn.planning.options import PlanOptions
+from ipucnn.planning.options import POPRUN, PlanOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
 from ipucnn.training.options import TrainOptions
@@ -43,6 +43,14 @@ def plan(given: Dict[str, Any]) -> None:
         render.emit(poprun_command(made, training, registry().settings))
     else:
         render.emit(render.facts(made.facts()))
+    passed_on = [] if poprun else [
+        f"'{item.flag}'" for item in declared(PlanOptions)
+        if item.option.group == POPRUN and item.name in given]
+    if passed_on:
+        render.note(f"{', '.join(passed_on)} {'is' if len(passed_on) == 1 else 'are'} for the "
+                    "command that '--poprun' prints")
+    for note in made.notes:
+        render.note(note)
     if made.plan.instances > 1 and not (launch.executable_cache_path
                                         or made.options.plugins.given(CACHE)):
         caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]

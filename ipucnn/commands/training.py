@@ -42,10 +42,6 @@ def train(given: Dict[str, Any]) -> int:
 
 def restore(given: Dict[str, Any]) -> int:
     """Continue a training from a checkpoint; options given here replace the saved ones."""
-    if given.get("config"):
-        raise UsageError("'--config' cannot be used with 'restore'",
-                         "give the options to change on the command line")
-
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
 

@@ -18,6 +18,8 @@ from ipucnn.core.execution.launching import fitted, launched, launched_count
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
+from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
+from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -201,6 +203,7 @@ def prepare(options: RunOptions, registry: Registry,
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
+    notes += idle_notes(options, _states(plan, as_opened(data, dataset)), registry)
     notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes, *enlarged(dataset, built.input_size)]
     if plan.precision == "int8" and not data.finite:
@@ -214,6 +217,19 @@ def _record_of(images: ImageDataset) -> DatasetSpec:
     """Return the record of a dataset that is given as an object."""
     return DatasetSpec(name="images", summary="images given in Python", target=lambda _: images,
                        labelled=bool(images.class_names))
+
+
+def _states(plan: ExecutionPlan, data: DatasetSpec) -> Dict[str, str]:
+    """Return the states that a run is in, and the words for them; see `idle_notes`."""
+    states: Dict[str, str] = {}
+    if plan.precision == "32.32":
+        states[FULL_PRECISION] = "in full precision"
+    if data.on_device:
+        states[DEVICE_IMAGES] = (f"on the images of dataset {data.name!r}, which are made on the "
+                                 "device")
+    if not data.labelled:
+        states[NO_LABELS] = f"with dataset {data.name!r}, whose images have no labels"
+    return states
 
 
 def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,

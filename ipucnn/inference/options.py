@@ -40,9 +40,8 @@ class RunNetwork(NetworkPart):
         if self.random_weights and self.weights not in ("pretrained", "random"):
             raise UsageError(f"'--random-weights' contradicts '--weights {self.weights}'",
                              "leave one of them out")
-        if self.weights_partial and self.source == "random":
-            raise UsageError("'--weights-partial' has no meaning for random weights",
-                             "leave it out, or name weights with '--weights'")
+        if not self.onnx:
+            self.check_weights()
 
     @property
     def source(self) -> str:

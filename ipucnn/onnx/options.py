@@ -24,9 +24,7 @@ class ExportNetwork(NetworkPart):
                        minimum=0)
 
     def __post_init__(self) -> None:
-        if self.ema and self.source.partition(":")[0] in ("pretrained", "random"):
-            raise UsageError("'--ema' is for checkpoints, and none is named",
-                             "add '--weights FILE'")
+        self.check_weights()
 
 
 @dataclass(frozen=True)

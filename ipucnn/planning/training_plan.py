@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -14,6 +14,7 @@ from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.planning.options import PlanOptions
+from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch, fine_tuning_plan
 
@@ -28,6 +29,7 @@ class TrainingPlan(Shown):
         fine_tuning: the plan of the fine-tuning after a half-resolution training.
         epoch_samples: samples per epoch, where the dataset's record states it.
         launch: the system to launch on.
+        notes: notes for the user.
     """
 
     options: TrainOptions
@@ -35,6 +37,7 @@ class TrainingPlan(Shown):
     fine_tuning: Optional[ExecutionPlan]
     epoch_samples: Optional[int]
     launch: PlanOptions
+    notes: Tuple[str, ...] = ()
 
     @property
     def ipus(self) -> int:
@@ -119,7 +122,8 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     if key(backend) != AUTO:
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
     made = TrainingPlan(options, plan, second,
-                        None if data.finite else endless_epoch(options, plan), launch)
+                        None if data.finite else endless_epoch(options, plan), launch,
+                        tuple(notes_on_idle(options, data, registry)))
     _check_fit(made)
     return made
 

@@ -22,6 +22,7 @@ from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position
 from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace, Standing
+from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
 from ipucnn.training.run_files import FileRecords, Records, make_ready, new_folder
@@ -82,16 +83,16 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
 def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
     """Return the options of a training and the folder of its checkpoints; None without any.
 
-    Where none is given, a new one below `logs` keeps the best checkpoint and the last one.
+    Where none is given, a new one below `logs` keeps the best checkpoint and the last one, or those
+    that will be averaged.
     """
     options = prepared.options
     place = options.checkpoints.checkpoint_path
-    if not place and not options.checkpoints.no_checkpoints and prepared.data.finite \
-            and not prepared.plan.compile_only:
+    if not place and writes_checkpoints(options, prepared.data):
         place = prepared.instances.gather(
             "" if prepared.instances.index else str(new_folder(options)))[0]
         # the folder is not among the options: they repeat the training, in another folder
-        options = options.with_values(keep_last=options.checkpoints.keep_last or 1,
+        options = options.with_values(keep_last=options.checkpoints.to_keep,
                                       keep_best=options.validation.mode == "during")
     return options, Path(place) if place else None
 

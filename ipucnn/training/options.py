@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, 
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
-from ipucnn.core.options.declaration import TRAINING, option
+from ipucnn.core.options.declaration import (
+    FIXED_IMAGES,
+    NO_CHECKPOINTS,
+    NO_VALIDATION,
+    NOT_DURING,
+    TRAINING,
+    option,
+)
 from ipucnn.core.options.parts import (
     DatasetPart,
     ExecutionPart,
@@ -174,15 +181,20 @@ class AugmentationPart:
 
     augmentation: str = option(
         "standard", "Random crop and flip of training images, or only what validation does.",
-        choices=("standard", "none"), basic=True)
+        choices=("standard", "none"), basic=True, idle=FIXED_IMAGES)
     min_crop_area: Optional[float] = option(
         None, "Least share of an image's area that a random crop takes (default: 0.08 as for "
-        "ImageNet, 0.35 for fewer than 100,000 images).", exclusive_minimum=0.0, maximum=1.0)
+        "ImageNet, 0.35 for fewer than 100,000 images).", exclusive_minimum=0.0, maximum=1.0,
+        idle=(FIXED_IMAGES, "without augmentation standard"))
     use_bbox_info: bool = option(
-        False, "Crop so that the object's bounding box is hit (datasets with boxes).")
+        False, "Crop so that the object's bounding box is hit (datasets with boxes).",
+        idle=(FIXED_IMAGES, "without augmentation standard"))
     rand_augment: int = option(
-        0, "Random operations of RandAugment per image; 0 makes none.", minimum=0)
-    rand_augment_magnitude: int = option(9, "Strength of RandAugment.", minimum=0, maximum=30)
+        0, "Random operations of RandAugment per image; 0 makes none.", minimum=0,
+        idle=(FIXED_IMAGES, "without augmentation standard"))
+    rand_augment_magnitude: int = option(
+        9, "Strength of RandAugment.", minimum=0, maximum=30,
+        idle=(FIXED_IMAGES, "without rand_augment", "without augmentation standard"))
     mixup_alpha: float = option(
         0.0, "Images are mixed with a coefficient from Beta(alpha, alpha); 0 mixes none.",
         minimum=0.0)
@@ -192,7 +204,8 @@ class AugmentationPart:
         0.0, "Largest share of an image that cutmix keeps; both 0 or both 1 switch it off.",
         minimum=0.0, maximum=1.0)
     cutmix_disable_prob: float = option(
-        0.0, "Probability that a micro-batch is not cut.", minimum=0.0, maximum=1.0)
+        0.0, "Probability that a micro-batch is not cut.", minimum=0.0, maximum=1.0,
+        idle="without cutmix_lambda_high")
 
     def __post_init__(self) -> None:
         low, high = self.cutmix_lambda_low, self.cutmix_lambda_high
@@ -232,16 +245,16 @@ class ValidationPart:
     no_validation: bool = option(False, "The same as '--validation-mode none'.", negatable=False)
     validation_frequency: int = option(
         1, "Epochs between validations during training; the last epoch is always validated.",
-        minimum=1)
+        minimum=1, idle=NOT_DURING)
     validation_data_dir: Optional[str] = option(
         None, "Folder of the validation images, when it is not below '--data-dir'.",
-        metavar="DIR")
+        metavar="DIR", idle=NO_VALIDATION)
     best_metric: str = option(
         "top1", "What makes a validation the best: the highest top-1 or top-5 accuracy, or the "
-        "lowest loss.", choices=("top1", "top5", "loss"))
+        "lowest loss.", choices=("top1", "top5", "loss"), idle=NOT_DURING)
     early_stopping: Optional[int] = option(
         None, "Stop after this many validations in a row without a better result.", minimum=1,
-        metavar="VALIDATIONS")
+        metavar="VALIDATIONS", idle=NOT_DURING)
 
     def __post_init__(self) -> None:
         if self.early_stopping and self.mode != "during":
@@ -264,21 +277,34 @@ class CheckpointPart:
         None, "Folder of checkpoints (default: a new one below 'logs').",
         names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
     no_checkpoints: bool = option(False, "Write no checkpoints.", negatable=False)
-    checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1)
+    checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1,
+                                       idle=NO_CHECKPOINTS)
     checkpoint_save_steps: Optional[int] = option(
-        None, "Host calls between further checkpoints within an epoch.", minimum=1)
+        None, "Host calls between further checkpoints within an epoch.", minimum=1,
+        idle=NO_CHECKPOINTS)
     checkpoint_save_minutes: Optional[float] = option(
-        None, "Minutes between further checkpoints within an epoch.", exclusive_minimum=0.0)
+        None, "Minutes between further checkpoints within an epoch.", exclusive_minimum=0.0,
+        idle=NO_CHECKPOINTS)
     keep_last: int = option(0, "Keep only this many checkpoints, the newest; 0 keeps all.",
-                            minimum=0)
-    keep_best: bool = option(False, "Never remove the checkpoint that validated best.")
+                            minimum=0, idle=NO_CHECKPOINTS)
+    keep_best: bool = option(False, "Never remove the checkpoint that validated best.",
+                             idle=(NO_CHECKPOINTS, NOT_DURING))
     weight_avg_strategy: str = option(
         "none", "Average the checkpoints after training.",
-        choices=("none", "mean", "exponential"))
+        choices=("none", "mean", "exponential"), idle=NO_CHECKPOINTS)
     weight_avg_exp_decay: float = option(
-        0.99, "Weight of the older ones in the exponential average.", minimum=0.0, maximum=1.0)
+        0.99, "Weight of the older ones in the exponential average.", minimum=0.0, maximum=1.0,
+        idle="without weight_avg_strategy exponential")
     weight_avg_n: int = option(-1, "Checkpoints to average, the last ones; -1 takes all.",
-                               minimum=-1, names=("--weight-avg-N",))
+                               minimum=-1, names=("--weight-avg-N",),
+                               idle="without weight_avg_strategy mean exponential")
+
+    @property
+    def to_keep(self) -> int:
+        """The number of checkpoints to keep in a folder that the user did not name; 0 keeps all."""
+        if self.keep_last or self.weight_avg_strategy == "none":
+            return self.keep_last or 1
+        return max(0, self.weight_avg_n)
 
     def __post_init__(self) -> None:
         if not self.no_checkpoints:
@@ -293,6 +319,9 @@ class CheckpointPart:
                                  "none", "leave one of them out")
 
 
+_ONE_PHASE = "without half_res_training"
+
+
 @dataclass(frozen=True)
 class HalfResolutionPart:
     """Options of training on smaller images first, then fine-tuning at full size."""
@@ -302,15 +331,17 @@ class HalfResolutionPart:
     half_res_training: bool = option(
         False, "Train on smaller images, average, then fine-tune at the full size.",
         fixed="start")
-    fine_tune_epoch: int = option(0, "Epochs of fine-tuning.", minimum=0)
+    fine_tune_epoch: int = option(0, "Epochs of fine-tuning.", minimum=0, idle=_ONE_PHASE)
     fine_tune_lr: float = option(0.25, "Learning rate at the start of fine-tuning.",
-                                 exclusive_minimum=0.0)
+                                 exclusive_minimum=0.0, idle=_ONE_PHASE)
     fine_tune_batch_size: int = option(
-        1, "Micro-batch of fine-tuning.", minimum=1, names=("--fine-tune-micro-batch-size",))
+        1, "Micro-batch of fine-tuning.", minimum=1, names=("--fine-tune-micro-batch-size",),
+        idle=_ONE_PHASE)
     fine_tune_gradient_accumulation: int = option(
-        1, "Gradient accumulation of fine-tuning.", minimum=1)
+        1, "Gradient accumulation of fine-tuning.", minimum=1, idle=_ONE_PHASE)
     fine_tune_first_trainable_layer: str = option(
-        "", "Fine-tune from this module on; earlier layers stay frozen.", metavar="MODULE")
+        "", "Fine-tune from this module on; earlier layers stay frozen.", metavar="MODULE",
+        idle=_ONE_PHASE)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,16 @@ from pathlib import Path
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
-from ipucnn.training.options import TrainOptions
+from ipucnn.core.options.declaration import declared
+from ipucnn.training.options import AugmentationPart, HalfResolutionPart, TrainOptions
 
 FINE_TUNE = "fine-tune"
 """Folder of the fine-tuning's checkpoints, inside that of the preceding training."""
+
+_FIRST_PHASE = (
+    *(item.name for part in (HalfResolutionPart, AugmentationPart) for item in declared(part)),
+    "weight_avg_strategy", "weight_avg_exp_decay", "weight_avg_n")
+"""Options that end with the training before the fine-tuning."""
 
 ENDLESS_EPOCH = 60_000
 """Samples of an epoch of generated data, as in the old application."""
@@ -30,17 +36,17 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
     mixing, and training images prepared like validation images.
     """
     phase = options.half_resolution
+    saved = options.as_dict(without=("optimizer", "lr-schedule"))
+    for name in _FIRST_PHASE:
+        saved.pop(name, None)
     return build(TrainOptions, {
-        **options.as_dict(without=("optimizer", "lr-schedule")), "half_res_training": False,
+        **saved,
         "weights": weights, "input_size": size, "epoch": phase.fine_tune_epoch,
         "lr": phase.fine_tune_lr, "batch_size": phase.fine_tune_batch_size,
         "gradient_accumulation": phase.fine_tune_gradient_accumulation,
         "first_trainable_layer": phase.fine_tune_first_trainable_layer,
         "freeze": "", "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine",
-        "warmup_epoch": 0.0, "lr_scheduler_freq": 0.0,
-        "mixup_alpha": 0.0, "cutmix_lambda_low": 0.0, "cutmix_lambda_high": 0.0,
-        "augmentation": "none", "use_bbox_info": False, "rand_augment": 0,
-        "weight_avg_strategy": "none",
+        "warmup_epoch": 0.0, "lr_scheduler_freq": 0.0, "augmentation": "none",
         "checkpoint_path": str(Path(str(options.checkpoints.checkpoint_path)) / FINE_TUNE)})
 
 

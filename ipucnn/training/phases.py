@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.progress import CALLBACK, Listener
 from ipucnn.core.registry.records import DatasetSpec
@@ -72,10 +73,11 @@ def average_checkpoints(options: AverageOptions,
     output = Path(options.checkpoint_output_path) if options.checkpoint_output_path else None
     result = average(Path(str(options.checkpoint_path)), options.weight_avg_strategy,
                      options.weight_avg_exp_decay, options.weight_avg_n, output)
+    registry = registry or current_registry()
+    notes = tuple(idle_notes(options, {}, registry))
     if options.reestimate_batch_norm:
-        notes = _reestimated(result, options, registry or current_registry())
-        return replace(result, notes=notes)
-    return result
+        notes += _reestimated(result, options, registry)
+    return replace(result, notes=notes)
 
 
 def _reestimated(result: AverageResult, options: AverageOptions,

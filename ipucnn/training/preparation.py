@@ -42,6 +42,7 @@ from ipucnn.models.weights_card import half_size
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
+from ipucnn.training.idle_options import note_on_folder, notes_on_idle, notes_on_length
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import freeze_through, layers_of, train_from
@@ -113,6 +114,8 @@ def prepare(options: TrainOptions, registry: Registry,
         IpucnnError: anything the user can act on.
     """
     registry.get_typed(ModelSpec, options.network.model)
+    if restored is None:
+        options.network.check_weights()
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry))
     asked, options = options, sized(options, registry)
@@ -133,7 +136,10 @@ def prepare(options: TrainOptions, registry: Registry,
         asked, options, plan = (asked.with_values(seed=seed), options.with_values(seed=seed),
                                 replace(plan, seed=seed))
     _check_labels(data, "train on")
-    if not data.reads_folder:
+    notes += notes_on_idle(options, data, registry)
+    unread = note_on_folder(options, data)
+    if unread:
+        notes.append(unread)
         # an old script that switches only '--data' keeps naming ImageNet's folder
         options = options.with_values(data_dir=None)
     check_dataset_options(options.dataset, data, {})
@@ -184,6 +190,7 @@ def prepare(options: TrainOptions, registry: Registry,
             f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
             "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
             "'--device-iterations'")
+    notes += notes_on_length(options, rate, calls)
     if restored is not None and continued is not None:
         continued, changes = compared(restored, dataset, options.dataset.match_classes,
                                       f"dataset {data.name!r}")

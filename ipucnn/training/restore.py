@@ -65,6 +65,9 @@ def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     others: Dict[str, Any] = {}
     for spelling, value in given.items():
         item = common_option(RestoreOptions, spelling)
+        if item is not None and item.name == "config" and value is not None:
+            raise UsageError("'--config' cannot be used with 'restore'",
+                             "give the options to change on the command line")
         if item is not None and item.name in _OWN:
             own[item.name] = item.coerce(value)
         else:

@@ -104,7 +104,7 @@ class AverageOptions:
         group="Averaging", choices=("mean", "exponential"))
     weight_avg_exp_decay: float = option(
         0.99, "Weight of the older ones in the exponential average.", group="Averaging",
-        minimum=0.0, maximum=1.0)
+        minimum=0.0, maximum=1.0, idle="without weight_avg_strategy exponential")
     weight_avg_n: int = option(-1, "Checkpoints to average, the last ones; -1 takes all.",
                                group="Averaging", minimum=-1, names=("--weight-avg-N",))
     reestimate_batch_norm: int = option(
@@ -112,6 +112,6 @@ class AverageOptions:
         "averages them too.", group="Averaging", minimum=0, metavar="IMAGES")
     data_dir: Optional[str] = option(
         None, "Folder of the dataset; as trained when not given.", group="Averaging",
-        names=("--imagenet-data-path",), metavar="DIR")
+        names=("--imagenet-data-path",), metavar="DIR", idle="without reestimate_batch_norm")
     json: bool = option(False, "Print the result as JSON instead of text.", group="Results",
                         switch=True)

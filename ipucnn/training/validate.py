@@ -12,6 +12,7 @@ from ipucnn.core.execution.launching import fitted, launched_count, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
+from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS, DatasetSpec
 from ipucnn.core.registry.registry import Registry
@@ -19,6 +20,7 @@ from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
+from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
@@ -111,12 +113,13 @@ def _identity(stored: StoredModel) -> Tuple[Any, ...]:
 def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                listener: Listener) -> Evaluator:
     options = validation_options(stored, given, registry)
+    _check_backend_options(given, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     if data.on_device or not (data.labelled or data.name == stored.dataset):
         raise _no_labels(data)
     check_dataset_options(options.dataset, data, {})
     options, notes = fitted(options)
-    for note in notes:
+    for note in (*notes, *notes_on_idle(options, data, registry, given.overrides())):
         listener.note(note)
     plan = options.validation_plan(launched_count())
     chosen = choose_backend(options, plan, registry, trains=True)
@@ -145,6 +148,15 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     return Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
                      built.card, match, options.dataset.dataloader_worker,
                      options.dataset.skip_bad_samples, instances)
+
+
+def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
+    """Reject given options of the backend that do not apply to validation."""
+    owners = builtin_owners(["backend"], registry)
+    for name, item in given.plugins.undecided.items():
+        declared_by = [own for owner in owners for own in [owner.option(name)] if own is not None]
+        if item in declared_by and not any(own.option.validation for own in declared_by):
+            raise UsageError(f"'{item.flag}' does not apply to validation", "leave it out")
 
 
 def validation_options(stored: StoredModel, given: ValidateOptions,

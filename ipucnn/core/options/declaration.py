@@ -32,6 +32,18 @@ INFERENCE, TRAINING = "inference", "training"
 LOADER, CACHE = "loader", "cache"
 """The roles of options that a job has to know: `Option.role`."""
 
+FULL_PRECISION, DEVICE_IMAGES, FIXED_IMAGES = "full-precision", "device-images", "fixed-images"
+NO_LABELS, NO_VALIDATION, NOT_DURING = "no-labels", "no-validation", "not-during"
+NO_CHECKPOINTS = "no-checkpoints"
+STATES = (FULL_PRECISION, DEVICE_IMAGES, FIXED_IMAGES, NO_LABELS, NO_VALIDATION, NOT_DURING,
+          NO_CHECKPOINTS)
+"""The states of a job in which an option may have no effect (`Option.idle`): it computes in full
+precision; its images are made on the device, or not augmented; they have no labels; nothing is
+validated, or nothing during training; no checkpoints are written."""
+
+WITHOUT = "without "
+"""Begins a condition of `Option.idle` on another option."""
+
 _FIXED: Mapping[str, str] = {
     "model": "the checkpoint is of another model then",
     "state": "the saved state does not fit another one",
@@ -64,6 +76,9 @@ class Option:
             refused in commands that have that option.
         former: earlier defaults, which files of options state although nobody chose them; like the
             default, they are no error where no selected plugin has the option.
+        idle: conditions in each of which it has no effect, which a note then says: one of
+            `STATES`, or ``without NAME`` for another option of its plugin or of the command that is
+            at its default, or ``without NAME VALUE ...`` for one with none of these values.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
         words: words that are accepted in the place of a number.
@@ -89,6 +104,7 @@ class Option:
     role: str = ""
     needs: str = ""
     former: Tuple[Any, ...] = ()
+    idle: Tuple[str, ...] = ()
     machine: bool = False
     words: Tuple[str, ...] = ()
     size: bool = False
@@ -103,6 +119,10 @@ class Option:
                               "'training'")
         if self.role not in ("", LOADER, CACHE):
             raise PluginError(f"an option's 'role' is {self.role!r}, expected 'loader' or 'cache'")
+        unknown = [one for one in self.idle if one not in STATES and not one.startswith(WITHOUT)]
+        if unknown:
+            raise PluginError(f"an option's 'idle' has {unknown[0]!r}, expected 'without NAME' or "
+                              "one of " + ", ".join(map(repr, STATES)))
         if self.fixed not in ("", *_FIXED):
             raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
                               + ", ".join(map(repr, _FIXED)))
@@ -134,6 +154,8 @@ def option(default: Any, help: str, **details: Any) -> Any:
     choices = details.pop("choices", {})
     if not isinstance(choices, Mapping):
         choices = {choice: choice for choice in choices}
+    if isinstance(details.get("idle"), str):
+        details["idle"] = (details["idle"],)
     known = [field.name for field in dataclasses.fields(Option)]
     unknown = sorted(set(details) - set(known))
     if unknown:

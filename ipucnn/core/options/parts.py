@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar, Optional, Tuple
 
-from ipucnn.core.options.declaration import option
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.declaration import (
+    DEVICE_IMAGES,
+    FULL_PRECISION,
+    NO_LABELS,
+    option,
+)
 
 NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 """The places of normalisation, by every spelling."""
@@ -55,6 +61,20 @@ class NetworkPart:
         """The weights to load: a value of `--weights`."""
         return self.weights
 
+    def check_weights(self) -> None:
+        """Reject options of a weights file where none is loaded.
+
+        Raises:
+            UsageError: weights are random, or published ones without a moving average.
+        """
+        if self.ema is not None and self.source.partition(":")[0] in ("pretrained", "random"):
+            flag = "--ema" if self.ema else "--no-ema"
+            raise UsageError(f"'{flag}' is for checkpoints, and none is named",
+                             "add '--weights FILE', or leave it out")
+        if self.weights_partial and self.source == "random":
+            raise UsageError("'--weights-partial' has no meaning for random weights",
+                             "leave it out, or name weights with '--weights'")
+
 
 @dataclass(frozen=True)
 class DatasetPart:
@@ -71,15 +91,16 @@ class DatasetPart:
         False, "Count and report images that cannot be read instead of stopping.")
     normalization_location: Optional[str] = option(
         None, "Where images are normalised (default: on the device); 'none' feeds 0..255.",
-        choices=NORMALISATION_PLACES, names=("--normalisation-location",))
+        choices=NORMALISATION_PLACES, names=("--normalisation-location",), idle=DEVICE_IMAGES)
     eight_bit_io: Optional[bool] = option(
-        None, "Send images to the device as uint8 (default: yes, unless the host normalises).")
+        None, "Send images to the device as uint8 (default: yes, unless the host normalises).",
+        idle=DEVICE_IMAGES)
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads or processes (default: the cores this process may use).",
         minimum=1, names=("--num-workers",))
     match_classes: str = option(
         "name", "How classes of the dataset are matched with those of the model: by 'name', or by "
-        "'position', whatever their names.", choices=("name", "position"))
+        "'position', whatever their names.", choices=("name", "position"), idle=NO_LABELS)
     seed: int = option(0, "Seed of everything random.", minimum=0, fixed="start", basic=True)
 
     @property
@@ -109,7 +130,7 @@ class ExecutionPart:
         metavar="MODULE...")
     full_precision_norm: bool = option(
         False, "Compute norm layers in single precision within a half-precision model.",
-        feature="full-precision-norm")
+        feature="full-precision-norm", idle=FULL_PRECISION)
     compile_only: bool = option(False, "Compile, fill the cache and stop.",
                                 feature="compile-only")
 

@@ -22,7 +22,8 @@ class StepOptions:
     """
 
     lr_decay: float = option(0.5, "Factor at each of the schedule's epochs.",
-                             exclusive_minimum=0.0, basic=True)
+                             exclusive_minimum=0.0, basic=True,
+                             idle="without lr_epoch_decay")
     lr_epoch_decay: Tuple[float, ...] = option(
         (), "Epochs at which the rate drops.", metavar="EPOCH...", basic=True)
     lr_factors: Tuple[float, ...] = option(

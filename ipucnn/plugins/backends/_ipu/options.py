@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from ipucnn.core.options.declaration import option
+from ipucnn.core.options.declaration import FULL_PRECISION, option
 from ipucnn.plugins.backends._options import CacheOptions
 
 
@@ -13,13 +13,14 @@ class IpuOptions(CacheOptions):
 
     half_partial: bool = option(
         False, "Accumulate the partial sums of convolutions and matrix products in half "
-        "precision.", names=("--half-partials",), validation=True)
+        "precision.", names=("--half-partials",), validation=True, idle=FULL_PRECISION)
     available_memory_proportion: Tuple[float, ...] = option(
         (), "Proportion of tile memory that convolutions and matrix products may use for temporary "
         "values: one for all IPUs, or one for each pipeline stage.", exclusive_minimum=0.0,
         maximum=1.0, validation=True)
     enable_fast_groupnorm: bool = option(
-        False, "Use strided channel grouping in group norm, which is faster.", validation=True)
+        False, "Use strided channel grouping in group norm, which is faster.", validation=True,
+        idle="without normlayer group")
     prefetch_depth: Optional[int] = option(
         None, "Number of micro-batches sent to the device ahead of their use. Default: that of "
         "the Poplar SDK, or 3 with '--num-io-tiles'.", minimum=1, validation=True)
@@ -42,7 +43,8 @@ class IpuOptions(CacheOptions):
         False, "Shard the optimizer state over the replicas (replicated tensor sharding).",
         only="training")
     enable_stochastic_rounding: bool = option(
-        False, "Round half-precision results stochastically.", names=("--prng",), only="training")
+        False, "Round half-precision results stochastically.", names=("--prng",), only="training",
+        idle=FULL_PRECISION)
     enable_fp_exceptions: bool = option(
         False, "Stop at floating-point exceptions on the device.", names=("--fp-exceptions",),
         only="training")
@@ -53,10 +55,11 @@ class IpuOptions(CacheOptions):
         False, "Adjust the loss scaling automatically on the device.", only="training")
     loss_velocity_scaling_ratio: float = option(
         1.0, "Ratio of loss scaling to velocity scaling, for SGD with combined accumulators.",
-        exclusive_minimum=0.0, only="training")
+        exclusive_minimum=0.0, only="training", idle="without optimizer sgd_combined")
     syncless_collectives: Optional[str] = option(
         None, "Whether collectives between replicas avoid synchronisation ('auto': chosen for each "
-        "operation).", choices=("true", "false", "auto"), only="training")
+        "operation).", choices=("true", "false", "auto"), only="training",
+        idle="without replicas")
     max_bytes_per_tile: Optional[int] = option(
         None, "Largest number of bytes on an IO tile that a collective between replicas uses.",
-        minimum=0, only="training")
+        minimum=0, only="training", idle="without replicas")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import LOADER, option
+from ipucnn.core.options.declaration import DEVICE_IMAGES, LOADER, option
 from ipucnn.plugins.backends._ipu.options import IpuOptions
 
 THREADS = "threads"
@@ -28,13 +28,15 @@ class PopTorchOptions(IpuOptions):
     dataloader_mode: str = option(
         THREADS, "How images are decoded: by threads of this process, or by worker processes of "
         "PopTorch's data loader in one of its modes, which decode more images per second than one "
-        "process.", choices=(THREADS, *LOADER_MODES), role=LOADER, validation=True, machine=True)
+        "process.", choices=(THREADS, *LOADER_MODES), role=LOADER, validation=True, machine=True,
+        idle=DEVICE_IMAGES)
     disable_async_loading: bool = option(
         False, "The same as '--dataloader-mode sync'.", role=LOADER, validation=True,
-        machine=True)
+        machine=True, idle=DEVICE_IMAGES)
     dataloader_rebatch_size: Optional[int] = option(
         None, "Images that a worker decodes at a time in mode 'rebatched', at most those of a host "
-        f"call. Default: {DEFAULT_REBATCH_SIZE}.", minimum=1, validation=True, machine=True)
+        f"call. Default: {DEFAULT_REBATCH_SIZE}.", minimum=1, validation=True, machine=True,
+        idle=DEVICE_IMAGES)
 
     def __post_init__(self) -> None:
         tiles = self.num_io_tiles

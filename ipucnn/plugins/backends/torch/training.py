@@ -155,6 +155,10 @@ class TorchTrainingSession(TrainingSession):
     def load(self, weights: StateDict, state: Dict[str, Any],
              ema: Optional[StateDict] = None) -> None:
         """Continue from saved weights and state; see `TrainingSession.load`."""
+        if "replica_buffers" not in state:
+            raise IpucnnError("the checkpoint's state is of another backend than 'torch'",
+                              "restore it with the '--backend' that wrote it, or start from its "
+                              "weights with 'ipucnn train --weights FILE'")
         self._replicas.enter(0)
         if self._average:
             if ema is None:
