@@ -26,7 +26,7 @@ from ipucnn.core.registry.records import (
     NormLayerSpec,
 )
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data import ImageDataset
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.opening import (
     as_opened,
     check_dataset_options,
@@ -172,24 +172,9 @@ def prepare(options: TrainOptions, registry: Registry,
     _check_labels(as_opened(data, dataset), "train on")
     check_loss(options, dataset, registry)
     check_classes(data, dataset, chosen.spec)
-    validation = None
-    elsewhere = options.validation.validation_data_dir
-    if options.validation.mode != "none" and not data.on_device:
-        validation = open_dataset(data, replace(
-            request, length=None if data.finite else min(length, plan.combined_batch),
-            split=None if elsewhere else "validation", data_dir=elsewhere or request.data_dir),
-            options.plugins, registry)
-        _check_labels(as_opened(data, validation), "validate with")
-    if options.augmentation.use_bbox_info and not dataset.has_boxes:
-        raise DataError(f"dataset {data.name!r} has no bounding boxes here",
-                        "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
-                        "leave '--use-bbox-info' out")
-    calls = len(dataset) // plan.combined_batch
-    if calls < 1:
-        raise UsageError(
-            f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
-            "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
-            "'--device-iterations'")
+    validation = _validation_images(options, data, replace(
+        request, length=None if data.finite else min(length, plan.combined_batch)), registry)
+    calls = _calls(options, data, dataset, plan)
     notes += notes_on_length(options, rate, calls)
     if restored is not None and continued is not None:
         continued, changes = compared(restored, dataset, options.dataset.match_classes,
@@ -200,10 +185,8 @@ def prepare(options: TrainOptions, registry: Registry,
     built = _model(options, data, dataset, registry, continued)
     built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
                             multi_label=dataset.multi_label)
-    labels = [None if each is None or not as_opened(data, each).labelled else match_classes(
-        each.class_names, built.card.class_names, built.card.classes,
-        options.dataset.match_classes, f"the {split} split of dataset {data.name!r}")
-        for each, split in ((dataset, "training"), (validation, "validation"))]
+    labels = [_match(options, data, each, built.card, split)
+              for each, split in ((dataset, "training"), (validation, "validation"))]
     notes += [match.note for match in labels if match is not None and match.note]
     tuning = options.fine_tuning
     if options.optimisation.first_trainable_layer:
@@ -212,17 +195,14 @@ def prepare(options: TrainOptions, registry: Registry,
         freeze_through(built.module, tuning.frozen_module)
     factors, head = layers_of(built.module, tuning)
     instances.share(built.module.state_dict())
-    optimisation, augmentation = options.optimisation, options.augmentation
     loss = make_loss(options, registry)
     dataset, class_notes = balanced(options, dataset, labels[0], loss, built.num_outputs)
     loss.check(built.num_outputs)
     setup = TrainingSetup(
         loss=loss, optimizer=optimizer, loss_scaling=scaling.at(0),
-        ema_decay=optimisation.ema_decay,
-        tolerate_non_finite=optimisation.skip_non_finite > 0,
-        metrics=not options.results.disable_metrics,
-        mix=MixOptions(augmentation.mixup_alpha, augmentation.cutmix_lambda_low,
-                       augmentation.cutmix_lambda_high, augmentation.cutmix_disable_prob),
+        ema_decay=options.optimisation.ema_decay,
+        tolerate_non_finite=options.optimisation.skip_non_finite > 0,
+        metrics=not options.results.disable_metrics, mix=_mixing(options),
         rate_factors=factors, head=head)
     loggers = [] if instances.index else make_loggers(options, registry)
     notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()),
@@ -231,6 +211,56 @@ def prepare(options: TrainOptions, registry: Registry,
                     built, setup, rate, scaling, instances, loggers,
                     min(calls, options.execution.iterations or calls),
                     notes + _notes(plan, chosen, norm), registry)
+
+
+def _validation_images(options: TrainOptions, data: DatasetSpec, request: DatasetRequest,
+                       registry: Registry) -> Optional[ImageDataset]:
+    """Return the validation images; None without validation."""
+    if options.validation.mode == "none" or data.on_device:
+        return None
+    elsewhere = options.validation.validation_data_dir
+    images = open_dataset(data, replace(
+        request, split=None if elsewhere else "validation",
+        data_dir=elsewhere or request.data_dir), options.plugins, registry)
+    _check_labels(as_opened(data, images), "validate with")
+    return images
+
+
+def _calls(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+           plan: ExecutionPlan) -> int:
+    """Return the host calls of an epoch.
+
+    Raises:
+        DataError: bounding boxes are requested, and there are none.
+        UsageError: there are fewer images than a call takes.
+    """
+    if options.augmentation.use_bbox_info and not dataset.has_boxes:
+        raise DataError(f"dataset {data.name!r} has no bounding boxes here",
+                        "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
+                        "leave '--use-bbox-info' out")
+    calls = len(dataset) // plan.combined_batch
+    if calls < 1:
+        raise UsageError(
+            f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
+            "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
+            "'--device-iterations'")
+    return calls
+
+
+def _match(options: TrainOptions, data: DatasetSpec, images: Optional[ImageDataset],
+           card: ModelCard, split: str) -> Optional[ClassMatch]:
+    """Return the model's class for each label of a split; None without labels."""
+    if images is None or not as_opened(data, images).labelled:
+        return None
+    return match_classes(images.class_names, card.class_names, card.classes,
+                         options.dataset.match_classes,
+                         f"the {split} split of dataset {data.name!r}")
+
+
+def _mixing(options: TrainOptions) -> MixOptions:
+    part = options.augmentation
+    return MixOptions(part.mixup_alpha, part.cutmix_lambda_low, part.cutmix_lambda_high,
+                      part.cutmix_disable_prob)
 
 
 def holds_out(options: TrainOptions) -> bool:
