@@ -37,7 +37,8 @@ def eval_transform(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     if preprocessing.resize == "squash":
         whole = _resized(pixels, (0, 0, height, width), short, short, preprocessing.interpolation)
         return center_crop(whole, input_size)
-    if _native(preprocessing.interpolation) \
+    # a box of Pillow starts between pixels, which `nearest` would round to another one
+    if (_native(preprocessing.interpolation) or preprocessing.interpolation == "nearest") \
             and max(height, width) <= _LONGEST_RATIO * min(height, width):
         return center_crop(resized(pixels, short, preprocessing.interpolation), input_size)
     return _resize_with_pillow(pixels, preprocessing)

@@ -1,9 +1,11 @@
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.data import resize
+from ipucnn.data import ImageDataset, resize
+from ipucnn.data.loader import HostLoader
 
 
 def photograph(width=60, height=40):
@@ -68,3 +70,39 @@ def test_mirrored():
     pixels = numpy.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=numpy.uint8)
     for part in (pixels, pixels[1:4, 2:6]):
         assert numpy.array_equal(resize.mirrored(part), part[:, ::-1])
+
+
+class TestRulesOfNetworks:
+    """Other interpolations, squashed images, and channels of Caffe's order."""
+
+    PIXELS = numpy.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=numpy.uint8)
+
+    @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest", "lanczos"])
+    @pytest.mark.parametrize("resize_rule", ["shortest", "squash"])
+    def test_they_are_those_of_pillow(self, interpolation, resize_rule):
+        rule = Preprocessing(24, 24 / 30, resize=resize_rule, interpolation=interpolation)
+        found = resize.eval_transform(self.PIXELS, rule)
+        size = (30, 30) if resize_rule == "squash" else (45, 30)
+        whole = Image.fromarray(self.PIXELS).resize(size, getattr(Image, interpolation.upper()))
+        expected = resize.center_crop(numpy.array(whole), 24)
+        assert found.shape == (24, 24, 3)
+        difference = numpy.abs(found.astype(int) - expected.astype(int))
+        assert difference.mean() < 1.5
+
+    def test_a_whole_image_is_left_as_it_is(self):
+        square = self.PIXELS[:, :40]
+        assert numpy.array_equal(resize.eval_transform(square, Preprocessing(40, 1.0)), square)
+
+    def test_channels_are_in_the_order_of_the_network(self):
+        class One(ImageDataset):
+            def __len__(self):
+                return 1
+
+            def image(self, index):
+                return torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1).expand(3, 8, 8)
+
+            def name(self, index):
+                return "one"
+
+        (batch,) = HostLoader(One(), Preprocessing(8, 1.0, channel_order="bgr"), 1, [0], workers=1)
+        assert batch.images[0, :, 0, 0].tolist() == [3, 2, 1]

@@ -1,0 +1,79 @@
+"""A restored training and its images: classes that came, went or were renamed."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+import ipucnn
+from ipucnn.core.errors import DataError
+
+SMALL = {"model": "resnet8-cifar", "input_size": 16, "batch_size": 2, "precision": "full",
+         "backend": "torch", "no_validation": True, "lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of pictures of three classes, and a training of one epoch on them."""
+    folder = tmp_path_factory.mktemp("trained")
+    ipucnn.shapes(str(folder / "all"), per_class=4, size=20)
+    for name in ("bar", "circle", "ring"):
+        shutil.copytree(str(folder / "all" / name), str(folder / "photos" / name))
+    ipucnn.train(data_dir=str(folder / "photos"), checkpoint_path=str(folder / "model"), epoch=1,
+                 momentum=0.9, **SMALL)
+    return folder
+
+
+@pytest.fixture
+def work(trained, tmp_path):
+    for name in ("photos", "model"):
+        shutil.copytree(str(trained / name), str(tmp_path / name))
+    return tmp_path
+
+
+def restored(work, **options):
+    return ipucnn.restore(str(work / "model"), data_dir=str(work / "photos"), epoch=2, **options)
+
+
+def test_the_same_images_are_said_to_be_the_same(work):
+    assert any("is the same as before: 12 images" in note for note in restored(work).notes)
+
+
+def test_more_images_are_said(work):
+    shutil.copy(str(next((work / "photos" / "bar").iterdir())), str(work / "photos/bar/more.jpg"))
+    assert any("has more images than before: 13, not 12" in note for note in restored(work).notes)
+
+
+def test_a_class_that_is_gone_is_said_and_the_others_keep_their_outputs(work):
+    shutil.rmtree(str(work / "photos" / "bar"))
+    result = restored(work)
+    assert any("has no images of 'bar' any more" in note for note in result.notes)
+    assert ipucnn.load(str(work / "model")).card.class_names == ("bar", "circle", "ring")
+
+
+def test_an_added_class_is_refused_before_anything_runs(work, trained):
+    shutil.copytree(str(trained / "all" / "star"), str(work / "photos" / "apple"))
+    with pytest.raises(DataError, match="classes that the training does not know: 'apple'"):
+        restored(work)
+
+
+def test_a_renamed_class_is_named_with_the_one_that_is_gone(work):
+    (work / "photos" / "bar").rename(work / "photos" / "bars")
+    with pytest.raises(DataError, match="does not know: 'bars', and 'bar' is gone"):
+        restored(work)
+
+
+def test_added_classes_get_outputs_of_their_own_on_request(work, trained):
+    shutil.copytree(str(trained / "all" / "star"), str(work / "photos" / "apple"))
+    before = torch.load(next((work / "model").glob("*_1.pt")), weights_only=True)
+    restored(work, add_classes=True, lr=0.0)
+    after = torch.load(next((work / "model").glob("*_2.pt")), weights_only=True)
+    assert after["class_names"] == ["bar", "circle", "ring", "apple"]
+    head = [name for name, value in after["model"].items()
+            if value.shape != before["model"][name].shape]
+    assert {len(after["model"][name]) for name in head} == {4}
+    for name in head:  # at a rate of 0 the known classes keep their weights
+        assert torch.equal(after["model"][name][:3], before["model"][name])
+    assert ipucnn.load(str(work / "model")).classes == ("bar", "circle", "ring", "apple")
