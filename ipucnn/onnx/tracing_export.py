@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import logging
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     if graph.dynamic_batch:
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
-        with _quiet() as warned, blamed(what):
+        with _exporting, _quiet() as warned, blamed(what):
             torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
@@ -118,6 +119,10 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     onnx.checker.check_model(model)
     target.check(model, what)
     return model
+
+
+_exporting = threading.Lock()
+"""Held during an export: torch's exporter and Python's filters of warnings are of the process."""
 
 
 @contextlib.contextmanager
@@ -163,9 +168,11 @@ def _quiet() -> Iterator[List[warnings.WarningMessage]]:
     # newer torch has no option for it: it prints the whole graph to standard output on an error
     torch._C._jit_onnx_log = lambda *_: None
     try:
-        # torch 2.0 prints a banner
-        with warnings.catch_warnings(record=True) as warned, \
-                contextlib.redirect_stdout(io.StringIO()):
+        # torch 2.0 prints a banner; with others, what another thread prints must not be lost
+        banner = torch.__version__.startswith("2.0")
+        with warnings.catch_warnings(record=True) as warned, (
+                contextlib.redirect_stdout(io.StringIO()) if banner
+                else contextlib.nullcontext()):
             warnings.simplefilter("always")
             yield warned
     finally:

@@ -49,7 +49,7 @@ def test_threads_run_side_by_side(photos, trained):
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [48, 48]
+    assert found == [16, 16]  # the validation images
 
 
 def test_callbacks_receive_rows_and_may_end_the_training(options):
@@ -123,7 +123,7 @@ def test_progress_is_given_to_a_function_or_shown_on_request(options, photos, tr
     seen = []
     ipucnn.run(weights=trained, backend="torch", data_dir=photos, progress=seen.append)
     assert all(isinstance(status, Status) for status in seen)
-    assert (seen[0].phase, seen[-1].done, seen[-1].total) == ("compile", 48, 48)
+    assert (seen[0].phase, seen[-1].done, seen[-1].total) == ("compile", 16, 16)
     short = {**options, "epoch": 1}
     ipucnn.train(**{**short, "progress": seen.append})
     assert (seen[-1].phase, seen[-1].epochs) == ("training", 1)

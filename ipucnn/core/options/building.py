@@ -29,7 +29,7 @@ from ipucnn.core.options.composition import (
     default_of,
     parts,
 )
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import Declared, builtin, declared
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 
@@ -146,7 +146,7 @@ def _divided(options_class: type, source: AnySource) -> Tuple[Dict[str, Any], Li
         item: Optional[Declared] = common_option(options_class, spelling)
         origin = source.origins.get(spelling, "")
         if item is None:
-            others.append(Given(spelling, value, origin, source.shipped))
+            others.append(Given(spelling, builtin(value), origin, source.shipped))
             continue
         if item.name in values:
             where = f" ({origin})" if origin else ""

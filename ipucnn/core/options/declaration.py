@@ -203,7 +203,7 @@ class Declared:
             UsageError: it is not of the type, not one of the choices or out of range.
         """
         where = f" ({origin})" if origin else ""
-        value = _builtin(value)
+        value = builtin(value)
         if value is None:
             if self.nullable:
                 return None
@@ -212,7 +212,7 @@ class Declared:
             return self._coerce_one(value, where)
         if isinstance(value, str):
             value = value.split()
-        value = [_builtin(item) for item in value] if isinstance(value, (list, tuple)) else [value]
+        value = [builtin(item) for item in value] if isinstance(value, (list, tuple)) else [value]
         if self.type is not str:
             value = [number for item in value for number in _numbers(item)]
         return tuple(self._coerce_one(item, where) for item in value)
@@ -295,7 +295,7 @@ def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declar
     return Declared(field.name, field.default, field.metadata["option"], item_type, many, nullable)
 
 
-def _builtin(value: Any) -> Any:
+def builtin(value: Any) -> Any:
     """Return a path as text and a number of numpy as one of Python; other values as they are."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)

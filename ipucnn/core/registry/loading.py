@@ -283,12 +283,13 @@ def _failure_message(loaded: Loaded) -> str:
 # -- what a record refers to ---------------------------------------------------------------------
 
 
-def import_target(target: str, who: str = "") -> Any:
+def import_target(target: str, who: str = "", trusted: bool = False) -> Any:
     """Import and return the object that ``"module:attribute"`` names.
 
     Args:
         target: the module and the attribute, which may have dots.
         who: the plugin it belongs to, for warnings; the target itself when empty.
+        trusted: it is a built-in one; see `isolated`.
 
     Raises:
         Exception: any that the import raises.
@@ -296,7 +297,8 @@ def import_target(target: str, who: str = "") -> Any:
     module_name, _, attribute = target.partition(":")
     parts = attribute.split(".")
     imported = parts[0] in vars(sys.modules.get(module_name, object))
-    with contextlib.nullcontext() if imported else isolated(who or repr(target)):
+    with contextlib.nullcontext() if imported else isolated(
+            who or repr(target), trusted):
         result: Any = importlib.import_module(module_name)
         for part in parts:
             result = getattr(result, part)

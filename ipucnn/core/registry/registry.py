@@ -125,7 +125,7 @@ class Registry:
         if not isinstance(spec.target, str):
             return spec.target
         try:
-            target = import_target(spec.target, describe(provider))
+            target = import_target(spec.target, describe(provider), provider.builtin)
         except IpucnnError:
             raise
         except GUARDED as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 
 import pytest
 import torch
+from torch import nn
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -248,3 +250,26 @@ def test_processor_features_are_read_from_linux(tmp_path):
     listing.write_text("model name : X\nflags\t\t: fpu avx2 amx_bf16\n")
     assert devices.cpu_features(listing) == {"fpu", "avx2", "amx_bf16"}
     assert devices.cpu_features(tmp_path / "missing") == frozenset()
+
+
+class _Meanwhile(nn.Module):
+    """A network during whose tracing another thread calls a network of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.others = []
+
+    def forward(self, images):
+        other = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+        thread = threading.Thread(
+            target=lambda: self.others.append(other(torch.zeros(1, 3, 2, 2)).shape))
+        thread.start()
+        thread.join()
+        return self.norm(self.first(images))
+
+
+def test_folding_leaves_the_networks_of_other_threads_alone():
+    model = _Meanwhile().eval()
+    _, count = fold_batch_norms(model)
+    assert (count, model.others) == (1, [(1, 2, 2, 2)])

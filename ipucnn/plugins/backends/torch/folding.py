@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+import threading
+from typing import Any, Callable, Dict, Tuple
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+_tracing = threading.Lock()
+"""Held while a model is traced: torch.fx replaces `Module.__call__` meanwhile."""
+
 
 class _Tracer(fx.Tracer):
-    """A tracer that does not enter convolutions, including subclasses of `Conv2d`."""
+    """A tracer that does not enter convolutions, including subclasses of `Conv2d`.
+
+    It leaves calls of other threads alone, which torch.fx would trace as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Tuple[Any, ...],
+                    kwargs: Dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
@@ -23,7 +40,8 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
     be traced symbolically is returned unchanged, with 0.
     """
     try:
-        graph = _Tracer().trace(model)
+        with _tracing:
+            graph = _Tracer().trace(model)
     except Exception:  # tracing runs the model's own Python code on proxies: it may raise anything
         return model, 0
     modules: Dict[str, nn.Module] = dict(model.named_modules())
