@@ -35,7 +35,11 @@ def notes_on_idle(options: TrainOptions, data: DatasetSpec, registry: Registry,
         registry: where names are looked up.
         among: names of the options to consider; all when None.
     """
-    return idle_notes(options, _states(options, data), registry, among)
+    notes = idle_notes(options, _states(options, data), registry, among)
+    if options.dataset.data_dir and not data.reads_folder:
+        notes.append(f"'--data-dir' has no effect with dataset {data.name!r}, which reads no "
+                     "folder")
+    return notes
 
 
 def notes_on_length(options: TrainOptions, rate: LearningRate, calls: int) -> List[str]:
@@ -57,13 +61,6 @@ def notes_on_length(options: TrainOptions, rate: LearningRate, calls: int) -> Li
         notes.append("'--lr-scheduler-freq' has no effect: '--lr-schedule "
                      f"{options.schedule.lr_schedule}' keeps one learning rate")
     return notes
-
-
-def note_on_folder(options: TrainOptions, data: DatasetSpec) -> Optional[str]:
-    """Return the note on a folder that the dataset does not read; None where it reads one."""
-    if data.reads_folder or not options.dataset.data_dir:
-        return None
-    return f"'--data-dir' has no effect with dataset {data.name!r}, which reads no folder"
 
 
 def writes_checkpoints(options: TrainOptions, data: DatasetSpec) -> bool:

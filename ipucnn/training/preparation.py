@@ -42,7 +42,7 @@ from ipucnn.models.weights_card import half_size
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
-from ipucnn.training.idle_options import note_on_folder, notes_on_idle, notes_on_length
+from ipucnn.training.idle_options import notes_on_idle, notes_on_length
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch
 from ipucnn.training.parameters import freeze_through, layers_of, train_from
@@ -114,8 +114,6 @@ def prepare(options: TrainOptions, registry: Registry,
         IpucnnError: anything the user can act on.
     """
     registry.get_typed(ModelSpec, options.network.model)
-    if restored is None:
-        options.network.check_weights()
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry))
     asked, options = options, sized(options, registry)
@@ -137,9 +135,7 @@ def prepare(options: TrainOptions, registry: Registry,
                                 replace(plan, seed=seed))
     _check_labels(data, "train on")
     notes += notes_on_idle(options, data, registry)
-    unread = note_on_folder(options, data)
-    if unread:
-        notes.append(unread)
+    if not data.reads_folder:
         # an old script that switches only '--data' keeps naming ImageNet's folder
         options = options.with_values(data_dir=None)
     check_dataset_options(options.dataset, data, {})
@@ -278,6 +274,7 @@ def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
     if restored is not None:
         return restored.preprocessing.sized(
             network.input_size or restored.preprocessing.input_size)
+    network.check_weights()
     found = preprocessing_of(network, registry)
     if network.source == "random" and data.preprocessing is not None:
         found = data.preprocessing.sized(found.input_size)

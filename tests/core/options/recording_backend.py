@@ -83,7 +83,9 @@ class RecordedTraining(TrainingSession):
     def __init__(self, model, plan, setup, input_size):
         EVENTS.append(("training", network(model), repr(plan), input_size, repr(setup.mix),
                        setup.loss_scaling, setup.ema_decay, setup.tolerate_non_finite,
-                       setup.metrics, setup.optimizer.weight_decay))
+                       setup.metrics, setup.optimizer.weight_decay,
+                       sorted(getattr(setup, "rate_factors", {}).items()),
+                       getattr(setup, "head", "")))
         self._plan, self._setup, self.facts = plan, setup, {}
         self._weights = {name: value.clone() for name, value in model.state_dict().items()}
         outputs = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
