@@ -31,3 +31,8 @@ def trained(training, photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     ipucnn.train(**training, data_dir=photos, epoch=1, checkpoint_path=folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
