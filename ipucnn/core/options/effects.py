@@ -60,6 +60,8 @@ def _given(options: Any) -> Iterator[Tuple[Declared, Any, Value]]:
     rows: List[Tuple[Declared, Any, Value]] = [
         (item, found[1], common)
         for item in common_options(type(options))
+        # a shipped profile states defaults, for those who change what they depend on
+        if not (composed and item.name in options.shipped)
         for found in [common(item.name)] if found is not None]
     if composed:
         for own in options.plugins.owned.values():
