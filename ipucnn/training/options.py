@@ -245,7 +245,7 @@ class ValidationPart:
     no_validation: bool = option(False, "The same as '--validation-mode none'.", negatable=False)
     validation_frequency: int = option(
         1, "Epochs between validations during training; the last epoch is always validated.",
-        minimum=1, idle=NOT_DURING)
+        minimum=1, idle=NOT_DURING, former=(4,))
     validation_data_dir: Optional[str] = option(
         None, "Folder of the validation images, when it is not below '--data-dir'.",
         metavar="DIR", idle=NO_VALIDATION)

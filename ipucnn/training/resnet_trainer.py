@@ -259,11 +259,6 @@ def _stages(old: Mapping[str, Any], current: Callable[[str], Any]) -> int:
         raise UsageError(
             f"'--num-ipus {ipus}' contradicts {replicas} replicas of {len(splits) + 1} stages",
             "leave it out, or the '--pipeline-splits'")
-    if stages == 1 and "pipeline" in old:
-        raise UsageError(f"'--pipeline' has nothing to divide: {ipus} IPUs are one for each of "
-                         f"{replicas} replicas" if replicas > 1 else
-                         "'--pipeline' has nothing to divide: there is one IPU",
-                         "use more '--num-ipus', or leave it out")
     if stages > 1 and not splits and "pipeline" not in old:
         raise UsageError(
             f"'--num-ipus {ipus}' is {stages} IPUs for every replica, which only a pipeline uses",

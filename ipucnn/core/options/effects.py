@@ -69,7 +69,8 @@ def _given(options: Any) -> Iterator[Tuple[Declared, Any, Value]]:
                      for item in declared(type(own))]
         rows += [(item, options.plugins.deferred[name], common)
                  for name, item in options.plugins.undecided.items()]
-    yield from (row for row in rows if row[1] != row[0].default)
+    yield from (row for row in rows
+                if row[1] != row[0].default and row[1] not in row[0].option.former)
 
 
 def _within(own: Any, common: Value) -> Value:

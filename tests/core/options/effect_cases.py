@@ -78,7 +78,6 @@ CONTEXT = {
     **{("train", name): {"num_ipus": 1} for name in (
         "size", "base_learning_rate", "learning_rate_schedule", "valid_per_epoch",
         "log_dir_string", "dataset", "ckpt")},
-    ("train", "pipeline"): {"num_ipus": 1},
     ("train", "replication_factor"): {"valid_per_epoch": 1.0},
 }
 """Further options that a job needs, or (None) that it must not have, to show an effect."""
@@ -93,6 +92,7 @@ ELSEWHERE = {
     ("run", "instances"): "commands/test_bulk.py::",
     ("validate", "per_class"): "commands/test_training_cli.py::"
                                "test_validate_tells_classes_and_writes_the_matrix",
+    ("train", "pipeline"): "training/test_resnet_trainer_options.py::test_what_they_stand_for",
     ("plan", "ipus"): "commands/test_plan.py::"
                        "test_what_cannot_be_trained_is_one_line_a_hint_and_exit_2",
     ("data convert", "workers"): "plugins/datasets/test_webdataset_writer.py::"
