@@ -30,7 +30,7 @@ def test_the_walk_of_the_readme(tmp_path, monkeypatch, capsys):
         code = invoke(words)
         out, err = capsys.readouterr()
         assert code == 0, (words, err)
-        printed[" ".join(line[:3])] = out + err
+        printed.setdefault(" ".join(line[:3]), out + err)
     classes = sorted(path.name for path in Path("photos").iterdir() if path.is_dir())
     assert ", ".join(classes) in printed["show model"]
     assert "ipucnn run --weights model --data-dir FOLDER" in printed["train --data-dir photos"]

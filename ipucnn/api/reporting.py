@@ -224,9 +224,10 @@ class _Line(_Display):
             return
         self._next = time.monotonic() + _INTERVAL
         if self._handle is None:
-            from IPython.display import display
+            from IPython import display
 
-            self._handle = display({"text/plain": text}, raw=True, display_id=True)
+            shown: Any = display.display  # typed in no release
+            self._handle = shown({"text/plain": text}, raw=True, display_id=True)
         else:
             self._handle.update({"text/plain": text}, raw=True)
 

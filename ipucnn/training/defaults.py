@@ -105,7 +105,8 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry,
         values["lr"] = base_rate(options, registry)
     if options.schedule.warmup_epoch is None:
         values["warmup_epoch"] = min(_WARMUP_EPOCHS, _WARMUP_SHARE * options.optimisation.epochs)
-    if options.augmentation.min_crop_area is None and not restored \
+    part = options.augmentation
+    if part.min_crop_area is None and part.augmentation != "none" and not restored \
             and images is not None and images < MANY_IMAGES:
         values["min_crop_area"] = SMALLEST_CROP
     return Decisions(values, _note(values), tuple(reopened))

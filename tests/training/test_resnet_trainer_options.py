@@ -103,7 +103,6 @@ def test_what_they_stand_for(given, expected):
     ({"num_ipus": 6, "replication_factor": 4, "batch_size": 4},
      "6 IPUs cannot be divided among 4 replicas", "multiple of 4"),
     ({"num_ipus": 4}, "'--num-ipus 4' is 4 IPUs for every replica", "add '--pipeline'"),
-    ({"num_ipus": 1, "pipeline": True}, "'--pipeline' has nothing to divide", "--num-ipus"),
     ({"pipeline": True}, "does not say over how many IPUs", "--num-ipus N"),
     ({"pipeline": True, "num_ipus": 2, "pipeline_splits": "layer2"},
      "'--pipeline' contradicts '--pipeline-splits'", ""),

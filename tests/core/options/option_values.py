@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipucnn.core.registry.registry import registry
 
 COMPANIONS = {
+    "ema": {"weights": "weights.pt"}, "weights_partial": {"weights": "weights.pt"},
     "recompute_checkpoints": {"recompute_mode": "manual"},
     "initial_loss_scaling": {"loss_scaling": 4096.0},
     "cutmix_lambda_low": {"cutmix_lambda_high": 1.0, "batch_size": 8},
@@ -18,7 +19,7 @@ COMPANIONS = {
     "freeze": {"weights": "pretrained"},
     "calibration_samples": {"precision": "int8"}, "calibration_dir": {"precision": "int8"},
     "log_path": {"instances": 2}, "hide_output": {"instances": 2},
-    "top_k": {"predictions": "p.csv"}, "target": {}, "ema": {"checkpoint_path": "saved"},
+    "top_k": {"predictions": "p.csv"}, "target": {},
     "compute_batch_size": {"model": "resnet18"},
     "dataloader_rebatch_size": {"dataloader_mode": "rebatched"},
     "nesterov": {"momentum": 0.9}, "lr_factors": {"lr_epoch_decay": (3.0,)},

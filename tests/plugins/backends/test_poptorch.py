@@ -578,7 +578,8 @@ def test_networks_of_ipucnn_run_in_half_precision(poptorch):
 
 
 def test_conformance(poptorch, registry):
-    assert set(check_plugin("backend", "poptorch", registry).values()) == {"passed"}
+    assert set(check_plugin("backend", "poptorch", registry).values()) == {
+        "passed", "skipped: it does not offer fine-tuning"}
 
 
 # -- the double --------------------------------------------------------------------------------

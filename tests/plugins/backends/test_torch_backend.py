@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import threading
@@ -216,13 +217,22 @@ def test_a_torch_that_compiles_hooks_away_is_refused():
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux",
                     reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path, monkeypatch):
+@pytest.fixture
+def patched():
+    """A stack of contexts that ends with the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path, monkeypatch, patched):
     import torch._inductor.config as inductor
 
     # with an empty cache, torch compiles a dozen programs to learn which vector instructions
     # work, and all its headers; what it compiles for the model needs neither
-    monkeypatch.setattr(inductor.cpp, "vec_isa_ok", False)
-    monkeypatch.setattr(inductor, "cpp_cache_precompile_headers", False, raising=False)
+    changes = {"cpp.vec_isa_ok": False, "cpp_cache_precompile_headers": False}
+    for name, value in changes.items():  # settings that this torch has
+        if hasattr(inductor.cpp if "." in name else inductor, name.rpartition(".")[2]):
+            patched.enter_context(inductor.patch({name: value}))
 
     class Tiny(torch.nn.Sequential):
         def __init__(self) -> None:
