@@ -109,7 +109,7 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry,
     if part.min_crop_area is None and part.augmentation != "none" and not restored \
             and images is not None and images < MANY_IMAGES:
         values["min_crop_area"] = SMALLEST_CROP
-    return Decisions(values, _note(values), tuple(reopened))
+    return Decisions(values, _note(values, options.optimisation.optimizer), tuple(reopened))
 
 
 def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
@@ -136,15 +136,17 @@ def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
 def base_rate(options: TrainOptions, registry: Registry) -> float:
     """Return the learning rate of the optimizer for the samples of an update.
 
-    It grows with them, linearly or with their root as the optimizer's record says; for fewer than
-    256 always with their root, because noise of small updates averages out over more of them
-    (Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014).
+    It grows with them, linearly or with their root or not, as the optimizer's record says. For fewer
+    than 256 what grows linearly grows with their root, because noise of small updates averages out
+    over more of them (Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014).
     """
     spec = registry.get_typed(OptimizerSpec, options.optimisation.optimizer)
     execution = options.execution
     samples = execution.micro_batch * execution.replicas * execution.gradient_accumulation
     share = samples / RATE_BATCH
-    rate = spec.lr * (math.sqrt(share) if share < 1 or spec.lr_growth == "root" else share)
+    rate = spec.lr
+    if spec.lr_growth != "none":
+        rate *= math.sqrt(share) if share < 1 or spec.lr_growth == "root" else share
     if not spec.lr:
         rate = _UNKNOWN_RATE
     if options.network.source != "random":
@@ -173,11 +175,11 @@ def _epochs(options: TrainOptions, images: Optional[int]) -> int:
     return max(fewest, min(MOST_EPOCHS, round(views / images)))
 
 
-_WORDS = {"batch_size": "batch size {}", "epoch": "{} epochs", "lr": "learning rate {:g}",
-          "warmup_epoch": "{:g} epochs of warm-up"}
+_WORDS = {"batch_size": "batch size {}", "epoch": "{} epochs",
+          "lr": "learning rate {:g} for {optimizer}", "warmup_epoch": "{:g} epochs of warm-up"}
 
 
-def _note(values: Dict[str, Any]) -> str:
-    parts: List[str] = [words.format(values[name]) for name, words in _WORDS.items()
-                        if name in values]
+def _note(values: Dict[str, Any], optimizer: str) -> str:
+    parts: List[str] = [words.format(values[name], optimizer=optimizer)
+                        for name, words in _WORDS.items() if name in values]
     return "chosen for these images: " + ", ".join(parts) if parts else ""

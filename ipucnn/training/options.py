@@ -13,6 +13,7 @@ from ipucnn.core.options.declaration import (
     TRAINING,
     option,
 )
+from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import (
     DatasetPart,
     ExecutionPart,
@@ -388,6 +389,18 @@ class TrainingOptions(CommandOptions):
     job: ClassVar[str] = TRAINING
 
 
+FOLDER_OPTIMIZER = "adamw"
+"""Optimizer of a training for which a folder is named and nothing about the optimizer: with few
+images it needs fewer epochs than SGD."""
+
+
+def _of_optimizers(others: Sequence[Sequence[Given]], registry: "Registry") -> bool:
+    """Return whether an option of an optimizer is given."""
+    owners = builtin_owners(["optimizer"], registry)
+    return any(owner.option(given.bare) is not None for source in others for given in source
+               for owner in owners)
+
+
 @dataclass(frozen=True)
 class TrainOptions(TrainingOptions):
     """Options of `ipucnn train`.
@@ -423,6 +436,9 @@ class TrainOptions(TrainingOptions):
             place = values.get("data_dir")
             values["data"] = dataset_in(place, registry, TrainDataset.data) if place \
                 else dataset_here(registry, TrainDataset.data)
+            if place and not {"optimizer", "lr"} & values.keys() \
+                    and not _of_optimizers(others, registry):
+                values["optimizer"] = FOLDER_OPTIMIZER
         return values
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ def test_replicas_and_accumulation_leave_room_for_updates():
 @pytest.mark.parametrize(("given", "rate"), [
     ({"batch_size": 256}, 0.1), ({"batch_size": 64}, 0.05), ({"batch_size": 1024}, 0.4),
     ({"batch_size": 32, "replicas": 4, "gradient_accumulation": 2}, 0.1),
-    ({"batch_size": 1024, "optimizer": "adamw"}, 0.002)])
+    ({"batch_size": 1024, "optimizer": "adamw"}, 0.001)])
 def test_the_rate_is_the_optimizers_for_the_samples_of_an_update(given, rate):
     assert base_rate(options(**given), registry()) == pytest.approx(rate, rel=1e-2)
 
@@ -75,3 +75,11 @@ def test_the_input_follows_small_pictures(sides, size):
 def test_given_sizes_and_weights_keep_theirs():
     for given in ({"input_size": 224}, {"weights": "pretrained"}):
         assert followed_size(options(**given), FOLDER, Pictures(64, 64), 224) is None
+
+
+def test_a_folder_alone_is_trained_with_adamw(tmp_path):
+    (tmp_path / "a").mkdir()
+    given = {"data_dir": str(tmp_path)}
+    for more, optimizer in (({}, "adamw"), ({"lr": 0.1}, "sgd"), ({"momentum": 0.5}, "sgd"),
+                            ({"optimizer": "lamb"}, "lamb")):
+        assert build(TrainOptions, {**given, **more}).optimisation.optimizer == optimizer

@@ -274,7 +274,8 @@ class OptimizerSpec(PluginSpec):
     Attributes:
         lr: a usual learning rate for updates of 256 samples, for trainings in which the user gives
             none; 0 if there is no usual one.
-        lr_growth: how it grows with the samples of an update: `linear`, or with their `root`.
+        lr_growth: how it grows with the samples of an update: `linear`, with their `root`, or
+            `none`.
     """
 
     lr: float = 0.0
@@ -284,7 +285,8 @@ class OptimizerSpec(PluginSpec):
     def __post_init__(self, hyperparameters: Tuple[str, ...]) -> None:
         super().__post_init__()
         self._check(isinstance(self.lr, (int, float)) and self.lr >= 0, "lr", "a number")
-        self._check(self.lr_growth in ("linear", "root"), "lr_growth", "linear or root")
+        self._check(self.lr_growth in ("linear", "root", "none"), "lr_growth",
+                    "linear, root or none")
         _check_names(self, "hyperparameters", hyperparameters)
 
 

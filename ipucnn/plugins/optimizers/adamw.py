@@ -52,10 +52,10 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     options = "ipucnn.plugins.optimizers._options:AdamOptions"
     return [
         # 0.001: "Adam" (Kingma and Ba, 2015), algorithm 1
-        OptimizerSpec(name="adam", lr=1e-3, lr_growth="root",
+        OptimizerSpec(name="adam", lr=1e-3, lr_growth="none",
                       summary="Adam; weight decay enters the gradient",
                       target="ipucnn.plugins.optimizers.adamw:build_adam", options=options),
-        OptimizerSpec(name="adamw", lr=1e-3, lr_growth="root",
+        OptimizerSpec(name="adamw", lr=1e-3, lr_growth="none",
                       summary="Adam with decoupled weight decay",
                       target="ipucnn.plugins.optimizers.adamw:build_adamw", options=options),
     ]
