@@ -136,9 +136,10 @@ def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
 def base_rate(options: TrainOptions, registry: Registry) -> float:
     """Return the learning rate of the optimizer for the samples of an update.
 
-    It grows with them, linearly or with their root or not, as the optimizer's record says. For fewer
-    than 256 what grows linearly grows with their root, because noise of small updates averages out
-    over more of them (Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014).
+    It grows with them, linearly, with their root, or not, as the optimizer's record says. For fewer
+    than 256 what grows linearly grows with their root: the noise of small updates averages out
+    over more of them (Krizhevsky, "One weird trick for parallelizing convolutional neural
+    networks", 2014).
     """
     spec = registry.get_typed(OptimizerSpec, options.optimisation.optimizer)
     execution = options.execution
