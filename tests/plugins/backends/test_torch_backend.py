@@ -212,11 +212,6 @@ def test_a_torch_that_compiles_hooks_away_is_refused():
                                                            SIZE)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not CAN_COMPILE, reason="torch 2.0 is refused")
-@pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux",
-                    reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.fixture
 def patched():
     """A stack of contexts that ends with the test."""
@@ -224,6 +219,11 @@ def patched():
         yield stack
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_COMPILE, reason="torch 2.0 is refused")
+@pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux",
+                    reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path, monkeypatch, patched):
     import torch._inductor.config as inductor
 
