@@ -108,7 +108,10 @@ def _type(annotation: Any) -> str:
     if annotation is type(None):
         return "None"
     if get_origin(annotation) is Union:
-        return " | ".join(_type(part) for part in get_args(annotation))
+        # `typing` returns equal unions in the order of the first one that was made
+        parts = sorted((_type(part) for part in get_args(annotation)),
+                       key=lambda part: (part == "None", part))
+        return " | ".join(parts)
     if get_origin(annotation) is not None and get_args(annotation):
         name = str(annotation).partition("[")[0].rpartition(".")[2]
         parts = [f"[{', '.join(map(_type, part))}]" if isinstance(part, list) else _type(part)
