@@ -72,8 +72,8 @@ def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
         UsageError: a wrong value of `progress`.
     """
     if callable(progress):
-        tell = progress
-        yield lambda phase, done, total: tell(Status(phase, done=done, total=total or 0))
+        callback = progress
+        yield lambda phase, done, total: callback(Status(phase, done=done, total=total or 0))
         return
     choice = _choice(progress)
     if not _shown(choice):
@@ -119,7 +119,7 @@ def interruptible(remember: Callable[[str], bool]) -> Iterator[None]:
 
 
 class _PythonListener(Listener):
-    """Tells the display and the callbacks; stops for a signal or a callback."""
+    """Forwards progress to the display and the callbacks; a signal or a callback stops the job."""
 
     def __init__(self, display: _Display, callbacks: Sequence[Callback]) -> None:
         self.display = display

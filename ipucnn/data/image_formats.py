@@ -43,7 +43,7 @@ FURTHER = (
     Format("AVIF", (".avif", ".avifs"), "avif", "pillow_avif"),
     Format("JPEG2000", (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), "jpg_2000"),
     Format("ICO", (".ico",)),
-    # it has no signature, so it is tried last and only where the name says so
+    # the format has no signature: it is tried last, and only for files with its suffix
     Format("TGA", (".tga", ".icb", ".vda", ".vst")))
 
 _BY_NAME = {form.name: form for form in FURTHER}

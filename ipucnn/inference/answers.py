@@ -20,7 +20,7 @@ class Answer(NamedTuple):
         output: the most probable class, an index.
         probability: of this class.
         label: of the image in its dataset; None when it is not known.
-        correct: whether the class is that of the label; None when it cannot be told.
+        correct: whether the class is that of the label; None without a label.
     """
 
     output: int

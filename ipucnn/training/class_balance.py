@@ -27,9 +27,9 @@ def check_classes(data: DatasetSpec, dataset: ImageDataset, backend: BackendSpec
                          "choose another with '--backend'")
     if len(dataset.class_names) == 1:
         raise DataError(
-            f"{dataset.class_names[0]!r} is the only class of dataset {data.name!r} here: there is "
-            "nothing to tell it from", "add images of another class, or of none: each class in a "
-            "folder of its own")
+            f"{dataset.class_names[0]!r} is the only class of dataset {data.name!r} here; a "
+            "training needs at least two", "add images of another class, or of none: each class in "
+            "a folder of its own")
 
 
 def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[ClassMatch],

@@ -1,4 +1,4 @@
-"""Which images a network is calibrated with, and what is told of the outcome."""
+"""Which images a network is calibrated with, and what is report of the outcome."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_the_report_counts_answers():
     images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
     full = torch.eye(4)[[0, 1, 2, 3]]
     quantised = torch.eye(4)[[0, 1, 2, 0]]
-    told = CalibrationImages(images, [9, 9, 0, 1, None, 0], 2).report(full, quantised)
-    assert told == {
+    report = CalibrationImages(images, [9, 9, 0, 1, None, 0], 2).report(full, quantised)
+    assert report == {
         "calibration_images": 2, "compared_images": 4, "held_out": True, "agreement": 75.0,
         "top1_full": pytest.approx(200 / 3), "top1_int8": 100.0,
         "top1_difference": pytest.approx(100 / 3)}

@@ -137,9 +137,9 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 
 
 def test_compile_only_fills_the_cache(tmp_path):
-    told = run_with(backend="openvino", data="synthetic", compile_only=True,
+    result = run_with(backend="openvino", data="synthetic", compile_only=True,
                     model_cache_path=str(tmp_path / "cache"))
-    assert told.iterations == 0
+    assert result.iterations == 0
     assert os.listdir(str(tmp_path / "cache"))
 
 
@@ -157,20 +157,20 @@ class _Refusing:
         raise self._error
 
 
-@pytest.mark.parametrize(("error", "told"), [
+@pytest.mark.parametrize(("error", "message"), [
     (RuntimeError("Exception from core.cpp:1:\nCheck 'x' failed\n"
                   "-- No conversion rule found for operations: Odd-17\nTo facilitate ...\n"),
      "OpenVINO refuses the network: No conversion rule found for operations: Odd-17"),
     (RuntimeError("Exception from allocator.cpp:79:\nstd::bad_alloc\n"),
      "OpenVINO is out of memory at a micro-batch of 1"),
     (MemoryError(), "OpenVINO is out of memory at a micro-batch of 1")])
-def test_what_the_engine_refuses(monkeypatch, error, told):
+def test_what_the_engine_refuses(monkeypatch, error, message):
     monkeypatch.setattr(engine, "_core", lambda: _Refusing(error))
     with OpenVinoBackend().inference(
             model_of(SMALL), ExecutionPlan(precision="32.32"), SIZE) as made, \
             pytest.raises(IpucnnError) as caught:
         made.compile()
-    assert caught.value.message == told
+    assert caught.value.message == message
     assert caught.value.hint
 
 
@@ -190,17 +190,17 @@ def _quantised(**options):
 
 
 def test_what_quantising_does_is_told(folder):
-    told = _quantised(data_dir=str(folder), calibration_samples=40)
-    quantisation = told.session["quantisation"]
+    result = _quantised(data_dir=str(folder), calibration_samples=40)
+    quantisation = result.session["quantisation"]
     assert quantisation["calibration_images"] == 40
     assert (quantisation["compared_images"], quantisation["held_out"]) == (24, True)
     assert quantisation["agreement"] >= 75
     assert quantisation["top1_difference"] == pytest.approx(
         quantisation["top1_int8"] - quantisation["top1_full"])
-    assert told.session["weights_type"] == told.session["arithmetic"] == "int8"
-    assert told.images == 64
-    assert told.as_dict()["session"]["quantisation"] == quantisation
-    assert "with 40 images; same class as full precision for" in render.facts(told.facts())
+    assert result.session["weights_type"] == result.session["arithmetic"] == "int8"
+    assert result.images == 64
+    assert result.as_dict()["session"]["quantisation"] == quantisation
+    assert "with 40 images; same class as full precision for" in render.facts(result.facts())
     # and NNCF has left everything as it was
     assert not logging.getLogger("nncf").disabled
     assert "NNCF_CI" not in os.environ
@@ -218,36 +218,36 @@ def test_8_bit_logits_are_near_those_of_torch_and_the_same_each_time():
             made.compile()
             found.append(torch.cat([made(part) for part in
                                     torch.split(images, made.samples_per_call)]))
-            told = made.facts["quantisation"]
+            result = made.facts["quantisation"]
     assert torch.equal(found[0], found[1])
     assert 1e-4 < difference(found[0], expected) < 0.1
-    assert told["agreement"] == 100 * float((found[0].argmax(1) == expected.argmax(1))
+    assert result["agreement"] == 100 * float((found[0].argmax(1) == expected.argmax(1))
                                             .double().mean())
-    assert "top1_full" not in told
-    assert not told["held_out"]
+    assert "top1_full" not in result
+    assert not result["held_out"]
 
 
 @pytest.mark.parametrize("how", [{"batch_size": 3}, {"dynamic_batch": True}])
 def test_a_file_is_quantised(tmp_path, folder, how):
     path = exported_file(tmp_path, **how)
-    told = run_file(path, backend="openvino", precision="int8", data="image_folder",
+    result = run_file(path, backend="openvino", precision="int8", data="image_folder",
                     data_dir=str(folder), batch_size=3, calibration_samples=10)
-    assert told.session["quantisation"]["calibration_images"] == 10
-    assert told.session["quantisation"]["agreement"] >= 75
+    assert result.session["quantisation"]["calibration_images"] == 10
+    assert result.session["quantisation"]["agreement"] >= 75
 
 
 def test_images_of_another_folder_are_calibrated_with(tmp_path, folder):
     Image.open(str(next(folder.rglob("*.jpg")))).save(str(tmp_path / "one.jpg"))
-    told = _quantised(data="real", data_dir=str(tmp_path), calibration_dir=str(folder))
-    assert told.images == 1
-    assert told.session["quantisation"]["calibration_images"] == 52
-    assert told.session["quantisation"]["compared_images"] == 12
+    result = _quantised(data="real", data_dir=str(tmp_path), calibration_dir=str(folder))
+    assert result.images == 1
+    assert result.session["quantisation"]["calibration_images"] == 52
+    assert result.session["quantisation"]["compared_images"] == 12
 
 
 def test_random_images_calibrate_with_a_warning():
-    told = _quantised(data="generated", iterations=2, calibration_samples=10)
-    assert any("their answers mean nothing" in note for note in told.notes)
-    assert told.session["quantisation"]["compared_images"] == 10
+    result = _quantised(data="generated", iterations=2, calibration_samples=10)
+    assert any("their answers mean nothing" in note for note in result.notes)
+    assert result.session["quantisation"]["compared_images"] == 10
 
 
 def test_too_few_images(tmp_path, folder):
