@@ -165,18 +165,7 @@ def _show_card(place: str, as_json: bool) -> None:
     if as_json:
         render.emit_json({"file": path, **card.as_plain()})
         return
-    provenance = ", ".join(f"{name} {value}" for name, value in card.provenance.items()
-                           if isinstance(value, str) and value)
-    render.emit(render.facts((
-        ("file", path), ("model", card.model), ("norm layer", card.norm_layer),
-        ("options", ", ".join(f"{name}={value}" for name, value in card.options.items()
-                              if value is not None)),
-        ("outputs", f"{card.num_outputs} {card.outputs}"
-                    + (", several labels" if card.multi_label else "")),
-        ("classes", ", ".join(card.class_names) or "unknown"),
-        ("images", card.preprocessing.summary()), ("precision", card.precision),
-        ("metrics", ", ".join(f"{name} {value}" for name, value in card.metrics.items())),
-        ("provenance", provenance))))
+    render.emit(render.facts([("file", path), *card.facts()]))
 
 
 def _named(words: List[str]) -> Tuple[str, str, List[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # typing's has no name in Python 3.8
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import PluginError
@@ -101,9 +101,22 @@ class ModelCard:
             outputs = torch.cat([1 - outputs, outputs], 1)
         return outputs
 
-    def trained(self, **changes: Any) -> ModelCard:
-        """Return the card with other values, as after a training."""
-        return replace(self, **changes)
+    def facts(self) -> List[Tuple[str, str]]:
+        """Return names and values for people."""
+        def listed(values: Mapping[str, Any]) -> str:
+            return ", ".join(f"{name} {value}" for name, value in values.items()
+                             if value not in (None, ""))
+
+        return [
+            ("model", self.model), ("norm layer", self.norm_layer),
+            ("options", listed(self.options)),
+            ("outputs", f"{self.num_outputs} {self.outputs}"
+                        + (", several labels" if self.multi_label else "")),
+            ("classes", ", ".join(self.class_names) or "unknown"),
+            ("images", self.preprocessing.summary()), ("precision", self.precision),
+            ("metrics", listed(self.metrics)),
+            ("provenance", listed({name: value for name, value in self.provenance.items()
+                                   if isinstance(value, str)}))]
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the card as plain types, for files."""

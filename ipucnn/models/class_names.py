@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -36,11 +37,6 @@ class ClassMatch:
     outputs: Tuple[Optional[int], ...]
     note: str = ""
 
-    @property
-    def identical(self) -> bool:
-        """Whether labels are the model's classes as they are."""
-        return self.outputs == tuple(range(len(self.outputs)))
-
 
 def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how: str = "name",
                   what: str = "the dataset") -> ClassMatch:
@@ -66,8 +62,7 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
             raise DataError(f"{what} has {len(dataset)} classes and the model {count}: they cannot "
                             "be matched by position", "leave '--match-classes' out")
         return ClassMatch(tuple(range(len(dataset))))
-    known = _numbers(model)
-    outputs = tuple(known.get(_form(name)) for name in dataset)
+    outputs = _by_name(dataset, model)
     if not any(output is not None for output in outputs):
         outputs = _by_convention(dataset, count) or outputs
     missing = [name for name, output in zip(dataset, outputs) if output is None]
@@ -95,15 +90,19 @@ def _form(name: str) -> str:
     return key(name).replace(" ", "-")
 
 
-def _numbers(names: Sequence[str]) -> Dict[str, int]:
-    """Return the index by name; ambiguous names are left out."""
-    found: Dict[str, int] = {}
-    forms = [_form(name) for name in names]
-    exact = dict(zip(reversed(names), reversed(range(len(names)))))
-    for index, form in enumerate(forms):
-        if forms.count(form) == 1 or exact.get(names[index]) == index:
-            found.setdefault(form, index)
-    return found
+def _by_name(dataset: Sequence[str], model: Sequence[str]) -> Tuple[Optional[int], ...]:
+    """Return the model's class for each name; None for a name that is unknown or ambiguous.
+
+    The spelling decides where several classes have names of one form.
+    """
+    exact, forms = _unique(model), _unique([_form(name) for name in model])
+    return tuple(exact.get(name, forms.get(_form(name))) for name in dataset)
+
+
+def _unique(names: Sequence[str]) -> Dict[str, int]:
+    """Return the index of each name that occurs once."""
+    counts = Counter(names)
+    return {name: index for index, name in enumerate(names) if counts[name] == 1}
 
 
 def _by_convention(dataset: Sequence[str], count: int) -> Optional[Tuple[Optional[int], ...]]:

@@ -54,4 +54,10 @@ def test_positions_need_enough_outputs():
 
 
 def test_names_that_differ_in_case_alone_stay_apart():
-    assert match_classes(["crane"], ["crane", "Crane"], 2).outputs == (0,)
+    assert match_classes(["crane", "Crane"], ["Crane", "crane"], 2).outputs == (1, 0)
+
+
+def test_a_name_that_two_classes_have_is_ambiguous():
+    match = match_classes(["crane", "zebra"], ["crane", "zebra", "crane"], 3)
+    assert match.outputs == (None, 1)
+    assert "'crane'" in match.note
