@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 import typer
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.names import key
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.planning.options import LaunchOptions
@@ -47,21 +46,12 @@ def config_show(name: str = typer.Argument(help="A profile's name or YAML file."
     """Show a profile with all defaults resolved."""
     import yaml
 
-    from ipucnn.core.options.building import build
-    from ipucnn.core.options.composition import as_dict
-    from ipucnn.core.options.profiles import command_of, source_of
+    from ipucnn.core.options.profiles import command_of, described
 
     chosen = command or command_of(name)
     if chosen not in PROFILED:
         raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILED))
     kind = PROFILED[chosen]
-    source = source_of(kind, name, chosen)
-    made: Any = build(kind, source)
-    # what a shipped profile says for IPUs is shown on every machine
-    left_out = set(getattr(made, "left_out", ())) | set(
-        getattr(getattr(made, "plugins", None), "left_out", ()))
-    options = {**as_dict(made), **{
-        key(spelling).replace("-", "_"): value for spelling, value in source.values.items()
-        if key(spelling).replace("-", "_") in left_out}}
+    options = described(kind, name, chosen)
     render.emit_json(options) if as_json else render.emit(
         yaml.safe_dump(options, sort_keys=False))

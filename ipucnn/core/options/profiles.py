@@ -15,7 +15,7 @@ from typing import Any, Collection, Dict, List, Mapping, Type, TypeVar
 from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.building import Source, build
-from ipucnn.core.options.composition import common_option
+from ipucnn.core.options.composition import CommandOptions, as_dict, common_option
 
 OptionsT = TypeVar("OptionsT")
 
@@ -146,6 +146,23 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
             raise UsageError(f"{spelling!r} cannot stand in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
     return Source(profile.values, profile.origins, shipped=_SHIPPED in profile.path.parents)
+
+
+def described(options_class: Any, name: str, command: str) -> Dict[str, Any]:
+    """Return the options of a profile as plain types, with all defaults.
+
+    What a shipped profile states for devices that this machine lacks is included.
+
+    Raises:
+        UsageError: an unknown profile or option, or a value that is not allowed.
+    """
+    source = source_of(options_class, name, command)
+    made = build(options_class, source)
+    if not isinstance(made, CommandOptions):
+        return as_dict(made)
+    stated = {key(spelling).replace("-", "_"): value for spelling, value in source.values.items()}
+    left_out = (*made.left_out, *made.plugins.left_out)
+    return {**as_dict(made), **{name: stated[name] for name in left_out if name in stated}}
 
 
 def resolve(options_class: Type[OptionsT], given: Mapping[str, Any], command: str = "run",
