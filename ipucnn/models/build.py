@@ -24,7 +24,12 @@ from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
-from ipucnn.models.weights import WeightsReport, load_weights, published_weights
+from ipucnn.models.weights import (
+    WeightsReport,
+    load_by_output,
+    load_weights,
+    published_weights,
+)
 from ipucnn.models.weights_card import file_card
 
 DEFAULT_NORM_LAYER = "batch"
@@ -86,7 +91,8 @@ def create_model(name: str, *, registry: Optional[Registry] = None,
     return build_model(made.network, made.plugins, registry)
 
 
-def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry) -> BuiltModel:
+def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry,
+                outputs: Optional[Sequence[Optional[int]]] = None) -> BuiltModel:
     """Build a model: network, norm layers, residual zero-init, weights, input padding.
 
     Random weights come from torch's global generator.
@@ -95,6 +101,8 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         network: which one, and how it is built.
         plugins: options of the model and of the norm layer.
         registry: where names are looked up.
+        outputs: the output of the weights file for each output of the model, where they differ;
+            None keeps random weights.
 
     Raises:
         UsageError: an unknown name, or a model that cannot be built so.
@@ -108,8 +116,11 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
-    report = load_weights(model, spec, network.source, network.weights_partial,
-                          network.num_classes, network.ema)
+    if outputs is None:
+        report = load_weights(model, spec, network.source, network.weights_partial,
+                              network.num_classes, network.ema)
+    else:
+        report = load_by_output(model, spec, network.source, outputs, network.ema)
     if network.input_image_padding:
         pad_input_channels(model)
     card = card_of(network, plugins, registry, classes)

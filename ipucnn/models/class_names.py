@@ -62,9 +62,7 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
             raise DataError(f"{what} has {len(dataset)} classes and the model {count}: they cannot "
                             "be matched by position", "leave '--match-classes' out")
         return ClassMatch(tuple(range(len(dataset))))
-    outputs = _by_name(dataset, model)
-    if not any(output is not None for output in outputs):
-        outputs = _by_convention(dataset, count) or outputs
+    outputs = known_outputs(dataset, model, count)
     missing = [name for name, output in zip(dataset, outputs) if output is None]
     if len(missing) < len(dataset):
         note = ""
@@ -84,6 +82,18 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
         f"model {listed(model)}",
         "use a model that was trained on these classes, '--data real' to classify images without "
         "scoring, or '--match-classes position' if only the names differ")
+
+
+def known_outputs(dataset: Sequence[str], model: Sequence[str],
+                  count: int) -> Tuple[Optional[int], ...]:
+    """Return the model's class for each class of a dataset; None for one that it does not know.
+
+    Classes are matched as by `match_classes`, where some must be known.
+    """
+    outputs = _by_name(dataset, model)
+    if any(output is not None for output in outputs):
+        return outputs
+    return _by_convention(dataset, count) or outputs
 
 
 def _form(name: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
+import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
@@ -13,6 +14,7 @@ from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.checkpoint_files import best_of
+from ipucnn.models.layer_rates import head_of
 from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, published_file
 
@@ -36,7 +38,7 @@ class WeightsReport:
         loaded: number of entries that were loaded.
         kept_random: names of the model's entries that were not loaded.
         dropped: names of the file's entries that the model lacks.
-        new_head: the layers of the outputs, of which the file has another number, were not loaded.
+        new_head: the model's outputs are others than the file's, and some have random weights.
     """
 
     source: str
@@ -84,11 +86,8 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
     if weights == "random":
         return WeightsReport(source="random")
     if weights != "pretrained" and not weights.startswith("pretrained:"):
-        path = local_file(weights) or Path(weights).expanduser()
-        if ema is None:
-            best = best_of(path.parent)
-            ema = best.get("file") == path.name and best.get("weights") == "ema"
-        fit = _Fit(model, unwrapped(read_weights(path, ema), model))
+        path, state = _read(model, weights, ema)
+        fit = _Fit(model, state)
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
         return fit.load(source=str(path), path=path)
@@ -101,6 +100,41 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
     if not partial:
         fit.require_body(f"published weights '{published.tag}'", spec, num_classes)
     return fit.load(source=address, path=path, tag=published.tag, licence=published.licence)
+
+
+def load_by_output(model: nn.Module, spec: ModelSpec, weights: str,
+                   outputs: Sequence[Optional[int]], ema: Optional[bool] = None) -> WeightsReport:
+    """Load the weights of a file into a model with other outputs; on failure, it is unchanged.
+
+    Args:
+        model: built from `spec`.
+        spec: the model's record.
+        weights: a file, see `load_weights`.
+        outputs: the file's output for each output of the model; None keeps the model's own weights.
+        ema: see `load_weights`.
+
+    Raises:
+        WeightsError: the weights cannot be read, or do not match in another layer.
+    """
+    path, state = _read(model, weights, ema)
+    own, head = model.state_dict(), head_of(model) + "."
+    for name in own:
+        if name.startswith(head) and name in state and own[name].shape[1:] == state[name].shape[1:]:
+            state[name] = torch.stack([own[name][row] if output is None else
+                                       state[name][output].to(own[name].dtype)
+                                       for row, output in enumerate(outputs)])
+    fit = _Fit(model, state)
+    fit.require_all(f"weights {weights!r}", spec)
+    return replace(fit.load(source=str(path), path=path), new_head=True)
+
+
+def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, StateDict]:
+    """Return the path of a weights file, and its entries under the model's names."""
+    path = local_file(weights) or Path(weights).expanduser()
+    if ema is None:
+        best = best_of(path.parent)
+        ema = best.get("file") == path.name and best.get("weights") == "ema"
+    return path, dict(unwrapped(read_weights(path, ema), model))
 
 
 def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:

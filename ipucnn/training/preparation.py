@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import List, Optional
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 
@@ -17,6 +17,7 @@ from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend,
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.core.loggers import Logger
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import (
     DatasetSpec,
@@ -36,9 +37,9 @@ from ipucnn.data.opening import (
     with_classes,
 )
 from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
-from ipucnn.models.card import ModelCard
-from ipucnn.models.class_names import ClassMatch, match_classes
-from ipucnn.models.weights_card import half_size
+from ipucnn.models.card import ModelCard, listed
+from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
+from ipucnn.models.weights_card import file_card, half_size
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
@@ -178,7 +179,7 @@ def prepare(options: TrainOptions, registry: Registry,
         notes += changes
         if options.augmentation.augmentation != "none":
             notes += crop_as_before(restored, dataset)
-    built = _model(options, data, dataset, registry, continued)
+    built = _model(options, data, dataset, registry, continued, notes)
     built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
                             multi_label=dataset.multi_label)
     labels = [_match(options, data, each, built.card, split)
@@ -284,8 +285,8 @@ def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
 
 
 def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset, registry: Registry,
-           restored: Optional[ModelCard]) -> BuiltModel:
-    """Return the model, with one output per class of the dataset by default.
+           restored: Optional[ModelCard], notes: List[str]) -> BuiltModel:
+    """Return the model, with one output per class of the dataset by default; adds to `notes`.
 
     Raises:
         UsageError: an unknown name or an option that does not apply.
@@ -296,11 +297,39 @@ def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset, regi
     if restored is not None:
         network = replace(network, weights="random", num_classes=restored.num_outputs)
         return replace(build_model(network, options.plugins, registry), card=restored)
-    built = build_model(with_classes(network, data, dataset), options.plugins, registry)
-    names = tuple(dataset.class_names)
-    if set(names) != set(built.card.class_names) and len(names) == built.card.classes:
+    network, names = with_classes(network, data, dataset), tuple(dataset.class_names)
+    outputs = _outputs(network, names, registry)
+    built = build_model(network, options.plugins, registry, outputs)
+    if outputs is not None:
+        notes.append(_on_outputs(names, outputs))
+    card = built.card
+    if len(names) == card.classes and (
+            not card.class_names or None in known_outputs(names, card.class_names, card.classes)):
         return built.with_card(class_names=names)
     return built
+
+
+def _outputs(network: NetworkPart, names: Sequence[str],
+             registry: Registry) -> Optional[Tuple[Optional[int], ...]]:
+    """Return the output of the weights file for each class; None if it has the same classes.
+
+    None as well where the file names no classes, or the user decides how it is loaded.
+    """
+    card = file_card(network.source, registry)
+    if card is None or not card.class_names or card.num_outputs != len(card.class_names) \
+            or network.weights_partial or network.num_classes != len(names):
+        return None
+    outputs = known_outputs(names, card.class_names, card.classes)
+    same = None not in outputs and len(outputs) == card.num_outputs
+    return None if same else outputs
+
+
+def _on_outputs(names: Sequence[str], outputs: Sequence[Optional[int]]) -> str:
+    new = [name for name, output in zip(names, outputs) if output is None]
+    if len(new) == len(names):
+        return "the weights know none of the classes: their outputs start anew"
+    return "the outputs of classes that the weights know are kept" + (
+        f", those of others start anew: {listed(new)}" if new else "")
 
 
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:

@@ -77,3 +77,27 @@ def test_added_classes_get_outputs_of_their_own_on_request(work, trained):
     for name in head:  # at a rate of 0 the known classes keep their weights
         assert torch.equal(after["model"][name][:3], before["model"][name])
     assert ipucnn.load(str(work / "model")).classes == ("bar", "circle", "ring", "apple")
+
+
+# -- weights of other classes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("folders", "outputs", "note"), [
+    ({"bar": "bar", "apple": "star", "ring": "ring"}, [None, 0, 2], "start anew: 'apple'"),
+    ({"bar": "bar", "ring": "ring"}, [0, 2], "classes that the weights know are kept"),
+    ({"Bar": "bar", "circle": "circle", "ring": "ring"}, [0, 1, 2], ""),
+    ({"cat": "bar", "dog": "circle", "emu": "ring"}, [None] * 3, "know none of the classes"),
+], ids=["one is new", "one is missing", "all are known", "all are new"])
+def test_outputs_of_known_classes_are_taken_over(trained, tmp_path, folders, outputs, note):
+    for name, source in folders.items():
+        shutil.copytree(str(trained / "all" / source), str(tmp_path / "photos" / name))
+    result = ipucnn.train(data_dir=tmp_path / "photos", weights=trained / "model",
+                          checkpoint_path=tmp_path / "more", epoch=1, **{**SMALL, "lr": 0.0})
+    notes = [text for text in result.notes if "the weights know" in text]
+    assert (note in notes[0]) if note else not notes
+    before, after = (torch.load(next(place.glob("*_1.pt")), weights_only=True)
+                     for place in (trained / "model", tmp_path / "more"))
+    assert after["class_names"] == (sorted(folders) if note else before["class_names"])
+    rows = before["model"]["fc.weight"]
+    for row, output in zip(after["model"]["fc.weight"], outputs):
+        assert [torch.equal(row, other) for other in rows] == [n == output for n in range(3)]
