@@ -41,7 +41,11 @@ def poprun(instances, replicas, *command, ipus=1, doubles=DOUBLES):
 
 
 def finished(process, code=0):
-    out, err = process.communicate(timeout=240)
+    with process:  # its pipes are closed, also when it hangs
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
     assert process.returncode == code, err
     return out, err
 

@@ -85,29 +85,38 @@ def test_equal_required_modules_are_searched_once(install, monkeypatch):
 # -- many distributions ------------------------------------------------------------------
 
 
-def test_built_in_look_ups_read_no_metadata_of_others(fake_distribution, monkeypatch):
+@pytest.fixture
+def read(monkeypatch):
+    """(distribution, file) of the metadata that is read from now on.
+
+    Once a library has imported the backport `importlib_metadata`, that one finds distributions on
+    Python 3.8, with a class of its own.
+    """
+    kind = type(metadata.distribution("ipucnn"))
+    files = []
+    real = kind.read_text
+    monkeypatch.setattr(kind, "read_text", lambda self, name: (
+        files.append((self._path.name, name)), real(self, name))[1])
+    return files
+
+
+def test_built_in_look_ups_read_no_metadata_of_others(fake_distribution, read):
     fake_distribution("other", {}, {"models.a": "no_such_module_anywhere"})
-    read = []
-    real = metadata.PathDistribution.read_text
-    monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda self, name: (
-        read.append(str(self._path.name)), real(self, name))[1])
+    read.clear()
     reg = fresh()
     reg.get("model", "resnet50")
     reg.get("model", "ipucnn:resnet50")
     reg.names("optimizer")
     assert reg.completions("model", "resnet1")
-    assert {name.partition("-")[0] for name in read} == {"ipucnn"}
-    assert not any(name.startswith("other") for name in read)
+    assert {name.partition("-")[0] for name, _ in read} == {"ipucnn"}
+    assert not any(name.startswith("other") for name, _ in read)
     reg.rows("model")
-    assert any(name.startswith("other") for name in read)
+    assert any(name.startswith("other") for name, _ in read)
 
 
-def test_entry_points_of_a_distribution_are_read_once(fake_distribution, monkeypatch):
+def test_entry_points_of_a_distribution_are_read_once(fake_distribution, read):
     fake_distribution("other", {}, {"models.a": "no_such_module_anywhere"})
-    read = []
-    real = metadata.PathDistribution.read_text
-    monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda self, name: (
-        read.append((self._path.name, name)), real(self, name))[1])
+    read.clear()
     for _ in range(2):
         discovery.scan()
     unrelated = [name for name, file in read if file == "entry_points.txt"

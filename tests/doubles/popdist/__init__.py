@@ -6,6 +6,7 @@ exchange among themselves goes through torch's own process group, which `init` s
 
 import atexit as _atexit
 import os as _os
+import time as _time
 
 
 def _number(name, default):
@@ -34,8 +35,17 @@ def init():
     assert not dist.is_initialized(), "popdist.init() twice"
     dist.init_process_group("gloo", init_method="file://" + _os.environ["POPDIST_DOUBLE_STORE"],
                             rank=getInstanceIndex(), world_size=getNumInstances())
-    # its threads would else be running when Python ends, which aborts the process now and then
-    _atexit.register(dist.destroy_process_group)
+    _atexit.register(_end)
+
+
+def _end():
+    """Destroy the process groups, whose threads would else run while Python ends."""
+    import torch.distributed as dist
+
+    # A Gloo thread that frees the tensors of the last collective waits for Python's lock, which
+    # the destructor of its group holds while it waits for the thread (seen with torch 2.0.1).
+    _time.sleep(0.2)
+    dist.destroy_process_group()
 
 
 def getNumTotalReplicas():

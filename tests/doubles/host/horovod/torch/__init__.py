@@ -1,5 +1,6 @@
 """Horovod's collectives, over torch's own process group."""
 
+import atexit as _atexit
 import os as _os
 from datetime import timedelta as _timedelta
 
@@ -16,6 +17,7 @@ def init():
         assert _dist.is_initialized(), "the double of Horovod needs popdist.init() before"
         # a group of its own, as Horovod does not share the IPUs' links
         _GROUP.append(_dist.new_group(timeout=_timedelta(seconds=60)))
+        _atexit.register(_GROUP.clear)  # popdist, whose function runs after this one, destroys it
 
 
 def _group():
