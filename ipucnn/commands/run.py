@@ -12,6 +12,7 @@ from ipucnn.core.execution.launching import speaks
 from ipucnn.inference.options import RunOptions
 from ipucnn.terminal import exit_codes
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.launch import LaunchOptions, started
 from ipucnn.terminal.layout import terminal_width
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import RunProgress, importing_torch
@@ -20,11 +21,14 @@ from ipucnn.terminal.run_tables import answers
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    add_command(app, run, RunOptions)
+    add_command(app, run, RunOptions, LaunchOptions)
 
 
 def run(given: Dict[str, Any]) -> int:
     """Classify images or benchmark a model."""
+    code = started(given)
+    if code is not None:
+        return code
     from ipucnn.core.files import write_json
     from ipucnn.core.options.profiles import resolve
 

@@ -12,6 +12,7 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import speaks
 from ipucnn.terminal import exit_codes, signals
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.launch import LaunchOptions, started
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
 from ipucnn.training.options import RestoreOptions, TrainOptions
@@ -21,27 +22,36 @@ from ipucnn.training.stored_options import AverageOptions, ValidateOptions
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
     for command, options in ((train, TrainOptions), (restore, RestoreOptions),
-                             (validate, ValidateOptions), (average, AverageOptions)):
-        add_command(app, command, options)
+                             (validate, ValidateOptions)):
+        add_command(app, command, options, LaunchOptions)
+    add_command(app, average, AverageOptions)
 
 
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
+    code = started(given)
+    if code is not None:
+        return code
     from ipucnn.core.options.profiles import resolve
 
     options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.phases import train_all
+        from ipucnn.training.restore import restarted
 
         listener.preparing()
-        return train_all(options, listener=listener)
+        return restarted(options, listener=listener) or train_all(options, listener=listener)
 
     return _trained(given, job)
 
 
 def restore(given: Dict[str, Any]) -> int:
     """Continue a training from a checkpoint; options given here replace the saved ones."""
+    code = started(given)
+    if code is not None:
+        return code
+
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
 
@@ -91,6 +101,9 @@ def _next_steps(result: Any) -> List[str]:
 
 def validate(given: Dict[str, Any]) -> int:
     """Evaluate saved checkpoints; of a folder, all of them in order."""
+    code = started(given)
+    if code is not None:
+        return code
     from ipucnn.core.options.building import build
 
     options = build(ValidateOptions, given)

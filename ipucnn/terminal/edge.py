@@ -10,7 +10,7 @@ from typing import List, Sequence
 import typer
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
-from ipucnn.terminal import exit_codes, signals
+from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.spellings import normalise
 
@@ -22,6 +22,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     """Run one command line and return its exit code; only bugs in ipucnn show a traceback."""
     show_traceback = "--traceback" in argv
     signals.install()
+    launch.remember(argv)
     click_error = typer.BadParameter.__mro__[2]  # newer versions of typer bundle click
     try:
         return _execute(app, normalise(argv))

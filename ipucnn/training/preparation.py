@@ -40,6 +40,7 @@ from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
 from ipucnn.models.weights_card import file_card, half_size
+from ipucnn.training.agreement import check_images, check_options
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
@@ -130,6 +131,7 @@ def prepare(options: TrainOptions, registry: Registry,
     instances = chosen.join(plan)
     if instances.count > 1:
         _check_shared(options)
+        check_options(instances, options)
         # the same random numbers everywhere, regardless of each host's profile
         seed = instances.gather(options.dataset.seed)[0]
         asked, options, plan = (asked.with_values(seed=seed), options.with_values(seed=seed),
@@ -171,6 +173,7 @@ def prepare(options: TrainOptions, registry: Registry,
     check_classes(data, dataset, chosen.spec)
     validation = _validation_images(options, data, replace(
         request, length=None if data.finite else min(length, plan.combined_batch)), registry)
+    check_images(instances, dataset)
     calls = _calls(options, data, dataset, plan)
     notes += notes_on_length(options, rate, calls)
     if restored is not None and continued is not None:

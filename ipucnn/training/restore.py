@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.launching import fitted
+from ipucnn.core.execution.launching import fitted, launched
 from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.options import RestoreOptions, TrainOptions
@@ -54,6 +55,32 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
         listener.note(f"all {options.optimisation.epochs} epochs are trained; '--epoch N' trains "
                       "on")
     return train_all(options, registry, listener, checkpoint)
+
+
+def restarted(options: TrainOptions, registry: Optional[Registry] = None,
+              listener: Optional[Listener] = None) -> Optional[TrainResult]:
+    """Continue the training of these options if its launcher has started the processes anew.
+
+    Args:
+        options: of the training, as at its start.
+        registry: where names are looked up; this process's when not given.
+        listener: see `restore`.
+
+    Returns:
+        The result; None if the training has to begin: at the first start, without a folder for
+        checkpoints, or when that has no checkpoint of these options.
+    """
+    launch, folder = launched(), options.checkpoints.checkpoint_path
+    if launch is None or not launch.restarts or not folder:
+        return None
+    try:
+        saved = newest(Path(folder))[0].options
+    except CheckpointError:
+        return None
+    if any(value is not None and name != "replicas" and saved.get(name) != value
+           for name, value in options.as_dict().items()):
+        return None
+    return restore({"checkpoint_path": folder}, registry, listener)
 
 
 _OWN = ("checkpoint_path", "checkpoint_output_dir", "add_classes")

@@ -6,8 +6,9 @@ class is a single process. A launcher starts the processes (`ipucnn.core.executi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, ContextManager, Dict, List, Sequence, Tuple
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,13 @@ class Instances:
 
     def share(self, weights: Dict[str, torch.Tensor]) -> None:
         """Copy the weights and buffers of the first instance to all, in place."""
+
+    def connected(self) -> ContextManager[None]:
+        """Return the context in which a session exchanges data with the others by its own means.
+
+        A failed exchange is reported like one of this class. Not collective.
+        """
+        return nullcontext()
 
     def failing(self, error: Exception) -> None:
         """Announce that this instance failed, before its last `gather`.

@@ -13,6 +13,7 @@ a third party. A launcher is resolved only if one of its variables is set or if 
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -41,6 +42,9 @@ class Launch:
         count: number of instances.
         replicas: number over all instances; None if the launcher does not set it.
         launcher: name of the launcher's record; set by `launched`.
+        local_index: number of this instance on its host, from 0; None if the launcher does not
+            give each instance a device of its own.
+        restarts: how often the launcher has started the processes anew after a failure.
 
     Raises:
         UsageError: the index or the count is not valid.
@@ -50,6 +54,8 @@ class Launch:
     count: int
     replicas: Optional[int] = None
     launcher: str = ""
+    local_index: Optional[int] = None
+    restarts: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -94,6 +100,24 @@ class Launcher(ABC):
             UnavailableError: a library is missing, or the processes cannot connect.
         """
 
+    def start(self, command: Sequence[str]) -> int:
+        """Start the processes of a run, wait for them, and return the exit code.
+
+        Called on an instance that has the launcher's options. The base class raises `UsageError`,
+        as the processes are then started from outside.
+
+        Args:
+            command: the words of the command of every process.
+
+        Raises:
+            UsageError: the launcher does not start processes, or not with these options.
+            UnavailableError: a library is missing.
+        """
+        del command
+        raise UsageError("the launcher's own program starts the processes, not ipucnn",
+                         "write it before the command and leave '--launcher' out; for poprun, "
+                         "'ipucnn plan --poprun' prints the line")
+
     def check(self, plan: ExecutionPlan) -> None:  # noqa: B027 - most accept every plan
         """Reject a plan that cannot be executed with the processes as they were started.
 
@@ -130,6 +154,33 @@ def select(name: Optional[str]) -> None:
     """
     global _selected
     _selected = name
+
+
+def start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
+    """Start the processes of this run with a launcher, unless it is one of them already.
+
+    Args:
+        name: of the launcher.
+        options: an instance of its options class; None if it has none.
+        arguments: those of ipucnn's command line.
+
+    Returns:
+        The exit code of the run, or None in one of its processes.
+
+    Raises:
+        UsageError: another launcher started this process, or this one does not start processes.
+        UnavailableError: it is not usable here.
+    """
+    spec = _registry().get_typed(LauncherSpec, name)
+    launcher = _resolved(spec, options)
+    if launcher.launch(os.environ) is not None:
+        select(spec.name)
+        return None
+    other = launched()
+    if other is not None:
+        raise UsageError(f"'--launcher {name}' would start processes of each that "
+                         f"{other.launcher} started", "leave one of the two out")
+    return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 
 
 def launcher_named(name: str) -> Launcher:
@@ -188,18 +239,24 @@ def own_name() -> str:
 def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
     """Return the options with the launcher's number of replicas, and notes for the user.
 
-    The launcher's number takes precedence, because the launcher has reserved the devices.
+    The launcher's number takes precedence, because the launcher has reserved the devices. With a
+    launcher that reserves none, each instance has one replica by default.
     """
     from ipucnn.core.options.composition import default_of
 
     launch = launched()
-    if launch is None or launch.replicas is None:
+    if launch is None:
         return options, []
-    asked = options.get("replicas")
+    asked, default = options.get("replicas"), default_of(type(options), "replicas")
+    if launch.replicas is None:
+        # the processes of '--instances' have replicas of their own
+        if asked != default or launch.local_index is None:
+            return options, []
+        return options.with_values(replicas=launch.count), []
     if asked == launch.replicas:
         return options, []
     options = options.with_values(replicas=launch.replicas)
-    if asked == default_of(type(options), "replicas"):
+    if asked == default:
         return options, []
     return options, [f"{launch.launcher} started {launch.replicas} replicas: "
                      f"'--replicas {asked}' is not used"]
@@ -278,8 +335,8 @@ def _candidates(variables: Mapping[str, str], name: Optional[str]) -> List[Launc
     return [spec for spec in specs if any(variable in variables for variable in spec.variables)]
 
 
-def _resolved(spec: LauncherSpec) -> Launcher:
-    launcher = _registry().make(spec)
+def _resolved(spec: LauncherSpec, options: Any = None) -> Launcher:
+    launcher = _registry().make(spec, options=options)
     if not isinstance(launcher, Launcher):
         raise PluginError(f"the target of launcher {spec.name!r} returned "
                           f"{type(launcher).__name__}, not a Launcher")

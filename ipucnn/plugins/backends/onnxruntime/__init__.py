@@ -18,7 +18,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         summary="ONNX Runtime on CPU or GPU",
         target="ipucnn.plugins.backends.onnxruntime.engine:OnnxRuntimeBackend",
         requires=(Requirement("onnxruntime", INSTALL), Requirement("onnx", INSTALL)),
-        inference=True, precisions=("16.16", "32.32"), pipelining=False,
+        inference=True, instances=True, precisions=("16.16", "32.32"), pipelining=False,
         options="ipucnn.plugins.backends.onnxruntime.options:OnnxRuntimeOptions",
         onnx="ipucnn.plugins.backends.onnxruntime.target:TARGET",
         preference=26)]

@@ -18,7 +18,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         summary="OpenVINO on CPUs, and on GPUs of Intel",
         target="ipucnn.plugins.backends.openvino.engine:OpenVinoBackend",
         requires=(Requirement("openvino", INSTALL), Requirement("onnx", INSTALL)),
-        inference=True, precisions=("16.16", "32.32", "int8"),
+        inference=True, instances=True, precisions=("16.16", "32.32", "int8"),
         options="ipucnn.plugins.backends.openvino.options:OpenVinoOptions",
         features=("compile-only",),
         pipelining=False, onnx="ipucnn.plugins.backends.openvino.target:TARGET", preference=20)]

@@ -16,7 +16,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         summary="PyTorch on CPU or GPU, with the execution model of the IPU",
         target="ipucnn.plugins.backends.torch.engine:TorchBackend",
         requires=(Requirement("torch", "pip install torch torchvision"),),
-        inference=True, training=True,
+        inference=True, training=True, instances=True,
         precisions=("16.16", "16.32", "32.32"),
         options="ipucnn.plugins.backends.torch.options:TorchOptions",
         features=("compile-only", "ema", "fine-tuning", "full-precision-norm", "multi-label",

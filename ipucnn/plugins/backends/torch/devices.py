@@ -35,14 +35,20 @@ class Device:
         return self.half is not self.half_arithmetic
 
 
-def pick(wanted: Optional[str] = None) -> Device:
+def pick(wanted: Optional[str] = None, local_index: Optional[int] = None) -> Device:
     """Return the device called `wanted`, or the best one.
+
+    Args:
+        wanted: `cpu`, `cuda` or `cuda:N`; the best one when None.
+        local_index: number of this process among those of its host that take a GPU each.
 
     Raises:
         UsageError: there is no such device here.
     """
     if wanted is None:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and local_index is not None:
+        wanted = f"cuda:{local_index}"
     try:
         device = torch.device(wanted)
     except RuntimeError:

@@ -9,6 +9,7 @@ import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends._options import check_proportions
@@ -33,7 +34,7 @@ class TorchBackend(Backend):
     def probe(self) -> Probe:
         """Describe the selected device, or the best one."""
         try:
-            return self._described(pick(self.options.device))
+            return self._described(self._device())
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
 
@@ -42,13 +43,18 @@ class TorchBackend(Backend):
         probe = self.probe()
         if not probe.usable:
             return probe
-        device = pick(self.options.device)
+        device = self._device()
         if not device.emulates_half:
             probe = replace(probe, precision="16.32" if plan.training else "16.16")
         if plan.half:
             native = device.place.type == "cpu" and not device.emulates_half
             return replace(probe, preference=_NATIVE_HALF) if native else probe
         return replace(probe, notes=())  # the notes are about half precision
+
+    def _device(self) -> Device:
+        """Return the selected device; the best one is a GPU of this instance's own, if any."""
+        launch = launched()
+        return pick(self.options.device, launch.local_index if launch else None)
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
@@ -72,7 +78,7 @@ class TorchBackend(Backend):
         if options.compile:
             compiler.check()
         with memory_errors(plan.micro_batch):
-            return TorchInferenceSession(model, plan, input_size, pick(options.device), options)
+            return TorchInferenceSession(model, plan.local(), input_size, self._device(), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> TrainingSession:
@@ -86,9 +92,9 @@ class TorchBackend(Backend):
                                  "leave it out")
         if options.compile:
             compiler.check()
-            if plan.replicas > 1:
+            if plan.local_replicas > 1:
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")
         with memory_errors(plan.micro_batch):
-            return TorchTrainingSession(model, plan, setup, input_size, pick(options.device),
+            return TorchTrainingSession(model, plan, setup, input_size, self._device(),
                                         options)

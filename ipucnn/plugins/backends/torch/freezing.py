@@ -16,9 +16,17 @@ class Body:
                         if path and not f"{head}.".startswith(f"{path}.")
                         and not path.startswith(f"{head}.")]
 
-    def freeze(self, frozen: bool) -> None:
-        """Freeze the layers, or train them: optimizers skip parameters without a gradient."""
+        self._frozen = False
+
+    def freeze(self, frozen: bool) -> bool:
+        """Freeze the layers, or train them: optimizers skip parameters without a gradient.
+
+        Returns:
+            Whether other parameters require gradients than before.
+        """
+        changed, self._frozen = frozen != self._frozen, frozen
         for parameter in self._parameters:
             parameter.requires_grad_(not frozen)
         for layer in self._layers:
             layer.train(not frozen)
+        return changed

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy
 import torch
@@ -29,6 +29,7 @@ from ipucnn.models.optimisation import make_optimizer, set_rate
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
+from ipucnn.plugins.backends.torch.data_parallel import DataParallel
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.freezing import Body
 from ipucnn.plugins.backends.torch.inference import memory_errors
@@ -43,6 +44,8 @@ class TorchTrainingSession(TrainingSession):
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int, device: Device, options: TorchOptions) -> None:
+        self._parallel = DataParallel(plan, device)
+        plan = plan.local()
         self._plan, self._setup, self._device = plan, setup, device
         self._options = options
         self._size = input_size
@@ -63,7 +66,9 @@ class TorchTrainingSession(TrainingSession):
         self._body = Body(model, setup.head)
         self._average = MovingAverage(model, setup.ema_decay) if setup.ema_decay else None
         self._scaling = setup.loss_scaling
-        self._forward = compiler.compiled_for_training(model) if options.compile else model
+        self._module = compiler.compiled_for_training(model) if options.compile else model
+        self._unused = False
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = self._module
         self._together = 1
         self._synthetic = self._made_batch() if plan.synthetic else None
         self.facts: Dict[str, Any] = {
@@ -82,8 +87,11 @@ class TorchTrainingSession(TrainingSession):
                                     self._device.place)
             with self._undisturbed(0), memory_errors(plan.micro_batch):
                 images, labels = self._example(plan.micro_batch)
+                before = self._generator_state()
                 kept = memory.kept_bytes(lambda: self._loss(images, labels, None)[0])
-            self._together = max(1, min(per_update, allowed // max(1, kept)))
+                # each micro-batch has random numbers of its own, wherever it is computed
+                random = not torch.equal(before, self._generator_state())
+            self._together = 1 if random else max(1, min(per_update, allowed // max(1, kept)))
             self.facts["memory_budget_mib"] = allowed >> 20
         self.facts["micro_batches_together"] = self._together
         if self._options.compile:
@@ -92,7 +100,24 @@ class TorchTrainingSession(TrainingSession):
                 loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.zero_grad(set_to_none=True)
+        if not self._parallel.alone:
+            self._unused = self._has_unused()
+        self._wrap()
         return time.perf_counter() - started
+
+    def _has_unused(self) -> bool:
+        """Return whether a parameter has no gradient after a backward pass."""
+        with self._undisturbed(0), memory_errors(self._plan.micro_batch):
+            images, labels = self._example(self._plan.micro_batch)
+            self._loss(images, labels, None)[0].backward()  # type: ignore[no-untyped-call]
+        unused = any(parameter.grad is None for parameter in self._model.parameters()
+                     if parameter.requires_grad)
+        self._optimizer.zero_grad(set_to_none=True)
+        return unused
+
+    def _wrap(self) -> None:
+        with self._parallel.connected():
+            self._forward = self._parallel.wrap(self._module, self._unused)
 
     def set_rates(self, lr: float, loss_scaling: float) -> None:
         """Set learning rate and loss scaling; see `TrainingSession.set_rates`."""
@@ -101,7 +126,8 @@ class TorchTrainingSession(TrainingSession):
 
     def freeze(self, frozen: bool) -> None:
         """Train only the output layer, or all; see `TrainingSession.freeze`."""
-        self._body.freeze(frozen)
+        if self._body.freeze(frozen):
+            self._wrap()
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
         """Make D weight updates; see `TrainingSession.step`."""
@@ -123,7 +149,7 @@ class TorchTrainingSession(TrainingSession):
                 if mixing is not None:
                     images = mix_images(images, mixing, plan.micro_batch).contiguous(
                         memory_format=torch.channels_last)
-                with self._seeded(update + number):
+                with self._seeded(update + number), self._parallel.connected():
                     loss, hits = self._update(images, labels, mixing, update + number)
                 if loss is None:
                     skipped += 1
@@ -148,8 +174,9 @@ class TorchTrainingSession(TrainingSession):
     def state(self) -> Dict[str, Any]:
         """Return optimizer state, replicas' buffers and moving average."""
         return {"optimizer": _on_host(self._optimizer.state_dict()),
-                "replica_buffers": [_on_host(buffers)
-                                    for buffers in self._replicas.snapshot()[1:]],
+                "replica_buffers": [
+                    _on_host(buffers)
+                    for buffers in self._parallel.all_buffers(self._replicas.snapshot())[1:]],
                 "ema_updates": self._average.updates if self._average else 0}
 
     def load(self, weights: StateDict, state: Dict[str, Any],
@@ -168,7 +195,7 @@ class TorchTrainingSession(TrainingSession):
             self._average.load(state["ema_updates"])
         self._model.load_state_dict(weights)
         first = self._replicas.snapshot()[0]
-        self._replicas.put([first, *state["replica_buffers"]])
+        self._replicas.put(self._parallel.own([first, *state["replica_buffers"]]))
         # the state is restored, but its settings only if these options do not set them
         settings = [{name: value for name, value in group.items() if name != "params"}
                     for group in self._optimizer.param_groups]
@@ -199,23 +226,29 @@ class TorchTrainingSession(TrainingSession):
         self._precision.begin_update()
         total: Optional[torch.Tensor] = None
         hits: Optional[torch.Tensor] = None
+        mean: Callable[[], float] = lambda: math.nan  # noqa: E731
         for first in range(0, count, self._together):
             number = min(self._together, count - first)
+            last = first + number == count
             part = slice(first * size, (first + number) * size)
             self._replicas.enter(first % plan.replicas if self._together == 1 else 0)
-            loss, logits = self._loss(images[part], labels[part],
-                                      None if mixing is None
-                                      else mixing.part(first, number, size))
-            scaled = loss * (self._scaling * number / count)
-            scaled.backward()  # type: ignore[no-untyped-call]
-            weighted = loss.detach() * (number / count)
-            total = weighted if total is None else total + weighted
+            self._seed(update, self._parallel.number(first))
+            with self._parallel.accumulating(last):
+                loss, logits = self._loss(images[part], labels[part],
+                                          None if mixing is None
+                                          else mixing.part(first, number, size))
+                weighted = loss.detach() * (number / count)
+                total = weighted if total is None else total + weighted
+                if last:
+                    mean = self._parallel.mean(total)
+                scaled = loss * (self._scaling * number / count)
+                scaled.backward()  # type: ignore[no-untyped-call]
             if self._setup.metrics:
                 right = is_correct(logits.detach(), labels[part]).sum()
                 hits = right if hits is None else hits + right
         self._precision.before_optimizer()
         self._replicas.enter(0)
-        value = float(total) if total is not None else math.nan
+        value = mean()
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             if before is None:
@@ -266,13 +299,22 @@ class TorchTrainingSession(TrainingSession):
 
     @contextmanager
     def _seeded(self, update: int) -> Iterator[None]:
-        """Seed all generators from the seed and the number of the update."""
+        """Seed all generators from the seed and the number of the update; restore them after."""
         place = self._device.place
         devices = [place] if place.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            words = numpy.random.SeedSequence((self._plan.seed or 0, update)).generate_state(2)
-            torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
+            self._seed(update, 0)
             yield
+
+    def _seed(self, update: int, micro_batch: int) -> None:
+        """Seed all generators for a micro-batch, by its number over all instances."""
+        entropy = (self._plan.seed or 0, update, *([micro_batch] if micro_batch else []))
+        words = numpy.random.SeedSequence(entropy).generate_state(2)
+        torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+    def _generator_state(self) -> torch.Tensor:
+        place = self._device.place
+        return torch.cuda.get_rng_state(place) if place.type == "cuda" else torch.get_rng_state()
 
     @contextmanager
     def _undisturbed(self, update: int) -> Iterator[None]:

@@ -1,0 +1,131 @@
+"""Replicas in several processes: gradients are averaged by torch's DistributedDataParallel.
+
+Each process holds the same weights and some of the replicas. Li et al., "PyTorch Distributed"
+(2020): gradients are averaged in buckets, while the rest of the backward pass runs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from typing import Any, Callable, ContextManager, Dict, List, Optional, cast
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.instances import ALONE
+from ipucnn.core.execution.launching import joined, launched
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.replicas import Buffers
+
+
+class DataParallel:
+    """The replicas of this process among those of all processes.
+
+    Attributes:
+        first: number of this process's first replica.
+        count: number of replicas of this process.
+        total: number of replicas.
+        alone: all replicas are this process's.
+    """
+
+    def __init__(self, plan: ExecutionPlan, device: Device) -> None:
+        """Find the other processes.
+
+        Raises:
+            UsageError: they are not connected by torch.distributed.
+        """
+        self.count, self.total = plan.local_replicas, plan.replicas
+        self.alone = plan.instances == 1
+        self._instances = ALONE if self.alone else joined()
+        self.first = 0 if self.alone else self._instances.index * self.count
+        self._device = device
+        self._group: Any = None
+        self._module: Optional[DistributedDataParallel] = None
+        if self.alone:
+            return
+        if not (distributed.is_available() and distributed.is_initialized()):
+            launch = launched()
+            raise UsageError("the torch backend averages gradients with torch.distributed, which "
+                             f"{launch.launcher if launch else 'the launcher'} does not set up",
+                             "start the command with 'torchrun', or '--launcher torchrun'")
+        if device.place.type == "cuda":
+            if not distributed.is_nccl_available():
+                raise UsageError("this build of torch has no NCCL, which connects GPUs",
+                                 "install the torch of pytorch.org, or use '--device cpu'")
+            self._group = distributed.new_group(backend="nccl")
+
+    def number(self, micro_batch: int) -> int:
+        """Return the number over all processes of a micro-batch of an update of this one."""
+        accumulation, replica = divmod(micro_batch, self.count)
+        return accumulation * self.total + self.first + replica
+
+    def wrap(self, forward: Callable[..., Any],
+             unused: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the module whose backward pass averages gradients over all processes.
+
+        Called again whenever other parameters require gradients.
+
+        Args:
+            forward: the model, perhaps compiled.
+            unused: some parameters have no gradient.
+        """
+        if self.alone:
+            return forward
+        place = self._device.place
+        with warnings.catch_warnings():
+            # its successor in torch 2.14 also copies the first process's buffers
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            self._module = DistributedDataParallel(
+                cast(nn.Module, forward), device_ids=[place] if place.type == "cuda" else None,
+                process_group=self._group, broadcast_buffers=False,
+                find_unused_parameters=unused)
+        return self._module
+
+    def accumulating(self, last: bool) -> ContextManager[Any]:
+        """Return the context of a micro-batch; gradients are averaged in the last one only."""
+        if self._module is None or last:
+            return nullcontext()
+        context: ContextManager[Any] = self._module.no_sync()
+        return context
+
+    def connected(self) -> ContextManager[None]:
+        """Return the context of the exchanges; see `Instances.connected`."""
+        return self._instances.connected()
+
+    def mean(self, value: torch.Tensor) -> Callable[[], float]:
+        """Begin to average a scalar over all processes; the result waits for it."""
+        if self.alone:
+            return lambda: float(value)
+        total = value.detach().double().reshape(1)
+        work = distributed.all_reduce(total, group=self._group, async_op=True)
+
+        def result() -> float:
+            work.wait()
+            return float(total) / self._instances.count
+
+        return result
+
+    def all_buffers(self, own: List[Buffers]) -> List[Buffers]:
+        """Return the buffers of the replicas of all processes, in the first process.
+
+        The others get their own.
+        """
+        if self.alone:
+            return own
+        found: Optional[List[Any]] = [None] * self._instances.count if self.first == 0 else None
+        with self.connected():
+            distributed.gather_object([_to_host(buffers) for buffers in own], found)
+        return own if found is None else [buffers for part in found for buffers in part]
+
+    def own(self, buffers: List[Buffers]) -> List[Buffers]:
+        """Return this process's part of all replicas' buffers; missing ones are the first's."""
+        return [buffers[number] if number < len(buffers) else buffers[0]
+                for number in range(self.first, self.first + self.count)]
+
+
+def _to_host(buffers: Buffers) -> Dict[str, torch.Tensor]:
+    return {name: value.detach().cpu() for name, value in buffers.items()}

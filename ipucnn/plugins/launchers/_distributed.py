@@ -1,0 +1,135 @@
+"""The processes of `torchrun`, connected by a Gloo group of torch.distributed.
+
+Values of hosts are exchanged over Gloo, on GPUs too, whose gradients have a group of their own
+(`ipucnn.plugins.backends.torch.data_parallel`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import time
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, Dict, Iterator, List
+
+import torch  # the launcher imports this module when processes join
+from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from ipucnn.core.errors import IpucnnError, UnavailableError
+from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.launching import Launch
+
+TIMEOUT = "IPUCNN_RANK_TIMEOUT"
+_ANSWER = 5.0
+SECONDS = 600.0
+"""How long a process waits for the others, unless the variable says otherwise. Validation, which
+all share, and the writing of a checkpoint, which one does, are within it."""
+
+
+def join(launch: Launch) -> Instances:
+    """Connect this process to the others.
+
+    Raises:
+        UnavailableError: they cannot be reached.
+    """
+    if not distributed.is_available():
+        raise UnavailableError("this build of torch has no torch.distributed",
+                               "install the torch of pytorch.org")
+    try:
+        store, rank, count = next(rendezvous("env://", timeout=_timeout()))
+        distributed.init_process_group("gloo", store=PrefixStore("gloo", store),
+                                       rank=rank, world_size=count, timeout=_timeout())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UnavailableError(
+            f"the {launch.count} processes cannot be connected: {_first_line(error)}",
+            "check that the hosts reach each other; GLOO_SOCKET_IFNAME names the network "
+            "interface to use") from error
+    atexit.register(_leave)
+    return DistributedInstances(launch, PrefixStore(f"alive{launch.restarts}", store))
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        # a Gloo thread that frees the tensors of the last exchange needs Python's lock, which the
+        # destructor of its group holds while it waits for the thread (torch 2.0)
+        time.sleep(0.1)
+        distributed.destroy_process_group()
+
+
+def _timeout() -> timedelta:
+    text = os.environ.get(TIMEOUT, "")
+    try:
+        return timedelta(seconds=max(1.0, float(text or SECONDS)))
+    except (ValueError, OverflowError):
+        return timedelta(seconds=SECONDS)
+
+
+class DistributedInstances(Instances):
+    """The processes of a torch.distributed world.
+
+    Args:
+        launch: the place of this process.
+        store: where processes that lost the connection find out which of them are there.
+    """
+
+    def __init__(self, launch: Launch, store: Store) -> None:
+        self.index, self.count = launch.index, launch.count
+        self._store = store
+
+    def gather(self, value: Any) -> List[Any]:
+        """See `Instances.gather`."""
+        found: List[Any] = [None] * self.count
+        with self.connected():
+            distributed.all_gather_object(found, value)
+        return found
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See `Instances.sum`."""
+        total = tensor.clone()
+        with self.connected():
+            distributed.all_reduce(total)
+        return total
+
+    def share(self, weights: Dict[str, torch.Tensor]) -> None:
+        """See `Instances.share`."""
+        with self.connected():
+            for _, value in sorted(weights.items()):
+                distributed.broadcast(value, 0)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """See `Instances.connected`; the error names the instances that do not answer."""
+        try:
+            yield
+        except RuntimeError as error:
+            text = str(error)
+            if not re.search(r"(?i)connection|timed? ?out|gloo|nccl|socket|peer", text):
+                raise
+            raise IpucnnError(
+                f"the exchange with the other instances failed{self._missing()}: "
+                f"{_first_line(error)}",
+                "the instance that failed says why; 'ipucnn restore' continues from the last "
+                "checkpoint, with fewer processes too") from error
+
+    def _missing(self) -> str:
+        """Return which instances do not answer within some seconds."""
+        missing: List[int] = []
+        with suppress(RuntimeError):
+            self._store.set(str(self.index), "")
+            until = time.monotonic() + _ANSWER
+            while time.monotonic() < until:
+                missing = [number for number in range(self.count)
+                           if not self._store.check([str(number)])]
+                if not missing:
+                    break
+                time.sleep(0.1)
+        names = ", ".join(str(number + 1) for number in missing[:8])
+        return f", instance {names} does not answer" if missing else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,92 @@
+"""Starts processes with torch's elastic agent, the engine of `torchrun`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import Any, Dict, Sequence
+
+from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.machine import thread_count
+from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
+
+_NOTICED = 1.0
+"""Seconds within which the agent notices that a process has ended."""
+
+
+def start(command: Sequence[str], options: TorchRunOptions) -> int:
+    """Start the processes of this host and wait for them; return the exit code.
+
+    Args:
+        command: the words of the command of every process.
+        options: how many, and where the hosts find each other.
+
+    Raises:
+        UsageError: the port is in use.
+        UnavailableError: the hosts did not find each other.
+        IpucnnError: a process was killed.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    count = _count(options)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, thread_count() // count)))
+    # what it reports is said in one line below, and by the processes themselves
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
+    first, last = options.hosts
+    settings: Dict[str, Any] = {
+        "min_nodes": first, "max_nodes": last, "nproc_per_node": count,
+        "run_id": options.rdzv_id, "role": "ipucnn", "rdzv_backend": "c10d",
+        "rdzv_endpoint": options.rdzv_endpoint or "localhost:0",
+        "rdzv_configs": {"timeout": options.rdzv_timeout, "join_timeout": options.rdzv_timeout,
+                         "read_timeout": options.rdzv_timeout},
+        "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
+    try:
+        elastic_launch(LaunchConfig(**settings), command[0])(*command[1:])
+    except ChildFailedError as error:
+        return _failed(error)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except (RendezvousError, TimeoutError, OSError) as error:
+        raise _no_rendezvous(error, options) from error
+    return 0
+
+
+def _count(options: TorchRunOptions) -> int:
+    """Return the number of processes on this host: by default one for each GPU."""
+    import torch
+
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return options.nproc or max(1, devices)
+
+
+def _failed(error: Any) -> int:
+    """Return the exit code of the process that failed first, which has reported why.
+
+    Raises:
+        IpucnnError: it was killed, and could not report anything.
+    """
+    rank, failure = error.get_first_failure()
+    if failure.exitcode >= 0:
+        return int(failure.exitcode)
+    name = signal.Signals(-failure.exitcode).name
+    if name in ("SIGINT", "SIGTERM"):
+        return 128 - int(failure.exitcode)
+    raise IpucnnError(f"instance {rank + 1} was ended by {name}",
+                      "a process that needs more memory than there is ends so; 'ipucnn restore' "
+                      "continues from the last checkpoint")
+
+
+def _no_rendezvous(error: Exception, options: TorchRunOptions) -> IpucnnError:
+    place = options.rdzv_endpoint or "localhost"
+    text = str(error)
+    if "address already in use" in text.lower() or "EADDRINUSE" in text:
+        return UsageError(f"the port of '{place}' is in use", "choose another, on all hosts")
+    return UnavailableError(
+        f"the hosts did not find each other at '{place}' within {options.rdzv_timeout} s: "
+        f"{text.splitlines()[0] if text else type(error).__name__}",
+        f"start the same command on {options.nnodes} hosts, and check that they reach '{place}'")

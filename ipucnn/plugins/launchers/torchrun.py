@@ -1,0 +1,86 @@
+"""The `torchrun` launcher: torch.distributed starts and connects processes on CPUs and GPUs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.registry.hookspecs import hookimpl
+from ipucnn.core.registry.records import LauncherSpec, Requirement
+from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
+
+RUN = "TORCHELASTIC_RUN_ID"
+RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+
+
+class TorchRunLauncher(Launcher):
+    """Recognises, starts and connects the processes of `torchrun`."""
+
+    external = False
+
+    def __init__(self, options: Optional[TorchRunOptions] = None) -> None:
+        self.options = options or TorchRunOptions()
+
+    def launch(self, environment: Mapping[str, str]) -> Optional[Launch]:
+        """Read torchrun's variables; see `Launcher.launch`.
+
+        Source: the documentation of `torchrun`, "Environment Variables".
+        """
+        if RUN not in environment:
+            return None
+        return Launch(_number(environment, RANK), _number(environment, WORLD),
+                      local_index=_number(environment, LOCAL_RANK),
+                      restarts=_number(environment, RESTARTS))
+
+    def environment(self, index: int, count: int) -> Dict[str, str]:
+        """Return the variables of one process of a host; see `Launcher.environment`."""
+        return {RUN: "none", RANK: str(index), WORLD: str(count), LOCAL_RANK: str(index),
+                RESTARTS: "0"}
+
+    def start(self, command: Sequence[str]) -> int:
+        """Start the processes with torch's elastic agent; see `Launcher.start`."""
+        from ipucnn.plugins.launchers import _elastic
+
+        return _elastic.start(command, self.options)
+
+    def join(self) -> Instances:
+        """Connect the processes by a group of torch.distributed; see `Launcher.join`."""
+        from ipucnn.plugins.launchers._distributed import join
+
+        launch = self.launch(os.environ)
+        if launch is None:
+            raise UnavailableError("torchrun did not start this process",
+                                   "start the command with 'torchrun', or '--launcher torchrun'")
+        return join(launch)
+
+    def command(self, plan: ExecutionPlan, hosts: Sequence[str],
+                flags: Mapping[str, Any]) -> List[str]:
+        """Return the `torchrun` command of a plan; see `Launcher.command`."""
+        machines = max(1, len(hosts))
+        words = ["torchrun", f"--nnodes={machines}",
+                 f"--nproc-per-node={-(-plan.instances // machines)}"]
+        words += [f"--rdzv-backend=c10d --rdzv-endpoint={hosts[0]}"] if hosts else ["--standalone"]
+        return words + [f"{flag}={value}" for flag, value in flags.items()]
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "0" if name == RESTARTS else "")
+    if not text.isdecimal():
+        raise UsageError(f"environment variable {name} is {text!r}",
+                         f"torchrun sets it: unset {RUN} to run one process")
+    return int(text)
+
+
+@hookimpl
+def ipucnn_launchers() -> List[LauncherSpec]:
+    """Return the record of the `torchrun` launcher."""
+    return [LauncherSpec(
+        name="torchrun", summary="torch.distributed: processes on CPUs and GPUs, on several hosts",
+        target="ipucnn.plugins.launchers.torchrun:TorchRunLauncher", variables=(RUN,),
+        requires=(Requirement("torch", "pip install torch torchvision"),),
+        options=TorchRunOptions)]

@@ -1,0 +1,72 @@
+"""`--launcher NAME`: starts the processes of a command, before its work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+
+from ipucnn.core.execution.launching import start
+from ipucnn.core.options.building import build
+from ipucnn.core.options.composition import CommandOptions, part
+from ipucnn.core.options.declaration import option
+
+_arguments: List[str] = []
+"""The arguments of the command line that is being executed."""
+
+
+@dataclass(frozen=True)
+class LaunchPart:
+    """Options of the processes that share the work of a command."""
+
+    heading: ClassVar[str] = "Processes"
+
+    launcher: Optional[str] = option(
+        None, "Start several processes of this command with a launcher; they share the work.",
+        kind="launcher", switch=True)
+
+
+@dataclass(frozen=True)
+class LaunchOptions(CommandOptions):
+    """The launcher and its options, which are none of the work."""
+
+    launch: LaunchPart = part(LaunchPart)
+
+    kinds: ClassVar[Tuple[str, ...]] = ("launcher",)
+
+
+def remember(arguments: Sequence[str]) -> None:
+    """Set the arguments with which the processes are started."""
+    _arguments[:] = arguments
+
+
+def started(given: Dict[str, Any]) -> Optional[int]:
+    """Start the processes that `--launcher` asks for, and wait for them.
+
+    Args:
+        given: the options of the command, from which those of the launcher are removed.
+
+    Returns:
+        The exit code; None if this process does the work.
+
+    Raises:
+        UsageError: an option of a launcher is not valid, or no launcher is named.
+    """
+    from ipucnn.core.options.owners import builtin_owners, owner_of
+    from ipucnn.core.registry.records import KINDS
+    from ipucnn.core.registry.registry import registry
+
+    known = registry()
+    owners = builtin_owners(LaunchOptions.kinds, known)
+    if given.get("launcher"):
+        kind = KINDS["launcher"]
+        owner = owner_of(kind, known.get(kind.name, given["launcher"]), known)
+        owners += [owner] if owner else []
+    values = {name: given.pop(name) for name in list(given)
+              if name == "launcher" or any(owner.option(name) for owner in owners)}
+    if not values:
+        return None
+    options = build(LaunchOptions, values)
+    name = options.launch.launcher
+    assert name is not None
+    ((_, own),) = options.plugins.owned.items() or [(None, None)]
+    return start(name, own, _arguments)

@@ -1,0 +1,51 @@
+"""Checks that the processes of a training do the same work."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.instances import Instances
+from ipucnn.core.options.composition import settings
+from ipucnn.data import ImageDataset
+from ipucnn.training.options import TrainOptions
+
+
+def check_options(instances: Instances, options: TrainOptions) -> None:
+    """Reject processes with other options or versions than the first one; collective.
+
+    The seed is not compared, because that of the first process holds for all.
+
+    Raises:
+        UsageError: names the first process that differs, and the difference.
+    """
+    versions = describe()["packages"]
+    own: Dict[str, Any] = {name: versions.get(name) for name in ("ipucnn", "torch")}
+    saved = options.as_dict()
+    own.update((item.flag, saved[name]) for name, (item, _) in settings(options).items()
+               if name in saved and not item.option.machine and name not in ("seed", "data_dir"))
+    _compare(instances, own, "start the same command, with the same versions, on every host")
+
+
+def check_images(instances: Instances, dataset: ImageDataset) -> None:
+    """Reject processes with other training images than the first one; collective.
+
+    Raises:
+        UsageError: names the first process that differs, and the difference.
+    """
+    if instances.count > 1:
+        _compare(instances, {
+            "number of images": len(dataset), "classes": list(dataset.class_names),
+            "list of images": dataset.fingerprint()},
+            "give every host the same files, under the same names")
+
+
+def _compare(instances: Instances, own: Dict[str, Any], hint: str) -> None:
+    first, *others = instances.gather(own)
+    for number, other in enumerate(others, 2):
+        for name in first:
+            if other.get(name) != first[name]:
+                raise UsageError(
+                    f"instance {number} of {instances.count} has {name} {other.get(name)!r}, and "
+                    f"the first one {first[name]!r}", hint)

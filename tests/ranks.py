@@ -1,0 +1,84 @@
+"""Processes of one run, with the variables of `torchrun`, forked from one that imported torch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+TINY = ["--plugin", str(Path(__file__).parent / "tiny_plugin.py")]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "numpy", "ipucnn.cli",
+                                 "ipucnn.training.phases", "ipucnn.plugins.backends.torch.engine"])
+
+
+def free_port():
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        return own.getsockname()[1]
+
+
+def _rank(words, variables, out, before):
+    os.environ.update(variables)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.argv = ["ipucnn", *words]
+    if before is not None:
+        before()
+    from ipucnn.__main__ import main
+
+    code = main()
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+class Ranks:
+    """The processes of one run.
+
+    Args:
+        folder: for their output.
+        commands: the words of the command line of each.
+        before: called in each before its command.
+        **variables: further environment variables of all.
+    """
+
+    def __init__(self, folder, commands, before=None, **variables):
+        port = free_port()
+        self.outputs = [str(folder / f"rank{rank}") for rank in range(len(commands))]
+        self.processes = []
+        for rank, words in enumerate(commands):
+            environment = {
+                "TORCHELASTIC_RUN_ID": "none", "RANK": str(rank), "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", **variables}
+            process = _CONTEXT.Process(target=_rank, args=(
+                [*TINY, *map(str, words)], environment, self.outputs[rank], before))
+            process.start()
+            self.processes.append(process)
+
+    def codes(self, timeout=90):
+        """Wait for all, and return their exit codes."""
+        for process in self.processes:
+            process.join(timeout)
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+            process.join()
+            process.close()
+        return codes
+
+    def out(self, rank=0):
+        return Path(self.outputs[rank] + ".out").read_text()
+
+    def err(self, rank=0):
+        return Path(self.outputs[rank] + ".err").read_text()
+
+
+def run(folder, count, *words, **variables):
+    """Run one command in `count` processes and return them, after they have ended with 0."""
+    ranks = Ranks(folder, [words] * count, **variables)
+    codes = ranks.codes()
+    assert codes == [0] * count, [ranks.err(rank) for rank in range(count)]
+    return ranks

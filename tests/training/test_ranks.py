@@ -1,0 +1,140 @@
+"""Trainings, validations and runs that several processes share through torch.distributed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from ranks import Ranks, run
+
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
+
+MODEL = ["--backend", "torch", "--precision", "full", "--progress", "off"]
+TRAINING = ["train", "--model", "tiny", *MODEL, "--batch-size", "4", "--replicas", "4",
+            "--gradient-accumulation", "2", "--device-iterations", "2", "--epoch", "2",
+            "--lr", "0.05", "--optimizer", "sgd", "--momentum", "0.9", "--lr-schedule", "no",
+            "--mixup-alpha", "0.2", "--ema-decay", "0.9", "--logs-per-epoch", "2",
+            "--validation-mode", "during", "--dataloader-worker", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def photos(tmp_path_factory):
+    """Images of four classes: four host calls per epoch, and 12 of validation."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_made("shapes", str(folder / "all"),
+               GeneratedFiles(per_class=64, size=20, validation_per_class=3))
+    for split in ("train", "validation"):
+        for name in sorted(os.listdir(folder / "all" / split))[:4]:
+            shutil.move(str(folder / "all" / split / name), str(folder / split / name))
+    TRAINING[1:1] = ["--data-dir", str(folder)]
+    yield folder
+    del TRAINING[1:3]
+
+
+@pytest.fixture(scope="module")
+def alone(photos, tmp_path_factory):
+    """The folder of a training by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(folder, 1, *TRAINING, "--checkpoint-path", folder / "saved")
+    return folder / "saved"
+
+
+def last(folder, epoch=2):
+    return torch.load(next(folder.glob(f"*_{epoch}.pt")), weights_only=True)
+
+
+def same(folder, other):
+    """Compare weights, averages, statistics of every replica, optimizer state and metrics."""
+    one, two = last(folder), last(other)
+    for found, expected in ((one["model"], two["model"]), (one["ema"], two["ema"]),
+                            *zip(one["session"]["replica_buffers"],
+                                 two["session"]["replica_buffers"])):
+        assert found.keys() == expected.keys()
+        for name in found:
+            assert torch.allclose(found[name].double(), expected[name].double(), atol=1e-6), name
+    assert len(one["session"]["replica_buffers"]) == len(two["session"]["replica_buffers"]) == 3
+    assert one["position"] == two["position"]
+    rows = [[{name: value for name, value in json.loads(line).items()
+              if name not in ("images_per_second", "data_wait_share")}
+             for line in (each / "metrics.jsonl").read_text().splitlines()]
+            for each in (folder, other)]
+    assert len(rows[0]) == len(rows[1]) > 4
+    for own, expected in zip(*rows):
+        assert own.keys() == expected.keys()
+        for name, value in own.items():
+            assert value == (pytest.approx(expected[name], rel=1e-5)
+                             if isinstance(value, float) else expected[name]), name
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_train_as_one_process_does(alone, tmp_path, count):
+    ranks = run(tmp_path, count, *TRAINING, "--checkpoint-path", tmp_path / "saved")
+    same(tmp_path / "saved", alone)
+    assert ranks.out().count("Epoch 2: Train accuracy") == 1
+    assert not ranks.out(1).strip()
+
+
+def test_a_training_continues_on_another_number_of_ranks(alone, tmp_path):
+    first = [*TRAINING, "--checkpoint-path", tmp_path / "saved"]
+    first[first.index("--epoch") + 1] = "1"
+    run(tmp_path, 4, *first)
+    run(tmp_path, 2, "restore", "--checkpoint-path", tmp_path / "saved", "--epoch", "2",
+        "--progress", "off")
+    same(tmp_path / "saved", alone)
+
+
+def test_validation_and_inference_are_shared(alone, photos, tmp_path):
+    checkpoint = next(alone.glob("*_2.pt"))
+    words = ["validate", "--checkpoint-path", checkpoint, "--json", "--progress", "off"]
+    shared, one = (json.loads(run(tmp_path, count, *words).out())["validations"]
+                   for count in (2, 1))
+    assert [entry.pop("loss") for entry in shared] == pytest.approx(
+        [entry.pop("loss") for entry in one])
+    assert shared == one
+    words = ["run", "--weights", checkpoint, "--data-dir", photos / "train", *MODEL,
+             "--batch-size", "8", "--json"]
+    shared, one = (json.loads(run(tmp_path, count, *words).out()) for count in (2, 1))
+    assert shared["images"] == 256
+    assert shared["plan"]["instances"] == shared["plan"]["replicas"] == 2
+    assert shared["accuracy"] == one["accuracy"]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (["--lr", "0.06"], "instance 2 of 2 has --lr 0.06, and the first one 0.05"),
+    (["--device-iterations", "1"], "instance 2 of 2 has --device-iterations 1, and the first"),
+])
+def test_ranks_with_other_options_are_refused(tmp_path, change, message):
+    words = [*TRAINING, "--checkpoint-path", tmp_path / "saved"]
+    ranks = Ranks(tmp_path, [words, [*words, *change]])
+    assert ranks.codes() == [2, 2]
+    assert message in ranks.err()
+    assert not (tmp_path / "saved").exists()
+
+
+def test_replicas_that_ranks_do_not_divide_are_refused(tmp_path):
+    ranks = Ranks(tmp_path, [[*TRAINING, "--replicas", "3"]] * 2)
+    assert ranks.codes() == [2, 2]
+    assert "3 replicas cannot be divided among 2 instances" in ranks.err()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_or_hangs_ends_the_run(tmp_path, number):
+    words = [*TRAINING, "--epoch", "1000", "--checkpoint-path", tmp_path / "saved",
+             "--validation-mode", "none"]
+    ranks = Ranks(tmp_path, [words] * 2, IPUCNN_RANK_TIMEOUT="3")
+    until = time.monotonic() + 60
+    while not list((tmp_path / "saved").glob("*_2.pt")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(ranks.processes[1].pid, number)
+    ranks.processes[0].join(40)
+    assert ranks.processes[0].exitcode == 1, ranks.err()
+    ranks.codes(0.1)
+    assert "instance 2 does not answer" in ranks.err()
+    assert "Traceback" not in ranks.err()
+    run(tmp_path, 1, "restore", "--checkpoint-path", tmp_path / "saved", "--epoch", "2",
+        "--progress", "off")
