@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Iterator
+
+from ipucnn.core.execution.launching import launched_count
 
 _pending = ""
 _raised = ""
+_since = 0.0
+
+_COPIED = 2.0
+"""Seconds in which a launcher passes a signal on that its processes also got themselves, as from
+Ctrl-C in their terminal."""
 
 
 def install() -> None:
@@ -73,7 +81,9 @@ def _raise(number: int, _frame: Any) -> None:
 
 
 def _remember(number: int, frame: Any) -> None:
-    global _pending
-    if _pending:
+    global _pending, _since
+    name = signal.Signals(number).name
+    if not _pending:
+        _pending, _since = name, monotonic()
+    elif name != _pending or monotonic() - _since > _COPIED or launched_count() == 1:
         _raise(number, frame)
-    _pending = signal.Signals(number).name

@@ -132,4 +132,6 @@ class DistributedInstances(Instances):
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first sentence of an error, without the place in the sources of Gloo."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^\]]*\.\w+:\d+\] ", "", text).partition(". ")[0]

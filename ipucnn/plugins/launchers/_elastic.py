@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from typing import Any, Dict, Sequence
+import socket
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Dict, List, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.machine import thread_count
@@ -13,6 +17,9 @@ from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
 _NOTICED = 1.0
 """Seconds within which the agent notices that a process has ended."""
+
+_ANSWER = 5.0
+"""Seconds within which the store of a rendezvous answers."""
 
 
 def start(command: Sequence[str], options: TorchRunOptions) -> int:
@@ -27,6 +34,7 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         UnavailableError: the hosts did not find each other.
         IpucnnError: a process was killed.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -34,10 +42,11 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
 
     count = _count(options)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, thread_count() // count)))
-    # what it reports is said in one line below, and by the processes themselves
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
+    # what the agent reports is said in one line below, and by the processes themselves
+    logging.disable(logging.CRITICAL)
     first, last = options.hosts
+    if options.rdzv_endpoint:
+        _check_port(options.rdzv_endpoint)
     settings: Dict[str, Any] = {
         "min_nodes": first, "max_nodes": last, "nproc_per_node": count,
         "run_id": options.rdzv_id, "role": "ipucnn", "rdzv_backend": "c10d",
@@ -64,6 +73,41 @@ def _count(options: TorchRunOptions) -> int:
     return options.nproc or max(1, devices)
 
 
+def _check_port(endpoint: str) -> None:
+    """Reject a port on which another program listens, which would never answer.
+
+    A port on which nobody listens is left to the agent: this host may be the first one.
+
+    Raises:
+        UsageError: names the port.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+    except OSError:
+        return
+    answered: List[bool] = []
+
+    def ask() -> None:
+        with suppress(RuntimeError, ValueError):
+            TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=_ANSWER)).set(
+                "ipucnn", "")
+            answered.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True)  # it cannot be interrupted
+    asking.start()
+    asking.join(_ANSWER)
+    if not answered:
+        raise _in_use(endpoint)
+
+
+def _in_use(endpoint: str) -> UsageError:
+    return UsageError(f"the port of '{endpoint}' is in use by another program",
+                      "choose another, the same on all hosts")
+
+
 def _failed(error: Any) -> int:
     """Return the exit code of the process that failed first, which has reported why.
 
@@ -85,7 +129,7 @@ def _no_rendezvous(error: Exception, options: TorchRunOptions) -> IpucnnError:
     place = options.rdzv_endpoint or "localhost"
     text = str(error)
     if "address already in use" in text.lower() or "EADDRINUSE" in text:
-        return UsageError(f"the port of '{place}' is in use", "choose another, on all hosts")
+        return _in_use(place)
     return UnavailableError(
         f"the hosts did not find each other at '{place}' within {options.rdzv_timeout} s: "
         f"{text.splitlines()[0] if text else type(error).__name__}",

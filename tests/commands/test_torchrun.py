@@ -1,0 +1,136 @@
+"""`--launcher torchrun`: the elastic agent of torch starts the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ipucnn.__main__ import invoke
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
+
+TINY = ["--plugin", str(Path(__file__).parents[1] / "tiny_plugin.py")]
+MORTAL = """
+import os, signal
+import ipucnn
+from ipucnn.core.execution.losses import Loss
+
+class Mortal(Loss):
+    calls = 0
+
+    def __call__(self, logits, labels, mixing, micro_batch):
+        Mortal.calls += 1
+        if os.environ.get("RANK") == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" \\
+                and Mortal.calls == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        import torch
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+@ipucnn.hookimpl
+def ipucnn_losses():
+    return [ipucnn.LossSpec(name="mortal", summary="ends a process once", target=Mortal)]
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_made("shapes", str(folder), GeneratedFiles(per_class=4, size=20))
+    return folder
+
+
+def words(photos, folder, *more):
+    return [*TINY, "train", "--model", "tiny", "--data-dir", photos, "--backend", "torch",
+            "--precision", "full", "--batch-size", "4", "--lr", "0.05", "--no-validation",
+            "--dataloader-worker", "1", "--progress", "off", "--checkpoint-path", folder, *more]
+
+
+def started(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ipucnn", *map(str, arguments)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def ended(process, timeout=100):
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
+
+
+def test_processes_are_started_anew_and_continue(photos, tmp_path):
+    plugin = tmp_path / "mortal.py"
+    plugin.write_text(MORTAL)
+    common = ["--plugin", plugin, *words(photos, tmp_path / "saved", "--loss", "mortal", "--epoch",
+                                         "6", "--replicas", "2")]
+    code, out, err = ended(started(*common, "--launcher", "torchrun", "--nproc", "2",
+                                   "--max-restarts", "1"))
+    assert code == 0, err
+    assert "restoring" in err
+    assert "instance 2 does not answer" in err
+    assert "epochs      6" in out
+    alone = [str(tmp_path / "alone") if word == tmp_path / "saved" else str(word)
+             for word in common]
+    assert invoke(alone) == 0
+    found, expected = (torch.load(next((tmp_path / name).glob("*_6.pt")), weights_only=True)
+                       for name in ("saved", "alone"))
+    for name, value in expected["model"].items():
+        assert torch.allclose(found["model"][name], value, atol=1e-6), name
+
+
+def test_an_interrupt_of_all_saves_once(photos, tmp_path):
+    process = started(*words(photos, tmp_path / "saved", "--epoch", "2000", "--launcher",
+                             "torchrun", "--nproc", "2"))
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("saved/*_1.pt")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in their terminal does
+    code, out, err = ended(process)
+    assert code == 130, err
+    assert out.count("stopped by  SIGINT") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("options", "message", "hint"), [
+    (["--nproc", "2"], "'--nproc' is an option of launcher torchrun", "'--launcher torchrun'"),
+    (["--launcher", "torchrun", "--nnodes", "2"], "2 hosts have no place", "'--rdzv-endpoint"),
+    (["--launcher", "torchrun", "--nnodes", "3:2"], "'3:2' is no number of hosts", "'2:4'"),
+    (["--launcher", "torchrun", "--rdzv-endpoint", "here"], "'here' is not HOST:PORT", "29400"),
+    (["--launcher", "poprun"], "own program starts the processes", "--poprun"),
+    (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "127.0.0.1:{port}"],
+     "'127.0.0.1:{port}' is in use by another program", "the same on all hosts"),
+])
+def test_wrong_usage_starts_nothing(photos, tmp_path, capsys, monkeypatch, options, message, hint):
+    import socket
+
+    monkeypatch.setattr("ipucnn.plugins.launchers._elastic._ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        arguments = words(photos, tmp_path / "saved", *(o.format(port=port) for o in options))
+        assert invoke(list(map(str, arguments))) == 2
+    err = capsys.readouterr().err
+    assert message.format(port=port) in err
+    assert hint in err
+    assert not (tmp_path / "saved").exists()
+
+
+def test_hosts_that_do_not_come_are_said(photos, tmp_path):
+    from ranks import free_port
+
+    place = f"127.0.0.1:{free_port()}"
+    code, _, err = ended(started(*words(
+        photos, tmp_path / "saved", "--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint",
+        place, "--rdzv-timeout", "1")))
+    assert code == 2, err
+    assert f"the hosts did not find each other at '{place}' within 1 s" in err
+    assert "Traceback" not in err
