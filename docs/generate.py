@@ -14,6 +14,7 @@ from ipucnn.core.options.owners import in_words
 from ipucnn.core.registry.registry import Registry
 from ipucnn.terminal.flags import Flag, flag_table
 from ipucnn.terminal.help import supporting
+from ipucnn.terminal.launch import LaunchOptions
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 STUB = Path(ipucnn.__file__).with_suffix(".pyi")
@@ -54,6 +55,11 @@ def options_page() -> str:
         for heading, rows in sections.items():
             lines += ["", f"### {heading}", "", "| option | default | meaning |", "|---|---|---|"]
             lines += [_row(flag) for flag in rows]
+    lines += ["", "## Processes of `run`, `train`, `restore` and `validate`", "",
+              "For the command line only ([scale](../scale.md)).", "",
+              "| option | default | meaning |", "|---|---|---|"]
+    lines += [_row(flag) for flag in flag_table([LaunchOptions], [], registry).flags
+              if not flag.qualified]
     return "\n".join(lines) + "\n"
 
 

@@ -20,13 +20,14 @@ def free_port():
         return own.getsockname()[1]
 
 
-def _rank(words, variables, out, before):
-    os.environ.update(variables)
+def _rank(words, variables, out):
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     for descriptor, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = ["ipucnn", *words]
-    if before is not None:
-        before()
     from ipucnn.__main__ import main
 
     code = main()
@@ -40,11 +41,11 @@ class Ranks:
     Args:
         folder: for their output.
         commands: the words of the command line of each.
-        before: called in each before its command.
-        **variables: further environment variables of all.
+        variables: further environment variables of each; None removes one.
+        **common: further environment variables of all.
     """
 
-    def __init__(self, folder, commands, before=None, **variables):
+    def __init__(self, folder, commands, variables=None, **common):
         port = free_port()
         self.outputs = [str(folder / f"rank{rank}") for rank in range(len(commands))]
         self.processes = []
@@ -52,9 +53,10 @@ class Ranks:
             environment = {
                 "TORCHELASTIC_RUN_ID": "none", "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", **variables}
+                "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", **common,
+                **(variables[rank] if variables else {})}
             process = _CONTEXT.Process(target=_rank, args=(
-                [*TINY, *map(str, words)], environment, self.outputs[rank], before))
+                [*TINY, *map(str, words)], environment, self.outputs[rank]))
             process.start()
             self.processes.append(process)
 
@@ -76,9 +78,9 @@ class Ranks:
         return Path(self.outputs[rank] + ".err").read_text()
 
 
-def run(folder, count, *words, **variables):
+def run(folder, count, *words):
     """Run one command in `count` processes and return them, after they have ended with 0."""
-    ranks = Ranks(folder, [words] * count, **variables)
+    ranks = Ranks(folder, [words] * count)
     codes = ranks.codes()
     assert codes == [0] * count, [ranks.err(rank) for rank in range(count)]
     return ranks

@@ -7,12 +7,16 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from ranks import Ranks, run
+from ranks import Ranks, free_port, run
 
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
+from ipucnn.testing.launchers import LauncherSuite
 
 MODEL = ["--backend", "torch", "--precision", "full", "--progress", "off"]
 TRAINING = ["train", "--model", "tiny", *MODEL, "--batch-size", "4", "--replicas", "4",
@@ -138,3 +142,41 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(tmp_path, number):
     assert "Traceback" not in ranks.err()
     run(tmp_path, 1, "restore", "--checkpoint-path", tmp_path / "saved", "--epoch", "2",
         "--progress", "off")
+
+
+# -- other launchers ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """The plugin of the page on scale, in a file."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    path = tmp_path / "slurm.py"
+    path.write_text(page.partition("```python\n")[2].partition("```")[0])
+    return path
+
+
+def test_the_documented_launcher_passes_its_suite(slurm):
+    registry = Registry(PluginSettings(extra=(str(slurm),)))
+    suite = type("Slurm", (LauncherSuite,), {"name": "slurm", "registry": registry})()
+    checks = [name for name in dir(suite) if name.startswith("test_")]
+    assert checks
+    for name in checks:
+        getattr(suite, name)()
+
+
+def test_the_documented_launcher_connects_processes(slurm, alone, tmp_path):
+    program = tmp_path / "scontrol"
+    program.write_text("#!/bin/sh\necho 127.0.0.1\n")
+    program.chmod(0o755)
+    words = ["--plugin", slurm, *TRAINING, "--launcher", "slurm",
+             "--checkpoint-path", tmp_path / "saved"]
+    own = [{"TORCHELASTIC_RUN_ID": None, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+            "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]",
+            "SLURM_JOB_ID": str(free_port() - 20000), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+           for rank in range(2)]
+    for variables in own:
+        variables["SLURM_JOB_ID"] = own[0]["SLURM_JOB_ID"]
+    ranks = Ranks(tmp_path, [words] * 2, variables=own)
+    assert ranks.codes() == [0, 0], ranks.err()
+    same(tmp_path / "saved", alone)

@@ -49,7 +49,7 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         _check_port(options.rdzv_endpoint)
     settings: Dict[str, Any] = {
         "min_nodes": first, "max_nodes": last, "nproc_per_node": count,
-        "run_id": options.rdzv_id, "role": "ipucnn", "rdzv_backend": "c10d",
+        "run_id": "ipucnn", "role": "ipucnn", "rdzv_backend": "c10d",
         "rdzv_endpoint": options.rdzv_endpoint or "localhost:0",
         "rdzv_configs": {"timeout": options.rdzv_timeout, "join_timeout": options.rdzv_timeout,
                          "read_timeout": options.rdzv_timeout},
@@ -91,7 +91,7 @@ def _check_port(endpoint: str) -> None:
     answered: List[bool] = []
 
     def ask() -> None:
-        with suppress(RuntimeError, ValueError):
+        with suppress(RuntimeError, ValueError, OSError):
             TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=_ANSWER)).set(
                 "ipucnn", "")
             answered.append(True)

@@ -20,9 +20,6 @@ class TorchRunOptions:
     rdzv_endpoint: Optional[str] = option(
         None, "Where the hosts find each other: the first one's address and a free port.",
         metavar="HOST:PORT", machine=True, switch=True)
-    rdzv_id: str = option(
-        "ipucnn", "Name of this run, the same on all hosts; other runs there have other names.",
-        metavar="NAME", machine=True, switch=True)
     rdzv_timeout: int = option(
         300, "Seconds in which all hosts must have arrived.", minimum=1, maximum=86400,
         metavar="SECONDS", machine=True, switch=True)

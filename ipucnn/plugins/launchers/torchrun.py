@@ -50,7 +50,7 @@ class TorchRunLauncher(Launcher):
 
     def join(self) -> Instances:
         """Connect the processes by a group of torch.distributed; see `Launcher.join`."""
-        from ipucnn.plugins.launchers._distributed import join
+        from ipucnn.plugins.launchers.distributed import join
 
         launch = self.launch(os.environ)
         if launch is None:

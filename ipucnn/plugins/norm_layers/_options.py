@@ -12,5 +12,5 @@ class EpsilonOption:
 
     # None keeps what the model was designed with: EfficientNet's 1e-3 is not ResNet's 1e-5.
     norm_eps: Optional[float] = option(
-        None, "Epsilon of the norm layers (default: the model's own).", exclusive_minimum=0.0,
+        None, "Epsilon of the norms (default: the model's own).", exclusive_minimum=0.0,
         fixed="model")
