@@ -10,7 +10,7 @@ import atexit
 import os
 import re
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Dict, Iterator, List
 
@@ -118,15 +118,17 @@ class DistributedInstances(Instances):
     def _missing(self) -> str:
         """Return which instances do not answer within some seconds."""
         missing: List[int] = []
-        with suppress(RuntimeError):
+        try:
             self._store.set(str(self.index), "")
-            until = time.monotonic() + _ANSWER
-            while time.monotonic() < until:
-                missing = [number for number in range(self.count)
-                           if not self._store.check([str(number)])]
-                if not missing:
-                    break
-                time.sleep(0.1)
+        except (RuntimeError, OSError):  # the first instance held the store, and is gone
+            return ""
+        until = time.monotonic() + _ANSWER
+        for number in range(self.count):
+            left = timedelta(seconds=max(0.1, until - time.monotonic()))
+            try:
+                self._store.wait([str(number)], left)
+            except (RuntimeError, OSError):
+                missing.append(number)
         names = ", ".join(str(number + 1) for number in missing[:8])
         return f", instance {names} does not answer" if missing else ""
 
