@@ -23,6 +23,14 @@ def _constants(preprocessing: Preprocessing) -> Tuple[torch.Tensor, torch.Tensor
     return (((high - low) / (255 * std)).view(1, 3, 1, 1), ((mean - low) / std).view(1, 3, 1, 1))
 
 
+@lru_cache(maxsize=16)
+def _constants_on(device: torch.device,
+                  preprocessing: Preprocessing) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Return the constants on a device, where they stay: a copy would wait for the device."""
+    scale, shift = _constants(preprocessing)
+    return scale.to(device), shift.to(device)
+
+
 def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32,
               preprocessing: Optional[Preprocessing] = None) -> torch.Tensor:
     """Return images normalised as a network expects them.
@@ -33,8 +41,7 @@ def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32,
         dtype: of the result; the arithmetic is float32.
         preprocessing: of the network; ImageNet's mean and standard deviation when None.
     """
-    scale, shift = (constant.to(images.device)
-                    for constant in _constants(preprocessing or Preprocessing()))
+    scale, shift = _constants_on(images.device, preprocessing or Preprocessing())
     return (images.to(torch.float32) * scale - shift).to(dtype)
 
 

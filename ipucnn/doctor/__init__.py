@@ -264,7 +264,8 @@ def check_folder(name: str, folder: Path) -> Check:
 def _deep(plugins: Optional[Registry]) -> List[Check]:
     checks = [_tried("convolution in single precision", lambda: _convolution(half=False)),
               _tried("convolution in half precision", lambda: _convolution(half=True)),
-              _tried("JPEG decoding", _decode), _tried("decoder versions", _decoders)]
+              _tried("CUDA", _cuda), _tried("JPEG decoding", _decode),
+              _tried("decoder versions", _decoders)]
     try:
         used = plugins or registry()
         rows = [row for row in used.rows("backend") if row.spec and row.state is State.OK]
@@ -298,6 +299,48 @@ def _convolution(half: bool) -> str:
     if not bool((result == 27).all()):
         raise RuntimeError("a convolution of ones does not give 27")
     return f"{str(dtype).replace('torch.', '')} on {device}, torch {torch.__version__}"
+
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""What Linux knows of the NVIDIA driver."""
+
+
+def _cuda() -> Check:
+    """Say which GPUs torch can use, or why it can use none."""
+    import torch
+
+    driver = DRIVER.exists()
+    if torch.version.cuda is None:
+        if not driver:
+            return Check("CUDA", OK, f"torch {torch.__version__} is a build for CPUs, and this "
+                         "machine has no NVIDIA driver")
+        return Check("CUDA", WARNING, f"torch {torch.__version__} is a build for CPUs, and this "
+                     "machine has an NVIDIA driver", "install a build for CUDA: "
+                     "https://pytorch.org/get-started")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1"):
+        return Check("CUDA", WARNING, f"CUDA_VISIBLE_DEVICES is {hidden!r}, which hides all GPUs",
+                     "unset it to use them")
+    if torch.cuda.is_available():
+        return _gpus(torch)
+    if not driver:
+        return Check("CUDA", OK, f"torch is built for CUDA {torch.version.cuda}, and this machine "
+                     "has no NVIDIA driver")
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        reason = "no GPU is visible"
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or ["unknown"])[0]
+    return Check("CUDA", PROBLEM, f"torch is built for CUDA {torch.version.cuda} and finds no GPU: "
+                 f"{reason}", "compare the driver's CUDA version in 'nvidia-smi', and update the "
+                 "driver or install a torch for an older CUDA")
+
+
+def _gpus(torch: Any) -> Check:
+    """Say which GPUs there are, with the versions that results depend on."""
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Check("CUDA", OK, f"{', '.join(names)}; CUDA {torch.version.cuda}, cuDNN "
+                 f"{torch.backends.cudnn.version()}")
 
 
 def _decode() -> str:

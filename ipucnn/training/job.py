@@ -234,7 +234,8 @@ class _Trainer:
         try:
             result = self.session.step(batch, self.update)
         except NonFiniteLoss as error:
-            raise self._non_finite(error.update, str(error.value), lr, scaling) from error
+            value = "finite, and its gradients are not" if error.gradients else str(error.value)
+            raise self._non_finite(error.update, value, lr, scaling) from error
         skipped = self.figures.skipped_updates + result.skipped
         if result.skipped and skipped > self.options.optimisation.skip_non_finite:
             raise self._non_finite(self.update, "not finite", lr, scaling)
@@ -245,8 +246,8 @@ class _Trainer:
         return IpucnnError(
             f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
             f"loss scaling {scaling:g}); last good checkpoint: {good or 'none'}",
-            "use a lower '--lr' or a longer '--warmup-epoch', more precision, or leave such steps "
-            "out with '--skip-non-finite N'")
+            "use a lower '--lr' or '--loss-scaling', a longer '--warmup-epoch', more precision, or "
+            "leave such steps out with '--skip-non-finite N'")
 
     # -- between steps -------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ def test_an_interrupt_of_all_saves_once(photos, tmp_path):
     (["--launcher", "torchrun", "--nnodes", "2"], "2 hosts have no place", "'--rdzv-endpoint"),
     (["--launcher", "torchrun", "--nnodes", "3:2"], "'3:2' is no number of hosts", "'2:4'"),
     (["--launcher", "torchrun", "--rdzv-endpoint", "here"], "'here' is not HOST:PORT", "29400"),
-    (["--launcher", "poprun"], "own program starts the processes", "--poprun"),
+    (["--launcher", "poprun"], "own program starts the processes", "leave '--launcher' out"),
     (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "127.0.0.1:{port}"],
      "'127.0.0.1:{port}' is in use by another program", "the same on all hosts"),
 ])

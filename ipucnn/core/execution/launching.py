@@ -115,8 +115,8 @@ class Launcher(ABC):
         """
         del command
         raise UsageError("the launcher's own program starts the processes, not ipucnn",
-                         "write it before the command and leave '--launcher' out; for poprun, "
-                         "'ipucnn plan --poprun' prints the line")
+                         "write it before the command and leave '--launcher' out; 'ipucnn plan' "
+                         "helps with the line")
 
     def check(self, plan: ExecutionPlan) -> None:  # noqa: B027 - most accept every plan
         """Reject a plan that cannot be executed with the processes as they were started.

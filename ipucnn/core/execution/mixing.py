@@ -66,6 +66,11 @@ class Mixing:
             None if self.boxes is None else self.boxes[first:last],
             None if self.kept is None else self.kept[first:last])
 
+    def to(self, device: torch.device) -> Mixing:
+        """Return the parameters on a device."""
+        return Mixing(*(None if value is None else value.to(device, non_blocking=True)
+                        for value in (self.coefficients, self.boxes, self.kept)))
+
 
 def mixed_labels(labels: torch.Tensor, mixing: Optional[Mixing], micro_batch: int
                  ) -> List[Tuple[torch.Tensor, Optional[torch.Tensor]]]:

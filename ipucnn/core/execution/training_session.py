@@ -105,16 +105,20 @@ class StepResult:
 
 
 class NonFiniteLoss(IpucnnError):
-    """The loss of a weight update is not finite.
+    """The loss of a weight update is not finite, or its gradients are not.
 
     Attributes:
         update: number of the update, counted from 0 over the whole training.
+        value: its loss.
+        gradients: the loss is finite, and a gradient is not.
     """
 
-    def __init__(self, update: int, value: float) -> None:
-        super().__init__(f"the loss of weight update {update} is {value}")
+    def __init__(self, update: int, value: float, gradients: bool = False) -> None:
+        super().__init__(f"a gradient of weight update {update} is not finite" if gradients else
+                         f"the loss of weight update {update} is {value}")
         self.update = update
         self.value = value
+        self.gradients = gradients
 
 
 class TrainingSession(Fed, ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import Instances
@@ -11,7 +11,9 @@ from ipucnn.core.execution.launching import Launch, Launcher
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec, Requirement
-from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
+
+if TYPE_CHECKING:
+    from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
 RUN = "TORCHELASTIC_RUN_ID"
 RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
@@ -24,7 +26,7 @@ class TorchRunLauncher(Launcher):
     external = False
 
     def __init__(self, options: Optional[TorchRunOptions] = None) -> None:
-        self.options = options or TorchRunOptions()
+        self.options = options
 
     def launch(self, environment: Mapping[str, str]) -> Optional[Launch]:
         """Read torchrun's variables; see `Launcher.launch`.
@@ -45,13 +47,12 @@ class TorchRunLauncher(Launcher):
     def start(self, command: Sequence[str]) -> int:
         """Start the processes with torch's elastic agent; see `Launcher.start`."""
         from ipucnn.plugins.launchers import _elastic
+        from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
-        return _elastic.start(command, self.options)
+        return _elastic.start(command, self.options or TorchRunOptions())
 
     def join(self) -> Instances:
         """Connect the processes by a group of torch.distributed; see `Launcher.join`."""
-        from ipucnn.plugins.launchers.distributed import join
-
         launch = self.launch(os.environ)
         if launch is None:
             raise UnavailableError("torchrun did not start this process",
@@ -66,6 +67,22 @@ class TorchRunLauncher(Launcher):
                  f"--nproc-per-node={-(-plan.instances // machines)}"]
         words += [f"--rdzv-backend=c10d --rdzv-endpoint={hosts[0]}"] if hosts else ["--standalone"]
         return words + [f"{flag}={value}" for flag, value in flags.items()]
+
+
+def join(launch: Launch) -> Instances:
+    """Connect a process to the others by torch.distributed, for launchers that set its variables.
+
+    These are RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+
+    Args:
+        launch: the place of the process.
+
+    Raises:
+        UnavailableError: the others cannot be reached.
+    """
+    from ipucnn.plugins.launchers._distributed import join as joined
+
+    return joined(launch)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
@@ -83,4 +100,4 @@ def ipucnn_launchers() -> List[LauncherSpec]:
         name="torchrun", summary="torch.distributed: processes on CPUs and GPUs, on several hosts",
         target="ipucnn.plugins.launchers.torchrun:TorchRunLauncher", variables=(RUN,),
         requires=(Requirement("torch", "pip install torch torchvision"),),
-        options=TorchRunOptions)]
+        options="ipucnn.plugins.launchers._torchrun_options:TorchRunOptions")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -25,27 +25,40 @@ class Lamb(GroupwiseOptimizer):
         self._trust = trust
 
     def update_group(self, group: Dict[str, Any]) -> None:
-        """Update the parameters of a group that have a gradient."""
-        for weight in group["params"]:
-            if weight.grad is not None:
-                self._update(weight, group, self.state[weight])
+        """Update the parameters of a group that have a gradient.
 
-    def _update(self, weight: torch.Tensor, group: Dict[str, Any], state: Dict[str, Any]) -> None:
-        if not state:
-            state.update(step=0, exp_avg=torch.zeros_like(weight),
-                         exp_avg_sq=torch.zeros_like(weight))
-        state["step"] += 1
+        One call serves all of them where torch has it: a GPU waits while calls are made one by one.
+        """
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        if not weights:
+            return
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight].update(step=0, exp_avg=torch.zeros_like(weight),
+                                          exp_avg_sq=torch.zeros_like(weight))
+            self.state[weight]["step"] += 1
+        states = [self.state[weight] for weight in weights]
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        gradients = [weight.grad for weight in weights]
         first, second = group["betas"]
-        gradient, mean, square = weight.grad, state["exp_avg"], state["exp_avg_sq"]
-        assert gradient is not None
-        mean.mul_(first).add_(gradient, alpha=1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        root = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
-        update = mean / (1 - first ** state["step"]) / root
-        update.add_(weight, alpha=group["weight_decay"])
-        norms = weight.norm(), update.norm()
-        ratio = torch.where((norms[0] > 0) & (norms[1] > 0), norms[0] / norms[1],
-                            torch.ones((), device=weight.device))
-        if self._trust != (0.0, None):
-            ratio = ratio.clamp(*self._trust)
-        weight.sub_(update * (group["lr"] * ratio))
+        torch._foreach_mul_(means, first)
+        torch._foreach_add_(means, gradients, alpha=1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - second)
+        roots = torch._foreach_div(squares, [1 - second ** state["step"] for state in states])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, group["eps"])
+        updates = torch._foreach_div(means, [1 - first ** state["step"] for state in states])
+        torch._foreach_div_(updates, roots)
+        torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
+        ratios = self._ratios(weights, updates)
+        torch._foreach_mul_(updates, list((ratios * group["lr"]).unbind()))
+        torch._foreach_sub_(weights, updates)
+
+    def _ratios(self, weights: List[torch.Tensor],
+                updates: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the trust ratio of each tensor, `(n,)`."""
+        lengths, steps = (torch.stack(torch._foreach_norm(tensors))
+                          for tensors in (weights, list(updates)))
+        ratios = torch.where((lengths > 0) & (steps > 0), lengths / steps, torch.ones_like(steps))
+        return ratios if self._trust == (0.0, None) else ratios.clamp(*self._trust)

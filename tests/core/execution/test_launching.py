@@ -153,7 +153,7 @@ def test_without_variables_nothing_but_records_is_imported():
                           universal_newlines=True)
     assert done.stdout.strip() == (
         "None True ['ipucnn.plugins.launchers', 'ipucnn.plugins.launchers.local', "
-        "'ipucnn.plugins.launchers.poprun']")
+        "'ipucnn.plugins.launchers.poprun', 'ipucnn.plugins.launchers.torchrun']")
 
 
 # -- launchers of third parties ------------------------------------------------------------------

@@ -8,6 +8,7 @@ from engine_checks import SIZE, EngineChecks, model_of
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.plugins.backends.onnxruntime import engine
 from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 
@@ -24,23 +25,53 @@ def test_probe_tells_what_half_precision_is_on_a_cpu():
     assert probe.versions == {"onnxruntime": onnxruntime.__version__}
 
 
-def test_cuda_is_taken_where_it_is(monkeypatch):
+@pytest.fixture
+def listed(monkeypatch):
+    """A build for CUDA, which lists the provider whether there is a card or not."""
     monkeypatch.setattr(onnxruntime, "get_available_providers",
                         lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    forget = engine._starts.cache_clear
+    forget()
+    yield
+    forget()
+
+
+def test_cuda_is_taken_where_it_is(listed, monkeypatch):
+    monkeypatch.setattr(engine, "_starts", lambda *_: True)
     probe = OnnxRuntimeBackend().probe()
     # of its record's rank, which is that of its best device
     assert (probe.device, probe.half, probe.preference) == ("CUDA device 0", "float16", None)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_provider_that_cannot_start_is_no_reason_to_compute_elsewhere(monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers",
-                        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    plan = ExecutionPlan(precision="32.32")
+def test_a_listed_provider_without_a_card_is_not_taken(listed, capfd):
+    assert OnnxRuntimeBackend().probe().device.startswith("CPU")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_cannot_start_is_no_reason_to_compute_elsewhere(listed):
     backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda"))
-    with backend.inference(model_of("resnet18"), plan, SIZE) as session, \
-            pytest.raises(IpucnnError, match="cannot use CUDAExecutionProvider"):
+    assert not backend.probe().usable
+    with pytest.raises(IpucnnError, match="cannot use device 'cuda'"):
+        backend.inference(model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE)
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("32.32", 0), ("16.16", 1)])
+def test_single_precision_is_exact_on_cuda(listed, monkeypatch, precision, allowed):
+    given = {}
+
+    def made(_graph, _options, providers):
+        given.update(dict(providers[0][1]))
+        raise engine.IpucnnError("enough")
+
+    monkeypatch.setattr(engine, "_starts", lambda *_: True)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", made)
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda:1"))
+    with backend.inference(model_of("resnet18"), ExecutionPlan(precision=precision),
+                           SIZE) as session, pytest.raises(IpucnnError, match="enough"):
         session.compile()
+    assert given == {"device_id": 1, "use_tf32": allowed}
 
 
 @pytest.mark.parametrize(("said", "told"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any, Dict, Optional, Tuple
 
 import onnxruntime  # a backend's engine is loaded when it is used
@@ -14,6 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
 from ipucnn.onnx.float16 import in_float16, rounded
+from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
@@ -54,15 +56,42 @@ class OnnxRuntimeBackend(OnnxBackend):
 def _device(wanted: Optional[str]) -> Tuple[str, int]:
     """Return the kind and the number of the device called `wanted`, or of the best one."""
     there = onnxruntime.get_available_providers()
+    wanted = of_instance(wanted)
     name, _, index = (wanted or (
-        "cuda" if _PROVIDERS["cuda"] in there else "cpu")).partition(":")
+        "cuda" if _PROVIDERS["cuda"] in there and _starts("cuda") else "cpu")).partition(":")
     if name not in _PROVIDERS or (index and not index.isdecimal()):
         raise UsageError(f"the onnxruntime backend has no device {wanted!r}",
                          "devices: cpu, cuda, cuda:N")
     if _PROVIDERS[name] not in there:
         raise UsageError(f"there is no device {wanted!r} here: this ONNX Runtime is built without "
                          "CUDA", "pip install onnxruntime-gpu, or use '--device cpu'")
+    if name == "cuda" and not _starts(name, int(index or 0)):
+        raise UsageError(f"ONNX Runtime cannot use device {wanted or name!r}",
+                         "check the driver, CUDA and cuDNN with 'ipucnn doctor --deep', or use "
+                         "'--device cpu'")
     return name, int(index or 0)
+
+
+@lru_cache(maxsize=None)
+def _starts(name: str, index: int = 0) -> bool:
+    """Return whether a provider runs: those that are built in are listed without a device, too."""
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1],
+                              value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)  # its own messages about the missing driver
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[
+            (_PROVIDERS[name], {"device_id": index})])
+    except Exception:  # its exceptions have no common base
+        return False
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+    return bool(session.get_providers()[0] == _PROVIDERS[name])
 
 
 def _described(device: Tuple[str, int], half: bool) -> Probe:
@@ -89,7 +118,9 @@ class OnnxRuntimeSession(InferenceSession):
             graph.proto = (rounded(graph.proto, torch.bfloat16) if emulated
                            else in_float16(graph.proto))
         self._provider: Tuple[str, Dict[str, Any]] = (
-            _PROVIDERS[kind], {"device_id": index} if kind == "cuda" else {})
+            # TensorFloat-32 has 10 bits of fraction, which is not single precision
+            _PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
+            if kind == "cuda" else {})
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = thread_count()
         self._options.log_severity_level = 3  # errors: other messages are for its developers

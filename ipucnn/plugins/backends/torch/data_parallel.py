@@ -96,16 +96,16 @@ class DataParallel:
         """Return the context of the exchanges; see `Instances.connected`."""
         return self._instances.connected()
 
-    def mean(self, value: torch.Tensor) -> Callable[[], float]:
-        """Begin to average a scalar over all processes; the result waits for it."""
+    def mean(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to average a scalar over all processes; the result, `(1,)`, waits for it."""
         if self.alone:
-            return lambda: float(value)
+            return lambda: value.reshape(1)
         total = value.detach().double().reshape(1)
         work = distributed.all_reduce(total, group=self._group, async_op=True)
 
-        def result() -> float:
+        def result() -> torch.Tensor:
             work.wait()
-            return float(total) / self._instances.count
+            return total / self._instances.count
 
         return result
 
@@ -125,6 +125,10 @@ class DataParallel:
         """Return this process's part of all replicas' buffers; missing ones are the first's."""
         return [buffers[number] if number < len(buffers) else buffers[0]
                 for number in range(self.first, self.first + self.count)]
+
+    def close(self) -> None:
+        """Release the model."""
+        self._module = None
 
 
 def _to_host(buffers: Buffers) -> Dict[str, torch.Tensor]:

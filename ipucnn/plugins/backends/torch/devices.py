@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import FrozenSet, Optional
+from typing import FrozenSet, Optional, Sequence
 
 import torch  # a backend's engine is loaded when it is used
 
@@ -22,33 +23,34 @@ class Device:
         name: in words, for results.
         half: the half-precision type of weights on it.
         half_arithmetic: the type in which half precision is computed on it.
+        half_training: the half-precision type of training, where it is another one.
     """
 
     place: torch.device
     name: str
     half: torch.dtype
     half_arithmetic: torch.dtype
+    half_training: Optional[torch.dtype] = None
 
     @property
     def emulates_half(self) -> bool:
         """Whether computation with half-precision weights uses single precision."""
         return self.half is not self.half_arithmetic
 
+    def for_training(self) -> Device:
+        """Return the device with the half precision of training."""
+        kind = self.half_training
+        return self if kind is None else replace(self, half=kind, half_arithmetic=kind)
 
-def pick(wanted: Optional[str] = None, local_index: Optional[int] = None) -> Device:
-    """Return the device called `wanted`, or the best one.
 
-    Args:
-        wanted: `cpu`, `cuda` or `cuda:N`; the best one when None.
-        local_index: number of this process among those of its host that take a GPU each.
+def pick(wanted: Optional[str] = None) -> Device:
+    """Return the device called `wanted`, or the best usable one.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: there is no such device here, or it cannot be used.
     """
     if wanted is None:
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and local_index is not None:
-        wanted = f"cuda:{local_index}"
+        return _best()
     try:
         device = torch.device(wanted)
     except RuntimeError:
@@ -62,7 +64,59 @@ def pick(wanted: Optional[str] = None, local_index: Optional[int] = None) -> Dev
     if (device.index or 0) >= count:
         raise UsageError(f"there is no device {wanted!r} here: {count} CUDA devices are usable",
                          "use '--device cpu', or check the driver with 'ipucnn doctor --deep'")
-    return Device(device, torch.cuda.get_device_name(device), torch.float16, torch.float16)
+    return _cuda(device)
+
+
+def _best() -> Device:
+    """Return the first CUDA device if it is usable, else the CPU."""
+    if torch.cuda.is_available():
+        with suppress(UsageError):  # 'ipucnn doctor --deep' says why
+            return _cuda(torch.device("cuda"))
+    return _cpu()
+
+
+def _cuda(device: torch.device) -> Device:
+    """Return a CUDA device.
+
+    Training in half precision uses bfloat16 where the card has it (compute capability 8): its
+    range is that of float32, so that gradients do not overflow. Inference uses float16, whose
+    fraction has three more bits.
+
+    Raises:
+        UsageError: this build of torch has no programs for the card, or the driver fails.
+    """
+    try:
+        name = torch.cuda.get_device_name(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        built_for = torch.cuda.get_arch_list()
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"CUDA device {device.index or 0} cannot be used: "
+                         f"{(str(error).strip().splitlines() or ['unknown'])[0]}",
+                         "check the driver with 'nvidia-smi', or use '--device cpu'") from error
+    if built_for and not _runs_on(built_for, major, minor):
+        raise UsageError(
+            f"torch {torch.__version__} has no programs for {name} (sm_{major}{minor}), only for "
+            + ", ".join(built_for), "install a build of torch for this card, or use "
+            "'--device cpu'")
+    return Device(device, name, torch.float16, torch.float16,
+                  torch.bfloat16 if major >= 8 else torch.float16)
+
+
+def _runs_on(built_for: Sequence[str], major: int, minor: int) -> bool:
+    """Return whether a card runs programs of these architectures.
+
+    Machine code (``sm_80``) runs on cards of the same generation that are not older, intermediate
+    code (``compute_80``) on all that are not older. Source: CUDA C++ programming guide, "Binary
+    compatibility" and "PTX compatibility".
+    """
+    for architecture in built_for:
+        kind, _, digits = architecture.rstrip("af").partition("_")
+        if not digits.isdecimal() or len(digits) < 2:
+            continue
+        of_major, of_minor = int(digits[:-1]), int(digits[-1])
+        if (of_major, of_minor) <= (major, minor) and (kind == "compute" or of_major == major):
+            return True
+    return False
 
 
 def _cpu() -> Device:

@@ -9,13 +9,14 @@ import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
-from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
+from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device, pick
-from ipucnn.plugins.backends.torch.inference import TorchInferenceSession, memory_errors
+from ipucnn.plugins.backends.torch.errors import device_errors
+from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
@@ -44,6 +45,9 @@ class TorchBackend(Backend):
         if not probe.usable:
             return probe
         device = self._device()
+        if plan.training:
+            device = device.for_training()
+            probe = replace(probe, half=_name(device.half))
         if not device.emulates_half:
             probe = replace(probe, precision="16.32" if plan.training else "16.16")
         if plan.half:
@@ -52,9 +56,7 @@ class TorchBackend(Backend):
         return replace(probe, notes=())  # the notes are about half precision
 
     def _device(self) -> Device:
-        """Return the selected device; the best one is a GPU of this instance's own, if any."""
-        launch = launched()
-        return pick(self.options.device, launch.local_index if launch else None)
+        return pick(of_instance(self.options.device))
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class TorchBackend(Backend):
             notes = ("this CPU has no bfloat16 arithmetic: half precision rounds the weights to "
                      "bfloat16 and computes in float32",)
         return Probe(usable=True, device=device.name, versions={"torch": torch.__version__},
-                     half=str(device.half).replace("torch.", ""), notes=notes,
+                     half=_name(device.half), notes=notes,
                      preference=_CPU if device.place.type == "cpu" else None)
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
@@ -77,7 +79,7 @@ class TorchBackend(Backend):
                              "add '--compile'")
         if options.compile:
             compiler.check()
-        with memory_errors(plan.micro_batch):
+        with device_errors(plan.micro_batch):
             return TorchInferenceSession(model, plan.local(), input_size, self._device(), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
@@ -95,6 +97,10 @@ class TorchBackend(Backend):
             if plan.local_replicas > 1:
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")
-        with memory_errors(plan.micro_batch):
-            return TorchTrainingSession(model, plan, setup, input_size, self._device(),
-                                        options)
+        with device_errors(plan.micro_batch):
+            return TorchTrainingSession(model, plan, setup, input_size,
+                                        self._device().for_training(), options)
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).replace("torch.", "")

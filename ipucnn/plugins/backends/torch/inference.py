@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 
-from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
@@ -17,8 +15,10 @@ from ipucnn.models.surgery import full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
 from ipucnn.plugins.backends.torch.options import TorchOptions
+from ipucnn.plugins.backends.torch.precision import CudaSettings
 
 
 class TorchInferenceSession(InferenceSession):
@@ -37,9 +37,7 @@ class TorchInferenceSession(InferenceSession):
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
             torch.set_num_threads(thread_count())
-        elif not plan.half:  # true single precision: TensorFloat-32 has 10 bits of fraction
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
+        self._settings = CudaSettings(device, plan.half, training=False)
         model = model.eval().requires_grad_(False).to(device.place)
         splits = resolve_splits(model, plan.pipeline_splits, input_size)
         self.facts: Dict[str, Any] = {
@@ -74,8 +72,7 @@ class TorchInferenceSession(InferenceSession):
             if self._synthetic is None:
                 raise ValueError("this session's plan is not synthetic: it needs images")
             logits = self._run(self._synthetic)
-            self._wait()
-            return logits.float()
+            return logits.float().cpu()
         count = images.shape[0]
         images = images.to(self._device.place, non_blocking=True)
         if count < self.samples_per_call and self._options.compile:
@@ -88,15 +85,15 @@ class TorchInferenceSession(InferenceSession):
         """Release the model and its device memory."""
         self._call = self._model = None  # type: ignore[assignment]
         self._synthetic = None
-        if self._device.place.type == "cuda":
-            torch.cuda.empty_cache()
+        self._settings.restore()
+        empty_cache(self._device)
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         if self._plan.normalisation != "device":  # the hook on the model casts otherwise
             images = images.to(self._type)
         # torch.compile's frozen weights are not inference tensors
         without = torch.no_grad if self._options.compile else torch.inference_mode
-        with memory_errors(self._plan.micro_batch), without():
+        with device_errors(self._plan.micro_batch), without():
             logits: torch.Tensor = self._call(
                 images.contiguous(memory_format=torch.channels_last))
             return logits
@@ -131,19 +128,6 @@ class TorchInferenceSession(InferenceSession):
     def _wait(self) -> None:
         if self._device.place.type == "cuda":
             torch.cuda.synchronize(self._device.place)
-
-
-@contextmanager
-def memory_errors(micro_batch: int) -> Iterator[None]:
-    """Turn an out-of-memory error into one line with a hint."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if "out of memory" not in text and "allocate memory" not in text:
-            raise
-        raise IpucnnError(f"the device is out of memory at a micro-batch of {micro_batch}",
-                          "use a smaller '--batch-size', or '--precision half'") from error
 
 
 def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,

@@ -8,7 +8,7 @@ ones.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, ContextManager, Iterable, List
+from typing import Any, ContextManager, List
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ class Precision:
         # autocast rounds the weights itself
         self._swaps = plan.precision == "16.32" and device.emulates_half
         self._masters: List[torch.Tensor] = []
+        self._halves: List[torch.Tensor] = []
         self.name = str(device.half_arithmetic if plan.half else torch.float32).replace(
             "torch.", "")
 
@@ -64,6 +65,52 @@ class Precision:
         if self._rounds_updates:
             self._round(self._rounded)
 
-    def _round(self, tensors: Iterable[torch.Tensor]) -> None:
-        for tensor in tensors:
-            tensor.copy_(tensor.to(self._device.half).to(tensor.dtype))
+    def _round(self, tensors: List[torch.Tensor]) -> None:
+        if not tensors or not hasattr(torch, "_foreach_copy_"):  # torch 2.0
+            for tensor in tensors:
+                tensor.copy_(tensor.to(self._device.half).to(tensor.dtype))
+            return
+        # two calls for all tensors: a GPU is idle while hundreds of calls are made one by one
+        if not self._halves:
+            self._halves = [torch.empty_like(tensor, dtype=self._device.half) for tensor in tensors]
+        torch._foreach_copy_(self._halves, tensors)
+        torch._foreach_copy_(tensors, self._halves)
+
+
+class CudaSettings:
+    """The settings of the process for a session on a CUDA device.
+
+    Single precision is without TensorFloat-32, which has 10 bits of fraction. A training takes
+    cuDNN's deterministic algorithms, so that it can be repeated; inference lets cuDNN find the
+    fastest ones.
+
+    Args:
+        device: where a session computes.
+        half: it computes in half precision.
+        training: it trains.
+    """
+
+    def __init__(self, device: Device, half: bool, training: bool) -> None:
+        self._before: List[Any] = []
+        if device.place.type != "cuda":
+            return
+        self._set(torch.backends.cudnn, "deterministic", training)
+        self._set(torch.backends.cudnn, "benchmark", not training)
+        if half:
+            return
+        for owner in (torch.backends.cuda.matmul, torch.backends.cudnn):
+            # the interface of torch 2.9 and newer, which refuses a mixture with the older one
+            if hasattr(owner, "fp32_precision"):
+                self._set(owner, "fp32_precision", "ieee")
+            else:
+                self._set(owner, "allow_tf32", False)
+
+    def _set(self, owner: Any, name: str, value: Any) -> None:
+        self._before.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def restore(self) -> None:
+        """Set the former values again."""
+        for owner, name, value in reversed(self._before):
+            setattr(owner, name, value)
+        self._before = []

@@ -31,10 +31,11 @@ from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
 from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache, out_of_memory
 from ipucnn.plugins.backends.torch.freezing import Body
-from ipucnn.plugins.backends.torch.inference import memory_errors
+from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
-from ipucnn.plugins.backends.torch.precision import Precision
+from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Replicas
 
@@ -51,9 +52,7 @@ class TorchTrainingSession(TrainingSession):
         self._size = input_size
         if device.place.type == "cpu":
             torch.set_num_threads(thread_count())
-        elif not plan.half:  # true single precision: TensorFloat-32 has 10 bits of fraction
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
+        self._settings = CudaSettings(device, plan.half, training=True)
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
         self._model = model.to(device.place).to(memory_format=torch.channels_last).train()
         parts = [] if plan.recompute == "none" else recompute(
@@ -68,7 +67,7 @@ class TorchTrainingSession(TrainingSession):
         self._scaling = setup.loss_scaling
         self._module = compiler.compiled_for_training(model) if options.compile else model
         self._unused = False
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = self._module
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = model  # until it is compiled
         self._together = 1
         self._synthetic = self._made_batch() if plan.synthetic else None
         self.facts: Dict[str, Any] = {
@@ -85,18 +84,22 @@ class TorchTrainingSession(TrainingSession):
         if per_update > 1 and not memory.depends_on_batch(self._model):
             allowed = memory.budget(self._options.available_memory_proportion,
                                     self._device.place)
-            with self._undisturbed(0), memory_errors(plan.micro_batch):
+            with self._undisturbed(0), device_errors(plan.micro_batch):
                 images, labels = self._example(plan.micro_batch)
                 before = self._generator_state()
                 kept = memory.kept_bytes(lambda: self._loss(images, labels, None)[0])
                 # each micro-batch has random numbers of its own, wherever it is computed
                 random = not torch.equal(before, self._generator_state())
-            self._together = 1 if random else max(1, min(per_update, allowed // max(1, kept)))
+            together = 1 if random else max(1, min(per_update, allowed // max(1, kept)))
+            if self._options.compile:  # a program is of one shape: without a remainder
+                together = next(n for n in range(together, 0, -1) if per_update % n == 0)
+            self._together = together
             self.facts["memory_budget_mib"] = allowed >> 20
         self.facts["micro_batches_together"] = self._together
+        self._forward = self._module
         if self._options.compile:
             with self._undisturbed(0):
-                images, labels = self._example(plan.micro_batch)
+                images, labels = self._example(plan.micro_batch * self._together)
                 loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.zero_grad(set_to_none=True)
@@ -107,7 +110,7 @@ class TorchTrainingSession(TrainingSession):
 
     def _has_unused(self) -> bool:
         """Return whether a parameter has no gradient after a backward pass."""
-        with self._undisturbed(0), memory_errors(self._plan.micro_batch):
+        with self._undisturbed(0), device_errors(self._plan.micro_batch):
             images, labels = self._example(self._plan.micro_batch)
             self._loss(images, labels, None)[0].backward()  # type: ignore[no-untyped-call]
         unused = any(parameter.grad is None for parameter in self._model.parameters()
@@ -139,7 +142,7 @@ class TorchTrainingSession(TrainingSession):
         rows = plan.update_batch
         losses: List[float] = []
         correct = skipped = 0
-        with memory_errors(plan.micro_batch):
+        with device_errors(plan.micro_batch):
             for number in range(plan.device_iterations):
                 part = slice(number * rows, (number + 1) * rows)
                 mixing = None if batch.mixing is None else batch.mixing.part(
@@ -147,10 +150,11 @@ class TorchTrainingSession(TrainingSession):
                 images = self._prepared(batch.images[part])
                 labels = batch.labels[part].to(self._device.place, non_blocking=True)
                 if mixing is not None:
+                    mixing = mixing.to(self._device.place)
                     images = mix_images(images, mixing, plan.micro_batch).contiguous(
                         memory_format=torch.channels_last)
                 with self._seeded(update + number), self._parallel.connected():
-                    loss, hits = self._update(images, labels, mixing, update + number)
+                    loss, hits = self._updated(images, labels, mixing, update + number)
                 if loss is None:
                     skipped += 1
                 else:
@@ -209,12 +213,34 @@ class TorchTrainingSession(TrainingSession):
             group.update(own)
 
     def close(self) -> None:
-        """Release the device memory."""
-        self._synthetic = None
-        if self._device.place.type == "cuda":
-            torch.cuda.empty_cache()
+        """Release the model and its device memory."""
+        self._synthetic = self._average = None
+        self._forward = self._module = self._model = None  # type: ignore[assignment]
+        self._optimizer = self._replicas = self._body = None  # type: ignore[assignment]
+        self._parallel.close()
+        self._settings.restore()
+        empty_cache(self._device)
 
     # -- one update ----------------------------------------------------------------------------
+
+    def _updated(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
+                 update: int) -> Tuple[Optional[float], int]:
+        """Make one update, with fewer micro-batches together if the device lacks memory for them.
+
+        Nothing of the model has changed when the backward pass runs out of memory.
+        """
+        while True:
+            try:
+                return self._update(images, labels, mixing, update)
+            except RuntimeError as error:
+                if self._together == 1 or not self._parallel.alone or not out_of_memory(error):
+                    raise
+            self._optimizer.zero_grad(set_to_none=True)
+            self._precision.before_optimizer()
+            self._together //= 2
+            self.facts["micro_batches_together"] = self._together
+            if self._device.place.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
                 update: int) -> Tuple[Optional[float], int]:
@@ -226,7 +252,7 @@ class TorchTrainingSession(TrainingSession):
         self._precision.begin_update()
         total: Optional[torch.Tensor] = None
         hits: Optional[torch.Tensor] = None
-        mean: Callable[[], float] = lambda: math.nan  # noqa: E731
+        mean: Callable[[], torch.Tensor] = lambda: torch.tensor(math.nan)  # noqa: E731
         for first in range(0, count, self._together):
             number = min(self._together, count - first)
             last = first + number == count
@@ -248,30 +274,26 @@ class TorchTrainingSession(TrainingSession):
                 hits = right if hits is None else hits + right
         self._precision.before_optimizer()
         self._replicas.enter(0)
-        value = mean()
-        if not math.isfinite(value):
+        overflow = unscale(self._model, self._scaling,
+                           self._plan.half or self._setup.tolerate_non_finite)
+        value, overflowed, right_ones = _read(mean(), overflow, hits)
+        if overflowed or not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             if before is None:
-                raise NonFiniteLoss(update, value)
+                raise NonFiniteLoss(update, value, gradients=math.isfinite(value))
             self._replicas.put(before)
             return None, 0
-        self._unscale()
         self._optimizer.step()
         self._precision.end_update()
         if self._average:
             self._average.update()
-        return value, int(hits) if hits is not None else 0
+        return value, right_ones
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor,
               mixing: Any) -> Tuple[torch.Tensor, torch.Tensor]:
         with self._precision.compute(), norm_errors(self._plan.micro_batch):
             logits = self._forward(images)
         return self._setup.loss(logits, labels, mixing, self._plan.micro_batch), logits
-
-    def _unscale(self) -> None:
-        if self._scaling != 1.0:
-            torch._foreach_mul_([p.grad for p in self._model.parameters() if p.grad is not None],
-                                1.0 / self._scaling)
 
     # -- input ---------------------------------------------------------------------------------
 
@@ -354,6 +376,16 @@ def norm_errors(micro_batch: int) -> Iterator[None]:
             f"{'s' if micro_batch > 1 else ''}, which is a single value per channel and has no "
             "variance", "use '--batch-size 2' or more, a larger '--input-size', or '--normlayer "
             "group'") from error
+
+
+def _read(value: torch.Tensor, overflow: Optional[torch.Tensor],
+          hits: Optional[torch.Tensor]) -> Tuple[float, bool, int]:
+    """Return the figures of an update, in one transfer: each would wait for the device."""
+    zero = value.new_zeros(1, dtype=torch.float64)
+    rows = (zero if row is None else row.reshape(1).to(value.device, torch.float64)
+            for row in (value, overflow, hits))
+    found = torch.cat(list(rows)).tolist()
+    return found[0], bool(found[1]), int(found[2])
 
 
 def _on_host(value: Any) -> Any:

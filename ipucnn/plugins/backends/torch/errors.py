@@ -1,0 +1,51 @@
+"""Turns failures of the device into one line with a hint."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager, suppress
+from typing import Iterator
+
+import torch
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.plugins.backends.torch.devices import Device
+
+_FATAL = re.compile(r"CUDA error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT|NCCL error|device-side assert"
+                    r"|illegal memory access|unspecified launch failure", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch says that memory ran out."""
+    return bool(_NO_MEMORY.search(str(error)))
+
+
+@contextmanager
+def device_errors(micro_batch: int) -> Iterator[None]:
+    """Report missing memory, and failures of a GPU, as errors of the run.
+
+    Args:
+        micro_batch: samples that are computed at once.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise IpucnnError(
+                f"the device is out of memory at a micro-batch of {micro_batch}",
+                "use a smaller '--batch-size', or '--precision half'") from error
+        if not _FATAL.search(str(error)):
+            raise
+        text = str(error).strip().splitlines()[0]
+        raise IpucnnError(
+            f"the GPU failed: {text}", "run it again with the environment variable "
+            "CUDA_LAUNCH_BLOCKING=1 to see where; a training continues from its last checkpoint "
+            "with 'ipucnn restore'") from error
+
+
+def empty_cache(device: Device) -> None:
+    """Return unused memory of a GPU, unless it has failed, which would hide why."""
+    if device.place.type == "cuda":
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()

@@ -1,0 +1,350 @@
+"""The CUDA path without a card: devices that pretend, and counted calls.
+
+The items are those of a review of that path; `docs/backends/torch.md` names the test of each.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from test_torch_training import batches, network, session
+from torch import nn
+
+from ipucnn import doctor
+from ipucnn.core.checks import OK, PROBLEM, WARNING
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution.mixing import MixOptions
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch
+from ipucnn.data.mixup import draw
+from ipucnn.plugins.backends._gpus import of_instance
+from ipucnn.plugins.backends.torch import devices
+from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.backends.torch.gradients import unscale
+from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
+from ipucnn.plugins.backends.torch.options import TorchOptions
+from ipucnn.plugins.backends.torch.precision import CudaSettings
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy
+
+CPU = Device(torch.device("cpu"), "CPU", torch.bfloat16, torch.float32)
+
+
+class Overflowing(CrossEntropy):
+    """A loss that is finite, with a gradient that is not, in every third update."""
+
+    calls = 0
+
+    def __call__(self, logits, labels, mixing=None, micro_batch=0):
+        Overflowing.calls += 1
+        loss = super().__call__(logits, labels, mixing, micro_batch)
+        # the square root of 0 has an infinite slope
+        return loss + (logits * 0).abs().sqrt().sum() if Overflowing.calls % 3 == 0 else loss
+
+
+# -- 1: overflow ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["16.16", "16.32"])
+def test_an_overflowing_gradient_ends_the_training_before_the_weights(precision):
+    made = session(network(), {"loss": Overflowing(), "ema_decay": 0.9}, precision=precision,
+                   micro_batch=4)
+    Overflowing.calls = 2
+    before, average = made.weights(), made.weights(ema=True)
+    (images, labels), = batches(1, 4)
+    with pytest.raises(NonFiniteLoss, match="gradient of weight update 7 is not finite") as caught:
+        made.step(TrainingBatch(images, labels), 7)
+    assert caught.value.gradients
+    for name, value in made.weights().items():
+        assert torch.equal(value, before[name])
+    for name, value in made.weights(ema=True).items():
+        assert torch.equal(value, average[name])
+
+
+def test_an_overflowing_update_is_skipped_and_the_next_one_is_not():
+    made = session(network(norm=True), {"loss": Overflowing(), "ema_decay": 0.9,
+                                        "tolerate_non_finite": True},
+                   precision="16.32", micro_batch=4, device_iterations=3)
+    Overflowing.calls = 0
+    images, labels = (torch.cat(rows) for rows in zip(*batches(3, 4)))
+    result = made.step(TrainingBatch(images, labels), 0)
+    assert result.skipped == 1
+    assert result.samples == 8
+    assert all(torch.isfinite(value).all() for value in made.weights().values())
+    assert all(torch.isfinite(value).all() for value in made.weights(ema=True).values())
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan"), 0.0])
+@pytest.mark.parametrize("native", [True, False])
+def test_unscaling_finds_what_is_not_finite(bad, native, monkeypatch):
+    if not native:
+        def missing(*_):
+            raise NotImplementedError
+
+        monkeypatch.setattr(torch, "_amp_foreach_non_finite_check_and_unscale_", missing)
+    model = nn.Linear(2, 2)
+    model(torch.ones(1, 2)).sum().backward()
+    model.bias.grad[1] = bad
+    found = unscale(model, 4.0, check=True)
+    assert bool(found) == (bad != 0.0)
+    assert torch.equal(model.weight.grad, torch.full((2, 2), 0.25))
+
+
+# -- 4, 11: devices ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A machine with two cards of compute capability 9.0."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90", "compute_90"])
+
+
+def test_a_card_trains_in_bfloat16_and_infers_in_float16(card):
+    device = devices.pick()
+    assert (device.place.type, device.half) == ("cuda", torch.float16)
+    assert device.for_training().half is torch.bfloat16
+    probe = TorchBackend().probe_for(ExecutionPlan(training=True))
+    assert (probe.half, probe.precision) == ("bfloat16", "16.32")
+    assert TorchBackend().probe_for(ExecutionPlan()).half == "float16"
+
+
+def test_an_older_card_trains_in_float16(card, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75"])
+    assert devices.pick().for_training().half is torch.float16
+
+
+@pytest.mark.parametrize(("architectures", "usable"), [
+    (["sm_90"], True), (["sm_80"], False), (["compute_80"], True), (["compute_100"], False),
+    (["sm_90a"], True), ([], True)])
+def test_a_card_without_programs_is_not_used(card, monkeypatch, architectures, usable):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)
+    assert devices.pick().place.type == ("cuda" if usable else "cpu")
+    if not usable:
+        with pytest.raises(UsageError, match=r"has no programs for Card \(sm_90\)"):
+            devices.pick("cuda")
+        assert not TorchBackend(TorchOptions(device="cuda")).probe().usable
+
+
+def test_a_driver_that_fails_makes_the_device_unusable(card, monkeypatch):
+    def fails(_):
+        raise RuntimeError("CUDA unknown error\nmore")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", fails)
+    assert devices.pick().place.type == "cpu"
+    probe = TorchBackend(TorchOptions(device="cuda")).probe()
+    assert not probe.usable
+    assert probe.reason == "CUDA device 0 cannot be used: CUDA unknown error"
+
+
+def test_instances_take_turns_on_the_cards(card, monkeypatch):
+    monkeypatch.setenv("IPUCNN_INSTANCE_COUNT", "4")
+    monkeypatch.setenv("IPUCNN_LAUNCHER", "local")
+    taken = []
+    for index in range(4):
+        monkeypatch.setenv("IPUCNN_INSTANCE_INDEX", str(index))
+        taken.append(of_instance(None))
+    assert taken == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert of_instance("cpu") == "cpu"
+
+
+# -- 5: doctor -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("built", "driver", "visible", "status", "words"), [
+    (None, False, None, OK, "a build for CPUs, and this machine has no NVIDIA driver"),
+    (None, True, None, WARNING, "a build for CPUs, and this machine has an NVIDIA driver"),
+    ("12.4", True, "", WARNING, "CUDA_VISIBLE_DEVICES is '', which hides all GPUs"),
+    ("12.4", False, None, OK, "has no NVIDIA driver"),
+    ("12.4", True, None, PROBLEM, "finds no GPU: the driver is too old"),
+])
+def test_doctor_says_why_there_is_no_gpu(monkeypatch, tmp_path, built, driver, visible, status,
+                                         words):
+    def old():
+        raise RuntimeError("the driver is too old\nmore")
+
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", old)
+    monkeypatch.setattr(doctor, "DRIVER", tmp_path if driver else tmp_path / "none")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    check = doctor._cuda()
+    assert check.status == status
+    assert words in check.detail
+
+
+# -- 6, 13: failures of the device ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [
+    "CUDA error: device-side assert triggered\nmore", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"])
+def test_a_failing_gpu_is_one_line(text):
+    made = session(network(), micro_batch=4)
+
+    def fails(_):
+        raise RuntimeError(text)
+
+    made._forward = fails
+    (images, labels), = batches(1, 4)
+    with pytest.raises(IpucnnError) as caught:
+        made.step(TrainingBatch(images, labels), 0)
+    assert caught.value.message == "the GPU failed: " + text.splitlines()[0]
+    assert "CUDA_LAUNCH_BLOCKING=1" in caught.value.hint
+
+
+def test_closing_a_session_does_not_hide_the_failure(monkeypatch):
+    def fails():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fails)
+    made = session(network(), micro_batch=4)
+    made._device = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
+    with pytest.raises(ValueError, match="the cause"), made:
+        raise ValueError("the cause")
+
+
+def test_without_memory_fewer_micro_batches_are_computed_together():
+    made = session(network(), micro_batch=1, gradient_accumulation=4)
+    expected = session(network(), micro_batch=1, gradient_accumulation=4)
+    forward, sizes = made._forward, []
+
+    def small(images):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(images)
+
+    made._forward = small
+    (images, labels), = batches(1, 4)
+    for each in (made, expected):
+        each.set_rates(0.1, 1.0)
+        each.step(TrainingBatch(images, labels), 0)
+    assert sizes == [4, 2, 2]
+    assert made.facts["micro_batches_together"] == 2
+    for name, value in made.weights().items():
+        torch.testing.assert_close(value, expected.weights()[name], rtol=0, atol=1e-6)
+
+
+def test_out_of_memory_at_one_micro_batch_is_said():
+    made = session(network(), micro_batch=4)
+
+    def fails(_):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+    made._forward = fails
+    (images, labels), = batches(1, 4)
+    with pytest.raises(IpucnnError, match="out of memory at a micro-batch of 4"):
+        made.step(TrainingBatch(images, labels), 0)
+
+
+# -- 7, 10: calls to the device ------------------------------------------------------------------
+
+
+def test_an_update_waits_for_the_device_once(monkeypatch):
+    made = session(network(), {"mix": MixOptions(0.2, 0.3, 0.7, 0.0)}, micro_batch=2,
+                   gradient_accumulation=8, normalisation="device", precision="16.32")
+    (images, labels), = batches(1, 16)
+    mixing = draw(MixOptions(0.2, 0.3, 0.7, 0.0), 1, 0, list(range(16)), 2, 8)
+    counts = {"read": 0}
+
+    def counted(name):
+        real = getattr(torch.Tensor, name)
+
+        def call(self, *arguments):
+            counts["read"] += 1
+            return real(self, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, call)
+
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        counted(name)
+    made.set_rates(0.1, 1.0)
+    made.step(TrainingBatch(images.mul(50).add(128).clamp(0, 255), labels, mixing), 0)
+    assert counts["read"] == 1
+
+
+@pytest.mark.skipif(not hasattr(torch, "_foreach_copy_"), reason="torch 2.0 has no such call")
+def test_rounding_does_not_call_the_device_for_every_tensor():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            Count.calls += 1
+            return function(*arguments, **(keywords or {}))
+
+    made = session(nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(40)), nn.Flatten(),
+                                 nn.Linear(192, 5)), micro_batch=4, precision="16.16")
+    with Count():
+        made._precision.end_update()
+    assert Count.calls <= 4
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_shapes_of_training_are_those_that_were_compiled(monkeypatch, together):
+    shapes = []
+
+    def compiled(model):
+        def forward(images):
+            shapes.append(tuple(images.shape))
+            return model(images)
+
+        return forward
+
+    monkeypatch.setattr("ipucnn.plugins.backends.torch.compiler.compiled_for_training", compiled)
+    made = session(network(norm=not together), options={"compile": True}, micro_batch=2,
+                   gradient_accumulation=6)
+    made._together = min(made._together, 6)
+    before = set(shapes)
+    shapes.clear()
+    (images, labels), = batches(1, 12)
+    made.set_rates(0.1, 1.0)
+    made.step(TrainingBatch(images, labels), 0)
+    assert set(shapes) == before == {(12 if together else 2, 3, 8, 8)}
+
+
+# -- 14, 15, 16: what a session leaves -----------------------------------------------------------
+
+
+def test_single_precision_is_exact_on_cards_and_set_back():
+    owners = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    name = "fp32_precision" if hasattr(owners[0], "fp32_precision") else "allow_tf32"
+    before = [getattr(owner, name) for owner in owners]
+    device = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
+    cudnn = torch.backends.cudnn
+    switches = cudnn.deterministic, cudnn.benchmark
+    exact = CudaSettings(device, half=False, training=True)
+    assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+    assert [getattr(owner, name) for owner in owners] == [
+        "ieee" if name == "fp32_precision" else False] * 2
+    exact.restore()
+    assert [getattr(owner, name) for owner in owners] == before
+    assert (cudnn.deterministic, cudnn.benchmark) == switches
+
+
+def test_a_closed_session_keeps_no_memory():
+    model = network()
+    made = session(model, {"ema_decay": 0.9}, micro_batch=4)
+    references = [weakref.ref(model), weakref.ref(made._optimizer), weakref.ref(made._average)]
+    made.close()
+    del model
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 3
+
+
+def test_answers_are_on_the_host():
+    plan = ExecutionPlan(micro_batch=2, synthetic=True, precision="32.32")
+    made = TorchInferenceSession(network(), plan, 8, CPU, TorchOptions())
+    made.compile()
+    assert made(None).device.type == "cpu"
