@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
@@ -76,10 +77,22 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
     if data.native_size:
         return data.native_size if data.native_size < input_size else None
     step = max(1, len(dataset) // _SAMPLES)
-    shorter = median(min(dataset.image(index).shape[1:])
-                     for index in range(0, len(dataset), step)[:_SAMPLES])
-    size = max(SMALLEST_INPUT, 32 * math.ceil(shorter / 32))
+    shorter = [side for index in range(0, len(dataset), step)[:_SAMPLES]
+               for side in [_shorter_side(dataset, index, options.dataset.skip_bad_samples)] if side]
+    if not shorter:
+        return None
+    size = max(SMALLEST_INPUT, 32 * math.ceil(median(shorter) / 32))
     return size if size < input_size else None
+
+
+def _shorter_side(dataset: ImageDataset, index: int, skip_bad: bool) -> Optional[int]:
+    """Return the shorter side of an image in pixels; None for one that is skipped."""
+    try:
+        return min(dataset.image(index).shape[1:])
+    except DataError:
+        if not skip_bad:
+            raise
+        return None
 
 
 def decided(options: TrainOptions, images: Optional[int], registry: Registry,

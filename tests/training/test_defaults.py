@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
@@ -70,6 +71,20 @@ class Pictures(ImageDataset):
     ((96, 96, 96), 96), ((100, 90, 97), 128), ((28, 28), 64), ((500, 96, 400), None), ((), None)])
 def test_the_input_follows_small_pictures(sides, size):
     assert followed_size(options(), FOLDER, Pictures(*sides), 224) == size
+
+
+def test_an_unreadable_picture_has_no_size():
+    class Damaged(Pictures):
+        def image(self, index):
+            if self.sides[index] == 500:
+                raise DataError("cannot decode image '0'")
+            return super().image(index)
+
+    pictures = Damaged(500, 96, 500)
+    assert followed_size(options(skip_bad_samples=True), FOLDER, pictures, 224) == 96
+    with pytest.raises(DataError, match="cannot decode"):
+        followed_size(options(), FOLDER, pictures, 224)
+    assert followed_size(options(skip_bad_samples=True), FOLDER, Damaged(500), 224) is None
 
 
 def test_given_sizes_and_weights_keep_theirs():
