@@ -141,12 +141,12 @@ class RunOptions(CommandOptions):
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with what a weights file says of its model."""
         values = with_card(sources, others, registry)
-        weights, place = values.get("weights"), values.get("data_dir")
+        weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
         if place and "data" not in values and not values.get("synthetic") \
                 and isinstance(weights, str) and Path(weights).expanduser().is_file():
-            from ipucnn.models.weights_card import file_card  # imports torch
+            from ipucnn.onnx.any_card import card_in_file  # imports torch
 
-            card = file_card(weights, registry)
+            card = card_in_file(weights, registry)
             found = scored_as(place, card.class_names, registry) if card else None
             if found is not None:
                 values["data"] = found

@@ -294,8 +294,10 @@ class _Trainer:
             data=self.description)
 
     def _card(self) -> ModelCard:
-        """Return the model's card, with the best validation so far."""
+        """Return the model's card, with the validation of these weights if it was the best."""
         card, best = self.prepared.built.card, self.figures.standing.as_plain()
+        if best.get("epoch") != self.epoch or self.call:
+            best = {}
         return replace(card, metrics={"best " + str(name): value for name, value in best.items()},
                        provenance={**card.provenance, "dataset": self.prepared.data.name})
 

@@ -17,6 +17,7 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS, DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data import ImageDataset
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
@@ -139,6 +140,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     for note in dataset.notes:
         listener.note(note)
     check_loss(options, dataset, registry)
+    _check_tables(given, data, dataset)
     match = None
     if data.labelled:
         match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
@@ -157,6 +159,19 @@ def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
         declared_by = [own for owner in owners for own in [owner.option(name)] if own is not None]
         if item in declared_by and not any(own.option.validation for own in declared_by):
             raise UsageError(f"'{item.flag}' does not apply to validation", "leave it out")
+
+
+def _check_tables(given: ValidateOptions, data: DatasetSpec, dataset: ImageDataset) -> None:
+    """Reject tables of one true class per image where images may have several."""
+    if not dataset.multi_label:
+        return
+    for flag, wanted in (("--per-class", given.results.per_class),
+                         ("--confusion-matrix", bool(given.results.confusion_matrix))):
+        if wanted:
+            raise UsageError(f"'{flag}' counts images by their one class, and images of dataset "
+                             f"{data.name!r} may have several here",
+                             "leave it out; 'ipucnn run --predictions FILE' writes the labels and "
+                             "the probability of every class")
 
 
 def validation_options(stored: StoredModel, given: ValidateOptions,

@@ -74,6 +74,13 @@ def test_one_folder_is_divided_and_validated_alike_everywhere(cli):
     assert "note: classes differ in size: 'ant' has 22 images and 'bee' 5; '--class-weights" in err
     result = json.loads(out)
     assert [row["images"] for row in result["validations"]] == [3, 3]
+    best = json.loads(Path("c/best.json").read_text())
+    for epoch in (1, 2):  # checkpoints are written before their validation
+        code, out, err = cli("--plugin", PLUGIN, "show", f"c/tiny_image_folder_{epoch}.pt",
+                             "--json")
+        assert code == 0, err
+        expected = {f"best {name}": value for name, value in best.items() if name != "file"}
+        assert json.loads(out)["metrics"] == (expected if epoch == best["epoch"] else {})
     code, out, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c", "--json")
     assert code == 0, err
     found = json.loads(out)["validations"]
@@ -176,6 +183,10 @@ def test_several_labels_per_image(cli, tmp_path):
     assert 0 < result["validations"][0]["loss"] < 2
     card = torch.load("c/tiny_image_folder_1.pt", weights_only=True)["card"]
     assert (card["multi_label"], card["class_names"]) == (True, ["ant", "bee", "insect"])
+    for flag in (["--per-class"], ["--confusion-matrix", "m.csv"]):
+        code, _, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c", *flag)
+        assert code == 2
+        assert f"'{flag[0]}' counts images by their one class" in err
     code, out, err = cli("run", *TINY[:4], "--weights", "random", "--num-classes", "3", "--data",
                          "image_folder", "--data-dir", "photos", "--labels", "tags.csv",
                          "--predictions", "p.csv", "--json")
