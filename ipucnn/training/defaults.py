@@ -77,8 +77,9 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
     if data.native_size:
         return data.native_size if data.native_size < input_size else None
     step = max(1, len(dataset) // _SAMPLES)
+    skip_bad = options.dataset.skip_bad_samples
     shorter = [side for index in range(0, len(dataset), step)[:_SAMPLES]
-               for side in [_shorter_side(dataset, index, options.dataset.skip_bad_samples)] if side]
+               for side in [_shorter_side(dataset, index, skip_bad)] if side is not None]
     if not shorter:
         return None
     size = max(SMALLEST_INPUT, 32 * math.ceil(median(shorter) / 32))

@@ -93,7 +93,7 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
     for folder, folders, _ in os.walk(root):
         depth = os.path.relpath(folder, root).count(os.sep) + (folder != root)
         if any(key(name).replace(" ", "-") in known for name in folders) \
-                or len(folders) > 1 and numbers.issuperset(folders):
+                or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
         if depth >= _DEEPEST:
             folders.clear()

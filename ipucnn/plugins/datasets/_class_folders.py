@@ -73,7 +73,8 @@ def find_layout(root: str) -> Layout:
     """Return how a folder of labelled images is divided.
 
     Folders called `train`, `val`, `test` or the like in any case are splits if they hold class
-    folders, and so are pairs such as `seg_train` and `seg_test`. A folder that is alone in `root` and holds class folders or splits is entered.
+    folders, and so are pairs such as `seg_train` and `seg_test`. A folder that is alone in `root`
+    and holds class folders or splits is entered.
 
     Raises:
         DataError: the layout can be understood in several ways, or the folder cannot be read.
@@ -98,8 +99,8 @@ def find_layout(root: str) -> Layout:
         _question(place, here.folders, notes)
         _leave_loose(place, here, left)
         return Layout(place, None, None, left, tuple(notes))
-    chosen = {names: _preferred(nested, names, words) for names in (TRAINING_FOLDERS, VALIDATION_FOLDERS)}
-    train, validation = chosen[TRAINING_FOLDERS], chosen[VALIDATION_FOLDERS]
+    train, validation = (_preferred(nested, names, words)
+                         for names in (TRAINING_FOLDERS, VALIDATION_FOLDERS))
     if others and (train is None or validation is None):
         raise DataError(
             f"{place!r} looks like splits and like classes: {_listed(nested)} "
