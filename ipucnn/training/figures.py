@@ -19,7 +19,8 @@ class Standing:
     Attributes:
         metric, value: its metric and value; an empty metric before the first validation.
         epoch, weights: its epoch, and its weights, `raw` or `ema`.
-        waited: number of validations since.
+        waited: number of validations since its value was reached.
+        loss: its loss, which decides between equal values; None in checkpoints of earlier versions.
     """
 
     metric: str = ""
@@ -27,13 +28,20 @@ class Standing:
     epoch: int = 0
     weights: str = ""
     waited: int = 0
+    loss: Optional[float] = None
 
     def offer(self, metric: str, validation: Validation) -> bool:
-        """Record a validation if it is the best so far; return whether it is."""
+        """Record a validation if it is the best so far; return whether it is.
+
+        Of equal values, as they are common with few images, that of the smaller loss is better.
+        """
         value = float(getattr(validation, metric))
-        if self.metric and not (value < self.value if metric == "loss" else value > self.value):
+        if self.metric and value == self.value:
+            if self.loss is None or not validation.loss < self.loss:
+                return False
+        elif self.metric and not (value < self.value if metric == "loss" else value > self.value):
             return False
-        self.metric, self.value = metric, value
+        self.metric, self.value, self.loss = metric, value, validation.loss
         self.epoch, self.weights = validation.epoch, validation.weights
         return True
 

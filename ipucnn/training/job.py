@@ -332,16 +332,16 @@ class _Trainer:
             or self.epoch == self.epochs
         if self.options.validation.mode != "during" or not due:
             return
-        better = False
+        standing = self.figures.standing
+        better, reached = False, standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
             self._record({"kind": "validation", "update": self.update, **validation.figures()})
-            better |= self.figures.standing.offer(self.options.validation.best_metric, validation)
-        standing = self.figures.standing
+            better |= standing.offer(self.options.validation.best_metric, validation)
         if better:
             if self.options.checkpoints.keep_best and self.saved_update != self.update:
                 self._save()
             self.records.best(standing.as_plain(), self.saved_update == self.update)
-        standing.waited = 0 if better else standing.waited + 1
+        standing.waited = standing.waited + 1 if standing.value == reached else 0
         patience = self.options.validation.early_stopping
         if patience and standing.waited >= patience \
                 and not self.stopped_by and self.epoch < self.epochs:
