@@ -64,6 +64,7 @@ class Checkpoint:
         data: description of the training images, to compare with those of a restored training.
         path: the file it was read from.
         add_classes: a training that continues from it may add classes; not saved.
+        grown: it has got outputs for added classes since it was read; not saved.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Checkpoint:
     data: Dict[str, Any] = field(default_factory=dict)
     path: Optional[Path] = None
     add_classes: bool = False
+    grown: bool = False
 
     @property
     def name(self) -> str:

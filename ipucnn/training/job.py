@@ -134,6 +134,7 @@ class _Trainer:
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
         self.restored = str(restored.path) if restored else ""
+        self.grown = restored is not None and restored.grown
 
     # -- epochs --------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class _Trainer:
                 self._save(final=True)
 
     def _run(self) -> None:
-        if self.epoch and not self.call and self.epoch <= self.epochs:
+        if self.epoch and not self.call and self.epoch <= self.epochs and not self.grown:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
         while self.epoch < self.epochs and not self.stopped_by:
             self.listener.line(f"Epoch {self.epoch + 1}/{self.epochs}")

@@ -11,7 +11,7 @@ import torch
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
-from ipucnn.models.checkpoint_files import CheckpointError, Entry, entries
+from ipucnn.models.checkpoint_files import BEST, CheckpointError, Entry, entries
 from ipucnn.training.checkpoint_folder import check_unused, remove_stale
 from ipucnn.training.checkpoints import Checkpoint, save
 
@@ -40,11 +40,16 @@ def prepare(folder: Path) -> None:
                          "'--checkpoint-path'") from error
 
 
-def continue_in(folder: Path, restored: Path) -> List[str]:
+def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List[str]:
     """Prepare a folder for a restored training, and return the files set aside.
 
     Checkpoints newer than the restored one, intact or damaged, belong to another branch of the
     training: they are renamed, so that the newest one is always of this training.
+
+    Args:
+        folder: of the restored training.
+        restored: the checkpoint from which it continues.
+        forget_best: also set the record of the best validation aside.
 
     Raises:
         UsageError: as in `prepare`, for another folder than that of the restored checkpoint.
@@ -56,14 +61,17 @@ def continue_in(folder: Path, restored: Path) -> List[str]:
     found = entries(folder, averaged=True)
     names = [entry.path.name for entry in found]
     later = found[names.index(restored.name) + 1:] if restored.name in names else []
-    for entry in later:
+    paths = [entry.path for entry in later]
+    if forget_best and (folder / BEST).exists():
+        paths.append(folder / BEST)
+    for path in paths:
         try:
-            os.replace(str(entry.path), f"{entry.path}{ASIDE}")
+            os.replace(str(path), f"{path}{ASIDE}")
         except OSError as error:
-            raise CheckpointError(f"cannot rename '{entry.path}': {error.strerror}",
+            raise CheckpointError(f"cannot rename '{path}': {error.strerror}",
                                   "make room or permission there, or name another folder with "
                                   "'--checkpoint-output-dir'") from error
-    return [entry.path.name for entry in later]
+    return [path.name for path in paths]
 
 
 ASIDE = ".superseded"
