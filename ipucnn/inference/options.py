@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
@@ -16,7 +16,7 @@ from ipucnn.core.options.parts import (
     ResultPart,
 )
 from ipucnn.data.formats.recognition import scored_as
-from ipucnn.models.weights_options import with_card
+from ipucnn.models.weights_options import settled_otherwise, with_card
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
@@ -135,6 +135,12 @@ class RunOptions(CommandOptions):
     command: ClassVar[str] = "run"
     kinds: ClassVar[Tuple[str, ...]] = ("model", "dataset", "norm-layer", "backend")
     job: ClassVar[str] = INFERENCE
+
+    @classmethod
+    def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
+                 registry: "Registry") -> Tuple[str, ...]:
+        """Return what the weights file given has otherwise."""
+        return settled_otherwise(profile, given, registry)
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],

@@ -129,12 +129,15 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry,
 def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
     """Return the options of a shipped profile for other devices that are decided anew.
 
-    Its accumulation and micro-batch stay where an epoch has enough updates with them, and its
+    That of the profile in use may be for this device, and larger than the dataset. Otherwise its
+    accumulation and micro-batch stay where an epoch has enough updates with them, and its
     learning rate where an update has as many samples.
     """
-    if not options.plugins.left_out:
-        return {}
     execution = options.execution
+    if not options.plugins.left_out:
+        # a profile for this device: what it states stays, unless not even one call can be filled
+        small = images is not None and images < execution.micro_batch
+        return {name: None for name in ("batch_size", "lr") if name in options.shipped and small}
     values: Dict[str, Any] = {}
     few = FEWEST_UPDATES * execution.micro_batch
     if "gradient_accumulation" in options.shipped and execution.gradient_accumulation > 1 \

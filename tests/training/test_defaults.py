@@ -7,6 +7,7 @@ import torch
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.options.building import build
+from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import ImageDataset
@@ -45,6 +46,12 @@ def test_what_is_given_stays():
     given = {"batch_size": 3, "epoch": 7, "lr": 0.3, "warmup_epoch": 0.0, "min_crop_area": 0.5}
     decisions = decided(options(**given), 1000, registry())
     assert (decisions.values, decisions.note) == ({}, "")
+
+
+def test_a_profile_of_larger_batches_than_the_dataset_is_decided_anew():
+    profile = resolve(TrainOptions, {"config": "cpu", "data": "shapes"}, "train")
+    assert decided(profile, 27, registry()).values["batch_size"] == 2
+    assert "batch_size" not in decided(profile, 270, registry()).values
 
 
 def test_a_restored_training_keeps_the_crops_of_its_time():

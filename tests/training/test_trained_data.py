@@ -47,6 +47,17 @@ def test_more_images_are_said(work):
     assert any("has more images than before: 13, not 12" in note for note in restored(work).notes)
 
 
+def test_a_weights_file_is_stronger_than_a_profile(work):
+    common = {"data_dir": work / "photos", "weights": work / "model"}
+    tuned = ipucnn.train(config="fine-tune", epoch=1, checkpoint_path=work / "tuned", **common,
+                         **{name: SMALL[name] for name in ("batch_size", "precision", "backend",
+                                                           "no_validation")})
+    assert tuned.model == "resnet8-cifar"
+    assert any("'fine-tune' is used without what does not fit here: --model" in note
+               for note in tuned.notes)
+    assert ipucnn.run(config="cpu", backend="torch", progress=False, **common).images == 12
+
+
 def test_a_class_that_is_gone_is_said_and_the_others_keep_their_outputs(work):
     shutil.rmtree(str(work / "photos" / "bar"))
     result = restored(work)
