@@ -137,7 +137,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     dataset = open_dataset(data, request, options.plugins, registry)
     if as_opened(data, dataset) is not data:
         raise _no_labels(data)
-    for note in dataset.notes:
+    for note in (*dataset.notes, *_on_a_share(given, options, dataset)):
         listener.note(note)
     check_loss(options, dataset, registry)
     _check_tables(given, data, dataset)
@@ -159,6 +159,15 @@ def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
         declared_by = [own for owner in owners for own in [owner.option(name)] if own is not None]
         if item in declared_by and not any(own.option.validation for own in declared_by):
             raise UsageError(f"'{item.flag}' does not apply to validation", "leave it out")
+
+
+def _on_a_share(given: ValidateOptions, options: TrainOptions, dataset: ImageDataset) -> List[str]:
+    """Return the note about a folder that is not the training's and of which a share counts."""
+    place = given.dataset.data_dir
+    if not place or options.validation.validation_data_dir or not dataset.held_out:
+        return []
+    return [f"validation counts the {len(dataset)} images that a training on {place!r} would hold "
+            f"out: '--validation-data-dir {place}' counts all"]
 
 
 def _check_tables(given: ValidateOptions, data: DatasetSpec, dataset: ImageDataset) -> None:

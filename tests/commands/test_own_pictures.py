@@ -83,9 +83,17 @@ def test_one_folder_is_divided_and_validated_alike_everywhere(cli):
         assert json.loads(out)["metrics"] == (expected if epoch == best["epoch"] else {})
     code, out, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c", "--json")
     assert code == 0, err
+    assert "would hold out" not in err
     found = json.loads(out)["validations"]
     assert [row["loss"] for row in found] == pytest.approx(
         [row["loss"] for row in result["validations"]])
+    for flag, images in (("--data-dir", 3), ("--validation-data-dir", 30)):
+        code, out, err = cli("validate", "--plugin", PLUGIN, "--weights",
+                             "c/tiny_image_folder_2.pt", flag, "photos", "--json")
+        assert code == 0, err
+        assert json.loads(out)["validations"][0]["images"] == images
+        assert ("counts the 3 images that a training on 'photos' would hold out" in err) == (
+            images == 3)
     code, out, err = cli("restore", "--plugin", PLUGIN, "--checkpoint-path",
                          "c/tiny_image_folder_1.pt", "--checkpoint-output-dir", "d", "--json",
                          "--progress", "off")
