@@ -18,6 +18,7 @@ from ipucnn.core.registry.records import KINDS, DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
+from ipucnn.data.formats.recognition import shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
@@ -192,6 +193,10 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     """
     trained = options_of(stored, registry)
     overrides = given.overrides()
+    place = overrides.get("data_dir")
+    shards = shards_in(place, registry) if place and "data" not in overrides else None
+    if shards is not None:
+        overrides["data"] = shards
     replaced = [kind for kind in given.kinds for selector in [KINDS[kind].selector]
                 if overrides.get(selector, trained.get(selector)) != trained.get(selector)]
     machine = {name for name, (item, _) in settings(trained).items() if item.option.machine}

@@ -16,7 +16,8 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.registry import Registry, use
+from ipucnn.core.registry.registry import Registry, registry, use
+from ipucnn.data.formats.recognition import scored_as
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.phases import train_all
 
@@ -219,6 +220,14 @@ def test_labels_from_a_file_are_converted(cli):
     assert {split: made["samples"] for split, made in json.loads(out)["splits"].items()} == {
         "train": 26, "validation": 4}
     assert json.loads(Path("shards/metadata.json").read_text())["classes"] == ["ant", "bee"]
+    assert scored_as("shards", ["crow"], registry()) == "webdataset"
+    assert scored_as("photos", ["crow"], registry()) is None
+    code, _, err = train(cli, "--epoch", "1", "--checkpoint-path", "c")
+    assert code == 0, err
+    code, out, err = cli("validate", "--plugin", PLUGIN, "--weights", "c", "--data-dir", "shards",
+                         "--json")
+    assert code == 0, err
+    assert json.loads(out)["validations"][0]["images"] == 4
 
 
 def test_what_is_left_out_is_said_by_every_command(cli, tmp_path):

@@ -76,7 +76,7 @@ def dataset_here(used: Registry, default: str) -> str:
 def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Optional[str]:
     """Return the name of the labelled dataset in a folder, if a model knows one of its classes.
 
-    Folders that are called by the numbers of classes are classes, too.
+    Folders that are called by the numbers of classes are classes, too, and shards name theirs.
 
     Folders that are called otherwise are albums, not classes: None.
 
@@ -97,7 +97,14 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
             return dataset_in(data_dir, used, "") or None
         if depth >= _DEEPEST:
             folders.clear()
-    return None
+    return shards_in(data_dir, used)
+
+
+def shards_in(data_dir: str, used: Registry) -> Optional[str]:
+    """Return the name of the dataset of shards that a folder holds, or None."""
+    found = "" if is_url(data_dir) else dataset_in(data_dir, used, "")
+    # a format that is also read from a URL holds nothing but its own files
+    return found if found and used.get_typed(DatasetSpec, found).streams else None
 
 
 _DEEPEST = 2
