@@ -28,6 +28,7 @@ def plan(given: Dict[str, Any]) -> None:
     from ipucnn.api.jobs import plan as planned
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.launch_command import poprun_command
+    from ipucnn.planning.stages import table_of
 
     as_json, poprun = given.pop("json", False), given.pop("poprun", False)
     if poprun and as_json:
@@ -43,6 +44,11 @@ def plan(given: Dict[str, Any]) -> None:
         render.emit(poprun_command(made, training, registry().settings))
     else:
         render.emit(render.facts(made.facts()))
+        if made.pipeline:
+            render.emit("\n" + render.table(*table_of(made.pipeline)))
+            if made.plan.stages > 1:
+                render.emit(f"\nThe largest stage has work for {made.pipeline.fill:.0%} of the "
+                            f"time, all together for {made.pipeline.use:.0%}.")
     passed_on = [] if poprun else [
         f"'{item.flag}'" for item in declared(PlanOptions)
         if item.option.group == POPRUN and item.name in given]

@@ -43,6 +43,7 @@ from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
+from ipucnn.models.balance import with_balanced_splits
 from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
@@ -164,6 +165,7 @@ def prepare(options: RunOptions, registry: Registry,
                          f"leave it out, or leave {launch.launcher} out")
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
     notes += left_out_notes(options)
+    options = with_balanced_splits(options, registry)
     plan = options.plan(data.on_device, launched_count())
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan

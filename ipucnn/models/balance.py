@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, TypeVar
 
 from torch import nn
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.build import outline
 from ipucnn.models.tracing import costs, usable_splits
+
+OptionsT = TypeVar("OptionsT", bound=CommandOptions)
+
+AUTOMATIC = "auto:"
+"""What the value of `--pipeline-splits` begins with that states only the number of stages."""
+
+MOST_STAGES = 1024
 
 
 def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
@@ -37,6 +45,29 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:
         raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
+
+
+def with_balanced_splits(options: OptionsT, registry: Registry) -> OptionsT:
+    """Return options in which ``--pipeline-splits auto:N`` is replaced by the splits themselves.
+
+    Args:
+        options: of a training or a run.
+        registry: where the model is looked up.
+
+    Raises:
+        UsageError: N is no number of stages, or the model cannot be cut into as many.
+    """
+    given = options.get("pipeline_splits")
+    if len(given) != 1 or not given[0].startswith(AUTOMATIC):
+        return options
+    text = given[0][len(AUTOMATIC):]
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_STAGES:
+        raise UsageError(f"option '--pipeline-splits': {given[0]!r} states no number of stages",
+                         f"write 'auto:4' for four stages; at most {MOST_STAGES}")
+    spec = registry.get_typed(ModelSpec, options.get("model"))
+    splits = model_balance(spec.name, int(text), input_size=options.get("input_size"),
+                           options=options.plugins.of("model", spec.name), registry=registry)
+    return options.with_values(pipeline_splits=tuple(splits))
 
 
 def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:

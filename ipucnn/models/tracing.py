@@ -141,6 +141,23 @@ def costs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
     return calls
 
 
+def outputs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
+    """Return the path and the number of output values of every layer's call, for one image.
+
+    Layers that overwrite their input are left out.
+    """
+    found: List[Tuple[str, int]] = []
+
+    def end(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.append((path, output.numel() if isinstance(output, torch.Tensor) else 0))
+
+    _call(model, input_size, lambda: [
+        module.register_forward_hook(partial(end, name.replace(".", "/")))
+        for name, module in model.named_modules()
+        if not module._modules and not getattr(module, "inplace", False)])
+    return found
+
+
 def _calls(model: nn.Module, input_size: int) -> List[str]:
     """Return a path for every call of a module within the model, in order."""
     return [path for path, _ in costs(model, input_size) if path]

@@ -12,8 +12,10 @@ from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.core.showing import Blocks, Facts, Shown
+from ipucnn.core.showing import Blocks, Facts, Shown, Table
+from ipucnn.models.balance import with_balanced_splits
 from ipucnn.planning.options import PlanOptions
+from ipucnn.planning.stages import Pipeline, pipeline_of, table_of
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import endless_epoch, fine_tuning_plan
@@ -29,6 +31,7 @@ class TrainingPlan(Shown):
         fine_tuning: the plan of the fine-tuning after a half-resolution training.
         epoch_samples: samples per epoch, where the dataset's record states it.
         launch: the system to launch on.
+        pipeline: its stages; None for a model that cannot be followed without computing.
         notes: notes for the user.
     """
 
@@ -37,6 +40,7 @@ class TrainingPlan(Shown):
     fine_tuning: Optional[ExecutionPlan]
     epoch_samples: Optional[int]
     launch: PlanOptions
+    pipeline: Optional[Pipeline] = None
     notes: Tuple[str, ...] = ()
 
     @property
@@ -59,6 +63,7 @@ class TrainingPlan(Shown):
             "begins_at": ["input", *self.plan.pipeline_splits],
             "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
             "epoch_samples": self.epoch_samples,
+            "pipeline": self.pipeline.as_dict() if self.pipeline else None,
             "ipus": {"used": self.plan.devices, "reserved": self.ipus},
             "launch": {"profile": launch.launch, "hosts": launch.host_count,
                        "instances": self.plan.instances,
@@ -85,8 +90,8 @@ class TrainingPlan(Shown):
         return lines
 
     def blocks(self) -> Blocks:
-        """Return the facts; see `Shown`."""
-        return [self.facts()]
+        """Return the facts and the stages; see `Shown`."""
+        return [self.facts(), *([Table(*table_of(self.pipeline))] if self.pipeline else [])]
 
     def records(self) -> List[Dict[str, Any]]:
         """Return one row: the plan as plain types."""
@@ -114,6 +119,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     for kind in ("model", "norm-layer", "optimizer", "lr-schedule"):
         registry.get(kind, options.get(KINDS[kind].selector))
     data = registry.get_typed(DatasetSpec, options.dataset.data)
+    options = with_balanced_splits(options, registry)
     plan = options.plan(synthetic=data.on_device)
     second = fine_tuning_plan(options, data.on_device) \
         if options.half_resolution.half_res_training else None
@@ -121,9 +127,16 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     backend = options.execution.backend
     if key(backend) != AUTO:
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
+    notes, pipeline = notes_on_idle(options, data, registry), None
+    try:
+        pipeline = pipeline_of(options, plan, registry)
+    except UsageError as error:
+        if plan.pipeline_splits:
+            raise
+        notes.append(f"its stages are not known: {error.message}")
     made = TrainingPlan(options, plan, second,
-                        None if data.finite else endless_epoch(options, plan), launch,
-                        tuple(notes_on_idle(options, data, registry)))
+                        None if data.finite else endless_epoch(options, plan), launch, pipeline,
+                        tuple(notes))
     _check_fit(made)
     return made
 

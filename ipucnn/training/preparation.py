@@ -36,6 +36,7 @@ from ipucnn.data.opening import (
     request_of,
     with_classes,
 )
+from ipucnn.models.balance import with_balanced_splits
 from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
@@ -120,6 +121,7 @@ def prepare(options: TrainOptions, registry: Registry,
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry))
     asked, options = options, sized(options, registry)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
+    asked, options = (with_balanced_splits(each, registry) for each in (asked, options))
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
     plan = options.plan(data.on_device, launched_count())
     chosen = choose_backend(options, plan, registry)

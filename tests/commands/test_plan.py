@@ -75,7 +75,11 @@ def test_a_plan_says_what_a_training_is(plan):
                           "--device-iteration", "2", "--pipeline-splits", "layer1/2", "layer2/3",
                           "layer3/3", "--precision", "16.32")
     assert (code, err) == (0, "")
-    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    facts, stages, use = out.split("\n\n")
+    assert [row.split()[0] for row in stages.splitlines()[1:]] == [
+        "input", "layer1/2", "layer2/3", "layer3/3"]
+    assert use.startswith("The largest stage has work for 96% of the time")
+    rows = dict(line.split("  ", 1) for line in facts.splitlines())
     rows = {name: value.strip() for name, value in rows.items()}
     assert rows == {
         "model": "resnet50", "data": "cifar10", "precision": "16.32", "replicas": "4",
@@ -88,7 +92,9 @@ def test_a_plan_says_what_a_training_is(plan):
 def test_json_is_the_plan_in_the_terms_of_a_result(plan):
     code, out, err = plan("--config", "efficientnet-b4-g16-gn-pod16", "--launch", "pod16", "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == {
+    found = json.loads(out)
+    assert len(found.pop("pipeline")["stages"]) == 2
+    assert found == {
         "format": "ipucnn.plan/1", "model": "efficientnet-b4", "dataset": "imagenet",
         "backend": "auto", "begins_at": ["input", "_blocks/10"], "fine_tuning": None,
         "epoch_samples": None, "ipus": {"used": 16, "reserved": 16},
@@ -291,6 +297,64 @@ def test_instances_that_all_compile_are_noted(plan):
         _, out, err = plan("--replicas", "4", "--instances", "4", *more, "--poprun")
         assert len(out.splitlines()) == 1
         assert ("--executable-cache-path" in err) == noted
+
+
+# -- stages ------------------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_its_stages_compute_and_store(plan):
+    code, out, err = plan("--model", "resnet18", "--data", "cifar10", "--batch-size", "2",
+                          "--gradient-accumulation", "9", "--pipeline-splits", "layer2", "layer3/1",
+                          "--backend", "poptorch", "--precision", "16.16", "--json")
+    assert code == 0, err
+    found = json.loads(out)["pipeline"]
+    stages = found["stages"]
+    assert [stage["begins_at"] for stage in stages] == ["input", "layer2", "layer3/1"]
+    assert sum(stage["parameters"] for stage in stages) == 11_689_512  # torchvision's table
+    assert sum(stage["multiply_adds"] for stage in stages) == pytest.approx(1.814e9, rel=1e-3)
+    assert [stage["inputs"] for stage in stages] == [3 * 224**2, 64 * 56**2, 256 * 14**2]
+    assert found["fill"] == round(9 / 11, 4)
+    shares = [stage["share"] for stage in stages]
+    assert found["balance"] == pytest.approx(1 / 3 / max(shares), abs=1e-3)
+    assert 64 * 112**2 < stages[0]["activations"] < 20 * 64 * 112**2
+
+
+@pytest.mark.parametrize(("model", "options"), [
+    ("resnet50", []), ("mobilenet-v3-large", []), ("efficientnet-b0", []),
+    ("resnext50", ["--input-size", "96"])])
+def test_automatic_splits_are_those_of_the_plan(plan, model, options):
+    code, out, err = plan("--model", model, "--pipeline-splits", "auto:4", "--data", "cifar10",
+                          "--gradient-accumulation", "7", "--json", *options)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["plan"]["stages"] == 4
+    assert len(found["begins_at"]) == 4
+    assert found["pipeline"]["balance"] > 0.6
+
+
+@pytest.mark.parametrize("profile", [
+    profile.name for profile in profiles.available("train")
+    if profile.values.get("pipeline_splits")])
+def test_automatic_splits_are_balanced_no_worse_than_published_ones(plan, profile):
+    wanted = ["--config", profile, "--data", "cifar10", "--backend", "poptorch", "--json"]
+    published = json.loads(plan(*wanted)[1])
+    stages = published["plan"]["stages"]
+    found = json.loads(plan(*wanted, "--pipeline-splits", f"auto:{stages}")[1])
+    assert found["pipeline"]["balance"] >= published["pipeline"]["balance"] - 1e-4
+
+
+@pytest.mark.parametrize(("splits", "message", "hint"), [
+    (["layer1/9"], "unknown pipeline split 'layer1/9'", "layer1/1"),
+    (["layer3", "layer2"], "'layer2' runs before 'layer3'", "in the order of execution"),
+    (["auto:many"], "'auto:many' states no number of stages", "auto:4"),
+    (["auto:300"], "cut into 10 stages at most, not into 300", "fewer IPUs"),
+])
+def test_splits_are_checked_as_a_run_checks_them(plan, splits, message, hint):
+    code, _, err = plan("--model", "resnet18", "--data", "cifar10", "--gradient-accumulation",
+                        "1000", "--pipeline-splits", *splits)
+    assert code == 2
+    assert message in err
+    assert hint in err
 
 
 # -- launch profiles ---------------------------------------------------------------------------

@@ -126,8 +126,8 @@ class ExecutionPart:
         names=("--device-iteration", "--batches-per-step"))
     replicas: int = option(1, "Data-parallel copies of the model.", minimum=1, basic=True)
     pipeline_splits: Tuple[str, ...] = option(
-        (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'.",
-        metavar="MODULE...")
+        (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'; 'auto:4' "
+        "finds four stages.", metavar="MODULE...")
     full_precision_norm: bool = option(
         False, "Compute norm layers in single precision within a half-precision model.",
         feature="full-precision-norm", idle=FULL_PRECISION)
