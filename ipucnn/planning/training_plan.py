@@ -16,7 +16,12 @@ from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.planning.options import PlanOptions
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.outline import endless_epoch, fine_tuning_plan
+from ipucnn.training.outline import (
+    accumulation_notes,
+    endless_epoch,
+    fine_tuning_plan,
+    reduction_note,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +60,7 @@ class TrainingPlan(Shown):
         return {
             "format": "ipucnn.plan/1", "model": options.network.model,
             "dataset": options.dataset.data, "backend": options.execution.backend,
-            "plan": self.plan.algebra(),
+            "plan": self.plan.algebra(), "learning_rate": self._rate(),
             "begins_at": ["input", *self.plan.pipeline_splits],
             "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
             "epoch_samples": self.epoch_samples,
@@ -72,17 +77,25 @@ class TrainingPlan(Shown):
             ("model", options.network.model), ("data", options.dataset.data),
             ("precision", plan.precision),
             ("replicas", plan.replicas),
-            ("pipeline stages", plan.stages),
+            ("stages in turn" if plan.sharded else "pipeline stages", plan.stages),
             ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
             ("IPUs", f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
             ("hosts", launch.host_count),
             ("instances", plan.instances),
             ("replicas per instance", self.plan.local_replicas),
             ("epoch", self.epoch_samples and f"{self.epoch_samples:,} generated samples"),
+            ("learning rate", reduction_note(options) or options.optimisation.lr),
             *_algebra(plan)]
         if self.fine_tuning:
             lines += [(f"fine-tuning: {name}", value) for name, value in _algebra(self.fine_tuning)]
         return lines
+
+    def _rate(self) -> Optional[Dict[str, float]]:
+        """Return the learning rate, and that of the same steps with the mean gradient."""
+        lr = self.options.optimisation.lr
+        if lr is None:
+            return None
+        return {"lr": lr, "of_mean_gradient": lr * self.plan.gradient_factor}
 
     def blocks(self) -> Blocks:
         """Return the facts; see `Shown`."""
@@ -123,7 +136,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
     made = TrainingPlan(options, plan, second,
                         None if data.finite else endless_epoch(options, plan), launch,
-                        tuple(notes_on_idle(options, data, registry)))
+                        (*notes_on_idle(options, data, registry), *accumulation_notes(options)))
     _check_fit(made)
     return made
 

@@ -78,6 +78,13 @@ class TrainExecution(ExecutionPart):
     gradient_accumulation: int = option(
         1, "Micro-batches of a replica per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)
+    accumulation_reduction: str = option(
+        "mean", "Gradient of an update: mean over '--gradient-accumulation', or sum, as "
+        "with '--base-learning-rate' of the old ResNet trainer.", choices=("mean", "sum"),
+        feature="accumulation-sum", idle="without gradient_accumulation")
+    sharded: bool = option(
+        False, "Let the stages of '--pipeline-splits' take turns, instead of forming a pipeline.",
+        feature="sharding", idle="without pipeline_splits")
     iterations: Optional[int] = option(
         None, "Host calls per epoch (default: the whole dataset).", minimum=1)
     recompute_mode: str = option(
@@ -476,7 +483,9 @@ class TrainOptions(TrainingOptions):
         return ExecutionPlan(
             micro_batch=execution.micro_batch, device_iterations=execution.device_iterations,
             replicas=execution.replicas, gradient_accumulation=execution.gradient_accumulation,
-            pipeline_splits=execution.pipeline_splits, precision=execution.precision or "32.32",
+            accumulation_reduction=execution.accumulation_reduction,
+            pipeline_splits=execution.pipeline_splits, sharded=execution.sharded,
+            precision=execution.precision or "32.32",
             training=True, normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
             instances=instances, full_precision_norm=execution.full_precision_norm,
             seed=self.dataset.seed, recompute=execution.recompute,
@@ -487,7 +496,7 @@ class TrainOptions(TrainingOptions):
         """Return the plan of validation: the same shape, without accumulation."""
         plan = self.plan(False, instances)
         return replace(
-            plan, training=False, gradient_accumulation=1,
+            plan, training=False, gradient_accumulation=1, accumulation_reduction="mean",
             device_iterations=plan.validation_iterations,
             precision="16.16" if plan.half else "32.32", recompute="none",
             recompute_checkpoints=(), compile_only=False)

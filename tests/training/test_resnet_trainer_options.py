@@ -38,7 +38,11 @@ def meaning(**given):
     ({"dataset": "cifar_100"}, {"data": "cifar100"}),
     ({"base_learning_rate": -6, "batch_size": 32}, {"lr": 0.5, "batch_size": 32}),
     ({"base_learning_rate": "-5.5", "batch_size": 8, "gradient_accumulation_factor": 4},
-     {"lr": 2**-5.5 * 8, "batch_size": 8, "gradient_accumulation": 4}),
+     {"lr": 2**-5.5 * 8, "batch_size": 8, "gradient_accumulation": 4,
+      "accumulation_reduction": "sum"}),
+    ({"base_learning_rate": -5, "batch_size": 8, "gradient_accumulation": 4,
+      "accumulation_reduction": "mean"},
+     {"lr": 0.25, "batch_size": 8, "gradient_accumulation": 4}),
     ({"base_learning_rate": -6, "batch_size": 8, "replicas": 4},
      {"lr": 0.5, "batch_size": 8, "replicas": 4}),
     ({"base_learning_rate": -6, "batch_size": 32, "replication_factor": 4},
@@ -74,7 +78,11 @@ def meaning(**given):
     ({"num_ipus": 4, "replicas": 2, "pipeline_splits": "layer3", "gradient_accumulation": 3},
      {"replicas": 2, "pipeline_splits": ("layer3",), "gradient_accumulation": 3}),
     ({"num_ipus": 4, "pipeline": True, "replication_factor": 2, "batch_size": 2, "size": "20"},
-     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",)}),
+     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",),
+      "pipeline": True, "gradient_accumulation": 3, "accumulation_reduction": "sum"}),
+    ({"num_ipus": 4, "replication_factor": 2, "batch_size": 2, "size": "20"},
+     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",),
+      "sharded": True}),
 ])
 def test_what_they_stand_for(given, expected):
     assert meaning(**given) == expected
@@ -102,7 +110,6 @@ def test_what_they_stand_for(given, expected):
     ({"replication_factor": 2, "replicas": 2}, "'--replication-factor' contradicts", ""),
     ({"num_ipus": 6, "replication_factor": 4, "batch_size": 4},
      "6 IPUs cannot be divided among 4 replicas", "multiple of 4"),
-    ({"num_ipus": 4}, "'--num-ipus 4' is 4 IPUs for every replica", "add '--pipeline'"),
     ({"pipeline": True}, "does not say over how many IPUs", "--num-ipus N"),
     ({"pipeline": True, "num_ipus": 2, "pipeline_splits": "layer2"},
      "'--pipeline' contradicts '--pipeline-splits'", ""),

@@ -311,11 +311,13 @@ class ScheduleSpec(PluginSpec):
         _check_names(self, "parameters", parameters)
 
 
-FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "fine-tuning", "full-precision-norm",
-                                    "multi-label", "recompute"})
-"""Features that only some backends have; common options may require one of them. `multi-label`
-trains on images with several labels, `fine-tuning` freezes layers for some epochs and has learning
-rates by layer."""
+FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "compile-only", "ema", "fine-tuning",
+                                    "full-precision-norm", "multi-label", "recompute",
+                                    "sharding"})
+"""Features that only some backends have; common options may require one of them. `accumulation-sum`
+adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `multi-label` trains on images
+with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
+`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`)."""
 
 
 @dataclass(frozen=True)

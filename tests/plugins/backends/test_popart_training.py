@@ -128,7 +128,9 @@ def assert_like_torch(model=None, setup=None, size=SIZE, classes=5, calls=2, **p
 @pytest.mark.parametrize("plan", [
     {}, {"micro_batch": 1, "gradient_accumulation": 4}, {"replicas": 4},
     {"device_iterations": 2, "replicas": 2, "gradient_accumulation": 2},
+    {"replicas": 2, "gradient_accumulation": 3, "accumulation_reduction": "sum"},
     {"pipeline_splits": ("1",), "gradient_accumulation": 3, "replicas": 2},
+    {"pipeline_splits": ("1",), "sharded": True, "replicas": 2},
     {"normalisation": "host", "eight_bit_io": False}, {"normalisation": "none"}])
 def test_training_is_that_of_the_torch_backend(plan):
     assert_like_torch(**plan)
@@ -288,6 +290,9 @@ def test_gradients_are_averaged_whatever_the_shape(made):
     options = made[-1].asked["userOptions"]
     assert (options.accumulationFactor, options.replicatedGraphCount) == (3, 2)
     assert str(options.accumulationAndReplicationReductionType) == "ReductionType.Mean"
+    session(replicas=2, gradient_accumulation=3, accumulation_reduction="sum")
+    options = made[-1].asked["userOptions"]
+    assert str(options.accumulationAndReplicationReductionType) == "ReductionType.Sum"
 
 
 def test_a_pipeline_recomputes_in_its_own_way(made):

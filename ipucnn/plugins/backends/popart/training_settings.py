@@ -23,8 +23,10 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
         options.enableGradientAccumulation = True
         options.accumulationFactor = plan.gradient_accumulation
     # an update is the mean over all its samples, for any batch shape; the division is
-    # after the sum of all gradients
-    options.accumulationAndReplicationReductionType = popart.ReductionType.Mean
+    # after the sum of all gradients. A sum is also over replicas, whose mean the graph takes
+    kinds = popart.ReductionType
+    options.accumulationAndReplicationReductionType = (
+        kinds.Sum if plan.accumulation_reduction == "sum" else kinds.Mean)
     options.meanAccumulationAndReplicationReductionStrategy = popart.MeanReductionStrategy.Post
     options.enableStableNorm = not chosen.disable_stable_batchnorm
     options.enableStochasticRounding = chosen.enable_stochastic_rounding
@@ -32,8 +34,8 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     if chosen.auto_loss_scaling:
         options.automaticLossScalingSettings.enabled = True
     if plan.recompute == "auto":
-        kinds = popart.RecomputationType
-        options.autoRecomputation = kinds.Pipeline if plan.pipeline_splits else kinds.Standard
+        modes = popart.RecomputationType
+        options.autoRecomputation = modes.Pipeline if plan.pipelined else modes.Standard
     _set_optimizer_state(options, chosen)
     collectives = collective_settings(chosen)
     if collectives:
