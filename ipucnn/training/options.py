@@ -1,7 +1,18 @@
 """The options of `ipucnn train` and `ipucnn restore`."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    AbstractSet,
+    Any,
+    ClassVar,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
@@ -26,7 +37,7 @@ from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
 from ipucnn.training.checkpoint_precedence import without_overridden
 from ipucnn.training.fine_tuning import FineTuningPart
-from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
+from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
@@ -435,6 +446,11 @@ class TrainOptions(TrainingOptions):
         if found in (spec.name, *spec.also):
             return settled
         return settled + tuple(name for name in ("data", "use_bbox_info") if profile.get(name))
+
+    @classmethod
+    def implied(cls, names: AbstractSet[str]) -> AbstractSet[str]:
+        """Return the names, with those that options of the old ResNet trainer stand for."""
+        return names | {name for old in names for name in STANDS_FOR.get(old, ())}
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],

@@ -34,6 +34,9 @@ DROPS = (0.5, 0.75)
 """The old trainer's behaviour when only one of the two was given."""
 
 
+_TRANSLATED: Dict[str, Any] = {"switch": True, "in_profiles": True}
+
+
 @dataclass(frozen=True)
 class ResNetTrainerOptions:
     """Options of the old trainer, which stand for others; see `translated`."""
@@ -42,44 +45,45 @@ class ResNetTrainerOptions:
 
     size: Optional[str] = option(
         None, "Layers of the ResNet, 'x50' of the ResNeXt: '--model' for the chosen dataset.",
-        choices=_SMALL + _LARGE, switch=True)
+        choices=_SMALL + _LARGE, **_TRANSLATED)
     dataset: Optional[str] = option(
         None, "CIFAR-10, CIFAR-100, IMAGENET, or another '--data'.", kind="dataset",
-        switch=True)
+        **_TRANSLATED)
     base_learning_rate: Optional[float] = option(
         None, "Exponent x of '--lr': 2 ^ x times '--batch-size', of all replicas together, for "
         "gradients added up over accumulation ('--accumulation-reduction sum').", minimum=-64,
-        maximum=64, switch=True, metavar="X")
+        maximum=64, **_TRANSLATED, metavar="X")
     learning_rate_schedule: Tuple[float, ...] = option(
         (), "'--lr-epoch-decay' as fractions of the training: where the next factor of "
         "'--learning-rate-decay' begins. 0.5 and 0.75 when only the factors are given.",
-        exclusive_minimum=0.0, maximum=1.0, switch=True, metavar="FRACTION...")
+        exclusive_minimum=0.0, maximum=1.0, **_TRANSLATED, metavar="FRACTION...")
     replication_factor: Optional[int] = option(
-        None, "Replicas that share '--batch-size' among them.", minimum=1, switch=True)
+        None, "Replicas that share '--batch-size' among them.", minimum=1, **_TRANSLATED)
     num_ipus: Optional[int] = option(
         None, "IPUs of all replicas. More than replicas share the model: as a pipeline with "
-        "'--pipeline', else in turn ('--sharded').", minimum=1, switch=True)
+        "'--pipeline', else in turn ('--sharded').", minimum=1, **_TRANSLATED)
     pipeline: bool = option(
         False, "Cut the model into as many pipeline stages as there are IPUs for a replica, so "
         "that the largest is as small as possible: '--pipeline-splits' chosen for you, and "
         "'--gradient-accumulation' where none is given.",
-        switch=True, negatable=False)
+        **_TRANSLATED, negatable=False)
     valid_per_epoch: Optional[float] = option(
         None, "Validations per epoch, 1 or a fraction: '--validation-mode during'.",
-        exclusive_minimum=0.0, switch=True)
+        exclusive_minimum=0.0, **_TRANSLATED)
     log_dir_string: Optional[str] = option(
         None, "Folder of metrics and options within '--log-dir', or within 'logs'.",
-        switch=True, metavar="NAME")
+        **_TRANSLATED, metavar="NAME")
     ckpt: Optional[str] = option(
         None, "Refused: it named one ONNX file; '--checkpoint-path' names a folder.",
         switch=True, metavar="FILE")
 
 
-_STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
+STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
     "size": ("model",), "dataset": ("data",), "base_learning_rate": ("lr",),
     "learning_rate_schedule": ("lr_epoch_decay",), "replication_factor": ("replicas",),
     "pipeline": ("pipeline_splits",),
     "valid_per_epoch": ("validation_mode", "validation_frequency", "no_validation")}
+"""Options that an option of the old trainer stands for, and contradicts."""
 
 _FORMER: Mapping[str, Any] = {
     "data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10, "lr": 0.01,
@@ -137,7 +141,7 @@ def _merged(sources: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     """
     values: Dict[str, Any] = {}
     for source in sources:
-        for old, others in _STANDS_FOR.items():
+        for old, others in STANDS_FOR.items():
             both = [name for name in others if old in source and name in source]
             if both:
                 raise UsageError(f"'{_flag(old)}' contradicts '{_flag(both[0])}'",

@@ -167,8 +167,9 @@ def test_a_wrong_option_of_a_plugin_keeps_its_line(tmp_path):
         resolve(TrainOptions, {"config": str(path), "size": "20"}, "train")
 
 
-def test_the_profile_is_the_old_trainers_defaults():
-    options = resolve(TrainOptions, {"config": "resnet20-cifar"}, "train")
+@pytest.mark.parametrize("name", ["resnet20-cifar", "resnet-main-py"])
+def test_the_profile_is_the_old_trainers_defaults(name):
+    options = resolve(TrainOptions, {"config": name}, "train")
     old = resolve(TrainOptions, {
         "size": "20", "dataset": "CIFAR-10", "batch_size": "32", "norm_type": "group",
         "norm_groups": "16", "shortcut_type": "B", "precision": "16", "prng": True,

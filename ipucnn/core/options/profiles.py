@@ -142,7 +142,8 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
     profile = load(name, command)
     for spelling in profile.values:
         found = common_option(options_class, spelling)
-        if found is not None and found.option.switch:
+        if found is not None and found.option.switch \
+                and not found.option.in_profiles:
             raise UsageError(f"{spelling!r} cannot stand in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
     return Source(profile.values, profile.origins, shipped=_SHIPPED in profile.path.parents)
