@@ -207,6 +207,8 @@ class DatasetSpec(PluginSpec):
         layout: the folder's expected structure, for `show` and for error messages.
         verify: ``"module:attribute"`` of ``verify(folder: str) -> List[str]``, which returns one
             line per problem with a folder of this format; empty when it cannot be verified.
+        unverified: ``"module:attribute"`` of ``unverified(folder: str) -> List[str]``, which gives
+            notes on what `verify` cannot check in this folder; empty if there is nothing.
         markers: shell patterns of paths within a folder, any of which identifies this format. Where
             several formats match, the longest pattern decides.
         also: other datasets that are read instead if the folder has their markers; their
@@ -228,6 +230,7 @@ class DatasetSpec(PluginSpec):
     default_data_dir: str = ""
     layout: str = ""
     verify: str = ""
+    unverified: str = ""
     markers: Tuple[str, ...] = ()
     also: Tuple[str, ...] = ()
     streams: bool = False

@@ -32,6 +32,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
         summary="samples in tar archives (shards), in a folder or streamed from a URL",
         target="ipucnn.plugins.datasets._webdataset.dataset:make",
         verify="ipucnn.plugins.datasets._webdataset.verify:verify",
+        unverified="ipucnn.plugins.datasets._webdataset.verify:unverified",
         convert="ipucnn.plugins.datasets._webdataset.writer:Shards",
         markers=("metadata.json",),
         layout="--data-dir/metadata.json, --data-dir/train-000000.tar ... and "

@@ -160,6 +160,30 @@ def test_published_forms(tmp_path, name, form, inside):
     assert images[0, 0, 0].tolist() == list(range(32))  # a row of red, not a column or a channel
 
 
+@pytest.mark.parametrize("keys", [str, str.encode], ids=["text", "bytes"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_that_python_3_wrote_again(tmp_path, protocol, keys):
+    """Up to protocol 2, bytes are written as a call of `_codecs.encode`."""
+    folder = tmp_path / "cifar-10-batches-py"
+    write_cifar10(folder)
+    content = {keys("data"): made_pixels(5), keys("labels"): made_labels(5, 10),
+               keys("batch_label"): b"testing \xff", keys("filenames"): [b""]}
+    (folder / "test_batch").write_bytes(pickle.dumps(content, protocol))
+    (folder / "batches.meta").write_bytes(pickle.dumps(
+        {keys("label_names"): [name.encode() for name in CLASS_NAMES[10]]}, protocol))
+    found = load("cifar10", data_dir=str(tmp_path), split="validation")
+    assert (found.image(2).numpy() == made_pixels(5)[2].reshape(3, 32, 32)).all()
+    assert list(found.class_names) == CLASS_NAMES[10]
+
+
+def test_no_other_codec_is_called(tmp_path):
+    write_cifar10(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(
+        b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.")
+    with pytest.raises(DataError, match=r"encodes with 'rot13', which could run code"):
+        load("cifar10", data_dir=str(tmp_path))
+
+
 def test_an_evaluation_takes_the_test_images(tmp_path):
     write_cifar10(tmp_path / "cifar-10-batches-py")
     whole = load("CIFAR-10", data_dir=str(tmp_path))
