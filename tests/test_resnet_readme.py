@@ -52,6 +52,13 @@ def test_the_resnet_of_its_quick_start(train):
     assert result["loss"] > 0
 
 
+def test_cifar_is_neither_enlarged_nor_partly_validated(train):
+    """Its trainer validated on random crops, and counted the last step only."""
+    result = train(f"{DATA} --size 8 --batch-size 25 --valid-per-epoch 1 --steps-per-log 1")
+    assert not [note for note in result["notes"] if "pixels" in note]
+    assert [row["images"] for row in result["validations"]] == [50]
+
+
 def test_replicas_share_the_batch(train):
     result = train(f"{DATA} --size 8 --batch-size 20 --replication-factor 2 --num-ipus 2 "
                    "--gradient-accumulation-factor 2 --batches-per-step 3 --base-learning-rate=-7 "
