@@ -100,7 +100,7 @@ class TrainExecution(ExecutionPart):
         None, "Host calls per epoch (default: the whole dataset).", minimum=1)
     recompute_mode: str = option(
         "none", "Recompute activations in the backward pass instead of keeping them: 'auto' "
-        "chooses which, 'manual' keeps '--recompute-checkpoints'.",
+        "chooses which, 'manual' keeps '--recompute-checkpoints' only.",
         choices=("none", "auto", "manual"), feature="recompute")
     recompute_checkpoints: Tuple[str, ...] = option(
         (), "Modules whose output is kept, as regular expressions of paths like 'layer1/0'.",
@@ -110,9 +110,10 @@ class TrainExecution(ExecutionPart):
         names=("--enable-pipeline-recompute", "--recompute"))
 
     def __post_init__(self) -> None:
-        if self.recompute_checkpoints and self.recompute != "manual":
-            raise UsageError("'--recompute-checkpoints' are for '--recompute-mode manual'",
-                             "add it, or leave the checkpoints out")
+        if self.recompute_checkpoints and self.recompute == "none":
+            raise UsageError("'--recompute-checkpoints' are what recomputation keeps, and nothing "
+                             "is recomputed",
+                             "add '--recompute-mode manual' or 'auto', or leave them out")
 
     @property
     def micro_batch(self) -> int:

@@ -49,7 +49,8 @@ class ExecutionPlan:
         seed: for all random numbers; None leaves it to the device.
         recompute: how activations are recomputed in the backward pass: `none`, `auto`
             (the backend chooses) or `manual` (all but the outputs of `recompute_checkpoints`).
-        recompute_checkpoints: regular expressions of module paths whose outputs are kept.
+        recompute_checkpoints: regular expressions of module paths whose outputs are kept in either
+            mode.
         compile_only: the model is compiled but not executed.
 
     Raises:
@@ -190,10 +191,11 @@ class ExecutionPlan:
 
     def algebra(self) -> Dict[str, Any]:
         """Return the plan's sizes and the derived ones, for results."""
+        reduction = {"accumulation_reduction": self.accumulation_reduction} if self.training else {}
         return {"micro_batch": self.micro_batch, "device_iterations": self.device_iterations,
                 "replicas": self.replicas, "instances": self.instances,
                 "gradient_accumulation": self.gradient_accumulation,
-                "accumulation_reduction": self.accumulation_reduction,
+                **reduction,
                 "stages": self.stages, "devices": self.devices,
                 "combined_batch": self.combined_batch, "update_batch": self.update_batch,
                 "precision": self.precision}

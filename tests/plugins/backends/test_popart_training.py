@@ -257,6 +257,7 @@ OPTIONS = [
     ("enable_fp_exceptions", True, "enableFloatingPointChecks", "True"),
     ("enable_stochastic_rounding", True, "enableStochasticRounding", "True"),
     ("recompute", "auto", "autoRecomputation", "RecomputationType.Standard"),
+    ("recompute", "manual", "autoRecomputation", "RecomputationType.RecomputeAll"),
     ("syncless_collectives", "auto", "gclOptions", "{'useSynclessCollectives': 'auto'}"),
     ("max_bytes_per_tile", 0, "gclOptions", "{'maxBytesPerTile': '0'}"),
     ("offload_optimizer", True, "optimizerStateTensorLocationSettings.location.storage",
@@ -325,7 +326,8 @@ def test_every_training_option_of_the_record_is_tried_here():
     (record,) = ipucnn_backends()
     assert {item.name for item in declared(PopArtOptions)
             if item.option.only == "training"} == tried - {"recompute"}
-    assert set(record.features) == {"compile-only", "recompute"}
+    assert set(record.features) == {
+        "accumulation-sum", "compile-only", "recompute", "sharding"}
 
 
 @pytest.mark.parametrize(("setup", "options", "plan", "said"), [
@@ -336,6 +338,7 @@ def test_every_training_option_of_the_record_is_tried_here():
     ({"loss": CrossEntropy(CrossEntropyOptions(class_weights=(1, 2, 3, 4, 5)))}, {}, {},
      "no class weights of loss 'cross-entropy'"),
     ({}, {"enable_optimizer_rts": True}, {}, "--enable-optimizer-rts"),
+    ({}, {}, {"recompute": "auto", "recompute_checkpoints": ("0",)}, "--recompute-mode manual"),
     ({}, {}, {"recompute": "manual", "recompute_checkpoints": ("0",),
               "pipeline_splits": ("1",), "gradient_accumulation": 3}, "--recompute-mode manual"),
     ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, None, dict)}, {}, {}, "'mine'"),

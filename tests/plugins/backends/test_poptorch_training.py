@@ -171,6 +171,7 @@ OPTIONS = [
     ("enable_fp_exceptions", True, "enableFloatingPointChecks", True),
     ("enable_stochastic_rounding", True, "enableStochasticRounding", True),
     ("recompute", "auto", "autoRecomputation", 1),
+    ("recompute", "manual", "autoRecomputation", 4),
     ("syncless_collectives", "true", "gclOptions", {"useSynclessCollectives": "true"}),
     ("max_bytes_per_tile", 1000, "gclOptions", {"maxBytesPerTile": "1000"}),
 ]
@@ -201,8 +202,10 @@ def test_a_pipeline_recomputes_in_its_own_way(machine):
 
 
 def test_recomputation_keeps_what_is_named(machine):
-    made = session(recompute="manual", recompute_checkpoints=("0", "1"))
-    assert machine.programs[-1].kept == made.facts["kept_for_backward"] > 0
+    for mode, setting in (("manual", 4), ("auto", 1)):
+        made = session(recompute=mode, recompute_checkpoints=("0", "1"))
+        assert machine.programs[-1].kept == made.facts["kept_for_backward"] > 0
+        assert machine.programs[-1].options._Popart._values["autoRecomputation"] == setting
 
 
 @pytest.mark.parametrize(("options", "place"), [

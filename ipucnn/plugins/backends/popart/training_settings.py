@@ -33,9 +33,11 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     options.enableFloatingPointChecks = chosen.enable_fp_exceptions
     if chosen.auto_loss_scaling:
         options.automaticLossScalingSettings.enabled = True
+    modes = popart.RecomputationType
     if plan.recompute == "auto":
-        modes = popart.RecomputationType
         options.autoRecomputation = modes.Pipeline if plan.pipelined else modes.Standard
+    elif plan.recompute == "manual" and not plan.recompute_checkpoints:
+        options.autoRecomputation = modes.RecomputeAll  # else nodes are marked one by one
     _set_optimizer_state(options, chosen)
     collectives = collective_settings(chosen)
     if collectives:

@@ -89,14 +89,14 @@ def training_overlap(plan: ExecutionPlan,
             else poptorch.OverlapMode.OverlapDeviceIterationLoop)
 
 
-_RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE = 1, 3
+_RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE, _RECOMPUTE_ALL = 1, 3, 4
 """PopART's `RecomputationType`."""
 
 
 def _set_recomputation(options: Any, plan: ExecutionPlan) -> None:
     if plan.recompute != "none":
-        options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipelined
-                            else _RECOMPUTE_STANDARD)
+        alone = _RECOMPUTE_ALL if plan.recompute == "manual" else _RECOMPUTE_STANDARD
+        options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipelined else alone)
 
 
 def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:

@@ -210,7 +210,7 @@ class _Latency:
 
 def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
     """Mark the outputs that recomputation starts from; return how many."""
-    if plan.recompute != "manual":
+    if plan.recompute == "none":
         return 0
     points = recompute_points(model, plan.recompute_checkpoints)
     for path in points:
