@@ -37,8 +37,8 @@ class ValidationDataset:
     skip_bad_samples: Optional[bool] = option(
         None, "Count and report images that cannot be read instead of stopping.", basic=True)
     dataloader_worker: Optional[int] = option(
-        None, "Decoding threads or processes (default: the cores this process may use).",
-        minimum=1, names=("--num-workers",), basic=True)
+        None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
+        "this process may use).", minimum=0, names=("--num-workers",), basic=True)
 
 
 @dataclass(frozen=True)

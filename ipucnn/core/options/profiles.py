@@ -59,7 +59,8 @@ def available(command: str = "run") -> List[Profile]:
 def command_of(name: str) -> str:
     """Return the command of the shipped profile `name`; `run` if no command has it."""
     wanted = _aliases().get(key(name), key(name))
-    commands = sorted(folder.name for folder in _SHIPPED.iterdir() if folder.is_dir())
+    commands = sorted((folder.name for folder in _SHIPPED.iterdir() if folder.is_dir()),
+                      key=lambda command: (command != "run", command))
     return next((command for command in commands
                  if any((_SHIPPED / command / f"{spelling}.yaml").is_file()
                         for spelling in (wanted, key(name)))), "run")
