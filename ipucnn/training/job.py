@@ -385,7 +385,8 @@ class _Trainer:
             epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average,
-            compute_images_per_second=self.pace.compute_average, data_wait_share=self.pace.average_wait,
+            compute_images_per_second=self.pace.compute_average,
+            data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
             loss=self.figures.loss() if trained else None,
             accuracy=self.figures.accuracy() if trained and not self.options.results.disable_metrics

@@ -35,7 +35,7 @@ from ipucnn.core.options.parts import (
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
-from ipucnn.training.checkpoint_precedence import without_overridden
+from ipucnn.training.checkpoint_precedence import with_one_folder, without_overridden
 from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
 
@@ -144,6 +144,10 @@ class OptimisationPart:
     weight_decay: float = option(
         1e-4, "Weight decay; biases and norm layers have none.", minimum=0.0, basic=True)
     loss: str = option("cross-entropy", "Loss that is minimised.", kind="loss", basic=True)
+    reduction: Optional[str] = option(
+        None, "'sum' or 'mean' of the old trainer, which divided the rate of a sum: the same "
+        "update. '--accumulation-reduction' changes it.", choices=("sum", "mean"), switch=True,
+        in_profiles=True)
     loss_scaling: float = option(
         1.0, "Factor on the loss against underflow of half-precision gradients; the last one of "
         "the schedule.", exclusive_minimum=0.0)
@@ -339,6 +343,15 @@ class CheckpointPart:
                                  "none", "leave one of them out")
 
 
+@dataclass(frozen=True)
+class TrainCheckpoints(CheckpointPart):
+    """Options of the checkpoints of a new training."""
+
+    checkpoint_input_dir: Optional[str] = option(
+        None, "The folder of '--checkpoint-path', where checkpoints are validated and averaged.",
+        metavar="DIR", switch=True)
+
+
 _ONE_PHASE = "without half_res_training"
 
 
@@ -371,6 +384,9 @@ class TrainResults(ResultPart):
     logger: Tuple[str, ...] = option(
         ("files",), "What records metrics and options; several may be named.", kind="logger",
         metavar="NAME...")
+    wandb: bool = option(
+        False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
+        negatable=False)
     logs_per_epoch: int = option(1, "Rows of metrics per epoch.", minimum=1)
     steps_per_log: Optional[int] = option(
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
@@ -428,6 +444,7 @@ class TrainOptions(TrainingOptions):
         UsageError: two options contradict each other.
     """
 
+    checkpoints: TrainCheckpoints = part(TrainCheckpoints)
     resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
     command: ClassVar[str] = "train"
@@ -457,9 +474,11 @@ class TrainOptions(TrainingOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
-        sources = without_overridden(sources)
+        sources = without_overridden([with_one_folder(source) for source in sources])
         values = with_card([translated(cls, sources, others, registry)], others, registry,
                            training=True)
+        if values.get("wandb"):
+            values["logger"] = (*values.get("logger", TrainResults.logger), "wandb")
         if "data" not in values:
             place = values.get("data_dir")
             values["data"] = dataset_in(place, registry, TrainDataset.data) if place \
@@ -525,7 +544,8 @@ class RestoredCheckpoints(CheckpointPart):
 
     checkpoint_path: Optional[str] = option(
         None, "Checkpoint, or a folder, whose newest whole checkpoint is taken.",
-        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
+        names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="FILE|DIR",
+        basic=True)
     checkpoint_output_dir: Optional[str] = option(
         None, "Folder of further checkpoints (default: that of the restored one).",
         metavar="DIR", switch=True, names=("--checkpoint-output-path",))

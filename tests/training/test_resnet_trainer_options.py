@@ -179,6 +179,29 @@ def test_the_profile_is_the_old_trainers_defaults(name):
     assert options.as_dict() == old.as_dict()
 
 
+def test_spellings_of_the_last_release(tmp_path):
+    options = build(TrainOptions, {"checkpoint_input_dir": "kept", "wandb": True,
+                                   "wandb_weight_histogram": True, "reduction": "sum"})
+    assert options.checkpoints.checkpoint_path == "kept"
+    assert options.results.logger == ("files", "wandb")
+    assert options.plugins.of("logger", "wandb").wandb_weight_histogram is True
+    assert options.execution.accumulation_reduction == "mean"
+    saved = options.as_dict()
+    assert not {"checkpoint_input_dir", "wandb", "reduction"} & set(saved)
+    build(TrainOptions, {"checkpoint_input_dir": "kept", "checkpoint_output_dir": "./kept/"})
+    with pytest.raises(UsageError, match="another folder than '--checkpoint-path new'"):
+        build(TrainOptions, {"checkpoint_input_dir": "kept", "checkpoint_path": "new"})
+
+
+def test_the_old_reduction_is_told_to_change_nothing():
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.training.idle_options import notes_on_idle
+
+    notes = notes_on_idle(build(TrainOptions, {"reduction": "sum"}),
+                          registry().get("dataset", "cifar10"), registry())
+    assert any(note.startswith("'--reduction sum' has no effect") for note in notes)
+
+
 def test_only_what_they_stand_for_is_saved():
     saved = build(TrainOptions, {"size": "20", "base_learning_rate": -6,
                                  "learning_rate_schedule": "0.5"}).as_dict()

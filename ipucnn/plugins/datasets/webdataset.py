@@ -12,7 +12,7 @@ from ipucnn.core.registry.records import DatasetSpec
 
 @dataclass(frozen=True)
 class WebDatasetOptions:
-    """Options of shards behind a URL."""
+    """Options of shards behind a URL, and of those in a folder."""
 
     data_cache_dir: Optional[str] = option(
         None, "Folder for copies of shards behind a URL (default: the user's cache).",
@@ -21,6 +21,10 @@ class WebDatasetOptions:
         None, "How many bytes of copies are kept, the last used ones ('20G') (default: 20G, or a "
         "tenth of what the disk has room for).", size=True, minimum=1, metavar="SIZE",
         machine=True)
+    webdataset_memory_cache_ratio: float = option(
+        0.0, "Share of the shards in a folder, the first ones, that the system is asked to read "
+        "into its memory at the start. It keeps what it has read as long as there is memory.",
+        minimum=0.0, maximum=1.0, machine=True)
 
 
 @hookimpl
