@@ -10,7 +10,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
-from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec
+from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.planning.options import PlanOptions
@@ -126,6 +126,9 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     """
     for kind in ("model", "norm-layer", "optimizer", "lr-schedule"):
         registry.get(kind, options.get(KINDS[kind].selector))
+    if options.network.input_size is not None:
+        registry.get_typed(ModelSpec, options.network.model).check_input_size(
+            options.network.input_size)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     plan = options.plan(synthetic=data.on_device)
     second = fine_tuning_plan(options, data.on_device) \

@@ -151,7 +151,8 @@ def prepare(options: TrainOptions, registry: Registry,
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
-    size = None if restored else followed_size(options, data, dataset, preprocessing.input_size)
+    fixed = restored or registry.get_typed(ModelSpec, options.network.model).input_sizes
+    size = None if fixed else followed_size(options, data, dataset, preprocessing.input_size)
     if size is not None:
         notes.append(f"the network's input is {size} pixels, as the images are small, not "
                      f"{preprocessing.input_size}: '--input-size' gives another")

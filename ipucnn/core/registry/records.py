@@ -162,6 +162,7 @@ class ModelSpec(PluginSpec):
         zero_init_residual: it has residual branches whose last norm can start at zero.
         preprocessing: how images are prepared for it. When None, the usual values for ImageNet
             models are assumed, at its input size.
+        input_sizes: the smallest and the largest input that it computes; empty for any.
     """
 
     family: str = ""
@@ -171,11 +172,16 @@ class ModelSpec(PluginSpec):
     weights: Tuple[PublishedWeights, ...] = ()
     zero_init_residual: bool = False
     preprocessing: Optional[Preprocessing] = None
+    input_sizes: Tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(self.preprocessing is None or isinstance(self.preprocessing, Preprocessing),
                     "preprocessing", "a Preprocessing")
+        self._tuple_of(int, "input_sizes")
+        self._check(len(self.input_sizes) in (0, 2)
+                    and list(self.input_sizes) == sorted(self.input_sizes), "input_sizes",
+                    "the smallest and the largest, or none")
         if self.preprocessing is not None:
             object.__setattr__(self, "input_size", self.preprocessing.input_size)
         self._check(isinstance(self.input_size, int) and self.input_size > 0, "input_size",
@@ -183,6 +189,17 @@ class ModelSpec(PluginSpec):
         self._check(isinstance(self.num_classes, int) and self.num_classes > 0, "num_classes",
                     "a positive integer")
         self._tuple_of(PublishedWeights, "weights")
+
+    def check_input_size(self, size: int) -> None:
+        """Reject an input size that the network cannot compute.
+
+        Raises:
+            UsageError: it is too small or too large.
+        """
+        if self.input_sizes and not self.input_sizes[0] <= size <= self.input_sizes[1]:
+            raise UsageError(f"model {self.name!r} cannot compute images of {size} pixels",
+                             f"use an '--input-size' of {self.input_sizes[0]} to "
+                             f"{self.input_sizes[1]}, or leave it out")
 
 
 RANDOM_RESIZED_CROP = "random-resized-crop"
