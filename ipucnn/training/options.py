@@ -193,7 +193,7 @@ class SchedulePart:
         0.0, "Updates of the learning rate per epoch; 0 updates it at every host call.",
         minimum=0.0)
     warmup_epoch: Optional[float] = option(
-        None, "Epochs of linearly rising rate (default: a tenth, at most 5).", minimum=0.0,
+        None, "Epochs of rising rate (default: a tenth, at most 5).", minimum=0.0,
         names=("--warmup-epochs",), basic=True)
 
 
@@ -298,7 +298,7 @@ class CheckpointPart:
     heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
-        None, "Folder of checkpoints (default: a new one below 'logs').",
+        None, "Folder of checkpoints (default: one of its own in 'logs').",
         names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
     no_checkpoints: bool = option(False, "Write no checkpoints.", negatable=False)
     checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1,
@@ -384,9 +384,6 @@ class TrainResults(ResultPart):
     logger: Tuple[str, ...] = option(
         ("files",), "What records metrics and options; several may be named.", kind="logger",
         metavar="NAME...")
-    wandb: bool = option(
-        False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
-        negatable=False)
     logs_per_epoch: int = option(1, "Rows of metrics per epoch.", minimum=1)
     steps_per_log: Optional[int] = option(
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
@@ -400,6 +397,15 @@ class TrainResults(ResultPart):
         if self.steps_per_log and self.logs_per_epoch != 1:
             raise UsageError("'--steps-per-log' contradicts '--logs-per-epoch'",
                              "leave one of them out")
+
+
+@dataclass(frozen=True)
+class NewTrainResults(TrainResults):
+    """Options of the records of a new training."""
+
+    wandb: bool = option(
+        False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
+        negatable=False)
 
 
 @dataclass(frozen=True)
@@ -445,6 +451,7 @@ class TrainOptions(TrainingOptions):
     """
 
     checkpoints: TrainCheckpoints = part(TrainCheckpoints)
+    results: NewTrainResults = part(NewTrainResults)
     resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
     command: ClassVar[str] = "train"

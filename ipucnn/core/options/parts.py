@@ -22,7 +22,7 @@ class ProfilePart:
     heading: ClassVar[str] = "Profile"
 
     config: Optional[str] = option(
-        None, "Named profile or YAML file whose values replace the defaults.", metavar="NAME|FILE",
+        None, "Named profile, or YAML file, of other defaults.", metavar="NAME|FILE",
         switch=True, basic=True)
 
 

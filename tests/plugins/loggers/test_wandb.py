@@ -50,7 +50,7 @@ def runs(monkeypatch):
 
 
 def test_it_goes_offline_where_there_is_no_service(runs, tmp_path):
-    logger = WandbLogger()
+    logger = WandbLogger(WandbOptions(wandb_project="mine"))
     logger.start(RunInfo({"lr": 0.1}, tmp_path))
     note = logger.row(ROW)
     assert note.startswith("wandb is offline: No API key configured.; 'wandb sync'")
@@ -58,7 +58,7 @@ def test_it_goes_offline_where_there_is_no_service(runs, tmp_path):
     logger.best({"metric": "top1", "value": 50.0})
     logger.finish(COMPLETED, {"epochs": 1, "loss": 2.5})
     (run,) = runs
-    assert (run.settings["project"], run.settings["config"]) == ("ipucnn", {"lr": 0.1})
+    assert (run.settings["project"], run.settings["config"]) == ("mine", {"lr": 0.1})
     assert run.rows == [
         {"train/epoch": 0.5, "train/loss": 2.5, "update": 3},
         {"validation/ema/epoch": 0.5, "validation/ema/loss": 2.5, "validation/ema/top1": 50.0,
