@@ -22,6 +22,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.assignment import by_name, options_for
 from ipucnn.core.options.composition import Given, default_of
 from ipucnn.core.options.declaration import option
+from ipucnn.data.formats.recognition import dataset_in
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
@@ -120,7 +121,7 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
         return {name: value for source in sources for name, value in source.items()}
     values = _merged([{**source, **further} for source, further in zip(sources, named)])
     if any(old_names & source.keys() for source in sources):
-        values = {**_FORMER, **values}
+        values = {**_former(values, registry), **values}
     values.setdefault("lr_schedule", "step")
     plugin_names = {name for source in named for name in source} | {*_STEPS, "momentum"}
     _translate(values, options_class, registry)
@@ -131,6 +132,14 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
                            value=values.pop(name))
                    for name in sorted(plugin_names) if name in values])
     return values
+
+
+def _former(values: Mapping[str, Any], registry: "Registry") -> Dict[str, Any]:
+    """Return the old trainer's defaults; without its dataset where a folder holds another one."""
+    place = values.get("data_dir")
+    kept = not place or "size" in values or "dataset" in values \
+        or dataset_in(place, registry, _FORMER["data"]) == _FORMER["data"]
+    return {name: value for name, value in _FORMER.items() if kept or name != "data"}
 
 
 def _merged(sources: Sequence[Dict[str, Any]]) -> Dict[str, Any]:

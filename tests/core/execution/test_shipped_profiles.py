@@ -66,6 +66,12 @@ def test_options_of_another_plugin_than_the_profiles_go_with_it():
     assert (bulk.dataset.data_dir, bulk.dataset.dataloader_worker) == (None, 12)
 
 
+def test_a_folder_of_the_user_is_read_as_what_it_is(photos):
+    options = _train({"config": "resnet-main-py", "data_dir": str(photos)})
+    assert (options.network.model, options.dataset.data) == ("resnet20-cifar", "image_folder")
+    assert "data" in options.left_out
+
+
 def test_bulk_inference_has_the_defaults_of_the_old_scripts():
     for name in ("resnext-bulk", "resnext-inference-launch-py"):
         bulk = resolve(RunOptions, {"config": name}, "run")
