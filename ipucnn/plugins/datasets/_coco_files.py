@@ -62,6 +62,10 @@ class CocoImages(FileImages):
         self._crop, self.ready = size, True
         return self
 
+    def encoded(self, index: int) -> Optional[bytes]:
+        """Return the file of image `index`; None where only its centre is wanted."""
+        return super().encoded(index) if self._crop is None else None
+
     def image(self, index: int) -> torch.Tensor:
         """Return image `index`, or its centre; see `ImageDataset.image`."""
         pixels = super().image(index)

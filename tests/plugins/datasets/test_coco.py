@@ -77,6 +77,7 @@ def test_the_centre_of_images_as_they_are(tmp_path, size):
     with HostLoader(cropped, Preprocessing(size), 1, [0], workers=0) as loader:
         (batch,) = loader
     assert (batch.images[0] == center_crop(whole, [size, size])).all()
+    assert cropped.encoded(0) is None  # what stores files stores the centre, too
 
 
 def test_names_without_a_number_have_no_id(flat):
