@@ -479,6 +479,17 @@ def test_a_pipeline_on_the_emulated_ipu(cli, machine):
     assert result["device"].startswith("IPU model")
 
 
+def test_ipus_without_a_pipeline_take_turns(cli, made):
+    result = cli("train " + OLD.replace("--replication-factor 2", "--num-ipus 2").replace(
+        "--epochs 2", "--epochs 1") + "--valid-per-epoch 1 --log-dir log")
+    assert (result["plan"]["stages"], result["plan"]["gradient_accumulation"]) == (2, 1)
+    assert len(result["session"]["stages_begin_at"]) == 2
+    assert [v["images"] for v in result["validations"]] == [50]
+    options = made[-1].asked["userOptions"]
+    assert options.enablePipelining is False
+    assert str(options.virtualGraphMode) == "VirtualGraphMode.Manual"
+
+
 def test_synthetic_data_and_compilation_only(cli, machine):
     synthetic = OLD.replace("--size 8 --dataset CIFAR-10", "--model resnet8-cifar --data synthetic"
                             ).replace("--data-dir=./data/cifar10", "--iterations 2")
