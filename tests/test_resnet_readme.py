@@ -52,6 +52,13 @@ def test_the_resnet_of_its_quick_start(train):
     assert result["loss"] > 0
 
 
+def test_cifar_is_neither_enlarged_nor_partly_validated(train):
+    """Its trainer validated on random crops, and counted the last step only."""
+    result = train(f"{DATA} --size 8 --batch-size 25 --valid-per-epoch 1 --steps-per-log 1")
+    assert not [note for note in result["notes"] if "pixels" in note]
+    assert [row["images"] for row in result["validations"]] == [50]
+
+
 def test_replicas_share_the_batch(train):
     result = train(f"{DATA} --size 8 --batch-size 20 --replication-factor 2 --num-ipus 2 "
                    "--gradient-accumulation-factor 2 --batches-per-step 3 --base-learning-rate=-7 "
@@ -59,7 +66,10 @@ def test_replicas_share_the_batch(train):
     plan = result["plan"]
     assert (plan["micro_batch"], plan["replicas"], plan["devices"]) == (10, 2, 2)
     assert (plan["update_batch"], plan["combined_batch"]) == (40, 120)
+    assert plan["accumulation_reduction"] == "sum"
     assert result["options"]["lr"] == 20 / 128
+    assert ("learning rate 0.15625 for the sum over 2 accumulated micro-batches, 0.3125 for their "
+            "mean") in result["notes"]
 
 
 def test_a_pipeline_is_cut_by_itself(train):
@@ -70,10 +80,25 @@ def test_a_pipeline_is_cut_by_itself(train):
     assert result["options"]["enable_recompute"] is True
 
 
-def test_a_pipeline_needs_enough_accumulation(cli):
-    code, _, err = cli(f"train {DATA} --size 8 --batch-size 10 --num-ipus 4 --pipeline")
+def test_a_pipeline_takes_the_accumulation_that_it_needs(cli, train):
+    result = train(f"{DATA} --size 8 --batch-size 4 --num-ipus 4 --pipeline --no-validation "
+                   "--iterations 2 --base-learning-rate -6")
+    plan = result["plan"]
+    assert (plan["stages"], plan["gradient_accumulation"]) == (4, 7)
+    assert plan["accumulation_reduction"] == "sum"
+    assert any("needs a gradient accumulation of 7" in note for note in result["notes"])
+    code, _, err = cli(f"train {DATA} --size 8 --batch-size 4 --num-ipus 4 --pipeline "
+                       "--gradient-accumulation-factor 2")
     assert code == 2
     assert "4 pipeline stages need a gradient accumulation of at least 7" in err
+
+
+def test_ipus_without_a_pipeline_take_turns(train):
+    result = train(f"{DATA} --size 8 --batch-size 10 --num-ipus 4 --replication-factor 2 "
+                   "--no-validation --iterations 2")
+    plan = result["plan"]
+    assert (plan["stages"], plan["devices"], plan["gradient_accumulation"]) == (2, 4, 1)
+    assert result["options"]["sharded"] is True
 
 
 def test_what_it_writes(train, tmp_path):
@@ -140,11 +165,13 @@ def test_what_a_backend_lacks_is_refused_by_name(cli, options, flag):
 
 def test_the_plan_of_its_options(cli):
     code, out, err = cli("plan --size 50 --dataset IMAGENET --batch-size 64 --replication-factor 4 "
-                         "--num-ipus 16 --pipeline --gradient-accumulation-factor 8 --json")
+                         "--num-ipus 16 --pipeline --gradient-accumulation-factor 8 "
+                         "--base-learning-rate -9 --json")
     assert code == 0, err
     document = json.loads(out)
     assert (document["model"], document["dataset"]) == ("resnet50", "imagenet")
     assert document["plan"]["micro_batch"] == 16
+    assert document["learning_rate"] == {"lr": 0.125, "of_mean_gradient": 1.0}
     assert document["begins_at"] == ["input", "layer2/1", "layer3/1", "layer3/5"]
 
 

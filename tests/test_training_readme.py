@@ -73,7 +73,8 @@ def test_resnet50_of_sixteen_ipus(cli, tmp_path):
     result = json.loads(cli(f"train {RESNET} {SHORT} --json"))
     assert result["plan"] == {
         "micro_batch": 4, "device_iterations": 2, "replicas": 4, "gradient_accumulation": 7,
-        "instances": 1, "stages": 4, "devices": 16, "combined_batch": 224, "update_batch": 112,
+        "accumulation_reduction": "mean", "instances": 1, "stages": 4, "devices": 16,
+        "combined_batch": 224, "update_batch": 112,
         "precision": "16.16", "half": result["plan"]["half"]}
     assert result["updates"] == 2
     assert result["session"]["splits"] == ["layer1/2", "layer2/3", "layer3/3"]

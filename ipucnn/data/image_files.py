@@ -44,9 +44,9 @@ class FileImages(ImageDataset):
 
     def image(self, index: int) -> torch.Tensor:
         """Return image `index`; see `ImageDataset.image`."""
-        return decode(self.encoded(index), self._paths[index])
+        return decode(read_file(self._paths[index]), self._paths[index])
 
-    def encoded(self, index: int) -> bytes:
+    def encoded(self, index: int) -> Optional[bytes]:
         """Return the content of file `index`."""
         return read_file(self._paths[index])
 

@@ -91,7 +91,8 @@ class LoaderSettings:
     """How a loader prepares images.
 
     Attributes:
-        workers: number of workers; the cores this process may use when None.
+        workers: number of workers, 0 for the calling thread; the cores this process may use when
+            None.
         skip_bad: leave out images that cannot be read instead of raising. The following images
             take its place, so that batches stay full; a bad image is counted once.
         transform: see `Preparation`; runs in a worker, for every image.
@@ -129,16 +130,16 @@ class Loader(ABC):
         skipped_count: number of images skipped.
 
     Raises:
-        UsageError: fewer than one worker or image per batch.
+        UsageError: fewer than no worker or one image per batch.
     """
 
     def __init__(self, dataset: ImageDataset, preprocessing: Preprocessing, batch_size: int,
                  indices: Iterable[int], **settings: Any) -> None:
         how = LoaderSettings(**settings)
         self.workers = thread_count() if how.workers is None else how.workers
-        if self.workers < 1 or batch_size < 1:
-            raise UsageError(f"{self.workers} workers and batches of {batch_size} cannot be",
-                             "the smallest value of both is 1")
+        if self.workers < 0 or batch_size < 1:
+            raise UsageError(f"{self.workers} workers and batches of {batch_size} are not possible",
+                             "the smallest values are 0 and 1")
         self.dataset = dataset
         self.prepare = Preparation(dataset, preprocessing, how.transform, how.pixels)
         self.epoch = how.epoch
@@ -258,7 +259,8 @@ class HostLoader(Loader):
 
     Decoding and resizing release the interpreter lock, so threads suffice. Each writes its part
     directly into the batch. Two batches are prepared ahead, so memory does not grow with the number
-    of images. Its threads end after the images they are working on.
+    of images. Its threads end after the images they are working on. Without workers, each batch is
+    prepared in the calling thread when it is asked for.
 
     Args:
         arguments: see `Loader`.
@@ -273,6 +275,9 @@ class HostLoader(Loader):
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         """Yield whole batches; see `Loader.blocks`."""
+        if not self.workers:
+            yield from self._here(todo)
+            return
         # small batches cannot occupy many threads: prepare more of them ahead
         ahead = 2 + self.workers // self.batch_size
         queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
@@ -290,13 +295,25 @@ class HostLoader(Loader):
                     task.result()
                 yield block
 
-    def _begun(self, threads: Threads,
-               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
+    def _here(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        while True:
+            entries = list(islice(todo, self.batch_size))
+            if not entries:
+                return
+            block, pixels = self._empty(entries)
+            self._fill(block, pixels, 0, len(entries))
+            yield block
+
+    def _empty(self, entries: List[Entry]) -> Tuple[Block, Any]:
         import torch
 
         pixels = self._memory.take(len(entries), (self.batch_size, *self.prepare.shape),
                                    self.prepare.type)
-        block = Block(torch.from_numpy(pixels), entries)
+        return Block(torch.from_numpy(pixels), entries), pixels
+
+    def _begun(self, threads: Threads,
+               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
+        block, pixels = self._empty(entries)
         step = max(1, min(_TASK, len(entries) // self.workers))
         return block, [threads.submit(partial(self._fill, block, pixels, first, first + step))
                        for first in range(0, len(entries), step)]

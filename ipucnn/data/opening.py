@@ -36,7 +36,7 @@ def check_dataset_options(options: DatasetPart, data: DatasetSpec,
                          "none: 'ipucnn list-plugins datasets'")
     meaningless = {
         "--data-dir": bool(options.data_dir) and not data.reads_folder,
-        "--dataloader-worker": bool(options.dataloader_worker) and data.on_device,
+        "--dataloader-worker": options.dataloader_worker is not None and data.on_device,
         "--skip-bad-samples": options.skip_bad_samples and data.on_device,
         **further,
     }

@@ -24,7 +24,9 @@ def hint(share: float, seconds: float, workers: Optional[int]) -> Optional[str]:
     if share < HIGH or share * seconds < LEAST_SECONDS:
         return None
     cores, threads = usable_cores(), thread_count()
-    if workers is not None and workers < cores:
+    if workers == 0:
+        more = "'--dataloader-worker 0' decodes while the device waits"
+    elif workers is not None and workers < cores:
         more = f"'--dataloader-worker' is {workers} and {cores} cores can be used"
     elif workers is None and threads < cores:
         more = f"OMP_NUM_THREADS allows {threads} workers and {cores} cores can be used"

@@ -15,6 +15,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import scored_as
 from ipucnn.models.weights_options import settled_otherwise, with_card
 
@@ -139,8 +140,18 @@ class RunOptions(CommandOptions):
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
                  registry: "Registry") -> Tuple[str, ...]:
-        """Return what the weights file given has otherwise."""
-        return settled_otherwise(profile, given, registry)
+        """Return what the weights file given has otherwise, and what is for another dataset."""
+        otherwise = settled_otherwise(profile, given, registry)
+        if "data" not in profile or not (given.get("synthetic") or "data" in given):
+            return otherwise
+        others = {"data_dir"} - given.keys()
+        name = "synthetic" if given.get("synthetic") else given["data"]
+        if registry.get_typed(DatasetSpec, name).on_device:
+            others.add("dataloader_worker")
+        elif name == profile["data"]:
+            return otherwise
+        dropped = {"data"} if given.get("synthetic") else set()
+        return tuple(sorted({*otherwise, *(one for one in others | dropped if one in profile)}))
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],

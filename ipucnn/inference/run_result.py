@@ -215,7 +215,7 @@ class RunResult(Shown):
             ("images", f"{self.images} in {self.iterations} iterations, "
                        f"{self.warmup_iterations} of them warm-up"),
             ("compile", f"{self.compile_seconds:.2f} s"),
-            ("throughput", rate and f"{rate.mean:.1f} images/s  (std {rate.std:.1f}, "
+            ("throughput", rate and f"{rate.mean:.1f} images/s with data  (std {rate.std:.1f}, "
                                     f"min {rate.min:.1f}, max {rate.max:.1f})"),
             ("device only", compute and f"{compute.mean:.1f} images/s  (waiting for data "
                                         f"{100 * self.data_wait_share:.0f} % of the time)"),

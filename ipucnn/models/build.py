@@ -112,6 +112,8 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     classes = spec.num_classes if network.num_classes is None else network.num_classes
     if classes < 1:
         raise UsageError(f"a model cannot have {classes} classes", "the smallest number is 1")
+    if network.input_size is not None:
+        spec.check_input_size(network.input_size)
     model = _build(spec, classes, plugins.of("model", spec.name), registry)
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
@@ -149,7 +151,9 @@ def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
     published = published_weights(spec, network.source)
     found = ((stored and stored.preprocessing) or (published and published.preprocessing)
              or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
-    return found.sized(network.input_size or found.input_size)
+    size = network.input_size or found.input_size
+    spec.check_input_size(size)
+    return found.sized(size)
 
 
 def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,

@@ -10,7 +10,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
-from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec
+from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import Blocks, Facts, Shown, Table
 from ipucnn.models.balance import with_balanced_splits
@@ -18,7 +18,12 @@ from ipucnn.planning.options import PlanOptions
 from ipucnn.planning.stages import Pipeline, pipeline_of, table_of
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.outline import endless_epoch, fine_tuning_plan
+from ipucnn.training.outline import (
+    accumulation_notes,
+    endless_epoch,
+    fine_tuning_plan,
+    reduction_note,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +64,7 @@ class TrainingPlan(Shown):
         return {
             "format": "ipucnn.plan/1", "model": options.network.model,
             "dataset": options.dataset.data, "backend": options.execution.backend,
-            "plan": self.plan.algebra(),
+            "plan": self.plan.algebra(), "learning_rate": self._rate(),
             "begins_at": ["input", *self.plan.pipeline_splits],
             "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
             "epoch_samples": self.epoch_samples,
@@ -77,17 +82,25 @@ class TrainingPlan(Shown):
             ("model", options.network.model), ("data", options.dataset.data),
             ("precision", plan.precision),
             ("replicas", plan.replicas),
-            ("pipeline stages", plan.stages),
+            ("stages in turn" if plan.sharded else "pipeline stages", plan.stages),
             ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
             ("IPUs", f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
             ("hosts", launch.host_count),
             ("instances", plan.instances),
             ("replicas per instance", self.plan.local_replicas),
             ("epoch", self.epoch_samples and f"{self.epoch_samples:,} generated samples"),
+            ("learning rate", reduction_note(options) or options.optimisation.lr),
             *_algebra(plan)]
         if self.fine_tuning:
             lines += [(f"fine-tuning: {name}", value) for name, value in _algebra(self.fine_tuning)]
         return lines
+
+    def _rate(self) -> Optional[Dict[str, float]]:
+        """Return the learning rate, and that of the same steps with the mean gradient."""
+        lr = self.options.optimisation.lr
+        if lr is None:
+            return None
+        return {"lr": lr, "of_mean_gradient": lr * self.plan.gradient_factor}
 
     def blocks(self) -> Blocks:
         """Return the facts and the stages; see `Shown`."""
@@ -118,6 +131,9 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     """
     for kind in ("model", "norm-layer", "optimizer", "lr-schedule"):
         registry.get(kind, options.get(KINDS[kind].selector))
+    if options.network.input_size is not None:
+        registry.get_typed(ModelSpec, options.network.model).check_input_size(
+            options.network.input_size)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     options = with_balanced_splits(options, registry)
     plan = options.plan(synthetic=data.on_device)
@@ -136,7 +152,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         notes.append(f"its stages are not known: {error.message}")
     made = TrainingPlan(options, plan, second,
                         None if data.finite else endless_epoch(options, plan), launch, pipeline,
-                        tuple(notes))
+                        (*notes, *accumulation_notes(options)))
     _check_fit(made)
     return made
 

@@ -23,6 +23,8 @@ def normalise(argv: Sequence[str]) -> List[str]:
 
 
 def _spelt(argument: str) -> str:
+    if argument == "-help":  # absl's flags have one dash or two
+        return "--help"
     if not argument.startswith("--") or argument == "--":
         return argument
     name, equals, value = argument.partition("=")

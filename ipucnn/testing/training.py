@@ -176,6 +176,14 @@ class TrainingChecks(Suite):
                 micro_batch=micro, device_iterations=iterations, replicas=replicas,
                 gradient_accumulation=accumulation))
 
+    def test_training_with_the_sum_over_accumulation(self) -> None:
+        """The gradient is the sum over accumulation of means over samples and replicas."""
+        if not self.spec.has("accumulation-sum"):
+            raise SkipTest("it does not offer sums over accumulation")
+        self.compare_training(self.network(), self.training_plan(
+            micro_batch=2, replicas=2, gradient_accumulation=3, device_iterations=2,
+            accumulation_reduction="sum"))
+
     def test_training_with_batch_norm(self) -> None:
         """Statistics are per micro-batch and replica; the first replica's are saved."""
         for replicas, accumulation in ((1, 1), (1, 3), (2, 2)):
@@ -196,6 +204,9 @@ class TrainingChecks(Suite):
         self.compare_training(self.network(batch_norm=True), self.training_plan(
             micro_batch=2, pipeline_splits=tuple(self.splits),
             gradient_accumulation=2 * len(self.splits) + 1))
+        if self.spec.has("sharding"):  # needs no accumulation
+            self.compare_training(self.network(), self.training_plan(
+                micro_batch=2, pipeline_splits=tuple(self.splits), sharded=True))
 
     def test_training_follows_the_learning_rate(self) -> None:
         """A new learning rate takes effect from the next call on."""
@@ -304,7 +315,8 @@ def plain_training(model: torch.nn.Module, plan: ExecutionPlan, optimizer: Optim
     """Train as a device does, one micro-batch at a time, and return weights and losses.
 
     Samples go to device iterations first, then to accumulation steps, then to replicas. Each
-    replica has its own buffers, and gradients are means over all samples of an update.
+    replica has its own buffers, and gradients are means over all samples of an update, times
+    `ExecutionPlan.gradient_factor`.
     """
     import torch
 
@@ -331,7 +343,7 @@ def plain_training(model: torch.nn.Module, plan: ExecutionPlan, optimizer: Optim
                     part = parts[(iteration * plan.gradient_accumulation + step)
                                  * plan.replicas + replica]
                     loss = torch.nn.functional.cross_entropy(model(part[0]), part[1]) * share
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    (loss * plan.gradient_factor).backward()  # type: ignore[no-untyped-call]
                     total += float(loss.detach())
                     buffers[replica] = {name: value.clone()
                                         for name, value in model.named_buffers()}

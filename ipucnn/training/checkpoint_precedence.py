@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Mapping, Sequence
+
+from ipucnn.core.errors import UsageError
 
 ABOUT_CHECKPOINTS: Mapping[str, Any] = {
     "checkpoint_path": None, "weight_avg_strategy": "none", "checkpoint_save_steps": None,
     "checkpoint_save_minutes": None, "keep_best": False, "keep_last": 0}
 """Options that `--no-checkpoints` contradicts, and their values without effect."""
+
+
+def with_one_folder(source: Dict[str, Any]) -> Dict[str, Any]:
+    """Return a source with `checkpoint_input_dir` as the `checkpoint_path` that it stands for.
+
+    The last release of the old trainer read the checkpoints that it validated and averaged after a
+    training from one folder, and wrote them to another; here they are the same.
+
+    Raises:
+        UsageError: it names another folder.
+    """
+    place = source.get("checkpoint_input_dir")
+    if not place:
+        return source
+    output = source.get("checkpoint_path") or place
+    if os.path.abspath(output) != os.path.abspath(place):
+        raise UsageError(f"'--checkpoint-input-dir {place}' is another folder than "
+                         f"'--checkpoint-path {output}', and a training validates and averages "
+                         "the checkpoints that it writes",
+                         "leave it out; 'ipucnn validate' and 'ipucnn average' take other folders, "
+                         "and '--weights' starts from their checkpoints")
+    return {**{name: value for name, value in source.items() if name != "checkpoint_input_dir"},
+            "checkpoint_path": output}
 
 
 def without_overridden(sources: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:

@@ -160,7 +160,9 @@ def base_rate(options: TrainOptions, registry: Registry) -> float:
     """
     spec = registry.get_typed(OptimizerSpec, options.optimisation.optimizer)
     execution = options.execution
-    samples = execution.micro_batch * execution.replicas * execution.gradient_accumulation
+    samples = execution.micro_batch * execution.replicas
+    if execution.accumulation_reduction == "mean":  # a sum makes steps grow with it by itself
+        samples *= execution.gradient_accumulation
     share = samples / RATE_BATCH
     rate = spec.lr
     if spec.lr_growth != "none":

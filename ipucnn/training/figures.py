@@ -190,6 +190,12 @@ class Pace:
         return self.images / self.seconds if self.seconds else None
 
     @property
+    def compute_average(self) -> Optional[float]:
+        """Return the rate of the host calls alone, without waiting for images."""
+        seconds = self.seconds - self.waited
+        return self.images / seconds if seconds > 0 else None
+
+    @property
     def average_wait(self) -> float:
         """Return the share of the whole training spent waiting for images."""
         return self.waited / self.seconds if self.seconds else 0.0

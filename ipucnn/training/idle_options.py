@@ -36,6 +36,10 @@ def notes_on_idle(options: TrainOptions, data: DatasetSpec, registry: Registry,
         among: names of the options to consider; all when None.
     """
     notes = idle_notes(options, _states(options, data), registry, among)
+    if options.optimisation.reduction and among is None:
+        notes.append(f"'--reduction {options.optimisation.reduction}' has no effect: the old "
+                     "trainer divided the learning rate of a sum, so that its updates were those "
+                     "of a mean; '--accumulation-reduction sum' is without that")
     if options.dataset.data_dir and not data.reads_folder:
         notes.append(f"'--data-dir' has no effect with dataset {data.name!r}, which reads no "
                      "folder")

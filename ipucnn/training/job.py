@@ -384,7 +384,9 @@ class _Trainer:
             session=self.session.facts, compile_seconds=prepared.compile_seconds,
             epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
-            images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
+            images_per_second=self.pace.average,
+            compute_images_per_second=self.pace.compute_average,
+            data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
             loss=self.figures.loss() if trained else None,
             accuracy=self.figures.accuracy() if trained and not self.options.results.disable_metrics

@@ -1,7 +1,18 @@
 """The options of `ipucnn train` and `ipucnn restore`."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    AbstractSet,
+    Any,
+    ClassVar,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
@@ -24,9 +35,9 @@ from ipucnn.core.options.parts import (
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
-from ipucnn.training.checkpoint_precedence import without_overridden
+from ipucnn.training.checkpoint_precedence import with_one_folder, without_overridden
 from ipucnn.training.fine_tuning import FineTuningPart
-from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
+from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
@@ -78,11 +89,18 @@ class TrainExecution(ExecutionPart):
     gradient_accumulation: int = option(
         1, "Micro-batches of a replica per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)
+    accumulation_reduction: str = option(
+        "mean", "Gradient of an update: mean over '--gradient-accumulation', or sum, as "
+        "with '--base-learning-rate' of the old ResNet trainer.", choices=("mean", "sum"),
+        feature="accumulation-sum", idle="without gradient_accumulation")
+    sharded: bool = option(
+        False, "Let the stages of '--pipeline-splits' take turns, instead of forming a pipeline.",
+        feature="sharding", idle="without pipeline_splits")
     iterations: Optional[int] = option(
         None, "Host calls per epoch (default: the whole dataset).", minimum=1)
     recompute_mode: str = option(
         "none", "Recompute activations in the backward pass instead of keeping them: 'auto' "
-        "chooses which, 'manual' keeps '--recompute-checkpoints'.",
+        "chooses which, 'manual' keeps '--recompute-checkpoints' only.",
         choices=("none", "auto", "manual"), feature="recompute")
     recompute_checkpoints: Tuple[str, ...] = option(
         (), "Modules whose output is kept, as regular expressions of paths like 'layer1/0'.",
@@ -92,9 +110,10 @@ class TrainExecution(ExecutionPart):
         names=("--enable-pipeline-recompute", "--recompute"))
 
     def __post_init__(self) -> None:
-        if self.recompute_checkpoints and self.recompute != "manual":
-            raise UsageError("'--recompute-checkpoints' are for '--recompute-mode manual'",
-                             "add it, or leave the checkpoints out")
+        if self.recompute_checkpoints and self.recompute == "none":
+            raise UsageError("'--recompute-checkpoints' are what recomputation keeps, and nothing "
+                             "is recomputed",
+                             "add '--recompute-mode manual' or 'auto', or leave them out")
 
     @property
     def micro_batch(self) -> int:
@@ -125,6 +144,10 @@ class OptimisationPart:
     weight_decay: float = option(
         1e-4, "Weight decay; biases and norm layers have none.", minimum=0.0, basic=True)
     loss: str = option("cross-entropy", "Loss that is minimised.", kind="loss", basic=True)
+    reduction: Optional[str] = option(
+        None, "'sum' or 'mean' of the old trainer, which divided the rate of a sum: the same "
+        "update. '--accumulation-reduction' changes it.", choices=("sum", "mean"), switch=True,
+        in_profiles=True)
     loss_scaling: float = option(
         1.0, "Factor on the loss against underflow of half-precision gradients; the last one of "
         "the schedule.", exclusive_minimum=0.0)
@@ -170,7 +193,7 @@ class SchedulePart:
         0.0, "Updates of the learning rate per epoch; 0 updates it at every host call.",
         minimum=0.0)
     warmup_epoch: Optional[float] = option(
-        None, "Epochs of linearly rising rate (default: a tenth, at most 5).", minimum=0.0,
+        None, "Epochs of rising rate (default: a tenth, at most 5).", minimum=0.0,
         names=("--warmup-epochs",), basic=True)
 
 
@@ -275,7 +298,7 @@ class CheckpointPart:
     heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
-        None, "Folder of checkpoints (default: a new one below 'logs').",
+        None, "Folder of checkpoints (default: one of its own in 'logs').",
         names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
     no_checkpoints: bool = option(False, "Write no checkpoints.", negatable=False)
     checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1,
@@ -318,6 +341,15 @@ class CheckpointPart:
             if value:
                 raise UsageError(f"'{flag}' is about checkpoints, and '--no-checkpoints' writes "
                                  "none", "leave one of them out")
+
+
+@dataclass(frozen=True)
+class TrainCheckpoints(CheckpointPart):
+    """Options of the checkpoints of a new training."""
+
+    checkpoint_input_dir: Optional[str] = option(
+        None, "The folder of '--checkpoint-path', where checkpoints are validated and averaged.",
+        metavar="DIR", switch=True)
 
 
 _ONE_PHASE = "without half_res_training"
@@ -368,6 +400,15 @@ class TrainResults(ResultPart):
 
 
 @dataclass(frozen=True)
+class NewTrainResults(TrainResults):
+    """Options of the records of a new training."""
+
+    wandb: bool = option(
+        False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
+        negatable=False)
+
+
+@dataclass(frozen=True)
 class TrainingOptions(CommandOptions):
     """Base of the options of `ipucnn train` and `ipucnn restore`: the parts of both."""
 
@@ -409,6 +450,8 @@ class TrainOptions(TrainingOptions):
         UsageError: two options contradict each other.
     """
 
+    checkpoints: TrainCheckpoints = part(TrainCheckpoints)
+    results: NewTrainResults = part(NewTrainResults)
     resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
     command: ClassVar[str] = "train"
@@ -430,12 +473,19 @@ class TrainOptions(TrainingOptions):
         return settled + tuple(name for name in ("data", "use_bbox_info") if profile.get(name))
 
     @classmethod
+    def implied(cls, names: AbstractSet[str]) -> AbstractSet[str]:
+        """Return the names, with those that options of the old ResNet trainer stand for."""
+        return names | {name for old in names for name in STANDS_FOR.get(old, ())}
+
+    @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
-        sources = without_overridden(sources)
+        sources = without_overridden([with_one_folder(source) for source in sources])
         values = with_card([translated(cls, sources, others, registry)], others, registry,
                            training=True)
+        if values.get("wandb"):
+            values["logger"] = (*values.get("logger", TrainResults.logger), "wandb")
         if "data" not in values:
             place = values.get("data_dir")
             values["data"] = dataset_in(place, registry, TrainDataset.data) if place \
@@ -476,7 +526,9 @@ class TrainOptions(TrainingOptions):
         return ExecutionPlan(
             micro_batch=execution.micro_batch, device_iterations=execution.device_iterations,
             replicas=execution.replicas, gradient_accumulation=execution.gradient_accumulation,
-            pipeline_splits=execution.pipeline_splits, precision=execution.precision or "32.32",
+            accumulation_reduction=execution.accumulation_reduction,
+            pipeline_splits=execution.pipeline_splits, sharded=execution.sharded,
+            precision=execution.precision or "32.32",
             training=True, normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
             instances=instances, full_precision_norm=execution.full_precision_norm,
             seed=self.dataset.seed, recompute=execution.recompute,
@@ -487,7 +539,7 @@ class TrainOptions(TrainingOptions):
         """Return the plan of validation: the same shape, without accumulation."""
         plan = self.plan(False, instances)
         return replace(
-            plan, training=False, gradient_accumulation=1,
+            plan, training=False, gradient_accumulation=1, accumulation_reduction="mean",
             device_iterations=plan.validation_iterations,
             precision="16.16" if plan.half else "32.32", recompute="none",
             recompute_checkpoints=(), compile_only=False)
@@ -499,7 +551,8 @@ class RestoredCheckpoints(CheckpointPart):
 
     checkpoint_path: Optional[str] = option(
         None, "Checkpoint, or a folder, whose newest whole checkpoint is taken.",
-        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
+        names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="FILE|DIR",
+        basic=True)
     checkpoint_output_dir: Optional[str] = option(
         None, "Folder of further checkpoints (default: that of the restored one).",
         metavar="DIR", switch=True, names=("--checkpoint-output-path",))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import List
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
 from ipucnn.core.options.declaration import declared
 from ipucnn.training.options import AugmentationPart, HalfResolutionPart, TrainOptions
+from ipucnn.training.resnet_trainer import raised_note
 
 FINE_TUNE = "fine-tune"
 """Folder of the fine-tuning's checkpoints, inside that of the preceding training."""
@@ -44,10 +46,28 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
         "weights": weights, "input_size": size, "epoch": phase.fine_tune_epoch,
         "lr": phase.fine_tune_lr, "batch_size": phase.fine_tune_batch_size,
         "gradient_accumulation": phase.fine_tune_gradient_accumulation,
+        "accumulation_reduction": "mean",
         "first_trainable_layer": phase.fine_tune_first_trainable_layer,
         "freeze": "", "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine",
         "warmup_epoch": 0.0, "lr_scheduler_freq": 0.0, "augmentation": "none",
         "checkpoint_path": str(Path(str(options.checkpoints.checkpoint_path)) / FINE_TUNE)})
+
+
+def reduction_note(options: TrainOptions) -> str:
+    """Return the learning rate for a sum over accumulation and for the mean; empty for a mean."""
+    execution, rate = options.execution, options.optimisation.rate
+    if execution.accumulation_reduction == "mean" or execution.gradient_accumulation == 1:
+        return ""
+    return (f"{rate:g} for the sum over {execution.gradient_accumulation} accumulated "
+            f"micro-batches, {rate * execution.gradient_accumulation:g} for their mean")
+
+
+def accumulation_notes(options: TrainOptions) -> List[str]:
+    """Return the notes on an accumulation that was raised, and on rates for sums."""
+    rate = reduction_note(options)
+    return [note for note in (
+        raised_note(options.resnet_trainer.pipeline, options.execution.gradient_accumulation),
+        rate and f"learning rate {rate}") if note]
 
 
 def fine_tuning_plan(options: TrainOptions, synthetic: bool) -> ExecutionPlan:

@@ -47,7 +47,7 @@ from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
 from ipucnn.training.idle_options import notes_on_idle, notes_on_length
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.outline import endless_epoch
+from ipucnn.training.outline import accumulation_notes, endless_epoch
 from ipucnn.training.parameters import freeze_through, layers_of, train_from
 from ipucnn.training.rates import (
     LearningRate,
@@ -153,7 +153,8 @@ def prepare(options: TrainOptions, registry: Registry,
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
-    size = None if restored else followed_size(options, data, dataset, preprocessing.input_size)
+    fixed = restored or registry.get_typed(ModelSpec, options.network.model).input_sizes
+    size = None if fixed else followed_size(options, data, dataset, preprocessing.input_size)
     if size is not None:
         notes.append(f"the network's input is {size} pixels, as the images are small, not "
                      f"{preprocessing.input_size}: '--input-size' gives another")
@@ -167,6 +168,7 @@ def prepare(options: TrainOptions, registry: Registry,
     notes += left_out_notes(options, decisions.left_out)
     if decisions.note:
         notes.append(decisions.note)
+    notes += accumulation_notes(options)
     plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)

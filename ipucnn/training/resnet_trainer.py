@@ -22,6 +22,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.assignment import by_name, options_for
 from ipucnn.core.options.composition import Given, default_of
 from ipucnn.core.options.declaration import option
+from ipucnn.data.formats.recognition import dataset_in
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
@@ -34,6 +35,9 @@ DROPS = (0.5, 0.75)
 """The old trainer's behaviour when only one of the two was given."""
 
 
+_TRANSLATED: Dict[str, Any] = {"switch": True, "in_profiles": True}
+
+
 @dataclass(frozen=True)
 class ResNetTrainerOptions:
     """Options of the old trainer, which stand for others; see `translated`."""
@@ -42,43 +46,45 @@ class ResNetTrainerOptions:
 
     size: Optional[str] = option(
         None, "Layers of the ResNet, 'x50' of the ResNeXt: '--model' for the chosen dataset.",
-        choices=_SMALL + _LARGE, switch=True)
+        choices=_SMALL + _LARGE, **_TRANSLATED)
     dataset: Optional[str] = option(
         None, "CIFAR-10, CIFAR-100, IMAGENET, or another '--data'.", kind="dataset",
-        switch=True)
+        **_TRANSLATED)
     base_learning_rate: Optional[float] = option(
-        None, "Exponent x of '--lr': 2 ^ x times '--batch-size', of all replicas together and "
-        "without gradient accumulation.", minimum=-64, maximum=64, switch=True,
-        metavar="X")
+        None, "Exponent x of '--lr': 2 ^ x times '--batch-size', of all replicas together, for "
+        "gradients added up over accumulation ('--accumulation-reduction sum').", minimum=-64,
+        maximum=64, **_TRANSLATED, metavar="X")
     learning_rate_schedule: Tuple[float, ...] = option(
         (), "'--lr-epoch-decay' as fractions of the training: where the next factor of "
         "'--learning-rate-decay' begins. 0.5 and 0.75 when only the factors are given.",
-        exclusive_minimum=0.0, maximum=1.0, switch=True, metavar="FRACTION...")
+        exclusive_minimum=0.0, maximum=1.0, **_TRANSLATED, metavar="FRACTION...")
     replication_factor: Optional[int] = option(
-        None, "Replicas that share '--batch-size' among them.", minimum=1, switch=True)
+        None, "Replicas that share '--batch-size' among them.", minimum=1, **_TRANSLATED)
     num_ipus: Optional[int] = option(
-        None, "IPUs of all replicas; more than replicas with '--pipeline'.", minimum=1,
-        switch=True)
+        None, "IPUs of all replicas. More than replicas share the model: as a pipeline with "
+        "'--pipeline', else in turn ('--sharded').", minimum=1, **_TRANSLATED)
     pipeline: bool = option(
         False, "Cut the model into as many pipeline stages as there are IPUs for a replica, so "
-        "that the largest is as small as possible: '--pipeline-splits' chosen for you.",
-        switch=True, negatable=False)
+        "that the largest is as small as possible: '--pipeline-splits' chosen for you, and "
+        "'--gradient-accumulation' where none is given.",
+        **_TRANSLATED, negatable=False)
     valid_per_epoch: Optional[float] = option(
         None, "Validations per epoch, 1 or a fraction: '--validation-mode during'.",
-        exclusive_minimum=0.0, switch=True)
+        exclusive_minimum=0.0, **_TRANSLATED)
     log_dir_string: Optional[str] = option(
         None, "Folder of metrics and options within '--log-dir', or within 'logs'.",
-        switch=True, metavar="NAME")
+        **_TRANSLATED, metavar="NAME")
     ckpt: Optional[str] = option(
         None, "Refused: it named one ONNX file; '--checkpoint-path' names a folder.",
         switch=True, metavar="FILE")
 
 
-_STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
+STANDS_FOR: Mapping[str, Tuple[str, ...]] = {
     "size": ("model",), "dataset": ("data",), "base_learning_rate": ("lr",),
     "learning_rate_schedule": ("lr_epoch_decay",), "replication_factor": ("replicas",),
     "pipeline": ("pipeline_splits",),
     "valid_per_epoch": ("validation_mode", "validation_frequency", "no_validation")}
+"""Options that an option of the old trainer stands for, and contradicts."""
 
 _FORMER: Mapping[str, Any] = {
     "data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10, "lr": 0.01,
@@ -115,7 +121,7 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
         return {name: value for source in sources for name, value in source.items()}
     values = _merged([{**source, **further} for source, further in zip(sources, named)])
     if any(old_names & source.keys() for source in sources):
-        values = {**_FORMER, **values}
+        values = {**_former(values, registry), **values}
     values.setdefault("lr_schedule", "step")
     plugin_names = {name for source in named for name in source} | {*_STEPS, "momentum"}
     _translate(values, options_class, registry)
@@ -128,6 +134,14 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
     return values
 
 
+def _former(values: Mapping[str, Any], registry: "Registry") -> Dict[str, Any]:
+    """Return the old trainer's defaults; without its dataset where a folder holds another one."""
+    place = values.get("data_dir")
+    kept = not place or "size" in values or "dataset" in values \
+        or dataset_in(place, registry, _FORMER["data"]) == _FORMER["data"]
+    return {name: value for name, value in _FORMER.items() if kept or name != "data"}
+
+
 def _merged(sources: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     """Merge option values; an option replaces the options it stands for, and vice versa.
 
@@ -136,7 +150,7 @@ def _merged(sources: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     """
     values: Dict[str, Any] = {}
     for source in sources:
-        for old, others in _STANDS_FOR.items():
+        for old, others in STANDS_FOR.items():
             both = [name for name in others if old in source and name in source]
             if both:
                 raise UsageError(f"'{_flag(old)}' contradicts '{_flag(both[0])}'",
@@ -172,9 +186,6 @@ def _translate(values: Dict[str, Any], options_class: type, registry: "Registry"
     if "replication_factor" in old:
         values["replicas"] = old["replication_factor"]
         values["batch_size"] = _share(current("batch_size"), old["replication_factor"])
-    if "base_learning_rate" in old:
-        values["lr"] = 2.0 ** old["base_learning_rate"] * current("batch_size") * current(
-            "replicas")
     if "learning_rate_schedule" in old or (current("lr_factors")
                                            and not current("lr_epoch_decay")):
         values.update(_drops(old.get("learning_rate_schedule"), values, current))
@@ -184,9 +195,9 @@ def _translate(values: Dict[str, Any], options_class: type, registry: "Registry"
     if "log_dir_string" in old:
         values["log_dir"] = f"{current('log_dir') or 'logs'}/{old['log_dir_string']}"
     if "pipeline" in old or "num_ipus" in old:
-        stages = _stages(old, current)
-        if stages > 1 and not current("pipeline_splits"):
-            values["pipeline_splits"] = _splits(stages, values, current, registry)
+        _set_stages(old, values, current, registry)
+    if "base_learning_rate" in old:
+        _set_rate(old["base_learning_rate"], values, current)
 
 
 def _flag(name: str) -> str:
@@ -259,11 +270,51 @@ def _stages(old: Mapping[str, Any], current: Callable[[str], Any]) -> int:
         raise UsageError(
             f"'--num-ipus {ipus}' contradicts {replicas} replicas of {len(splits) + 1} stages",
             "leave it out, or the '--pipeline-splits'")
-    if stages > 1 and not splits and "pipeline" not in old:
-        raise UsageError(
-            f"'--num-ipus {ipus}' is {stages} IPUs for every replica, which only a pipeline uses",
-            f"add '--pipeline', or use '--replication-factor {ipus}'")
     return stages
+
+
+def _set_stages(old: Mapping[str, Any], values: Dict[str, Any], current: Callable[[str], Any],
+                registry: "Registry") -> None:
+    """Split the model over the IPUs of a replica, as a pipeline or in turn."""
+    stages = _stages(old, current)
+    if stages == 1 or current("pipeline_splits"):
+        return
+    values["pipeline_splits"] = _splits(stages, values, current, registry)
+    if "pipeline" in old:
+        _fill_pipeline(stages, values)
+    else:
+        values.setdefault("sharded", True)
+
+
+def _fill_pipeline(stages: int, values: Dict[str, Any]) -> None:
+    """Raise the gradient accumulation to what the pipeline needs, where none is given.
+
+    `pipeline` stays among the values then, for `raised_note`. The gradients are added up, so that
+    every micro-batch moves the weights as far as in the old trainer, which accumulated nothing.
+    """
+    needed = 2 * stages - 1
+    if needed > 1 and "gradient_accumulation" not in values:
+        values.update(gradient_accumulation=needed, pipeline=True)
+        values.setdefault("accumulation_reduction", "sum")
+
+
+def raised_note(pipeline: bool, accumulation: int) -> str:
+    """Return the note that `_fill_pipeline` raised the accumulation; empty if it did not."""
+    if not pipeline:
+        return ""
+    return (f"'--pipeline' needs a gradient accumulation of {accumulation} for its stages, and "
+            "none is given: weights are updated once for as many micro-batches")
+
+
+def _set_rate(exponent: float, values: Dict[str, Any], current: Callable[[str], Any]) -> None:
+    """Set the learning rate 2^x times the batch of all replicas.
+
+    PopART adds gradients up over accumulation by default, which the old trainer left, so that its
+    steps grow with the accumulation.
+    """
+    values["lr"] = 2.0 ** exponent * current("batch_size") * current("replicas")
+    if current("gradient_accumulation") > 1:
+        values.setdefault("accumulation_reduction", "sum")
 
 
 def _splits(stages: int, values: Mapping[str, Any], current: Callable[[str], Any],

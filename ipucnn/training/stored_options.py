@@ -16,7 +16,8 @@ class ValidatedCheckpoints:
 
     checkpoint_path: Optional[str] = option(
         None, "Checkpoint, or a folder, all of whose checkpoints are validated in order.",
-        names=("--checkpoint-input-path", "--weights"), metavar="FILE|DIR", basic=True)
+        names=("--checkpoint-input-path", "--checkpoint-input-dir", "--weights"),
+        metavar="FILE|DIR", basic=True)
     ema: Optional[bool] = option(
         None, "Validate the moving average of the weights, or not (default: both).", basic=True)
 
@@ -37,8 +38,8 @@ class ValidationDataset:
     skip_bad_samples: Optional[bool] = option(
         None, "Count and report images that cannot be read instead of stopping.", basic=True)
     dataloader_worker: Optional[int] = option(
-        None, "Decoding threads or processes (default: the cores this process may use).",
-        minimum=1, names=("--num-workers",), basic=True)
+        None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
+        "this process may use).", minimum=0, names=("--num-workers",), basic=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class AverageOptions:
 
     checkpoint_path: Optional[str] = option(
         None, "Folder of checkpoints of one training.", group="Checkpoints",
-        names=("--checkpoint-input-path",), metavar="DIR")
+        names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="DIR")
     checkpoint_output_path: Optional[str] = option(
         None, "Where the average goes; beside the checkpoints when not given.",
         group="Checkpoints", names=("--output",), metavar="FILE")

@@ -30,7 +30,9 @@ class TrainResult(Shown):
         updates: weight updates, likewise.
         images: images trained on by this process.
         seconds: time of this process's training.
-        images_per_second: throughput of training, excluding validation.
+        images_per_second: throughput of training with data: including the time spent waiting for
+            images, excluding validation.
+        compute_images_per_second: throughput of the host calls alone.
         data_wait_share: share of that time spent waiting for images, 0 to 1.
         device_latency_ms: shortest, longest and mean host call by the device's own counters, from
             the request for its first input to its last output written; None without counters.
@@ -61,6 +63,7 @@ class TrainResult(Shown):
     images: int = 0
     seconds: float = 0.0
     images_per_second: Optional[float] = None
+    compute_images_per_second: Optional[float] = None
     data_wait_share: float = 0.0
     device_latency_ms: Optional[Dict[str, float]] = None
     loss: Optional[float] = None
@@ -94,7 +97,9 @@ class TrainResult(Shown):
             ("epochs", str(self.epochs)),
             ("updates", self.updates),
             ("throughput", self.images_per_second and
-             f"{self.images_per_second:.1f} images/s  (waiting for data "
+             f"{self.images_per_second:.1f} images/s with data"),
+            ("device only", self.compute_images_per_second and
+             f"{self.compute_images_per_second:.1f} images/s  (waiting for data "
              f"{100 * self.data_wait_share:.0f} % of the time)"),
             ("latency", latency and f"mean {latency['mean']:.2f} ms, min {latency['min']:.2f} ms, "
                                     f"max {latency['max']:.2f} ms per host call, device time"),

@@ -369,7 +369,7 @@ def test_config_list_and_show(ipucnn_cli):
     code, out, _ = ipucnn_cli("config", "list", "--json")
     names = [profile["name"] for profile in json.loads(out) if profile["command"] == "run"
              and profile["name"] not in ("cpu", "gpu", "run-benchmark-py",
-                                         "resnext-inference-launch-py")]
+                                         "resnext-bulk")]
     assert code == 0
     assert {"resnet50-mk1", "mobilenet-v3-large-mk2", "efficientnet-b4-g16-gn-mk2"} <= set(names)
     for name in names:

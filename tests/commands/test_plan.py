@@ -97,9 +97,11 @@ def test_json_is_the_plan_in_the_terms_of_a_result(plan):
     assert found == {
         "format": "ipucnn.plan/1", "model": "efficientnet-b4", "dataset": "imagenet",
         "backend": "auto", "begins_at": ["input", "_blocks/10"], "fine_tuning": None,
+            "learning_rate": {"lr": 0.1, "of_mean_gradient": 0.1},
         "epoch_samples": None, "ipus": {"used": 16, "reserved": 16},
         "plan": {"micro_batch": 4, "device_iterations": 4, "replicas": 8, "precision": "16.32",
-                 "instances": 8, "gradient_accumulation": 64, "stages": 2, "devices": 16,
+                 "instances": 8, "gradient_accumulation": 64,
+                 "accumulation_reduction": "mean", "stages": 2, "devices": 16,
                  "update_batch": 2048, "combined_batch": 8192},
         "launch": {"profile": "pod16", "hosts": 1, "instances": 8, "replicas_per_instance": 1}}
 

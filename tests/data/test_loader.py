@@ -48,7 +48,7 @@ def decoding_threads():
     return [t for t in threading.enumerate() if t.name.startswith("ipucnn-decode")]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
+@pytest.mark.parametrize("workers", [0, 1, 2, 7])
 def test_order_and_contents_do_not_depend_on_the_workers(workers):
     wanted = [*range(20, 0, -1), 7, 7]
     with HostLoader(Numbers(30, seconds=0.002), Preprocessing(4), 5, wanted,
@@ -61,6 +61,16 @@ def test_order_and_contents_do_not_depend_on_the_workers(workers):
         assert batch.images.dtype == torch.uint8
         assert batch.images[:, 0, 0, 0].tolist() == batch.indices
         assert batch.labels == [i % 5 for i in batch.indices]
+
+
+def test_without_workers_images_are_made_in_the_calling_thread():
+    dataset = Numbers(9)
+    with HostLoader(dataset, Preprocessing(4), 3, range(9), workers=0) as loader:
+        batches = iter(loader)
+        next(batches)
+        assert dataset.made == 3  # none ahead
+        assert decoding_threads() == []
+        assert [batch.indices for batch in batches] == [[3, 4, 5], [6, 7, 8]]
 
 
 def test_batches_are_channels_last_in_memory():
@@ -149,7 +159,7 @@ def test_closing_the_iterator_ends_the_threads():
     assert decoding_threads() == []
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [0, 1, 3])
 def test_an_iteration_goes_on_where_a_batch_ended(workers):
     """Resuming after any batch gives the batches that would have followed."""
     bad = [0, 5, 6, 12, 19]
@@ -221,7 +231,7 @@ def test_a_dataset_that_breaks_the_contract_is_named(image):
         list(HostLoader(dataset, Preprocessing(4), 2, range(2), workers=1))
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("batch_size", "workers"), [(0, 1), (1, -1)])
 def test_impossible_sizes(batch_size, workers):
     with pytest.raises(UsageError, match="smallest value"):
         HostLoader(Numbers(2), Preprocessing(4), batch_size, range(2), workers=workers)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from ipucnn.__main__ import invoke
 from ipucnn.core.errors import PluginError, UnknownNameError, UsageError, WeightsError
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.parts import NetworkPart
@@ -179,3 +180,17 @@ def test_splits_by_model_name(plugin):
     assert "conv1" not in splits
     with pytest.raises(UnknownNameError):
         model_splits("resnet51")
+
+
+@pytest.mark.parametrize("command", [
+    "run --data synthetic --weights pretrained", "plan", "export --weights pretrained",
+    "train --data shapes"])
+@pytest.mark.parametrize("size", [192, 225])
+def test_an_input_that_a_network_cannot_pool_is_refused_before_anything_is_built(
+        capsys, monkeypatch, command, size):
+    """The pool of pretrainedmodels' ResNeXt is for maps of 7x7 values."""
+    monkeypatch.setattr("ipucnn.models.build._build", None)  # nothing is
+    assert invoke([*command.split(), "--model", "resnext101_32x4d", "--input-size", str(size)]) == 2
+    err = capsys.readouterr().err
+    assert f"error: model 'resnext101_32x4d' cannot compute images of {size} pixels" in err
+    assert "193 to 224" in err

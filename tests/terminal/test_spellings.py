@@ -23,6 +23,7 @@ LISTS = {"--pipeline-splits", "--available-memory-proportion"}
     ("list-plugins --plugin=x.py", "--plugin=x.py list-plugins"),
     ("run -- --no-plugins", "run -- --no-plugins"),
     ("run --plugin", "--plugin  run"),
+    ("run -help", "run --help"),
     ("run --nosynthetic --nohide_output --nohalf_partials",
      "run --no-synthetic --no-hide-output --no-half-partials"),
 ])

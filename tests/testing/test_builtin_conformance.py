@@ -85,7 +85,10 @@ def test_loss(name):
 
 @pytest.mark.parametrize("name", REGISTRY.names("logger"))
 def test_logger(name):
-    assert unexpected(check_plugin("logger", name, REGISTRY)) == {}
+    found = set(unexpected(check_plugin("logger", name, REGISTRY)).values())
+    if name == "wandb":  # `tests/plugins/loggers/test_wandb.py` has a stand-in for its package
+        found = {result for result in found if not result.startswith("skipped: not usable here: ")}
+    assert found == set()
 
 
 def test_losses_with_options():

@@ -37,6 +37,8 @@ def test_replicas_and_accumulation_leave_room_for_updates():
 @pytest.mark.parametrize(("given", "rate"), [
     ({"batch_size": 256}, 0.1), ({"batch_size": 64}, 0.05), ({"batch_size": 1024}, 0.4),
     ({"batch_size": 32, "replicas": 4, "gradient_accumulation": 2}, 0.1),
+    ({"batch_size": 128, "replicas": 2, "gradient_accumulation": 4,
+      "accumulation_reduction": "sum"}, 0.1),
     ({"batch_size": 1024, "optimizer": "adamw"}, 0.001)])
 def test_the_rate_is_the_optimizers_for_the_samples_of_an_update(given, rate):
     assert base_rate(options(**given), registry()) == pytest.approx(rate, rel=1e-2)

@@ -38,7 +38,11 @@ def meaning(**given):
     ({"dataset": "cifar_100"}, {"data": "cifar100"}),
     ({"base_learning_rate": -6, "batch_size": 32}, {"lr": 0.5, "batch_size": 32}),
     ({"base_learning_rate": "-5.5", "batch_size": 8, "gradient_accumulation_factor": 4},
-     {"lr": 2**-5.5 * 8, "batch_size": 8, "gradient_accumulation": 4}),
+     {"lr": 2**-5.5 * 8, "batch_size": 8, "gradient_accumulation": 4,
+      "accumulation_reduction": "sum"}),
+    ({"base_learning_rate": -5, "batch_size": 8, "gradient_accumulation": 4,
+      "accumulation_reduction": "mean"},
+     {"lr": 0.25, "batch_size": 8, "gradient_accumulation": 4}),
     ({"base_learning_rate": -6, "batch_size": 8, "replicas": 4},
      {"lr": 0.5, "batch_size": 8, "replicas": 4}),
     ({"base_learning_rate": -6, "batch_size": 32, "replication_factor": 4},
@@ -74,7 +78,11 @@ def meaning(**given):
     ({"num_ipus": 4, "replicas": 2, "pipeline_splits": "layer3", "gradient_accumulation": 3},
      {"replicas": 2, "pipeline_splits": ("layer3",), "gradient_accumulation": 3}),
     ({"num_ipus": 4, "pipeline": True, "replication_factor": 2, "batch_size": 2, "size": "20"},
-     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",)}),
+     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",),
+      "pipeline": True, "gradient_accumulation": 3, "accumulation_reduction": "sum"}),
+    ({"num_ipus": 4, "replication_factor": 2, "batch_size": 2, "size": "20"},
+     {"model": "resnet20-cifar", "replicas": 2, "pipeline_splits": ("layer2/1",),
+      "sharded": True}),
 ])
 def test_what_they_stand_for(given, expected):
     assert meaning(**given) == expected
@@ -102,7 +110,6 @@ def test_what_they_stand_for(given, expected):
     ({"replication_factor": 2, "replicas": 2}, "'--replication-factor' contradicts", ""),
     ({"num_ipus": 6, "replication_factor": 4, "batch_size": 4},
      "6 IPUs cannot be divided among 4 replicas", "multiple of 4"),
-    ({"num_ipus": 4}, "'--num-ipus 4' is 4 IPUs for every replica", "add '--pipeline'"),
     ({"pipeline": True}, "does not say over how many IPUs", "--num-ipus N"),
     ({"pipeline": True, "num_ipus": 2, "pipeline_splits": "layer2"},
      "'--pipeline' contradicts '--pipeline-splits'", ""),
@@ -160,8 +167,9 @@ def test_a_wrong_option_of_a_plugin_keeps_its_line(tmp_path):
         resolve(TrainOptions, {"config": str(path), "size": "20"}, "train")
 
 
-def test_the_profile_is_the_old_trainers_defaults():
-    options = resolve(TrainOptions, {"config": "resnet20-cifar"}, "train")
+@pytest.mark.parametrize("name", ["resnet20-cifar", "resnet-main-py"])
+def test_the_profile_is_the_old_trainers_defaults(name):
+    options = resolve(TrainOptions, {"config": name}, "train")
     old = resolve(TrainOptions, {
         "size": "20", "dataset": "CIFAR-10", "batch_size": "32", "norm_type": "group",
         "norm_groups": "16", "shortcut_type": "B", "precision": "16", "prng": True,
@@ -169,6 +177,29 @@ def test_the_profile_is_the_old_trainers_defaults():
         "learning_rate_schedule": "0.5,0.75", "epochs": "30", "weight_decay": "0",
         "batches_per_step": "250", "valid_per_epoch": "1", "no_checkpoints": True}, "train")
     assert options.as_dict() == old.as_dict()
+
+
+def test_spellings_of_the_last_release(tmp_path):
+    options = build(TrainOptions, {"checkpoint_input_dir": "kept", "wandb": True,
+                                   "wandb_weight_histogram": True, "reduction": "sum"})
+    assert options.checkpoints.checkpoint_path == "kept"
+    assert options.results.logger == ("files", "wandb")
+    assert options.plugins.of("logger", "wandb").wandb_weight_histogram is True
+    assert options.execution.accumulation_reduction == "mean"
+    saved = options.as_dict()
+    assert not {"checkpoint_input_dir", "wandb", "reduction"} & set(saved)
+    build(TrainOptions, {"checkpoint_input_dir": "kept", "checkpoint_output_dir": "./kept/"})
+    with pytest.raises(UsageError, match="another folder than '--checkpoint-path new'"):
+        build(TrainOptions, {"checkpoint_input_dir": "kept", "checkpoint_path": "new"})
+
+
+def test_the_old_reduction_is_told_to_change_nothing():
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.training.idle_options import notes_on_idle
+
+    notes = notes_on_idle(build(TrainOptions, {"reduction": "sum"}),
+                          registry().get("dataset", "cifar10"), registry())
+    assert any(note.startswith("'--reduction sum' has no effect") for note in notes)
 
 
 def test_only_what_they_stand_for_is_saved():

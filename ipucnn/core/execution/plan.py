@@ -19,6 +19,10 @@ PRECISIONS = ("16.16", "16.32", "32.32", "int8")
 weights, 32.32 single precision. The half-precision type depends on the device; see `Probe.half`.
 int8 is inference with weights and activations quantised after training."""
 
+REDUCTIONS = ("mean", "sum")
+"""How gradients are combined over gradient accumulation; over samples and replicas it is always
+their mean."""
+
 NORMALISATION_PLACES = ("device", "host", "none")
 
 
@@ -31,7 +35,9 @@ class ExecutionPlan:
         device_iterations: D, steps per host call.
         replicas: R, data-parallel copies, over all instances.
         gradient_accumulation: G, micro-batches per weight update; 1 for inference.
+        accumulation_reduction: one of `REDUCTIONS`; a sum is `gradient_factor` times the mean.
         pipeline_splits: module paths (`layer1/2`) that begin stages 1, 2, ...
+        sharded: stages take turns on each micro-batch instead of forming a pipeline.
         precision: one of `PRECISIONS`.
         training: whether weights are updated.
         normalisation: the place of normalisation, one of `NORMALISATION_PLACES`.
@@ -43,7 +49,8 @@ class ExecutionPlan:
         seed: for all random numbers; None leaves it to the device.
         recompute: how activations are recomputed in the backward pass: `none`, `auto`
             (the backend chooses) or `manual` (all but the outputs of `recompute_checkpoints`).
-        recompute_checkpoints: regular expressions of module paths whose outputs are kept.
+        recompute_checkpoints: regular expressions of module paths whose outputs are kept in either
+            mode.
         compile_only: the model is compiled but not executed.
 
     Raises:
@@ -54,7 +61,9 @@ class ExecutionPlan:
     device_iterations: int = 1
     replicas: int = 1
     gradient_accumulation: int = 1
+    accumulation_reduction: str = "mean"
     pipeline_splits: Tuple[str, ...] = ()
+    sharded: bool = False
     precision: str = "16.16"
     training: bool = False
     normalisation: str = "device"
@@ -79,6 +88,9 @@ class ExecutionPlan:
         if self.precision not in PRECISIONS:
             raise UsageError(f"unknown precision {self.precision!r}",
                              "precisions: " + ", ".join(PRECISIONS))
+        if self.accumulation_reduction not in REDUCTIONS:
+            raise UsageError(f"unknown reduction {self.accumulation_reduction!r} of accumulation",
+                             "reductions: " + ", ".join(REDUCTIONS))
         if self.normalisation not in NORMALISATION_PLACES:
             raise UsageError(f"unknown place of normalisation {self.normalisation!r}",
                              "places: " + ", ".join(NORMALISATION_PLACES))
@@ -98,7 +110,7 @@ class ExecutionPlan:
         self._check_pipeline()
 
     def _check_pipeline(self) -> None:
-        if self.stages == 1:
+        if not self.pipelined:
             return
         if self.training:
             needed = 2 * self.stages - 1
@@ -119,6 +131,11 @@ class ExecutionPlan:
         return len(self.pipeline_splits) + 1
 
     @property
+    def pipelined(self) -> bool:
+        """Whether stages work on several micro-batches at the same time."""
+        return self.stages > 1 and not self.sharded
+
+    @property
     def devices(self) -> int:
         """Number of devices in use: replicas times stages."""
         return self.replicas * self.stages
@@ -133,6 +150,19 @@ class ExecutionPlan:
     def update_batch(self) -> int:
         """Samples per weight update: B x R x G."""
         return self.micro_batch * self.replicas * self.gradient_accumulation
+
+    @property
+    def gradient_factor(self) -> int:
+        """What the gradient of an update is, in means over its samples: G for a sum, else 1."""
+        return self.gradient_accumulation if self.accumulation_reduction == "sum" else 1
+
+    @property
+    def summed_share(self) -> float:
+        """The share of a replica's loss, where a device adds up over replicas what it accumulates.
+
+        Multiplied by it, losses give the mean over replicas and the sum over accumulation.
+        """
+        return 1 / self.replicas if self.accumulation_reduction == "sum" else 1.0
 
     @property
     def local_replicas(self) -> int:
@@ -156,13 +186,16 @@ class ExecutionPlan:
     @property
     def validation_iterations(self) -> int:
         """Device iterations of a validation call: enough to fill the pipeline."""
-        return max(self.device_iterations, self.stages)
+        return max(self.device_iterations, self.stages) if self.pipelined \
+            else self.device_iterations
 
     def algebra(self) -> Dict[str, Any]:
         """Return the plan's sizes and the derived ones, for results."""
+        reduction = {"accumulation_reduction": self.accumulation_reduction} if self.training else {}
         return {"micro_batch": self.micro_batch, "device_iterations": self.device_iterations,
                 "replicas": self.replicas, "instances": self.instances,
                 "gradient_accumulation": self.gradient_accumulation,
+                **reduction,
                 "stages": self.stages, "devices": self.devices,
                 "combined_batch": self.combined_batch, "update_batch": self.update_batch,
                 "precision": self.precision}

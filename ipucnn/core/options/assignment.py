@@ -142,8 +142,10 @@ class _Assigned:
         self.left_out = [name for name in self.left_out if name != item.name]
         if any(is_default(other, given.value) for _, other in found):
             pass
-        elif given.shipped and owner.kind.name == "backend":
-            self.left_out.append(item.name)
+        elif given.shipped:
+            # another plugin is selected than the profile's; of backends, a note says so
+            if owner.kind.name == "backend":
+                self.left_out.append(item.name)
         else:
             self.missing[item.name] = given, found
         second_spelling(given, ("", item.name), spelt)

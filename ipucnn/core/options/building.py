@@ -117,7 +117,7 @@ def _of_profiles(options_class: Type[CommandOptions], sources: Sequence[AnySourc
             left_out = options_class.unsuited(values[number], later, registry)
             values[number] = {name: value for name, value in values[number].items()
                               if name not in left_out}
-            shipped = values[number].keys() - later.keys()
+            shipped = {*options_class.implied(values[number].keys() - later.keys())} - later.keys()
     return frozenset(shipped), left_out
 
 

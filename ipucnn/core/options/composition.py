@@ -14,6 +14,7 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import (
     TYPE_CHECKING,
+    AbstractSet,
     Any,
     ClassVar,
     Collection,
@@ -203,6 +204,11 @@ class CommandOptions:
             registry: where names are looked up.
         """
         return ()
+
+    @classmethod
+    def implied(cls, names: AbstractSet[str]) -> AbstractSet[str]:
+        """Return the names of given common options, with those that some of them stand for."""
+        return names
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]],

@@ -85,6 +85,8 @@ class Option:
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
         metavar: how help shows its value.
         switch: it acts on the command line only (`--json`) and is not saved with a run.
+        in_profiles: a switch that profiles may hold all the same, because other options are saved
+            in its place.
         negatable: a flag that also has a `--no-` form.
         basic: `--help` explains it; `--help-all` explains every option.
     """
@@ -110,6 +112,7 @@ class Option:
     size: bool = False
     metavar: str = ""
     switch: bool = False
+    in_profiles: bool = False
     negatable: bool = True
     basic: bool = False
 

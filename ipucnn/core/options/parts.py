@@ -22,7 +22,7 @@ class ProfilePart:
     heading: ClassVar[str] = "Profile"
 
     config: Optional[str] = option(
-        None, "Named profile or YAML file whose values replace the defaults.", metavar="NAME|FILE",
+        None, "Named profile, or YAML file, of other defaults.", metavar="NAME|FILE",
         switch=True, basic=True)
 
 
@@ -96,8 +96,8 @@ class DatasetPart:
         None, "Send images to the device as uint8 (default: yes, unless the host normalises).",
         idle=DEVICE_IMAGES)
     dataloader_worker: Optional[int] = option(
-        None, "Decoding threads or processes (default: the cores this process may use).",
-        minimum=1, names=("--num-workers",))
+        None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
+        "this process may use).", minimum=0, names=("--num-workers",))
     match_classes: str = option(
         "name", "How classes of the dataset are matched with those of the model: by 'name', or by "
         "'position', whatever their names.", choices=("name", "position"), idle=NO_LABELS)

@@ -59,7 +59,8 @@ def available(command: str = "run") -> List[Profile]:
 def command_of(name: str) -> str:
     """Return the command of the shipped profile `name`; `run` if no command has it."""
     wanted = _aliases().get(key(name), key(name))
-    commands = sorted(folder.name for folder in _SHIPPED.iterdir() if folder.is_dir())
+    commands = sorted((folder.name for folder in _SHIPPED.iterdir() if folder.is_dir()),
+                      key=lambda command: (command != "run", command))
     return next((command for command in commands
                  if any((_SHIPPED / command / f"{spelling}.yaml").is_file()
                         for spelling in (wanted, key(name)))), "run")
@@ -142,7 +143,8 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
     profile = load(name, command)
     for spelling in profile.values:
         found = common_option(options_class, spelling)
-        if found is not None and found.option.switch:
+        if found is not None and found.option.switch \
+                and not found.option.in_profiles:
             raise UsageError(f"{spelling!r} cannot stand in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
     return Source(profile.values, profile.origins, shipped=_SHIPPED in profile.path.parents)

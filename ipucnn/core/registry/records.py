@@ -162,6 +162,7 @@ class ModelSpec(PluginSpec):
         zero_init_residual: it has residual branches whose last norm can start at zero.
         preprocessing: how images are prepared for it. When None, the usual values for ImageNet
             models are assumed, at its input size.
+        input_sizes: the smallest and the largest input that it computes; empty for any.
     """
 
     family: str = ""
@@ -171,11 +172,16 @@ class ModelSpec(PluginSpec):
     weights: Tuple[PublishedWeights, ...] = ()
     zero_init_residual: bool = False
     preprocessing: Optional[Preprocessing] = None
+    input_sizes: Tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(self.preprocessing is None or isinstance(self.preprocessing, Preprocessing),
                     "preprocessing", "a Preprocessing")
+        self._tuple_of(int, "input_sizes")
+        self._check(len(self.input_sizes) in (0, 2)
+                    and list(self.input_sizes) == sorted(self.input_sizes), "input_sizes",
+                    "the smallest and the largest, or none")
         if self.preprocessing is not None:
             object.__setattr__(self, "input_size", self.preprocessing.input_size)
         self._check(isinstance(self.input_size, int) and self.input_size > 0, "input_size",
@@ -183,6 +189,17 @@ class ModelSpec(PluginSpec):
         self._check(isinstance(self.num_classes, int) and self.num_classes > 0, "num_classes",
                     "a positive integer")
         self._tuple_of(PublishedWeights, "weights")
+
+    def check_input_size(self, size: int) -> None:
+        """Reject an input size that the network cannot compute.
+
+        Raises:
+            UsageError: it is too small or too large.
+        """
+        if self.input_sizes and not self.input_sizes[0] <= size <= self.input_sizes[1]:
+            raise UsageError(f"model {self.name!r} cannot compute images of {size} pixels",
+                             f"use an '--input-size' of {self.input_sizes[0]} to "
+                             f"{self.input_sizes[1]}, or leave it out")
 
 
 RANDOM_RESIZED_CROP = "random-resized-crop"
@@ -207,6 +224,8 @@ class DatasetSpec(PluginSpec):
         layout: the folder's expected structure, for `show` and for error messages.
         verify: ``"module:attribute"`` of ``verify(folder: str) -> List[str]``, which returns one
             line per problem with a folder of this format; empty when it cannot be verified.
+        unverified: ``"module:attribute"`` of ``unverified(folder: str) -> List[str]``, which gives
+            notes on what `verify` cannot check in this folder; empty if there is nothing.
         markers: shell patterns of paths within a folder, any of which identifies this format. Where
             several formats match, the longest pattern decides.
         also: other datasets that are read instead if the folder has their markers; their
@@ -228,6 +247,7 @@ class DatasetSpec(PluginSpec):
     default_data_dir: str = ""
     layout: str = ""
     verify: str = ""
+    unverified: str = ""
     markers: Tuple[str, ...] = ()
     also: Tuple[str, ...] = ()
     streams: bool = False
@@ -311,11 +331,13 @@ class ScheduleSpec(PluginSpec):
         _check_names(self, "parameters", parameters)
 
 
-FEATURES: FrozenSet[str] = frozenset({"compile-only", "ema", "fine-tuning", "full-precision-norm",
-                                    "multi-label", "recompute"})
-"""Features that only some backends have; common options may require one of them. `multi-label`
-trains on images with several labels, `fine-tuning` freezes layers for some epochs and has learning
-rates by layer."""
+FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "compile-only", "ema", "fine-tuning",
+                                    "full-precision-norm", "multi-label", "recompute",
+                                    "sharding"})
+"""Features that only some backends have; common options may require one of them. `accumulation-sum`
+adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `multi-label` trains on images
+with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
+`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`)."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Verification(Shown):
     Attributes:
         path: the folder of the dataset.
         problems: one line each; empty when it is complete and unchanged.
-        notes: what is left out of it, and how it is read.
+        notes: what cannot be checked, what is left out of it, and how it is read.
     """
 
     path: str
@@ -52,8 +52,11 @@ class Verification(Shown):
 
 
 def verification(path: str, name: Optional[str] = None) -> Verification:
-    """Verify a dataset on disk; see `verify` and `left_out`."""
-    return Verification(path, verify(path, name), left_out(path, name))
+    """Verify a dataset on disk; see `verify`, `left_out` and `DatasetSpec.unverified`."""
+    problems = verify(path, name)
+    spec = _format(path, name)
+    unchecked: List[str] = import_target(spec.unverified)(path) if spec.unverified else []
+    return Verification(path, problems, [*unchecked, *left_out(path, name)])
 
 
 def verify(path: str, name: Optional[str] = None) -> List[str]:

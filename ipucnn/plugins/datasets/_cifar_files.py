@@ -220,7 +220,12 @@ class _Unpickler(pickle.Unpickler):
     """Unpickles arrays and plain types only; anything else in a file is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the constructor of an array."""
+        """Return a constructor of arrays, or of bytes as Python 3 writes them in old protocols."""
+        if (module, name) in (("_codecs", "encode"), ("builtins", "bytes"),
+                              ("__builtin__", "bytes")):
+            return _bytes
+        if name == "_frombuffer" and module in ("numpy.core.numeric", "numpy._core.numeric"):
+            return _from_buffer
         if name == "_reconstruct" and module in ("numpy.core.multiarray",
                                                  "numpy._core.multiarray"):
             return numpy.empty(0).__reduce__()[0]  # type: ignore[index]
@@ -229,6 +234,17 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             return _dtype
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which could run code")
+
+
+def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
+    """Return `text` as the bytes that it stands for; any other codec is refused."""
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+        raise pickle.UnpicklingError(f"it encodes with {encoding!r}, which could run code")
+    return text.encode("latin1")
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: str) -> Any:
+    return numpy.frombuffer(data, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 def _dtype(kind: Any, *_: Any) -> Any:

@@ -18,6 +18,8 @@ from ipucnn.data.left_out import LeftOut
 from ipucnn.plugins.datasets._class_folders import given_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from ipucnn.plugins.datasets.coco import CocoOptions
 
 LAYOUT = ("image files in --data-dir, or in --data-dir/val2017/ (or val2014) beside "
@@ -48,11 +50,26 @@ class CocoImages(FileImages):
                  notes: Tuple[str, ...] = ()) -> None:
         super().__init__(paths, notes=notes)
         self._ids = ids
+        self._crop: Optional[int] = None
         self.has_image_ids = any(number is not None for number in ids)
 
     def image_id(self, index: int) -> Optional[int]:
         """Return the id of image `index`."""
         return self._ids[index]
+
+    def cropped(self, size: int) -> CocoImages:
+        """Return the dataset of the central `size` x `size` pixels of each image."""
+        self._crop, self.ready = size, True
+        return self
+
+    def encoded(self, index: int) -> Optional[bytes]:
+        """Return the file of image `index`; None where only its centre is wanted."""
+        return super().encoded(index) if self._crop is None else None
+
+    def image(self, index: int) -> torch.Tensor:
+        """Return image `index`, or its centre; see `ImageDataset.image`."""
+        pixels = super().image(index)
+        return pixels if self._crop is None else centre(pixels, self._crop)
 
 
 def make(request: DatasetRequest, options: CocoOptions) -> ImageDataset:
@@ -67,7 +84,34 @@ def make(request: DatasetRequest, options: CocoOptions) -> ImageDataset:
     paths = image_files(root, left)
     annotations = options.annotations or annotations_in(root, paths)
     if annotations is None:
-        return CocoImages(paths, [number_in_name(path) for path in paths], left.notes())
+        found = CocoImages(paths, [number_in_name(path) for path in paths], left.notes())
+    else:
+        found = _annotated(paths, annotations, root, left)
+    return found.cropped(request.input_size) if options.centre_crop else found
+
+
+def centre(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the central `size` x `size` pixels of `(3, height, width)`, black beyond them.
+
+    A margin that cannot be halved is cut as torchvision's `CenterCrop` does.
+    """
+    height, width = pixels.shape[1:]
+    result = pixels.new_zeros(3, size, size)
+    spans = []
+    for length in (height, width):
+        if length >= size:
+            begin = round((length - size) / 2)
+            spans.append((slice(begin, begin + size), slice(0, size)))
+        else:
+            begin = (size - length) // 2
+            spans.append((slice(0, length), slice(begin, begin + length)))
+    (rows, into_rows), (columns, into_columns) = spans
+    result[:, into_rows, into_columns] = pixels[:, rows, columns]
+    return result
+
+
+def _annotated(paths: Sequence[str], annotations: str, root: str, left: LeftOut) -> CocoImages:
+    """Return the images with the ids in `annotations`."""
     known = ids_by_name(annotations)
     names = [annotated_name(known, path) for path in paths]
     ids = [None if name is None else known[name] for name in names]

@@ -18,6 +18,9 @@ class CocoOptions:
         None, "COCO's file of annotations, for the image ids in the predictions (default: the one "
         "in the folder 'annotations' of '--data-dir' that lists the images, or else the numbers "
         "in the names of the images).", metavar="FILE.json", needs="predictions")
+    centre_crop: bool = option(
+        False, "Take the centre of each image as it is, without resizing, as the old bulk "
+        "inference did (default: as the weights are evaluated).", names=("--center-crop",))
 
 
 @hookimpl

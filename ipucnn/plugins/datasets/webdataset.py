@@ -12,7 +12,7 @@ from ipucnn.core.registry.records import DatasetSpec
 
 @dataclass(frozen=True)
 class WebDatasetOptions:
-    """Options of shards behind a URL."""
+    """Options of shards behind a URL, and of those in a folder."""
 
     data_cache_dir: Optional[str] = option(
         None, "Folder for copies of shards behind a URL (default: the user's cache).",
@@ -21,6 +21,10 @@ class WebDatasetOptions:
         None, "How many bytes of copies are kept, the last used ones ('20G') (default: 20G, or a "
         "tenth of what the disk has room for).", size=True, minimum=1, metavar="SIZE",
         machine=True)
+    webdataset_memory_cache_ratio: float = option(
+        0.0, "Share of the shards in a folder, the first ones, that the system is asked to read "
+        "into its memory at the start. It keeps what it has read as long as there is memory.",
+        minimum=0.0, maximum=1.0, machine=True)
 
 
 @hookimpl
@@ -32,6 +36,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
         summary="samples in tar archives (shards), in a folder or streamed from a URL",
         target="ipucnn.plugins.datasets._webdataset.dataset:make",
         verify="ipucnn.plugins.datasets._webdataset.verify:verify",
+        unverified="ipucnn.plugins.datasets._webdataset.verify:unverified",
         convert="ipucnn.plugins.datasets._webdataset.writer:Shards",
         markers=("metadata.json",),
         layout="--data-dir/metadata.json, --data-dir/train-000000.tar ... and "

@@ -10,6 +10,9 @@ import importlib
 import importlib.util
 import json
 import os
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.checks import OK, WARNING, Check
@@ -30,7 +33,8 @@ TOTAL, LOCAL, OFFSET = ("POPDIST_NUM_TOTAL_REPLICAS", "POPDIST_NUM_LOCAL_REPLICA
 _POPDIST = "install the popdist wheel of the Poplar SDK, whose 'poprun' started this process"
 
 _HOROVOD = ("build Horovod against this environment's torch: HOROVOD_WITH_PYTORCH=1 "
-            "pip install --no-binary horovod horovod==0.28.1")
+            "pip install --no-build-isolation --no-binary horovod 'ipucnn[horovod]' "
+            "(docs/many-hosts.md)")
 """Hint for a Horovod that does not load because it was built for another version of torch."""
 
 
@@ -130,36 +134,68 @@ class PopRunInstances(Instances):
 
 
 def checks(environment: Optional[Mapping[str, str]] = None,
-           has: Optional[Callable[[str], bool]] = None) -> List[Check]:
-    """Check the requirements of a process started by `poprun`; empty in other processes.
+           find: Optional[Callable[[str], Any]] = None) -> List[Check]:
+    """Check Horovod, and what else a process started by `poprun` requires.
 
     Args:
         environment: the environment variables; those of this process when None.
-        has: returns whether a module can be imported; looked up when None.
+        find: returns the specification of a module, or None where there is none.
     """
     variables = os.environ if environment is None else environment
-    has = has or _importable
+    find = find or _found
     total, local = variables.get(TOTAL), variables.get(LOCAL)
+    horovod = _check_horovod(find("horovod"), needed=bool(total))
     if total is None and local is None:
-        return []
+        return [horovod]
     if not (total and local):
         return [Check("poprun", WARNING, "only some of poprun's POPDIST variables are set",
-                      "unset them, or start the command with 'poprun'")]
-    found = [Check("poprun", OK, f"{local} of {total} replicas are this instance's")]
-    for name, why, remedy in (
-            ("popdist", "tells an instance its part",
-             "install the popdist wheel of the Poplar SDK's folder"),
-            ("horovod", "carries values between instances", _HOROVOD)):
-        found.append(Check(name, OK, "installed") if has(name) else Check(
-            name, WARNING, f"it is not installed; it {why}", remedy))
-    return found
+                      "unset them, or start the command with 'poprun'"), horovod]
+    return [Check("poprun", OK, f"{local} of {total} replicas are this instance's"),
+            Check("popdist", OK, "installed") if find("popdist") else Check(
+                "popdist", WARNING, "it is not installed; it tells an instance its part",
+                "install the popdist wheel of the Poplar SDK's folder"), horovod]
 
 
-def _importable(name: str) -> bool:
+def _check_horovod(spec: Any, needed: bool) -> Check:
+    """Check whether Horovod is there, and built for the installed torch.
+
+    Its build notes the version of torch in a file of its package, so that torch is not imported.
+
+    Args:
+        spec: of its package; None where it is not installed.
+        needed: `poprun` started this process.
+    """
+    if spec is None:
+        return Check("horovod", WARNING, "it is not installed; it carries values between instances",
+                     _HOROVOD) if needed else Check(
+            "horovod", OK, "not installed; only several instances of poprun need it")
+    built = ""
+    for folder in spec.submodule_search_locations or ():
+        with suppress(OSError, ValueError, AttributeError):
+            about = json.loads(Path(folder, "metadata.json").read_text(encoding="utf-8"))
+            built = str(about.get("pytorch") or about.get("torch") or "")
+    torch = _version("torch")
+    if not built:
+        return Check("horovod", WARNING, "it was built without PyTorch", _HOROVOD)
+    if built.partition("+")[0] != torch.partition("+")[0]:
+        return Check("horovod", WARNING, f"it was built for torch {built}, and torch "
+                     f"{torch or 'is not'} {'is ' if torch else ''}installed", _HOROVOD)
+    version = _version("horovod")
+    return Check("horovod", OK, f"{version + ', ' if version else ''}built for torch {built}")
+
+
+def _version(package: str) -> str:
     try:
-        return importlib.util.find_spec(name) is not None
+        return metadata.version(package) or ""
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _found(name: str) -> Any:
+    try:
+        return importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return False
+        return None
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, minimum: int) -> int:

@@ -52,7 +52,7 @@ def ipucnn_models() -> List[ModelSpec]:
             target="ipucnn.plugins.models.resnext:build_resnext101_32x4d", family="resnext",
             source="pretrainedmodels", zero_init_residual=True,
             # the library's settings of this network: 224 of 256 pixels, ImageNet's mean and std
-            preprocessing=Preprocessing(),
+            preprocessing=Preprocessing(), input_sizes=(193, 224),  # pools exactly 7x7 values
             requires=(Requirement("pretrainedmodels", "pip install pretrainedmodels"),
                       Requirement("six", "pip install six")),
             weights=(PublishedWeights(

@@ -15,6 +15,7 @@ from ipucnn.core.options.profiles import available, resolve
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.inference.options import RunOptions
+from ipucnn.onnx.options import ExportOptions
 from ipucnn.training.options import TrainOptions
 
 
@@ -52,6 +53,34 @@ def test_every_profile_is_for_a_machine_without_ipus(profile):
     if profile in ("resnet20-cifar", "resnet-main-py"):
         assert options.plugins.left_out == ("enable_stochastic_rounding",)
         assert options.optimisation.lr == 0.5
+
+
+def test_options_of_another_plugin_than_the_profiles_go_with_it():
+    options = _train({"config": "resnet-main-py", "norm_type": "BATCH", "optimizer": "adamw"})
+    assert options.plugins.left_out == ("enable_stochastic_rounding",)
+    assert "groupnorm_group_num" not in options.as_dict()
+    bulk = resolve(RunOptions, {"config": "resnext-bulk", "synthetic": True, "num_ipus": 2}, "run")
+    assert (bulk.dataset.name, bulk.execution.batch_size) == ("synthetic", 6)
+    assert (bulk.dataset.data_dir, bulk.dataset.dataloader_worker) == (None, None)
+    bulk = resolve(RunOptions, {"config": "resnext-bulk", "data": "real"}, "run")
+    assert (bulk.dataset.data_dir, bulk.dataset.dataloader_worker) == (None, 12)
+
+
+def test_a_folder_of_the_user_is_read_as_what_it_is(photos):
+    options = _train({"config": "resnet-main-py", "data_dir": str(photos)})
+    assert (options.network.model, options.dataset.data) == ("resnet20-cifar", "image_folder")
+    assert "data" in options.left_out
+
+
+def test_bulk_inference_has_the_defaults_of_the_old_scripts():
+    for name in ("resnext-bulk", "resnext-inference-launch-py"):
+        bulk = resolve(RunOptions, {"config": name}, "run")
+        assert (bulk.network.model, bulk.dataset.data) == ("resnext101_32x4d", "coco")
+        assert bulk.plan(False).combined_batch == 8 * 6 * 1500
+        assert bulk.plugins.of("dataset", "coco").centre_crop is True
+    file = resolve(ExportOptions, {"config": "resnext-bulk", "batch-size": 6}, "export")
+    assert (file.network.model, file.file.target) == ("resnext101_32x4d", "popart")
+    assert (file.file.batch_size, file.file.model_path) == (6, "models")
 
 
 def test_what_the_command_line_says_stays():

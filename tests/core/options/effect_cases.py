@@ -92,6 +92,8 @@ ELSEWHERE = {
     ("run", "instances"): "commands/test_bulk.py::",
     ("validate", "per_class"): "commands/test_training_cli.py::"
                                "test_validate_tells_classes_and_writes_the_matrix",
+    ("train", "wandb"): "training/test_resnet_trainer_options.py::"
+                        "test_spellings_of_the_last_release",
     ("train", "pipeline"): "training/test_resnet_trainer_options.py::test_what_they_stand_for",
     ("plan", "ipus"): "commands/test_plan.py::"
                        "test_what_cannot_be_trained_is_one_line_a_hint_and_exit_2",

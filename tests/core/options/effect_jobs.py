@@ -25,7 +25,8 @@ from ipucnn.core.registry.registry import registry
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
 TRAIN, VALIDATION = (7, 5, 3, 3), (2, 2, 2, 2)
-_TIMES = {"seconds", "images_per_second", "data_wait_share", "compile_seconds", "environment",
+_TIMES = {"seconds", "images_per_second", "compute_images_per_second",
+          "data_wait_share", "compile_seconds", "environment",
           "throughput", "compute_throughput", "latency_ms", "time", "options", "seconds_left",
           "notes", "image_seconds", "log_dir", "checkpoint"}
 

@@ -150,6 +150,13 @@ BESIDE = {"lr_decay": {"lr_epoch_decay": (1.0,), "lr_schedule": "step"}}
 """Options without which one of a plugin has no effect."""
 
 
+_WANDB = "plugins/loggers/test_wandb.py"
+OF_PLUGINS = {
+    "wandb_project": _WANDB, "wandb_mode": _WANDB, "wandb_weight_histogram": _WANDB,
+    "webdataset_memory_cache_ratio": "plugins/datasets/test_webdataset.py"}
+"""Options that act in another package or in the system, and the tests of that."""
+
+
 def options_of_plugins():
     """Return the options of built-in plugins of every kind but backends, with their commands."""
     found = {}
@@ -170,6 +177,9 @@ def test_every_option_of_a_plugin(command, owner, item, places):
     base = {**BASES[command], **selected, **CONTEXT.get((command, item.name), {})}
     if command == "export" and owner.options.__name__ == "EfficientNetOptions":
         return  # its export takes seconds, and all commands build networks alike
+    if item.name in OF_PLUGINS:
+        assert item.name in (TESTS / OF_PLUGINS[item.name]).read_text()
+        return
     if f"{owner.kind.name} {owner.spec.name!r} has no" in made(command, base, places).error:
         return  # the command refuses the plugin
     assert verdict(command, item, base, value_for(command, item), places) in (

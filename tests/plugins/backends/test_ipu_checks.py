@@ -15,6 +15,7 @@ from ipucnn.plugins.backends._ipu.checks import check_sdk
 from ipucnn.plugins.backends._ipu.variables import check_variables
 from ipucnn.plugins.launchers import poprun
 
+TORCH = metadata.version("torch").partition("+")[0]
 MAKER = "Author: Graphcore\nAuthor-email: contact@graphcore.ai\nHome-page: http://graphcore.ai\n"
 HERE = "{}.{}".format(*sys.version_info)
 NEEDS = f"Requires-Python: =={HERE}.*\nRequires-Dist: torch=={metadata.version('torch')}\n"
@@ -225,13 +226,34 @@ def test_variables_that_say_nothing():
 
 def test_poprun_and_what_it_needs():
     env = {"POPDIST_NUM_TOTAL_REPLICAS": "8", "POPDIST_NUM_LOCAL_REPLICAS": "4"}
-    found = named(poprun.checks(env, lambda name: name == "popdist"))
+    found = named(poprun.checks(env, lambda name: name == "popdist" or None))
     assert found["poprun"].detail == "4 of 8 replicas are this instance's"
     assert [found[name].status for name in ("poprun", "popdist", "horovod")] == [OK, OK, WARNING]
     assert "horovod" in found["horovod"].remedy
-    assert poprun.checks({"OMPI_COMM_WORLD_SIZE": "2"}, lambda _: False) == []
-    (check,) = poprun.checks({"POPDIST_NUM_TOTAL_REPLICAS": "8"}, lambda _: False)
+    (check,) = poprun.checks({"OMPI_COMM_WORLD_SIZE": "2"}, lambda _: None)
+    assert (check.status, check.detail) == (
+        OK, "not installed; only several instances of poprun need it")
+    check, _ = poprun.checks({"POPDIST_NUM_TOTAL_REPLICAS": "8"}, lambda _: None)
     assert (check.status, "poprun" in check.remedy) == (WARNING, True)
+
+
+@pytest.mark.parametrize(("about", "status", "detail"), [
+    ({"pytorch": TORCH}, OK, f"built for torch {TORCH}"),
+    ({"pytorch": f"{TORCH}+cpu"}, OK, f"built for torch {TORCH}+cpu"),
+    ({"pytorch": "1.13.1"}, WARNING, f"it was built for torch 1.13.1, and torch {TORCH}"),
+    ({"tensorflow": "2.9"}, WARNING, "it was built without PyTorch"),
+    (None, WARNING, "it was built without PyTorch")])
+def test_horovod_is_built_for_one_torch(tmp_path, monkeypatch, about, status, detail):
+    package = tmp_path / "horovod"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    if about is not None:
+        (package / "metadata.json").write_text(json.dumps(about))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (check,) = poprun.checks({})
+    assert (check.name, check.status) == ("horovod", status)
+    assert detail in check.detail
+    assert ("many-hosts.md" in check.remedy) is (status == WARNING)
 
 
 # -- the command -------------------------------------------------------------------------------

@@ -436,7 +436,8 @@ def test_every_option_of_inference_is_tried_here():
              "report_hw_cycle_count"}
     assert {item.name for item in declared(PopArtOptions)
             if item.option.only != "training"} == tried
-    assert set(ipucnn_backends()[0].features) == {"compile-only", "recompute"}
+    assert set(ipucnn_backends()[0].features) == {
+        "accumulation-sum", "compile-only", "recompute", "sharding"}
 
 
 # -- ONNX files --------------------------------------------------------------------------------

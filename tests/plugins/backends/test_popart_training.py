@@ -128,7 +128,9 @@ def assert_like_torch(model=None, setup=None, size=SIZE, classes=5, calls=2, **p
 @pytest.mark.parametrize("plan", [
     {}, {"micro_batch": 1, "gradient_accumulation": 4}, {"replicas": 4},
     {"device_iterations": 2, "replicas": 2, "gradient_accumulation": 2},
+    {"replicas": 2, "gradient_accumulation": 3, "accumulation_reduction": "sum"},
     {"pipeline_splits": ("1",), "gradient_accumulation": 3, "replicas": 2},
+    {"pipeline_splits": ("1",), "sharded": True, "replicas": 2},
     {"normalisation": "host", "eight_bit_io": False}, {"normalisation": "none"}])
 def test_training_is_that_of_the_torch_backend(plan):
     assert_like_torch(**plan)
@@ -255,6 +257,7 @@ OPTIONS = [
     ("enable_fp_exceptions", True, "enableFloatingPointChecks", "True"),
     ("enable_stochastic_rounding", True, "enableStochasticRounding", "True"),
     ("recompute", "auto", "autoRecomputation", "RecomputationType.Standard"),
+    ("recompute", "manual", "autoRecomputation", "RecomputationType.RecomputeAll"),
     ("syncless_collectives", "auto", "gclOptions", "{'useSynclessCollectives': 'auto'}"),
     ("max_bytes_per_tile", 0, "gclOptions", "{'maxBytesPerTile': '0'}"),
     ("offload_optimizer", True, "optimizerStateTensorLocationSettings.location.storage",
@@ -288,6 +291,9 @@ def test_gradients_are_averaged_whatever_the_shape(made):
     options = made[-1].asked["userOptions"]
     assert (options.accumulationFactor, options.replicatedGraphCount) == (3, 2)
     assert str(options.accumulationAndReplicationReductionType) == "ReductionType.Mean"
+    session(replicas=2, gradient_accumulation=3, accumulation_reduction="sum")
+    options = made[-1].asked["userOptions"]
+    assert str(options.accumulationAndReplicationReductionType) == "ReductionType.Sum"
 
 
 def test_a_pipeline_recomputes_in_its_own_way(made):
@@ -320,7 +326,8 @@ def test_every_training_option_of_the_record_is_tried_here():
     (record,) = ipucnn_backends()
     assert {item.name for item in declared(PopArtOptions)
             if item.option.only == "training"} == tried - {"recompute"}
-    assert set(record.features) == {"compile-only", "recompute"}
+    assert set(record.features) == {
+        "accumulation-sum", "compile-only", "recompute", "sharding"}
 
 
 @pytest.mark.parametrize(("setup", "options", "plan", "said"), [
@@ -331,6 +338,7 @@ def test_every_training_option_of_the_record_is_tried_here():
     ({"loss": CrossEntropy(CrossEntropyOptions(class_weights=(1, 2, 3, 4, 5)))}, {}, {},
      "no class weights of loss 'cross-entropy'"),
     ({}, {"enable_optimizer_rts": True}, {}, "--enable-optimizer-rts"),
+    ({}, {}, {"recompute": "auto", "recompute_checkpoints": ("0",)}, "--recompute-mode manual"),
     ({}, {}, {"recompute": "manual", "recompute_checkpoints": ("0",),
               "pipeline_splits": ("1",), "gradient_accumulation": 3}, "--recompute-mode manual"),
     ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, None, dict)}, {}, {}, "'mine'"),
@@ -469,6 +477,17 @@ def test_a_pipeline_on_the_emulated_ipu(cli, machine):
                  + "--simulation --recompute --no-validation --log-dir log")
     assert result["plan"]["stages"] == 2
     assert result["device"].startswith("IPU model")
+
+
+def test_ipus_without_a_pipeline_take_turns(cli, made):
+    result = cli("train " + OLD.replace("--replication-factor 2", "--num-ipus 2").replace(
+        "--epochs 2", "--epochs 1") + "--valid-per-epoch 1 --log-dir log")
+    assert (result["plan"]["stages"], result["plan"]["gradient_accumulation"]) == (2, 1)
+    assert len(result["session"]["stages_begin_at"]) == 2
+    assert [v["images"] for v in result["validations"]] == [50]
+    options = made[-1].asked["userOptions"]
+    assert options.enablePipelining is False
+    assert str(options.virtualGraphMode) == "VirtualGraphMode.Manual"
 
 
 def test_synthetic_data_and_compilation_only(cli, machine):

@@ -358,7 +358,7 @@ def test_every_option_of_inference_is_tried_here():
     assert {item.name for item in declared(PopTorchOptions)
             if item.option.only != "training"} == tried | elsewhere
     assert set(ipucnn_backends()[0].features) == {
-        "compile-only", "full-precision-norm", "recompute"}
+        "accumulation-sum", "compile-only", "full-precision-norm", "recompute", "sharding"}
 
 
 # -- what there is, and what is not ------------------------------------------------------------

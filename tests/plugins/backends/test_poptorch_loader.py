@@ -95,6 +95,14 @@ def children(of=None):
             or ("forkserver" in commands[c] and parents[c] != (of or os.getpid()))]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_without_workers_images_are_made_in_the_calling_thread(pictures, mode):
+    with Feeder(mode) as feeder, feeder(files(pictures), SIZE, 4, range(8), workers=0) as loader:
+        assert type(loader) is HostLoader
+        assert [batch.indices for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        assert not children()
+
+
 def assert_same(found, expected):
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected):

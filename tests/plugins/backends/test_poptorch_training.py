@@ -113,6 +113,27 @@ def test_loss_and_hits_are_those_of_the_torch_backend():
     assert results[0].samples == results[1].samples == 48
 
 
+def test_a_sum_over_accumulation_is_that_of_the_torch_backend(machine):
+    plan = {"replicas": 2, "gradient_accumulation": 3, "accumulation_reduction": "sum"}
+    part, weights, losses = batch(24), [], []
+    for backend in (PopTorchBackend(), TorchBackend()):
+        made = session(backend, **plan)
+        result, found = trained(made, [part])
+        weights.append(found)
+        losses.append(result.loss)
+    assert machine.programs[-1].options.Training.mean_reduction is False
+    assert abs(losses[0] - losses[1]) < 1e-5
+    assert_close(*weights)
+
+
+def test_stages_in_turn_need_no_accumulation(machine):
+    made = [session(backend, pipeline_splits=("1",), sharded=True)
+            for backend in (PopTorchBackend(), TorchBackend())]
+    assert type(machine.programs[-1].options._strategy).__name__ == "ShardedExecution"
+    assert made[0].facts["stages_begin_at"] == ["input", "1"]
+    assert_close(*(trained(one, [batch(4)])[1] for one in made))
+
+
 def test_without_metrics_only_the_last_loss_crosses(machine):
     made = session(setup={"metrics": False}, gradient_accumulation=2)
     assert machine.programs[-1].options.output_mode == 0  # Final
@@ -150,6 +171,7 @@ OPTIONS = [
     ("enable_fp_exceptions", True, "enableFloatingPointChecks", True),
     ("enable_stochastic_rounding", True, "enableStochasticRounding", True),
     ("recompute", "auto", "autoRecomputation", 1),
+    ("recompute", "manual", "autoRecomputation", 4),
     ("syncless_collectives", "true", "gclOptions", {"useSynclessCollectives": "true"}),
     ("max_bytes_per_tile", 1000, "gclOptions", {"maxBytesPerTile": "1000"}),
 ]
@@ -180,8 +202,10 @@ def test_a_pipeline_recomputes_in_its_own_way(machine):
 
 
 def test_recomputation_keeps_what_is_named(machine):
-    made = session(recompute="manual", recompute_checkpoints=("0", "1"))
-    assert machine.programs[-1].kept == made.facts["kept_for_backward"] > 0
+    for mode, setting in (("manual", 4), ("auto", 1)):
+        made = session(recompute=mode, recompute_checkpoints=("0", "1"))
+        assert machine.programs[-1].kept == made.facts["kept_for_backward"] > 0
+        assert machine.programs[-1].options._Popart._values["autoRecomputation"] == setting
 
 
 @pytest.mark.parametrize(("options", "place"), [

@@ -148,7 +148,8 @@ def test_four_device_iterations_are_four_calls(norm):
 
 
 @pytest.mark.parametrize("mode", [{"recompute": "auto"}, {
-    "recompute": "manual", "recompute_checkpoints": ("3",)}])
+    "recompute": "manual", "recompute_checkpoints": ("3",)}, {
+    "recompute": "auto", "recompute_checkpoints": ("3",)}])
 def test_recompute_changes_nothing(mode):
     data = batches(3, 8)
     made = session(network(norm=True, dropout=True), **mode, micro_batch=4, replicas=2)

@@ -20,6 +20,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
+from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.verify import verify
 from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets import _cifar_files
@@ -160,6 +161,30 @@ def test_published_forms(tmp_path, name, form, inside):
     assert images[0, 0, 0].tolist() == list(range(32))  # a row of red, not a column or a channel
 
 
+@pytest.mark.parametrize("keys", [str, str.encode], ids=["text", "bytes"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_that_python_3_wrote_again(tmp_path, protocol, keys):
+    """Up to protocol 2, bytes are written as a call of `_codecs.encode`."""
+    folder = tmp_path / "cifar-10-batches-py"
+    write_cifar10(folder)
+    content = {keys("data"): made_pixels(5), keys("labels"): made_labels(5, 10),
+               keys("batch_label"): b"testing \xff", keys("filenames"): [b""]}
+    (folder / "test_batch").write_bytes(pickle.dumps(content, protocol))
+    (folder / "batches.meta").write_bytes(pickle.dumps(
+        {keys("label_names"): [name.encode() for name in CLASS_NAMES[10]]}, protocol))
+    found = load("cifar10", data_dir=str(tmp_path), split="validation")
+    assert (found.image(2).numpy() == made_pixels(5)[2].reshape(3, 32, 32)).all()
+    assert list(found.class_names) == CLASS_NAMES[10]
+
+
+def test_no_other_codec_is_called(tmp_path):
+    write_cifar10(tmp_path / "cifar-10-batches-py")
+    (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(
+        b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.")
+    with pytest.raises(DataError, match=r"encodes with 'rot13', which could run code"):
+        load("cifar10", data_dir=str(tmp_path))
+
+
 def test_an_evaluation_takes_the_test_images(tmp_path):
     write_cifar10(tmp_path / "cifar-10-batches-py")
     whole = load("CIFAR-10", data_dir=str(tmp_path))
@@ -180,6 +205,25 @@ def test_images_go_to_the_input_size(tmp_path):
     dataset = load("cifar10", data_dir=str(tmp_path), input_size=64)
     (batch,) = HostLoader(dataset, Preprocessing(64), PER_FILE, range(PER_FILE), workers=2)
     assert batch.images.shape == (PER_FILE, 3, 64, 64)
+
+
+def test_validation_images_reach_a_network_of_their_size_pixel_for_pixel(tmp_path):
+    """And training images are cropped from a margin of 4 pixels, black where it is seen."""
+    write_cifar10(tmp_path / "cifar-10-batches-py")
+    spec = registry().get_typed(DatasetSpec, "cifar10")
+    test = load("cifar10", data_dir=str(tmp_path), split="validation")
+    (batch,) = HostLoader(test, spec.preprocessing, PER_FILE, range(PER_FILE), workers=1)
+    assert (batch.images.numpy() == made_pixels(5).reshape(-1, 3, 32, 32)).all()
+    train = load("cifar10", data_dir=str(tmp_path), split="train")
+    assert (spec.recipe, spec.native_size) == ("padded-crop", 32)
+    train.recipe, train.native_size = spec.recipe, spec.native_size
+    whole = torch.zeros(40, 40)
+    whole[4:36, 4:36] = train.image(3)[1]
+    draw = TrainTransform(32, 0, train).draw(3, 0)
+    seen = torch.from_numpy(draw(train.image(3).permute(1, 2, 0).numpy()).copy())[:, :, 1]
+    places = [whole[top:top + 32, left:left + 32] for top in range(9) for left in range(9)]
+    assert any(torch.equal(seen.float(), place) or torch.equal(seen.float(), place.flip(1))
+               for place in places)
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)

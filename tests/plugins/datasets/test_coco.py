@@ -63,6 +63,23 @@ def test_a_flat_folder_has_the_ids_of_its_names(flat):
     assert dataset.notes == (f"left out of {str(flat)!r}: 1 file that is no image: README.txt",)
 
 
+@pytest.mark.parametrize("size", [8, 17, 24, 30, 51])
+def test_the_centre_of_images_as_they_are(tmp_path, size):
+    """The old bulk inference cropped without resizing; `size` may exceed one or both sides."""
+    from torchvision.transforms.functional import center_crop
+
+    from ipucnn.core.preprocessing import Preprocessing
+    from ipucnn.data.loader import HostLoader
+
+    Image.effect_noise((41, 28), 90).convert("RGB").save(str(tmp_path / "1.jpg"), quality=95)
+    whole = load_dataset("coco", str(tmp_path)).image(0)
+    cropped = load_dataset("coco", str(tmp_path), input_size=size, centre_crop=True)
+    with HostLoader(cropped, Preprocessing(size), 1, [0], workers=0) as loader:
+        (batch,) = loader
+    assert (batch.images[0] == center_crop(whole, [size, size])).all()
+    assert cropped.encoded(0) is None  # what stores files stores the centre, too
+
+
 def test_names_without_a_number_have_no_id(flat):
     for odd in ("cover", "photo12b", "9" * 30, "12-3", "\u0664\u0662"):
         save(flat / f"{odd}.jpg")

@@ -96,6 +96,19 @@ class TestReading:
         assert data.class_names == ()
         assert data.label(0) is None
 
+    def test_shards_are_read_into_memory_ahead(self, tmp_path, monkeypatch):
+        asked = []
+        monkeypatch.setattr(os, "posix_fadvise", lambda file, *given: asked.append(
+            os.path.basename(os.readlink(f"/proc/self/fd/{file}"))))
+        write(tmp_path)  # 10 samples, 4 in a shard
+        for ratio, names in ((0, []), (0.7, ["train-000000.tar", "train-000001.tar"])):
+            load_dataset("webdataset", str(tmp_path), split="train",
+                         webdataset_memory_cache_ratio=ratio)
+            assert asked == names
+        monkeypatch.delattr(os, "posix_fadvise")
+        dataset = load_dataset("webdataset", str(tmp_path), webdataset_memory_cache_ratio=1)
+        assert "'--webdataset-memory-cache-ratio' has no effect" in dataset.notes[0]
+
     def test_conformance(self, tmp_path):
         results = check_plugin("dataset", "webdataset", data_dir=str(write(tmp_path)))
         assert set(results.values()) == {"passed"}

@@ -8,7 +8,7 @@ from shard_folders import CLASSES, digest, sample, write, write_old, write_shard
 from typer.testing import CliRunner
 
 from ipucnn.cli import app
-from ipucnn.data.formats.verify import verify
+from ipucnn.data.formats.verify import verification, verify
 
 
 def damage(path):
@@ -72,6 +72,20 @@ class TestOldFolders:
     @pytest.mark.parametrize("kind", ["jpg", "pth"])
     def test_nothing_wrong(self, tmp_path, kind, instances):
         assert verify(str(write_old(tmp_path, kind=kind, instances=instances))) == []
+
+    def test_without_a_checksum_what_can_be_is_checked(self, tmp_path):
+        """The first converter wrote none."""
+        path = write_old(tmp_path) / "metadata.json"
+        content = json.loads(path.read_text())
+        del content["checksum"]
+        path.write_text(json.dumps(content))
+        found = verification(str(tmp_path))
+        assert (found.ok, found.problems) == (True, [])
+        assert "has no checksum" in found.notes[0]
+        os.truncate(str(tmp_path / "train-000001.tar"), 700)
+        found = verification(str(tmp_path))
+        assert "train-000001.tar' cannot be read" in found.problems[0]
+        assert not any("has changed" in problem for problem in found.problems)
 
     def test_a_checksum_made_after_the_copies(self, tmp_path):
         path = write_old(tmp_path, instances=2) / "metadata.json"

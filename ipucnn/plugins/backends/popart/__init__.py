@@ -24,5 +24,5 @@ def ipucnn_backends() -> List[BackendSpec]:
         inference=True, training=True, precisions=("16.16", "32.32"),
         checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
         options="ipucnn.plugins.backends.popart.options:PopArtOptions",
-        features=("compile-only", "recompute"),
+        features=("accumulation-sum", "compile-only", "recompute", "sharding"),
         onnx="ipucnn.plugins.backends.popart.operators:TARGET", preference=25)]

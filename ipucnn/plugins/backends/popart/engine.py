@@ -107,6 +107,10 @@ def _check_training(plan: ExecutionPlan, setup: TrainingSetup, options: PopArtOp
         raise UsageError("backend 'popart' mixes no images: '--mixup-alpha' and "
                          "'--cutmix-lambda-low' have no meaning there",
                          "leave them out, or use '--backend poptorch'")
-    if plan.recompute == "manual" and plan.pipeline_splits:
+    if plan.recompute == "auto" and plan.recompute_checkpoints:
+        raise UsageError("backend 'popart' keeps '--recompute-checkpoints' only with "
+                         "'--recompute-mode manual': PopART does not combine them with what it "
+                         "chooses", "use 'manual', or '--backend poptorch'")
+    if plan.recompute == "manual" and plan.pipelined:
         raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
                          "a pipeline recomputes whole stages", "use '--recompute-mode auto'")

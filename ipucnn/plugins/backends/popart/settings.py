@@ -45,7 +45,7 @@ def _set_devices(options: Any, plan: ExecutionPlan) -> None:
         options.enableReplicatedGraphs = True
         options.replicatedGraphCount = plan.local_replicas
     if plan.stages > 1:
-        options.enablePipelining = True
+        options.enablePipelining = plan.pipelined
         options.virtualGraphMode = popart.VirtualGraphMode.Manual
 
 

@@ -130,8 +130,8 @@ class PopArtTrainingSession(TrainingSession):
             self._session.run(popart.PyStepIO(
                 {self._graph.images: images.contiguous().numpy(), self._graph.labels: labels},
                 self._anchors))
-        losses = self._anchors[self._graph.loss].reshape(plan.device_iterations, -1).mean(
-            1, dtype=numpy.float64).tolist()
+        losses = (self._anchors[self._graph.loss].reshape(plan.device_iterations, -1).mean(
+            1, dtype=numpy.float64) / plan.summed_share).tolist()
         for number, loss in enumerate(losses, update):
             if not math.isfinite(loss):
                 raise NonFiniteLoss(number, loss)

@@ -30,7 +30,7 @@ class TrainingGraph:
     Attributes:
         proto: the ONNX model; its initialisers are named as in the state dictionary.
         images, labels: its inputs; the labels are int32 `(B,)`.
-        loss: the mean loss of a micro-batch, a float32 scalar.
+        loss: the mean loss of a micro-batch, times `ExecutionPlan.summed_share`, a float32 scalar.
         predicted: the class of each sample, int32 `(B,)`.
         trained: the initialisers that are updated.
         frozen: digest of the values that are not trained and so are part of the program.
@@ -82,7 +82,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
     fixed = [name for name in given if name not in learning | moving]
     builder = popart.Builder(_in_types(proto, fixed, plan.half))
     labels = builder.addInputTensor(popart.TensorInfo("INT32", [plan.micro_batch]), "labels")
-    value, predicted = _add_loss(builder, labels, loss, plan.half)
+    value, predicted = _add_loss(builder, labels, loss, plan)
     nodes = _nodes(builder)
     place(builder, nodes, stages_of(nodes, splits, modules) if splits else None, proportions)
     kept = _recompute_between(builder, nodes, points)
@@ -115,14 +115,15 @@ def _in_types(proto: onnx.ModelProto, fixed: List[str], half: bool) -> bytes:
     return bytes(transformer.getModelProto())
 
 
-def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm, half: bool) -> Tuple[str, str]:
+def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm,
+              plan: ExecutionPlan) -> Tuple[str, str]:
     """Add the loss in single precision and the predicted classes; return their names.
 
     The loss is computed from log-probabilities, whose gradients are correct where probabilities
     vanish; PopART's own loss of probabilities would hide logits that are not finite.
     """
     ops, own = builder.aiOnnxOpset11, builder.aiGraphcore
-    logits = ops.cast([OUTPUT], "FLOAT") if half else OUTPUT
+    logits = ops.cast([OUTPUT], "FLOAT") if plan.half else OUTPUT
     predicted = ops.argmax([logits], axis=1, keepdims=0)
     largest = own.detach([ops.reducemax([logits], axes=[1], keepdims=1)])
     shifted = ops.sub([logits, largest])
@@ -134,6 +135,8 @@ def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm, half: bool) -> 
         value = ops.sub([
             own.scale([value], 1 - s),
             own.scale([ops.reducemean([log_p], axes=[0, 1], keepdims=0)], s)])
+    if plan.summed_share != 1:
+        value = own.scale([value], plan.summed_share)
     return value, predicted
 
 

@@ -23,17 +23,21 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
         options.enableGradientAccumulation = True
         options.accumulationFactor = plan.gradient_accumulation
     # an update is the mean over all its samples, for any batch shape; the division is
-    # after the sum of all gradients
-    options.accumulationAndReplicationReductionType = popart.ReductionType.Mean
+    # after the sum of all gradients. A sum is also over replicas, whose mean the graph takes
+    kinds = popart.ReductionType
+    options.accumulationAndReplicationReductionType = (
+        kinds.Sum if plan.accumulation_reduction == "sum" else kinds.Mean)
     options.meanAccumulationAndReplicationReductionStrategy = popart.MeanReductionStrategy.Post
     options.enableStableNorm = not chosen.disable_stable_batchnorm
     options.enableStochasticRounding = chosen.enable_stochastic_rounding
     options.enableFloatingPointChecks = chosen.enable_fp_exceptions
     if chosen.auto_loss_scaling:
         options.automaticLossScalingSettings.enabled = True
+    modes = popart.RecomputationType
     if plan.recompute == "auto":
-        kinds = popart.RecomputationType
-        options.autoRecomputation = kinds.Pipeline if plan.pipeline_splits else kinds.Standard
+        options.autoRecomputation = modes.Pipeline if plan.pipelined else modes.Standard
+    elif plan.recompute == "manual" and not plan.recompute_checkpoints:
+        options.autoRecomputation = modes.RecomputeAll  # else nodes are marked one by one
     _set_optimizer_state(options, chosen)
     collectives = collective_settings(chosen)
     if collectives:

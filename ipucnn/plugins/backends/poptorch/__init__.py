@@ -28,5 +28,6 @@ def ipucnn_backends() -> List[BackendSpec]:
         inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
         checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
         options="ipucnn.plugins.backends.poptorch.options:PopTorchOptions",
-        features=("compile-only", "full-precision-norm", "recompute"),
+        features=("accumulation-sum", "compile-only", "full-precision-norm", "recompute",
+                  "sharding"),
         instances=True, preference=30)]

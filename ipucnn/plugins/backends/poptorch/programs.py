@@ -60,6 +60,7 @@ class TrainingProgram(torch.nn.Module):
         self.loss = loss
         self.dtype = dtype
         self.micro_batch = plan.micro_batch
+        self.share = plan.summed_share
         self.metrics = metrics
         self.overlap = overlap
 
@@ -89,7 +90,8 @@ class TrainingProgram(torch.nn.Module):
         logits = self.model(images).float()
         # the device minimises what it recognises as the loss; without this mark it would be the
         # inner likelihood, and label smoothing and mixing would get no gradient
-        loss = poptorch.identity_loss(self.loss(logits, labels, mixing, self.micro_batch), "none")
+        loss = self.loss(logits, labels, mixing, self.micro_batch)
+        loss = poptorch.identity_loss(loss if self.share == 1 else loss * self.share, "none")
         if not self.metrics:
             return (loss,)
         return loss, is_correct(logits, labels).float().sum()

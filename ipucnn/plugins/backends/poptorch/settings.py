@@ -46,8 +46,11 @@ def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool
     options.outputMode(poptorch.OutputMode.Sum if returns_sums(chosen, metrics)
                        else poptorch.OutputMode.Final)
     options.Training.gradientAccumulation(plan.gradient_accumulation)
-    # an update is the mean over all its samples, for any batch shape
-    options.Training.accumulationAndReplicationReductionType(poptorch.ReductionType.Mean)
+    # an update is the mean over all its samples, for any batch shape, or G times that: the sum is
+    # also over replicas, whose mean the program takes
+    options.Training.accumulationAndReplicationReductionType(
+        poptorch.ReductionType.Sum if plan.accumulation_reduction == "sum"
+        else poptorch.ReductionType.Mean)
     options.enableStableNorm(not chosen.disable_stable_batchnorm)
     if chosen.auto_loss_scaling:
         options.Training.setAutomaticLossScaling(True)
@@ -86,14 +89,14 @@ def training_overlap(plan: ExecutionPlan,
             else poptorch.OverlapMode.OverlapDeviceIterationLoop)
 
 
-_RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE = 1, 3
+_RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE, _RECOMPUTE_ALL = 1, 3, 4
 """PopART's `RecomputationType`."""
 
 
 def _set_recomputation(options: Any, plan: ExecutionPlan) -> None:
     if plan.recompute != "none":
-        options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipeline_splits
-                            else _RECOMPUTE_STANDARD)
+        alone = _RECOMPUTE_ALL if plan.recompute == "manual" else _RECOMPUTE_STANDARD
+        options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipelined else alone)
 
 
 def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:
@@ -116,6 +119,8 @@ def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
     if plan.replicas > 1:
         # PopTorch refuses to replicate a model with buffers that change in place otherwise
         options.broadcastBuffers(False)
+    if plan.sharded:
+        options.setExecutionStrategy(poptorch.ShardedExecution())
     _set_target(options, chosen)
     _set_memory(options, plan, chosen)
     _set_arithmetic(options, chosen)

@@ -67,7 +67,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self.facts: Dict[str, Any] = {
             "weights_type": str(weights).replace("torch.", ""),
             "arithmetic": str(self._compute).replace("torch.", ""), "ipus": plan.devices,
-            "recomputed": "by the pipeline" if splits and plan.recompute == "none"
+            "recomputed": "by the pipeline" if plan.pipelined and plan.recompute == "none"
             else plan.recompute, "kept_for_backward": kept}
         if splits:
             self.facts["stages_begin_at"] = ["input", *splits]
@@ -100,7 +100,8 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self._latency.add(self._executor.getLatency())
         per_replica = plan.device_iterations * plan.gradient_accumulation \
             if returns_sums(self._options, self._setup.metrics) else 1
-        loss = float(outputs[0].double().sum()) / (plan.local_replicas * per_replica)
+        loss = float(outputs[0].double().sum()) / (
+            plan.local_replicas * per_replica * plan.summed_share)
         if not math.isfinite(loss) and not plan.synthetic:
             raise NonFiniteLoss(update, loss)
         return StepResult(
@@ -209,7 +210,7 @@ class _Latency:
 
 def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
     """Mark the outputs that recomputation starts from; return how many."""
-    if plan.recompute != "manual":
+    if plan.recompute == "none":
         return 0
     points = recompute_points(model, plan.recompute_checkpoints)
     for path in points:

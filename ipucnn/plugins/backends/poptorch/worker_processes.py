@@ -283,8 +283,8 @@ class FedByProcesses(Fed):
     _workers: Optional[Workers] = None
 
     def feed(self, request: FeedRequest) -> Optional[Loader]:
-        """Return PopTorch's loader, or None for threads; see `Fed.feed`."""
-        if self._options.loading not in LOADER_MODES:
+        """Return PopTorch's loader, or None for threads or none; see `Fed.feed`."""
+        if self._options.loading not in LOADER_MODES or request.how.get("workers") == 0:
             return None
         return PopTorchLoader(self._workers_for, request.dataset, request.preprocessing,
                               request.batch_size, request.indices, **request.how)

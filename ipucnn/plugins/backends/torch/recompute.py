@@ -21,7 +21,8 @@ def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]
 
     Args:
         model: the `forward` of its modules is replaced; names and parameters stay.
-        mode: `auto` takes the blocks of the network, `manual` the modules that match.
+        mode: `auto` takes the blocks of the network, or, of a block with modules that match, those
+            modules; `manual` takes the modules that match only.
         patterns: regular expressions of module paths with slashes.
 
     Returns:
@@ -30,15 +31,16 @@ def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]
     Raises:
         UsageError: nothing matches.
     """
-    if mode == "manual":
-        if not patterns:
-            raise UsageError("'--recompute-mode manual' needs modules to keep",
-                             "name them with '--recompute-checkpoints', or use 'auto'")
-        chosen = [path.replace("/", ".") for path in recompute_points(model, patterns)]
-    else:
-        chosen = [f"{name}.{child}" if name else child for name, module in model.named_modules()
+    chosen = [path.replace("/", ".") for path in recompute_points(model, patterns)]
+    if mode == "manual" and not patterns:
+        raise UsageError("'--recompute-mode manual' needs modules to keep",
+                         "name them with '--recompute-checkpoints', or use 'auto'")
+    if mode == "auto":
+        blocks = [f"{name}.{child}" if name else child for name, module in model.named_modules()
                   if isinstance(module, (nn.Sequential, nn.ModuleList))
                   for child, block in module.named_children() if list(block.children())]
+        chosen += [block for block in blocks if block not in chosen and not any(
+            path.startswith(block + ".") for path in chosen)]
     # a part within a part is recomputed with it
     outer = [path for path in chosen if not any(
         path != other and path.startswith(other + ".") for other in chosen)]

@@ -267,7 +267,7 @@ class TorchTrainingSession(TrainingSession):
                 total = weighted if total is None else total + weighted
                 if last:
                     mean = self._parallel.mean(total)
-                scaled = loss * (self._scaling * number / count)
+                scaled = loss * (self._scaling * plan.gradient_factor * number / count)
                 scaled.backward()  # type: ignore[no-untyped-call]
             if self._setup.metrics:
                 right = is_correct(logits.detach(), labels[part]).sum()

@@ -230,6 +230,10 @@ def make(request: DatasetRequest, options: WebDatasetOptions) -> ImageDataset:
     else:
         shards = [shard for shard in metadata.shards[split] if shard.samples]
         source.check(shards)
+    if options.webdataset_memory_cache_ratio:
+        why_not = source.read_in(shards[:int(options.webdataset_memory_cache_ratio * len(shards))])
+        if why_not:
+            notes.append(f"'--webdataset-memory-cache-ratio' has no effect: {why_not}")
     dataset = ShardedImages(source, shards)
     complete = metadata.classes and metadata.boxes is not None
     first = () if complete else dataset.first_shard()

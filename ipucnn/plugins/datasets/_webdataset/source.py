@@ -58,6 +58,10 @@ class Source(ABC):
     def ahead(self, shard: Shard) -> None:  # noqa: B027 - for sources that have to fetch it
         """Prefetch a shard that will be opened soon."""
 
+    def read_in(self, shards: Sequence[Shard]) -> str:  # noqa: ARG002 - for those who can
+        """Ask the system to read shards into its memory; return why not, or an empty text."""
+        return ""
+
 
 class Folder(Source):
     """Shards on this machine."""
@@ -116,6 +120,22 @@ class Folder(Source):
         """Return a shard, opened."""
         return File(self.path(shard.name))
 
+    def read_in(self, shards: Sequence[Shard]) -> str:
+        """Advise the system to read the files; it returns at once and does so meanwhile."""
+        advise = getattr(os, "posix_fadvise", None)
+        if advise is None:
+            return "this system cannot be asked to read files ahead"
+        for shard in shards:
+            try:
+                file = os.open(self.path(shard.name), os.O_RDONLY)
+            except OSError:
+                continue  # named when it is read
+            try:
+                advise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
+        return ""
+
     def path(self, name: str) -> str:
         """Return the path of a file."""
         return os.path.join(self.folder, name)
@@ -171,8 +191,11 @@ def source_of(request: DatasetRequest, options: WebDatasetOptions) -> Source:
     if folder is None:
         raise DataError("dataset 'webdataset' needs a folder", "name it with '--data-dir'")
     if is_url(folder):
+        if options.webdataset_memory_cache_ratio:
+            raise UsageError("'--webdataset-memory-cache-ratio' is for shards in a folder, and "
+                             "'--data-dir' is a URL", "leave it out: copies are fetched ahead")
         return Server(folder, options.data_cache_dir, options.data_cache_size)
-    if options != type(options)():
+    if options.data_cache_dir or options.data_cache_size:
         flag = "--data-cache-dir" if options.data_cache_dir else "--data-cache-size"
         raise UsageError(f"'{flag}' is for data behind a URL, and none is named",
                          "leave it out, or name a URL with '--data-dir'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Dict, Iterable, List, Sequence
 
 from ipucnn.core.errors import DataError
@@ -29,8 +30,8 @@ def verify(folder: str) -> List[str]:
     """Return the problems of a folder of shards, one line each.
 
     Missing, truncated, changed and extra shards are named. In a folder of the old converter,
-    which has one checksum for all shards, each must be readable and the numbers of samples must
-    match.
+    which has one checksum for all shards or, the first, none, each must be readable and the numbers
+    of samples must match.
     """
     source = Folder(folder)
     try:
@@ -40,6 +41,18 @@ def verify(folder: str) -> List[str]:
             else _problems_of_old(source, names, metadata)
     except DataError as error:
         return [error.message]
+
+
+def unverified(folder: str) -> List[str]:
+    """Return a note if the metadata has no checksum to compare the shards with."""
+    source = Folder(folder)
+    with suppress(DataError):  # a problem, which `verify` reports
+        metadata = read(source.text(FILE), source.shown(FILE))
+        if metadata.shards is None and not metadata.checksum:
+            return [f"{source.shown(FILE)!r} has no checksum, as those of the first converter: the "
+                    "shards were read and their samples counted, but whether they are those "
+                    "that were written cannot be checked"]
+    return []
 
 
 def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[str]:
@@ -78,6 +91,8 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
         if total != metadata.lengths[split]:
             found.append(f"the {split} shards in {source.folder!r} hold {total} samples and {FILE} "
                          f"says {metadata.lengths[split]}")
+    if not metadata.checksum:
+        return found
     try:
         digests = _digests(source.folder)
     except OSError as error:
