@@ -64,6 +64,8 @@ class Checkpoint:
         data: description of the training images, to compare with those of a restored training.
         path: the file it was read from.
         add_classes: a training that continues from it may add classes; not saved.
+        extra: it is named as one within the next epoch, although it is at the end of one, so that
+            it makes way for the next; not saved.
     """
 
     model: str
@@ -80,13 +82,19 @@ class Checkpoint:
     data: Dict[str, Any] = field(default_factory=dict)
     path: Optional[Path] = None
     add_classes: bool = False
+    extra: bool = False
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        epoch, call = self.position.epoch, self.position.call
-        where = f"{epoch + 1}.step{self.position.update}" if call else str(epoch)
-        return f"{self.model}_{self.dataset}_{where}.pt".replace(":", "-").replace("/", "-")
+        return file_name(self.model, self.dataset, self.position, self.extra)
+
+
+def file_name(model: str, dataset: str, position: Position, extra: bool = False) -> str:
+    """Return the name of the file of a checkpoint; see `Checkpoint.extra`."""
+    within = extra or position.call
+    where = f"{position.epoch + 1}.step{position.update}" if within else str(position.epoch)
+    return f"{model}_{dataset}_{where}.pt".replace(":", "-").replace("/", "-")
 
 
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.execution.accuracy import per_cent
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.training_session import StepResult
+from ipucnn.models.card import ModelCard
 from ipucnn.training.validation import Validation
 
 
@@ -20,6 +21,7 @@ class Standing:
         metric, value: its metric and value; an empty metric before the first validation.
         epoch, weights: its epoch, and its weights, `raw` or `ema`.
         waited: number of validations since.
+        file: name of the checkpoint with these weights; empty without one.
     """
 
     metric: str = ""
@@ -27,11 +29,14 @@ class Standing:
     epoch: int = 0
     weights: str = ""
     waited: int = 0
+    file: str = ""
 
     def offer(self, metric: str, validation: Validation) -> bool:
         """Record a validation if it is the best so far; return whether it is."""
         value = float(getattr(validation, metric))
-        if self.metric and not (value < self.value if metric == "loss" else value > self.value):
+        # values of another metric, before a restore that replaced it, cannot be compared
+        if self.metric == metric and not (
+                value < self.value if metric == "loss" else value > self.value):
             return False
         self.metric, self.value = metric, value
         self.epoch, self.weights = validation.epoch, validation.weights
@@ -41,6 +46,11 @@ class Standing:
         """Return the best as plain types; empty before the first validation."""
         return {"metric": self.metric, "value": self.value, "epoch": self.epoch,
                 "weights": self.weights} if self.metric else {}
+
+    def on(self, card: ModelCard, dataset: str) -> ModelCard:
+        """Return a model's card with the best validation so far, and what it is trained on."""
+        best = {f"best {name}": value for name, value in self.as_plain().items()}
+        return replace(card, metrics=best, provenance={**card.provenance, "dataset": dataset})
 
 
 _SUMS = ("loss_sum", "samples", "correct", "row_loss_sum", "row_samples", "row_correct")
@@ -60,6 +70,7 @@ class Figures:
         rows: rows written.
         skipped_updates: updates skipped because their loss was not finite.
         bad: indices of samples that could not be read.
+        validated: the last epoch whose validation is counted in `rows` and `standing`.
         standing: the best validation.
     """
 
@@ -72,6 +83,7 @@ class Figures:
     rows: int = 0
     skipped_updates: int = 0
     bad: List[int] = field(default_factory=list)
+    validated: int = 0
     standing: Standing = field(default_factory=Standing)
 
     @classmethod
@@ -86,8 +98,11 @@ class Figures:
             own = sums[instances.index]
         else:
             own = [sum(column) if not instances.index else 0 for column in zip(*sums)]
-        return cls(**{**known, **dict(zip(_SUMS, own)),
-                      "standing": Standing(**known.pop("standing", {}))})
+        standing = Standing(**known.pop("standing", {}))
+        # older files do not say `validated`; they have the best epoch only after its validation
+        validated = max(known.pop("validated", 0), standing.epoch)
+        return cls(**{**known, **dict(zip(_SUMS, own)), "validated": validated,
+                      "standing": standing})
 
     def as_plain(self, instances: Instances = ALONE) -> Dict[str, Any]:
         """Return the figures as plain types, with the sums of every instance; collective."""

@@ -17,15 +17,13 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
-from ipucnn.models.card import ModelCard
 from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position
+from ipucnn.training.checkpoints import Checkpoint, Position, file_name
 from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace, Standing
-from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
-from ipucnn.training.run_files import FileRecords, Records, make_ready, new_folder
+from ipucnn.training.run_files import FileRecords, Records, make_ready, with_folder
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, grown
 from ipucnn.training.validation import Interrupted
@@ -53,7 +51,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     for note in prepared.notes:
         listener.note(note)
-    options, folder = _with_folder(prepared)
+    options, folder = with_folder(prepared)
     prepared.options = options
     if folder and not prepared.instances.index:
         make_ready(folder, restored, options, listener)
@@ -76,25 +74,11 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             result = error.partial = trainer.finished()
             raise
         finally:
-            trainer.records.finish(status, result.as_dict() if result else {})
+            unrecorded = trainer.records.finish(status, result.as_dict() if result else {})
+        if unrecorded is not None:
+            unrecorded.partial = result
+            raise unrecorded
         return result
-
-
-def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
-    """Return the options of a training and the folder of its checkpoints; None without any.
-
-    Where none is given, a new one below `logs` keeps the best checkpoint and the last one, or those
-    that will be averaged.
-    """
-    options = prepared.options
-    place = options.checkpoints.checkpoint_path
-    if not place and writes_checkpoints(options, prepared.data):
-        place = prepared.instances.gather(
-            "" if prepared.instances.index else str(new_folder(options)))[0]
-        # the folder is not among the options: they repeat the training, in another folder
-        options = options.with_values(keep_last=options.checkpoints.to_keep,
-                                      keep_best=options.validation.mode == "during")
-    return options, Path(place) if place else None
 
 
 EARLY_STOPPING = "early stopping"
@@ -128,8 +112,8 @@ class _Trainer:
         self.unsaved = False
         self.waiting: Optional[str] = None
         # every instance needs this: all take the same decisions, and only the first one writes
-        self.saved_update = self.instances.gather(
-            self.update if self.records.last_good else -1)[0]
+        self.saved = self.instances.gather(
+            self.records.last_good.name if self.records.last_good else "")[0]
         self.stopped_by: Optional[str] = None
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
@@ -143,7 +127,7 @@ class _Trainer:
             self._run()
         except Interrupted as interrupt:  # within a validation
             self.stopped_by = str(interrupt)
-            if self.saved_update != self.update:
+            if not self._is_saved():
                 self._save(final=True)
 
     def _run(self) -> None:
@@ -210,8 +194,7 @@ class _Trainer:
             "accuracy": None if self.options.results.disable_metrics else self.figures.accuracy(),
             "images_per_second": images / seconds})
         self._stopping(now=True)
-        if self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
-                or self.epoch == self.epochs or self.stopped_by:
+        if self._is_scheduled() or self.stopped_by:
             self._save()
         return not self.stopped_by
 
@@ -266,14 +249,32 @@ class _Trainer:
             self._save(final=bool(self.stopped_by))
         return bool(self.stopped_by)
 
-    def _save(self, final: bool = False) -> None:
+    def _is_scheduled(self) -> bool:
+        """Return whether a checkpoint is due at the end of this epoch."""
+        return self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
+            or self.epoch == self.epochs
+
+    def _position(self) -> Position:
+        return Position(self.epoch, self.call, self.consumed, self.update)
+
+    def _name(self, extra: bool = False) -> str:
+        return file_name(self.prepared.built.spec.name, self.prepared.data.name, self._position(),
+                         extra)
+
+    def _is_saved(self) -> bool:
+        return self.saved in (self._name(), self._name(extra=True))
+
+    def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
+        """Save a checkpoint; see `Checkpoint.extra`, which is that none is due if not given."""
         if self.folder is None:
             return
+        if extra is None:
+            extra = not self.call and not self._is_scheduled()
         # instances that do not write contribute their part
-        warning = self.records.save(self.checkpoint())
+        warning = self.records.save(replace(self.checkpoint(), extra=extra))
         self.unsaved = self.instances.gather(self.records.failed is not None)[0]
         if not self.unsaved:
-            self.saved_update = self.update
+            self.saved = self._name(extra)
         if warning:
             self.listener.note(warning)
         if self.unsaved and final:
@@ -284,20 +285,14 @@ class _Trainer:
         """Return everything that a restored training needs."""
         return Checkpoint(
             model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
-            position=Position(self.epoch, self.call, self.consumed, self.update),
+            position=self._position(),
             weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(),
             progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
             class_names=self.prepared.built.card.class_names,
-            versions=describe()["packages"], card=self._card(),
-            data=self.description)
-
-    def _card(self) -> ModelCard:
-        """Return the model's card, with the best validation so far."""
-        card, best = self.prepared.built.card, self.figures.standing.as_plain()
-        return replace(card, metrics={"best " + str(name): value for name, value in best.items()},
-                       provenance={**card.provenance, "dataset": self.prepared.data.name})
+            versions=describe()["packages"], data=self.description,
+            card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name))
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(
@@ -330,24 +325,35 @@ class _Trainer:
             or self.epoch == self.epochs
         if self.options.validation.mode != "during" or not due:
             return
-        better = False
-        for validation in self.validator.validate(self.session, self.epoch):
-            self._record({"kind": "validation", "update": self.update, **validation.figures()})
-            better |= self.figures.standing.offer(self.options.validation.best_metric, validation)
-        standing = self.figures.standing
-        if better:
-            if self.options.checkpoints.keep_best and self.saved_update != self.update:
-                self._save()
-            self.records.best(standing.as_plain(), self.saved_update == self.update)
-        standing.waited = 0 if better else standing.waited + 1
+        if self.figures.validated != self.epoch:  # the restored checkpoint may have counted it
+            self._validate()
         patience = self.options.validation.early_stopping
-        if patience and standing.waited >= patience \
+        if patience and self.figures.standing.waited >= patience \
                 and not self.stopped_by and self.epoch < self.epochs:
             self.stopped_by = EARLY_STOPPING
-        elif self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
+            if self.saved != self._name():  # the last epoch, as after all epochs
+                self._save(final=True, extra=False)
+            return
+        if self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
             self._stopping(now=True)
-            if self.stopped_by and self.saved_update != self.update:
+            if self.stopped_by and not self._is_saved():
                 self._save(final=True)
+
+    def _validate(self) -> None:
+        """Validate the epoch, and count it in everything that a later checkpoint holds."""
+        better, standing = False, self.figures.standing
+        for validation in self.validator.validate(self.session, self.epoch):
+            self._record({"kind": "validation", "update": self.update, **validation.figures()})
+            better |= standing.offer(self.options.validation.best_metric, validation)
+        standing.waited = 0 if better else standing.waited + 1
+        self.figures.validated = self.epoch
+        if not better:
+            return
+        if self.options.checkpoints.keep_best and self.saved != self._name():
+            standing.file = self._name()  # is part of this checkpoint
+            self._save(extra=False)
+        standing.file = self._name() if self.saved == self._name() else ""
+        self.records.best(standing.as_plain(), standing.file)
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import json_text, write_text
@@ -51,11 +51,16 @@ class MetricsWriter:
     def add(self, row: Dict[str, Any]) -> None:
         """Append a row of plain values."""
         self.rows += 1
-        self.failed = None
         for name, text in (("metrics.jsonl", _line(row)), ("metrics.csv", _csv([row]))):
             self._pending[name] = self._pending.get(name, "") + text
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are not written yet."""
+        self.failed = None
+        for name, text in list(self._pending.items()):
             try:
-                self._append(name, self._pending[name].encode("utf-8"))
+                self._append(name, text.encode("utf-8"))
             except OSError as error:
                 self.failed = f"cannot write metrics in '{self._folder}': {error.strerror or error}"
             else:
@@ -103,6 +108,13 @@ class FilesLogger(Logger):
         if not self._metrics.failed:
             return None
         return self._metrics.failed + "; it is tried again with the next row"
+
+    def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Write the rows that could not be written before; see `Logger.finish`."""
+        self._metrics.flush()
+        if self._metrics.failed:
+            raise DataError(self._metrics.failed + "; its last rows are lost",
+                            "free space or choose another place with '--log-dir'")
 
 
 @hookimpl
