@@ -8,10 +8,8 @@ from __future__ import annotations
 import os
 import struct
 import sys
-import tempfile
 import zipfile
 import zlib
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
@@ -20,7 +18,9 @@ import torch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import CARD, card_in
@@ -114,24 +114,17 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     if checkpoint.card is not None:
         content[CARD] = checkpoint.card.as_plain()
     target = folder / (name or checkpoint.name)
-    partial = ""
+    if kind_of(target):
+        raise CheckpointError(f"cannot write checkpoint '{target}': it is {kind_of(target)}",
+                              "rename it, or choose another folder")
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp",
-                                           dir=str(folder))
-        with os.fdopen(handle, "wb") as file:
+        with staged(target) as partial, partial.open("wb") as file:
             sink = _Sink(file)
             try:
                 torch.save(_canonical(content), cast(BinaryIO, sink))
-            except RuntimeError as error:  # torch's error for a failed write
+            except BaseException as error:  # torch's error for a failed write
                 raise (sink.failed or error) from error
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, str(target))
-        _sync(folder)
     except (OSError, RuntimeError) as error:
-        if partial:
-            with suppress(OSError):
-                os.unlink(partial)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"cannot write checkpoint '{target}': {reason}",
                               "make room or permission there") from error
@@ -166,17 +159,22 @@ def load(path: Path) -> Checkpoint:
 
 
 class _Sink:
-    """An output file that records the cause of a failure, which torch does not report."""
+    """An output file that records the cause of a failure, which torch does not report.
+
+    torch makes a `RuntimeError` of anything raised here, even of an interrupt.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.failed: Optional[OSError] = None
+        self.failed: Optional[BaseException] = None
 
     def write(self, data: bytes) -> int:
+        if self.failed is not None:  # torch writes on while it gives up
+            return len(data)
         try:
             return self._file.write(data)
-        except OSError as error:
-            self.failed = self.failed or error
+        except BaseException as error:
+            self.failed = error
             raise
 
     def flush(self) -> None:
@@ -236,13 +234,3 @@ def _is_zip(path: Path) -> bool:
 def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(f"checkpoint '{path}' is damaged or incomplete: {reason}",
                            "use another one, or the folder: its newest whole checkpoint is taken")
-
-
-def _sync(folder: Path) -> None:
-    """Make the renaming durable across a power failure, if the system supports it."""
-    with suppress(OSError):
-        handle = os.open(str(folder), os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

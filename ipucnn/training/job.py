@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -23,7 +23,7 @@ from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace, Standing
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
-from ipucnn.training.run_files import FileRecords, Records, make_ready, with_folder
+from ipucnn.training.run_files import FileRecords, Records, ready, with_folder
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, grown
 from ipucnn.training.validation import Interrupted
@@ -53,12 +53,13 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
         listener.note(note)
     options, folder = with_folder(prepared)
     prepared.options = options
-    if folder and not prepared.instances.index:
-        make_ready(folder, restored, options, listener)
-    validator = Validator(prepared, listener)
-    with closing(validator), prepared.chosen.backend.training(
+    with ExitStack() as held:
+        if not prepared.instances.index:
+            held.enter_context(ready(folder, restored, options, listener))
+        validator = held.enter_context(closing(Validator(prepared, listener)))
+        session = held.enter_context(prepared.chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
-            prepared.built.input_size) as session:
+            prepared.built.input_size))
         listener.status(Status("preparing", epochs=options.optimisation.epochs))
         prepared.compile_seconds = session.compile()
         if restored is not None:
@@ -285,8 +286,7 @@ class _Trainer:
         """Return everything that a restored training needs."""
         return Checkpoint(
             model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
-            position=self._position(),
-            weights=self.session.weights(),
+            position=self._position(), weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(),
             progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder
@@ -18,6 +19,7 @@ from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
+from ipucnn.training.folder_lock import locked
 from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.keeper import Keeper
 from ipucnn.training.options import TrainOptions
@@ -30,20 +32,37 @@ RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""
 
 
-def make_ready(folder: Path, restored: Optional[Checkpoint], options: TrainOptions,
-               listener: Listener) -> None:
-    """Prepare a folder for the checkpoints of a training.
+@contextmanager
+def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: TrainOptions,
+          listener: Listener) -> Iterator[None]:
+    """Prepare the folders of a training, and keep other trainings out of them.
+
+    Args:
+        folder: of the checkpoints; None without any.
+        restored: the checkpoint from which the training resumes.
+        options: of the training.
+        listener: receives notes.
 
     Raises:
-        IpucnnError: the folder cannot be created, or holds checkpoints of another training.
+        IpucnnError: a folder cannot be created, holds checkpoints of another training, or is in
+            use by one.
     """
-    if restored is None or restored.path is None:
-        keeping.prepare(folder)
-    elif restored.position.epoch < options.optimisation.epochs:
-        aside = keeping.continue_in(folder, restored.path)
-        if aside:
-            listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
-                          + ", ".join(aside))
+    checkpoints = "--checkpoint-output-dir" if restored is not None else "--checkpoint-path"
+    with ExitStack() as held:
+        for place, option in ((folder, checkpoints), (options.results.log_dir, "--log-dir")):
+            if place:
+                place = make_folder(str(place), option)
+                held.enter_context(locked(Path(place), option, listener.note))
+        if folder is None:
+            pass
+        elif restored is None or restored.path is None:
+            keeping.prepare(folder)
+        elif restored.position.epoch < options.optimisation.epochs:
+            aside = keeping.continue_in(folder, restored.path)
+            if aside:
+                listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
+                              + ", ".join(aside))
+        yield
 
 
 def with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import random
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,3 +203,20 @@ def test_wherever_it_hides(tmp_path, read, hide):
     with pytest.raises(CheckpointError, match="could run code"):
         read(path)
     assert not victim.exists()
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_an_interrupt_while_it_is_written_is_no_write_error(tmp_path, monkeypatch, number):
+    class Interrupted(io.FileIO):
+        writes = 0
+
+        def write(self, data):
+            Interrupted.writes += 1
+            if Interrupted.writes == number:  # as the second signal does, wherever it arrives
+                raise KeyboardInterrupt("SIGTERM")
+            return super().write(data)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Interrupted(str(path), mode))
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        save(made(), tmp_path)
+    assert list(tmp_path.iterdir()) == []

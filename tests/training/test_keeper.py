@@ -186,7 +186,7 @@ def test_what_cannot_be_recorded_is_said_tried_again_and_returned(tmp_path):
     keeper.save(made(1))
     (tmp_path / "best.json").mkdir()
     note = keeper.best({"metric": "loss", "value": 2.0, "epoch": 1, "weights": "raw"}, "m_d_1.pt")
-    assert "best.json': Is a directory; it is tried again" in note
+    assert "best.json': it is a folder; it is tried again" in note
     keeper.save(made(2))
     assert "best.json" in keeper.finish().message
     assert names(tmp_path) == ["best.json", "m_d_1.pt", "m_d_2.pt"]  # either may be the best

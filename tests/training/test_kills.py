@@ -114,7 +114,7 @@ def test_a_restored_older_checkpoint_takes_the_record_of_its_time(pictures, monk
 
 
 def test_a_best_that_cannot_be_recorded_fails_the_training_in_the_end(pictures):
-    with pytest.raises(IpucnnError, match="cannot write .*best.json.*directory") as caught:
+    with pytest.raises(IpucnnError, match=r"cannot write .*best.json.* folder") as caught:
         ipucnn.train(**{**TRAINING, "epoch": 1}, callbacks=lambda row: (
             pictures / "c/best.json").mkdir(exist_ok=True))
     assert caught.value.exit_code == 1

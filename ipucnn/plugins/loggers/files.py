@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import json_text, write_text
+from ipucnn.core.files import json_text, kind_of, write_text
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LoggerSpec
@@ -44,9 +44,7 @@ class MetricsWriter:
         self.rows = len(kept)
         for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
                            ("metrics.csv", _HEADER + _csv(kept))):
-            partial = folder / f".{name}.tmp"
-            partial.write_text(text, encoding="utf-8")
-            os.replace(str(partial), str(folder / name))
+            write_text(str(folder / name), text)
 
     def add(self, row: Dict[str, Any]) -> None:
         """Append a row of plain values."""
@@ -95,11 +93,7 @@ class FilesLogger(Logger):
         """
         import yaml
 
-        try:
-            self._metrics = MetricsWriter(run.folder, run.rows)
-        except OSError as error:
-            raise DataError(f"cannot write metrics in '{run.folder}': {error.strerror or error}",
-                            "free space or choose another place") from error
+        self._metrics = MetricsWriter(run.folder, run.rows)
         write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
@@ -139,11 +133,13 @@ _HEADER = _csv([dict(zip(COLUMNS, COLUMNS))])
 
 def _read(path: Path) -> List[Dict[str, Any]]:
     """Return the complete rows, without one that a killed process wrote in part."""
-    rows = []
+    rows: List[Dict[str, Any]] = []
+    if kind_of(path):  # reported when it is written
+        return rows
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return rows
     for line in text.splitlines():
         try:
             rows.append(json.loads(line))
