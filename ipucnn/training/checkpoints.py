@@ -5,28 +5,22 @@ Nothing in a file depends on the clock: two runs of one training write the same 
 
 from __future__ import annotations
 
-import os
-import struct
 import sys
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
 
 import torch
 
-from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
 from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import CARD, card_in
-from ipucnn.models.weights_file import read_checkpoint
-
-FORMAT = "ipucnn.checkpoint/1"
+from ipucnn.training.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -149,6 +143,7 @@ def load(path: Path) -> Checkpoint:
     if not content["session"]:
         raise CheckpointError(f"'{path}' is an average and cannot be trained on",
                               f"start from its weights with 'ipucnn train --weights {path}'")
+    _check_progress(content["progress"], path)
     return Checkpoint(
         model=content["model_name"], dataset=content["dataset"],
         position=Position(**content["position"]), weights=content["model"],
@@ -156,6 +151,35 @@ def load(path: Path) -> Checkpoint:
         options=content["options"], class_names=tuple(content["class_names"]),
         versions=content["versions"], card=card_in(content, path, registry()),
         data=content.get("data", {}), path=path)
+
+
+def load_session(session: TrainingSession, checkpoint: Checkpoint) -> None:
+    """Give a training session the state in a checkpoint.
+
+    Raises:
+        CheckpointError: it is the state of another network or optimizer.
+    """
+    try:
+        session.load(checkpoint.weights, checkpoint.session, checkpoint.ema)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise damaged(checkpoint.path or Path(checkpoint.name),
+                      f"its state does not fit its options: {type(error).__name__}: {reason}"
+                      ) from error
+
+
+def _check_progress(progress: Mapping[str, Any], path: Path) -> None:
+    """Raise `CheckpointError` when the running figures of a training are not of their types."""
+    for name, default in asdict(Figures()).items():
+        value = progress.get(name, default)
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted):
+            raise damaged(path, f"'{name}' of its progress is {type(value).__name__}")
+    try:
+        Figures.from_plain(progress)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise damaged(path, f"its progress is not that of a training: {error}") from error
 
 
 class _Sink:
@@ -194,43 +218,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
     return value
-
-
-def read_content(path: Path) -> Dict[str, Any]:
-    """Return the content of a checkpoint of any format, after verifying checksums.
-
-    Raises:
-        CheckpointError: it is missing, damaged or no checkpoint.
-    """
-    if os.path.isdir(str(path)):
-        raise CheckpointError(f"'{path}' is a folder", "name a file")
-    if not os.path.exists(str(path)):  # Path.exists raises for a name that is too long
-        raise CheckpointError(f"there is no checkpoint '{path}'", "check its name")
-    try:
-        with zipfile.ZipFile(str(path)) as archive:
-            bad = archive.testzip()  # torch.load checks no checksums
-    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError,
-            ValueError) as error:  # damage looks like encryption, other compression, other text ...
-        if isinstance(error, zipfile.BadZipFile) and not _is_zip(path):
-            bad = ""  # written by torch before 1.6
-        else:
-            raise _damaged(path, str(error)) from error
-    if bad:
-        raise _damaged(path, f"the checksum of {bad!r} is wrong")
-    try:
-        content = read_checkpoint(path)
-    except IpucnnError as error:
-        raise CheckpointError(error.message, error.hint) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' is no checkpoint", "name a file that a training wrote")
-    return content
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\3\4"
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"checkpoint '{path}' is damaged or incomplete: {reason}",
-                           "use another one, or the folder: its newest whole checkpoint is taken")

@@ -18,7 +18,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
 from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position, file_name
+from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace, Standing
 from ipucnn.training.options import TrainOptions
@@ -63,7 +63,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
         listener.status(Status("preparing", epochs=options.optimisation.epochs))
         prepared.compile_seconds = session.compile()
         if restored is not None:
-            session.load(restored.weights, restored.session, restored.ema)
+            load_session(session, restored)
         trainer = _Trainer(prepared, session, validator, listener, folder, restored)
         status, result = FAILED, None
         try:
