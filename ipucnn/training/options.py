@@ -289,7 +289,7 @@ class CheckpointPart:
     keep_last: int = option(0, "Keep only this many checkpoints, the newest; 0 keeps all.",
                             minimum=0, idle=NO_CHECKPOINTS)
     keep_best: bool = option(False, "Save every checkpoint that validates best.",
-                             idle=(NO_CHECKPOINTS, NOT_DURING))
+                             idle=(NO_CHECKPOINTS, NOT_DURING, "without checkpoint_save_freq"))
     weight_avg_strategy: str = option(
         "none", "Average the checkpoints after training.",
         choices=("none", "mean", "exponential"), idle=NO_CHECKPOINTS)

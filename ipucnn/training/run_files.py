@@ -78,7 +78,8 @@ def with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
             "" if prepared.instances.index else str(new_folder(options)))[0]
         # the folder is not among the options: they repeat the training, in another folder
         options = options.with_values(keep_last=options.checkpoints.to_keep,
-                                      keep_best=options.validation.mode == "during")
+                                      keep_best=options.validation.mode == "during"
+                                      and options.checkpoints.checkpoint_save_freq > 1)
     return options, Path(place) if place else None
 
 

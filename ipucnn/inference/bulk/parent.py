@@ -124,8 +124,13 @@ class _Parent:
             wait([child.connection for child in self.children if not child.connection.closed],
                  timeout=TICK)
             for child in self.children:
+                before = child.stopped_by
                 for kind, value in child.messages():
                     self._hear(child, kind, value)
+                if child.stopped_by and not before:
+                    log.warning("instance %d, process %d, is stopped by %s; 'kill -CONT %d' "
+                                "continues it", child.index, child.number, child.stopped_by,
+                                child.number)
             self._answer()
             self._show_output()
             if len(signals) > 1:
