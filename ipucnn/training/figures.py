@@ -130,21 +130,25 @@ class Figures:
         loss, samples, correct = instances.totals([self.loss_sum, self.samples, self.correct])
         self.loss_sum, self.samples, self.correct = loss, int(samples), int(correct)
 
-    def loss(self) -> float:
-        """Return the mean loss of the epoch so far."""
-        return self.loss_sum / max(1, self.samples)
+    def loss(self) -> Optional[float]:
+        """Return the mean loss of the epoch so far; None without an update."""
+        return self.loss_sum / self.samples if self.samples else None
 
-    def accuracy(self) -> float:
-        """Return the accuracy of the epoch so far, in per cent."""
-        return per_cent(self.correct, self.samples)
+    def accuracy(self) -> Optional[float]:
+        """Return the accuracy of the epoch so far, in per cent; None without an update."""
+        return per_cent(self.correct, self.samples) if self.samples else None
 
-    def window(self, instances: Instances = ALONE) -> Dict[str, float]:
-        """Return loss and accuracy of all instances since the last row, and reset the sums."""
+    def window(self, instances: Instances = ALONE) -> Dict[str, Optional[float]]:
+        """Return loss and accuracy of all instances since the last row, and reset the sums.
+
+        Both are None if all updates since were skipped.
+        """
         loss, samples, correct = instances.totals(
             [self.row_loss_sum, self.row_samples, self.row_correct])
-        figures = {"loss": loss / max(1, samples), "accuracy": per_cent(int(correct), int(samples))}
         self.row_loss_sum, self.row_samples, self.row_correct = 0.0, 0, 0
-        return figures
+        if not samples:
+            return {"loss": None, "accuracy": None}
+        return {"loss": loss / samples, "accuracy": per_cent(int(correct), int(samples))}
 
 
 class Pace:

@@ -20,7 +20,7 @@ from ipucnn.data.waiting import hint
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
-from ipucnn.training.figures import Figures, Pace, Standing
+from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
 from ipucnn.training.run_files import FileRecords, Records, ready, with_folder
@@ -184,16 +184,18 @@ class _Trainer:
         seconds = time.perf_counter() - started
         self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
         self.figures.end_epoch(self.instances)
-        if not self.options.results.disable_metrics:
-            self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
-                               f"{self.figures.accuracy():.2f}%")
+        accuracy = self._accuracy()
+        if accuracy is not None:
+            self.listener.line(f"Epoch {self.epoch}: Train accuracy is {accuracy:.2f}%")
         self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
         self._tell_of_waiting()
         self._tell_row({
             "kind": "epoch", "epoch": self.epoch, "update": self.update,
-            "loss": self.figures.loss(),
-            "accuracy": None if self.options.results.disable_metrics else self.figures.accuracy(),
+            "loss": self.figures.loss(), "accuracy": accuracy,
             "images_per_second": images / seconds})
+        if self.figures.skipped_updates >= self.update:
+            raise IpucnnError(f"all {self.update} updates are skipped: their loss is not finite",
+                              "use a lower '--lr' or a longer '--warmup-epoch', more precision")
         self._stopping(now=True)
         if self._is_scheduled() or self.stopped_by:
             self._save()
@@ -297,9 +299,11 @@ class _Trainer:
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(
             "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
-            self.figures.loss(),
-            None if self.options.results.disable_metrics else self.figures.accuracy(),
-            lr, self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+            self.figures.loss(), self._accuracy(), lr,
+            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+
+    def _accuracy(self) -> Optional[float]:
+        return None if self.options.results.disable_metrics else self.figures.accuracy()
 
     def _row(self, lr: float, scaling: float) -> None:
         window = self.figures.window(self.instances)
@@ -376,8 +380,6 @@ class _Trainer:
     def finished(self) -> TrainResult:
         """Return the result of the training so far."""
         prepared, plan = self.prepared, self.prepared.plan
-        standing: Standing = self.figures.standing
-        trained = self.update > 0 and self.figures.samples > 0
         return TrainResult(
             model=prepared.built.spec.name, dataset=prepared.data.name,
             backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
@@ -389,11 +391,9 @@ class _Trainer:
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average, data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
-            loss=self.figures.loss() if trained else None,
-            accuracy=self.figures.accuracy() if trained and not self.options.results.disable_metrics
-            else None,
+            loss=self.figures.loss(), accuracy=self._accuracy(),
             validations=[validation.figures() for validation in self.validator.done],
-            best=standing.as_plain() or None,
+            best=self.figures.standing.as_plain() or None,
             checkpoint=str(self.records.last_good or ""),
             averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
@@ -52,8 +52,12 @@ def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> Run
     """
     folder = log_folder(options.results.log_path)
     target = Path(options.results.predictions) if options.results.predictions else None
-    if target:
-        parts.remove(target)  # left by a killed run
+    with parts.claimed(target) if target else nullcontext():
+        return _run(options, plugins, folder, target, progress)
+
+
+def _run(options: RunOptions, plugins: PluginSettings, folder: Path, target: Optional[Path],
+         progress: Progress) -> RunResult:
     parent = _Parent(options, plugins, folder, progress)
     unmerged: Optional[IpucnnError] = None
     try:
