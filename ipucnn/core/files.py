@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -82,6 +83,16 @@ def kind_of(path: Union[str, Path]) -> str:
 
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a device"),
           (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"))
+
+
+def require_file(path: Union[str, Path]) -> None:
+    """Raise `OSError` for a path to read that would be waited for, such as a FIFO or a device.
+
+    Its `strerror` says what it is, as the reason of other errors of files does.
+    """
+    kind = kind_of(path)
+    if kind and kind != "a folder":  # opening a folder fails by itself
+        raise OSError(errno.EINVAL, f"it is {kind}", str(path))
 
 
 def require_replaceable(path: Union[str, Path]) -> None:

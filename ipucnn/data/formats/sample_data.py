@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.files import require_file
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
@@ -237,6 +238,7 @@ def _unpack_images(archive: Path, scratch: Path) -> Iterator[Tuple[str, Path]]:
 
 def _read_record(record: Path) -> Dict[str, Any]:
     try:
+        require_file(record)
         content = json.loads(record.read_text())
     except (OSError, ValueError):
         return {}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 import numpy
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import require_file
 from ipucnn.data import DatasetRequest, ImageDataset, check_classes
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def _find(form: Form, root: Path) -> Optional[Tuple[Path, bool]]:
 
 def _read_binary(form: Form, path: Path) -> Tuple[Any, List[int]]:
     try:
+        require_file(path)
         data = numpy.frombuffer(path.read_bytes(), dtype=numpy.uint8)
     except OSError as error:
         raise _cannot_read(path, (error.strerror or str(error)).lower()) from error
@@ -238,6 +240,7 @@ def _dtype(kind: Any, *_: Any) -> Any:
 
 def _unpickled(path: Path) -> Dict[bytes, Any]:
     try:
+        require_file(path)
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
     except OSError as error:
@@ -254,6 +257,7 @@ def _class_names(form: Form, folder: Path, binary: bool) -> Tuple[str, ...]:
     if binary:
         path = folder / form.text
         try:
+            require_file(path)
             return tuple(path.read_text(encoding="utf-8").split())
         except OSError as error:
             raise _cannot_read(path, (error.strerror or str(error)).lower()) from error
