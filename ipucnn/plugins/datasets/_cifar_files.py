@@ -10,7 +10,6 @@ import os
 import pickle
 import shutil
 import tarfile
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import require_file
+from ipucnn.core.staging import scratch
 from ipucnn.data import DatasetRequest, ImageDataset, check_classes
 
 if TYPE_CHECKING:
@@ -276,9 +276,9 @@ def _fetch(form: Form, root: Path) -> None:
     folder = form.pickled[0]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=str(root)) as scratch:
-            archive = fetch(url, scratch, form.sha256, filename=form.archive)
-            made = Path(scratch) / folder
+        with scratch(root, "fetch") as place:
+            archive = fetch(url, place, form.sha256, filename=form.archive)
+            made = place / folder
             made.mkdir()
             with tarfile.open(str(archive)) as tar:
                 for member in tar:
