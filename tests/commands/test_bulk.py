@@ -391,10 +391,10 @@ def test_a_process_that_does_not_answer_is_ended(tmp_path, unruly):
 
 ORPHAN = """
 import os, sys, time
-from ipucnn.inference.bulk import orphans
+from ipucnn.inference.bulk.connected import end_with_parent
 
-orphans.sys.platform = "other"  # where the system cannot kill it
-orphans.end_with_parent(int(sys.argv[1]), os.getppid())
+sys.platform = "other"  # where the system cannot kill it
+end_with_parent(int(sys.argv[1]), os.getppid())
 os.write(int(sys.argv[1]), b"x")
 time.sleep(60)
 """

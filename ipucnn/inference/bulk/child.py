@@ -22,7 +22,7 @@ from ipucnn.core.registry.discovery import PluginSettings
 START = """
 import sys
 sys.path[:] = sys.argv[3:]
-from ipucnn.inference.bulk.orphans import end_with_parent
+from ipucnn.inference.bulk.connected import end_with_parent
 end_with_parent(int(sys.argv[1]), int(sys.argv[2]))  # from the first moment on
 from ipucnn.inference.bulk.child import main
 sys.exit(main(int(sys.argv[1])))

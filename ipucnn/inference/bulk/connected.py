@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 from contextlib import suppress
 
-_PR_SET_PDEATHSIG = 1
+from ipucnn.core import orphans
 
 
 def end_with_parent(connection: int, parent: int) -> None:
@@ -24,13 +23,7 @@ def end_with_parent(connection: int, parent: int) -> None:
         parent: the parent's process number.
     """
     os.set_inheritable(connection, False)
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        with suppress(OSError, AttributeError):  # a C library without it
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
+    orphans.end_with_parent(parent)
     threading.Thread(target=_watch, args=(connection,), daemon=True).start()
 
 
