@@ -70,6 +70,7 @@ class ImageDataset(ABC):
         multi_label: an image may have several classes or none, which `labels` returns; `label`
             returns None.
         split: the split of its images, `train` or `validation`; empty when it has no splits.
+        held_out: its images are those that a training on the folder holds out for validation.
         recipe: how training images are cropped: that of its record (`DatasetSpec.recipe`).
         native_size: height and width of its images, if it has a size of its own.
         notes: notes for the user.
@@ -83,6 +84,7 @@ class ImageDataset(ABC):
     labels_in_memory: bool = False
     multi_label: bool = False
     split: str = ""
+    held_out: bool = False
     recipe: str = RANDOM_RESIZED_CROP
     native_size: int = 0
     notes: Tuple[str, ...] = ()

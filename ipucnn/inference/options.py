@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
@@ -16,7 +16,7 @@ from ipucnn.core.options.parts import (
     ResultPart,
 )
 from ipucnn.data.formats.recognition import scored_as
-from ipucnn.models.weights_options import with_card
+from ipucnn.models.weights_options import settled_otherwise, with_card
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
@@ -140,16 +140,22 @@ class RunOptions(CommandOptions):
     job: ClassVar[str] = INFERENCE
 
     @classmethod
+    def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
+                 registry: "Registry") -> Tuple[str, ...]:
+        """Return what the weights file given has otherwise."""
+        return settled_otherwise(profile, given, registry)
+
+    @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with what a weights file says of its model."""
         values = with_card(sources, others, registry)
-        weights, place = values.get("weights"), values.get("data_dir")
+        weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
         if place and "data" not in values and not values.get("synthetic") \
                 and isinstance(weights, str) and Path(weights).expanduser().is_file():
-            from ipucnn.models.weights_card import file_card  # imports torch
+            from ipucnn.onnx.any_card import card_in_file  # imports torch
 
-            card = file_card(weights, registry)
+            card = card_in_file(weights, registry)
             found = scored_as(place, card.class_names, registry) if card else None
             if found is not None:
                 values["data"] = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -18,6 +19,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.weights_source import local_file
 
 CARD = "card"
@@ -43,7 +45,13 @@ def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
     with suppress(OSError):
         status = path.stat()
         if path.is_file():
-            return _file_card(path, (status.st_mtime_ns, status.st_size), registry)
+            card = _file_card(path, (status.st_mtime_ns, status.st_size), registry)
+            best = best_of(path.parent)
+            if card is not None and best.pop("file", None) == path.name:
+                # a checkpoint is written before its validation
+                return replace(card, metrics={f"best {name}": value
+                                              for name, value in best.items()})
+            return card
     return None
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import Given
 from ipucnn.core.registry.records import KINDS
 
@@ -32,19 +33,11 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         IpucnnError: the folder has no checkpoint, or the card in the file is damaged.
     """
     given = {name: value for source in sources for name, value in source.items()}
-    weights = given.get("weights")
-    if not isinstance(weights, str) or weights == "random" \
-            or weights.partition(":")[0] == "pretrained":
+    weights = _file(given.get("weights"))
+    if weights is None:
         return given
-    if ":" in weights:
-        from ipucnn.models.weights_source import local_file
-
-        weights = str(local_file(weights) or weights)
-    place = Path(weights).expanduser()
-    if place.is_dir():
-        from ipucnn.models.checkpoint_files import chosen
-
-        weights = given["weights"] = str(chosen(place))
+    if Path(str(given["weights"])).expanduser().is_dir():
+        given["weights"] = weights
     if given.get("weights_partial") or not Path(weights).expanduser().is_file():
         return given
     from ipucnn.models.weights_card import file_card  # imports torch
@@ -64,6 +57,52 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
                    for name, value in card.options.items()
                    if name not in named and name not in settled and value is not None])
     return {**given, **settled}
+
+
+def settled_otherwise(profile: Mapping[str, Any], given: Mapping[str, Any],
+                      registry: Registry) -> Tuple[str, ...]:
+    """Return the options of a shipped profile that the weights file given beside it contradicts.
+
+    Args:
+        profile: values of the profile by name.
+        given: the values given beside it.
+        registry: where names are looked up.
+    """
+    if not {"model", "normlayer"} & (profile.keys() - given.keys()):
+        return ()
+    with suppress(IpucnnError):  # reported where the weights are read
+        weights = _file(given.get("weights"))
+        if weights is not None:
+            from ipucnn.models.weights_card import file_card  # imports torch
+
+            card = file_card(weights, registry)
+            if card is not None:
+                return tuple(name for name, value in _settled(card, training=True).items()
+                             if name in profile and name not in given
+                             and not _same(name, profile[name], value, registry))
+    return ()
+
+
+def _file(weights: Any) -> Optional[str]:
+    """Return the file that a value of `--weights` means; None for random and published ones.
+
+    Raises:
+        IpucnnError: the folder has no checkpoint.
+    """
+    if not isinstance(weights, str) or weights == "random" \
+            or weights.partition(":")[0] == "pretrained":
+        return None
+    found: str = weights
+    if ":" in found:
+        from ipucnn.models.weights_source import local_file
+
+        found = str(local_file(found) or found)
+    place = Path(found).expanduser()
+    if place.is_dir():
+        from ipucnn.models.checkpoint_files import chosen
+
+        return str(chosen(place))
+    return found
 
 
 _WORDS = {"model": "model", "normlayer": "norm layer", "num_classes": "number of outputs",

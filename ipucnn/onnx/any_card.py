@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Tuple
+from typing import Optional, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry.registry import Registry
@@ -28,8 +28,18 @@ def card_of_file(place: str, registry: Registry) -> Tuple[str, ModelCard]:
     path = Path(place).expanduser()
     if path.is_dir():
         path = chosen(path)
-    card = read_network(path).card if path.suffix == ".onnx" else file_card(str(path), registry)
+    card = card_in_file(str(path), registry)
     if card is None:
         raise DataError(f"'{path}' does not say which model it is of",
                         "checkpoints of 'ipucnn train' and files of 'ipucnn export' do")
     return str(path), card
+
+
+def card_in_file(place: str, registry: Registry) -> Optional[ModelCard]:
+    """Return the model card in a checkpoint or ONNX file; None in a file of weights alone.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = Path(place).expanduser()
+    return read_network(path).card if path.suffix == ".onnx" else file_card(place, registry)

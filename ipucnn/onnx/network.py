@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 
 import torch
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import require_file
+from ipucnn.core.names import printable
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
@@ -200,11 +201,22 @@ def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Opti
     if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] != shape[3]:
         raise DataError(
             f"the input of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
-            "images are (batch, 3, size, size)", _HOW)
+            "images are (batch, 3, size, size)", _way_to_images(shape))
     if type_name not in _INPUT_TYPES:
         raise DataError(f"the input of '{path}' is {type_name.lower()}, and images are "
                         + ", ".join(_INPUT_TYPES.values()), _HOW)
     return inputs[0].name, _INPUT_TYPES[type_name], shape
+
+
+def _way_to_images(shape: Tuple[Optional[int], ...]) -> str:
+    """Return the hint for an input of another shape."""
+    if len(shape) == 4 and shape[3] == 3 and shape[1] != 3:
+        return ("export it with the channels first, as PyTorch does ('--inputs-as-nchw' of "
+                "tf2onnx), or put a Transpose before it")
+    if len(shape) == 4 and shape[1] == 3 and not (shape[2] and shape[3]):
+        return ("set its height and width, with 'python -m onnxruntime.tools."
+                "make_dynamic_shape_fixed' or when it is exported")
+    return _HOW
 
 
 def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
@@ -214,17 +226,38 @@ def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
     while name in makers and makers[name].op_type in _PASSED and makers[name].input:
         name = makers[name].input[0]
     last = makers[name].op_type if name in makers else ""
-    return (PROBABILITIES if last in ("Softmax", "Sigmoid") else LOGITS), last == "Sigmoid"
+    if last in ("Div", "Exp") and _is_softmax(makers[name], makers):
+        last = "Softmax"
+    return (PROBABILITIES if last in (*_SOFTMAX, *_SIGMOID) else LOGITS), last in _SIGMOID
 
 
-_PASSED = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze")
+def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Return whether an operator ends a softmax in parts.
+
+    They are exponentials that are divided by their sum, or the exponentials of a LogSoftmax.
+    """
+    before = [makers.get(name) for name in last.input]
+    types = ["" if node is None else node.op_type for node in before]
+    if last.op_type == "Exp":
+        return types == ["LogSoftmax"]
+    above, below = before
+    return types == ["Exp", "ReduceSum"] and above is not None and below is not None \
+        and below.input[0] == above.output[0]
+
+
+_SOFTMAX, _SIGMOID = ("Softmax", "QLinearSoftmax"), ("Sigmoid", "QLinearSigmoid")
+
+_PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear",
+           "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators after the activation that do not change its meaning."""
 
 
 def _outputs(proto: onnx.ModelProto, path: str) -> int:
     if len(proto.graph.output) != 1:
-        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs, and a classifier has "
-                        "one: its logits", _HOW)
+        names = ", ".join(repr(printable(output.name)) for output in proto.graph.output[:4])
+        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs ({names}), and a "
+                        "classifier has one: its logits",
+                        "keep that one, for example with 'onnx.utils.extract_model'")
     kind = proto.graph.output[0].type.tensor_type.elem_type
     if kind not in _FLOATS:
         from onnx import TensorProto
@@ -237,6 +270,9 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
         raise DataError(
             f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "logits are (batch, classes)", _HOW)
+    if shape[1] == 1 and _activation(proto) == (PROBABILITIES, False):
+        raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
+                        "end the network in a Sigmoid, or in the one logit, and export it again")
     return shape[1]
 
 

@@ -1,9 +1,9 @@
-"""The answers of a run on a terminal: its first predictions, and its classes."""
+"""The answers of a run: its first predictions, and its classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from ipucnn.core.names import printable
 from ipucnn.terminal.layout import cells, coloured, shortened
@@ -17,27 +17,32 @@ CLASSES = 10
 """Classes that are shown; the others are counted."""
 
 
-def answers(result: RunResult, width: int) -> str:
-    """Return the first predictions of a run and the classes it predicted, in `width` columns.
+_PIPED_WIDTH = 100
+"""Columns where the output goes to a file or a pipe."""
 
-    File names that are too long are shortened in the middle; control characters are escaped.
+
+def answers(result: RunResult, width: Optional[int]) -> str:
+    """Return the first predictions of a run and the classes it predicted.
+
+    They fit the `width` columns of a terminal; None stands for no terminal, and no colours. File
+    names that are too long are shortened in the middle; control characters are escaped.
     """
     shown = len(result.answers)
     title = f"the first {shown} of {result.images:,} images\n" if result.images > shown else ""
-    parts = [title + _first(result.answers, width)]
+    parts = [title + _first(result.answers, width or _PIPED_WIDTH, width is not None)]
     if result.images > 1:
-        parts.append(_classes(result.classes, width))
+        parts.append(_classes(result.classes, width or _PIPED_WIDTH))
     return "\n\n".join(parts)
 
 
-def _first(rows: Sequence[Dict[str, Any]], width: int) -> str:
+def _first(rows: Sequence[Dict[str, Any]], width: int, colours: bool) -> str:
     widest = max(12, width // 5)
     others = [
         Column(["class", *(shortened(printable(str(row["name"])), widest) for row in rows)]),
         Column(["probability", *("" if row["probability"] is None else
                                  f"{100 * row['probability']:.1f} %" for row in rows)], True)]
     if any("correct" in row for row in rows):
-        others.append(Column(["", *(_verdict(row, widest) for row in rows)], verdicts=True))
+        others.append(Column(["", *(_verdict(row, widest) for row in rows)], verdicts=colours))
     room = max(12, width - sum(len(_GAP) + column.width for column in others))
     return _table([Column(["file", *(shortened(printable(row["path"]), room) for row in rows)]),
                    *others])

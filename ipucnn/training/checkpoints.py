@@ -60,6 +60,7 @@ class Checkpoint:
         add_classes: a training that continues from it may add classes; not saved.
         extra: it is named as one within the next epoch, although it is at the end of one, so that
             it makes way for the next; not saved.
+        grown: it has got outputs for added classes since it was read; not saved.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Checkpoint:
     path: Optional[Path] = None
     add_classes: bool = False
     extra: bool = False
+    grown: bool = False
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
@@ -76,10 +77,23 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
     if data.native_size:
         return data.native_size if data.native_size < input_size else None
     step = max(1, len(dataset) // _SAMPLES)
-    shorter = median(min(dataset.image(index).shape[1:])
-                     for index in range(0, len(dataset), step)[:_SAMPLES])
-    size = max(SMALLEST_INPUT, 32 * math.ceil(shorter / 32))
+    skip_bad = options.dataset.skip_bad_samples
+    shorter = [side for index in range(0, len(dataset), step)[:_SAMPLES]
+               for side in [_shorter_side(dataset, index, skip_bad)] if side is not None]
+    if not shorter:
+        return None
+    size = max(SMALLEST_INPUT, 32 * math.ceil(median(shorter) / 32))
     return size if size < input_size else None
+
+
+def _shorter_side(dataset: ImageDataset, index: int, skip_bad: bool) -> Optional[int]:
+    """Return the shorter side of an image in pixels; None for one that is skipped."""
+    try:
+        return min(dataset.image(index).shape[1:])
+    except DataError:
+        if not skip_bad:
+            raise
+        return None
 
 
 def decided(options: TrainOptions, images: Optional[int], registry: Registry,
@@ -115,12 +129,15 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry,
 def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
     """Return the options of a shipped profile for other devices that are decided anew.
 
-    Its accumulation and micro-batch stay where an epoch has enough updates with them, and its
+    That of the profile in use may be for this device, and larger than the dataset. Otherwise its
+    accumulation and micro-batch stay where an epoch has enough updates with them, and its
     learning rate where an update has as many samples.
     """
-    if not options.plugins.left_out:
-        return {}
     execution = options.execution
+    if not options.plugins.left_out:
+        # a profile for this device: what it states stays, unless not even one call can be filled
+        small = images is not None and images < execution.micro_batch
+        return {name: None for name in ("batch_size", "lr") if name in options.shipped and small}
     values: Dict[str, Any] = {}
     few = FEWEST_UPDATES * execution.micro_batch
     if "gradient_accumulation" in options.shipped and execution.gradient_accumulation > 1 \

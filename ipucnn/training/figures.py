@@ -20,7 +20,8 @@ class Standing:
     Attributes:
         metric, value: its metric and value; an empty metric before the first validation.
         epoch, weights: its epoch, and its weights, `raw` or `ema`.
-        waited: number of validations since.
+        waited: number of validations since its value was reached.
+        loss: its loss, which decides between equal values; None in checkpoints of earlier versions.
         file: name of the checkpoint with these weights; empty without one.
     """
 
@@ -30,15 +31,21 @@ class Standing:
     weights: str = ""
     waited: int = 0
     file: str = ""
+    loss: Optional[float] = None
 
     def offer(self, metric: str, validation: Validation) -> bool:
-        """Record a validation if it is the best so far; return whether it is."""
+        """Record a validation if it is the best so far; return whether it is.
+
+        Of equal values, as they are common with few images, that of the smaller loss is better.
+        """
         value = float(getattr(validation, metric))
-        # values of another metric, before a restore that replaced it, cannot be compared
-        if self.metric == metric and not (
-                value < self.value if metric == "loss" else value > self.value):
+        same = self.metric == metric  # a restore may have replaced it
+        if same and value == self.value:
+            if self.loss is None or not validation.loss < self.loss:
+                return False
+        elif same and not (value < self.value if metric == "loss" else value > self.value):
             return False
-        self.metric, self.value = metric, value
+        self.metric, self.value, self.loss = metric, value, validation.loss
         self.epoch, self.weights = validation.epoch, validation.weights
         return True
 
@@ -47,9 +54,10 @@ class Standing:
         return {"metric": self.metric, "value": self.value, "epoch": self.epoch,
                 "weights": self.weights} if self.metric else {}
 
-    def on(self, card: ModelCard, dataset: str) -> ModelCard:
-        """Return a model's card with the best validation so far, and what it is trained on."""
-        best = {f"best {name}": value for name, value in self.as_plain().items()}
+    def on(self, card: ModelCard, dataset: str, epoch: Optional[int]) -> ModelCard:
+        """Return the card of the weights of an epoch, with their validation if it was the best."""
+        best = {f"best {name}": value for name, value in self.as_plain().items()
+                if self.epoch == epoch}
         return replace(card, metrics=best, provenance={**card.provenance, "dataset": dataset})
 
 

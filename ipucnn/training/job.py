@@ -119,6 +119,7 @@ class _Trainer:
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
         self.restored = str(restored.path) if restored else ""
+        self.grown = restored is not None and restored.grown
 
     # -- epochs --------------------------------------------------------------------------------
 
@@ -128,11 +129,11 @@ class _Trainer:
             self._run()
         except Interrupted as interrupt:  # within a validation
             self.stopped_by = str(interrupt)
-            if not self._is_saved():
+            if self.saved not in (self._name(), self._name(extra=True)):
                 self._save(final=True)
 
     def _run(self) -> None:
-        if self.epoch and not self.call and self.epoch <= self.epochs:
+        if self.epoch and not self.call and self.epoch <= self.epochs and not self.grown:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
         while self.epoch < self.epochs and not self.stopped_by:
             self.listener.line(f"Epoch {self.epoch + 1}/{self.epochs}")
@@ -264,9 +265,6 @@ class _Trainer:
         return file_name(self.prepared.built.spec.name, self.prepared.data.name, self._position(),
                          extra)
 
-    def _is_saved(self) -> bool:
-        return self.saved in (self._name(), self._name(extra=True))
-
     def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
         """Save a checkpoint; see `Checkpoint.extra`, which is that none is due if not given."""
         if self.folder is None:
@@ -290,11 +288,11 @@ class _Trainer:
             model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
             position=self._position(), weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
-            session=self.session.state(),
-            progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
-            class_names=self.prepared.built.card.class_names,
+            session=self.session.state(), progress=self.figures.as_plain(self.instances),
+            options=self.options.as_dict(), class_names=self.prepared.built.card.class_names,
             versions=describe()["packages"], data=self.description,
-            card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name))
+            card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name,
+                                          None if self.call else self.epoch))
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(
@@ -340,16 +338,17 @@ class _Trainer:
             return
         if self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
             self._stopping(now=True)
-            if self.stopped_by and not self._is_saved():
+            if self.stopped_by and self.saved not in (self._name(), self._name(extra=True)):
                 self._save(final=True)
 
     def _validate(self) -> None:
         """Validate the epoch, and count it in everything that a later checkpoint holds."""
         better, standing = False, self.figures.standing
+        reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
             self._record({"kind": "validation", "update": self.update, **validation.figures()})
             better |= standing.offer(self.options.validation.best_metric, validation)
-        standing.waited = 0 if better else standing.waited + 1
+        standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch
         if not better:
             return

@@ -50,11 +50,16 @@ def _require_room(folder: Path, size: int, option: str) -> None:
                          ) from error
 
 
-def continue_in(folder: Path, restored: Path) -> List[str]:
+def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List[str]:
     """Prepare a folder for a restored training, and return the files set aside.
 
     Checkpoints newer than the restored one, intact or damaged, belong to another branch of the
     training: they are renamed, so that the newest one is always of this training.
+
+    Args:
+        folder: of the restored training.
+        restored: the checkpoint from which it continues.
+        forget_best: also set the record of the best validation aside.
 
     Raises:
         UsageError: the folder cannot be written, or as in `prepare`, for another folder than that
@@ -70,15 +75,17 @@ def continue_in(folder: Path, restored: Path) -> List[str]:
     names = [entry.path.name for entry in found]
     later = found[names.index(restored.name) + 1:] if epochs else []
     # an average up to the restored epoch is of this training, which makes it again
-    later = [entry for entry in later if not (entry.averaged and [entry.epoch] == epochs)]
-    for entry in later:
+    paths = [entry.path for entry in later if not (entry.averaged and [entry.epoch] == epochs)]
+    if forget_best and (folder / BEST).exists():
+        paths.append(folder / BEST)
+    for path in paths:
         try:
-            os.replace(str(entry.path), f"{entry.path}{ASIDE}")
+            os.replace(str(path), f"{path}{ASIDE}")
         except OSError as error:
-            raise CheckpointError(f"cannot rename '{entry.path}': {error.strerror}",
+            raise CheckpointError(f"cannot rename '{path}': {error.strerror}",
                                   "make room or permission there, or name another folder with "
                                   "'--checkpoint-output-dir'") from error
-    return [entry.path.name for entry in later]
+    return [path.name for path in paths]
 
 
 ASIDE = ".superseded"

@@ -23,7 +23,7 @@ from ipucnn.core.options.parts import (
 )
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
-from ipucnn.models.weights_options import with_card
+from ipucnn.models.weights_options import settled_otherwise, with_card
 from ipucnn.training.checkpoint_precedence import without_overridden
 from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.resnet_trainer import ResNetTrainerOptions, translated
@@ -416,14 +416,18 @@ class TrainOptions(TrainingOptions):
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
                  registry: "Registry") -> Tuple[str, ...]:
-        """Return `data` and what is for it, if the folder given holds another dataset."""
+        """Return what the weights file given has otherwise, and `data` with what is for it.
+
+        The latter only where the folder given holds another dataset.
+        """
+        settled = settled_otherwise(profile, given, registry)
         if "data" not in profile or not given.get("data_dir") or {"data", "dataset"} & given.keys():
-            return ()
+            return settled
         spec = registry.get_typed(DatasetSpec, profile["data"])
         found = dataset_in(given["data_dir"], registry, spec.name)
         if found in (spec.name, *spec.also):
-            return ()
-        return tuple(name for name in ("data", "use_bbox_info") if profile.get(name))
+            return settled
+        return settled + tuple(name for name in ("data", "use_bbox_info") if profile.get(name))
 
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],

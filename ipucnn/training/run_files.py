@@ -58,9 +58,9 @@ def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: Train
         elif restored is None or restored.path is None:
             keeping.prepare(folder)
         elif restored.position.epoch < options.optimisation.epochs:
-            aside = keeping.continue_in(folder, restored.path)
+            aside = keeping.continue_in(folder, restored.path, restored.grown)
             if aside:
-                listener.note(f"newer checkpoints are set aside as '*{keeping.ASIDE}': "
+                listener.note(f"what is not of this training is set aside as '*{keeping.ASIDE}': "
                               + ", ".join(aside))
         yield
 

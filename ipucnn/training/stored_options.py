@@ -16,7 +16,7 @@ class ValidatedCheckpoints:
 
     checkpoint_path: Optional[str] = option(
         None, "Checkpoint, or a folder, all of whose checkpoints are validated in order.",
-        names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
+        names=("--checkpoint-input-path", "--weights"), metavar="FILE|DIR", basic=True)
     ema: Optional[bool] = option(
         None, "Validate the moving average of the weights, or not (default: both).", basic=True)
 

@@ -104,6 +104,7 @@ def grown(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
     """Return a checkpoint for a model with more outputs.
 
     New outputs start with the model's own random weights, and with an optimizer state of zero.
+    Earlier validations did not count the new classes, so the best of them is forgotten.
 
     Args:
         checkpoint: of the smaller model.
@@ -138,7 +139,8 @@ def grown(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
                 for name, value in weights.items()}
 
     session = {**checkpoint.session, "optimizer": {**optimizer, "state": state}}
-    return replace(checkpoint, weights=extended(checkpoint.weights), session=session,
+    return replace(checkpoint, weights=extended(checkpoint.weights), session=session, grown=True,
+                   progress={**checkpoint.progress, "standing": {}},
                    ema=None if checkpoint.ema is None else extended(checkpoint.ema))
 
 

@@ -17,6 +17,8 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS, DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data import ImageDataset
+from ipucnn.data.formats.recognition import shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
@@ -136,9 +138,10 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     dataset = open_dataset(data, request, options.plugins, registry)
     if as_opened(data, dataset) is not data:
         raise _no_labels(data)
-    for note in dataset.notes:
+    for note in (*dataset.notes, *_on_a_share(given, options, dataset)):
         listener.note(note)
     check_loss(options, dataset, registry)
+    _check_tables(given, data, dataset)
     match = None
     if data.labelled:
         match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
@@ -159,6 +162,28 @@ def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
             raise UsageError(f"'{item.flag}' does not apply to validation", "leave it out")
 
 
+def _on_a_share(given: ValidateOptions, options: TrainOptions, dataset: ImageDataset) -> List[str]:
+    """Return the note about a folder that is not the training's and of which a share counts."""
+    place = given.dataset.data_dir
+    if not place or options.validation.validation_data_dir or not dataset.held_out:
+        return []
+    return [f"validation counts the {len(dataset)} images that a training on {place!r} would hold "
+            f"out: '--validation-data-dir {place}' counts all"]
+
+
+def _check_tables(given: ValidateOptions, data: DatasetSpec, dataset: ImageDataset) -> None:
+    """Reject tables of one true class per image where images may have several."""
+    if not dataset.multi_label:
+        return
+    for flag, wanted in (("--per-class", given.results.per_class),
+                         ("--confusion-matrix", bool(given.results.confusion_matrix))):
+        if wanted:
+            raise UsageError(f"'{flag}' counts images by their one class, and images of dataset "
+                             f"{data.name!r} may have several here",
+                             "leave it out; 'ipucnn run --predictions FILE' writes the labels and "
+                             "the probability of every class")
+
+
 def validation_options(stored: StoredModel, given: ValidateOptions,
                        registry: Registry) -> TrainOptions:
     """Return the options of the stored training with the given ones replaced.
@@ -168,6 +193,10 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     """
     trained = options_of(stored, registry)
     overrides = given.overrides()
+    place = overrides.get("data_dir")
+    shards = shards_in(place, registry) if place and "data" not in overrides else None
+    if shards is not None:
+        overrides["data"] = shards
     replaced = [kind for kind in given.kinds for selector in [KINDS[kind].selector]
                 if overrides.get(selector, trained.get(selector)) != trained.get(selector)]
     machine = {name for name, (item, _) in settings(trained).items() if item.option.machine}

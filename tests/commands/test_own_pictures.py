@@ -16,7 +16,8 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.registry import Registry, use
+from ipucnn.core.registry.registry import Registry, registry, use
+from ipucnn.data.formats.recognition import scored_as
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.phases import train_all
 
@@ -74,11 +75,26 @@ def test_one_folder_is_divided_and_validated_alike_everywhere(cli):
     assert "note: classes differ in size: 'ant' has 22 images and 'bee' 5; '--class-weights" in err
     result = json.loads(out)
     assert [row["images"] for row in result["validations"]] == [3, 3]
+    best = json.loads(Path("c/best.json").read_text())
+    for epoch in (1, 2):  # checkpoints are written before their validation
+        code, out, err = cli("--plugin", PLUGIN, "show", f"c/tiny_image_folder_{epoch}.pt",
+                             "--json")
+        assert code == 0, err
+        expected = {f"best {name}": value for name, value in best.items() if name != "file"}
+        assert json.loads(out)["metrics"] == (expected if epoch == best["epoch"] else {})
     code, out, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c", "--json")
     assert code == 0, err
+    assert "would hold out" not in err
     found = json.loads(out)["validations"]
     assert [row["loss"] for row in found] == pytest.approx(
         [row["loss"] for row in result["validations"]])
+    for flag, images in (("--data-dir", 3), ("--validation-data-dir", 30)):
+        code, out, err = cli("validate", "--plugin", PLUGIN, "--weights",
+                             "c/tiny_image_folder_2.pt", flag, "photos", "--json")
+        assert code == 0, err
+        assert json.loads(out)["validations"][0]["images"] == images
+        assert ("counts the 3 images that a training on 'photos' would hold out" in err) == (
+            images == 3)
     code, out, err = cli("restore", "--plugin", PLUGIN, "--checkpoint-path",
                          "c/tiny_image_folder_1.pt", "--checkpoint-output-dir", "d", "--json",
                          "--progress", "off")
@@ -176,6 +192,10 @@ def test_several_labels_per_image(cli, tmp_path):
     assert 0 < result["validations"][0]["loss"] < 2
     card = torch.load("c/tiny_image_folder_1.pt", weights_only=True)["card"]
     assert (card["multi_label"], card["class_names"]) == (True, ["ant", "bee", "insect"])
+    for flag in (["--per-class"], ["--confusion-matrix", "m.csv"]):
+        code, _, err = cli("validate", "--plugin", PLUGIN, "--checkpoint-path", "c", *flag)
+        assert code == 2
+        assert f"'{flag[0]}' counts images by their one class" in err
     code, out, err = cli("run", *TINY[:4], "--weights", "random", "--num-classes", "3", "--data",
                          "image_folder", "--data-dir", "photos", "--labels", "tags.csv",
                          "--predictions", "p.csv", "--json")
@@ -200,6 +220,14 @@ def test_labels_from_a_file_are_converted(cli):
     assert {split: made["samples"] for split, made in json.loads(out)["splits"].items()} == {
         "train": 26, "validation": 4}
     assert json.loads(Path("shards/metadata.json").read_text())["classes"] == ["ant", "bee"]
+    assert scored_as("shards", ["crow"], registry()) == "webdataset"
+    assert scored_as("photos", ["crow"], registry()) is None
+    code, _, err = train(cli, "--epoch", "1", "--checkpoint-path", "c")
+    assert code == 0, err
+    code, out, err = cli("validate", "--plugin", PLUGIN, "--weights", "c", "--data-dir", "shards",
+                         "--json")
+    assert code == 0, err
+    assert json.loads(out)["validations"][0]["images"] == 4
 
 
 def test_what_is_left_out_is_said_by_every_command(cli, tmp_path):

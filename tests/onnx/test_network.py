@@ -75,16 +75,46 @@ def test_as_many_names_as_outputs(tmp_path):
 
 @pytest.mark.parametrize(("operators", "outputs", "multi_label"), [
     (["Softmax"], "probabilities", False), (["Sigmoid", "Identity"], "probabilities", True),
+    (["Softmax", "Unsqueeze", "Squeeze", "Transpose"], "probabilities", False),
+    (["LogSoftmax", "Exp"], "probabilities", False), (["LogSoftmax"], "logits", False),
     (["Relu"], "logits", False), (["Softmax", "Relu"], "logits", False)])
 def test_the_graph_says_what_the_outputs_are(tmp_path, operators, outputs, multi_label):
     proto = classifier()
     name = proto.graph.output[0].name
     for number, operator in enumerate(operators):
-        proto.graph.node.append(onnx.helper.make_node(operator, [name], [f"y{number}"]))
+        more = {"axes": [0]} if "squeeze" in operator.lower() else {}
+        proto.graph.node.append(onnx.helper.make_node(operator, [name], [f"y{number}"], **more))
         name = f"y{number}"
     proto.graph.output[0].name = name
     card = read_network(written(tmp_path, proto)).card
     assert (card.outputs, card.multi_label) == (outputs, multi_label)
+
+
+def test_a_softmax_in_parts_is_one(tmp_path):
+    proto = classifier()
+    logits = proto.graph.output[0].name
+    proto.graph.node.extend([
+        onnx.helper.make_node("Exp", [logits], ["above"]),
+        onnx.helper.make_node("ReduceSum", ["above"], ["below"], axes=[1]),
+        onnx.helper.make_node("Div", ["above", "below"], ["shares"])])
+    proto.graph.output[0].name = "shares"
+    assert read_network(written(tmp_path, proto)).card.outputs == "probabilities"
+
+
+def test_a_softmax_of_one_output_is_refused(tmp_path):
+    proto = model([node("Softmax", "x", "y"), node("ReduceMean", "images", "x", axes=[1, 2],
+                                                   keepdims=0)][::-1],
+                  [("images", FLOAT, [1, 3, 8, 8])], [("y", FLOAT, [1, 1])])
+    assert "Softmax of one output, which is always 1" in refused(written(tmp_path, proto))
+
+
+@pytest.mark.parametrize(("shape", "hint"), [
+    ((1, 8, 8, 3), "channels first"), (("n", 3, "h", "w"), "set its height and width"),
+    ((1, 1, 8, 8), "ipucnn export")])
+def test_the_hint_fits_the_shape(tmp_path, shape, hint):
+    with pytest.raises(DataError) as caught:
+        read_network(written(tmp_path, classifier(("images", FLOAT, list(shape)))))
+    assert hint in caught.value.hint
 
 
 def test_class_numbers_are_no_outputs(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.options.building import build
+from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import ImageDataset
@@ -46,6 +48,12 @@ def test_what_is_given_stays():
     assert (decisions.values, decisions.note) == ({}, "")
 
 
+def test_a_profile_of_larger_batches_than_the_dataset_is_decided_anew():
+    profile = resolve(TrainOptions, {"config": "cpu", "data": "shapes"}, "train")
+    assert decided(profile, 27, registry()).values["batch_size"] == 2
+    assert "batch_size" not in decided(profile, 270, registry()).values
+
+
 def test_a_restored_training_keeps_the_crops_of_its_time():
     assert "min_crop_area" in decided(options(), 1000, registry()).values
     assert "min_crop_area" not in decided(options(), 1000, registry(), restored=True).values
@@ -70,6 +78,20 @@ class Pictures(ImageDataset):
     ((96, 96, 96), 96), ((100, 90, 97), 128), ((28, 28), 64), ((500, 96, 400), None), ((), None)])
 def test_the_input_follows_small_pictures(sides, size):
     assert followed_size(options(), FOLDER, Pictures(*sides), 224) == size
+
+
+def test_an_unreadable_picture_has_no_size():
+    class Damaged(Pictures):
+        def image(self, index):
+            if self.sides[index] == 500:
+                raise DataError("cannot decode image '0'")
+            return super().image(index)
+
+    pictures = Damaged(500, 96, 500)
+    assert followed_size(options(skip_bad_samples=True), FOLDER, pictures, 224) == 96
+    with pytest.raises(DataError, match="cannot decode"):
+        followed_size(options(), FOLDER, pictures, 224)
+    assert followed_size(options(skip_bad_samples=True), FOLDER, Damaged(500), 224) is None
 
 
 def test_given_sizes_and_weights_keep_theirs():

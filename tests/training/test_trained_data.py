@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -46,6 +47,17 @@ def test_more_images_are_said(work):
     assert any("has more images than before: 13, not 12" in note for note in restored(work).notes)
 
 
+def test_a_weights_file_is_stronger_than_a_profile(work):
+    common = {"data_dir": work / "photos", "weights": work / "model"}
+    tuned = ipucnn.train(config="fine-tune", epoch=1, checkpoint_path=work / "tuned", **common,
+                         **{name: SMALL[name] for name in ("batch_size", "precision", "backend",
+                                                           "no_validation")})
+    assert tuned.model == "resnet8-cifar"
+    assert any("'fine-tune' is used without what does not fit here: --model" in note
+               for note in tuned.notes)
+    assert ipucnn.run(config="cpu", backend="torch", progress=False, **common).images == 12
+
+
 def test_a_class_that_is_gone_is_said_and_the_others_keep_their_outputs(work):
     shutil.rmtree(str(work / "photos" / "bar"))
     result = restored(work)
@@ -77,6 +89,26 @@ def test_added_classes_get_outputs_of_their_own_on_request(work, trained):
     for name in head:  # at a rate of 0 the known classes keep their weights
         assert torch.equal(after["model"][name][:3], before["model"][name])
     assert ipucnn.load(str(work / "model")).classes == ("bar", "circle", "ring", "apple")
+
+
+def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
+    photos, model = tmp_path / "photos", tmp_path / "model"
+    shutil.copytree(str(trained / "photos"), str(photos))
+    ipucnn.train(data_dir=photos, checkpoint_path=model, epoch=1,
+                 **{**SMALL, "no_validation": False})
+    best = json.loads((model / "best.json").read_text())
+    best["value"] = 100.0
+    (model / "best.json").write_text(json.dumps(best))
+    checkpoint = torch.load(next(model.glob("*_1.pt")), weights_only=True)
+    checkpoint["progress"]["standing"] = {**checkpoint["progress"]["standing"], "metric": "top1",
+                                          "value": 100.0, "epoch": 1, "weights": "raw"}
+    torch.save(checkpoint, next(model.glob("*_1.pt")))
+    shutil.copytree(str(trained / "all" / "star"), str(photos / "star"))
+    result = ipucnn.restore(model, data_dir=photos, epoch=2, add_classes=True)
+    assert result.best["epoch"] == 2
+    assert [one["epoch"] for one in result.validations] == [2]
+    assert ipucnn.load(model).classes == ("bar", "circle", "ring", "star")
+    assert (model / "best.json.superseded").exists()
 
 
 # -- weights of other classes ---------------------------------------------------------------------

@@ -76,6 +76,8 @@ def dataset_here(used: Registry, default: str) -> str:
 def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Optional[str]:
     """Return the name of the labelled dataset in a folder, if a model knows one of its classes.
 
+    Folders that are called by the numbers of classes are classes, too, and shards name theirs.
+
     Folders that are called otherwise are albums, not classes: None.
 
     Args:
@@ -87,13 +89,22 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
         return None
     root = os.path.expanduser(data_dir)
     known = {key(name).replace(" ", "-") for name in class_names}
+    numbers = {str(number) for number in range(len(class_names))}
     for folder, folders, _ in os.walk(root):
         depth = os.path.relpath(folder, root).count(os.sep) + (folder != root)
-        if any(key(name).replace(" ", "-") in known for name in folders):
+        if any(key(name).replace(" ", "-") in known for name in folders) \
+                or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
         if depth >= _DEEPEST:
             folders.clear()
-    return None
+    return shards_in(data_dir, used)
+
+
+def shards_in(data_dir: str, used: Registry) -> Optional[str]:
+    """Return the name of the dataset of shards that a folder holds, or None."""
+    found = "" if is_url(data_dir) else dataset_in(data_dir, used, "")
+    # a format that is also read from a URL holds nothing but its own files
+    return found if found and used.get_typed(DatasetSpec, found).streams else None
 
 
 _DEEPEST = 2

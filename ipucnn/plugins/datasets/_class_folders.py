@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -12,10 +13,13 @@ from ipucnn.data.image_files import Contents, contents, folders_in, list_images
 from ipucnn.data.left_out import LeftOut, printable
 
 TRAINING_FOLDERS = ("train", "training")
-VALIDATION_FOLDERS = ("validation", "valid", "val", "test", "testing")
+VALIDATION_FOLDERS = ("validation", "valid", "val", "dev", "eval", "evaluation", "test", "testing")
 """Names of split folders in any case, the preferred ones first."""
 
 _SPLITS = (*TRAINING_FOLDERS, *VALIDATION_FOLDERS)
+
+# "training_set", "seg_test", "val2017", "Train images"
+_LONGER = re.compile(rf"(.*[^a-z])?({'|'.join(_SPLITS)})((?:sets?|data|images|[^a-z]).*)?")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
     if request.data_dir is None:
         raise DataError(f"dataset {dataset!r} needs a folder",
                         f"name it with '--data-dir'; layout: {layout}")
+    if os.path.isfile(request.data_dir):
+        raise DataError(f"{request.data_dir!r} is a file, and dataset {dataset!r} reads a folder",
+                        f"name its folder with '--data-dir'; layout: {layout}")
     if not os.path.isdir(request.data_dir):
         raise DataError(f"folder {request.data_dir!r} does not exist", f"layout: {layout}")
     return request.data_dir
@@ -66,7 +73,8 @@ def find_layout(root: str) -> Layout:
     """Return how a folder of labelled images is divided.
 
     Folders called `train`, `val`, `test` or the like in any case are splits if they hold class
-    folders. A folder that is alone in `root` and holds class folders or splits is entered.
+    folders, and so are pairs such as `seg_train` and `seg_test`. A folder that is alone in `root`
+    and holds class folders or splits is entered.
 
     Raises:
         DataError: the layout can be understood in several ways, or the folder cannot be read.
@@ -75,8 +83,8 @@ def find_layout(root: str) -> Layout:
     notes: List[str] = []
     place = _entered(root, contents(root, left), notes)
     here = contents(place, left)
-    splits = {name: contents(os.path.join(place, name)) for name in here.folders
-              if name.lower() in _SPLITS}
+    words = _split_words(here.folders)
+    splits = {name: contents(os.path.join(place, name)) for name in words}
     nested = [name for name in splits if splits[name].folders]
     flat = [name for name in splits if splits[name].images and name not in nested]
     others = [name for name in here.folders if name not in splits]
@@ -88,10 +96,11 @@ def find_layout(root: str) -> Layout:
                 "put the images of each class into a folder of its own in each split, or name "
                 "their classes in a file with '--labels'; '--data real' takes images without "
                 "classes")
+        _question(place, here.folders, notes)
         _leave_loose(place, here, left)
         return Layout(place, None, None, left, tuple(notes))
-    chosen = {names: _preferred(nested, names) for names in (TRAINING_FOLDERS, VALIDATION_FOLDERS)}
-    train, validation = chosen[TRAINING_FOLDERS], chosen[VALIDATION_FOLDERS]
+    train, validation = (_preferred(nested, names, words)
+                         for names in (TRAINING_FOLDERS, VALIDATION_FOLDERS))
     if others and (train is None or validation is None):
         raise DataError(
             f"{place!r} looks like splits and like classes: {_listed(nested)} "
@@ -130,13 +139,59 @@ def _entered(folder: str, here: Contents, notes: List[str]) -> str:
     return folder
 
 
-def _preferred(found: Sequence[str], names: Sequence[str]) -> Optional[str]:
-    """Return the folder whose name comes first in `names`.
+def _split_words(folders: Sequence[str]) -> Dict[str, str]:
+    """Return the split that each folder's name means, of those that mean one.
+
+    Longer names than those of `_SPLITS` count only when no folder has one of these, and only where
+    a training and a validation folder differ in nothing but the word, or all folders have one.
+    """
+    exact = {name: name.lower() for name in folders if name.lower() in _SPLITS}
+    if exact:
+        return exact
+    matches = {name: match for name in folders
+               for match in [_LONGER.fullmatch(name.lower())] if match}
+    rests: Dict[Tuple[str, str], List[str]] = {}
+    for name, match in matches.items():
+        rest = ("", "") if len(matches) == len(folders) else (match[1] or "", match[3] or "")
+        rests.setdefault(rest, []).append(name)
+    for names in rests.values():
+        words = {name: matches[name][2] for name in names}
+        if {word in TRAINING_FOLDERS for word in words.values()} == {True, False}:
+            return words
+    return {}
+
+
+def _question(place: str, folders: Sequence[str], notes: List[str]) -> None:
+    """Question classes that may be splits.
+
+    Raises:
+        DataError: every class is divided into splits.
+    """
+    inside = {name: contents(os.path.join(place, name)) for name in folders}
+    if len(folders) < 2 or not all(here.folders for here in inside.values()):
+        return
+    if all({word in TRAINING_FOLDERS for word in _split_words(here.folders).values()}
+           == {True, False} for here in inside.values()):
+        first = folders[0]
+        raise DataError(
+            f"{place!r} has splits within its classes, such as "
+            + " and ".join(repr(os.path.join(printable(first), printable(name)))
+                           for name in list(_split_words(inside[first].folders))[:2]),
+            "put the classes into the splits, as in 'train/<class>' and 'validation/<class>'")
+    held = [tuple(here.folders) for here in inside.values() if not here.images]
+    if len(held) == len(folders) and len(held[0]) > 1 and len(set(held)) == 1:
+        notes.append(f"{_listed(folders)} are taken for classes, though each holds the folders "
+                     f"{_listed(held[0])}: if those are the classes, call the folders around them "
+                     "'train' and 'validation'")
+
+
+def _preferred(found: Sequence[str], names: Sequence[str], words: Dict[str, str]) -> Optional[str]:
+    """Return the folder whose word comes first in `names`.
 
     Raises:
         DataError: two folders have equal names but for the case, or both training names.
     """
-    ranked = sorted((names.index(name.lower()), name) for name in found if name.lower() in names)
+    ranked = sorted((names.index(words[name]), name) for name in found if words[name] in names)
     if len(ranked) > 1 and (names is TRAINING_FOLDERS or ranked[0][0] == ranked[1][0]):
         raise DataError(f"{ranked[0][1]!r} and {ranked[1][1]!r} both look like the same split",
                         "keep one of them in the folder")

@@ -60,6 +60,7 @@ def _of_layout(root: str, layout: Layout, request: DatasetRequest,
     images = FileImages(paths, labels, names, (*notes, *layout.left.notes()))
     if share:
         images.split = str(request.split)
+        images.held_out = request.split == "validation"
     elif layout.divided:
         images.split = "validation" if place == layout.validation else "train"
     return images

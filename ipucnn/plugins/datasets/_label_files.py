@@ -71,6 +71,8 @@ def read_labels(path: str) -> LabelFile:
     `|`, or by `;` where that does not separate the fields; in a column with a plural name
     (`labels`, `tags`) also by commas or spaces.
 
+    A single further column holds the labels whatever its name, unless it holds 0 and 1.
+
     Raises:
         DataError: it cannot be read, lacks a column, or a line is wrong; the message names the
             line, or the columns that there are.
@@ -81,11 +83,17 @@ def read_labels(path: str) -> LabelFile:
     split = _column(names, SPLIT_COLUMNS)
     label = _column(names, (*SEVERAL_COLUMNS, *SINGLE_COLUMNS))
     plural = False
+    notes: List[str] = []
+    if label is None and file is not None:
+        label = _only_other(lines, [number for number in range(len(header))
+                                    if number not in (file, split)])
+        if label is not None:
+            notes.append(f"labels of {path!r} are those in column {header[label]!r}, the only one "
+                         "beside the images")
     if file is None or (label is None and len(header) < 2 + (split is not None)):
         missing = "the images" if file is None else "their labels"
         raise DataError(f"labels {path!r} have no column of {missing}; columns: "
                         + ", ".join(map(repr, header)), _HINT)
-    notes: List[str] = []
     if label is None:
         order = tuple(name for number, name in enumerate(header) if number not in (file, split))
         cells = _one_per_class(path, header, lines, [header.index(name) for name in order])
@@ -136,6 +144,14 @@ def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
     if not lines:
         raise DataError(f"labels {path!r} name no images", _HINT)
     return header, lines
+
+
+def _only_other(lines: Sequence[Tuple[int, List[str]]], others: Sequence[int]) -> Optional[int]:
+    """Return the one other column where it holds anything but 0 and 1."""
+    if len(others) != 1:
+        return None
+    return next((others[0] for _, row in lines if row[others[0]].lower() not in (*_YES, *_NO)),
+                None)
 
 
 def _plain(name: str) -> str:

@@ -56,6 +56,13 @@ def test_columns_are_found_by_name(root, header, names):
     assert noted(dataset) == (["columns 'breed name'"] if "breed" in header else [])
 
 
+def test_the_only_other_column_holds_the_labels(root):
+    dataset = load(root, "id,breed\na,cat\nb,dog\nc,cat\nd,dog\n")
+    assert content(dataset, root) == FOUND
+    assert dataset.notes[0].endswith("are those in column 'breed', the only one beside the images")
+    assert load(root, "id,cat\na,1\nb,0\nc,1\nd,0\n").class_names == ("cat",)
+
+
 def test_files_of_spreadsheets(root):
     text = "\ufefffile;label\r\na.jpg;grüne Birne\r\nb.jpg;\"x;y\"\r\n\r\n"
     (root.parent / "labels.csv").write_bytes(text.encode())

@@ -39,6 +39,28 @@ def test_splits_in_any_spelling(tmp_path, train, validation):
     assert left_out(root) == []
 
 
+@pytest.mark.parametrize(("train", "validation"), [
+    ("training_set", "test_set"), ("seg_train", "seg_test"), ("train2017", "val2017"),
+    ("Train Images", "dev-data"), ("trainset", "testset"), ("train", "eval")])
+def test_splits_with_longer_names(tmp_path, train, validation):
+    root = fill(tmp_path, f"{train}/a/1.jpg", f"{train}/b/1.jpg", f"{validation}/b/2.jpg")
+    assert opened(root, "train") == ([f"{train}/a/1.jpg", f"{train}/b/1.jpg"], ("a", "b"), [])
+    assert opened(root, "validation")[0] == [f"{validation}/b/2.jpg"]
+
+
+def test_classes_that_mention_splits_are_classes(tmp_path):
+    root = fill(tmp_path, "train_freight/red/1.jpg", "bus/red/1.jpg", "test_tube/blue/1.jpg")
+    assert opened(root, "train")[1:] == (("bus", "test_tube", "train_freight"), [])
+
+
+def test_classes_that_hold_the_same_folders_are_questioned(tmp_path):
+    root = fill(tmp_path, *(f"fold{fold}/{name}/1.jpg" for fold in "12" for name in "ab"))
+    _, classes, (note,) = opened(root, "train")
+    assert classes == ("fold1", "fold2")
+    assert note.startswith("'fold1', 'fold2' are taken for classes, though each holds the folders "
+                           "'a', 'b'")
+
+
 def test_a_third_split_is_named(tmp_path):
     root = fill(tmp_path, "train/a/1.jpg", "val/a/2.jpg", "test/3.jpg", "notes/4.jpg", "5.jpg")
     names, _, notes = opened(root, "validation")
@@ -114,6 +136,8 @@ def test_macos_and_hidden_folders_are_no_classes(tmp_path):
     (["train/a/1.jpg", "training/a/1.jpg"], "'train' and 'training' both look like", "keep one"),
     (["train/a/1.jpg", "val/a/1.jpg", "VAL/a/1.jpg"], "'VAL' and 'val' both look like", "keep"),
     (["1.jpg", "2.jpg"], "no class folders in .* but 2 images", "<class>"),
+    ([f"{name}/{split}/1.jpg" for name in "ab" for split in ("train", "val")],
+     "splits within its classes, such as 'a/train' and 'a/val'", "train/<class>"),
     (["a/1.jpg", "b/"], "class folder '.*b' has no images", "remove the folder")])
 def test_what_is_not_understood_is_described(tmp_path, files, message, hint):
     with pytest.raises(DataError, match=message) as caught:
