@@ -79,6 +79,7 @@ bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm 
 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
 	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/faults.py --every-write
 
 clean:  ## everything that make made
 	rm -rf $(VENV) .venv-sdk .venv-horovod build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -21,10 +21,10 @@ def summary(values: List[float], digits: int = 4) -> Dict[str, float]:
             "min": round(min(values), digits), "max": round(max(values), digits)}
 
 
-def save(name: str, measured: Dict[str, Any]) -> None:
-    """Write `results/<name>.json` and print it."""
+def save(name: str, measured: Dict[str, Any], script: str = "") -> None:
+    """Write `results/<name>.json` and print it; `script` is what measured it, if not `name`."""
     environment = describe()
-    environment["command"] = ["python", f"benchmarks/{name}.py", *sys.argv[1:]]
+    environment["command"] = ["python", f"benchmarks/{script or name}.py", *sys.argv[1:]]
     environment["vector_flags"] = [flag for flag in VECTOR_FLAGS if flag in cpu_features()]
     text = json.dumps({**measured, "environment": environment}, indent=2) + "\n"
     path = RESULTS / f"{name}.json"

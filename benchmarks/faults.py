@@ -373,16 +373,27 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                         help="trainings at a time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", help="JSON file; results/faults.json when not given")
+    parser.add_argument("--every-write", action="store_true",
+                        help="instead, kill at each call that writes: see kill_points.py")
+    parser.add_argument("--minutes", type=float, default=1e6,
+                        help="for '--every-write': begin no kill later")
+    parser.add_argument("--only", help="for '--every-write': part of the names of combinations")
+    parser.add_argument("--out", help="JSON file, instead of one in results/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        measured = campaign(Path(place), arguments)
+        if arguments.every_write:
+            import kill_points
+
+            measured = kill_points.campaign(Path(place), arguments.jobs, 60 * arguments.minutes,
+                                            arguments.seed, arguments.only)
+        else:
+            measured = campaign(Path(place), arguments)
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(measured, indent=2) + "\n")
     else:
         from common import save
 
-        save("faults", measured)
+        save("kills" if arguments.every_write else "faults", measured, "faults")
     return 1 if measured["runs_that_lost_anything"] else 0
 
 

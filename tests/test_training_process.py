@@ -47,6 +47,22 @@ def test_a_small_fault_campaign_loses_nothing(tmp_path):
     assert result["runs_that_lost_anything"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="the campaign needs a newer Python")
+def test_a_few_kills_at_writes_lose_nothing(tmp_path):
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "faults.py"
+    out = tmp_path / "kills.json"
+    done = subprocess.run(
+        [sys.executable, str(script), "--every-write", "--only", "none, every 2, keep 1, plain",
+         "--minutes", "0.1", "--jobs", "1", "--out", str(out)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["points"] > 50
+    assert result["kills"] >= 1
+    assert result["runs_that_lost_anything"] == 0
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_and_saves(tmp_path, number, code):
     folder = tmp_path / "c"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-from contextlib import suppress
+import stat
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.staging import staged
 
 
 def make_folder(path: str, option: str) -> str:
@@ -57,18 +59,47 @@ def write_bytes(path: str, content: bytes) -> None:
     Raises:
         DataError: it cannot be written (no such folder allowed, a full disk).
     """
-    target = Path(path)
-    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    require_replaceable(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(str(partial), str(target))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with staged(Path(path)) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise DataError(f"cannot write {path!r}: {error.strerror or error}",
                         "free space or choose another place") from error
-    finally:
-        with suppress(OSError):  # after success it has its final name
-            partial.unlink()
+
+
+def kind_of(path: Union[str, Path]) -> str:
+    """Return what a path names, if not a file: `a folder`, `a FIFO`, `a device` or `a socket`.
+
+    The result is empty for a file, and for a path that does not exist or cannot be examined.
+    """
+    try:
+        mode = os.stat(str(path)).st_mode
+    except (OSError, ValueError):
+        return ""
+    return next((kind for test, kind in _KINDS if test(mode)), "")
+
+
+_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a device"),
+          (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"))
+
+
+def require_file(path: Union[str, Path]) -> None:
+    """Raise `OSError` for a path to read that would be waited for, such as a FIFO or a device.
+
+    Its `strerror` says what it is, as the reason of other errors of files does.
+    """
+    kind = kind_of(path)
+    if kind and kind != "a folder":  # opening a folder fails by itself
+        raise OSError(errno.EINVAL, f"it is {kind}", str(path))
+
+
+def require_replaceable(path: Union[str, Path]) -> None:
+    """Raise `DataError` for a path to write if it names anything but a file.
+
+    A file is replaced by renaming, which would replace a device as well.
+    """
+    kind = kind_of(path)
+    if kind:
+        raise DataError(f"cannot write '{path}': it is {kind}", "name a file")

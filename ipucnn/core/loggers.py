@@ -1,8 +1,9 @@
 """The interface of loggers, which record a training in files or an experiment tracker.
 
 Only the first instance of a training has loggers. A failing logger does not stop a training: if it
-raises an exception, it is reported by name and disabled, and the training continues. The exception
-to this is an `IpucnnError` raised by `Logger.start`, before anything is trained.
+raises an exception, it is reported by name and disabled, and the training continues. The exceptions
+to this are an `IpucnnError` raised by `Logger.start`, before anything is trained, and one raised by
+`Logger.finish`, after everything is.
 """
 
 from __future__ import annotations
@@ -89,4 +90,7 @@ class Logger(ABC):
         Args:
             status: `COMPLETED`, `STOPPED` or `FAILED`.
             result: the output of `ipucnn train --json`; empty if there is none.
+
+        Raises:
+            IpucnnError: rows are lost; a training that did not fail ends with this error.
         """

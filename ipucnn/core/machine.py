@@ -91,6 +91,48 @@ def shares(count: int) -> List[Share]:
             for index in range(count)]
 
 
+def available_memory(root: Path = Path("/")) -> Optional[int]:
+    """Return the bytes that processes may still allocate here, or None where that is not known.
+
+    This is what the system can give without swapping, or what is left in the control group of this
+    process if that is less. Sources: Linux `Documentation/filesystems/proc.rst` (`MemAvailable`)
+    and `Documentation/admin-guide/cgroup-v2.rst` (`memory.max`).
+
+    Args:
+        root: folder in which `proc` and `sys` are mounted.
+    """
+    limits: List[Optional[int]] = []
+    try:
+        for line in (root / "proc" / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(1024 * int(line.split()[1]))
+        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+    except (OSError, ValueError, IndexError):
+        lines = []
+    mount = root / "sys" / "fs" / "cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            limits += [_memory_left(group, "memory.max", "memory.current")
+                       for group in _enclosing(mount, path)]
+        elif "memory" in controllers.split(","):
+            limits += [_memory_left(group, "memory.limit_in_bytes", "memory.usage_in_bytes")
+                       for group in _enclosing(mount / "memory", path)]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _memory_left(group: Path, limit: str, usage: str) -> Optional[int]:
+    try:
+        used = int((group / usage).read_text())
+        cache = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # the cache of files is given up for processes
+        used -= int(cache.get("inactive_file", cache.get("total_inactive_file", 0)))
+        return max(0, int((group / limit).read_text()) - used)
+    except (OSError, ValueError):  # no such group, or the limit is `max`
+        return None
+
+
 def cgroup_quota(root: Path = Path("/")) -> Optional[float]:
     """Return the cores that the control group of this process may use, or None without a limit.
 

@@ -85,6 +85,9 @@ class RunExecution(ExecutionPart):
         1, "Processes on this machine that share the images, the cores and the replicas; each has "
         "one replica unless '--replicas' gives the number of all.", minimum=1,
         names=("--num-ipus",), basic=True)
+    oversubscribe: bool = option(
+        False, "Start '--instances' beyond what the cores and the memory of this machine carry.",
+        negatable=False)
     precision: Optional[str] = option(
         None, "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
         "(int8) for which a network is calibrated (default: half where the device computes in "
@@ -172,7 +175,8 @@ class RunOptions(CommandOptions):
     def __post_init__(self) -> None:
         if self.execution.instances == 1:
             for flag, given in (("--log-path", self.results.log_path is not None),
-                                ("--no-hide-output", not self.results.hide_output)):
+                                ("--no-hide-output", not self.results.hide_output),
+                                ("--oversubscribe", self.execution.oversubscribe)):
                 if given:
                     raise UsageError(f"'{flag}' is for several instances, and there is one",
                                      "add '--instances N', or leave it out")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Type
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
-from ipucnn.core.files import json_text
+from ipucnn.core.files import json_text, kind_of, require_replaceable
+from ipucnn.core.staging import lock
 
 Row = Dict[str, Any]
 
@@ -26,10 +27,14 @@ class PredictionWriter(ABC):
         self.path = path
         self.columns = list(columns)
         self._partial = path.with_name(f".{path.name}.partial")
+        self._failed = False
+        self._lock = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim()
             self._open()
         except OSError as error:
+            self._release()
             raise self._failure(error) from error
 
     def write(self, rows: Iterable[Row],
@@ -46,18 +51,50 @@ class PredictionWriter(ABC):
         try:
             self._write(list(rows))
         except OSError as error:
+            self._failed = True
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Finish the file and give it its final name."""
+        """Finish the file and give it its final name, unless it cannot be read.
+
+        Raises:
+            DataError: it cannot be finished.
+        """
         try:
             try:
                 self._close()
+            except OSError:
+                self._failed = True
+                raise
             finally:
                 if self._partial.exists():
-                    os.replace(str(self._partial), str(self.path))
+                    if self._failed and not self._readable():
+                        self._partial.unlink()
+                    else:
+                        os.replace(str(self._partial), str(self.path))
         except OSError as error:
             raise self._failure(error) from error
+        finally:
+            self._release()
+
+    def _claim(self) -> None:
+        """Lock the partial file, which a killed run may have left, for this process."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)  # do not wait for a pipe
+        self._lock = os.open(str(self._partial), flags, 0o666)
+        if lock(self._lock) is False:
+            self._release()
+            raise UsageError(f"another run is writing predictions file {str(self.path)!r}",
+                             "wait until it ends, or name another file")
+        require_replaceable(self._partial)
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _readable(self) -> bool:
+        """Return whether the partial file can be read, after a write that failed."""
+        return True
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -164,6 +201,16 @@ class _Parquet(PredictionWriter):
     def _close(self) -> None:
         self._writer.close()
 
+    def _readable(self) -> bool:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            pyarrow.parquet.read_table(str(self._partial))
+        except (pyarrow.ArrowException, OSError):
+            return False
+        return True
+
 
 _WRITERS: Dict[str, Type[PredictionWriter]] = {
     ".csv": _Csv, ".json": _Json, ".parquet": _Parquet}
@@ -180,8 +227,8 @@ def writer_class(path: str) -> Type[PredictionWriter]:
     if suffix not in _WRITERS:
         raise UsageError(f"predictions file {path!r} has no known format",
                          "its name must end in .csv, .json or .parquet")
-    if Path(path).is_dir():
-        raise UsageError(f"predictions file {path!r} is a folder", "name a file in it")
+    if kind_of(path):
+        raise UsageError(f"predictions file {path!r} is {kind_of(path)}", "name a file")
     if suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

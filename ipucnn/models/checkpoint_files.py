@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.files import kind_of
+
+log = logging.getLogger("ipucnn.checkpoints")
 
 BEST = "best.json"
 """The file in a checkpoint folder that records the best validation."""
@@ -74,9 +77,11 @@ def entries(folder: Path, averaged: bool = False) -> List[Entry]:
 
 def best_of(folder: Path) -> Dict[str, Any]:
     """Return the record of the best validation in a folder; empty without one."""
+    if kind_of(folder / BEST):
+        return {}
     try:
         record = json.loads((folder / BEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -87,11 +92,17 @@ def chosen(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none, or there are those of several trainings.
     """
+    from ipucnn.models.checkpoint_content import read_content  # imports this module
+
     found = entries(folder)
     best = best_of(folder).get("file")
     for entry in [*(entry for entry in found if entry.path.name == best), *reversed(found)]:
-        if zipfile.is_zipfile(str(entry.path)):
+        try:
+            read_content(entry.path)
+        except CheckpointError as error:
+            log.warning("%s is passed over: %s", entry.path, error.message)
+        else:
             return entry.path
-    raise CheckpointError(f"there are no checkpoints in '{folder}'",
+    raise CheckpointError(f"there are no {'whole ' if found else ''}checkpoints in '{folder}'",
                           "name a weights file, or a folder that '--checkpoint-path' of a "
                           "training wrote")

@@ -14,6 +14,7 @@ from typing import Any, Dict
 import torch
 
 from ipucnn.core.errors import WeightsError
+from ipucnn.core.files import kind_of
 
 StateDict = Dict[str, torch.Tensor]
 
@@ -39,8 +40,8 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
         WeightsError: the file is missing, damaged, holds code or no weights, or no moving average
             although `ema` requests it.
     """
-    if path.is_dir():
-        raise WeightsError(f"weights '{path}' are a folder", "name a file in it")
+    if kind_of(path):
+        raise WeightsError(f"weights '{path}' are {kind_of(path)}", "name a file")
     if not path.exists():
         raise WeightsError(f"there is no weights file '{path}'",
                            "'--weights' takes 'pretrained', 'random' or a file")

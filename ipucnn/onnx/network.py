@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 import torch
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
+from ipucnn.core.files import require_file
 from ipucnn.core.names import printable
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
@@ -149,6 +150,7 @@ def read_network(path: Path) -> OnnxNetwork:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise _too_large(path, size)
+        require_file(path)
         proto = onnx.load_model_from_string(path.read_bytes())
         outside = [tensor for tensor in proto.graph.initializer
                    if tensor.data_location == onnx.TensorProto.EXTERNAL]

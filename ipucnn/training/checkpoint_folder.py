@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import List, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.models.checkpoint_files import NAME, CheckpointError, entries
+from ipucnn.core.staging import sweep
+from ipucnn.models.checkpoint_files import BEST, NAME, CheckpointError, entries
 from ipucnn.training.checkpoints import Checkpoint, load
 
-_TEMPORARY = re.compile(r"\..+\.pt\.\w+\.tmp")
+PROBE = ".writable"
+"""Name of the file that is written to try whether a folder can be written."""
+
+_TEMPORARY = re.compile(r"\..+\.pt\.\w+\.tmp|\..+\.partial|\.metrics\.\w+\.tmp")
+"""Names of unfinished files, those of older versions included."""
 
 
 def newest(folder: Path) -> Tuple[Checkpoint, List[Tuple[Path, str]]]:
@@ -35,11 +39,22 @@ def newest(folder: Path) -> Tuple[Checkpoint, List[Tuple[Path, str]]]:
 
 def remove_stale(folder: Path) -> None:
     """Remove leftover files of interrupted writes."""
-    with suppress(OSError):
-        for name in os.listdir(str(folder)):
-            if _TEMPORARY.fullmatch(name):
-                with suppress(OSError):
-                    os.unlink(str(folder / name))
+    sweep(folder, lambda name: name == PROBE or bool(_TEMPORARY.fullmatch(name)))
+
+
+def remove_best(folder: Path) -> None:
+    """Remove the record of the best validation, which is of another time.
+
+    Raises:
+        CheckpointError: it cannot be removed.
+    """
+    try:
+        (folder / BEST).unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise CheckpointError(f"cannot replace '{folder / BEST}': {error.strerror}",
+                              "rename it, or choose another folder") from error
 
 
 def check_unused(folder: Path) -> None:

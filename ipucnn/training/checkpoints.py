@@ -5,28 +5,22 @@ Nothing in a file depends on the clock: two runs of one training write the same 
 
 from __future__ import annotations
 
-import os
-import struct
 import sys
-import tempfile
-import zipfile
-import zlib
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
 
 import torch
 
-from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.execution.training_session import StateDict, TrainingSession
+from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import CARD, card_in
-from ipucnn.models.weights_file import read_checkpoint
-
-FORMAT = "ipucnn.checkpoint/1"
+from ipucnn.training.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,8 @@ class Checkpoint:
         data: description of the training images, to compare with those of a restored training.
         path: the file it was read from.
         add_classes: a training that continues from it may add classes; not saved.
+        extra: it is named as one within the next epoch, although it is at the end of one, so that
+            it makes way for the next; not saved.
         grown: it has got outputs for added classes since it was read; not saved.
     """
 
@@ -81,14 +77,20 @@ class Checkpoint:
     data: Dict[str, Any] = field(default_factory=dict)
     path: Optional[Path] = None
     add_classes: bool = False
+    extra: bool = False
     grown: bool = False
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        epoch, call = self.position.epoch, self.position.call
-        where = f"{epoch + 1}.step{self.position.update}" if call else str(epoch)
-        return f"{self.model}_{self.dataset}_{where}.pt".replace(":", "-").replace("/", "-")
+        return file_name(self.model, self.dataset, self.position, self.extra)
+
+
+def file_name(model: str, dataset: str, position: Position, extra: bool = False) -> str:
+    """Return the name of the file of a checkpoint; see `Checkpoint.extra`."""
+    within = extra or position.call
+    where = f"{position.epoch + 1}.step{position.update}" if within else str(position.epoch)
+    return f"{model}_{dataset}_{where}.pt".replace(":", "-").replace("/", "-")
 
 
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
@@ -108,24 +110,17 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     if checkpoint.card is not None:
         content[CARD] = checkpoint.card.as_plain()
     target = folder / (name or checkpoint.name)
-    partial = ""
+    if kind_of(target):
+        raise CheckpointError(f"cannot write checkpoint '{target}': it is {kind_of(target)}",
+                              "rename it, or choose another folder")
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp",
-                                           dir=str(folder))
-        with os.fdopen(handle, "wb") as file:
+        with staged(target) as partial, partial.open("wb") as file:
             sink = _Sink(file)
             try:
                 torch.save(_canonical(content), cast(BinaryIO, sink))
-            except RuntimeError as error:  # torch's error for a failed write
+            except BaseException as error:  # torch's error for a failed write
                 raise (sink.failed or error) from error
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, str(target))
-        _sync(folder)
     except (OSError, RuntimeError) as error:
-        if partial:
-            with suppress(OSError):
-                os.unlink(partial)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"cannot write checkpoint '{target}': {reason}",
                               "make room or permission there") from error
@@ -150,6 +145,7 @@ def load(path: Path) -> Checkpoint:
     if not content["session"]:
         raise CheckpointError(f"'{path}' is an average and cannot be trained on",
                               f"start from its weights with 'ipucnn train --weights {path}'")
+    _check_progress(content["progress"], path)
     return Checkpoint(
         model=content["model_name"], dataset=content["dataset"],
         position=Position(**content["position"]), weights=content["model"],
@@ -159,18 +155,52 @@ def load(path: Path) -> Checkpoint:
         data=content.get("data", {}), path=path)
 
 
+def load_session(session: TrainingSession, checkpoint: Checkpoint) -> None:
+    """Give a training session the state in a checkpoint.
+
+    Raises:
+        CheckpointError: it is the state of another network or optimizer.
+    """
+    try:
+        session.load(checkpoint.weights, checkpoint.session, checkpoint.ema)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise damaged(checkpoint.path or Path(checkpoint.name),
+                      f"its state does not fit its options: {type(error).__name__}: {reason}"
+                      ) from error
+
+
+def _check_progress(progress: Mapping[str, Any], path: Path) -> None:
+    """Raise `CheckpointError` when the running figures of a training are not of their types."""
+    for name, default in asdict(Figures()).items():
+        value = progress.get(name, default)
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted):
+            raise damaged(path, f"'{name}' of its progress is {type(value).__name__}")
+    try:
+        Figures.from_plain(progress)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise damaged(path, f"its progress is not that of a training: {error}") from error
+
+
 class _Sink:
-    """An output file that records the cause of a failure, which torch does not report."""
+    """An output file that records the cause of a failure, which torch does not report.
+
+    torch makes a `RuntimeError` of anything raised here, even of an interrupt.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.failed: Optional[OSError] = None
+        self.failed: Optional[BaseException] = None
 
     def write(self, data: bytes) -> int:
+        if self.failed is not None:  # torch writes on while it gives up
+            return len(data)
         try:
             return self._file.write(data)
-        except OSError as error:
-            self.failed = self.failed or error
+        except BaseException as error:
+            self.failed = error
             raise
 
     def flush(self) -> None:
@@ -190,53 +220,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
     return value
-
-
-def read_content(path: Path) -> Dict[str, Any]:
-    """Return the content of a checkpoint of any format, after verifying checksums.
-
-    Raises:
-        CheckpointError: it is missing, damaged or no checkpoint.
-    """
-    if os.path.isdir(str(path)):
-        raise CheckpointError(f"'{path}' is a folder", "name a file")
-    if not os.path.exists(str(path)):  # Path.exists raises for a name that is too long
-        raise CheckpointError(f"there is no checkpoint '{path}'", "check its name")
-    try:
-        with zipfile.ZipFile(str(path)) as archive:
-            bad = archive.testzip()  # torch.load checks no checksums
-    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError,
-            ValueError) as error:  # damage looks like encryption, other compression, other text ...
-        if isinstance(error, zipfile.BadZipFile) and not _is_zip(path):
-            bad = ""  # written by torch before 1.6
-        else:
-            raise _damaged(path, str(error)) from error
-    if bad:
-        raise _damaged(path, f"the checksum of {bad!r} is wrong")
-    try:
-        content = read_checkpoint(path)
-    except IpucnnError as error:
-        raise CheckpointError(error.message, error.hint) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' is no checkpoint", "name a file that a training wrote")
-    return content
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\3\4"
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"checkpoint '{path}' is damaged or incomplete: {reason}",
-                           "use another one, or the folder: its newest whole checkpoint is taken")
-
-
-def _sync(folder: Path) -> None:
-    """Make the renaming durable across a power failure, if the system supports it."""
-    with suppress(OSError):
-        handle = os.open(str(folder), os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.execution.accuracy import per_cent
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.training_session import StepResult
+from ipucnn.models.card import ModelCard
 from ipucnn.training.validation import Validation
 
 
@@ -21,6 +22,7 @@ class Standing:
         epoch, weights: its epoch, and its weights, `raw` or `ema`.
         waited: number of validations since its value was reached.
         loss: its loss, which decides between equal values; None in checkpoints of earlier versions.
+        file: name of the checkpoint with these weights; empty without one.
     """
 
     metric: str = ""
@@ -28,6 +30,7 @@ class Standing:
     epoch: int = 0
     weights: str = ""
     waited: int = 0
+    file: str = ""
     loss: Optional[float] = None
 
     def offer(self, metric: str, validation: Validation) -> bool:
@@ -36,10 +39,11 @@ class Standing:
         Of equal values, as they are common with few images, that of the smaller loss is better.
         """
         value = float(getattr(validation, metric))
-        if self.metric and value == self.value:
+        same = self.metric == metric  # a restore may have replaced it
+        if same and value == self.value:
             if self.loss is None or not validation.loss < self.loss:
                 return False
-        elif self.metric and not (value < self.value if metric == "loss" else value > self.value):
+        elif same and not (value < self.value if metric == "loss" else value > self.value):
             return False
         self.metric, self.value, self.loss = metric, value, validation.loss
         self.epoch, self.weights = validation.epoch, validation.weights
@@ -49,6 +53,12 @@ class Standing:
         """Return the best as plain types; empty before the first validation."""
         return {"metric": self.metric, "value": self.value, "epoch": self.epoch,
                 "weights": self.weights} if self.metric else {}
+
+    def on(self, card: ModelCard, dataset: str, epoch: Optional[int]) -> ModelCard:
+        """Return the card of the weights of an epoch, with their validation if it was the best."""
+        best = {f"best {name}": value for name, value in self.as_plain().items()
+                if self.epoch == epoch}
+        return replace(card, metrics=best, provenance={**card.provenance, "dataset": dataset})
 
 
 _SUMS = ("loss_sum", "samples", "correct", "row_loss_sum", "row_samples", "row_correct")
@@ -68,6 +78,7 @@ class Figures:
         rows: rows written.
         skipped_updates: updates skipped because their loss was not finite.
         bad: indices of samples that could not be read.
+        validated: the last epoch whose validation is counted in `rows` and `standing`.
         standing: the best validation.
     """
 
@@ -80,6 +91,7 @@ class Figures:
     rows: int = 0
     skipped_updates: int = 0
     bad: List[int] = field(default_factory=list)
+    validated: int = 0
     standing: Standing = field(default_factory=Standing)
 
     @classmethod
@@ -94,8 +106,11 @@ class Figures:
             own = sums[instances.index]
         else:
             own = [sum(column) if not instances.index else 0 for column in zip(*sums)]
-        return cls(**{**known, **dict(zip(_SUMS, own)),
-                      "standing": Standing(**known.pop("standing", {}))})
+        standing = Standing(**known.pop("standing", {}))
+        # older files do not say `validated`; they have the best epoch only after its validation
+        validated = max(known.pop("validated", 0), standing.epoch)
+        return cls(**{**known, **dict(zip(_SUMS, own)), "validated": validated,
+                      "standing": standing})
 
     def as_plain(self, instances: Instances = ALONE) -> Dict[str, Any]:
         """Return the figures as plain types, with the sums of every instance; collective."""
@@ -123,21 +138,25 @@ class Figures:
         loss, samples, correct = instances.totals([self.loss_sum, self.samples, self.correct])
         self.loss_sum, self.samples, self.correct = loss, int(samples), int(correct)
 
-    def loss(self) -> float:
-        """Return the mean loss of the epoch so far."""
-        return self.loss_sum / max(1, self.samples)
+    def loss(self) -> Optional[float]:
+        """Return the mean loss of the epoch so far; None without an update."""
+        return self.loss_sum / self.samples if self.samples else None
 
-    def accuracy(self) -> float:
-        """Return the accuracy of the epoch so far, in per cent."""
-        return per_cent(self.correct, self.samples)
+    def accuracy(self) -> Optional[float]:
+        """Return the accuracy of the epoch so far, in per cent; None without an update."""
+        return per_cent(self.correct, self.samples) if self.samples else None
 
-    def window(self, instances: Instances = ALONE) -> Dict[str, float]:
-        """Return loss and accuracy of all instances since the last row, and reset the sums."""
+    def window(self, instances: Instances = ALONE) -> Dict[str, Optional[float]]:
+        """Return loss and accuracy of all instances since the last row, and reset the sums.
+
+        Both are None if all updates since were skipped.
+        """
         loss, samples, correct = instances.totals(
             [self.row_loss_sum, self.row_samples, self.row_correct])
-        figures = {"loss": loss / max(1, samples), "accuracy": per_cent(int(correct), int(samples))}
         self.row_loss_sum, self.row_samples, self.row_correct = 0.0, 0, 0
-        return figures
+        if not samples:
+            return {"loss": None, "accuracy": None}
+        return {"loss": loss / samples, "accuracy": per_cent(int(correct), int(samples))}
 
 
 class Pace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -17,15 +17,13 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
-from ipucnn.models.card import ModelCard
 from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position
+from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
-from ipucnn.training.figures import Figures, Pace, Standing
-from ipucnn.training.idle_options import writes_checkpoints
+from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
-from ipucnn.training.run_files import FileRecords, Records, make_ready, new_folder
+from ipucnn.training.run_files import FileRecords, Records, ready, with_folder
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, grown
 from ipucnn.training.validation import Interrupted
@@ -53,18 +51,19 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     for note in prepared.notes:
         listener.note(note)
-    options, folder = _with_folder(prepared)
+    options, folder = with_folder(prepared)
     prepared.options = options
-    if folder and not prepared.instances.index:
-        make_ready(folder, restored, options, listener)
-    validator = Validator(prepared, listener)
-    with closing(validator), prepared.chosen.backend.training(
+    with ExitStack() as held:
+        if not prepared.instances.index:
+            held.enter_context(ready(folder, restored, options, listener))
+        validator = held.enter_context(closing(Validator(prepared, listener)))
+        session = held.enter_context(prepared.chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
-            prepared.built.input_size) as session:
+            prepared.built.input_size))
         listener.status(Status("preparing", epochs=options.optimisation.epochs))
         prepared.compile_seconds = session.compile()
         if restored is not None:
-            session.load(restored.weights, restored.session, restored.ema)
+            load_session(session, restored)
         trainer = _Trainer(prepared, session, validator, listener, folder, restored)
         status, result = FAILED, None
         try:
@@ -76,25 +75,11 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             result = error.partial = trainer.finished()
             raise
         finally:
-            trainer.records.finish(status, result.as_dict() if result else {})
+            unrecorded = trainer.records.finish(status, result.as_dict() if result else {})
+        if unrecorded is not None:
+            unrecorded.partial = result
+            raise unrecorded
         return result
-
-
-def _with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
-    """Return the options of a training and the folder of its checkpoints; None without any.
-
-    Where none is given, a new one below `logs` keeps the best checkpoint and the last one, or those
-    that will be averaged.
-    """
-    options = prepared.options
-    place = options.checkpoints.checkpoint_path
-    if not place and writes_checkpoints(options, prepared.data):
-        place = prepared.instances.gather(
-            "" if prepared.instances.index else str(new_folder(options)))[0]
-        # the folder is not among the options: they repeat the training, in another folder
-        options = options.with_values(keep_last=options.checkpoints.to_keep,
-                                      keep_best=options.validation.mode == "during")
-    return options, Path(place) if place else None
 
 
 EARLY_STOPPING = "early stopping"
@@ -128,8 +113,8 @@ class _Trainer:
         self.unsaved = False
         self.waiting: Optional[str] = None
         # every instance needs this: all take the same decisions, and only the first one writes
-        self.saved_update = self.instances.gather(
-            self.update if self.records.last_good else -1)[0]
+        self.saved = self.instances.gather(
+            self.records.last_good.name if self.records.last_good else "")[0]
         self.stopped_by: Optional[str] = None
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
@@ -144,7 +129,7 @@ class _Trainer:
             self._run()
         except Interrupted as interrupt:  # within a validation
             self.stopped_by = str(interrupt)
-            if self.saved_update != self.update:
+            if self.saved not in (self._name(), self._name(extra=True)):
                 self._save(final=True)
 
     def _run(self) -> None:
@@ -200,19 +185,20 @@ class _Trainer:
         seconds = time.perf_counter() - started
         self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
         self.figures.end_epoch(self.instances)
-        if not self.options.results.disable_metrics:
-            self.listener.line(f"Epoch {self.epoch}: Train accuracy is "
-                               f"{self.figures.accuracy():.2f}%")
+        accuracy = self._accuracy()
+        if accuracy is not None:
+            self.listener.line(f"Epoch {self.epoch}: Train accuracy is {accuracy:.2f}%")
         self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
         self._tell_of_waiting()
         self._tell_row({
             "kind": "epoch", "epoch": self.epoch, "update": self.update,
-            "loss": self.figures.loss(),
-            "accuracy": None if self.options.results.disable_metrics else self.figures.accuracy(),
+            "loss": self.figures.loss(), "accuracy": accuracy,
             "images_per_second": images / seconds})
+        if self.figures.skipped_updates >= self.update:
+            raise IpucnnError(f"all {self.update} updates are skipped: their loss is not finite",
+                              "use a lower '--lr' or a longer '--warmup-epoch', more precision")
         self._stopping(now=True)
-        if self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
-                or self.epoch == self.epochs or self.stopped_by:
+        if self._is_scheduled() or self.stopped_by:
             self._save()
         return not self.stopped_by
 
@@ -267,14 +253,29 @@ class _Trainer:
             self._save(final=bool(self.stopped_by))
         return bool(self.stopped_by)
 
-    def _save(self, final: bool = False) -> None:
+    def _is_scheduled(self) -> bool:
+        """Return whether a checkpoint is due at the end of this epoch."""
+        return self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
+            or self.epoch == self.epochs
+
+    def _position(self) -> Position:
+        return Position(self.epoch, self.call, self.consumed, self.update)
+
+    def _name(self, extra: bool = False) -> str:
+        return file_name(self.prepared.built.spec.name, self.prepared.data.name, self._position(),
+                         extra)
+
+    def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
+        """Save a checkpoint; see `Checkpoint.extra`, which is that none is due if not given."""
         if self.folder is None:
             return
+        if extra is None:
+            extra = not self.call and not self._is_scheduled()
         # instances that do not write contribute their part
-        warning = self.records.save(self.checkpoint())
+        warning = self.records.save(replace(self.checkpoint(), extra=extra))
         self.unsaved = self.instances.gather(self.records.failed is not None)[0]
         if not self.unsaved:
-            self.saved_update = self.update
+            self.saved = self._name(extra)
         if warning:
             self.listener.note(warning)
         if self.unsaved and final:
@@ -285,29 +286,22 @@ class _Trainer:
         """Return everything that a restored training needs."""
         return Checkpoint(
             model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
-            position=Position(self.epoch, self.call, self.consumed, self.update),
-            weights=self.session.weights(),
+            position=self._position(), weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
-            session=self.session.state(),
-            progress=self.figures.as_plain(self.instances), options=self.options.as_dict(),
-            class_names=self.prepared.built.card.class_names,
-            versions=describe()["packages"], card=self._card(),
-            data=self.description)
-
-    def _card(self) -> ModelCard:
-        """Return the model's card, with the validation of these weights if it was the best."""
-        card, best = self.prepared.built.card, self.figures.standing.as_plain()
-        if best.get("epoch") != self.epoch or self.call:
-            best = {}
-        return replace(card, metrics={"best " + str(name): value for name, value in best.items()},
-                       provenance={**card.provenance, "dataset": self.prepared.data.name})
+            session=self.session.state(), progress=self.figures.as_plain(self.instances),
+            options=self.options.as_dict(), class_names=self.prepared.built.card.class_names,
+            versions=describe()["packages"], data=self.description,
+            card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name,
+                                          None if self.call else self.epoch))
 
     def _tell(self, lr: float) -> None:
         self.listener.status(Status(
             "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
-            self.figures.loss(),
-            None if self.options.results.disable_metrics else self.figures.accuracy(),
-            lr, self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+            self.figures.loss(), self._accuracy(), lr,
+            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+
+    def _accuracy(self) -> Optional[float]:
+        return None if self.options.results.disable_metrics else self.figures.accuracy()
 
     def _row(self, lr: float, scaling: float) -> None:
         window = self.figures.window(self.instances)
@@ -333,24 +327,36 @@ class _Trainer:
             or self.epoch == self.epochs
         if self.options.validation.mode != "during" or not due:
             return
-        standing = self.figures.standing
-        better, reached = False, standing.value if standing.metric else None
+        if self.figures.validated != self.epoch:  # the restored checkpoint may have counted it
+            self._validate()
+        patience = self.options.validation.early_stopping
+        if patience and self.figures.standing.waited >= patience \
+                and not self.stopped_by and self.epoch < self.epochs:
+            self.stopped_by = EARLY_STOPPING
+            if self.saved != self._name():  # the last epoch, as after all epochs
+                self._save(final=True, extra=False)
+            return
+        if self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
+            self._stopping(now=True)
+            if self.stopped_by and self.saved not in (self._name(), self._name(extra=True)):
+                self._save(final=True)
+
+    def _validate(self) -> None:
+        """Validate the epoch, and count it in everything that a later checkpoint holds."""
+        better, standing = False, self.figures.standing
+        reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
             self._record({"kind": "validation", "update": self.update, **validation.figures()})
             better |= standing.offer(self.options.validation.best_metric, validation)
-        if better:
-            if self.options.checkpoints.keep_best and self.saved_update != self.update:
-                self._save()
-            self.records.best(standing.as_plain(), self.saved_update == self.update)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
-        patience = self.options.validation.early_stopping
-        if patience and standing.waited >= patience \
-                and not self.stopped_by and self.epoch < self.epochs:
-            self.stopped_by = EARLY_STOPPING
-        elif self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
-            self._stopping(now=True)
-            if self.stopped_by and self.saved_update != self.update:
-                self._save(final=True)
+        self.figures.validated = self.epoch
+        if not better:
+            return
+        if self.options.checkpoints.keep_best and self.saved != self._name():
+            standing.file = self._name()  # is part of this checkpoint
+            self._save(extra=False)
+        standing.file = self._name() if self.saved == self._name() else ""
+        self.records.best(standing.as_plain(), standing.file)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -373,8 +379,6 @@ class _Trainer:
     def finished(self) -> TrainResult:
         """Return the result of the training so far."""
         prepared, plan = self.prepared, self.prepared.plan
-        standing: Standing = self.figures.standing
-        trained = self.update > 0 and self.figures.samples > 0
         return TrainResult(
             model=prepared.built.spec.name, dataset=prepared.data.name,
             backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
@@ -388,11 +392,9 @@ class _Trainer:
             compute_images_per_second=self.pace.compute_average,
             data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
-            loss=self.figures.loss() if trained else None,
-            accuracy=self.figures.accuracy() if trained and not self.options.results.disable_metrics
-            else None,
+            loss=self.figures.loss(), accuracy=self._accuracy(),
             validations=[validation.figures() for validation in self.validator.done],
-            best=standing.as_plain() or None,
+            best=self.figures.standing.as_plain() or None,
             checkpoint=str(self.records.last_good or ""),
             averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},

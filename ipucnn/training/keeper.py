@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
-from ipucnn.models.checkpoint_files import BEST, CheckpointError, Entry, entries
-from ipucnn.training.checkpoint_folder import check_unused, remove_stale
+from ipucnn.models.checkpoint_files import BEST, CheckpointError, best_of, entries
+from ipucnn.training.checkpoint_folder import PROBE, check_unused, remove_best, remove_stale
 from ipucnn.training.checkpoints import Checkpoint, save
 
 
@@ -25,19 +27,27 @@ def prepare(folder: Path) -> None:
     make_folder(str(folder), "--checkpoint-path")
     check_unused(folder)
     remove_stale(folder)
-    probe = folder / ".writable"
+    remove_best(folder)
+    _require_room(folder, 1, "--checkpoint-path")
+
+
+def _require_room(folder: Path, size: int, option: str) -> None:
+    """Raise `UsageError` when no file of `size` bytes can be written to a folder."""
+    probe = folder / PROBE
     try:
         with probe.open("wb") as file:
             file.write(b"x")
             file.flush()
             os.fsync(file.fileno())
         probe.unlink()
+        if shutil.disk_usage(str(folder)).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         with suppress(OSError):
             probe.unlink()
         raise UsageError(f"cannot write to folder '{folder}': {error.strerror}",
-                         "make room or permission there, or choose another "
-                         "'--checkpoint-path'") from error
+                         f"make room or permission there, or choose another '{option}'"
+                         ) from error
 
 
 def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List[str]:
@@ -52,16 +62,20 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
         forget_best: also set the record of the best validation aside.
 
     Raises:
-        UsageError: as in `prepare`, for another folder than that of the restored checkpoint.
+        UsageError: the folder cannot be written, or as in `prepare`, for another folder than that
+            of the restored checkpoint.
         CheckpointError: a file cannot be renamed.
     """
     if folder.resolve() != restored.parent.resolve():
         prepare(folder)
         return []
+    _require_room(folder, restored.stat().st_size, "--checkpoint-output-dir")
     found = entries(folder, averaged=True)
+    epochs = [entry.epoch for entry in found if entry.path.name == restored.name]
     names = [entry.path.name for entry in found]
-    later = found[names.index(restored.name) + 1:] if restored.name in names else []
-    paths = [entry.path for entry in later]
+    later = found[names.index(restored.name) + 1:] if epochs else []
+    # an average up to the restored epoch is of this training, which makes it again
+    paths = [entry.path for entry in later if not (entry.averaged and [entry.epoch] == epochs)]
     if forget_best and (folder / BEST).exists():
         paths.append(folder / BEST)
     for path in paths:
@@ -79,27 +93,48 @@ ASIDE = ".superseded"
 
 
 class Keeper:
-    """Writes checkpoints to a folder and removes expired ones.
+    """Writes checkpoints to a folder and removes expired ones; never what `best.json` names.
 
     Args:
         folder: the checkpoint folder.
         keep_last: number of latest epochs to keep; 0 keeps all.
-        keep_best: never remove the best one.
-        restored: the checkpoint from which the training resumes.
+        restored: the checkpoint in it from which the training resumes.
 
     Attributes:
         last_good: the last checkpoint that was written, or restored.
         failed: why the last attempt failed, or None.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 0, keep_best: bool = False,
-                 restored: Optional[Path] = None) -> None:
+    def __init__(self, folder: Path, keep_last: int = 0, restored: Optional[Path] = None) -> None:
         self._folder = folder
-        self._keep_last, self._keep_best = keep_last, keep_best
-        self._best: Optional[str] = _read_best(folder)
+        self._keep_last = keep_last
+        self._best: Dict[str, Any] = best_of(folder) if restored else {}
+        self._unwritten: Optional[IpucnnError] = None
         self.last_good: Optional[Path] = restored
         self.failed: Optional[CheckpointError] = None
         remove_stale(folder)
+
+    def resume(self, figures: Mapping[str, Any], file: str) -> None:
+        """Restore `best.json` to the time of the restored checkpoint, and remove expired files.
+
+        A process that was killed may have written it for a validation that is repeated now, or may
+        not have removed what had expired.
+
+        Args:
+            figures: those of the best validation by then; empty without one.
+            file: the checkpoint with its weights, if there is one.
+        """
+        if not file and self._best.get("epoch") == figures.get("epoch"):
+            file = str(self._best.get("file", ""))  # checkpoints of older versions do not say it
+        if not figures:
+            self._best = {}
+            remove_best(self._folder)
+        else:
+            record = {"file": file if (self._folder / file).is_file() else "", **figures}
+            if record != self._best:
+                self._best = record
+                self._write_best()
+        self._tidy()
 
     def save(self, checkpoint: Checkpoint) -> Optional[str]:
         """Write a checkpoint; return a note for the user, or None.
@@ -116,19 +151,37 @@ class Keeper:
             self.failed = error
             return (f"{error.message}; training goes on and tries again; last good checkpoint: "
                     f"{self.last_good or 'none'}")
-        self._remove(bool(checkpoint.position.call))
+        if self._unwritten:
+            self._write_best()
+        self._tidy()
         return warning
 
-    def best(self, figures: Mapping[str, Any], saved: bool) -> None:
-        """Record the best validation in `best.json`.
+    def best(self, figures: Mapping[str, Any], file: str) -> Optional[str]:
+        """Record the best validation in `best.json`; return a note for the user, or None.
 
         Args:
             figures: metric, value, epoch and weights.
-            saved: whether the last checkpoint is of this epoch; otherwise there is none.
+            file: the checkpoint with its weights; empty without one.
         """
-        self._best = self.last_good.name if saved and self.last_good else ""
-        with suppress(IpucnnError):  # it must never end a training
-            write_json(str(self._folder / "best.json"), {"file": self._best, **figures})
+        self._best = {"file": file, **figures}
+        self._write_best()
+        if self._unwritten:
+            return f"{self._unwritten.message}; it is tried again with the next checkpoint"
+        self._tidy()  # the one that was best until now
+        return None
+
+    def finish(self) -> Optional[IpucnnError]:
+        """Return the error if `best.json` still cannot be written."""
+        if self._unwritten:
+            self._write_best()
+        return self._unwritten
+
+    def _write_best(self) -> None:
+        try:
+            write_json(str(self._folder / BEST), self._best)
+            self._unwritten = None
+        except IpucnnError as error:
+            self._unwritten = error
 
     def _folder_again(self) -> Optional[str]:
         there = self._folder.is_dir()
@@ -143,22 +196,20 @@ class Keeper:
         return f"folder '{self._folder}' was {'emptied' if there else 'deleted'}: its earlier " \
                "checkpoints are lost"
 
-    def _remove(self, within_epoch: bool) -> None:
+    def _tidy(self) -> None:
+        """Remove expired checkpoints; the same ones however often it is called."""
+        if self._unwritten:
+            return  # `best.json` may name any of them
         with suppress(CheckpointError):
             found = entries(self._folder)
-            partial = [entry for entry in found if entry.step]
             whole = [entry for entry in found if not entry.step]
-            gone = [entry for entry in partial
-                    if not within_epoch or entry.path != self.last_good]
+            gone = [entry for entry in found if entry.step and entry.path != self.last_good]
             if self._keep_last:
                 gone += whole[:-self._keep_last]
             for entry in gone:
-                if not self._stays(entry):
+                if entry.path.name != self._best.get("file"):
                     with suppress(OSError):  # it must never end a training
                         entry.path.unlink()
-
-    def _stays(self, entry: Entry) -> bool:
-        return self._keep_best and entry.path.name == self._best
 
 
 def _require_finite(checkpoint: Checkpoint, folder: Path) -> None:
@@ -167,12 +218,3 @@ def _require_finite(checkpoint: Checkpoint, folder: Path) -> None:
             raise CheckpointError(
                 f"checkpoint '{folder / checkpoint.name}' is not written: {name!r} is not finite",
                 "use a lower '--lr'")
-
-
-def _read_best(folder: Path) -> Optional[str]:
-    import json
-
-    try:
-        return str(json.loads((folder / "best.json").read_text(encoding="utf-8"))["file"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -311,8 +311,8 @@ class CheckpointPart:
         idle=NO_CHECKPOINTS)
     keep_last: int = option(0, "Keep only this many checkpoints, the newest; 0 keeps all.",
                             minimum=0, idle=NO_CHECKPOINTS)
-    keep_best: bool = option(False, "Never remove the checkpoint that validated best.",
-                             idle=(NO_CHECKPOINTS, NOT_DURING))
+    keep_best: bool = option(False, "Save every checkpoint that validates best.",
+                             idle=(NO_CHECKPOINTS, NOT_DURING, "without checkpoint_save_freq"))
     weight_avg_strategy: str = option(
         "none", "Average the checkpoints after training.",
         choices=("none", "mean", "exponential"), idle=NO_CHECKPOINTS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.launching import fitted, launched
+from ipucnn.core.execution.launching import fitted, launched, speaks
 from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
 from ipucnn.core.progress import Listener
@@ -17,6 +19,7 @@ from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, load
+from ipucnn.training.folder_lock import locked
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.phases import train_all
 from ipucnn.training.train_result import TrainResult
@@ -41,11 +44,19 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     place = own.get("checkpoint_path")
     if not place:
         raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
-    checkpoint = replace(_find(Path(place), listener),
+    folder = own.get("checkpoint_output_dir") or (
+        place if os.path.isdir(place) else os.path.dirname(place) or ".")
+    with ExitStack() as held:
+        if speaks() and os.path.isdir(folder):  # before the newest checkpoint is looked for
+            held.enter_context(locked(Path(folder), "--checkpoint-output-dir", listener.note))
+        return _restored(own, overrides, folder, registry, listener)
+
+
+def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
+              registry: Registry, listener: Listener) -> TrainResult:
+    checkpoint = replace(_find(Path(own["checkpoint_path"]), listener),
                          add_classes=bool(own.get("add_classes")))
     saved = build(TrainOptions, checkpoint.options, registry=registry)
-    folder = own.get("checkpoint_output_dir") or str(
-        checkpoint.path.parent if checkpoint.path else place)
     options = _overridden(saved, overrides, registry, listener)
     options, notes = fitted(options.with_values(checkpoint_path=folder))
     for note in notes:

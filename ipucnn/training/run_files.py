@@ -7,38 +7,80 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import make_folder
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.progress import Listener
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
+from ipucnn.training.figures import Figures
+from ipucnn.training.folder_lock import locked
+from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.keeper import Keeper
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.run_loggers import Loggers
+
+if TYPE_CHECKING:
+    from ipucnn.training.preparation import Prepared
 
 RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""
 
 
-def make_ready(folder: Path, restored: Optional[Checkpoint], options: TrainOptions,
-               listener: Listener) -> None:
-    """Prepare a folder for the checkpoints of a training.
+@contextmanager
+def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: TrainOptions,
+          listener: Listener) -> Iterator[None]:
+    """Prepare the folders of a training, and keep other trainings out of them.
+
+    Args:
+        folder: of the checkpoints; None without any.
+        restored: the checkpoint from which the training resumes.
+        options: of the training.
+        listener: receives notes.
 
     Raises:
-        IpucnnError: the folder cannot be created, or holds checkpoints of another training.
+        IpucnnError: a folder cannot be created, holds checkpoints of another training, or is in
+            use by one.
     """
-    if restored is None or restored.path is None:
-        keeping.prepare(folder)
-    elif restored.position.epoch < options.optimisation.epochs:
-        aside = keeping.continue_in(folder, restored.path, restored.grown)
-        if aside:
-            listener.note(f"what is not of this training is set aside as '*{keeping.ASIDE}': "
-                          + ", ".join(aside))
+    checkpoints = "--checkpoint-output-dir" if restored is not None else "--checkpoint-path"
+    with ExitStack() as held:
+        for place, option in ((folder, checkpoints), (options.results.log_dir, "--log-dir")):
+            if place:
+                place = make_folder(str(place), option)
+                held.enter_context(locked(Path(place), option, listener.note))
+        if folder is None:
+            pass
+        elif restored is None or restored.path is None:
+            keeping.prepare(folder)
+        elif restored.position.epoch < options.optimisation.epochs:
+            aside = keeping.continue_in(folder, restored.path, restored.grown)
+            if aside:
+                listener.note(f"what is not of this training is set aside as '*{keeping.ASIDE}': "
+                              + ", ".join(aside))
+        yield
+
+
+def with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
+    """Return the options of a training and the folder of its checkpoints; None without any.
+
+    Where none is given, a new one below `logs` keeps the best checkpoint and the last one, or those
+    that will be averaged.
+    """
+    options = prepared.options
+    place = options.checkpoints.checkpoint_path
+    if not place and writes_checkpoints(options, prepared.data):
+        place = prepared.instances.gather(
+            "" if prepared.instances.index else str(new_folder(options)))[0]
+        # the folder is not among the options: they repeat the training, in another folder
+        options = options.with_values(keep_last=options.checkpoints.to_keep,
+                                      keep_best=options.validation.mode == "during"
+                                      and options.checkpoints.checkpoint_save_freq > 1)
+    return options, Path(place) if place else None
 
 
 class Records:
@@ -62,14 +104,15 @@ class Records:
         """Write a checkpoint; return a note for the user, or None."""
         return None
 
-    def best(self, figures: Dict[str, Any], saved: bool) -> None:
-        """Record the best validation, and whether the last checkpoint has its weights."""
+    def best(self, figures: Dict[str, Any], file: str) -> None:
+        """Record the best validation, and the checkpoint with its weights, if there is one."""
 
     def row(self, row: Dict[str, Any]) -> None:
         """Record a row of metrics."""
 
-    def finish(self, status: str, result: Dict[str, Any]) -> None:
-        """Finish recording; see `Logger.finish`."""
+    def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:  # noqa: ARG002
+        """Finish recording, see `Logger.finish`; return what could not be recorded."""
+        return None
 
 
 class FileRecords(Records):
@@ -92,8 +135,11 @@ class FileRecords(Records):
                  report: Callable[[str], None]) -> None:
         inherited = restored.path if restored and restored.path and folder \
             and restored.path.parent.resolve() == folder.resolve() else None
-        self._keeper = Keeper(folder, options.checkpoints.keep_last, options.checkpoints.keep_best,
-                              inherited) if folder else None
+        self._keeper = Keeper(folder, options.checkpoints.keep_last, inherited) if folder else None
+        self._report = report
+        if self._keeper is not None and restored is not None and inherited is not None:
+            standing = Figures.from_plain(restored.progress).standing
+            self._keeper.resume(standing.as_plain(), standing.file)
         self.last_good = inherited
         self._saved_at = self._retry_at = time.monotonic()
         self._loggers = Loggers(loggers, report)
@@ -121,19 +167,21 @@ class FileRecords(Records):
             self._loggers.checkpoint(self.last_good, position.epoch, position.update)
         return warning
 
-    def best(self, figures: Dict[str, Any], saved: bool) -> None:
+    def best(self, figures: Dict[str, Any], file: str) -> None:
         """See `Records.best`."""
-        if self._keeper is not None:
-            self._keeper.best(figures, saved)
+        note = self._keeper.best(figures, file) if self._keeper is not None else None
+        if note:
+            self._report(note)
         self._loggers.best(figures)
 
     def row(self, row: Dict[str, Any]) -> None:
         """See `Records.row`."""
         self._loggers.row(row)
 
-    def finish(self, status: str, result: Dict[str, Any]) -> None:
+    def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
         """See `Records.finish`."""
-        self._loggers.finish(status, result)
+        unrecorded = self._loggers.finish(status, result)
+        return (self._keeper.finish() if self._keeper is not None else None) or unrecorded
 
 
 def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:

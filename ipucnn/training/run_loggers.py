@@ -53,10 +53,23 @@ class Loggers:
         """Record the best validation; see `Logger.best`."""
         self._each("record the best validation", lambda logger: logger.best(dict(figures)))
 
-    def finish(self, status: str, result: Dict[str, Any]) -> None:
-        """Finish all recordings; see `Logger.finish`. Further calls do nothing."""
-        self._each("finish", lambda logger: logger.finish(status, dict(result)))
+    def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
+        """Finish all recordings, see `Logger.finish`; return the error of one that lost rows.
+
+        Further calls do nothing.
+        """
+        unrecorded: Optional[IpucnnError] = None
+
+        def finish(logger: Logger) -> None:
+            nonlocal unrecorded
+            try:
+                logger.finish(status, dict(result))
+            except IpucnnError as error:
+                unrecorded = unrecorded or error
+
+        self._each("finish", finish)
         self._active = []
+        return unrecorded
 
     def _each(self, action: str, call: Callable[[Logger], Optional[str]]) -> None:
         for logger in list(self._active):

@@ -11,15 +11,10 @@ from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import BuiltModel, build_model
 from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_content import FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import card_in, translated
-from ipucnn.training.checkpoints import (
-    FORMAT,
-    Checkpoint,
-    Position,
-    read_content,
-    save,
-)
+from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.options import TrainOptions
 
 

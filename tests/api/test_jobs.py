@@ -79,7 +79,7 @@ def test_an_exception_of_a_callback_is_raised_once_the_checkpoint_is_saved(optio
     with pytest.raises(ValueError, match="mine, at train"):
         ipucnn.train(**options, callbacks=fail)
     assert [path.name for path in options["checkpoint_path"].glob("*.pt")] == [
-        "resnet8-cifar_image_folder_1.pt"]
+        "resnet8-cifar_image_folder_2.step4.pt"]
 
 
 def test_a_callback_that_sees_a_validation_ends_the_training_there(options):
@@ -89,7 +89,8 @@ def test_a_callback_that_sees_a_validation_ends_the_training_there(options):
     result = ipucnn.train(**{**options, "validation_mode": "during", "validation_frequency": 1},
                           callbacks=stop_at_validation)
     assert (result.stopped_by, result.epochs, len(result.validations)) == ("callback", 1, 1)
-    assert result.checkpoint.endswith("_1.pt")
+    # between the epochs of "checkpoint_save_freq": it makes way for the next
+    assert result.checkpoint.endswith("_2.step4.pt")
 
 
 def test_ctrl_c_returns_what_was_done(options, photos, trained):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
 from ipucnn.inference import bulk
+from ipucnn.inference.bulk import fit
 from ipucnn.inference.options import RunOptions
 
 TESTS = Path(__file__).parents[1]
@@ -337,9 +339,13 @@ def test_processes_end_with_their_parent(tmp_path, unruly):
     wait_for(lambda: len(rows_of_parts(tmp_path)) == 2, process)
     children = [int(re.search(r"process (\d+)", log.read_text()).group(1))
                 for log in tmp_path.glob("logs/*/log_*")]
+    os.kill(children[0], signal.SIGSTOP)
+    told = process.stderr.readline()
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 30
+    assert re.fullmatch(rf"WARNING: instance [01], process {children[0]}, is stopped by SIGSTOP; "
+                        rf"'kill -CONT {children[0]}' continues it\n", told)
+    deadline = time.monotonic() + 2  # at once, the stopped one as well
     while any(alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -383,6 +389,44 @@ def test_a_process_that_does_not_answer_is_ended(tmp_path, unruly):
     assert result["images"] == result["instances"][0]["images"] > 8
 
 
+ORPHAN = """
+import os, sys, time
+from ipucnn.inference.bulk.connected import end_with_parent
+
+sys.platform = "other"  # where the system cannot kill it
+end_with_parent(int(sys.argv[1]), os.getppid())
+os.write(int(sys.argv[1]), b"x")
+time.sleep(60)
+"""
+
+
+def test_a_child_notices_that_its_parent_is_gone_where_the_system_does_not():
+    ours, theirs = Pipe()
+    process = subprocess.Popen([sys.executable, "-c", ORPHAN, str(theirs.fileno())],
+                               pass_fds=[theirs.fileno()], start_new_session=True)
+    theirs.close()
+    assert os.read(ours.fileno(), 1) == b"x"
+    ours.close()
+    assert process.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_more_processes_than_the_machine_carries_are_refused(run, monkeypatch):
+    monkeypatch.setattr(fit, "usable_cores", lambda: 2)
+    monkeypatch.setattr(fit, "available_memory", lambda: 5 << 30)
+    with pytest.raises(UsageError, match=r"9 instances do not fit .* 2 cores, and a core carries 4"
+                       ) as caught:
+        run(instances=9)
+    assert "'--instances 8' or fewer" in caught.value.hint
+    check_fit = fit.check_fit
+    monkeypatch.setattr(fit, "available_memory", lambda: 1 << 30)
+    with pytest.raises(UsageError, match=r"1.0 GiB of memory are free, .* 512 MiB") as caught:
+        check_fit(3)
+    assert "'--instances 2' or fewer, or add '--oversubscribe'" in caught.value.hint
+    check_fit(2)
+    with pytest.raises(UsageError, match="cannot make the folder"):  # what comes next
+        run(instances=3, oversubscribe=True, log_path="/dev/null/x")
+
+
 # -- refusals ------------------------------------------------------------------------------------
 
 
@@ -390,6 +434,7 @@ def test_a_process_that_does_not_answer_is_ended(tmp_path, unruly):
     ({"instances": 2, "replicas": 3}, "3 replicas cannot be divided among 2 instances"),
     ({"log_path": "x"}, "'--log-path' is for several instances"),
     ({"hide_output": False}, "'--no-hide-output' is for several instances"),
+    ({"oversubscribe": True}, "'--oversubscribe' is for several instances"),
     ({"synthetic": True, "data": "generated"}, "'--synthetic' contradicts '--data generated'"),
     ({"synthetic": False, "data": "synthetic"}, "'--no-synthetic' contradicts"),
     ({"instances": 2, "predictions": "p.txt"}, "predictions file 'p.txt' has no known format"),

@@ -369,3 +369,17 @@ def test_losses_that_are_not_finite_are_tolerated_up_to_a_number(cli):
     assert code == 1
     assert "not finite" in err
     assert json.loads(out)["skipped"]["updates"] == 3
+
+
+def test_a_training_whose_updates_are_all_skipped_fails(cli, monkeypatch, tmp_path):
+    from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+
+    monkeypatch.setattr(TorchTrainingSession, "_update", lambda *_: (None, 0))
+    code, out, err = cli("train", *TINY, "--no-validation", "--epoch", "2", "--json",
+                         "--checkpoint-path", "c", "--skip-non-finite", "100")
+    assert code == 1
+    assert "error: all 3 updates are skipped: their loss is not finite" in err
+    result = json.loads(out)
+    assert (result["loss"], result["accuracy"], result["skipped"]["updates"]) == (None, None, 3)
+    rows = [json.loads(row) for row in (tmp_path / "c/metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows] == [None]

@@ -5,6 +5,7 @@ import pytest
 from ipucnn.core import machine
 from ipucnn.core.machine import (
     Share,
+    available_memory,
     cgroup_quota,
     openmp_limit,
     shares,
@@ -118,3 +119,18 @@ def test_threads_are_the_smallest_limit(monkeypatch, tmp_path):
     write(tmp_path, "proc/self/cgroup", "0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "150000 100000\n")
     assert thread_count(tmp_path) == 2
+
+
+def test_memory_is_that_of_the_system_or_what_the_group_has_left(tmp_path):
+    write(tmp_path, "proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable:    4000000 kB\n")
+    write(tmp_path, "proc/self/cgroup", "0::/box/job\n")
+    assert available_memory(tmp_path) == 4000000 * 1024
+    group = "sys/fs/cgroup/box"
+    write(tmp_path, f"{group}/memory.max", "3000000000\n")
+    write(tmp_path, f"{group}/memory.current", "2000000000\n")
+    write(tmp_path, f"{group}/memory.stat", "anon 5\ninactive_file 500000000\n")
+    write(tmp_path, f"{group}/job/memory.max", "max\n")
+    write(tmp_path, f"{group}/job/memory.current", "7\n")
+    write(tmp_path, f"{group}/job/memory.stat", "anon 7\n")
+    assert available_memory(tmp_path) == 1500000000
+    assert available_memory(tmp_path / "nowhere") is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import resource
 
 import pyarrow.parquet
 import pytest
@@ -127,3 +129,45 @@ def test_a_disk_that_refuses_is_told_and_leaves_nothing_half(tmp_path):
         predictions.writer_class("x.csv")(file / "p.csv", predictions.columns(1, False))
     assert "p.csv" in caught.value.message
     assert "--predictions" in caught.value.hint
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_two_runs_do_not_write_one_file(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    make, columns = predictions.writer_class(str(path)), predictions.columns(2, True)
+    with make(path, columns) as writer:
+        writer.write(_rows())
+        with pytest.raises(UsageError, match="another run is writing predictions file"):
+            make(path, columns)
+    assert len(_read(path)) == 2
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("limit", [4, 700, 3000])
+def test_a_parquet_file_that_cannot_be_finished_has_no_name(tmp_path, limit):
+    path = tmp_path / "p.parquet"
+    path.write_bytes(b"of before")
+
+    def write():
+        writer = predictions.writer_class(str(path))(path, predictions.columns(2, True))
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with writer:
+                for _ in range(20):
+                    writer.write(_rows())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    with pytest.raises(DataError, match="cannot write predictions"):
+        write()
+    assert path.read_bytes() == b"of before" or len(_read(path)) > 0
+    assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_a_pipe_or_a_device_is_refused(tmp_path):
+    os.mkfifo(str(tmp_path / "p.csv"))
+    (tmp_path / "p.json").symlink_to("/dev/null")
+    for name, kind in (("p.csv", "a FIFO"), ("p.json", "a device")):
+        with pytest.raises(UsageError, match=f"is {kind}"):
+            predictions.writer_class(str(tmp_path / name))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import random
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
+from ipucnn.core.errors import IpucnnError
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_files import CheckpointError, entries
+from ipucnn.models.checkpoint_files import CheckpointError, chosen, entries
+from ipucnn.models.weights_file import read_weights
 from ipucnn.training.checkpoint_folder import newest
-from ipucnn.training.checkpoints import Checkpoint, Position, load, save
+from ipucnn.training.checkpoints import Checkpoint, Position, load, load_session, save
 from ipucnn.training.stored import load_stored
 
 
@@ -201,3 +205,75 @@ def test_wherever_it_hides(tmp_path, read, hide):
     with pytest.raises(CheckpointError, match="could run code"):
         read(path)
     assert not victim.exists()
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_an_interrupt_while_it_is_written_is_no_write_error(tmp_path, monkeypatch, number):
+    class Interrupted(io.FileIO):
+        writes = 0
+
+        def write(self, data):
+            Interrupted.writes += 1
+            if Interrupted.writes == number:  # as the second signal does, wherever it arrives
+                raise KeyboardInterrupt("SIGTERM")
+            return super().write(data)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Interrupted(str(path), mode))
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        save(made(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def wrong(content):
+    """Return contents with the right tag, each with one wrong entry, by what is wrong."""
+    position, progress = content["position"], content["progress"]
+    changes = {
+        "model": {"a": 5}, "model_name": 5, "dataset": None, "ema": {"a": "b"}, "session": [1],
+        "options": [], "class_names": "cat", "versions": None, "data": 3,
+        "position": {**position, "epoch": -1}, "progress": {**progress, "rows": "many"}}
+    yield "only", {"format": content["format"]}
+    yield "call", {**content, "position": {**position, "call": True}}
+    yield "more", {**content, "position": {**position, "more": 1}}
+    yield "unknown", {**content, "progress": {**progress, "unknown": 1}}
+    yield "standing", {**content, "progress": {**progress, "standing": {"a": 1}}}
+    for name, value in changes.items():
+        yield name, {**content, name: value}
+        yield f"no {name}", {key: item for key, item in content.items() if key != name}
+
+
+def test_the_right_tag_with_a_wrong_content_is_damaged(tmp_path):
+    whole = save(made(1), tmp_path)
+    content = torch.load(whole, weights_only=True)
+    bad = tmp_path / "resnet18_shapes_2.pt"
+    for name, value in wrong(content):
+        if name == "no data":  # as in older files
+            continue
+        torch.save(value, bad)
+        with pytest.raises(CheckpointError, match="is damaged or incomplete"):
+            load(bad)
+        found, passed = newest(tmp_path)
+        assert (found.path, [path for path, _ in passed]) == (whole, [bad]), name
+
+
+def test_a_pipe_among_them_is_passed_over_and_named_alone(tmp_path, caplog):
+    whole = save(made(1), tmp_path)
+    pipe = tmp_path / "resnet18_shapes_3.pt"
+    os.mkfifo(str(pipe))
+    (tmp_path / "best.json").write_text('{"file": "resnet18_shapes_2.pt"}')
+    (tmp_path / "resnet18_shapes_2.pt").write_bytes(whole.read_bytes()[:-50])
+    assert newest(tmp_path)[0].path == whole
+    assert chosen(tmp_path) == whole  # what `run` and `export` take
+    assert f"{pipe} is passed over: '{pipe}' is a FIFO" in caplog.text
+    for read in (load, load_stored, lambda path: read_weights(path)):
+        with pytest.raises(IpucnnError, match=f"'{pipe}' (is|are) a FIFO"):
+            read(pipe)
+
+
+def test_a_state_of_another_optimizer_is_named(tmp_path):
+    class Session:
+        def load(self, *_state):
+            raise KeyError("momentum")
+
+    checkpoint = load(save(made(1), tmp_path))
+    with pytest.raises(CheckpointError, match=r"damaged .* does not fit its options: KeyError"):
+        load_session(Session(), checkpoint)

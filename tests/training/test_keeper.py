@@ -43,18 +43,18 @@ def test_within_an_epoch_only_the_newest_is_kept_and_none_after_it(tmp_path):
 
 
 def test_the_best_one_is_never_removed(tmp_path):
-    keeper = Keeper(tmp_path, keep_last=1, keep_best=True)
+    keeper = Keeper(tmp_path, keep_last=1)
     figures = {"metric": "top1", "value": 50.0, "epoch": 1, "weights": "raw"}
     keeper.save(made(1))
-    keeper.best(figures, saved=True)
+    keeper.best(figures, "m_d_1.pt")
     for epoch in (2, 3):
         keeper.save(made(epoch))
     assert names(tmp_path) == ["best.json", "m_d_1.pt", "m_d_3.pt"]
     assert json.loads((tmp_path / "best.json").read_text()) == {"file": "m_d_1.pt", **figures}
-    again = Keeper(tmp_path, keep_last=1, keep_best=True, restored=tmp_path / "m_d_3.pt")
+    again = Keeper(tmp_path, keep_last=1, restored=tmp_path / "m_d_3.pt")
     again.save(made(4))
     assert names(tmp_path) == ["best.json", "m_d_1.pt", "m_d_4.pt"]
-    again.best({**figures, "epoch": 4}, saved=True)
+    again.best({**figures, "epoch": 4}, "m_d_4.pt")
     again.save(made(5))
     assert names(tmp_path) == ["best.json", "m_d_4.pt", "m_d_5.pt"]
 
@@ -62,7 +62,7 @@ def test_the_best_one_is_never_removed(tmp_path):
 def test_the_best_epoch_without_a_checkpoint_names_none(tmp_path):
     keeper = Keeper(tmp_path)
     keeper.save(made(1))
-    keeper.best({"metric": "top1", "value": 1.0, "epoch": 2, "weights": "raw"}, saved=False)
+    keeper.best({"metric": "top1", "value": 1.0, "epoch": 2, "weights": "raw"}, "")
     assert json.loads((tmp_path / "best.json").read_text())["file"] == ""
 
 
@@ -179,3 +179,27 @@ except UsageError as error:
     assert good == "m_d_1.pt"
     assert refused == f"cannot write to folder '{tmp_path / 'new'}': File too large"
     assert names(tmp_path) == ["m_d_1.pt", "new"]
+
+
+def test_what_cannot_be_recorded_is_said_tried_again_and_returned(tmp_path):
+    keeper = Keeper(tmp_path, keep_last=1)
+    keeper.save(made(1))
+    (tmp_path / "best.json").mkdir()
+    note = keeper.best({"metric": "loss", "value": 2.0, "epoch": 1, "weights": "raw"}, "m_d_1.pt")
+    assert "best.json': it is a folder; it is tried again" in note
+    keeper.save(made(2))
+    assert "best.json" in keeper.finish().message
+    assert names(tmp_path) == ["best.json", "m_d_1.pt", "m_d_2.pt"]  # either may be the best
+    (tmp_path / "best.json").rmdir()
+    assert keeper.finish() is None
+    assert json.loads((tmp_path / "best.json").read_text())["file"] == "m_d_1.pt"
+
+
+def test_a_folder_without_room_for_the_next_checkpoint_is_refused(tmp_path, monkeypatch):
+    Keeper(tmp_path).save(made(1))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(UsageError, match="No space left") as caught:
+        continue_in(tmp_path, tmp_path / "m_d_1.pt")
+    assert "--checkpoint-output-dir" in str(caught.value)
+    assert names(tmp_path) == ["m_d_1.pt"]

@@ -61,8 +61,10 @@ def calls(loggers, run):
 ALL = ["start", "row", "row", "checkpoint", "best", "finish"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit, IpucnnError])
-@pytest.mark.parametrize("fails", ["row", "checkpoint", "best", "finish"])
+@pytest.mark.parametrize(("fails", "error"), [
+    *((fails, error) for fails in ("row", "checkpoint", "best")
+      for error in (RuntimeError, SystemExit, IpucnnError)),
+    ("finish", RuntimeError), ("finish", SystemExit)])
 def test_one_that_raises_is_reported_once_and_switched_off(tmp_path, fails, error):
     notes, broken, sound = [], Recorder("broken", fails, error), Recorder()
     calls(Loggers([broken, sound], notes.append), RunInfo({}, tmp_path))
@@ -71,6 +73,15 @@ def test_one_that_raises_is_reported_once_and_switched_off(tmp_path, fails, erro
     (note,) = notes
     assert note.startswith("logger 'broken' could not ")
     assert note.endswith(f"and is switched off: {error.__name__}: no network")
+
+
+def test_an_error_of_the_end_is_one_of_the_training(tmp_path):
+    notes, broken, sound = [], Recorder("broken", "finish", IpucnnError), Recorder()
+    loggers = Loggers([broken, sound], notes.append)
+    loggers.start(RunInfo({}, tmp_path))
+    assert "no network" in loggers.finish("completed", {}).message
+    assert sound.methods == ["start", "finish"]
+    assert notes == []
 
 
 def test_one_that_cannot_start_is_switched_off(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Type, TypeVar
 
 from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
+from ipucnn.core.files import require_file
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.building import Source, build
 from ipucnn.core.options.composition import CommandOptions, as_dict, common_option
@@ -90,6 +91,7 @@ def _read(name: str, path: Path) -> Profile:
     import yaml
 
     try:
+        require_file(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"there is no profile {str(path)!r}",

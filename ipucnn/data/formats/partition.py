@@ -6,13 +6,14 @@ import errno
 import logging
 import os
 import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.showing import Blocks, Shown
+from ipucnn.core.staging import scratch
 from ipucnn.data.image_files import list_images, no_images
 from ipucnn.data.left_out import LeftOut, printable
 
@@ -136,8 +137,8 @@ def _make(sources: Dict[str, str], output: str, ways: Sequence[Way]) -> Dict[str
     parent, name = os.path.split(output)
     try:
         os.makedirs(parent, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=parent) as scratch:
-            whole = os.path.join(scratch, name)
+        with scratch(Path(parent), name) as folder:
+            whole = os.path.join(str(folder), name)
             for place, source in sources.items():
                 target = os.path.join(whole, place)
                 os.makedirs(os.path.dirname(target), exist_ok=True)

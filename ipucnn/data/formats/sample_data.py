@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.files import require_file
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.staging import scratch
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import list_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
@@ -65,9 +66,9 @@ def fetch_sample_images(out: Path, url: str = "") -> List[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         # in the target folder itself, so that unpacked files only have to be renamed
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=str(out)) as scratch:
-            archive = fetch(url, scratch, filename="archive")
-            unpacked += _unpack_images(archive, Path(scratch))
+        with scratch(out, "fetch") as folder:
+            archive = fetch(url, folder, filename="archive")
+            unpacked += _unpack_images(archive, folder)
             for name, path in unpacked:
                 os.replace(str(path), str(out / name))
     except IpucnnError as error:
@@ -237,6 +238,7 @@ def _unpack_images(archive: Path, scratch: Path) -> Iterator[Tuple[str, Path]]:
 
 def _read_record(record: Path) -> Dict[str, Any]:
     try:
+        require_file(record)
         content = json.loads(record.read_text())
     except (OSError, ValueError):
         return {}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import uuid
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.staging import staged
 from ipucnn.data.remote.transfer import Patience, shown, transfer
 
 CACHE_VARIABLE = "IPUCNN_CACHE"
@@ -56,23 +55,20 @@ def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
             return path
         log.warning("'%s' has a wrong hash and is fetched again", path)
     log.info("fetching %s", shown(url))
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            transfer(url, file, Patience(timeout, attempts=1))
-        if not _has_prefix(part, sha256_prefix):
-            found = sha256(part)[:max(8, len(sha256_prefix))]
-            raise DataError(f"{shown(url)!r} has hash {found}, expected {sha256_prefix}",
-                            "it was damaged or replaced on its way; try again or use a mirror")
-        os.replace(part, path)
+        with staged(path) as part:
+            with part.open("wb") as file:
+                transfer(url, file, Patience(timeout, attempts=1))
+            if not _has_prefix(part, sha256_prefix):
+                found = sha256(part)[:max(8, len(sha256_prefix))]
+                raise DataError(f"{shown(url)!r} has hash {found}, expected {sha256_prefix}",
+                                "it was damaged or replaced on its way; try again or use a mirror")
     except OSError as error:
         raise DataError(f"cannot store {shown(url)!r} in '{path.parent}': "
                         f"{error.strerror or error}",
                         f"free space, allow writing there, or set {CACHE_VARIABLE} to another "
                         "folder") from error
-    finally:
-        _remove(part)
     return path
 
 
@@ -98,8 +94,3 @@ def _sha256(path: str, _size: int, _modified: int) -> str:
 
 def _has_prefix(path: Path, prefix: str) -> bool:
     return not prefix or sha256(path).startswith(prefix.lower())
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # it was renamed, or never created
-        path.unlink()

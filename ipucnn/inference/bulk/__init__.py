@@ -16,6 +16,7 @@ from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
 from ipucnn.inference import job as inference
 from ipucnn.inference.bulk import parent
+from ipucnn.inference.bulk.fit import check_fit
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import RunResult
 
@@ -42,5 +43,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         raise UsageError(f"'--instances {options.execution.instances}' starts processes, which do "
                          "not have the images of this one",
                          "leave it out, or name a folder with 'data_dir'")
+    if not options.execution.oversubscribe:
+        check_fit(options.execution.instances)
     inference.prepare(options, registry)  # to find errors early, and to fetch weights once
     return parent.run(options, registry.settings, progress or (lambda *_: None))

@@ -19,8 +19,14 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.registry.discovery import PluginSettings
 
-START = ("import sys; sys.path[:] = sys.argv[2:]; "
-         "from ipucnn.inference.bulk.child import main; sys.exit(main(int(sys.argv[1])))")
+START = """
+import sys
+sys.path[:] = sys.argv[3:]
+from ipucnn.inference.bulk.connected import end_with_parent
+end_with_parent(int(sys.argv[1]), int(sys.argv[2]))  # from the first moment on
+from ipucnn.inference.bulk.child import main
+sys.exit(main(int(sys.argv[1])))
+"""
 """The program of a child, with the parent's module search path."""
 
 TELL_INTERVAL = 0.1

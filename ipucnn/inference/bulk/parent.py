@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
@@ -52,8 +52,12 @@ def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> Run
     """
     folder = log_folder(options.results.log_path)
     target = Path(options.results.predictions) if options.results.predictions else None
-    if target:
-        parts.remove(target)  # left by a killed run
+    with parts.claimed(target) if target else nullcontext():
+        return _run(options, plugins, folder, target, progress)
+
+
+def _run(options: RunOptions, plugins: PluginSettings, folder: Path, target: Optional[Path],
+         progress: Progress) -> RunResult:
     parent = _Parent(options, plugins, folder, progress)
     unmerged: Optional[IpucnnError] = None
     try:
@@ -124,8 +128,13 @@ class _Parent:
             wait([child.connection for child in self.children if not child.connection.closed],
                  timeout=TICK)
             for child in self.children:
+                before = child.stopped_by
                 for kind, value in child.messages():
                     self._hear(child, kind, value)
+                if child.stopped_by and not before:
+                    log.warning("instance %d, process %d, is stopped by %s; 'kill -CONT %d' "
+                                "continues it", child.index, child.number, child.stopped_by,
+                                child.number)
             self._answer()
             self._show_output()
             if len(signals) > 1:

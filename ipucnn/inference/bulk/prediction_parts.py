@@ -9,12 +9,14 @@ from __future__ import annotations
 import glob
 import heapq
 import json
-from contextlib import ExitStack, suppress
+import os
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Iterable, Iterator, List, Sequence
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.staging import lock
 from ipucnn.inference import predictions
 
 _ROWS_AT_A_TIME = 64
@@ -44,6 +46,9 @@ class PartWriter(predictions.PredictionWriter):
         with suppress(OSError):  # unwritten data still does not fit
             self._close()
 
+    def _claim(self) -> None:
+        """Do nothing: the parent has claimed the file for all (`claimed`)."""
+
     def _open(self) -> None:
         self._file = open(self._part, "w", encoding="ascii")  # noqa: SIM115 - closed in _close
         self._append([self.columns])
@@ -57,6 +62,35 @@ class PartWriter(predictions.PredictionWriter):
 
     def _close(self) -> None:
         self._file.close()
+
+
+@contextmanager
+def claimed(target: Path) -> Iterator[None]:
+    """Keep other runs away from the parts of a file; those of a killed run are removed.
+
+    Raises:
+        UsageError: another run is writing the file.
+        DataError: the folder cannot be written.
+    """
+    path = target.with_name(f".{target.name}.parts")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise DataError(f"cannot write predictions to {str(target)!r}: {error.strerror}",
+                        "free space or choose another place with '--predictions'") from error
+    try:
+        if lock(descriptor) is False:
+            raise UsageError(f"another run is writing predictions file {str(target)!r}",
+                             "wait until it ends, or name another file")
+        remove(target)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # while it is still locked
+                path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def remove(target: Path) -> None:

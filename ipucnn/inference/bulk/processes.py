@@ -37,6 +37,7 @@ class Child:
         result: its final message: the result of all.
         failure: its error.
         exit_code: set when it has ended; the negative number of a signal that killed it.
+        stopped_by: name of the signal that stopped it, until it continues or ends; else empty.
     """
 
     def __init__(self, index: int, log: Path, task: Dict[str, Any],
@@ -48,15 +49,22 @@ class Child:
         self.result: Any = None
         self.failure: Optional[Dict[str, Any]] = None
         self.exit_code: Optional[int] = None
+        self.stopped_by = ""
         self._shown = 0
         self.connection, theirs = Pipe()
         with open(log, "wb") as output, theirs:
             # a session of its own: Ctrl-C on the terminal is for the parent, which passes it on
             self._process = subprocess.Popen(
-                [sys.executable, "-c", START, str(theirs.fileno()), *map(str, sys.path)],
+                [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()),
+                 *map(str, sys.path)],
                 env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, pass_fds=[theirs.fileno()], start_new_session=True)
         self.send(task)
+
+    @property
+    def number(self) -> int:
+        """Its process number."""
+        return self._process.pid
 
     @property
     def working(self) -> bool:
@@ -69,7 +77,8 @@ class Child:
             self.connection.send(message)
 
     def messages(self) -> Iterator[Any]:
-        """Yield new messages, and detect its end."""
+        """Yield new messages, and detect its end, and whether it is stopped."""
+        self._detect_stop()
         code = self._process.poll()  # first, so that messages sent before its end are available
         try:
             while not self.connection.closed and self.connection.poll():
@@ -80,6 +89,17 @@ class Child:
             self.exit_code = code
             self.connection.close()
             self._kill_group()  # remaining child processes
+
+    def _detect_stop(self) -> None:
+        if not hasattr(os, "waitid"):  # macOS, with older versions of Python
+            return
+        changes = os.WSTOPPED | os.WCONTINUED  # its end is for the `Popen` object
+        with suppress(OSError):
+            found = os.waitid(os.P_PID, self._process.pid, changes | os.WNOHANG)
+            if found is not None and found.si_code == os.CLD_CONTINUED:
+                self.stopped_by = ""
+            elif found is not None:
+                self.stopped_by = signal.Signals(found.si_status).name
 
     def output(self) -> Iterator[str]:
         """Yield new lines of its log; an incomplete last line only when it has ended."""

@@ -10,7 +10,6 @@ import os
 import pickle
 import shutil
 import tarfile
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 import numpy
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import require_file
+from ipucnn.core.staging import scratch
 from ipucnn.data import DatasetRequest, ImageDataset, check_classes
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def _find(form: Form, root: Path) -> Optional[Tuple[Path, bool]]:
 
 def _read_binary(form: Form, path: Path) -> Tuple[Any, List[int]]:
     try:
+        require_file(path)
         data = numpy.frombuffer(path.read_bytes(), dtype=numpy.uint8)
     except OSError as error:
         raise _cannot_read(path, (error.strerror or str(error)).lower()) from error
@@ -254,6 +256,7 @@ def _dtype(kind: Any, *_: Any) -> Any:
 
 def _unpickled(path: Path) -> Dict[bytes, Any]:
     try:
+        require_file(path)
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
     except OSError as error:
@@ -270,6 +273,7 @@ def _class_names(form: Form, folder: Path, binary: bool) -> Tuple[str, ...]:
     if binary:
         path = folder / form.text
         try:
+            require_file(path)
             return tuple(path.read_text(encoding="utf-8").split())
         except OSError as error:
             raise _cannot_read(path, (error.strerror or str(error)).lower()) from error
@@ -288,9 +292,9 @@ def _fetch(form: Form, root: Path) -> None:
     folder = form.pickled[0]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=str(root)) as scratch:
-            archive = fetch(url, scratch, form.sha256, filename=form.archive)
-            made = Path(scratch) / folder
+        with scratch(root, "fetch") as place:
+            archive = fetch(url, place, form.sha256, filename=form.archive)
+            made = place / folder
             made.mkdir()
             with tarfile.open(str(archive)) as tar:
                 for member in tar:

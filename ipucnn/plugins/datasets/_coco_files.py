@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import require_file
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import FileImages, faults, folders_in, list_images, no_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
@@ -226,6 +227,7 @@ def ids_by_name(annotations: str) -> Dict[str, int]:
         DataError: it cannot be read, or is not an annotation file.
     """
     try:
+        require_file(annotations)
         with open(annotations, encoding="utf-8-sig") as file:
             content = json.load(file, object_pairs_hook=_about_images)
     except OSError as error:

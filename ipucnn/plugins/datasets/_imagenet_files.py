@@ -122,6 +122,8 @@ def folder_md5(folder: str) -> str:
     digests = []
     for place, _, names in os.walk(folder):
         for name in names:
+            if not os.path.isfile(os.path.join(place, name)):
+                continue  # a pipe would be waited for
             digest = hashlib.md5()
             with open(os.path.join(place, name), "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import require_file
 
 FILE_COLUMNS = ("filename", "file", "filepath", "path", "imagename", "imagepath", "image",
                 "imageid", "img", "id")
@@ -119,6 +120,7 @@ def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
     """Return the names of the columns, and the lines with their numbers."""
     try:
         # surrogateescape: a file name need not be valid text on Linux
+        require_file(path)
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
             delimiter = max(_DELIMITERS, key=first.count)

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.machine import thread_count
+from ipucnn.core.orphans import PARENT
 from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
 _NOTICED = 1.0
@@ -41,6 +42,7 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count = _count(options)
+    os.environ[PARENT] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, thread_count() // count)))
     # what the agent reports is said in one line below, and by the processes themselves
     logging.disable(logging.CRITICAL)

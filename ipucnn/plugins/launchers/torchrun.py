@@ -9,6 +9,7 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import Launch, Launcher
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.orphans import PARENT, end_with_parent
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec, Requirement
 
@@ -54,6 +55,9 @@ class TorchRunLauncher(Launcher):
     def join(self) -> Instances:
         """Connect the processes by a group of torch.distributed; see `Launcher.join`."""
         launch = self.launch(os.environ)
+        parent = os.environ.pop(PARENT, "")
+        if launch is not None and parent.isdecimal():
+            end_with_parent(int(parent))
         if launch is None:
             raise UnavailableError("torchrun did not start this process",
                                    "start the command with 'torchrun', or '--launcher torchrun'")

@@ -7,10 +7,10 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import json_text, write_text
+from ipucnn.core.files import json_text, kind_of, write_text
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LoggerSpec
@@ -44,18 +44,21 @@ class MetricsWriter:
         self.rows = len(kept)
         for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
                            ("metrics.csv", _HEADER + _csv(kept))):
-            partial = folder / f".{name}.tmp"
-            partial.write_text(text, encoding="utf-8")
-            os.replace(str(partial), str(folder / name))
+            write_text(str(folder / name), text)
 
     def add(self, row: Dict[str, Any]) -> None:
         """Append a row of plain values."""
         self.rows += 1
-        self.failed = None
         for name, text in (("metrics.jsonl", _line(row)), ("metrics.csv", _csv([row]))):
             self._pending[name] = self._pending.get(name, "") + text
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are not written yet."""
+        self.failed = None
+        for name, text in list(self._pending.items()):
             try:
-                self._append(name, self._pending[name].encode("utf-8"))
+                self._append(name, text.encode("utf-8"))
             except OSError as error:
                 self.failed = f"cannot write metrics in '{self._folder}': {error.strerror or error}"
             else:
@@ -90,11 +93,7 @@ class FilesLogger(Logger):
         """
         import yaml
 
-        try:
-            self._metrics = MetricsWriter(run.folder, run.rows)
-        except OSError as error:
-            raise DataError(f"cannot write metrics in '{run.folder}': {error.strerror or error}",
-                            "free space or choose another place") from error
+        self._metrics = MetricsWriter(run.folder, run.rows)
         write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
@@ -103,6 +102,13 @@ class FilesLogger(Logger):
         if not self._metrics.failed:
             return None
         return self._metrics.failed + "; it is tried again with the next row"
+
+    def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Write the rows that could not be written before; see `Logger.finish`."""
+        self._metrics.flush()
+        if self._metrics.failed:
+            raise DataError(self._metrics.failed + "; its last rows are lost",
+                            "free space or choose another place with '--log-dir'")
 
 
 @hookimpl
@@ -127,11 +133,13 @@ _HEADER = _csv([dict(zip(COLUMNS, COLUMNS))])
 
 def _read(path: Path) -> List[Dict[str, Any]]:
     """Return the complete rows, without one that a killed process wrote in part."""
-    rows = []
+    rows: List[Dict[str, Any]] = []
+    if kind_of(path):  # reported when it is written
+        return rows
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return rows
     for line in text.splitlines():
         try:
             rows.append(json.loads(line))

@@ -51,7 +51,7 @@ _SAVED = {"checkpoint_path": "saved"}
 CONTEXT = {
     # a folder that the user does not name keeps only the best checkpoint and the last one
     ("train", "checkpoint_save_freq"): _SAVED, ("train", "keep_last"): _SAVED,
-    ("train", "keep_best"): {**_SAVED, "keep_last": 1},
+    ("train", "keep_best"): {**_SAVED, "checkpoint_save_freq": 2, "epoch": 2},
     # an older spelling, and the plan, need as many steps as there are stages
     ("train", "pipeline_splits"): {"gradient_accumulation": 3},
     ("plan", "pipeline_splits"): {"gradient_accumulation": 3},

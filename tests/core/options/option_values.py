@@ -19,6 +19,7 @@ COMPANIONS = {
     "freeze": {"weights": "pretrained"},
     "calibration_samples": {"precision": "int8"}, "calibration_dir": {"precision": "int8"},
     "log_path": {"instances": 2}, "hide_output": {"instances": 2},
+    "oversubscribe": {"instances": 2},
     "top_k": {"predictions": "p.csv"}, "target": {},
     "compute_batch_size": {"model": "resnet18"},
     "dataloader_rebatch_size": {"dataloader_mode": "rebatched"},

@@ -265,6 +265,7 @@ NOTED = [
     ({"lr_schedule": "no"}, {"lr_scheduler_freq": 2}, "keeps one learning rate"),
     ({"precision": "full"}, {"full_precision_norm": True}, "in full precision"),
     ({}, {"iterations": 1000}, "host calls per epoch"),
+    ({}, {"keep_best": True}, "without '--checkpoint-save-freq'"),
     ({}, {"cutmix_disable_prob": 0.5}, "without '--cutmix-lambda-high'"),
     (SYNTHETIC, {"data_dir": "PHOTOS"}, "reads no folder"),
     (SYNTHETIC, {"normalization_location": "host"}, "made on the device"),

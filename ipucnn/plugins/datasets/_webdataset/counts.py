@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import write_bytes
+from ipucnn.core.files import require_file, write_bytes
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
@@ -59,6 +59,7 @@ def _place(folder: str) -> str:
 
 def _known(place: str) -> Known:
     try:
+        require_file(place)
         with open(place, encoding="utf-8") as file:
             return {str(name): (int(row[0]), int(row[1]), int(row[2]))
                     for name, row in json.load(file).items()}

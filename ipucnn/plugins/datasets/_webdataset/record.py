@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.files import require_file
 from ipucnn.data.formats.convert import difference
 from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
 from ipucnn.plugins.datasets._webdataset.tar import cannot_write
@@ -77,6 +78,7 @@ class Record:
 
     def _content(self) -> List[bytes]:
         try:
+            require_file(self._path)
             return self._path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             return []

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.files import require_file
 from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.recognition import is_url
 from ipucnn.data.left_out import printable
@@ -77,6 +78,7 @@ class Folder(Source):
         """Return the content of a file."""
         path = self.path(name)
         try:
+            require_file(path)
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
         except OSError as error:

@@ -19,7 +19,7 @@ from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, Shard
 
 _BLOCK = 512  # a member is a header block, and its content in whole blocks
 _RECORD = 20 * _BLOCK  # an archive ends with two blocks of zeros, in whole records
-_PARTIAL = re.compile(rf"\.((train|validation)-\d{{6,}}\.tar|{re.escape(FILE)})\.\d+\.partial")
+_PARTIAL = re.compile(rf"\.((train|validation)-\d{{6,}}\.tar|{re.escape(FILE)})\.\w+\.partial")
 
 
 def members(sample: Sample) -> Dict[str, bytes]:

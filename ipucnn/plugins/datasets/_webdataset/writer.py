@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Deque, Dict, Optional, Set
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import make_folder, write_text
+from ipucnn.core.files import make_folder, require_file, write_text
 from ipucnn.core.machine import thread_count
 from ipucnn.core.progress import Progress
 from ipucnn.data.formats.convert import Writer, Written, difference
@@ -79,6 +79,7 @@ def _complete(folder: Path, origin: Dict[str, Any]) -> Optional[Dict[str, Writte
     """Return the result of a finished conversion of the same origin, or None."""
     path = folder / metadata.FILE
     try:
+        require_file(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None

@@ -129,7 +129,7 @@ def main() -> int:
     measured["ratio_to_bare"] = round(summary(whole)["median"] / summary(loop)["median"], 3)
     save("cuda", {"what": "a CUDA device against the CPU, and against a bare loop",
                   "device": torch.cuda.get_device_name(), "cuda": torch.version.cuda,
-                  "cudnn": torch.backends.cudnn.version(), **measured})
+                  "cudnn": torch.backends.cudnn.version(), **measured}, "cards")
     for title, rows in measured.items():
         print(f"\n{title}")
         for name, value in (rows.items() if isinstance(rows, dict) else [("", rows)]):

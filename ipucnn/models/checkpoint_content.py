@@ -1,0 +1,102 @@
+"""Reads the content of a checkpoint, and checks that it is whole and what it says it is."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.files import kind_of
+from ipucnn.models.checkpoint_files import CheckpointError
+
+FORMAT = "ipucnn.checkpoint/1"
+
+
+def read_content(path: Path) -> Dict[str, Any]:
+    """Return the content of a checkpoint of any format, after verifying checksums.
+
+    That of a checkpoint of ipucnn has all entries, of the types that they must have.
+
+    Raises:
+        CheckpointError: it is missing, damaged or no checkpoint.
+    """
+    from ipucnn.models.weights_file import read_checkpoint
+
+    if kind_of(path):
+        raise CheckpointError(f"'{path}' is {kind_of(path)}", "name a file")
+    if not os.path.exists(str(path)):  # Path.exists raises for a name that is too long
+        raise CheckpointError(f"there is no checkpoint '{path}'", "check its name")
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            bad = archive.testzip()  # torch.load checks no checksums
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError,
+            ValueError) as error:  # damage looks like encryption, other compression, other text ...
+        if isinstance(error, zipfile.BadZipFile) and not _is_zip(path):
+            bad = ""  # written by torch before 1.6
+        else:
+            raise damaged(path, str(error)) from error
+    if bad:
+        raise damaged(path, f"the checksum of {bad!r} is wrong")
+    try:
+        content = read_checkpoint(path)
+    except IpucnnError as error:
+        raise CheckpointError(error.message, error.hint) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"'{path}' is no checkpoint", "name a file that a training wrote")
+    if content.get("format") == FORMAT:
+        _check(content, path)
+    return content
+
+
+def damaged(path: Path, reason: str) -> CheckpointError:
+    """Return the error of a file that is not what a training wrote."""
+    return CheckpointError(f"checkpoint '{path}' is damaged or incomplete: {reason}",
+                           "use another one, or the folder: its newest whole checkpoint is taken")
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
+def _check(content: Dict[str, Any], path: Path) -> None:
+    """Raise `CheckpointError` when an entry of a checkpoint is missing or of another type."""
+    for name, right in _ENTRIES.items():
+        if name not in content:
+            if name == "data":  # younger than the format
+                continue
+            raise damaged(path, f"it has no {name!r}")
+        if not right(content[name]):
+            raise damaged(path, f"its {name!r} is not what a training wrote")
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _is_state(value: Any) -> bool:
+    import torch
+
+    return _is_named(value) and bool(value) and all(
+        isinstance(item, torch.Tensor) for item in value.values())
+
+
+def _is_position(value: Any) -> bool:
+    return _is_named(value) and set(value) == {"epoch", "call", "consumed", "update"} and all(
+        type(item) is int and item >= 0 for item in value.values())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_ENTRIES: Dict[str, Callable[[Any], bool]] = {
+    "model": _is_state, "model_name": _is_text, "dataset": _is_text, "position": _is_position,
+    "ema": lambda value: value is None or _is_state(value),
+    "session": lambda value: isinstance(value, dict), "progress": _is_named,
+    "options": _is_named, "versions": _is_named, "data": _is_named,
+    "class_names": lambda value: isinstance(value, (list, tuple)) and all(map(_is_text, value))}

@@ -1,0 +1,94 @@
+"""The lock of a training on its folders, which dies with the process that holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Callable, Dict, Iterator, Optional, Tuple
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.staging import is_at, lock
+
+FILE = ".lock"
+"""Name of the file that is locked; it says which process holds it."""
+
+_held: Dict[str, int] = {}
+"""The thread that holds each folder locked by this process, by its real path."""
+
+
+@contextmanager
+def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a folder; a thread that holds it already may do so again.
+
+    Args:
+        folder: an existing folder.
+        option: the option that names another folder, for messages.
+        report: receives a note if the file system has no locks.
+
+    Raises:
+        UsageError: another training holds it, or the folder cannot be written.
+    """
+    real = os.path.realpath(str(folder))
+    if _held.get(real) == threading.get_ident():
+        yield
+        return
+    path = folder / FILE
+    try:
+        descriptor, own = _acquired(path)
+    except OSError as error:
+        raise UsageError(f"cannot write to folder '{folder}': {error.strerror or error}",
+                         f"make room or permission there, or choose another '{option}'") from error
+    try:
+        if own is False or real in _held:
+            raise UsageError(f"folder '{folder}' is in use by {_holder(descriptor)}",
+                             f"wait until it ends, or choose another '{option}'")
+        if own is None:
+            report(f"the file system of folder '{folder}' has no locks: see to it that no other "
+                   "training uses the folder")
+        _held[real] = threading.get_ident()
+        try:
+            _sign(descriptor)
+            yield
+        finally:
+            del _held[real]
+            with suppress(OSError):  # while it is still locked
+                path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _acquired(path: Path) -> Tuple[int, Optional[bool]]:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    while True:
+        descriptor = os.open(str(path), flags, 0o666)
+        try:
+            own = lock(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if own is False or is_at(descriptor, path):
+            return descriptor, own
+        os.close(descriptor)  # its holder has just removed it
+
+
+def _sign(descriptor: int) -> None:
+    holder = {"process": os.getpid(), "host": socket.gethostname(),
+              "command": " ".join(["ipucnn", *sys.argv[1:]])[:200]}
+    with suppress(OSError):  # the disk may be full
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(holder).encode())
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.read(descriptor, 4096))
+        where = "" if holder["host"] == socket.gethostname() else f" on {holder['host']!r}"
+        return f"another training, process {int(holder['process'])}{where}: " \
+               f"{str(holder['command'])!r}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another training"

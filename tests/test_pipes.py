@@ -1,0 +1,43 @@
+"""A FIFO in the place of a file is named, not waited for."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from PIL import Image
+
+from ipucnn.__main__ import invoke
+
+RUN = ["run", "--model", "resnet8-cifar", "--weights", "random", "--backend", "torch",
+       "--progress", "off", "--data-dir", "d"]
+TRAIN = ["train", *RUN[1:], "--no-checkpoints"]
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / "d" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "d" / name / "1.png")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("place", "argv", "told"), [
+    ("p.yaml", ["run", "--config", "p.yaml"], "cannot read profile 'p.yaml': it is a FIFO"),
+    ("p.yaml", ["config", "show", "p.yaml"], "cannot read profile 'p.yaml': it is a FIFO"),
+    ("m.onnx", ["run", "--onnx", "m.onnx", "--data-dir", "d"], "'m.onnx'"),
+    ("m.safetensors", [*RUN, "--weights", "m.safetensors"], "weights 'm.safetensors' are a FIFO"),
+    ("l.csv", [*TRAIN, "--labels", "l.csv"], "'l.csv': it is a fifo"),
+    ("s/metadata.json", ["data", "verify", "s"], "metadata.json': it is a fifo"),
+    ("r.json", [*RUN, "--iterations", "1", "--result", "r.json"], "'r.json': it is a FIFO"),
+])
+def test_a_pipe_is_named(place, argv, told, tmp_path, capfd):
+    made = tmp_path / place
+    made.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(str(made))
+    code = invoke(argv)
+    said = "".join(capfd.readouterr())
+    assert code in (1, 2), said
+    assert told in said
+    assert made.is_fifo()

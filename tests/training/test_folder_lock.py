@@ -1,0 +1,85 @@
+"""One training at a time uses a folder; the lock dies with its process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ipucnn.core.errors import UsageError
+from ipucnn.training.folder_lock import FILE, locked
+
+OPTION = "--checkpoint-path"
+HOLD = """
+import sys
+from pathlib import Path
+from ipucnn.training.folder_lock import locked
+with locked(Path(sys.argv[1]), "--checkpoint-path", print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_second_one_is_refused_until_the_first_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"held\n"
+        told = rf"'{re.escape(str(tmp_path))}' is in use by another training, process {first.pid}: "
+        with pytest.raises(UsageError, match=told) as caught, locked(tmp_path, OPTION, print):
+            pass
+        assert OPTION in caught.value.hint
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert names(tmp_path) == [FILE]
+    with locked(tmp_path, OPTION, print):
+        assert names(tmp_path) == [FILE]
+    assert names(tmp_path) == []
+
+
+def test_the_same_thread_may_hold_it_twice_and_another_may_not(tmp_path):
+    refused = []
+
+    def other():
+        try:
+            with locked(tmp_path, OPTION, print):
+                pass
+        except UsageError as error:
+            refused.append(error.message)
+
+    with locked(tmp_path, OPTION, print):
+        with locked(tmp_path / ".", OPTION, print):
+            pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert f"process {os.getpid()}" in refused[0]
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    import fcntl
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    notes = []
+    with locked(tmp_path, OPTION, notes.append):
+        pass
+    assert "has no locks: see to it that no other training" in notes[0]
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_its_place_is_said(tmp_path):
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(UsageError, match="Is a directory"), locked(tmp_path, OPTION, print):
+        pass
