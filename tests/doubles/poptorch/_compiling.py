@@ -1,6 +1,7 @@
 """From a model to a program: what is captured, and what compilation refuses."""
 
 import copy
+import logging
 from contextlib import nullcontext
 
 import torch
@@ -12,6 +13,9 @@ from poptorch._half import HalfArithmetic
 from poptorch._losses import marked
 from poptorch._machine import MACHINE, model_enabled
 from poptorch.options import ShardedExecution
+
+
+log = logging.getLogger("poptorch")
 
 
 class Program:
@@ -121,6 +125,14 @@ def _check_overlap(options, trace, output):
 def _check_device(program):
     """Check what is checked before a device is given out."""
     options, count = program.options, program.ipus
+    processes = options.Distributed.numProcesses
+    if processes > 1:
+        if not torch.distributed.is_initialized():  # PopDist's double starts it
+            raise failure(f"the IPUs of {processes} processes share no partition: nothing "
+                          "connected the processes")
+        if not options._Popart._values.get("cachePath"):
+            log.warning("Use poptorch.Options.enableExecutableCaching() to avoid compiling the "
+                        "model once per process")
     assert count <= 64, f"{count} IPUs are more than a process can use"
     offline = options.connection_type == _enums.ConnectionType.Never
     if options._values.get("use_model", model_enabled()):

@@ -1,5 +1,7 @@
 """The weight updates of the device, from the formulas in the notes on the IPU's interfaces."""
 
+import numbers
+
 import torch
 
 from poptorch import optim
@@ -13,6 +15,18 @@ def kind(optimizer):
         if isinstance(optimizer, cls):
             return name
     raise failure(f"Unsupported optimizer type {type(optimizer).__name__}")
+
+
+def check(optimizer):
+    """Assert what `python/_optimizer_attributes.py` asserts of the values of every group."""
+    for group in optimizer.param_groups:
+        for name in ("lr", "weight_decay", "momentum", "dampening", "eps", "max_weight_norm",
+                     "alpha", "velocity_scaling"):
+            assert isinstance(group.get(name, 0), numbers.Number), (
+                f"Expected a number for {name} but got {group[name]} instead")
+        if "betas" in group:
+            assert isinstance(group["betas"], tuple) and len(group["betas"]) == 2, (
+                f"Expected a pair for betas but got {group['betas']} instead")
 
 
 def constants(optimizer):

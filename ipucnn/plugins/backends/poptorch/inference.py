@@ -43,8 +43,9 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
             self.facts["profile"] = PROFILE_FOLDER
         self._program = InferenceProgram(self._made_ready(model), self._type,
                                          overlap=bool(options.num_io_tiles))
-        self._executor = poptorch.inferenceModel(self._program.eval(),
-                                                 inference_options(plan, options))
+        with device_errors("be prepared", plan):
+            self._executor = poptorch.inferenceModel(self._program.eval(),
+                                                     inference_options(plan, options))
         # PopTorch requires inputs even if the device generates its own; it reads only their shape
         self._synthetic = self._example() if plan.synthetic else None
 

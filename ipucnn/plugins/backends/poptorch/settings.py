@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from typing import Any, Optional
 
@@ -11,9 +13,13 @@ import torch
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
+from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
+from ipucnn.plugins.backends.poptorch.sdk import emulated
+
+log = logging.getLogger("ipucnn.poptorch")
 
 _IO_BUFFERS = 3
 
@@ -125,7 +131,11 @@ def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
 def _new_options(plan: ExecutionPlan) -> Any:
     launch = launched()
     if launch is None or launch.launcher != POPRUN:
-        return poptorch.Options().replicationFactor(plan.replicas)
+        options = poptorch.Options().replicationFactor(plan.replicas)
+        # an MPI of the environment would make this one of several processes that share IPUs:
+        # PopTorch reads OMPI_COMM_WORLD_SIZE and OMPI_COMM_WORLD_RANK
+        options.Distributed.disable()
+        return options
     from popdist.poptorch import Options
 
     # PopDist sets the number of replicas and the place of this instance among the others
@@ -137,8 +147,25 @@ def _set_target(options: Any, chosen: PopTorchOptions) -> None:
         options.useOfflineIpuTarget(chosen.offline_target_ipu_version)
     elif chosen.connection_type == "ondemand":
         options.connectionType(poptorch.ConnectionType.OnDemand)
-    if chosen.model_cache_path:
-        options.enableExecutableCaching(make_folder(chosen.model_cache_path, "--model-cache-path"))
+    cache = chosen.model_cache_path or default_cache()
+    if cache:
+        options.enableExecutableCaching(make_folder(cache, "--model-cache-path"))
+
+
+def default_cache() -> Optional[str]:
+    """Return the cache of processes that `poprun` started; None where each compiles alone.
+
+    Without a cache each of them would compile the same program, at the same time.
+    """
+    launch = launched()
+    if launch is None or launch.launcher != POPRUN or launch.count == 1 or emulated() \
+            or os.environ.get("POPTORCH_CACHE_DIR"):
+        return None
+    folder = str(cache_dir() / "poptorch")
+    if launch.index == 0:
+        log.info("one of %d instances compiles, the others take the program from %r "
+                 "('--model-cache-path' names another folder)", launch.count, folder)
+    return folder
 
 
 def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:

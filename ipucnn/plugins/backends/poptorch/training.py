@@ -58,8 +58,9 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
             plan, setup.metrics, training_overlap(plan, options))
         self._ratio = options.loss_velocity_scaling_ratio
         self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling, self._ratio)
-        self._executor = poptorch.trainingModel(
-            self._program, training_options(plan, options, setup.metrics), self._optimizer)
+        with device_errors("be prepared for training", plan):
+            self._executor = poptorch.trainingModel(
+                self._program, training_options(plan, options, setup.metrics), self._optimizer)
         self._latency = _Latency()
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size),
@@ -141,7 +142,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
                               "with 'ipucnn train --weights FILE'")
         with device_errors("take saved weights", self._plan):
             try:
-                self._optimizer.load_state_dict(optimizer)
+                self._optimizer.load_state_dict(_as_tuples(optimizer, self._optimizer))
             except (ValueError, KeyError) as error:
                 raise IpucnnError(f"the saved state is not of optimizer "
                                   f"{self._setup.optimizer.name!r}: {error}",
@@ -219,6 +220,17 @@ def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
 
 def _keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
     return poptorch.recomputationCheckpoint(output)
+
+
+def _as_tuples(saved: Dict[str, Any], optimizer: torch.optim.Optimizer) -> Dict[str, Any]:
+    """Return a saved state whose groups have tuples where the optimizer's own have them.
+
+    PopTorch asserts that `betas` is a tuple; files of before held lists.
+    """
+    pairs = {name for name, value in optimizer.defaults.items() if isinstance(value, tuple)}
+    groups = [{name: tuple(value) if name in pairs else value for name, value in group.items()}
+              for group in saved.get("param_groups", ())]
+    return {**saved, "param_groups": groups}
 
 
 def _plain(value: Any) -> Any:
