@@ -14,7 +14,6 @@ from poptorch._losses import marked
 from poptorch._machine import MACHINE, model_enabled
 from poptorch.options import ShardedExecution
 
-
 log = logging.getLogger("poptorch")
 
 

@@ -21,11 +21,12 @@ def translated(doing: str, raised: Tuple[Type[BaseException], ...],
         raised: the engine's exceptions.
         remedy: returns the hint for one of them.
     """
+    kinds: Tuple[Type[BaseException], ...] = (*raised, *_CHECKS)
     try:
         yield
     except IpucnnError:
         raise
-    except (*raised, *_CHECKS) as error:
+    except kinds as error:
         if not isinstance(error, raised) and not _of_the_sdk(error):
             raise
         raise IpucnnError(f"the model cannot {doing} on the IPU: {first_line(error)}",

@@ -124,7 +124,7 @@ def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
         options.broadcastBuffers(False)
     _set_target(options, chosen)
     _set_memory(options, plan, chosen)
-    _set_arithmetic(options, chosen)
+    _set_arithmetic(options, plan, chosen)
     return options
 
 
@@ -178,8 +178,8 @@ def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> N
             {f"IPU{stage}": share for stage, share in enumerate(shares)})
 
 
-def _set_arithmetic(options: Any, chosen: PopTorchOptions) -> None:
-    if chosen.half_partial:
+def _set_arithmetic(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
+    if chosen.half_partial and plan.half:  # what Poplar makes of it in single is not said
         options.Precision.setPartialsType(torch.float16)
     if chosen.enable_fast_groupnorm:
         options._Popart.set("groupNormStridedChannelGrouping", True)

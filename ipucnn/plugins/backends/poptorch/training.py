@@ -56,8 +56,8 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self._program = TrainingProgram(
             in_precision(model, plan, weights).train(), setup.loss, self._compute,
             plan, setup.metrics, training_overlap(plan, options))
-        self._ratio = options.loss_velocity_scaling_ratio
-        self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling, self._ratio)
+        self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling,
+                                         options.loss_velocity_scaling_ratio)
         with device_errors("be prepared for training", plan):
             self._executor = poptorch.trainingModel(
                 self._program, training_options(plan, options, setup.metrics), self._optimizer)
@@ -84,7 +84,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
 
     def set_rates(self, lr: float, loss_scaling: float) -> None:
         """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
-        if set_rates(self._optimizer, lr, loss_scaling, self._ratio):
+        if set_rates(self._optimizer, lr, loss_scaling):
             with device_errors("take other rates", self._plan):
                 self._executor.setOptimizer(self._optimizer)
 
