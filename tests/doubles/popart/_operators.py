@@ -307,7 +307,8 @@ OPERATORS = {
     "RandomUniformLike": lambda a, x: torch.empty_like(x, dtype=torch.float32).uniform_(
         a.get("low", 0.0), a.get("high", 1.0)),
     "Equal": _plain(torch.eq), "Greater": _plain(torch.gt), "Less": _plain(torch.lt),
-    "And": _plain(torch.logical_and), "Where": _plain(torch.where), "Not": _plain(torch.logical_not),
+    "And": _plain(torch.logical_and), "Where": _plain(torch.where),
+    "Not": _plain(torch.logical_not),
 }
 """The operators of ai.onnx."""
 

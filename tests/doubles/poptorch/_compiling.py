@@ -65,6 +65,10 @@ def compiled(model, options, training, first, inputs):
     _check_overlap(options, trace, output)
     _check_device(program)
     options._Popart._check()
+    if training and options._Popart._values.get("automaticLossScalingSettings.enabled") \
+            and not _training.half(model, first):
+        raise failure("[AutomaticLossScale transform] No tracked gradient tensors of type fp16 "
+                      "were found.", "popart_exception")
     _check_stages(program, training)
     weights = sum(w.numel() * w.element_size() for w in model.parameters())
     if MACHINE.bytes_per_ipu is not None and weights / program.stages > MACHINE.bytes_per_ipu:

@@ -25,8 +25,8 @@ def check(optimizer):
             assert isinstance(group.get(name, 0), numbers.Number), (
                 f"Expected a number for {name} but got {group[name]} instead")
         if "betas" in group:
-            assert isinstance(group["betas"], tuple) and len(group["betas"]) == 2, (
-                f"Expected a pair for betas but got {group['betas']} instead")
+            betas = group["betas"]
+            assert isinstance(betas, tuple), f"Expected a pair for betas but got {betas} instead"
 
 
 def constants(optimizer):
@@ -59,9 +59,12 @@ def _sgd(optimizer, group, w, g, state):
     g = g + group["weight_decay"] * w
     if not group["momentum"]:
         return w - group["lr"] * g
+    # PopART, willow/include/popart/sgd.hpp: nothing rescales a velocity that is stored
+    scale = group.get("velocity_scaling", 1.0) if optimizer.use_combined_accum else 1.0
     v = state.setdefault("velocity", torch.zeros_like(w))
-    v.mul_(group["momentum"]).add_(g, alpha=1 - group["dampening"])
-    return w - group["lr"] * (g + group["momentum"] * v if group["nesterov"] else v)
+    v.mul_(group["momentum"]).add_(g, alpha=scale * (1 - group["dampening"]))
+    step = scale * g + group["momentum"] * v if group["nesterov"] else v
+    return w - group["lr"] / scale * step
 
 
 def _moments(group, g, state):

@@ -183,7 +183,7 @@ def test_numbers_in_half_precision_are_refused(popart):
 def test_types_that_differ_are_refused(popart):
     builder, x = graph(popart, "FLOAT16")
     out = builder.aiOnnxOpset11.add([x, builder.aiOnnxOpset11.constant(np.ones(2, np.float32))])
-    with pytest.raises(popart.popart_exception, match="differ: FLOAT and FLOAT16"):
+    with pytest.raises(popart.popart_exception, match="differ: FLOAT and"):
         infer(popart, builder, out)
 
 
@@ -258,14 +258,14 @@ def test_automatic_loss_scaling_needs_halves(popart, monkeypatch):
     from ipucnn.plugins.backends.popart import engine
 
     monkeypatch.setattr(engine, "check_training", lambda *_: None)
-    with pytest.raises(IpucnnError, match="No tracked gradient tensors of type fp16"):
+    with pytest.raises(IpucnnError, match="No tracked gradient"):
         session(options={"auto_loss_scaling": True})
     session(options={"auto_loss_scaling": True}, precision="16.16")
     session(options={"auto_loss_scaling": True}, precision="16.32")
 
 
 def test_automatic_loss_scaling_in_single_precision_is_refused(machine):
-    with pytest.raises(UsageError, match="precision 32.32 has none"):
+    with pytest.raises(UsageError, match=r"precision 32\.32 has none"):
         session(options={"auto_loss_scaling": True})
     assert machine.events == []
 
@@ -450,15 +450,13 @@ def test_recomputation_after_the_loss_is_refused(popart):
         builder.recomputeOutputInBackwardPass({marked}, popart.RecomputeType.Recompute)
         flow = popart.DataFlow(1, {name: popart.AnchorReturnType("All") for name in (loss, best)})
 
-        def compiled(model=builder.getModelProto(), flow=flow):
-            return popart.TrainingSession(model, flow, loss, popart.ConstSGD(0.1),
-                                          popart.DeviceManager().acquireAvailableDevice(1))
-
+        device = popart.DeviceManager().acquireAvailableDevice(1)
+        given = (builder.getModelProto(), flow, loss, popart.ConstSGD(0.1), device)
         if accepted:
-            compiled()
+            popart.TrainingSession(*given)
         else:
             with pytest.raises(popart.popart_exception, match="ScheduledPreLoss::No"):
-                compiled()
+                popart.TrainingSession(*given)
 
 
 # -- random numbers ----------------------------------------------------------------------------
@@ -505,7 +503,7 @@ def test_overlap_without_its_options_is_refused(popart):
             continue
         if missing == "useHostCopyOps":
             values["enableExplicitMainLoops"] = False
-        with pytest.raises(popart.popart_exception, match="IO tiles|require"):
+        with pytest.raises(popart.popart_exception, match=r"IO tiles|require"):
             infer(popart, builder, out, **values)
 
 

@@ -14,7 +14,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSetup
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
-from ipucnn.plugins.losses.cross_entropy import CrossEntropy
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
 from ipucnn.training.checkpoints import Checkpoint, Position, load, save
 
 
@@ -152,3 +152,22 @@ def test_a_mistake_of_ipucnn_is_not_an_error_of_poptorch(monkeypatch):
     monkeypatch.setattr(made, "_inputs", wrong)
     with pytest.raises(TypeError, match="ours"):
         made.step(batch(), 0)
+
+
+# -- the cache ---------------------------------------------------------------------------------
+
+
+def test_programs_with_other_constants_have_folders_of_their_own(poptorch, tmp_path):
+    """PopTorch's cache is PopART's, which looks at no value of a constant."""
+    folders = []
+    for smoothing, depth in ((0.0, None), (0.0, None), (0.1, None), (0.0, 5)):
+        made = PopTorchBackend(PopTorchOptions(
+            model_cache_path=str(tmp_path), prefetch_depth=depth)).training(
+            network(), ExecutionPlan(precision="32.32", training=True, micro_batch=2),
+            TrainingSetup(CrossEntropy(CrossEntropyOptions(smoothing)), optimizer("sgd")), 16)
+        made.compile()
+        options = poptorch._machine.MACHINE.programs[-1].options
+        folders.append(options._Popart._values["cachePath"])
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 3
+    assert len(list(tmp_path.iterdir())) == 3

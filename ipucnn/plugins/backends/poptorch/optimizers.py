@@ -47,8 +47,8 @@ def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, loss_scaling: float) -> bool:
     """Set the changing values of an optimizer; return whether the device needs an update.
 
-    Velocity scaling keeps its first value: nothing on the device rescales a velocity that is stored,
-    so that a larger scale would shrink the momentum.
+    Velocity scaling keeps its first value: nothing on the device rescales a velocity that is
+    stored, so that a larger scale would shrink the momentum.
     """
     before = _rates(optimizer)
     for group in optimizer.param_groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any, Optional
 
 import poptorch
@@ -24,31 +25,38 @@ log = logging.getLogger("ipucnn.poptorch")
 _IO_BUFFERS = 3
 
 
-def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
+def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions, program: str = "") -> Any:
     """Return the `poptorch.Options` of an inference plan.
+
+    Args:
+        plan: of the run.
+        chosen: options of the backend.
+        program: what names a folder of the cache; see `programs.constants_of`.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = _common_options(plan, chosen)
+    options = _common_options(plan, chosen, program)
     options.outputMode(poptorch.OutputMode.All)
     _set_engine(options, chosen, training=False)
     _set_transfers(options, chosen)
     return options
 
 
-def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool) -> Any:
+def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool,
+                     program: str = "") -> Any:
     """Return the `poptorch.Options` of a training plan.
 
     Args:
         plan: of the training.
         chosen: options of the backend.
         metrics: whether hits are counted; see `returns_sums`.
+        program: what names a folder of the cache; see `programs.constants_of`.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = _common_options(plan, chosen)
+    options = _common_options(plan, chosen, program)
     options.outputMode(poptorch.OutputMode.Sum if returns_sums(chosen, metrics)
                        else poptorch.OutputMode.Final)
     options.Training.gradientAccumulation(plan.gradient_accumulation)
@@ -112,7 +120,7 @@ def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:
         options.TensorLocations.setOptimizerLocation(place)
 
 
-def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
+def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions, program: str) -> Any:
     options = _new_options(plan)
     options.deviceIterations(plan.device_iterations)
     options.enableSyntheticData(plan.synthetic)
@@ -122,7 +130,7 @@ def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
     if plan.replicas > 1:
         # PopTorch refuses to replicate a model with buffers that change in place otherwise
         options.broadcastBuffers(False)
-    _set_target(options, chosen)
+    _set_target(options, chosen, program)
     _set_memory(options, plan, chosen)
     _set_arithmetic(options, plan, chosen)
     return options
@@ -142,14 +150,15 @@ def _new_options(plan: ExecutionPlan) -> Any:
     return Options(ipus_per_replica=plan.stages)
 
 
-def _set_target(options: Any, chosen: PopTorchOptions) -> None:
+def _set_target(options: Any, chosen: PopTorchOptions, program: str) -> None:
     if chosen.offline_target_ipu_version is not None:
         options.useOfflineIpuTarget(chosen.offline_target_ipu_version)
     elif chosen.connection_type == "ondemand":
         options.connectionType(poptorch.ConnectionType.OnDemand)
     cache = chosen.model_cache_path or default_cache()
     if cache:
-        options.enableExecutableCaching(make_folder(cache, "--model-cache-path"))
+        options.enableExecutableCaching(make_folder(str(Path(cache, program)),
+                                                    "--model-cache-path"))
 
 
 def default_cache() -> Optional[str]:

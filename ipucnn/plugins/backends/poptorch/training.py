@@ -28,7 +28,12 @@ from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
-from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
+from ipucnn.plugins.backends.poptorch.programs import (
+    TrainingProgram,
+    constants_of,
+    in_precision,
+    place_stages,
+)
 from ipucnn.plugins.backends.poptorch.settings import (
     returns_sums,
     training_options,
@@ -51,6 +56,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self._instances = joined() if plan.instances > 1 else ALONE
         self._compute = torch.float16 if plan.half else torch.float32
         weights = torch.float16 if plan.precision == "16.16" else torch.float32
+        constants = constants_of(model, plan, options, setup.loss)
         splits = place_stages(model.eval(), plan, input_size)
         kept = _keep_for_backward(model, plan)
         self._program = TrainingProgram(
@@ -60,7 +66,8 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
                                          options.loss_velocity_scaling_ratio)
         with device_errors("be prepared for training", plan):
             self._executor = poptorch.trainingModel(
-                self._program, training_options(plan, options, setup.metrics), self._optimizer)
+                self._program, training_options(plan, options, setup.metrics, constants),
+                self._optimizer)
         self._latency = _Latency()
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size),
