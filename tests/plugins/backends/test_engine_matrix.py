@@ -47,7 +47,7 @@ def test_the_matrix_has_every_option_and_every_pair():
     for first, second in (("family", "options"), ("norm", "options"), ("precision", "options"),
                           ("family", "norm"), ("family", "precision"), ("norm", "precision")):
         pairs = {(case.backend, case.job, getattr(case, first), getattr(case, second))
-                 for case in CASES.values()}
+                 for case in CASES.values() if case.family not in matrix.LARGE}
         for backend, job in {(case.backend, case.job) for case in CASES.values()}:
             mine = [pair[2:] for pair in pairs if pair[:2] == (backend, job)]
             assert len(mine) == len({one for one, _ in mine}) * len({two for _, two in mine})
