@@ -48,7 +48,7 @@ TOLERANCE = {"32.32": 2e-3, "16.32": 6e-2, "16.16": 6e-2}
 TRAINED = {"32.32": 5e-4, "16.32": 1e-2, "16.16": 1e-2}
 """The same of a weight after a short training, as a share of the largest weight of all."""
 BATCH_NORM = 1e-2
-"""The same for a training with batch norms, whose gradient PopART makes from a sample's variance."""
+"""The same with batch norms, whose gradient PopART makes from the variance of a sample."""
 
 POPRUN = "poprun --num-instances 2 --num-replicas 2 --ipus-per-replica 1"
 
@@ -187,7 +187,8 @@ def worst(found: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]) -> 
     """Return the largest difference of a weight, as a share of the largest weight."""
     weights = {name: value for name, value in expected.items() if value.is_floating_point()}
     largest = max(float(value.abs().max()) for value in weights.values())
-    return max(float((found[name] - value).abs().max()) for name, value in weights.items()) / largest
+    return max(float((found[name] - value).abs().max())
+               for name, value in weights.items()) / largest
 
 
 def judged(figures: Dict[str, Any], found: float, limit: float) -> Dict[str, Any]:

@@ -27,6 +27,7 @@ from ipucnn.core.registry.loading import (
     import_target,
     remedy_for,
 )
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry, Row, State, registry
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.doctor.report import Report
@@ -279,8 +280,9 @@ def _deep(plugins: Optional[Registry]) -> List[Check]:
     # after all probes, which import engines in an order that these allow
     usable = {check.name for check in checks if check.status == OK}
     for row in rows:
-        if f"backend {row.name}" in usable and row.spec and row.spec.inference \
-                and "32.32" in row.spec.precisions:
+        spec = row.spec
+        if f"backend {row.name}" in usable and isinstance(spec, BackendSpec) and spec.inference \
+                and "32.32" in spec.precisions:
             checks.append(_tried(f"backend {row.name} computes", _trial(used, row),
                                  "run 'ipucnn run' with '--traceback' there"))
     return checks
