@@ -28,7 +28,11 @@ from chosen import optimizer
 
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.training_session import TrainingBatch, TrainingSetup
+from ipucnn.core.execution.training_session import (
+    NonFiniteLoss,
+    TrainingBatch,
+    TrainingSetup,
+)
 from ipucnn.data.mixup import draw
 from ipucnn.models.build import create_model
 from ipucnn.models.tracing import execution_order
@@ -216,6 +220,48 @@ def _train(backend: Any, model: torch.nn.Module, plan: ExecutionPlan, size: int,
             session.load(session.weights(), session.state())
 
 
+def accumulated_losses(strategy: str) -> List[float]:
+    """Return the losses of three updates in 16.16, each of 512 micro-batches, on PopART's double.
+
+    Args:
+        strategy: when sums of gradients are divided: "Running" or "Post".
+
+    Raises:
+        NonFiniteLoss: a sum overflowed.
+    """
+    import popart
+
+    settings = importlib.import_module("ipucnn.plugins.backends.popart.training_settings")
+    before, settings._division = settings._division, lambda *_: getattr(
+        popart.MeanReductionStrategy, strategy)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, stride=4), torch.nn.ReLU(),
+                                        torch.nn.Flatten(), torch.nn.Linear(16, CLASSES))
+        plan = ExecutionPlan(micro_batch=1, gradient_accumulation=512, precision="16.16",
+                             training=True, seed=1)
+        setup = TrainingSetup(CrossEntropy(), optimizer("sgd", 0.3, 0.0, momentum=0.0),
+                              loss_scaling=4096.0)
+        image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8,
+                              generator=torch.Generator().manual_seed(0))
+        batch = TrainingBatch(image.expand(512, -1, -1, -1).contiguous(),
+                              torch.full((512,), 2))
+        with _backend("popart", {}).training(model, plan, setup, 8) as session:
+            session.compile()
+            return [round(session.step(batch, number).loss, 4) for number in range(3)]
+    finally:
+        settings._division = before
+
+
+def _half_figures() -> Dict[str, Any]:
+    try:
+        after_the_sum: Any = accumulated_losses("Post")
+    except NonFiniteLoss as error:
+        after_the_sum = error.message
+    return {"Running": accumulated_losses("Running"), "Post": after_the_sum}
+
+
 def main() -> int:
     """Run all cases, or those of one backend, and write their numbers and every failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -243,6 +289,7 @@ def main() -> int:
     Path(given.result).write_text(json.dumps({
         "command": "make test-matrix", "cases": len(chosen), "failures": failures,
         "families": list(FAMILIES), "norm_layers": list(NORMS), "precisions": list(PRECISIONS),
+        "losses_of_updates_of_512_micro_batches_in_16.16": _half_figures(),
         "by_options": counts, "seconds": round(time.perf_counter() - started)}, indent=1) + "\n")
     return 1 if failures else 0
 
