@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-horovod test-newest lint docs bench bench-data faults clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs bench bench-data faults clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -47,6 +47,9 @@ test-sdk:  ## the tests on the Poplar SDK's own versions: Python 3.8, torch 2.0.
 	  echo "hint: install one (pyenv install 3.8) or name it: make test-sdk PYTHON38=/path/to/python3.8" >&2; \
 	  exit 2; }; \
 	$(MAKE) test VENV=.venv-sdk PYTHON="$$python38"
+
+test-matrix: $(STAMP)  ## every option of the IPU backends with every family and precision, on the doubles
+	OMP_NUM_THREADS=1 $(BIN)/python tests/plugins/backends/engine_matrix.py benchmarks/results/engine_matrix.json
 
 test-horovod:  ## several instances with the real Horovod, which is built (needs a C++ compiler, CMake)
 	sh scripts/test-horovod.sh $(PYTHON) .venv-horovod

@@ -27,6 +27,7 @@ from ipucnn.core.registry.loading import (
     import_target,
     remedy_for,
 )
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry, Row, State, registry
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.doctor.report import Report
@@ -34,6 +35,8 @@ from ipucnn.doctor.report import Report
 OLDEST_PYTHON = (3, 8)
 LITTLE_SPACE = 1 << 30
 SLOW_SECONDS = 1.0
+_EXACT = 1e-3
+"""Largest difference of an output that is of the order of 1, in single precision."""
 _REINSTALL = "pip install --force-reinstall torch torchvision"
 _PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
 
@@ -274,6 +277,14 @@ def _deep(plugins: Optional[Registry]) -> List[Check]:
     for row in rows:
         remedy = "" if row.provider.builtin else f"pip uninstall {row.provider.distribution}"
         checks.append(_tried(f"backend {row.name}", _prober(used, row), remedy or _REINSTALL))
+    # after all probes, which import engines in an order that these allow
+    usable = {check.name for check in checks if check.status == OK}
+    for row in rows:
+        spec = row.spec
+        if f"backend {row.name}" in usable and isinstance(spec, BackendSpec) and spec.inference \
+                and "32.32" in spec.precisions:
+            checks.append(_tried(f"backend {row.name} computes", _trial(used, row),
+                                 "run 'ipucnn run' with '--traceback' there"))
     return checks
 
 
@@ -286,6 +297,37 @@ def _tried(name: str, trial: Callable[[], Any], remedy: str = _REINSTALL) -> Che
         return Check(name, PROBLEM, f"{type(error).__name__}: {str(error).strip()[:200]}",
                      remedy)
     return found if isinstance(found, Check) else Check(name, OK, str(found))
+
+
+def _trial(used: Registry, row: Row) -> Callable[[], Check]:
+    """Return a function that compiles and runs a small network, and compares it with torch."""
+    def trial() -> Check:
+        import copy
+
+        import torch
+
+        from ipucnn.core.execution.plan import ExecutionPlan
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU(),
+                torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
+            images = torch.randn(1, 3, 16, 16)
+        plan = ExecutionPlan(precision="32.32", normalisation="host", eight_bit_io=False)
+        name = f"backend {row.name} computes"
+        if row.spec is None:  # pragma: no cover - only records are tried
+            raise ValueError(row.name)
+        with used.make(row.spec).inference(copy.deepcopy(network), plan, 16) as session:
+            seconds = session.compile()
+            answer = session(images)
+        with torch.no_grad():
+            error = float((answer - network(images)).abs().max())
+        said = f"a small network compiles in {seconds:.1f} s and is off by {error:.1g}"
+        return Check(name, OK if error < _EXACT else PROBLEM, said,
+                     "" if error < _EXACT else "its figures cannot be trusted: report this")
+
+    return trial
 
 
 def _convolution(half: bool) -> str:

@@ -104,7 +104,8 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     content = {
         "format": FORMAT, "model": dict(checkpoint.weights), "model_name": checkpoint.model,
         "dataset": checkpoint.dataset, "position": asdict(checkpoint.position),
-        "ema": checkpoint.ema, "session": checkpoint.session, "progress": checkpoint.progress,
+        "ema": checkpoint.ema, "session": _Typed(checkpoint.session),
+        "progress": checkpoint.progress,
         "options": checkpoint.options, "class_names": list(checkpoint.class_names),
         "versions": checkpoint.versions, "data": checkpoint.data}
     if checkpoint.card is not None:
@@ -207,16 +208,27 @@ class _Sink:
         self._file.flush()
 
 
-def _canonical(value: Any) -> Any:
+class _Typed:
+    """A value whose tuples stay tuples in a file: an engine's state comes back as it was made."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _canonical(value: Any, typed: bool = False) -> Any:
     """Return a copy of plain types such that equal contents are written as equal bytes.
 
     Pickle writes an object that it has seen before as a reference to it, so the bytes depend on
     which equal strings and tuples are one object, and those of a restored training never are.
     """
+    if isinstance(value, _Typed):
+        return _canonical(value.value, typed=True)
     if isinstance(value, str):
         return sys.intern(value)
     if isinstance(value, Mapping):
-        return {_canonical(key): _canonical(item) for key, item in value.items()}
+        return {_canonical(key): _canonical(item, typed) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_canonical(item) for item in value]
+        items = [_canonical(item, typed) for item in value]
+        # a tuple made anew is one object in one place, so it is never a reference
+        return tuple(items) if typed and isinstance(value, tuple) else items
     return value

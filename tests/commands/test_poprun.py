@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,12 +25,13 @@ TRAINING = ["--gradient-accumulation", "2", "--iterations", "6", "--epoch", "2",
             "--momentum", "0.9", "--mixup-alpha", "0.2", "--logs-per-epoch", "3",
             "--validation-mode", "during", "--validation-frequency", "1",
             "--dataloader-worker", "2"]
+CACHE = os.path.join(tempfile.gettempdir(), f"ipucnn-{os.getpid()}")
 TINY = ["--plugin", str(TESTS / "tiny_plugin.py")]
 
 
 def environment(doubles=DOUBLES):
     return {**os.environ, "OMP_NUM_THREADS": "1", "POPTORCH_DOUBLE_TORCH": "any",
-            "PYTHONPATH": str(doubles)}
+            "PYTHONPATH": str(doubles), "IPUCNN_CACHE": CACHE}
 
 
 def poprun(instances, replicas, *command, ipus=1, doubles=DOUBLES):
@@ -78,6 +80,12 @@ def assert_same(one, other, tolerance=1e-5):
     assert list(one) == list(other)
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cache_stays():
+    yield
+    shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,8 @@ def test_every_option_of_ipu_backends(backend, job, poptorch_double, popart_doub
     made = getattr(module, f"{job}_options")
     plan = ExecutionPlan(training=job == TRAINING_JOB, replicas=2)
     chosen = registry().options_class(registry().get("backend", backend))
-    extra = (True,) if (backend, job) == ("poptorch", TRAINING_JOB) else ()
+    extra = {("poptorch", TRAINING_JOB): (True,), ("popart", TRAINING_JOB): ("sgd",)}.get(
+        (backend, job), ())
 
     def settings(**values):
         return contents(made(plan, chosen(**values), *extra))

@@ -174,8 +174,8 @@ def test_a_qualifier_that_has_no_such_option(lion):
 
 
 @pytest.mark.parametrize(("options_class", "given", "message", "hint"), [
-    (RunOptions, {"backend": "torch", "num_io_tiles": 64},
-     "'--num-io-tiles' is an option of backend poptorch; this run uses torch",
+    (RunOptions, {"backend": "torch", "dataloader_mode": "sync"},
+     "'--dataloader-mode' is an option of backend poptorch; this run uses torch",
      "leave it out, or choose '--backend poptorch'"),
     (RunOptions, {"backend": "torch", "half_partials": True},
      "'--half-partials' is an option of backends popart, poptorch; this run uses torch",

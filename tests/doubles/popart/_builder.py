@@ -4,7 +4,7 @@ import re
 from contextlib import contextmanager
 
 from popart import _enums, _models, _shapes
-from popart._contract import CONTRACT, bound, parameters
+from popart._contract import CONTRACT, bound, overloaded, parameters
 from popart._errors import popart_exception
 from popart._flow import InputSettings
 from popart._tensors import TensorInfo, info_of, onnx_type
@@ -20,6 +20,8 @@ _OWN = {"nllloss": ("Nll", 1), "identityloss": ("IdentityLoss", 1), "l1loss": ("
 IPU, STAGE = "__ipu_number", "__pipeline_stage"
 RECOMPUTE, MEMORY = "__recompute_output_in_backward_pass", "__available_memory"
 PARTIALS = "__partials_type"
+TILES, EXCHANGE = "__tile_set", "__exchange_strategy"
+"""Keys of a model's metadata, each followed by a slash and the name of an input."""
 
 
 class Opset:
@@ -135,6 +137,8 @@ class Builder:
         name = self._next(given.get("debugContext") or "input")
         self._model.graph.input.append(
             onnx.helper.make_tensor_value_info(name, onnx_type(info), info.shape()))
+        for key, value in ((TILES, settings.tileSet()), (EXCHANGE, settings.exchangeStrategy())):
+            self._model.metadata_props.add(key=f"{key}/{name}", value=str(value.value))
         return name
 
     def addInitializedInputTensor(self, initVal, debugContext=""):
@@ -188,17 +192,15 @@ class Builder:
     # -- attributes of nodes -----------------------------------------------------------------
 
     def addNodeAttribute(self, attributeName, attributeValue, nodeOutputNames):
-        import onnx
-
-        node = self._node(nodeOutputNames)
-        if any(one.name == attributeName for one in node.attribute):
-            raise popart_exception(f"Node already has attribute {attributeName}.")
-        node.attribute.append(onnx.helper.make_attribute(attributeName, attributeValue))
+        self._checked("addNodeAttribute", attributeName, attributeValue, nodeOutputNames)
+        self._mark(attributeName, attributeValue, nodeOutputNames)
 
     def nodeHasAttribute(self, attributeName, nodeOutputNames):
-        return attributeName in self.getAllNodeAttributeNames(nodeOutputNames)
+        self._checked("nodeHasAttribute", attributeName, nodeOutputNames)
+        return self._has(attributeName, nodeOutputNames)
 
     def removeNodeAttribute(self, attributeName, nodeOutputNames):
+        self._checked("removeNodeAttribute", attributeName, nodeOutputNames)
         node = self._node(nodeOutputNames)
         kept = [one for one in node.attribute if one.name != attributeName]
         if len(kept) == len(node.attribute):
@@ -207,62 +209,91 @@ class Builder:
         node.attribute.extend(kept)
 
     def getAllNodeAttributeNames(self, nodeOutputNames):
+        self._checked("getAllNodeAttributeNames", nodeOutputNames)
         return [one.name for one in self._node(nodeOutputNames).attribute]
 
     def getInt64NodeAttribute(self, attributeName, nodeOutputNames):
+        self._checked("getInt64NodeAttribute", attributeName, nodeOutputNames)
         return self._attribute(attributeName, nodeOutputNames, int)
 
     def getFloatNodeAttribute(self, attributeName, nodeOutputNames):
+        self._checked("getFloatNodeAttribute", attributeName, nodeOutputNames)
         return self._attribute(attributeName, nodeOutputNames, float)
 
     def getStringNodeAttribute(self, attributeName, nodeOutputNames):
+        self._checked("getStringNodeAttribute", attributeName, nodeOutputNames)
         return self._attribute(attributeName, nodeOutputNames, bytes).decode()
 
-    def virtualGraph(self, nodeOutputNames=None, value=None):
-        return self._placed(IPU, nodeOutputNames, value)
+    def virtualGraph(self, *args, **kwargs):
+        return self._placed("virtualGraph", IPU, args, kwargs)
 
-    def pipelineStage(self, nodeOutputNames=None, value=None):
-        return self._placed(STAGE, nodeOutputNames, value)
+    def pipelineStage(self, *args, **kwargs):
+        return self._placed("pipelineStage", STAGE, args, kwargs)
 
-    def recomputeOutput(self, nodeOutputNames=None, value=None):
-        if isinstance(nodeOutputNames, _enums.RecomputeType):
-            return self._placed(RECOMPUTE, nodeOutputNames.value, None)
-        return self._placed(RECOMPUTE, nodeOutputNames,
-                            (_enums.RecomputeType.Undefined if value is None else value).value)
+    def recomputeOutput(self, *args, **kwargs):
+        return self._placed("recomputeOutput", RECOMPUTE, args, kwargs)
+
+    def recomputeOutputInBackwardPass(self, *args, **kwargs):
+        return self._placed("recomputeOutputInBackwardPass", RECOMPUTE, args, kwargs)
 
     def checkpointOutput(self, nodeOutputNames):
+        self._checked("checkpointOutput", nodeOutputNames)
         names = [self._next(f"CheckpointOutput:{place}") for place in range(len(nodeOutputNames))]
         self._append("CheckpointOutput", _models.DOMAIN, nodeOutputNames, names, {})
         return names
 
     def getVirtualGraph(self, nodeOutputNames):
-        return self.getInt64NodeAttribute(IPU, nodeOutputNames)
+        self._checked("getVirtualGraph", nodeOutputNames)
+        return self._attribute(IPU, nodeOutputNames, int)
 
     def setPartialsType(self, nodeOutputName, partialsType):
+        self._checked("setPartialsType", nodeOutputName, partialsType)
         kind = self._node(nodeOutputName).op_type
         if kind not in ("Conv", "MatMul"):
             raise popart_exception("Builder::setPartialsType should only be called on operators: "
                                    f"Conv, MatMul; but was given: {kind}")
-        self.addNodeAttribute(PARTIALS, partialsType, {nodeOutputName})
+        self._mark(PARTIALS, partialsType, {nodeOutputName})
 
     def getPartialsType(self, nodeOutputName):
-        return (self.getStringNodeAttribute(PARTIALS, {nodeOutputName})
-                if self.nodeHasAttribute(PARTIALS, {nodeOutputName}) else "FLOAT")
+        self._checked("getPartialsType", nodeOutputName)
+        return (self._attribute(PARTIALS, {nodeOutputName}, bytes).decode()
+                if self._has(PARTIALS, {nodeOutputName}) else "FLOAT")
 
-    def setAvailableMemoryProportion(self, nodeOutputName, availableMemoryProportion):
-        if not 0 < availableMemoryProportion <= 1:
+    def setAvailableMemoryProportion(self, *args, **kwargs):
+        names, proportion = overloaded("setAvailableMemoryProportion", _enums, args,
+                                       kwargs).values()
+        if not 0 < proportion <= 1:
             raise popart_exception("availableMemoryProportion must be in (0,1]")
-        if self.nodeHasAttribute(MEMORY, nodeOutputName):
-            self.removeNodeAttribute(MEMORY, nodeOutputName)
-        self.addNodeAttribute(MEMORY, float(availableMemoryProportion), nodeOutputName)
+        if self._has(MEMORY, names):
+            self.removeNodeAttribute(MEMORY, names)
+        self._mark(MEMORY, float(proportion), names)
 
     # -- internals ---------------------------------------------------------------------------
 
-    def _placed(self, attribute, names, value):
+    @staticmethod
+    def _checked(name, *args):
+        overloaded(name, _enums, args, {})
+
+    def _mark(self, name, value, outputs):
+        import onnx
+
+        node = self._node(outputs)
+        if any(one.name == name for one in node.attribute):
+            raise popart_exception(f"Node already has attribute {name}.")
+        node.attribute.append(onnx.helper.make_attribute(name, value))
+
+    def _has(self, name, outputs):
+        return any(one.name == name for one in self._node(outputs).attribute)
+
+    def _placed(self, name, attribute, args, kwargs):
         """Set an attribute of a node, or of all that are added within a context."""
-        if value is None:
-            return self._within(attribute, names)
-        self.addNodeAttribute(attribute, value, names)
+        given = overloaded(name, _enums, args, kwargs)
+        value = given.pop("value")
+        value = getattr(value, "value", value)
+        if not given:
+            return self._within(attribute, value)
+        (names,) = given.values()
+        self._mark(attribute, value, names)
         return None
 
     @contextmanager
@@ -286,10 +317,11 @@ class Builder:
 
     def _node(self, names):
         wanted = {names} if isinstance(names, str) else set(names)
-        for node in self._model.graph.node:
-            if set(node.output) == wanted:
+        for node in self._model.graph.node:  # empty names of outputs are counted
+            if len(node.output) == len(wanted) and set(node.output) == wanted:
                 return node
-        raise popart_exception(f"Could not find a node with outputs {', '.join(sorted(wanted))}")
+        raise popart_exception(f"Could not find a node with outputs {', '.join(sorted(wanted))}. "
+                               "Must specify all outputs of a node")
 
     def _ids(self):
         graph = self._model.graph

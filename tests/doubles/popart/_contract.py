@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contracts" / "popart-3.3.json").read_text())
+RULES = json.loads((Path(__file__).parents[1] / "rules" / "popart.json").read_text())
 REQUIRED = object()
 """Stands for the default of a parameter that has none."""
 
@@ -50,3 +51,35 @@ def number(text):
     if found is None:
         raise ValueError(text)
     return float(found.group()) if set(".e") & set(found.group()) else int(found.group())
+
+
+def overloaded(name, enums, args, kwargs):
+    """Return the arguments of the first overload that takes them, as pybind11 finds it.
+
+    Raises:
+        TypeError: none takes them.
+    """
+    for overload in RULES["overloads"][name]:
+        wanted = {entry[0]: REQUIRED if len(entry) == 2 else entry[2] for entry in overload}
+        try:
+            given = bound(name, wanted, args, kwargs)
+        except TypeError:
+            continue
+        kinds = {entry[0]: entry[1] for entry in overload}
+        if all(_fits(value, kinds[key], enums) for key, value in given.items()):
+            for key, default in wanted.items():
+                if key not in given:
+                    kind = kinds[key]
+                    given[key] = getattr(enums, kind)[default] if hasattr(enums, kind) else default
+            return given
+    raise TypeError(f"{name}(): incompatible function arguments: {args} {kwargs}")
+
+
+def _fits(value, kind, enums):
+    if kind == "float":
+        return isinstance(value, (int, float))
+    if kind == "set":
+        return isinstance(value, (set, frozenset)) and all(isinstance(one, str) for one in value)
+    if kind == "list":
+        return isinstance(value, (list, tuple))
+    return isinstance(value, {"str": str, "int": int}.get(kind) or getattr(enums, kind))

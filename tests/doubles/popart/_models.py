@@ -121,8 +121,8 @@ def shaped(model, shapes):
     return copied
 
 
-def without_values(model):
-    """Return the bytes of a model without the values of weights and constants."""
+def as_hashed(model):
+    """Return what PopART's hash sees of a model: no values, and six decimals of numbers."""
     import onnx
 
     copied = onnx.ModelProto()
@@ -132,4 +132,9 @@ def without_values(model):
     for one in tensors:
         for field in ("raw_data", "float_data", "int32_data", "int64_data"):
             one.ClearField(field)
+    for node in copied.graph.node:
+        for one in node.attribute:
+            if one.type == onnx.AttributeProto.FLOAT:
+                one.f = round(one.f, 6)
+    del copied.metadata_props[:]
     return copied.SerializeToString()

@@ -5,7 +5,6 @@ or a tuple of them.
 """
 
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -64,13 +63,56 @@ def _average_pool(attributes, x):
                         bool(attributes.get("ceil_mode", 0)), counted)
 
 
-def _batch_norm(attributes, x, scale, shift, mean, variance, outputs=1, unbiased=False):
+class _SampleNorm(torch.autograd.Function):
+    """Batch norm of ai.graphcore: its gradient is made with the variance of the sample.
+
+    Source: PopART, willow/src/popx/op/batchnormx.cpp; the forward pass divides by that of the
+    population.
+    """
+
+    @staticmethod
+    def forward(ctx, x, scale, shift, epsilon):
+        others = [0, *range(2, x.dim())]
+        count = x.numel() // x.shape[1]
+        mean = x.mean(others, keepdim=True)
+        inverse = (x.var(others, unbiased=False, keepdim=True) + epsilon).rsqrt()
+        sample = inverse * ((count - 1) / count) ** 0.5
+        wide = scale.reshape(mean.shape)
+        ctx.save_for_backward(x, wide, mean, sample)
+        variance = sample.pow(-2) - epsilon
+        statistics = mean.reshape(-1), variance.reshape(-1)
+        ctx.mark_non_differentiable(*statistics)
+        return ((x - mean) * inverse * wide + shift.reshape(mean.shape), *statistics)
+
+    @staticmethod
+    def backward(ctx, dy, _mean, _variance):
+        x, scale, mean, inverse = ctx.saved_tensors
+        others = [0, *range(2, x.dim())]
+        white = (x - mean) * inverse
+        by_scale, by_shift = (dy * white).sum(others, True), dy.sum(others, True)
+        count = x.numel() // x.shape[1]
+        dx = scale * inverse * (dy - by_shift / count - white * by_scale / count)
+        return dx, by_scale.reshape(-1), by_shift.reshape(-1), None
+
+
+def _sample_norm(attributes, x, scale, shift, mean, variance, outputs=1):
+    epsilon, momentum = attributes.get("epsilon", 1e-5), attributes.get("momentum", 0.9)
+    if outputs == 1:
+        return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, epsilon)
+    y, batch_mean, batch_variance = _SampleNorm.apply(x, scale, shift, epsilon)
+    with torch.no_grad():
+        kept = (momentum * mean + (1 - momentum) * batch_mean,
+                momentum * variance + (1 - momentum) * batch_variance)
+    return (y, *kept, batch_mean, batch_variance)
+
+
+def _batch_norm(attributes, x, scale, shift, mean, variance, outputs=1):
     epsilon, momentum = attributes.get("epsilon", 1e-5), attributes.get("momentum", 0.9)
     if outputs == 1:
         return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, epsilon)
     others = [0, *range(2, x.dim())]
     with torch.no_grad():
-        batch_mean, batch_variance = x.mean(others), x.var(others, unbiased=unbiased)
+        batch_mean, batch_variance = x.mean(others), x.var(others, unbiased=False)
         kept = (momentum * mean + (1 - momentum) * batch_mean,
                 momentum * variance + (1 - momentum) * batch_variance)
     return (F.batch_norm(x, None, None, scale, shift, True, 0.0, epsilon), *kept, batch_mean,
@@ -265,12 +307,13 @@ OPERATORS = {
     "RandomUniformLike": lambda a, x: torch.empty_like(x, dtype=torch.float32).uniform_(
         a.get("low", 0.0), a.get("high", 1.0)),
     "Equal": _plain(torch.eq), "Greater": _plain(torch.gt), "Less": _plain(torch.lt),
-    "Where": _plain(torch.where), "Not": _plain(torch.logical_not),
+    "And": _plain(torch.logical_and), "Where": _plain(torch.where),
+    "Not": _plain(torch.logical_not),
 }
 """The operators of ai.onnx."""
 
 OWN = {
-    "BatchNormalization": partial(_batch_norm, unbiased=True),
+    "BatchNormalization": _sample_norm,
     "Nll": _nll, "IdentityLoss": _loss(lambda a, x: x),
     "L1": _loss(lambda a, x: a["lambda"] * x.abs()), "GroupNormalization": _group_norm,
     "Swish": _plain(F.silu), "Gelu": _plain(lambda x: F.gelu(x, approximate="tanh")),

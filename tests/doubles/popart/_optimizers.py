@@ -51,6 +51,7 @@ class _Valued(Optimizer):
     """What all have: values by name, and for some weights values of their own."""
 
     _family = ""
+    _untyped = ()
 
     def _setup(self, values, clipping=()):
         unset = _UNSET[self._family]
@@ -85,6 +86,10 @@ class _Valued(Optimizer):
         if values["learningRate"].isConst() and not values["learningRate"].val():
             raise popart_exception(f"Constant, zero learning rate in {self._family}, bailing as "
                                    "this might be a user error.")
+
+    def _in_weights_type(self, states):
+        """Return those of the states that have the type of their weight."""
+        return [name for name in states if name.startswith(self._untyped)]
 
     def _map(self, name):
         return OptimizerValueMap(self._values[name], {
@@ -148,6 +153,7 @@ class SGD(_Valued):
                  accumType=DataType.UNDEFINED, accl1Type=DataType.UNDEFINED, debugContext="sgd"):
         _check_types(_enums.SGDAccumulatorAndMomentum, accumulatorAndMomentum, accumType,
                      accl1Type)
+        self._untyped = ("Accl",) if accl1Type is DataType.UNDEFINED else ()
         self._separate = (accumulatorAndMomentum
                           is _enums.SGDAccumulatorAndMomentum.Separate)
         self._setup(pyd, clip_norm_settings)
@@ -229,6 +235,8 @@ class Adam(_Valued):
         if scaled_optimizer_state:
             raise NotImplementedError("the double scales no optimizer state")
         self._mode, self._decay_mode = mode, _checked_decay(weight_decay_mode)
+        self._untyped = tuple(f"Accl{number}___" for number, given in enumerate(
+            (accl1_type, accl2_type), 1) if given is DataType.UNDEFINED)
         self._setup(values, clip_norm_settings)
 
     def beta1s(self):
@@ -288,6 +296,8 @@ class Adaptive(_Valued):
         _check_types(_enums.AdaptiveMode, mode, accum_type, accl1_type, accl2_type, accl3_type)
         self._mode, self._decay_mode = mode, _checked_decay(weight_decay_mode)
         self._tf = rmsprop_tf_variant
+        self._untyped = tuple(f"Accl{number}___" for number, given in enumerate(
+            (accl1_type, accl2_type, accl3_type), 1) if given is DataType.UNDEFINED)
         self._setup(values)
 
     def alphas(self):

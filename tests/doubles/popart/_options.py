@@ -180,6 +180,6 @@ def verify(options, device, training):
             raise NotImplementedError(f"the double does not know what {field} would change")
 
 
-_UNKNOWN = ("enableDistributedReplicatedGraphs", "enableExplicitMainLoops", "useHostCopyOps",
-            "aliasZeroCopy", "updatableNamedBuffers", "compileEngine", "explicitRecomputation",
-            "createImplicitPipeliningFwdOnlyProgram", "customCodelets", "globalReplicationFactor")
+_UNKNOWN = ("enableDistributedReplicatedGraphs", "aliasZeroCopy", "updatableNamedBuffers",
+            "compileEngine", "explicitRecomputation", "createImplicitPipeliningFwdOnlyProgram",
+            "customCodelets", "globalReplicationFactor")

@@ -6,7 +6,7 @@ from popart._enums import RecomputationType, VirtualGraphMode
 from popart._errors import popart_exception
 
 
-def verify(model, options, device, steps, training):
+def verify(model, options, device, steps, training, losses=()):
     """Check virtual graphs, pipeline stages and recomputation; return the number of stages."""
     constant = _models.constants(model, training)
     nodes = [node for node in model.graph.node if not set(node.output) <= constant]
@@ -15,7 +15,7 @@ def verify(model, options, device, steps, training):
     graphs = device.numIpus // options.replicatedGraphCount
     mode = options.virtualGraphMode
     _check_graphs(nodes, marks, graphs, mode)
-    _check_recomputation(marks, options)
+    _check_recomputation(nodes, marks, options, losses)
     if not options.enablePipelining:
         return 1
     if mode is VirtualGraphMode.Off or graphs == 1:
@@ -54,13 +54,22 @@ def _check_graphs(nodes, marks, graphs, mode):
                                "replica")
 
 
-def _check_recomputation(marks, options):
+def _check_recomputation(nodes, marks, options, losses):
     marked = any(RECOMPUTE in mark for mark in marks)
     if marked and options.autoRecomputation is not RecomputationType.NoRecompute:
         raise popart_exception("A mixture of auto and manual recomputation is not supported")
     if marked and options.enablePipelining:
         raise popart_exception("When pipelining is enabled, user annotation for recomputation is "
                                "not allowed")
+    leading = set(losses)
+    for node in reversed(nodes):  # those from which a loss is computed
+        if leading & set(node.output):
+            leading.update(node.input)
+    for node, mark in zip(nodes, marks):
+        if RECOMPUTE in mark and (set(losses) & set(node.output)
+                                  or not leading & set(node.output)):
+            raise popart_exception("Recompute Op which is ScheduledPreLoss::No is not permitted: "
+                                   f"{node.op_type} {node.name}")
 
 
 def _stages(nodes, marks, mode, graphs):

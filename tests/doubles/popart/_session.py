@@ -1,14 +1,23 @@
 """Sessions: a model compiled for a device, and its runs."""
 
 import copy
-import hashlib
 import os
 import time
 
 import numpy as np
 import torch
 
-from popart import _enums, _executor, _models, _options, _placement, _shapes
+from popart import (
+    _caching,
+    _enums,
+    _executor,
+    _models,
+    _options,
+    _placement,
+    _shapes,
+    _transfers,
+    _types,
+)
 from popart._errors import OutOfMemoryException, popart_exception, popart_runtime_error
 from popart._flow import DataFlow, InputShapeInfo, IStepIO, IWeightsIO
 from popart._machine import MACHINE, DeviceInfo
@@ -39,14 +48,17 @@ class _Session:
         self._flow, self._info, self.name = dataFlow, deviceInfo, name
         self._options = options = copy.deepcopy(userOptions)
         self._model = model = _models.shaped(_models.read(fnModel), inputShapeInfo)
+        self._program = model  # or that of a cache
         _options.verify(options, deviceInfo, self._training)
         if not self._training and not dataFlow.nAnchors():
             raise popart_exception("User must specify an anchor tensor when doing inference.")
         _models.check_operators(model, options.strictOpVersions, self._training)
+        self._types = _types.types(model)
         self._infos = _shapes.infos(model, [*dataFlow.anchors(), *self._losses])
         self._check_anchors()
         self._stages = _placement.verify(model, options, deviceInfo, dataFlow.batchesPerStep(),
-                                         self._training)
+                                         self._training, self._losses)
+        _transfers.verify(model, options, dataFlow)
         weights = {one.name for one in model.graph.initializer}
         self._inputs = [value.name for value in model.graph.input if value.name not in weights]
         self._graph = _executor.Graph(model, self._training)
@@ -91,7 +103,8 @@ class _Session:
             MACHINE.record("compiled", **facts)
             if path is not None:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                torch.save((self._model.SerializeToString(), self._host), path)
+                torch.save((self._model.SerializeToString(), self._host,
+                            _caching.unseen(self._options)), path)
         self._prepared = True
         if loadEngine:
             self._load()
@@ -271,20 +284,17 @@ class _Session:
                 "Out of memory: Cannot fit all variable data onto one or more tiles."))
 
     def _take_cached(self, path):
-        """A cached program has the constants and weights of the session that it was made for."""
-        model, self._host = torch.load(path)
+        """A cached program is that of the session that it was made for, with all that it has."""
+        model, self._host, settings = torch.load(path)
         halves = self._graph.halves
-        self._graph = _executor.Graph(_models.read(model), self._training)
+        self._program = _models.read(model)
+        self._graph = _executor.Graph(self._program, self._training)
         self._graph.halves = halves
+        for name, value in settings.items():
+            setattr(self._options, name, value)
 
     def _key(self):
-        options = {name: repr(value) for name, value in sorted(vars(self._options).items())
-                   if name not in ("cachePath", "enableEngineCaching")}
-        text = [_models.without_values(self._model), repr((
-            options, self._info.numIpus, self._info.version, self._flow.batchesPerStep(),
-            [(name, self._flow.art(name).id()) for name in self._flow.anchors()],
-            self._compiled())).encode()]
-        return str(int(hashlib.sha256(b"".join(text)).hexdigest()[:15], 16))
+        return _caching.key(self._model, self._options, self._info, self._flow, self._compiled())
 
     def _compiled(self):
         """Return what else is part of the program."""
@@ -367,9 +377,10 @@ class InferenceSession(_Session):
         return results
 
     def _computed(self, part, anchors):
-        own = any(node.domain == _models.DOMAIN for node in self._model.graph.node)
+        own = any(node.domain == _models.DOMAIN for node in self._program.graph.node)
         # a normalisation in its training form takes the statistics of the batch
-        if not own and not self._graph.halves and not self._graph.statistics:
+        halves = _types.FLOAT16 in self._types.values()
+        if not own and not halves and not self._graph.statistics:
             return self._by_runtime(part, anchors)
         with torch.no_grad():
             values = self._graph.run(_executor.tensors(part), self._device, anchors)
@@ -378,7 +389,7 @@ class InferenceSession(_Session):
     def _by_runtime(self, part, anchors):
         """Compute with ONNX Runtime, which knows ONNX better than the executor here."""
         if self._runtime is None or self._runtime[0] is not self._device:
-            self._runtime = (self._device, _runtime(self._model, self._device, anchors))
+            self._runtime = (self._device, _runtime(self._program, self._device, anchors))
         values = self._runtime[1].run(anchors, part)
         return {name: value.astype(self._infos[name].data_type_lcase())
                 for name, value in zip(anchors, values)}

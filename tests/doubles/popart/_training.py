@@ -2,9 +2,10 @@
 
 import copy
 
+import numpy as np
 import torch
 
-from popart import _enums, _executor, _options
+from popart import _enums, _executor, _options, _types
 from popart._errors import popart_exception, popart_runtime_error
 from popart._flow import InputShapeInfo
 from popart._operators import half
@@ -12,7 +13,7 @@ from popart._optimizers import SGD, Optimizer
 from popart._session import _Session
 
 _WORD = 2**32
-_ONLY_FIRST = ("Clip", "Reshape", "Pad", "Slice", "Gather", "Nll", "Dropout", "Expand")
+_ONLY_FIRST = ("Cast", "Clip", "Reshape", "Pad", "Slice", "Gather", "Nll", "Dropout", "Expand")
 """Operators of whose inputs only the first one has a gradient."""
 _NONE = ("Detach", "ArgMax", "ArgMin", "Shape", "ConstantOfShape", "Equal", "Greater", "Less")
 
@@ -37,9 +38,13 @@ class TrainingSession(_Session):
                          if one in self._graph.weights]
         for weight in self._trained:
             states = self._optimizer._initial(weight, self._host[weight])
-            if weight in self._graph.halves and isinstance(optimizer, SGD):
-                self._graph.halves.update(states)
+            if weight in self._graph.halves:
+                self._graph.halves.update(self._optimizer._in_weights_type(states))
             self._host.update(states)
+        scaling = self._options.automaticLossScalingSettings.enabled
+        if scaling and not _types.has_half_gradient(self._model, self._types, self._trained):
+            raise popart_exception("[AutomaticLossScale transform] No tracked gradient tensors of "
+                                   "type fp16 were found.")
         self._host.update(_executor.tensors({
             one.name: onnx.numpy_helper.to_array(one) for one in self._model.graph.initializer
             if one.name in self._host}))
@@ -93,13 +98,14 @@ class TrainingSession(_Session):
             for _ in range(self._flow.batchesPerStep()):
                 torch.manual_seed(self._seed)
                 self._seed = self._next_seed()
-                gradients = {}
+                sums = [_Sums(self) for _ in range(self.replicationFactor)]
                 for _ in range(self.accumulationFactor):
                     for replica in range(self.replicationFactor):
-                        values = self._differentiated(next(micro_batches), replica, gradients)
+                        values = self._differentiated(next(micro_batches), replica, sums[replica])
                         for name in anchors:
                             results[name].append(_executor.array(values[name], self._infos[name]))
-                self._update(gradients)
+                self._update({name: sum(part.values[name] for part in sums)
+                              for name in sums[0].values})
         self._device.update(self._statistics[0])
         return results
 
@@ -109,8 +115,8 @@ class TrainingSession(_Session):
         return ((upper + self.accumulationFactor) % _WORD * _WORD
                 + (lower + self.accumulationFactor * self.replicationFactor) % _WORD)
 
-    def _differentiated(self, part, replica, gradients):
-        """Run one micro-batch forwards and backwards, and add to the gradients."""
+    def _differentiated(self, part, replica, sums):
+        """Run one micro-batch forwards and backwards, and accumulate the gradients."""
         weights = {**self._device, **self._statistics[replica]}
         leaves = {name: weights[name].detach().requires_grad_() for name in self._trained}
         follow = self._graph.statistics
@@ -122,18 +128,77 @@ class TrainingSession(_Session):
         for name, gradient in zip(leaves, found):
             if gradient is None:
                 raise popart_runtime_error(f"the double: {name} has no gradient")
-            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        sums.add(dict(zip(leaves, found)))
         self._statistics[replica].update(
-            (name, values[made].detach()) for name, made in follow.items())
+            (name, half(values[made].detach()) if name in self._graph.halves
+             else values[made].detach()) for name, made in follow.items())
         return values
 
     def _update(self, gradients):
-        scale = self._optimizer.getLossScalingVal() * self._mean()
+        scale = self._optimizer.getLossScalingVal() * self._divisor()
         for name, gradient in gradients.items():
             self._device[name] = self._optimizer._step(name, self._device[name], gradient / scale,
                                                        self._device)
-        for name in self._graph.halves & set(self._device):
-            self._device[name] = half(self._device[name])
+        for name in sorted(self._graph.halves & set(self._device)):
+            self._device[name] = (self._rounded_at_random(self._device[name])
+                                  if self._options.enableStochasticRounding
+                                  else half(self._device[name]))
+
+    def _divisor(self):
+        """Return what sums are divided by at the end; a running mean has been divided already."""
+        if self._running():
+            return self.replicationFactor
+        return self._mean()
+
+    def _running(self):
+        options = self._options
+        return (options.meanAccumulationAndReplicationReductionStrategy
+                is _enums.MeanReductionStrategy.Running and self._mean() == (
+                    self.accumulationFactor * self.replicationFactor)
+                and options.accumulationAndReplicationReductionType is _enums.ReductionType.Mean)
+
+    def setRandomSeed(self, seedValue):
+        super().setRandomSeed(seedValue)
+        # rounding is seeded here and nowhere else, unlike dropout and random operators
+        self._rounding = torch.Generator().manual_seed(seedValue % 2**63)
+
+    def _rounded_at_random(self, value):
+        """Round to one of the two nearest halves, the nearer the more likely."""
+        nearest = half(value)
+        away = torch.where(value > nearest, torch.full_like(value, float("inf")),
+                           torch.full_like(value, float("-inf")))
+        # torch cannot step between halves; NumPy can
+        other = torch.from_numpy(np.nextafter(nearest.numpy().astype(np.float16),
+                                              away.numpy().astype(np.float16))).float()
+        chance = torch.where(other == nearest, torch.zeros_like(value),
+                             (value - nearest) / (other - nearest))
+        drawn = torch.rand(value.shape, generator=self._rounding)
+        return torch.where((drawn < chance) & (value != nearest), other, nearest)
+
+
+class _Sums:
+    """The gradients of a replica, accumulated in the type of their weights."""
+
+    def __init__(self, session):
+        self.values, self._count = {}, 0
+        self._halves, self._running = session._graph.halves, session._running()
+
+    def add(self, found):
+        self._count += 1
+        for name, gradient in found.items():
+            before = self.values.get(name)
+            rounded = half if name in self._halves else _kept
+            if before is None:
+                self.values[name] = rounded(gradient)
+            elif self._running:  # the mean so far, which cannot overflow
+                share = 1 / self._count
+                self.values[name] = rounded((1 - share) * before + share * rounded(gradient))
+            else:
+                self.values[name] = rounded(before + rounded(gradient))
+
+
+def _kept(value):
+    return value
 
 
 def _with_gradient(model, loss):

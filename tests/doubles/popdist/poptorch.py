@@ -5,6 +5,10 @@ import poptorch as _poptorch
 import popdist as _popdist
 
 
+def _decided(*_args):
+    raise RuntimeError("Cannot configure the processes: poprun decides on them")
+
+
 class Options(_poptorch.Options):
     def __init__(self, ipus_per_replica=None):
         super().__init__()
@@ -13,8 +17,10 @@ class Options(_poptorch.Options):
                 f"poprun started replicas of {_popdist.getNumIpusPerReplica()} IPUs, not "
                 f"{ipus_per_replica}")
         self._set(replication_factor=_popdist.getNumLocalReplicas())
-        self._create_or_set(processes=_popdist.getNumInstances(),
-                            process=_popdist.getInstanceIndex())
+        _poptorch.options._DistributedOptions.configureProcessId(
+            self.Distributed, _popdist.getInstanceIndex(), _popdist.getNumInstances())
+        for name in ("disable", "setEnvVarNames", "configureProcessId"):
+            self.Distributed.__dict__[name] = _decided
 
     def replicationFactor(self, replication_factor):
         raise RuntimeError("Cannot set the replication factor: poprun decides on it")

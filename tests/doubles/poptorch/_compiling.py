@@ -1,6 +1,7 @@
 """From a model to a program: what is captured, and what compilation refuses."""
 
 import copy
+import logging
 from contextlib import nullcontext
 
 import torch
@@ -12,6 +13,8 @@ from poptorch._half import HalfArithmetic
 from poptorch._losses import marked
 from poptorch._machine import MACHINE, model_enabled
 from poptorch.options import ShardedExecution
+
+log = logging.getLogger("poptorch")
 
 
 class Program:
@@ -62,6 +65,10 @@ def compiled(model, options, training, first, inputs):
     _check_overlap(options, trace, output)
     _check_device(program)
     options._Popart._check()
+    if training and options._Popart._values.get("automaticLossScalingSettings.enabled") \
+            and not _training.half(model, first):
+        raise failure("[AutomaticLossScale transform] No tracked gradient tensors of type fp16 "
+                      "were found.", "popart_exception")
     _check_stages(program, training)
     weights = sum(w.numel() * w.element_size() for w in model.parameters())
     if MACHINE.bytes_per_ipu is not None and weights / program.stages > MACHINE.bytes_per_ipu:
@@ -121,6 +128,14 @@ def _check_overlap(options, trace, output):
 def _check_device(program):
     """Check what is checked before a device is given out."""
     options, count = program.options, program.ipus
+    processes = options.Distributed.numProcesses
+    if processes > 1:
+        if not torch.distributed.is_initialized():  # PopDist's double starts it
+            raise failure(f"the IPUs of {processes} processes share no partition: nothing "
+                          "connected the processes")
+        if not options._Popart._values.get("cachePath"):
+            log.warning("Use poptorch.Options.enableExecutableCaching() to avoid compiling the "
+                        "model once per process")
     assert count <= 64, f"{count} IPUs are more than a process can use"
     offline = options.connection_type == _enums.ConnectionType.Never
     if options._values.get("use_model", model_enabled()):

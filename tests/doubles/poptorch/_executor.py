@@ -91,6 +91,7 @@ class PoplarExecutor:
 
     def setOptimizer(self, optimizer):
         _updates.kind(optimizer)
+        _updates.check(optimizer)
         if isinstance(optimizer, optim.Optimizer):
             optimizer.state_dict = self._read_state
         if self._program is not None:

@@ -37,7 +37,7 @@ class DataLoader(_data.DataLoader):
         steps = (options.device_iterations * options.replication_factor
                  * options.Training.gradient_accumulation)
         self._combined = None if batch_size is None else batch_size * steps
-        processes = int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
+        processes = options.Distributed.numProcesses
         if auto_distributed_partitioning and processes > 1:
             assert self._combined is not None
             assert not shuffle or "random_seed" in options.toDict()

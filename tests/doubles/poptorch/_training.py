@@ -51,7 +51,7 @@ def run(device, options, optimizer, parts, seed):
     steps, replicas = options.Training.gradient_accumulation, options.replication_factor
     model, outputs = device.model, []
     named = dict(model.named_parameters())
-    processes = options._values.get("processes", 1)
+    processes = options.Distributed.numProcesses
     share = 1 / (steps * replicas * processes) if options.Training.mean_reduction else 1.0
     for iteration in range(options.device_iterations):
         sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()
@@ -63,7 +63,7 @@ def run(device, options, optimizer, parts, seed):
                 with torch.random.fork_rng(devices=[]), torch.enable_grad(), \
                         HalfArithmetic() if half(model, part) else nullcontext():
                     torch.manual_seed(seed * 1000003 + device.calls * 1009 + replica
-                                      + 101 * options._values.get("process", 0))
+                                      + 101 * options.Distributed.processId)
                     result, loss = marked(model, part)
                     found = torch.autograd.grad(
                         loss * optimizer.loss_scaling, [named[name] for name in sums],

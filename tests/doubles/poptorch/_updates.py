@@ -1,5 +1,7 @@
 """The weight updates of the device, from the formulas in the notes on the IPU's interfaces."""
 
+import numbers
+
 import torch
 
 from poptorch import optim
@@ -13,6 +15,18 @@ def kind(optimizer):
         if isinstance(optimizer, cls):
             return name
     raise failure(f"Unsupported optimizer type {type(optimizer).__name__}")
+
+
+def check(optimizer):
+    """Assert what `python/_optimizer_attributes.py` asserts of the values of every group."""
+    for group in optimizer.param_groups:
+        for name in ("lr", "weight_decay", "momentum", "dampening", "eps", "max_weight_norm",
+                     "alpha", "velocity_scaling"):
+            assert isinstance(group.get(name, 0), numbers.Number), (
+                f"Expected a number for {name} but got {group[name]} instead")
+        if "betas" in group:
+            betas = group["betas"]
+            assert isinstance(betas, tuple), f"Expected a pair for betas but got {betas} instead"
 
 
 def constants(optimizer):
@@ -45,9 +59,12 @@ def _sgd(optimizer, group, w, g, state):
     g = g + group["weight_decay"] * w
     if not group["momentum"]:
         return w - group["lr"] * g
+    # PopART, willow/include/popart/sgd.hpp: nothing rescales a velocity that is stored
+    scale = group.get("velocity_scaling", 1.0) if optimizer.use_combined_accum else 1.0
     v = state.setdefault("velocity", torch.zeros_like(w))
-    v.mul_(group["momentum"]).add_(g, alpha=1 - group["dampening"])
-    return w - group["lr"] * (g + group["momentum"] * v if group["nesterov"] else v)
+    v.mul_(group["momentum"]).add_(g, alpha=scale * (1 - group["dampening"]))
+    step = scale * g + group["momentum"] * v if group["nesterov"] else v
+    return w - group["lr"] / scale * step
 
 
 def _moments(group, g, state):

@@ -2,6 +2,7 @@
 
 import copy as _copy
 import json as _json
+import os as _os
 from pathlib import Path as _Path
 
 import torch as _torch
@@ -130,6 +131,34 @@ class TensorLocationSettings(_OptionsDict):
         return self
 
 
+class _DistributedOptions(_OptionsDict):
+    """Which process of several this is; read from the environment as the real one does."""
+
+    def __init__(self):
+        super().__init__(num_distributed_processes=1, distributed_process_id=0,
+                         ipuof_configs={})
+        self.setEnvVarNames("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
+
+    def disable(self):
+        return self.configureProcessId(0, 1)
+
+    def setEnvVarNames(self, var_num_processes, var_process_id):
+        return self.configureProcessId(int(_os.environ.get(var_process_id, "0")),
+                                       int(_os.environ.get(var_num_processes, "1")))
+
+    def configureProcessId(self, process_id, num_processes):
+        self._set(distributed_process_id=process_id, num_distributed_processes=num_processes)
+        return self
+
+    @property
+    def processId(self):
+        return self.distributed_process_id
+
+    @property
+    def numProcesses(self):
+        return self.num_distributed_processes
+
+
 class _PrecisionOptions(_OptionsDict):
     def __init__(self, popart_options):
         super().__init__()
@@ -177,8 +206,10 @@ class Options(_OptionsDict):
         self.__dict__.update(
             _popart=popart, _precision=_PrecisionOptions(popart),
             _locations=_TensorLocationOptions(), _training=_TrainingOptions(popart),
-            _strategy=PipelinedExecution(), _progress_bar=True)
-        self._parts.extend([popart, self._precision, self._locations, self._training])
+            _distributed=_DistributedOptions(), _strategy=PipelinedExecution(),
+            _progress_bar=True)
+        self._parts.extend([popart, self._precision, self._locations, self._training,
+                            self._distributed])
         popart.set("instrumentWithHardwareCycleCounter", False)
         popart.set("rearrangeAnchorsOnHost", False)
 
@@ -197,6 +228,10 @@ class Options(_OptionsDict):
     @property
     def TensorLocations(self):
         return self.__dict__["_locations"]
+
+    @property
+    def Distributed(self):
+        return self.__dict__["_distributed"]
 
     def showCompilationProgressBar(self, show=True):
         self._check_frozen()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sample_norms import use_sample_norms
 from torch import nn
 
 from ipucnn.core.errors import UnavailableError, UsageError
@@ -320,6 +321,9 @@ def _options(made, plan=PLAIN, backend=None):
     ("half_partial", True, "convolutionOptions", {"partialsType": "half"}),
     ("enable_fast_groupnorm", True, "groupNormStridedChannelGrouping", True),
     ("prefetch_depth", 5, "defaultBufferingDepth", 5),
+    ("num_io_tiles", 64, "defaultBufferingDepth", 3),
+    ("num_io_tiles", 64, "useHostCopyOps", True),
+    ("num_io_tiles", 64, "enableExplicitMainLoops", True),
     ("report_hw_cycle_count", True, "instrumentWithHardwareCycleCounter", True),
     ("exchange_memory_target", "balanced", "engineOptions",
      {"opt.internalExchangeOptimisationTarget": "balanced"}),
@@ -327,7 +331,8 @@ def _options(made, plan=PLAIN, backend=None):
      {"autoReport.all": "true", "autoReport.directory": "poplar-profile"}),
 ])
 def test_option_reaches_popart(popart_double, made, option, value, field, meaning):
-    assert getattr(_options(made, backend=_with(**{option: value})), field) == meaning
+    plan = ExecutionPlan(precision="16.16")
+    assert getattr(_options(made, plan, _with(**{option: value})), field) == meaning
     assert getattr(_options(made), field) == getattr(
         popart_double.SessionOptions(), field)
 
@@ -431,7 +436,7 @@ def test_cycles_are_told(popart_double):
 
 def test_every_option_of_inference_is_tried_here():
     tried = {"half_partial", "enable_fast_groupnorm", "exchange_memory_target", "prefetch_depth",
-             "available_memory_proportion", "profile", "model_cache_path",
+             "available_memory_proportion", "num_io_tiles", "profile", "model_cache_path",
              "offline_target_ipu_version", "connection_type", "ipu_model",
              "report_hw_cycle_count"}
     assert {item.name for item in declared(PopArtOptions)
@@ -523,11 +528,12 @@ def test_popart_is_imported_before_onnx(tmp_path, monkeypatch, backend):
 
 def _popart_only(folder):
     """Return a folder with PopART's double and no PopTorch, which would be taken before it."""
-    for name in ("popart", "contracts"):
+    for name in ("popart", "contracts", "rules"):
         (folder / name).symlink_to(DOUBLES / name)
     return folder
 
 
-def test_conformance(popart_double, registry):
+def test_conformance(popart_double, registry, monkeypatch):
+    use_sample_norms(popart_double, monkeypatch)
     results = check_plugin("backend", "popart", registry)
     assert {value for value in results.values() if "skipped" not in value} == {"passed"}

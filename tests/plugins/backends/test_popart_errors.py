@@ -224,8 +224,7 @@ def test_a_graph_that_popart_does_not_read(popart_double, told, monkeypatch):
     (["--simulation", "--model-cache-path", "cache"], "keeps no compiled models"),
     (["--precision", "half", "--full-precision-norm"],
      "'--full-precision-norm' is not an option of backend 'popart'"),
-    (["--num-io-tiles", "32"],
-     "'--num-io-tiles' is an option of backend poptorch; this run uses popart"),
+    (["--num-io-tiles", "33"], "33 tiles cannot be set aside"),
     (["--precision", "int8"], "does not compute in precision 'int8'")])
 def test_options_that_cannot_be(machine, told, options, said):
     error, _ = told(*options, code=2)

@@ -260,7 +260,7 @@ def test_only_poprun_starts_instances_that_share_ipus():
      {"opt.internalExchangeOptimisationTarget": "balanced"}),
 ])
 def test_option_reaches_popart(machine, option, value, key, meaning):
-    program = _compiled(machine, backend=_with(**{option: value}))
+    program = _compiled(machine, ExecutionPlan(precision="16.16"), _with(**{option: value}))
     assert program.options._Popart._values[key] == meaning
     assert key not in _compiled(machine, ExecutionPlan()).options._Popart._values
 
@@ -316,7 +316,7 @@ def test_model_cache_path_is_made_and_used(machine, tmp_path):
     folder = tmp_path / "a" / "cache"
     options = _compiled(machine, backend=_with(model_cache_path=str(folder))).options
     assert folder.is_dir()
-    assert options._Popart._values["cachePath"] == str(folder)
+    assert Path(options._Popart._values["cachePath"]).parent == folder
     assert options._Popart._values["enableEngineCaching"] is True
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot make the folder"):

@@ -179,6 +179,12 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("name", "value", "key", "meaning"), OPTIONS)
 def test_option_reaches_popart(machine, name, value, key, meaning):
+    if name == "auto_loss_scaling":  # needs gradients in half precision
+        with pytest.raises(UsageError, match=r"precision 32\.32 has none"):
+            session(options={name: value})
+        session(options={name: value}, precision="16.16")
+        assert machine.programs[-1].options._Popart._values[key] == meaning
+        return
     session()
     assert machine.programs[-1].options._Popart._values.get(key) != meaning
     if name == "recompute":
@@ -261,14 +267,25 @@ def test_round_trips_are_those_of_all_calls(machine):
     assert made.device_latency() == (0.5, 3.0, 1.5)
 
 
-def test_velocity_scaling_follows_loss_scaling(machine):
-    choice = optimizer("sgd_combined", weight_decay=0.0, momentum=0.9)
-    made = session(setup={"optimizer": choice, "loss_scaling": 64.0},
-                   options={"loss_velocity_scaling_ratio": 4.0})
-    assert made._optimizer.param_groups[0]["velocity_scaling"] == 16
-    made.set_rates(0.1, 128.0)
-    assert made._optimizer.param_groups[0]["velocity_scaling"] == 32
-    assert made.step(batch(4), 0).loss > 0
+def test_velocity_scaling_is_that_of_the_first_loss_scaling(machine):
+    """A device rescales no velocity that is stored: momentum stays what it is."""
+    setup = {"optimizer": optimizer("sgd_combined", weight_decay=0.0, momentum=0.9),
+             "loss_scaling": 64.0}
+    made, expected = (session(setup=setup, options={"loss_velocity_scaling_ratio": 4.0})
+                      for _ in range(2))
+    for number in range(3):
+        for one, scaling in ((made, 64.0 * 2**number), (expected, 64.0)):
+            one.set_rates(0.1, scaling)
+            assert one._optimizer.param_groups[0]["velocity_scaling"] == 16
+            one.step(batch(4, number), number)
+    assert_close(made.weights(), expected.weights())
+    for group in made._optimizer.param_groups:  # the double sees it
+        group["velocity_scaling"] *= 2
+    made._executor.setOptimizer(made._optimizer)
+    for one in (made, expected):
+        one.step(batch(4, 3), 3)
+    with pytest.raises(AssertionError):
+        assert_close(made.weights(), expected.weights(), 1e-4)
 
 
 def test_every_training_option_of_the_record_is_tried_here():

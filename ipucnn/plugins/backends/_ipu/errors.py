@@ -21,11 +21,36 @@ def translated(doing: str, raised: Tuple[Type[BaseException], ...],
         raised: the engine's exceptions.
         remedy: returns the hint for one of them.
     """
+    kinds: Tuple[Type[BaseException], ...] = (*raised, *_CHECKS)
     try:
         yield
-    except raised as error:
+    except IpucnnError:
+        raise
+    except kinds as error:
+        if not isinstance(error, raised) and not _of_the_sdk(error):
+            raise
         raise IpucnnError(f"the model cannot {doing} on the IPU: {first_line(error)}",
                           remedy(error)) from error
+
+
+_CHECKS = (AssertionError, TypeError, ValueError, AttributeError)
+"""What the SDK's Python layer raises for arguments that it does not accept."""
+
+_SDK = ("poptorch", "popart", "popdist")
+
+_BINDING = ("incompatible function arguments", "incompatible constructor arguments")
+"""Text of the errors of compiled functions, which leave no frame of the SDK."""
+
+
+def _of_the_sdk(error: BaseException) -> bool:
+    """Return whether the SDK raised an error, and not code of ipucnn or torch."""
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.split(".")[0] in _SDK or any(text in str(error) for text in _BINDING)
 
 
 def reset_needed(action: str) -> str:

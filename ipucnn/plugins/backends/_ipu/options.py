@@ -3,13 +3,18 @@
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import FULL_PRECISION, option
 from ipucnn.plugins.backends._options import CacheOptions
 
 
 @dataclass(frozen=True)
 class IpuOptions(CacheOptions):
-    """Options of every IPU backend."""
+    """Options of every IPU backend.
+
+    Raises:
+        UsageError: IO tiles that cannot be reserved.
+    """
 
     half_partial: bool = option(
         False, "Accumulate the partial sums of convolutions and matrix products in half "
@@ -21,6 +26,9 @@ class IpuOptions(CacheOptions):
     enable_fast_groupnorm: bool = option(
         False, "Use strided channel grouping in group norm, which is faster.", validation=True,
         idle="without normlayer group")
+    num_io_tiles: int = option(
+        0, "Tiles reserved for input and output, which then overlap with computation: 0, or an "
+        "even number from 32 to 192.", minimum=0, validation=True)
     prefetch_depth: Optional[int] = option(
         None, "Number of micro-batches sent to the device ahead of their use. Default: that of "
         "the Poplar SDK, or 3 with '--num-io-tiles'.", minimum=1, validation=True)
@@ -63,3 +71,12 @@ class IpuOptions(CacheOptions):
     max_bytes_per_tile: Optional[int] = option(
         None, "Largest number of bytes on an IO tile that a collective between replicas uses.",
         minimum=0, only="training", idle="without replicas")
+
+    def __post_init__(self) -> None:
+        tiles = self.num_io_tiles
+        if 0 < tiles < 32:
+            raise UsageError(f"option '--num-io-tiles': {tiles} is too small",
+                             "use 0, or at least 32")
+        if tiles % 2 or tiles > 192:
+            raise UsageError(f"option '--num-io-tiles': {tiles} tiles cannot be set aside",
+                             "use an even number from 32 to 192")

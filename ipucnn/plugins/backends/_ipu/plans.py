@@ -90,6 +90,17 @@ def check_target(plan: ExecutionPlan, options: IpuOptions, emulation: str, remed
                          "meaning there", remedy)
 
 
+def check_transfers(plan: ExecutionPlan, options: IpuOptions) -> None:
+    """Reject IO tiles where transfers cannot overlap with computation.
+
+    Raises:
+        UsageError: the plan is a pipeline.
+    """
+    if options.num_io_tiles and plan.pipeline_splits:
+        raise UsageError("'--num-io-tiles' and pipeline splits exclude each other: transfers "
+                         "cannot overlap with a pipeline", "leave one of them out")
+
+
 def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOptions) -> None:
     """Reject training settings that no IPU supports.
 
@@ -100,6 +111,10 @@ def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOption
         raise UsageError("'--skip-non-finite' has no meaning on an IPU, which has made its "
                          "update when the host sees the loss", "leave it out; "
                          "'--auto-loss-scaling' or a lower '--loss-scaling' may help")
+    if options.auto_loss_scaling and not plan.half:
+        raise UsageError("'--auto-loss-scaling' follows gradients in half precision, and precision "
+                         f"{plan.precision} has none",
+                         "leave it out, or use '--precision 16.32' or '16.16'")
     if options.enable_optimizer_rts and plan.replicas == 1:
         raise UsageError("'--enable-optimizer-rts' shards the optimizer's state over replicas, "
                          "and there is one", "add '--replicas', or leave it out")

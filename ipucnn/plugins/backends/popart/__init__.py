@@ -21,7 +21,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         target="ipucnn.plugins.backends.popart.engine:PopArtBackend",
         requires=(Requirement("popart", INSTALL, "the Poplar SDK"),
                   Requirement("onnx", "pip install onnx")),
-        inference=True, training=True, precisions=("16.16", "32.32"),
+        inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
         checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
         options="ipucnn.plugins.backends.popart.options:PopArtOptions",
         features=("accumulation-sum", "compile-only", "recompute", "sharding"),

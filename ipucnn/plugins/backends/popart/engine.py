@@ -11,7 +11,12 @@ from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
-from ipucnn.plugins.backends._ipu.plans import EMULATED, check_training, most_ipus
+from ipucnn.plugins.backends._ipu.plans import (
+    EMULATED,
+    check_training,
+    check_transfers,
+    most_ipus,
+)
 from ipucnn.plugins.backends._ipu.sdk import first_line
 from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.popart.losses import loss_form
@@ -98,19 +103,21 @@ class PopArtBackend(OnnxBackend):
 
         check_proportions(self.options.available_memory_proportion, plan.stages)
         check_devices(plan, self.options)
+        check_transfers(plan, self.options)
 
 
 def _check_training(plan: ExecutionPlan, setup: TrainingSetup, options: PopArtOptions) -> None:
     loss_form(setup.loss)
     check_training(plan, setup, options)
-    if setup.mix.enabled:
-        raise UsageError("backend 'popart' mixes no images: '--mixup-alpha' and "
-                         "'--cutmix-lambda-low' have no meaning there",
-                         "leave them out, or use '--backend poptorch'")
     if plan.recompute == "auto" and plan.recompute_checkpoints:
         raise UsageError("backend 'popart' keeps '--recompute-checkpoints' only with "
                          "'--recompute-mode manual': PopART does not combine them with what it "
                          "chooses", "use 'manual', or '--backend poptorch'")
+    if options.num_io_tiles and plan.recompute != "none":
+        raise UsageError("backend 'popart' does not recompute where transfers overlap with "
+                         "computation: PopART's explicit loops have a recomputation of their own",
+                         "leave '--num-io-tiles' or the recomputation out, or use "
+                         "'--backend poptorch'")
     if plan.recompute == "manual" and plan.pipelined:
         raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
                          "a pipeline recomputes whole stages", "use '--recompute-mode auto'")

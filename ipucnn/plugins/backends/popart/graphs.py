@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Set
 
+import numpy
 import popart
 
 from ipucnn.plugins.backends.popart.placing import place
@@ -62,16 +63,133 @@ def in_half(proto: onnx.ModelProto) -> bytes:
     Args:
         proto: the model in float32; changed in place.
     """
-    from onnx import TensorProto
+    import onnx
 
     for node in proto.graph.node:  # the transformer changes only tensors, not other attributes
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
+        if node.op_type == "Cast" or node.op_type in _RANDOM:
+            for attribute in node.attribute:
+                if attribute.name in ("to", "dtype") and attribute.i == onnx.TensorProto.FLOAT:
+                    attribute.i = onnx.TensorProto.FLOAT16
+        if node.op_type in _RANDOM and "dtype" not in {one.name for one in node.attribute}:
+            # without it these are FLOAT, or have the type of an input that is FLOAT no longer
+            node.attribute.append(onnx.helper.make_attribute("dtype", onnx.TensorProto.FLOAT16))
     transformer = popart.GraphTransformer(proto.SerializeToString())
     transformer.convertFloatsToHalfs()
-    result: bytes = transformer.getModelProto()
-    return result
+    converted = onnx.load_from_string(transformer.getModelProto())
+    return bytes(float_scalars(converted).SerializeToString())
+
+
+_RANDOM = ("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
+
+_SCALARS = {"Clip": (1, 2), "Pad": (2,)}
+"""Operators of version 11 with inputs that PopART reads as numbers in single precision."""
+
+
+def float_scalars(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give bounds of Clip and values of Pad constants of their own in single precision.
+
+    PopART reads them when it builds the program and refuses those in half precision; of such nodes
+    only the first input is a tensor on the device. A value of Pad that is zero is left out.
+
+    Args:
+        proto: the model; changed in place.
+    """
+    from onnx import numpy_helper
+
+    values = {one.name: one for one in proto.graph.initializer}
+    values.update((node.output[0], one.t) for node in proto.graph.node
+                  if node.op_type == "Constant" for one in node.attribute if one.name == "value")
+    nodes: List[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        for position in _SCALARS.get(node.op_type, ()):
+            name = node.input[position] if position < len(node.input) else ""
+            if name not in values:
+                continue
+            value = numpy_helper.to_array(values[name]).astype(numpy.float32).reshape(())
+            if node.op_type == "Pad" and not value:
+                node.input[position] = ""
+            else:
+                node.input[position] = f"{node.output[0]}.{position}/float"
+                nodes.append(_constant(node.input[position], value))
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+        nodes.append(node)
+    return _with_nodes(proto, nodes)
+
+
+def _constant(name: str, value: numpy.ndarray) -> onnx.NodeProto:
+    from onnx import helper, numpy_helper
+
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
+
+
+def _with_nodes(proto: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """Replace the nodes of a model, without constants and weights that nothing reads."""
+    read = {name for node in nodes for name in node.input}
+    read.update(output.name for output in proto.graph.output)
+    kept = [copied(node) for node in nodes
+            if node.op_type != "Constant" or node.output[0] in read]
+    weights = [copied(one) for one in proto.graph.initializer if one.name in read]
+    gone = {one.name for one in proto.graph.initializer} - read
+    inputs = [copied(one) for one in proto.graph.input if one.name not in gone]
+    for field, entries in ((proto.graph.node, kept), (proto.graph.initializer, weights),
+                           (proto.graph.input, inputs)):
+        del field[:]
+        field.extend(entries)
+    return proto
+
+
+def copied(message: Any) -> Any:
+    """Return a copy of a protocol buffer, which outlives the list that it was in."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def master_weights(proto: onnx.ModelProto, weights: Set[str]) -> onnx.ModelProto:
+    """Have nodes read weights through a Cast to half precision, for precision 16.32.
+
+    The weights and with them gradients, accumulators and the optimizer's state are in single
+    precision; the rest of the model is in half precision already.
+
+    Args:
+        proto: the model; changed in place.
+        weights: names of the initialisers.
+    """
+    from onnx import TensorProto, helper
+
+    nodes: List[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        # named for the node's module, so that it is on the same pipeline stage
+        within = node.name.rpartition("/")[0]
+        for position, name in enumerate(node.input):
+            if name in weights:
+                node.input[position] = f"{node.output[0]}.{position}/half"
+                nodes.append(helper.make_node(
+                    "Cast", [name], [node.input[position]], to=TensorProto.FLOAT16,
+                    name=f"{within}/Cast_{position}"))
+        nodes.append(node)
+    in_type(proto, weights, TensorProto.FLOAT)
+    return _with_nodes(proto, nodes)
+
+
+def in_type(proto: onnx.ModelProto, names: Set[str], kind: int) -> None:
+    """Give initialisers a type.
+
+    Args:
+        proto: the model; changed in place.
+        names: of the initialisers.
+        kind: a number of `onnx.TensorProto.DataType`.
+    """
+    from onnx import helper, numpy_helper
+
+    for tensor in proto.graph.initializer:
+        if tensor.name in names and tensor.data_type != kind:
+            array = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(kind))
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for entry in proto.graph.input:
+        if entry.name in names:
+            entry.type.tensor_type.elem_type = kind
 
 
 def with_constants(model: bytes) -> bytes:

@@ -13,9 +13,11 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.engine_base import Graph
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
+from ipucnn.plugins.backends.popart.cache import set_cache_folder
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
 from ipucnn.plugins.backends.popart.graphs import (
+    float_scalars,
     in_half,
     own_weights,
     placed,
@@ -26,6 +28,7 @@ from ipucnn.plugins.backends.popart.norm_operators import group_norms
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.placing import stages_of
 from ipucnn.plugins.backends.popart.settings import inference_options
+from ipucnn.plugins.backends.popart.transfers import marked, returned
 
 if TYPE_CHECKING:
     import onnx
@@ -66,12 +69,14 @@ class PopArtInferenceSession(InferenceSession):
         """Compile for the IPUs, or take the program from the cache, and load it."""
         started = time.perf_counter()
         plan = self._plan
+        set_cache_folder(self._options, self._model)
         with device_errors("be compiled", plan):
             self._device = acquire(plan, self._chosen)
             self._session = popart.InferenceSession(
                 fnModel=self._model,
                 dataFlow=popart.DataFlow(plan.device_iterations,
-                                         {self._output: popart.AnchorReturnType("All")}),
+                                         {self._output: returned(
+                                             plan, self._chosen.num_io_tiles)}),
                 deviceInfo=self._device, userOptions=self._options)
             self._session.prepareDevice(not plan.compile_only)
             if not plan.compile_only:
@@ -146,8 +151,14 @@ class PopArtInferenceSession(InferenceSession):
         if self._graph.batch is None:
             proto = with_batch(proto, self._plan.micro_batch)
         with device_errors("be prepared", self._plan):
-            model = with_constants(
-                in_half(proto) if self._convert else proto.SerializeToString())
+            if self._convert:
+                converted = in_half(proto)
+            else:  # a file may be in half precision
+                converted = (float_scalars(proto) if self._graph.half else proto
+                             ).SerializeToString()
+            model = with_constants(converted)
+            if self._chosen.num_io_tiles:
+                model = marked(model, self._plan)
             proportions = self._chosen.available_memory_proportion
             if self._stages or proportions:
                 model = placed(model, proto.graph.node, self._stages, proportions)

@@ -20,15 +20,15 @@ _LARGEST_NORM = 65500.0
 """Of a weight in LAMB, whose authors limit it to 10; large enough to limit none."""
 
 
-def make_optimizer(choice: OptimizerChoice, lr: float, loss_scaling: float, velocity_ratio: float,
-                   undecayed: Iterable[str]) -> Any:
+def make_optimizer(choice: OptimizerChoice, lr: float, loss_scaling: float,
+                   velocity_scaling: float, undecayed: Iterable[str]) -> Any:
     """Return the device's optimizer of that name.
 
     Args:
         choice: the optimizer and its options.
         lr: learning rate.
         loss_scaling: factor on the loss.
-        velocity_ratio: loss scaling over velocity scaling, of `sgd_combined`.
+        velocity_scaling: factor on the stored velocity of `sgd_combined`.
         undecayed: names of the weights without weight decay.
 
     Raises:
@@ -43,7 +43,7 @@ def make_optimizer(choice: OptimizerChoice, lr: float, loss_scaling: float, velo
               "defaultWeightDecay": (choice.weight_decay, True),
               "lossScaling": (loss_scaling, False)}
     if choice.name == "sgd_combined":
-        values["defaultVelocityScaling"] = (loss_scaling / velocity_ratio, False)
+        values["defaultVelocityScaling"] = (velocity_scaling, False)
     optimizer = maker(values, given)
     if choice.weight_decay:
         for name in undecayed:
@@ -80,7 +80,8 @@ def _rmsprop(tensorflow: bool) -> Maker:
         return popart.Adaptive(
             values, mode=modes.CenteredRMSProp if given.get("centered") else modes.RMSProp,
             weight_decay_mode=popart.WeightDecayMode.L2Regularization,
-            rmsprop_tf_variant=tensorflow)
+            # the updates are in single precision; a state in that of half weights may not take them
+            accl3_type=popart.DataType.FLOAT, rmsprop_tf_variant=tensorflow)
 
     return make
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Set
 
 from ipucnn.core.errors import UsageError
+
+PIPELINE_STAGE = "__pipeline_stage"
+"""The attribute of a node that holds its stage. Source: PopART's `sPipelineStageAttribute`."""
 
 _WITH_PLANS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators whose temporary values `--available-memory-proportion` limits."""
@@ -56,6 +59,22 @@ def module_of(name: str) -> str:
     return "/".join(path)
 
 
+def outputs_of(node: Any) -> Set[str]:
+    """Return the names by which a builder finds a node: those of all its outputs, empty ones too.
+
+    Args:
+        node: an ONNX node that a builder has read.
+
+    Raises:
+        UsageError: it leaves out several outputs, so that its names do not number its outputs.
+    """
+    names = list(node.output)
+    if names.count("") > 1:
+        raise UsageError(f"operator {node.op_type!r} leaves out several of its outputs, and PopART "
+                         "cannot find it", "export the network again")
+    return set(names)
+
+
 def place(builder: Any, nodes: Sequence[Any], stages: Optional[Sequence[int]],
           proportions: Sequence[float]) -> None:
     """Put nodes on the IPUs of their stages, and limit the tile memory that they use.
@@ -69,11 +88,12 @@ def place(builder: Any, nodes: Sequence[Any], stages: Optional[Sequence[int]],
     for number, node in enumerate(nodes):
         if node.op_type == "Constant":  # no longer an operation once PopART has read it
             continue
-        outputs = {name for name in node.output if name}
+        outputs = outputs_of(node)
         stage = stages[number] if stages else 0
         if stages:
             builder.virtualGraph(outputs, stage)
-            builder.pipelineStage(outputs, stage)
+            # `pipelineStage` takes no set of names: a node with several outputs has no other way
+            builder.addNodeAttribute(PIPELINE_STAGE, stage, outputs)
         if proportions and node.op_type in _WITH_PLANS:
             builder.setAvailableMemoryProportion(
                 outputs, proportions[stage if len(proportions) > 1 else 0])

@@ -10,6 +10,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.options import PopArtOptions
+from ipucnn.plugins.backends.popart.transfers import BUFFERS
 
 
 def session_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
@@ -20,7 +21,7 @@ def session_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     """
     options = popart.SessionOptions()
     _set_devices(options, plan)
-    _set_arithmetic(options, chosen)
+    _set_arithmetic(options, plan, chosen)
     _set_transfers(options, plan, chosen)
     _set_engine(options, chosen)
     return options
@@ -49,8 +50,8 @@ def _set_devices(options: Any, plan: ExecutionPlan) -> None:
         options.virtualGraphMode = popart.VirtualGraphMode.Manual
 
 
-def _set_arithmetic(options: Any, chosen: PopArtOptions) -> None:
-    if chosen.half_partial:
+def _set_arithmetic(options: Any, plan: ExecutionPlan, chosen: PopArtOptions) -> None:
+    if chosen.half_partial and plan.half:  # what Poplar makes of it in single is not said
         options.convolutionOptions = {"partialsType": "half"}
         options.partialsTypeMatMuls = "half"
     if chosen.enable_fast_groupnorm:
@@ -60,8 +61,15 @@ def _set_arithmetic(options: Any, chosen: PopArtOptions) -> None:
 def _set_transfers(options: Any, plan: ExecutionPlan, chosen: PopArtOptions) -> None:
     if plan.synthetic:
         options.syntheticDataMode = popart.SyntheticDataMode.RandomNormal
-    if chosen.prefetch_depth is not None:
-        options.defaultBufferingDepth = chosen.prefetch_depth
+    depth = chosen.prefetch_depth or (BUFFERS if chosen.num_io_tiles else None)
+    if depth is not None:
+        options.defaultBufferingDepth = depth
+    if chosen.num_io_tiles:
+        # Source: PopART's `Ir::verifyOverlapIOSettings`
+        options.numIOTiles = chosen.num_io_tiles
+        options.virtualGraphMode = popart.VirtualGraphMode.Auto
+        options.useHostCopyOps = True
+        options.enableExplicitMainLoops = True
 
 
 def _set_engine(options: Any, chosen: PopArtOptions) -> None:

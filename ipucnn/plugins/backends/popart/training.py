@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
@@ -24,12 +23,14 @@ from ipucnn.core.execution.training_session import (
     TrainingSession,
     TrainingSetup,
 )
-from ipucnn.core.files import make_folder
+from ipucnn.data.mixup import draw
 from ipucnn.onnx.engine_base import with_images
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
+from ipucnn.plugins.backends.popart.cache import set_cache_folder
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
 from ipucnn.plugins.backends.popart.errors import device_errors
 from ipucnn.plugins.backends.popart.losses import loss_form
+from ipucnn.plugins.backends.popart.mixing_graph import mixing_inputs
 from ipucnn.plugins.backends.popart.optimizers import make_optimizer
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.training_graph import (
@@ -38,6 +39,7 @@ from ipucnn.plugins.backends.popart.training_graph import (
     training_graph,
 )
 from ipucnn.plugins.backends.popart.training_settings import training_options
+from ipucnn.plugins.backends.popart.transfers import returned
 
 if TYPE_CHECKING:
     import onnx
@@ -62,13 +64,15 @@ class PopArtTrainingSession(TrainingSession):
         self._graph = self._made_graph()
         self._undecayed = [name for name in self._graph.trained if self._state[name].dim() == 1]
         self._rates = (setup.optimizer.lr, setup.loss_scaling)
+        # for the whole training: nothing on the device rescales a velocity that is stored
+        self._velocity_scaling = setup.loss_scaling / options.loss_velocity_scaling_ratio
         self._optimizer = self._made_optimizer()
         self._device: Any = None
         self._session: Any = None
         self._host: Optional[onnx.ModelProto] = None
-        kind = "float16" if plan.half else "float32"
         self.facts: Dict[str, Any] = {
-            "weights_type": kind, "arithmetic": kind, "ipus": plan.local_devices,
+            "weights_type": "float16" if plan.precision == "16.16" else "float32",
+            "arithmetic": "float16" if plan.half else "float32", "ipus": plan.local_devices,
             "recomputed": plan.recompute,
             "kept_for_backward": self._graph.kept}
         if self._graph.splits:
@@ -79,15 +83,11 @@ class PopArtTrainingSession(TrainingSession):
     def compile(self) -> float:
         """Compile for the IPUs, or take the program from the cache, and load it."""
         started = time.perf_counter()
-        plan, every = self._plan, popart.AnchorReturnType("All")
-        options = training_options(plan, self._chosen)
-        if options.enableEngineCaching:
-            # PopART's cache key includes neither constants nor the weights with which the state of
-            # this optimizer is initialised
-            values = (sha256(self._graph.proto).hexdigest()
-                      if self._setup.optimizer.name == "sgd_combined" else self._graph.frozen)
-            options.cachePath = make_folder(str(Path(options.cachePath, values)),
-                                            "--model-cache-path")
+        plan, every = self._plan, returned(self._plan, self._chosen.num_io_tiles)
+        options = training_options(plan, self._chosen, self._setup.optimizer.name)
+        # the state of this optimizer is initialised with the weights
+        set_cache_folder(options, self._graph.proto, self._graph.proto
+                         if self._setup.optimizer.name == "sgd_combined" else b"")
         outputs = {self._graph.loss: every}
         if self._setup.metrics:
             outputs[self._graph.predicted] = every
@@ -113,9 +113,7 @@ class PopArtTrainingSession(TrainingSession):
         """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
         if (lr, loss_scaling) != self._rates:
             self._rates = lr, loss_scaling
-            self._optimizer = self._made_optimizer()
-            with device_errors("take other rates", self._plan):
-                self._session.updateOptimizerFromHost(self._optimizer)
+            self._update_optimizer()
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
         """Make one host call; see `TrainingSession.step`."""
@@ -128,8 +126,8 @@ class PopArtTrainingSession(TrainingSession):
             if self._graph.random or self._chosen.enable_stochastic_rounding:
                 self._session.setRandomSeed(self._seed(update))
             self._session.run(popart.PyStepIO(
-                {self._graph.images: images.contiguous().numpy(), self._graph.labels: labels},
-                self._anchors))
+                {self._graph.images: images.contiguous().numpy(), self._graph.labels: labels,
+                 **self._mixing(batch)}, self._anchors))
         losses = (self._anchors[self._graph.loss].reshape(plan.device_iterations, -1).mean(
             1, dtype=numpy.float64) / plan.summed_share).tolist()
         for number, loss in enumerate(losses, update):
@@ -152,8 +150,12 @@ class PopArtTrainingSession(TrainingSession):
 
     def state(self) -> Dict[str, Any]:
         """Return the optimizer's state, which PopART keeps beside the weights."""
-        return {"popart": {name: value for name, value in _values(self._read()).items()
-                           if name not in self._state}}
+        state: Dict[str, Any] = {
+            "popart": {name: value for name, value in _values(self._read()).items()
+                       if name not in self._state}}
+        if self._setup.optimizer.name == "sgd_combined":
+            state["velocity_scaling"] = self._velocity_scaling
+        return state
 
     def load(self, weights: StateDict, state: Dict[str, Any],
              ema: Optional[StateDict] = None) -> None:  # noqa: ARG002
@@ -174,6 +176,9 @@ class PopArtTrainingSession(TrainingSession):
                 f"the saved state is not of optimizer {self._setup.optimizer.name!r}",
                 "restore with the options of the training")
         put_values(model, {**weights, **saved})
+        # the saved velocity is in this scale; files of before do not tell it
+        self._velocity_scaling = state.get("velocity_scaling", self._velocity_scaling)
+        self._update_optimizer()
         self._state = {name: value.clone() for name, value in weights.items()}
         with device_errors("take saved weights", self._plan):
             self._session.resetHostWeights(model.SerializeToString())
@@ -213,15 +218,33 @@ class PopArtTrainingSession(TrainingSession):
     def _made_graph(self) -> TrainingGraph:
         with device_errors("be prepared for training", self._plan):
             return training_graph(self._module, self._example, self._plan, self._loss,
-                                  self._chosen.available_memory_proportion)
+                                  self._setup.mix, self._chosen)
 
     def _made_optimizer(self) -> Any:
         return make_optimizer(
-            self._setup.optimizer, *self._rates,
-            self._chosen.loss_velocity_scaling_ratio, self._undecayed)
+            self._setup.optimizer, *self._rates, self._velocity_scaling, self._undecayed)
+
+    def _update_optimizer(self) -> None:
+        self._optimizer = self._made_optimizer()
+        with device_errors("take other rates", self._plan):
+            self._session.updateOptimizerFromHost(self._optimizer)
+
+    def _mixing(self, batch: TrainingBatch) -> Dict[str, Any]:
+        """Return the arrays of the graph's further inputs, of a batch or of a synthetic one."""
+        mix, plan = self._setup.mix, self._plan
+        if not mix.enabled:
+            return {}
+        mixing = batch.mixing or draw(mix, 0, 0, range(plan.local_batch), plan.micro_batch,
+                                      self._images.shape[2])
+        return {name: numpy.ascontiguousarray(getattr(mixing, name).numpy(), numpy.float32)
+                for name in mixing_inputs(mix, plan.micro_batch)}
 
     def _seed(self, update: int) -> int:
         """Return the seed of an update, so that updates in one call draw as in several.
+
+        That is true of dropout and of random operators, which derive their seeds from it.
+        Stochastic rounding is seeded once for each call: its numbers depend on the device
+        iterations of a call.
 
         For each micro-batch the device adds the number of replicas to its lower word, and one to
         its upper word.

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Set, Tuple
 
 import popart
 import torch
 
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.losses import CrossEntropyForm
+from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.models.tracing import execution_order, recompute_points, resolve_splits
 from ipucnn.onnx.tracing_export import INPUT, OUTPUT, Tracing, exported
-from ipucnn.plugins.backends.popart.graphs import in_half
+from ipucnn.plugins.backends.popart.graphs import copied, in_half, in_type, master_weights
+from ipucnn.plugins.backends.popart.mixing_graph import mix_images, mixed_shares
 from ipucnn.plugins.backends.popart.norm_operators import batch_norms, group_norms
 from ipucnn.plugins.backends.popart.operators import TARGET
-from ipucnn.plugins.backends.popart.placing import module_of, place, stages_of
+from ipucnn.plugins.backends.popart.options import PopArtOptions
+from ipucnn.plugins.backends.popart.placing import module_of, outputs_of, place, stages_of
+from ipucnn.plugins.backends.popart.transfers import input_settings, mark_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +37,6 @@ class TrainingGraph:
         loss: the mean loss of a micro-batch, times `ExecutionPlan.summed_share`, a float32 scalar.
         predicted: the class of each sample, int32 `(B,)`.
         trained: the initialisers that are updated.
-        frozen: digest of the values that are not trained and so are part of the program.
         norms: paths of the norm layers that keep running statistics.
         random: whether it draws random numbers.
         splits: where its pipeline stages begin.
@@ -46,7 +49,6 @@ class TrainingGraph:
     loss: str
     predicted: str
     trained: Tuple[str, ...]
-    frozen: str
     norms: Tuple[str, ...]
     random: bool
     splits: Tuple[str, ...]
@@ -54,7 +56,8 @@ class TrainingGraph:
 
 
 def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: ExecutionPlan,
-                   loss: CrossEntropyForm, proportions: Sequence[float]) -> TrainingGraph:
+                   loss: CrossEntropyForm, mix: MixOptions, options: PopArtOptions
+                   ) -> TrainingGraph:
     """Return the training graph of a plan.
 
     Args:
@@ -62,34 +65,40 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
         images: a micro-batch in the model's input format.
         plan: of the training.
         loss: the loss, without class weights.
-        proportions: of tile memory for temporary values; none, one, or one for each stage.
+        mix: how images are mixed.
+        options: of the backend.
 
     Raises:
         UsageError: the model needs an operator that PopART lacks, or a split is unknown.
     """
+    proportions, tiles = options.available_memory_proportion, options.num_io_tiles
     splits = resolve_splits(model, plan.pipeline_splits, images.shape[2])
     modules = execution_order(model, images.shape[2]) if splits else []
     points = recompute_points(model, plan.recompute_checkpoints) \
         if plan.recompute == "manual" else []
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    proto = exported(model, images, TARGET, Tracing(training=True))
+    proto = _exported(model, images)
     model.load_state_dict(state)  # tracing changes the running statistics
     put_values(proto, state)
     norms = batch_norms(group_norms(proto), learning)
     moving = {name for node in norms for name in node.input[3:]}
     given = {one.name: one for one in proto.graph.initializer}
     fixed = [name for name in given if name not in learning | moving]
-    builder = popart.Builder(_in_types(proto, fixed, plan.half))
-    labels = builder.addInputTensor(popart.TensorInfo("INT32", [plan.micro_batch]), "labels")
-    value, predicted = _add_loss(builder, labels, loss, plan)
+    network = _in_types(proto, plan, _Parts(set(fixed), learning, moving), mix)
+    if tiles:
+        mark_inputs(network, plan)
+    builder = popart.Builder(network.SerializeToString())
+    labels = builder.addInputTensor(
+        popart.TensorInfo("INT32", [plan.micro_batch]), input_settings(plan, tiles), "labels")
+    value, predicted = _add_loss(builder, labels, loss, plan, mix)
     nodes = _nodes(builder)
     place(builder, nodes, stages_of(nodes, splits, modules) if splits else None, proportions)
-    kept = _recompute_between(builder, nodes, points)
+    # not the loss, nor the predicted classes, which do not lead to it
+    kept = _recompute_between(builder, nodes[:len(network.graph.node)], points)
     return TrainingGraph(
         builder.getModelProto(), INPUT, labels, value, predicted,
         tuple(name for name in given if name in learning),
-        sha256(b"".join(given[name].SerializeToString() for name in fixed)).hexdigest(),
         tuple(node.input[3].rpartition(".")[0] for node in norms),
         any(node.op_type.startswith(("Dropout", "Random")) for node in nodes), tuple(splits), kept)
 
@@ -105,18 +114,68 @@ def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
                 array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type)), tensor.name))
 
 
-def _in_types(proto: onnx.ModelProto, fixed: List[str], half: bool) -> bytes:
-    """Return a graph that computes in its precision and does not train what is `fixed`.
+def _exported(model: torch.nn.Module, images: torch.Tensor) -> onnx.ModelProto:
+    """Return the model as ONNX, in single precision.
 
-    An initialiser that the loss depends on is trained, so frozen values become constants.
+    Raises:
+        UsageError: a batch norm has one value for each channel.
     """
-    transformer = popart.GraphTransformer(in_half(proto) if half else proto.SerializeToString())
-    transformer.convertInitializersToConstants(fixed)
-    return bytes(transformer.getModelProto())
+    try:
+        return exported(model, images, TARGET, Tracing(training=True))
+    except IpucnnError as error:  # torch refuses it; PopART would divide by N - 1
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError("a batch norm has one value for each channel to normalise, whose sample "
+                         "variance is infinite on the device",
+                         "use a larger '--batch-size' or images, or '--normlayer group'") from error
 
 
-def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm,
-              plan: ExecutionPlan) -> Tuple[str, str]:
+@dataclass(frozen=True)
+class _Parts:
+    """Names of initialisers: those that are not trained, those that are, running statistics."""
+
+    fixed: Set[str]
+    learning: Set[str]
+    moving: Set[str]
+
+
+def _in_types(proto: onnx.ModelProto, plan: ExecutionPlan, parts: _Parts,
+              mix: MixOptions) -> onnx.ModelProto:
+    """Return a graph that computes in its precision and does not train what is fixed.
+
+    An initialiser that the loss depends on is trained, so frozen values become constants. Running
+    statistics are in single precision: in half, a tenth of a new value would often be lost.
+
+    Args:
+        proto: the network, in single precision.
+        plan: of the training.
+        parts: its initialisers.
+        mix: how images are mixed.
+    """
+    import onnx
+
+    if plan.half:
+        exact = {one.name: copied(one) for one in proto.graph.initializer}
+        proto = onnx.load_from_string(in_half(proto))
+        names = parts.moving
+        if plan.precision == "16.32":
+            names = names | parts.learning
+            proto = master_weights(proto, parts.learning)
+        for tensor in proto.graph.initializer:
+            if tensor.name in names:  # not what was rounded to half and back
+                tensor.CopyFrom(exact[tensor.name])
+        in_type(proto, names, onnx.TensorProto.FLOAT)
+    transformer = popart.GraphTransformer(proto.SerializeToString())
+    transformer.convertInitializersToConstants(
+        [one.name for one in proto.graph.initializer if one.name in parts.fixed])
+    proto = onnx.load_from_string(transformer.getModelProto())
+    if mix.enabled:
+        mix_images(proto, INPUT, mix)
+    return proto
+
+
+def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm, plan: ExecutionPlan,
+              mix: MixOptions) -> Tuple[str, str]:
     """Add the loss in single precision and the predicted classes; return their names.
 
     The loss is computed from log-probabilities, whose gradients are correct where probabilities
@@ -129,7 +188,16 @@ def _add_loss(builder: Any, labels: str, loss: CrossEntropyForm,
     shifted = ops.sub([logits, largest])
     log_p = ops.sub([shifted, ops.log([ops.reducesum([ops.exp([shifted])], axes=[1],
                                                      keepdims=1)])])
-    value = own.nllloss([log_p, labels], popart.ReductionType.Mean, inputIsLogProbability=True)
+
+    def likelihood(target: str, reduction: Any) -> str:
+        return str(own.nllloss([log_p, target], reduction, inputIsLogProbability=True))
+
+    if mix.enabled:
+        terms = [ops.mul([likelihood(target, popart.ReductionType.NoReduction), share])
+                 for target, share in mixed_shares(builder, labels, plan.micro_batch, mix)]
+        value = ops.reducemean([ops.sum(terms)], axes=[0], keepdims=0)
+    else:
+        value = likelihood(labels, popart.ReductionType.Mean)
     s = loss.label_smoothing
     if s:
         value = ops.sub([
@@ -151,7 +219,7 @@ def _recompute_between(builder: Any, nodes: List[onnx.NodeProto], points: List[s
 
     Args:
         builder: of the graph.
-        nodes: of the graph, in order.
+        nodes: of the network, in order.
         points: paths of the modules; if empty, nothing is marked.
     """
     if not points:
@@ -165,5 +233,6 @@ def _recompute_between(builder: Any, nodes: List[onnx.NodeProto], points: List[s
     kept = set(last.values())
     for node in nodes:
         if node.op_type != "Constant" and node.output[0] not in kept:
-            builder.recomputeOutput(set(node.output), popart.RecomputeType.Recompute)
+            builder.recomputeOutputInBackwardPass(outputs_of(node),
+                                                  popart.RecomputeType.Recompute)
     return len(kept)

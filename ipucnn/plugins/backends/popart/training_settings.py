@@ -12,8 +12,13 @@ from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.settings import session_options
 
 
-def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
+def training_options(plan: ExecutionPlan, chosen: PopArtOptions, optimizer: str) -> Any:
     """Return the `popart.SessionOptions` of a training plan.
+
+    Args:
+        plan: of the training.
+        chosen: options of the backend.
+        optimizer: name of the optimizer.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
@@ -22,12 +27,12 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     if plan.gradient_accumulation > 1:
         options.enableGradientAccumulation = True
         options.accumulationFactor = plan.gradient_accumulation
-    # an update is the mean over all its samples, for any batch shape; the division is
-    # after the sum of all gradients. A sum is also over replicas, whose mean the graph takes
+    # an update is the mean over all its samples, for any batch shape. A sum is also over replicas,
+    # whose mean the graph takes
     kinds = popart.ReductionType
     options.accumulationAndReplicationReductionType = (
         kinds.Sum if plan.accumulation_reduction == "sum" else kinds.Mean)
-    options.meanAccumulationAndReplicationReductionStrategy = popart.MeanReductionStrategy.Post
+    options.meanAccumulationAndReplicationReductionStrategy = _division(plan, optimizer)
     options.enableStableNorm = not chosen.disable_stable_batchnorm
     options.enableStochasticRounding = chosen.enable_stochastic_rounding
     options.enableFloatingPointChecks = chosen.enable_fp_exceptions
@@ -43,6 +48,17 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     if collectives:
         options.gclOptions = collectives
     return options
+
+
+def _division(plan: ExecutionPlan, optimizer: str) -> Any:
+    """Return when a sum of gradients is divided.
+
+    A sum in half precision overflows, a running mean does not; PopTorch decides the same way
+    (`python/_optimizer_attributes.py`), and leaves combined accumulators at the sum too.
+    """
+    strategies = popart.MeanReductionStrategy
+    half = plan.precision == "16.16" and optimizer != "sgd_combined"
+    return strategies.Running if half else strategies.Post
 
 
 def _set_optimizer_state(options: Any, chosen: PopArtOptions) -> None:

@@ -17,6 +17,7 @@ from ipucnn.plugins.backends._ipu.plans import (
     check_count,
     check_target,
     check_training,
+    check_transfers,
     most_ipus,
 )
 from ipucnn.plugins.backends._ipu.sdk import first_line
@@ -106,6 +107,4 @@ class PopTorchBackend(Backend):
                              f"start the command with {POPRUN!r}")
         offline = self.options.offline_target_ipu_version is not None
         check_count(plan, None if offline or emulated() else sdk.ipuHardwareIsAvailable)
-        if self.options.num_io_tiles and plan.pipeline_splits:
-            raise UsageError("'--num-io-tiles' and pipeline splits exclude each other: transfers "
-                             "cannot overlap with a pipeline", "leave one of them out")
+        check_transfers(plan, self.options)

@@ -27,7 +27,7 @@ def release(executor: Any) -> None:
     """Release the IPUs and the program; an error is logged only, its cause was reported before."""
     try:
         executor.destroy()
-    except poptorch.Error as error:
+    except (poptorch.Error, AssertionError) as error:
         log.debug("the program could not be released: %s", error)
 
 

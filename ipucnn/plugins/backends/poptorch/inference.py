@@ -14,7 +14,12 @@ from ipucnn.models.surgery import normalise_on_device
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
-from ipucnn.plugins.backends.poptorch.programs import InferenceProgram, in_precision, place_stages
+from ipucnn.plugins.backends.poptorch.programs import (
+    InferenceProgram,
+    constants_of,
+    in_precision,
+    place_stages,
+)
 from ipucnn.plugins.backends.poptorch.settings import inference_options
 from ipucnn.plugins.backends.poptorch.worker_processes import FedByProcesses
 
@@ -33,6 +38,7 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
         self._type = torch.float16 if plan.half else torch.float32
         self._ran = False
         model = model.eval()
+        constants = constants_of(model, plan, options)
         splits = place_stages(model, plan, input_size)
         name = str(self._type).replace("torch.", "")
         self.facts: Dict[str, Any] = {"weights_type": name, "arithmetic": name,
@@ -43,8 +49,9 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
             self.facts["profile"] = PROFILE_FOLDER
         self._program = InferenceProgram(self._made_ready(model), self._type,
                                          overlap=bool(options.num_io_tiles))
-        self._executor = poptorch.inferenceModel(self._program.eval(),
-                                                 inference_options(plan, options))
+        with device_errors("be prepared", plan):
+            self._executor = poptorch.inferenceModel(self._program.eval(),
+                                                     inference_options(plan, options, constants))
         # PopTorch requires inputs even if the device generates its own; it reads only their shape
         self._synthetic = self._example() if plan.synthetic else None
 

@@ -44,21 +44,22 @@ def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling
     return maker(groups, choice, loss_scaling, velocity_ratio)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, lr: float, loss_scaling: float,
-              velocity_ratio: float) -> bool:
-    """Set the changing values of an optimizer; return whether the device needs an update."""
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, loss_scaling: float) -> bool:
+    """Set the changing values of an optimizer; return whether the device needs an update.
+
+    Velocity scaling keeps its first value: nothing on the device rescales a velocity that is
+    stored, so that a larger scale would shrink the momentum.
+    """
     before = _rates(optimizer)
     for group in optimizer.param_groups:
         group["lr"] = lr
-        if getattr(optimizer, "use_combined_accum", False):
-            group["velocity_scaling"] = loss_scaling / velocity_ratio
     optimizer.loss_scaling = loss_scaling  # type: ignore[attr-defined]
     return _rates(optimizer) != before
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> List[Any]:
     return [optimizer.loss_scaling,  # type: ignore[attr-defined]
-            *((group["lr"], group.get("velocity_scaling")) for group in optimizer.param_groups)]
+            *(group["lr"] for group in optimizer.param_groups)]
 
 
 def _maker(name: str, combined: bool = False, **fixed: Any) -> Maker:

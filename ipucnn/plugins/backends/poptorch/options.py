@@ -21,9 +21,6 @@ class PopTorchOptions(IpuOptions):
         UsageError: IO tiles that cannot be reserved, or an option without its data loader mode.
     """
 
-    num_io_tiles: int = option(
-        0, "Tiles reserved for input and output, which then overlap with computation: 0, or an "
-        "even number from 32 to 192.", minimum=0, validation=True)
     # threads start at once and need no shared memory: a default for any machine
     dataloader_mode: str = option(
         THREADS, "How images are decoded: by threads of this process, or by worker processes of "
@@ -39,13 +36,7 @@ class PopTorchOptions(IpuOptions):
         idle=DEVICE_IMAGES)
 
     def __post_init__(self) -> None:
-        tiles = self.num_io_tiles
-        if 0 < tiles < 32:
-            raise UsageError(f"option '--num-io-tiles': {tiles} is too small",
-                             "use 0, or at least 32")
-        if tiles % 2 or tiles > 192:
-            raise UsageError(f"option '--num-io-tiles': {tiles} tiles cannot be set aside",
-                             "use an even number from 32 to 192")
+        super().__post_init__()
         if self.disable_async_loading and self.dataloader_mode not in (THREADS, "sync"):
             raise UsageError("'--disable-async-loading' contradicts '--dataloader-mode "
                              f"{self.dataloader_mode}'", "leave one of them out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any, List, Optional, Tuple
 
 import poptorch
@@ -13,6 +14,7 @@ from ipucnn.core.execution.mixing import Mixing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.mixup import mix_images
 from ipucnn.models.surgery import full_precision_norms, normalise_on_device, resolve_splits
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 
 
 class InferenceProgram(torch.nn.Module):
@@ -117,3 +119,23 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
     if weights is torch.float16 and plan.full_precision_norm:
         full_precision_norms(model)
     return model
+
+
+def constants_of(model: torch.nn.Module, plan: ExecutionPlan, options: PopTorchOptions,
+                 loss: Optional[Loss] = None) -> str:
+    """Return a name for what is compiled into a program and PopART's cache does not look at.
+
+    PopART recognises a cached program by its operators and some options, without the values of
+    constants and the number of buffers. Weights are no constants.
+
+    Args:
+        model: before stages are marked and precision is changed.
+        plan: of the program.
+        options: of the backend.
+        loss: of a training.
+    """
+    parts = [str(model), plan.preprocessing, plan.normalisation, plan.eight_bit_io,
+             options.prefetch_depth, options.num_io_tiles]
+    if loss is not None:
+        parts += [type(loss).__qualname__, sorted(vars(loss).items())]
+    return sha256(repr(parts).encode("utf-8")).hexdigest()[:32]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any, Optional
 
 import poptorch
@@ -11,38 +14,49 @@ import torch
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import make_folder
+from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
+from ipucnn.plugins.backends.poptorch.sdk import emulated
+
+log = logging.getLogger("ipucnn.poptorch")
 
 _IO_BUFFERS = 3
 
 
-def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
+def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions, program: str = "") -> Any:
     """Return the `poptorch.Options` of an inference plan.
+
+    Args:
+        plan: of the run.
+        chosen: options of the backend.
+        program: what names a folder of the cache; see `programs.constants_of`.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = _common_options(plan, chosen)
+    options = _common_options(plan, chosen, program)
     options.outputMode(poptorch.OutputMode.All)
     _set_engine(options, chosen, training=False)
     _set_transfers(options, chosen)
     return options
 
 
-def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool) -> Any:
+def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool,
+                     program: str = "") -> Any:
     """Return the `poptorch.Options` of a training plan.
 
     Args:
         plan: of the training.
         chosen: options of the backend.
         metrics: whether hits are counted; see `returns_sums`.
+        program: what names a folder of the cache; see `programs.constants_of`.
 
     Raises:
         UsageError: the folder of `--model-cache-path` cannot be made.
     """
-    options = _common_options(plan, chosen)
+    options = _common_options(plan, chosen, program)
     options.outputMode(poptorch.OutputMode.Sum if returns_sums(chosen, metrics)
                        else poptorch.OutputMode.Final)
     options.Training.gradientAccumulation(plan.gradient_accumulation)
@@ -109,7 +123,7 @@ def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:
         options.TensorLocations.setOptimizerLocation(place)
 
 
-def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
+def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions, program: str) -> Any:
     options = _new_options(plan)
     options.deviceIterations(plan.device_iterations)
     options.enableSyntheticData(plan.synthetic)
@@ -121,29 +135,51 @@ def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
         options.broadcastBuffers(False)
     if plan.sharded:
         options.setExecutionStrategy(poptorch.ShardedExecution())
-    _set_target(options, chosen)
+    _set_target(options, chosen, program)
     _set_memory(options, plan, chosen)
-    _set_arithmetic(options, chosen)
+    _set_arithmetic(options, plan, chosen)
     return options
 
 
 def _new_options(plan: ExecutionPlan) -> Any:
     launch = launched()
     if launch is None or launch.launcher != POPRUN:
-        return poptorch.Options().replicationFactor(plan.replicas)
+        options = poptorch.Options().replicationFactor(plan.replicas)
+        # an MPI of the environment would make this one of several processes that share IPUs:
+        # PopTorch reads OMPI_COMM_WORLD_SIZE and OMPI_COMM_WORLD_RANK
+        options.Distributed.disable()
+        return options
     from popdist.poptorch import Options
 
     # PopDist sets the number of replicas and the place of this instance among the others
     return Options(ipus_per_replica=plan.stages)
 
 
-def _set_target(options: Any, chosen: PopTorchOptions) -> None:
+def _set_target(options: Any, chosen: PopTorchOptions, program: str) -> None:
     if chosen.offline_target_ipu_version is not None:
         options.useOfflineIpuTarget(chosen.offline_target_ipu_version)
     elif chosen.connection_type == "ondemand":
         options.connectionType(poptorch.ConnectionType.OnDemand)
-    if chosen.model_cache_path:
-        options.enableExecutableCaching(make_folder(chosen.model_cache_path, "--model-cache-path"))
+    cache = chosen.model_cache_path or default_cache()
+    if cache:
+        options.enableExecutableCaching(make_folder(str(Path(cache, program)),
+                                                    "--model-cache-path"))
+
+
+def default_cache() -> Optional[str]:
+    """Return the cache of processes that `poprun` started; None where each compiles alone.
+
+    Without a cache each of them would compile the same program, at the same time.
+    """
+    launch = launched()
+    if launch is None or launch.launcher != POPRUN or launch.count == 1 or emulated() \
+            or os.environ.get("POPTORCH_CACHE_DIR"):
+        return None
+    folder = str(cache_dir() / "poptorch")
+    if launch.index == 0:
+        log.info("one of %d instances compiles, the others take the program from %r "
+                 "('--model-cache-path' names another folder)", launch.count, folder)
+    return folder
 
 
 def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
@@ -156,8 +192,8 @@ def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> N
             {f"IPU{stage}": share for stage, share in enumerate(shares)})
 
 
-def _set_arithmetic(options: Any, chosen: PopTorchOptions) -> None:
-    if chosen.half_partial:
+def _set_arithmetic(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
+    if chosen.half_partial and plan.half:  # what Poplar makes of it in single is not said
         options.Precision.setPartialsType(torch.float16)
     if chosen.enable_fast_groupnorm:
         options._Popart.set("groupNormStridedChannelGrouping", True)

@@ -28,7 +28,12 @@ from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
-from ipucnn.plugins.backends.poptorch.programs import TrainingProgram, in_precision, place_stages
+from ipucnn.plugins.backends.poptorch.programs import (
+    TrainingProgram,
+    constants_of,
+    in_precision,
+    place_stages,
+)
 from ipucnn.plugins.backends.poptorch.settings import (
     returns_sums,
     training_options,
@@ -51,15 +56,18 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self._instances = joined() if plan.instances > 1 else ALONE
         self._compute = torch.float16 if plan.half else torch.float32
         weights = torch.float16 if plan.precision == "16.16" else torch.float32
+        constants = constants_of(model, plan, options, setup.loss)
         splits = place_stages(model.eval(), plan, input_size)
         kept = _keep_for_backward(model, plan)
         self._program = TrainingProgram(
             in_precision(model, plan, weights).train(), setup.loss, self._compute,
             plan, setup.metrics, training_overlap(plan, options))
-        self._ratio = options.loss_velocity_scaling_ratio
-        self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling, self._ratio)
-        self._executor = poptorch.trainingModel(
-            self._program, training_options(plan, options, setup.metrics), self._optimizer)
+        self._optimizer = make_optimizer(model, setup.optimizer, setup.loss_scaling,
+                                         options.loss_velocity_scaling_ratio)
+        with device_errors("be prepared for training", plan):
+            self._executor = poptorch.trainingModel(
+                self._program, training_options(plan, options, setup.metrics, constants),
+                self._optimizer)
         self._latency = _Latency()
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size),
@@ -83,7 +91,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
 
     def set_rates(self, lr: float, loss_scaling: float) -> None:
         """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
-        if set_rates(self._optimizer, lr, loss_scaling, self._ratio):
+        if set_rates(self._optimizer, lr, loss_scaling):
             with device_errors("take other rates", self._plan):
                 self._executor.setOptimizer(self._optimizer)
 
@@ -142,7 +150,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
                               "with 'ipucnn train --weights FILE'")
         with device_errors("take saved weights", self._plan):
             try:
-                self._optimizer.load_state_dict(optimizer)
+                self._optimizer.load_state_dict(_as_tuples(optimizer, self._optimizer))
             except (ValueError, KeyError) as error:
                 raise IpucnnError(f"the saved state is not of optimizer "
                                   f"{self._setup.optimizer.name!r}: {error}",
@@ -220,6 +228,17 @@ def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
 
 def _keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
     return poptorch.recomputationCheckpoint(output)
+
+
+def _as_tuples(saved: Dict[str, Any], optimizer: torch.optim.Optimizer) -> Dict[str, Any]:
+    """Return a saved state whose groups have tuples where the optimizer's own have them.
+
+    PopTorch asserts that `betas` is a tuple; files of before held lists.
+    """
+    pairs = {name for name, value in optimizer.defaults.items() if isinstance(value, tuple)}
+    groups = [{name: tuple(value) if name in pairs else value for name, value in group.items()}
+              for group in saved.get("param_groups", ())]
+    return {**saved, "param_groups": groups}
 
 
 def _plain(value: Any) -> Any:

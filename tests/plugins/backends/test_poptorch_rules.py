@@ -1,0 +1,173 @@
+"""The rules of `tests/doubles/rules/poptorch.json`, from both sides."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from chosen import optimizer
+from torch import nn
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import TrainingBatch, TrainingSetup
+from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
+from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
+from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
+from ipucnn.training.checkpoints import Checkpoint, Position, load, save
+
+
+@pytest.fixture(autouse=True)
+def poptorch(poptorch_double):
+    """The double, as `import poptorch` gives it."""
+    return poptorch_double
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                             nn.Flatten(), nn.Linear(4, 5))
+
+
+def session(name="adam", **options):
+    made = PopTorchBackend(PopTorchOptions(**options)).training(
+        network(), ExecutionPlan(precision="32.32", training=True, seed=1, micro_batch=2),
+        TrainingSetup(CrossEntropy(), optimizer(name, weight_decay=0.01)), 16)
+    made.compile()
+    return made
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return TrainingBatch(
+        torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=generator),
+        torch.randint(0, 5, (2,), generator=generator))
+
+
+# -- betas -------------------------------------------------------------------------------------
+
+
+def test_betas_that_are_a_list_are_refused(poptorch):
+    model = network()
+    made = poptorch.optim.Adam(model.parameters(), lr=0.1, betas=(0.9, 0.99))
+    made.param_groups[0]["betas"] = [0.9, 0.99]
+    with pytest.raises(AssertionError, match="Expected a pair for betas"):
+        poptorch.trainingModel(model, optimizer=made)
+
+
+def stored(made, folder):
+    """Return weights and state after they were in a file."""
+    path = save(Checkpoint(
+        model="net", dataset="shapes", position=Position(0, 1, 2), weights=made.weights(),
+        ema=None, session=made.state(), progress={}, options={}, class_names=(), versions={}),
+        folder)
+    read = load(path)
+    return read.weights, read.session
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
+def test_a_restored_state_has_the_types_it_was_made_of(tmp_path, name):
+    whole = session(name)
+    whole.step(batch(0), 0)
+    weights, state = stored(whole, tmp_path)
+    expected = [type(value) for value in whole.state()["optimizer"]["param_groups"][0].values()]
+    found = state["optimizer"]["param_groups"][0]
+    assert [type(value) for value in found.values()] == expected
+    assert isinstance(found["betas"], tuple)
+    found["betas"] = list(found["betas"])  # as files of before have it
+    again = session(name)
+    again.load(weights, state)
+    for made in (whole, again):
+        made.step(batch(1), 1)
+    for name, value in whole.weights().items():
+        assert torch.equal(value, again.weights()[name])
+
+
+# -- several processes -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_mpi(monkeypatch):
+    """What `mpirun -np 2` leaves in the environment of its second process."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+
+
+def test_variables_of_open_mpi_make_one_of_several_processes(poptorch, open_mpi):
+    options = poptorch.Options()
+    assert (options.Distributed.numProcesses, options.Distributed.processId) == (2, 1)
+    with pytest.raises(poptorch.Error, match="nothing connected the processes"):
+        poptorch.inferenceModel(nn.Identity(), options)(torch.zeros(1))
+
+
+def test_open_mpi_without_poprun_is_one_process(poptorch, open_mpi):
+    session().step(batch(), 0)
+    assert poptorch._machine.MACHINE.programs[-1].options.Distributed.numProcesses == 1
+
+
+def test_processes_without_a_cache_are_warned(poptorch, open_mpi, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for folder in (None, str(tmp_path)):
+        options = poptorch.Options()
+        options.enableExecutableCaching(folder)
+        with caplog.at_level(logging.WARNING, "poptorch"):
+            poptorch.inferenceModel(nn.Identity(), options)(torch.zeros(1))
+    assert caplog.text.count("compiling the model once per process") == 1
+
+
+def test_instances_of_poprun_share_a_cache(monkeypatch, caplog, tmp_path):
+    from ipucnn.plugins.backends.poptorch.settings import default_cache
+
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    monkeypatch.delenv("POPTORCH_CACHE_DIR", raising=False)
+    assert default_cache() is None
+    monkeypatch.setenv("POPDIST_NUM_TOTAL_REPLICAS", "2")
+    monkeypatch.setenv("POPDIST_NUM_LOCAL_REPLICAS", "1")
+    with caplog.at_level(logging.INFO, "ipucnn.poptorch"):
+        assert default_cache() == str(tmp_path / "poptorch")
+    assert "--model-cache-path" in caplog.text
+    monkeypatch.setenv("POPTORCH_CACHE_DIR", "elsewhere")  # the user's own choice
+    assert default_cache() is None
+
+
+# -- errors of the Python layer ----------------------------------------------------------------
+
+
+def test_an_assertion_of_poptorch_is_one_line():
+    made = session()
+    made._optimizer.param_groups[0]["betas"] = [0.9, 0.99]
+    with pytest.raises(IpucnnError, match="Expected a pair for betas") as caught:
+        made.set_rates(0.5, 1.0)
+    assert "POPTORCH_LOG_LEVEL" in caught.value.hint
+
+
+def test_a_mistake_of_ipucnn_is_not_an_error_of_poptorch(monkeypatch):
+    made = session()
+
+    def wrong(*_args):
+        raise TypeError("ours")
+
+    monkeypatch.setattr(made, "_inputs", wrong)
+    with pytest.raises(TypeError, match="ours"):
+        made.step(batch(), 0)
+
+
+# -- the cache ---------------------------------------------------------------------------------
+
+
+def test_programs_with_other_constants_have_folders_of_their_own(poptorch, tmp_path):
+    """PopTorch's cache is PopART's, which looks at no value of a constant."""
+    folders = []
+    for smoothing, depth in ((0.0, None), (0.0, None), (0.1, None), (0.0, 5)):
+        made = PopTorchBackend(PopTorchOptions(
+            model_cache_path=str(tmp_path), prefetch_depth=depth)).training(
+            network(), ExecutionPlan(precision="32.32", training=True, micro_batch=2),
+            TrainingSetup(CrossEntropy(CrossEntropyOptions(smoothing)), optimizer("sgd")), 16)
+        made.compile()
+        options = poptorch._machine.MACHINE.programs[-1].options
+        folders.append(options._Popart._values["cachePath"])
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 3
+    assert len(list(tmp_path.iterdir())) == 3
