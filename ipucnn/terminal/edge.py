@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from typing import List, Sequence
 
@@ -13,6 +14,9 @@ from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, Usage
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.spellings import normalise
+
+_NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
+"""What torch says when an allocation fails."""
 
 _OF_IMPORTS = (PluginError, UnavailableError)
 """Exceptions of a failed import, which may have failed because of an interrupt."""
@@ -39,14 +43,14 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         render.abandon_output()
         return exit_codes.BROKEN_PIPE
     except MemoryError:
-        render.report_error(IpucnnError("this machine is out of memory",
-                                        "use a smaller batch, or fewer workers"))
-        return exit_codes.FAILED
+        return _out_of_memory()
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
             render.abandon_output()  # typer was writing help
             render.report_error(IpucnnError(f"cannot write to standard output: {error.strerror}"))
             return exit_codes.FAILED
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
+            return _out_of_memory()
         if not isinstance(error, click_error):
             traceback.print_exc()
             render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
@@ -62,6 +66,12 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
                                        "'--help' lists the options"))
         return exit_codes.USAGE
+
+
+def _out_of_memory() -> int:
+    render.report_error(IpucnnError("this machine is out of memory",
+                                    "use a smaller batch or model, or fewer workers"))
+    return exit_codes.FAILED
 
 
 def _interrupted(name: str) -> int:

@@ -13,6 +13,10 @@ LARGEST = 2 ** 31 - 1
 LARGEST_SIZE = 2 ** 63 - 1
 """Largest whole number of any option: what a file offset, and numpy, can hold."""
 
+LARGEST_REAL = 3.4e38
+"""Largest number with a fraction of an option that declares no maximum: devices compute in single
+precision."""
+
 _DIGITS = 40
 """Digits that a whole number may have; Python needs quadratic time for the digits of a text."""
 

@@ -19,6 +19,7 @@ from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.conversion import (
     LARGEST,
+    LARGEST_REAL,
     LARGEST_SIZE,
     TooLargeError,
     as_type,
@@ -74,7 +75,7 @@ class Option:
         minimum: smallest allowed number.
         exclusive_minimum: the number it must exceed.
         maximum: largest allowed number; without one, whole numbers go up to `LARGEST`, sizes to
-            `LARGEST_SIZE`.
+            `LARGEST_SIZE`, others to `LARGEST_REAL`.
         feature: the feature a backend needs to support it (`BackendSpec.has`).
         only: `inference` or `training` if it does not apply to the other.
         validation: it also applies to the validations of a training.
@@ -262,11 +263,10 @@ class Declared:
         if rule.exclusive_minimum is not None and result <= rule.exclusive_minimum:
             raise UsageError(f"option '{self.flag}': {shown(value)} is too small{where}",
                              f"it must be more than {rule.exclusive_minimum:g}")
-        if self._largest is not None and result > self._largest:
+        if result > self._largest:
             raise self._too_large(value, where)
-        if self.type is int and result < -LARGEST_SIZE:
-            raise UsageError(f"option '{self.flag}': {shown(value)} is too small{where}",
-                             f"the smallest value is {-LARGEST_SIZE}")
+        if result < -max(self._largest, LARGEST):
+            raise UsageError(f"option '{self.flag}': {shown(value)} is too small{where}")
         return result
 
     def _converted(self, value: Any, where: str) -> Any:
@@ -286,16 +286,18 @@ class Declared:
         raise UsageError(f"option '{self.flag}': {shown(value)} is not {wanted}{where}")
 
     @property
-    def _largest(self) -> Optional[float]:
+    def _largest(self) -> float:
         """The largest number that it takes."""
-        if self.option.maximum is not None or self.type is not int:
+        if self.option.maximum is not None:
             return self.option.maximum
+        if self.type is float:
+            return LARGEST_REAL
         return LARGEST_SIZE if self.option.size else LARGEST
 
     def _too_large(self, value: Any, where: str) -> UsageError:
         most = self._largest
         return UsageError(f"option '{self.flag}': {shown(value)} is too large{where}",
-                          "" if most is None else "the largest value is "
+                          "the largest value is "
                           + (str(most) if isinstance(most, int) else f"{most:g}"))
 
 

@@ -16,7 +16,7 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     """Return the `popart.SessionOptions` of a training plan.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = session_options(plan, chosen)
     if plan.gradient_accumulation > 1:

@@ -10,7 +10,7 @@ import torch
 
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import make_folder
+from ipucnn.core.files import trusted_folder
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
@@ -22,7 +22,7 @@ def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions) -> Any:
     """Return the `poptorch.Options` of an inference plan.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = _common_options(plan, chosen)
     options.outputMode(poptorch.OutputMode.All)
@@ -40,7 +40,7 @@ def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool
         metrics: whether hits are counted; see `returns_sums`.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = _common_options(plan, chosen)
     options.outputMode(poptorch.OutputMode.Sum if returns_sums(chosen, metrics)
@@ -143,7 +143,7 @@ def _set_target(options: Any, chosen: PopTorchOptions) -> None:
     elif chosen.connection_type == "ondemand":
         options.connectionType(poptorch.ConnectionType.OnDemand)
     if chosen.model_cache_path:
-        options.enableExecutableCaching(make_folder(chosen.model_cache_path, "--model-cache-path"))
+        options.enableExecutableCaching(trusted_folder(chosen.model_cache_path, "--model-cache-path"))
 
 
 def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:

@@ -306,7 +306,7 @@ def _classes(request: DatasetRequest, metadata: Metadata,
 
 def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> bool:
     """Return whether images were preprocessed for evaluation at this size when written."""
-    steps = [re.fullmatch(r"(Resize|CenterCrop)\((\d+)\)", step.replace(" ", ""))
+    steps = [re.fullmatch(r"(Resize|CenterCrop)\(([0-9]{1,6})\)", step.replace(" ", ""))
              for step in transforms]
     done = [(step.group(1), int(step.group(2))) for step in steps if step]
     if done == [("Resize", input_size * 256 // 224), ("CenterCrop", input_size)]:
