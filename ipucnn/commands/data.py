@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional
 import typer
 
 from ipucnn.bench.options import BenchOptions
+from ipucnn.core.names import printable
 from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.parts import LARGEST_INPUT
 from ipucnn.data.formats.convert_options import ConvertOptions
@@ -39,7 +40,7 @@ def fetch(
     from ipucnn.data.formats.sample_data import fetch_named
 
     for path in fetch_named(name, out):
-        render.emit(str(path))
+        render.emit(printable(str(path)))
 
 
 @app.command("shapes")
@@ -57,7 +58,7 @@ def shapes(
 
     count = write_made("shapes", out, GeneratedFiles(
         per_class, size, seed, validation_per_class=validation_per_class))
-    render.emit(f"{count} images in {out}")
+    render.emit(f"{count} images in {printable(out)}")
 
 
 @app.command("partition")
@@ -124,7 +125,8 @@ def verify(
     if as_json:
         render.emit_json(found.as_dict())
     else:
-        render.emit("\n".join(found.problems) or f"{path}: no problem found")
+        render.emit("\n".join(map(printable, found.problems))
+                    or f"{printable(path)}: no problem found")
     return 0 if found.ok else 1
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Iterable, List, Match
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-                          "\ud800-\udfff]")
+                          "\ud800-\udfff\ufdd0]")
 
 
 def key(name: str) -> str:
@@ -37,6 +37,11 @@ def printable(text: str) -> str:
     separators and bidirectional marks, and lone surrogates, which no stream can encode.
     """
     return _UNPRINTABLE.sub(_escaped, text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` with its line breaks kept and all else escaped that `printable` escapes."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _escaped(match: Match[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import traceback
+import sys
 from typing import List, Sequence
 
 import typer
@@ -15,6 +15,7 @@ from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.spellings import normalise
 
+_HELP = {"--help", "-h", "--help-all"}
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
 """What torch says when an allocation fails."""
 
@@ -29,12 +30,14 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     launch.remember(argv)
     click_error = typer.BadParameter.__mro__[2]  # newer versions of typer bundle click
     try:
+        if sys.stdout is None and _HELP & set(argv):  # typer would be silent
+            raise IpucnnError("cannot write to standard output: it is closed")
         return _execute(app, normalise(argv))
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())
         if show_traceback:
-            traceback.print_exc()
+            render.say_traceback()
         render.report_error(error)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
@@ -52,13 +55,13 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
             return _out_of_memory()
         if not isinstance(error, click_error):
-            traceback.print_exc()
+            render.say_traceback()
             render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
                        "traceback above\nhint: run with '--no-plugins' to see whether a plugin "
                        "causes it")
             return exit_codes.FAILED
         if show_traceback:
-            traceback.print_exc()
+            render.say_traceback()
         message = str(error.format_message())  # type: ignore[attr-defined]
         if type(error).__name__ == "NoArgsIsHelpError":
             render.say(message)
