@@ -13,7 +13,7 @@ import numpy
 
 from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
-from ipucnn.data.images import decode
+from ipucnn.data.images import MAX_BYTES, decode
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
 from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
@@ -167,6 +167,8 @@ class ShardedImages(ImageDataset):
         return record
 
     def _content(self, index: int, record: Record) -> bytes:
+        if record.image.size > MAX_BYTES:
+            raise self._bad(index, f"it is larger than {MAX_BYTES:,} bytes")
         try:
             return self._records(self._located(index)[0]).file.read(record.image)
         except Unreadable as error:
