@@ -7,7 +7,8 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, changed, part
 from ipucnn.core.options.declaration import LOADER, declared, option
 from ipucnn.core.options.owners import flags_in_role
-from ipucnn.core.options.parts import LARGEST_INPUT, MOST_WORKERS, DatasetPart, ResultPart
+from ipucnn.core.options.parts import MOST_WORKERS, DatasetPart, ResultPart
+from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.core.registry.registry import registry
 
 THREADS = "threads"

@@ -10,7 +10,7 @@ import typer
 from ipucnn.bench.options import BenchOptions
 from ipucnn.core.names import printable
 from ipucnn.core.options.conversion import LARGEST_SIZE
-from ipucnn.core.options.parts import LARGEST_INPUT
+from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup

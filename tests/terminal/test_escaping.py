@@ -16,8 +16,17 @@ import pytest
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.registry.registry import registry, use
 from ipucnn.data.remote import transfer
 from ipucnn.terminal import layout, tables
+
+
+@pytest.fixture(autouse=True)
+def _own_plugins():
+    before = registry()
+    yield
+    use(before)
+
 
 PACKAGE = Path(ipucnn.__file__).parent
 EVIL = "\x1b[31mred\x07\x9b2J\u202eabc\r\x00"

@@ -20,8 +20,6 @@ precision."""
 _DIGITS = 40
 """Digits that a whole number may have; Python needs quadratic time for the digits of a text."""
 
-_SHOWN = 80
-
 
 class TooLargeError(ValueError):
     """A number that is valid but has more digits than any option allows."""
@@ -105,12 +103,3 @@ def size_in_bytes(value: Any) -> Any:
 def numbers(item: Any) -> List[Any]:
     """Return the numbers of a comma-separated text, or `item` itself."""
     return item.replace(",", " ").split() if isinstance(item, str) else [item]
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number with thousands of digits, a list in itself
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN - 20]}...{text[-12:]}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
 from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.names import brief, did_you_mean, key
 from ipucnn.core.options.conversion import (
     LARGEST,
     LARGEST_REAL,
@@ -25,7 +25,6 @@ from ipucnn.core.options.conversion import (
     as_type,
     builtin,
     numbers,
-    shown,
     size_in_bytes,
 )
 
@@ -249,24 +248,24 @@ class Declared:
             spellings = {key(choice): meaning for choice, meaning in rule.choices.items()}
             if key(str(result)) not in spellings:
                 raise UsageError(
-                    f"option '{self.flag}': {shown(value)} is not one of its values{where}",
+                    f"option '{self.flag}': {brief(value)} is not one of its values{where}",
                     _hint(did_you_mean(str(result), rule.choices),
                           "values: " + ", ".join(rule.choices)))
             return as_type(self.type, spellings[key(str(result))])
         if self.type is str:
             return os.path.expanduser(result) if rule.path else result
         if self.type is float and not math.isfinite(result):
-            raise UsageError(f"option '{self.flag}': {shown(value)} is not a finite number{where}")
+            raise UsageError(f"option '{self.flag}': {brief(value)} is not a finite number{where}")
         if rule.minimum is not None and result < rule.minimum:
-            raise UsageError(f"option '{self.flag}': {shown(value)} is too small{where}",
+            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}",
                              f"the smallest value is {rule.minimum:g}")
         if rule.exclusive_minimum is not None and result <= rule.exclusive_minimum:
-            raise UsageError(f"option '{self.flag}': {shown(value)} is too small{where}",
+            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}",
                              f"it must be more than {rule.exclusive_minimum:g}")
         if result > self._largest:
             raise self._too_large(value, where)
         if result < -max(self._largest, LARGEST):
-            raise UsageError(f"option '{self.flag}': {shown(value)} is too small{where}")
+            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}")
         return result
 
     def _converted(self, value: Any, where: str) -> Any:
@@ -278,12 +277,12 @@ class Declared:
         if result is not None:
             return result
         if self.option.size:
-            raise UsageError(f"option '{self.flag}': {shown(value)} is not a number of bytes{where}",
+            raise UsageError(f"option '{self.flag}': {brief(value)} is not a number of bytes{where}",
                              "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
         wanted = {int: "a whole number", float: "a number", bool: "true or false",
                   str: "text"}[self.type]
         wanted = " or ".join([wanted, *map(repr, self.option.words)])
-        raise UsageError(f"option '{self.flag}': {shown(value)} is not {wanted}{where}")
+        raise UsageError(f"option '{self.flag}': {brief(value)} is not {wanted}{where}")
 
     @property
     def _largest(self) -> float:
@@ -296,7 +295,7 @@ class Declared:
 
     def _too_large(self, value: Any, where: str) -> UsageError:
         most = self._largest
-        return UsageError(f"option '{self.flag}': {shown(value)} is too large{where}",
+        return UsageError(f"option '{self.flag}': {brief(value)} is too large{where}",
                           "the largest value is "
                           + (str(most) if isinstance(most, int) else f"{most:g}"))
 

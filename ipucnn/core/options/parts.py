@@ -11,11 +11,12 @@ from ipucnn.core.options.declaration import (
     NO_LABELS,
     option,
 )
+from ipucnn.core.preprocessing import LARGEST_INPUT
 
 NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 """The places of normalisation, by every spelling."""
 
-MOST_WORKERS, MOST_CLASSES, LARGEST_INPUT = 1024, 10 ** 7, 16384
+MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 7
 """Limits beyond which a number is a slip: each of them takes memory that no machine has, or makes
 it useless (threads)."""
 

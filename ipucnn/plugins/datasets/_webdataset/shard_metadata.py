@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import parsed_json
-from ipucnn.core.options.conversion import shown
+from ipucnn.core.names import brief
 
 FILE = "metadata.json"
 VERSION = 1
@@ -112,7 +112,7 @@ def read(text: str, name: str) -> Metadata:
         content = parsed_json(text)
         version = content.get("version", VERSION)
         if version != VERSION:
-            raise DataError(f"{name!r} has version {shown(version)}, this ipucnn reads {VERSION}",
+            raise DataError(f"{name!r} has version {brief(version)}, this ipucnn reads {VERSION}",
                             "upgrade ipucnn")
         listed = content.get("shards")
         everywhere = content.get("transform_pipeline", ())  # one for both in the oldest files
@@ -131,7 +131,7 @@ def read(text: str, name: str) -> Metadata:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{name!r} is damaged: {_cause(error)}", _RECONVERT) from error
     if result.format not in FORMATS:
-        raise DataError(f"{name!r}: the format {shown(result.format)} is unknown",
+        raise DataError(f"{name!r}: the format {brief(result.format)} is unknown",
                         "formats: " + ", ".join(FORMATS))
     listed = Counter(shard.name for shards in (result.shards or {}).values() for shard in shards)
     twice, times = max(listed.items(), key=lambda item: item[1], default=("", 0))
@@ -168,9 +168,9 @@ def _shard(row: List[Any]) -> Shard:
     name, samples, size, md5 = row
     # name and digest are used in paths
     if not isinstance(name, str) or not _SHARD.fullmatch(name):
-        raise ValueError(f"{shown(name)} is no shard's name")
+        raise ValueError(f"{brief(name)} is no shard's name")
     if not isinstance(md5, str) or not _MD5.fullmatch(md5):
-        raise ValueError(f"{shown(md5)} is no MD5")
+        raise ValueError(f"{brief(md5)} is no MD5")
     shard = Shard(name, _count(samples), _count(size), md5.lower())
     if shard.samples * _SHORTEST > shard.bytes:
         raise ValueError(f"shard {name!r} of {shard.bytes} bytes cannot hold {shard.samples} "
@@ -180,13 +180,13 @@ def _shard(row: List[Any]) -> Shard:
 
 def _count(value: Any, most: int = _MOST) -> int:
     if type(value) is not int or not 0 <= value < most:
-        raise ValueError(f"{shown(value)} is no number of samples or bytes, from 0 to {most - 1}")
+        raise ValueError(f"{brief(value)} is no number of samples or bytes, from 0 to {most - 1}")
     return value
 
 
 def _texts(value: Any) -> Tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{shown(value)} is no list of texts")
+        raise ValueError(f"{brief(value)} is no list of texts")
     return tuple(value)
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
 from ipucnn.core.files import parsed_json
-from ipucnn.core.options.conversion import shown
+from ipucnn.core.names import brief
 from ipucnn.data import Box
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
 from ipucnn.data.left_out import printable
@@ -120,9 +120,9 @@ def _box(value: Any) -> Optional[Box]:
     try:
         left, top, right, bottom = map(float, value)
     except (TypeError, ValueError):
-        raise Unreadable(f"{shown(value)} is no bounding box") from None
+        raise Unreadable(f"{brief(value)} is no bounding box") from None
     if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-        raise Unreadable(f"{shown(value)} is no bounding box: left, top, right and bottom are relative "
+        raise Unreadable(f"{brief(value)} is no bounding box: left, top, right and bottom are relative "
                          "to the image's size (0 to 1)")
     return left, top, right, bottom
 
@@ -131,5 +131,5 @@ def _image_id(value: Any) -> Optional[int]:
     if value is None:
         return None
     if type(value) is not int or not -2 ** 63 <= value < 2 ** 63:
-        raise Unreadable(f"{shown(value)} is no number of an image")
+        raise Unreadable(f"{brief(value)} is no number of an image")
     return value
