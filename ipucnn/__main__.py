@@ -57,7 +57,7 @@ def _ready_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # it is where the stream is closed
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _answer_signals(answer: Any) -> None:

@@ -46,12 +46,16 @@ def fetch(
 @app.command("shapes")
 def shapes(
     out: str = typer.Option(..., "--out", metavar="DIR", callback=_home, help="Folder to write."),
-    per_class: int = typer.Option(20, "--per-class", min=1, max=MOST_IMAGES, help="Images per class."),
-    size: int = typer.Option(224, "--size", min=8, max=LARGEST_INPUT, help="Height and width in pixels."),
-    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE, help="Random seed of the images."),
+    per_class: int = typer.Option(20, "--per-class", min=1, max=MOST_IMAGES,
+                                  help="Images per class."),
+    size: int = typer.Option(224, "--size", min=8, max=LARGEST_INPUT,
+                             help="Height and width in pixels."),
+    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE,
+                             help="Random seed of the images."),
     validation_per_class: int = typer.Option(
-        0, "--validation-per-class", min=0, max=MOST_IMAGES, help="Further images per class for validation; the "
-        "folder then holds 'train' and 'validation'."),
+        0, "--validation-per-class", min=0, max=MOST_IMAGES,
+        help="Further images per class for validation; the folder then holds 'train' and "
+        "'validation'."),
 ) -> None:
     """Write the 'shapes' dataset as JPEG folders."""
     from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
@@ -65,7 +69,8 @@ def shapes(
 def partition(
     data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", callback=_home,
                                  help="Folder of the images."),
-    partitions: int = typer.Option(..., "--partitions", min=1, max=MOST_IMAGES, help="Number of parts."),
+    partitions: int = typer.Option(..., "--partitions", min=1, max=MOST_IMAGES,
+                                   help="Number of parts."),
     output: str = typer.Option(..., "--output", metavar="DIR", callback=_home,
                                help="Folder to create, with subfolders 0, 1, ..."),
     copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),

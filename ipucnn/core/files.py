@@ -13,6 +13,9 @@ from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
 
+LARGEST_JSON = 1 << 24
+"""Largest small JSON file in bytes: a record of a checkpoint, or of a download."""
+
 _DIGITS = 40
 """Digits that a number in a JSON text may have."""
 

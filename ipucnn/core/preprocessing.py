@@ -70,8 +70,8 @@ class Preprocessing:
         self._check("input_size", type(self.input_size) is int
                     and 0 < self.input_size <= LARGEST_INPUT,
                     f"a number of pixels from 1 to {LARGEST_INPUT}")
-        self._check("crop_fraction", _number(self.crop_fraction)
-                    and LEAST_CROP <= self.crop_fraction <= 1,
+        self._check("crop_fraction",
+                    _number(self.crop_fraction) and LEAST_CROP <= self.crop_fraction <= 1,
                     f"a number from {LEAST_CROP} to 1")
         for name, allowed in (("resize", RESIZES), ("interpolation", INTERPOLATIONS),
                               ("channel_order", CHANNEL_ORDERS)):
@@ -85,8 +85,8 @@ class Preprocessing:
 
     def _check(self, name: str, ok: bool, wanted: str) -> None:
         if not ok:
-            raise PluginError(f"bad preprocessing: {name} is {brief(getattr(self, name))}, expected "
-                              f"{wanted}")
+            raise PluginError(f"bad preprocessing: {name} is {brief(getattr(self, name))}, "
+                              f"expected {wanted}")
 
     @property
     def resize_size(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.files import LARGEST_JSON, parsed_json, read_limited
 
 BEST = "best.json"
 """The file in a checkpoint folder that records the best validation."""
@@ -75,7 +75,7 @@ def entries(folder: Path, averaged: bool = False) -> List[Entry]:
 def best_of(folder: Path) -> Dict[str, Any]:
     """Return the record of the best validation in a folder; empty without one."""
     try:
-        record = json.loads((folder / BEST).read_text(encoding="utf-8"))
+        record = parsed_json(read_limited(folder / BEST, LARGEST_JSON))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -10,4 +10,293 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 import torch
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
+from ipucnn.core.names import printable
 from ipucnn.core.files import read_limited
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
+from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
+from ipucnn.onnx.embedded_metadata import Metadata
+from ipucnn.onnx.target import MOST_BYTES
+from ipucnn.onnx.tracing_export import INSTALL
+
+if TYPE_CHECKING:
+    import onnx
+
+_FLOATS = (1, 10, 11, 16)
+"""Data types of outputs: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of `onnx.TensorProto`."""
+
+_INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
+_HOW = "'ipucnn export' writes files of this form"
+
+
+class OnnxNetwork(torch.nn.Module):
+    """Placeholder module for an ONNX file; engines that read ONNX use `proto`.
+
+    Attributes:
+        proto: the model.
+        path: its file, for messages.
+        metadata: embedded in the file.
+        card: of the model; completed from the graph for files of other programs.
+        input_name: name of the image input.
+        input_size: height and width of the images.
+        input_type: `uint8`, `float32` or `float16`.
+        batch: images per call; None when any number is accepted.
+        num_outputs: values per image.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, path: str) -> None:
+        super().__init__()
+        self.proto = proto
+        self.path = path
+        self.input_name, self.input_type, shape = _only_input(proto, path)
+        self.batch: Optional[int] = shape[0]
+        self.input_size: int = shape[2] or 0
+        self.num_outputs = _outputs(proto, path)
+        try:
+            self.metadata = Metadata.of(proto, self.num_outputs)
+            self.card = self._card()
+        except PluginError as error:
+            raise DataError(f"'{path}': {error.message}", "export it again") from error
+        if self.card.num_outputs != self.num_outputs:
+            raise DataError(f"'{path}' has {self.num_outputs} outputs and describes "
+                            f"{self.card.num_outputs}", "export it again")
+
+    def forward(self, *_: Any) -> torch.Tensor:
+        """Raise an error: torch does not execute ONNX."""
+        raise NotImplementedError(f"'{self.path}' is an ONNX file, which torch does not execute")
+
+    @property
+    def name(self) -> str:
+        """The network's name: from the metadata, or the file's own name."""
+        return self.card.model or Path(self.path).stem
+
+    def _card(self) -> ModelCard:
+        """Return the card in the file, or what the graph says of itself.
+
+        Raises:
+            PluginError: the card is damaged, or contradicts the graph.
+        """
+        outputs, sigmoid = _activation(self.proto)
+        card = self.metadata.card
+        if card is not None:
+            return card if card.outputs == outputs else replace(card, outputs=outputs)
+        names = self.metadata.class_names
+        if not names and self.num_outputs == IMAGENET_CLASSES:
+            names = imagenet_names()
+        return ModelCard(
+            model="", num_outputs=self.num_outputs, class_names=names, outputs=outputs,
+            multi_label=sigmoid and self.num_outputs > 1,
+            preprocessing=Preprocessing(input_size=self.input_size, assumed=True),
+            provenance={"weights": self.path})
+
+    @property
+    def half_weights(self) -> bool:
+        """Whether its weights are float16."""
+        import onnx
+
+        return any(tensor.data_type == onnx.TensorProto.FLOAT16
+                   for tensor in self.proto.graph.initializer)
+
+    @property
+    def normalisation(self) -> str:
+        """Where images are normalised: `device`, `host` or `none`."""
+        if not self.metadata.normalisation:  # another program's file
+            # bytes cannot be normalised before
+            return "device" if self.input_type == "uint8" else "host"
+        return self.metadata.normalisation
+
+
+def find_file(path: str, model: str, batch: int) -> Path:
+    """Return the ONNX file selected by `--onnx`.
+
+    Args:
+        path: a file, or a folder written by `ipucnn export`: `<model>/model_<batch>.onnx`, or
+            `<model>/model.onnx` for any batch.
+        model: the model's name.
+        batch: the micro-batch.
+
+    Raises:
+        DataError: there is none; the message names the files searched for.
+    """
+    given = Path(path)
+    if not os.path.isdir(path):
+        if not os.path.exists(path):
+            raise DataError(f"there is no ONNX file '{path}'",
+                            "'--onnx' takes a file, or a folder that 'ipucnn export' filled")
+        return given
+    wanted = [given / model / f"model_{batch}.onnx", given / model / "model.onnx"]
+    for candidate in wanted:
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"there is no '{wanted[0]}' and no '{wanted[1]}'",
+                    f"'ipucnn export --model {model} --batch-size {batch}' writes it")
+
+
+def read_network(path: Path) -> OnnxNetwork:
+    """Read an ONNX file that classifies images.
+
+    Raises:
+        DataError: it is missing, damaged, too large, or its input and output are not those of an
+            image classifier.
+        UnavailableError: the onnx package is missing.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise UnavailableError("reading ONNX files needs the onnx package", INSTALL) from error
+
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise _too_large(path, size)
+        proto = onnx.load_model_from_string(read_limited(path, MOST_BYTES))
+        outside = [tensor for tensor in proto.graph.initializer
+                   if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        for tensor in outside:
+            _check_location(tensor)
+        size += sum(map(_bytes, outside))
+        if size > MOST_BYTES:
+            raise _too_large(path, size)
+        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        for tensor in outside:
+            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx check this
+                raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
+        onnx.checker.check_model(proto)
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
+        raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
+                        "fetch or export it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}",
+                        "check the file, and those beside it that hold its weights") from error
+    return OnnxNetwork(proto, str(path))
+
+
+def _check_location(tensor: onnx.TensorProto) -> None:
+    """Refuse weights that are not in or below the folder of the model."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    if os.path.isabs(location) or ".." in location.replace("\\", "/").split("/"):
+        raise ValueError(f"the weights of tensor '{tensor.name}' are outside of its folder, in "
+                         f"{location!r}")
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Return the size in bytes of a tensor from its shape and type."""
+    from onnx import helper
+
+    count = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    for dim in tensor.dims:
+        count *= dim
+    return count
+
+
+def _too_large(path: Path, size: int) -> DataError:
+    return DataError(f"'{path}' holds {size / 2**30:.1f} GiB, and a protocol buffer less than 2",
+                     "take a smaller network, or half precision")
+
+
+def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Optional[int], ...]]:
+    from onnx import TensorProto
+
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [entry for entry in proto.graph.input if entry.name not in weights]
+    if len(inputs) != 1:
+        raise DataError(f"'{path}' has {len(inputs)} inputs, and a classifier has one: its images",
+                        _HOW)
+    tensor = inputs[0].type.tensor_type
+    shape = tuple(_dimension(dim) for dim in tensor.shape.dim)
+    type_name = TensorProto.DataType.Name(tensor.elem_type)
+    if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] != shape[3]:
+        raise DataError(
+            f"the input of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "images are (batch, 3, size, size)", _way_to_images(shape))
+    if type_name not in _INPUT_TYPES:
+        raise DataError(f"the input of '{path}' is {type_name.lower()}, and images are "
+                        + ", ".join(_INPUT_TYPES.values()), _HOW)
+    return inputs[0].name, _INPUT_TYPES[type_name], shape
+
+
+def _way_to_images(shape: Tuple[Optional[int], ...]) -> str:
+    """Return the hint for an input of another shape."""
+    if len(shape) == 4 and shape[3] == 3 and shape[1] != 3:
+        return ("export it with the channels first, as PyTorch does ('--inputs-as-nchw' of "
+                "tf2onnx), or put a Transpose before it")
+    if len(shape) == 4 and shape[1] == 3 and not (shape[2] and shape[3]):
+        return ("set its height and width, with 'python -m onnxruntime.tools."
+                "make_dynamic_shape_fixed' or when it is exported")
+    return _HOW
+
+
+def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
+    """Return what the outputs are, from the last operator, and whether it is a sigmoid."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    name = proto.graph.output[0].name
+    while name in makers and makers[name].op_type in _PASSED and makers[name].input:
+        name = makers[name].input[0]
+    last = makers[name].op_type if name in makers else ""
+    if last in ("Div", "Exp") and _is_softmax(makers[name], makers):
+        last = "Softmax"
+    return (PROBABILITIES if last in (*_SOFTMAX, *_SIGMOID) else LOGITS), last in _SIGMOID
+
+
+def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Return whether an operator ends a softmax in parts.
+
+    They are exponentials that are divided by their sum, or the exponentials of a LogSoftmax.
+    """
+    before = [makers.get(name) for name in last.input]
+    types = ["" if node is None else node.op_type for node in before]
+    if last.op_type == "Exp":
+        return types == ["LogSoftmax"]
+    above, below = before
+    return types == ["Exp", "ReduceSum"] and above is not None and below is not None \
+        and below.input[0] == above.output[0]
+
+
+_SOFTMAX, _SIGMOID = ("Softmax", "QLinearSoftmax"), ("Sigmoid", "QLinearSigmoid")
+
+_PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear",
+           "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators after the activation that do not change its meaning."""
+
+
+def _outputs(proto: onnx.ModelProto, path: str) -> int:
+    if len(proto.graph.output) != 1:
+        names = ", ".join(repr(printable(output.name)) for output in proto.graph.output[:4])
+        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs ({names}), and a "
+                        "classifier has one: its logits",
+                        "keep that one, for example with 'onnx.utils.extract_model'")
+    kind = proto.graph.output[0].type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        from onnx import TensorProto
+
+        raise DataError(f"the output of '{path}' is {TensorProto.DataType.Name(kind).lower()}: "
+                        "class numbers, and no score for each class",
+                        "export the network without its last ArgMax or TopK")
+    shape = [_dimension(dim) for dim in proto.graph.output[0].type.tensor_type.shape.dim]
+    if len(shape) != 2 or not shape[1]:
+        raise DataError(
+            f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "logits are (batch, classes)", _HOW)
+    if shape[1] == 1 and _activation(proto) == (PROBABILITIES, False):
+        raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
+                        "end the network in a Sigmoid, or in the one logit, and export it again")
+    return shape[1]
+
+
+def _dimension(dim: Any) -> Optional[int]:
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
+
+
+def check_batch(network: OnnxNetwork, micro_batch: int) -> None:
+    """Raise an error for a micro-batch size that a file does not accept.
+
+    Raises:
+        UsageError: the file has another size.
+    """
+    if network.batch not in (None, micro_batch):
+        raise UsageError(
+            f"'{network.path}' takes {network.batch} images per call, not {micro_batch}",
+            f"use '--batch-size {network.batch}', or export one with '--batch-size {micro_batch}' "
+            "or '--dynamic-batch'")

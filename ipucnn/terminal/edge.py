@@ -30,8 +30,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     launch.remember(argv)
     click_error = typer.BadParameter.__mro__[2]  # newer versions of typer bundle click
     try:
-        if sys.stdout is None and _HELP & set(argv):  # typer would be silent
-            raise IpucnnError("cannot write to standard output: it is closed")
+        _check_help(argv)
         return _execute(app, normalise(argv))
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
@@ -55,11 +54,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
             return _out_of_memory()
         if not isinstance(error, click_error):
-            render.say_traceback()
-            render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
-                       "traceback above\nhint: run with '--no-plugins' to see whether a plugin "
-                       "causes it")
-            return exit_codes.FAILED
+            return _bug()
         if show_traceback:
             render.say_traceback()
         message = str(error.format_message())  # type: ignore[attr-defined]
@@ -69,6 +64,19 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
                                        "'--help' lists the options"))
         return exit_codes.USAGE
+
+
+def _check_help(argv: Sequence[str]) -> None:
+    """Raise an error if help cannot be written, of which typer says nothing."""
+    if sys.stdout is None and _HELP & set(argv):
+        raise IpucnnError("cannot write to standard output: it is closed")
+
+
+def _bug() -> int:
+    render.say_traceback()
+    render.say("error: this is a bug in ipucnn or a plugin; please report it with the traceback "
+               "above\nhint: run with '--no-plugins' to see whether a plugin causes it")
+    return exit_codes.FAILED
 
 
 def _out_of_memory() -> int:

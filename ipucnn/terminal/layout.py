@@ -147,6 +147,6 @@ def coloured(word: str, text: str) -> str:
 
 
 def coloured_lines(text: str) -> str:
-    """Return `text` with all escaped that would control a terminal, and the colours of `coloured`."""
+    """Return `text` with all escaped that would control a terminal but colours of `coloured`."""
     return "".join("\x1b" + part if number % 2 else printable_lines(part)
                    for number, part in enumerate(_COLOUR.split(text)))

@@ -191,5 +191,5 @@ def wants_bar(choice: str) -> bool:
     """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
-    return (not _quiet and speaks() and sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("CI")
-            and os.environ.get("TERM") != "dumb")
+    return (not _quiet and speaks() and sys.stderr is not None and sys.stderr.isatty()
+            and not os.environ.get("CI") and os.environ.get("TERM") != "dumb")

@@ -10,7 +10,13 @@ from typing import Any, List, Mapping, Optional
 import torch
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.files import make_folder, write_json
+from ipucnn.core.files import (
+    LARGEST_JSON,
+    make_folder,
+    parsed_json,
+    read_limited,
+    write_json,
+)
 from ipucnn.models.checkpoint_files import BEST, CheckpointError, Entry, entries
 from ipucnn.training.checkpoint_folder import check_unused, remove_stale
 from ipucnn.training.checkpoints import Checkpoint, save
@@ -170,9 +176,7 @@ def _require_finite(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _read_best(folder: Path) -> Optional[str]:
-    import json
-
     try:
-        return str(json.loads((folder / "best.json").read_text(encoding="utf-8"))["file"])
+        return str(parsed_json(read_limited(folder / "best.json", LARGEST_JSON))["file"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

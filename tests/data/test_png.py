@@ -67,7 +67,7 @@ def text(key, value):
 
 
 def profile(exif):
-    return "\nexif\n%8d\n%s\n" % (len(exif), exif.hex())
+    return f"\nexif\n{len(exif):8d}\n{exif.hex()}\n"
 
 
 XMP = '<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/">{}</x:xmpmeta>'

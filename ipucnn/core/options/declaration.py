@@ -277,7 +277,8 @@ class Declared:
         if result is not None:
             return result
         if self.option.size:
-            raise UsageError(f"option '{self.flag}': {brief(value)} is not a number of bytes{where}",
+            raise UsageError(f"option '{self.flag}': {brief(value)} is not a number of bytes"
+                             f"{where}",
                              "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
         wanted = {int: "a whole number", float: "a number", bool: "true or false",
                   str: "text"}[self.type]

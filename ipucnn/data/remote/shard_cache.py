@@ -1,10 +1,10 @@
 """Caches remote dataset files in a bounded folder shared by processes.
 
-A copy gets its final name when it is complete and its MD5 is right. It is checked again before its
-first use in a process, in case it was changed since, and no link is followed to it. The folder is
-private to the user. One process downloads a file while the others wait; the kernel releases the lock when the
-process that holds it ends. The least recently used files are evicted first; open ones remain
-readable.
+A copy gets its final name when it is complete and its MD5 is right. It is checked again before
+its first use in a process, in case it was changed since, and no link is followed to it. The folder
+is private to the user. One process downloads a file while the others wait; the kernel releases the
+lock when the process that holds it ends. The least recently used files are evicted first; open ones
+remain readable.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class RemoteFiles:
 
     def __getstate__(self) -> Dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_lock"], state["_fetches"], state["_checked"]  # locks and threads cannot be pickled
+        # locks and threads cannot be pickled; another process checks for itself
+        del state["_lock"], state["_fetches"], state["_checked"]
         return state
 
     def __setstate__(self, state: Dict[str, Any]) -> None:

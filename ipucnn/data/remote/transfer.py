@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ipucnn.core.errors import DataError
 
 _CHUNK = 1 << 18
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 log = logging.getLogger("ipucnn.transfer")
 
 
@@ -63,7 +64,7 @@ class Expected:
 
 
 def transfer(url: str, file: IO[bytes], patience: Patience,
-             expected: Expected = Expected()) -> None:  # noqa: B008 - it is frozen
+             expected: Expected = Expected()) -> None:
     """Write the content at `url` into `file`, from its start.
 
     A refused or broken connection, a timeout, 5xx, 408, 429 and wrong content are retried; the
@@ -162,7 +163,7 @@ class _Content:
         status, headers = answer.status_code, answer.headers
         total = _number(headers.get("Content-Length", ""))
         if status == 206 and self._received:
-            part = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", headers.get("Content-Range", ""))
+            part = _RANGE.fullmatch(headers.get("Content-Range", ""))
             if not part or int(part.group(1)) != self._received:
                 self._restart()
                 raise _Failed("the server answered with a part that was not asked for", _NETWORK)

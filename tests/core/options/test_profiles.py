@@ -143,7 +143,8 @@ def test_a_pipe_is_no_profile_and_is_not_waited_for(tmp_path):
 
 def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.yaml").write_text("data-dir: ~/photos\npipeline_splits: [~/no-path]\ndevice_iterations: 2\n")
+    (tmp_path / "mine.yaml").write_text(
+        "data-dir: ~/photos\npipeline_splits: [~/no-path]\ndevice_iterations: 2\n")
     options = resolve(RunOptions, {"config": "~/mine.yaml", "weights": "~/w.pt"})
     assert options.dataset.data_dir == str(tmp_path / "photos")
     assert options.network.weights == str(tmp_path / "w.pt")

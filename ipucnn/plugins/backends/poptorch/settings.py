@@ -143,7 +143,8 @@ def _set_target(options: Any, chosen: PopTorchOptions) -> None:
     elif chosen.connection_type == "ondemand":
         options.connectionType(poptorch.ConnectionType.OnDemand)
     if chosen.model_cache_path:
-        options.enableExecutableCaching(trusted_folder(chosen.model_cache_path, "--model-cache-path"))
+        options.enableExecutableCaching(
+            trusted_folder(chosen.model_cache_path, "--model-cache-path"))
 
 
 def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:

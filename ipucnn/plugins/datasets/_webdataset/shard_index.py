@@ -183,9 +183,8 @@ def _walked(file: File) -> List[Tuple[str, Member]]:
         at += _BLOCK
         content = window[at:at + size] if at + size <= len(window) else None
         if kind == _EXTENDED:
-            if size > _LONGEST_HEADER:
-                raise ValueError("a long extended header")
-            if not _TIMES.fullmatch(content or file.near(position, size)):
+            if size > _LONGEST_HEADER or not _TIMES.fullmatch(
+                    content or file.near(position, size)):
                 raise ValueError("an extended header with more than times")
         elif kind not in (_FILE, _OLD_FILE) or name.endswith("/") or header[345]:
             raise ValueError("a member of another kind than a file")
@@ -253,12 +252,15 @@ def _listed(file: File) -> List[Tuple[str, Member]]:
 
 
 def _checking(raw: BinaryIO) -> Type[tarfile.TarInfo]:
-    """Return a class of headers that refuses sizes which would make `tarfile` go back in the file
-    for ever, or read it whole into memory."""
+    """Return a class of headers with checked sizes.
+
+    A negative one would make `tarfile` go back in the file for ever, and a large one of a header
+    that is continued would make it read the whole file.
+    """
     class Checked(tarfile.TarInfo):
         @classmethod
-        def frombuf(cls, buf: Any, encoding: str, errors: str) -> tarfile.TarInfo:
-            info = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        def frombuf(cls, buf: Any, encoding: Any, errors: Any) -> Any:
+            info = super().frombuf(buf, encoding, errors)
             offset = raw.tell() - _BLOCK
             _check_size(info.size, offset)
             if info.type in _EXTENDING and info.size > _LONGEST_HEADER:

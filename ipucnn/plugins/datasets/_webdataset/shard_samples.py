@@ -122,8 +122,8 @@ def _box(value: Any) -> Optional[Box]:
     except (TypeError, ValueError):
         raise Unreadable(f"{brief(value)} is no bounding box") from None
     if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-        raise Unreadable(f"{brief(value)} is no bounding box: left, top, right and bottom are relative "
-                         "to the image's size (0 to 1)")
+        raise Unreadable(f"{brief(value)} is no bounding box: left, top, right and bottom are "
+                         "relative to the image's size (0 to 1)")
     return left, top, right, bottom
 
 
