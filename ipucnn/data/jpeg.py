@@ -245,4 +245,5 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels.transpose(1, 0, 2)
     flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
         orientation, ())
-    return numpy.ascontiguousarray(numpy.flip(pixels, flipped) if flipped else pixels)
+    # an image that is one pixel wide is contiguous even when flipped, which torch does not take
+    return numpy.flip(pixels, flipped).copy() if flipped else numpy.ascontiguousarray(pixels)

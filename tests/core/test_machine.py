@@ -118,3 +118,17 @@ def test_threads_are_the_smallest_limit(monkeypatch, tmp_path):
     write(tmp_path, "proc/self/cgroup", "0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "150000 100000\n")
     assert thread_count(tmp_path) == 2
+
+
+def test_the_memory_limit_is_that_of_the_group(tmp_path):
+    total = machine.memory_limit(tmp_path)
+    assert total >= 1 << 28
+    write(tmp_path, "sys/fs/cgroup/memory.max", "max\n")
+    assert machine.memory_limit(tmp_path) == total
+    write(tmp_path, "sys/fs/cgroup/memory.max", "1000\n")
+    assert machine.memory_limit(tmp_path) == 1000
+
+
+def test_a_thread_limit_of_thousands_of_digits_is_ignored(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "9" * 5000)
+    assert openmp_limit() is None

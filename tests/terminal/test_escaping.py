@@ -174,3 +174,18 @@ def test_closed_streams_are_outputs_that_cannot_be_written():
         assert found.stderr == "error: cannot write to standard output: it is closed\n"
     found = process('"$0" -m ipucnn run --model nothing 2>&-')
     assert (found.returncode, found.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--batch-size", "100000000"], ["--device-iterations", "2000000000", "--data", "synthetic"],
+    ["--iterations", "1" + "0" * 25], ["--dataloader-worker", "100000"], ["--seed", "9" * 5000],
+    ["--num-classes", "2000000000"], ["--input-size", "1000000"], ["--time-limit", "1e400"]],
+    ids=lambda words: words[0])
+def test_numbers_that_no_machine_has_room_for_are_refused(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["run", "--model", "resnet8-cifar", "--weights", "random", "--backend", "torch",
+                   "--precision", "full", "--data", "generated", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert arguments[0] in shown
+    assert all(len(line) < 300 for line in shown.splitlines())

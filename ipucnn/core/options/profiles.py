@@ -26,6 +26,7 @@ OptionsT = TypeVar("OptionsT")
 LIMIT = 1 << 20
 """Largest profile in bytes."""
 
+_NESTED = re.compile(r"(?:[\[{]\s*){10}")
 _SHIPPED = Path(__file__).resolve().parent.parent.parent / "profiles"
 
 
@@ -106,6 +107,8 @@ def _read(name: str, path: Path) -> Profile:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"cannot read profile {str(path)!r}: {reason}") from error
     try:
+        if _NESTED.search(text):  # which takes the parser seconds
+            raise RecursionError
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecursionError:
         raise UsageError(f"profile '{path}': it is nested too deeply",
