@@ -298,7 +298,7 @@ def _legacy(content: Any) -> bytes:
 
 def _read_checkpoint(content: bytes) -> None:
     with _file(content, ".pt") as path:
-        checkpoints.load(path)
+        checkpoints.read_content(path)
 
 
 class _file:  # noqa: N801 - used as a function
