@@ -16,7 +16,7 @@ from ipucnn.core.preprocessing import LARGEST_INPUT
 NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 """The places of normalisation, by every spelling."""
 
-MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 7
+MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 6
 """Limits beyond which a number is a slip: each of them takes memory that no machine has, or makes
 it useless (threads)."""
 
