@@ -59,7 +59,8 @@ def tried(number: int, seconds: float, seed: int) -> Dict[str, Any]:
             broken = f"{type(error).__name__}: {error}\n{notes}"[:2000]
         chunk += 1
     return {"target": target.name, "files": sum(outcomes.values()),
-            "seconds": round(time.monotonic() - begin, 1), "outcomes": dict(sorted(outcomes.items())),
+            "seconds": round(time.monotonic() - begin, 1),
+            "outcomes": dict(sorted(outcomes.items())),
             "longest_seconds": round(longest, 2), "broken": broken}
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 import torch
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
-from ipucnn.core.names import printable
 from ipucnn.core.files import read_limited
+from ipucnn.core.names import printable
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
