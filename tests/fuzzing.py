@@ -197,7 +197,8 @@ _YAML = ("1", "010", "0x10", "1_000", "1:30", "1e400", ".inf", ".nan", "-1", "9"
          "0x" + "f" * 5000, "true", "~", "2024-02-30", "2024-06-01", "2024-06-01 10:00:00+99:99",
          "!!int abc", "!!float x", "!!bool maybe", "!!python/name:os.system", "!foo x",
          "!!binary '%'", "!!set {a}", "!!timestamp x", "&a [*a]", "*b", "[1, [2]]", "{a: b}",
-         "[" * 2000, "'\\x1b[31m'", '"\\e[31m"', '"\\u202e"', "|\n  text", "!!omap [a: b]", "@", "%")
+         "[" * 2000, "'\\x1b[31m'", '"\\e[31m"', '"\\u202e"', "|\n  text", "!!omap [a: b]",
+         "@", "%")
 
 
 def profiles() -> st.SearchStrategy[str]:
