@@ -20,7 +20,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+HERE = Path(__file__).resolve().parent
+# not the folder of the benchmarks: its `cuda.py` is not the package that torch looks for
+sys.path[0] = str(HERE.parent / "tests")
 
 CHUNK = 200  # files between two looks at the clock
 MEMORY = 2 << 30  # bytes that reading may take above what the process has at its beginning
@@ -93,6 +95,7 @@ def main() -> int:
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     else:
+        sys.path.append(str(HERE))
         from common import save
 
         save("fuzz", measured)
