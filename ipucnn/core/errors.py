@@ -10,6 +10,9 @@ from typing import Any, Optional
 
 from ipucnn.core.names import printable
 
+_LONGEST = 2000
+"""Characters of a message; of a longer one the middle is left out."""
+
 
 class IpucnnError(Exception):
     """The work failed for a reason the user can act on.
@@ -28,7 +31,9 @@ class IpucnnError(Exception):
     partial: Any = None
 
     def __init__(self, message: str, hint: str = "", exit_code: Optional[int] = None) -> None:
-        self.message = printable(message)
+        shown = printable(message)
+        # a value from outside may have any length
+        self.message = shown if len(shown) <= _LONGEST else f"{shown[:1500]} ... {shown[-400:]}"
         self.hint = printable(hint)
         super().__init__(self.message)
         if exit_code is not None:

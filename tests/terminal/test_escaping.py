@@ -99,6 +99,12 @@ def test_colours_are_kept_and_nothing_else(monkeypatch):
         == f"\x1b[32mfine\x1b[0m {layout.printable(EVIL)}\n"
 
 
+def test_a_message_with_a_value_of_any_length_stays_short():
+    error = IpucnnError(f"unknown model {'9' * 5000!r} (x.yaml)")
+    assert len(error.message) < 2000
+    assert error.message.endswith("9' (x.yaml)")
+
+
 def test_an_error_is_escaped_wherever_it_is_shown():
     error = IpucnnError(EVIL, EVIL)
     for text in (str(error), error.message, error.hint, str(error.args)):
