@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs bench bench-data faults clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs bench bench-data faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -83,6 +83,9 @@ bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/faults.py --every-write
+
+fuzz: $(STAMP)  ## hostile files of every kind that comes from outside, for minutes
+	$(BIN)/python benchmarks/fuzz.py
 
 clean:  ## everything that make made
 	rm -rf $(VENV) .venv-sdk .venv-horovod build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

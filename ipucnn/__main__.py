@@ -16,16 +16,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main() -> int:
     """Run the command line and return the exit code of the process."""
     atexit.register(_answer_signals, signal.SIG_IGN)  # registered first, called last
+    _ready_streams()
     try:
         code = invoke(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
-        print("interrupted", file=sys.stderr)
+        if sys.stderr is not None:
+            print("interrupted", file=sys.stderr)
         code = INTERRUPTED.get(str(interrupt), INTERRUPTED["SIGINT"])
     if code in INTERRUPTED.values():
         # Leave at once: an interrupt that passed through `exec` of a text makes CPython end the
         # process by SIGINT however it was answered, and no thread may hold an impatient user up.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(code)
     # The work is done, and a signal must not make it look as if it were not. Threads and exit
     # functions may still be cut short; after them Python would restore what kills the process.
@@ -39,6 +42,22 @@ def invoke(argv: Sequence[str]) -> int:
     from ipucnn.terminal import edge
 
     return edge.invoke(argv, app)
+
+
+def _ready_streams() -> None:
+    """Make standard streams that take any text, and keep files away from closed ones.
+
+    A file that is opened while a standard stream is closed gets its number, and what a library
+    prints would end in that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it is where the stream is closed
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _answer_signals(answer: Any) -> None:

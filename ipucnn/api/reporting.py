@@ -20,6 +20,7 @@ from typing import (
 )
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.names import printable, printable_lines
 from ipucnn.core.progress import CALLBACK, Listener, Status, StopTraining
 from ipucnn.core.progress import Progress as ImageProgress
 
@@ -237,10 +238,10 @@ class _Line(_Display):
         self.show(describe(status))
 
     def line(self, text: str) -> None:
-        print(text)
+        print(printable_lines(text))
 
     def note(self, text: str) -> None:
-        print(f"note: {text}")
+        print(f"note: {printable(text)}")
 
 
 def _display(progress: Progress) -> _Display:

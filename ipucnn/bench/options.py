@@ -7,7 +7,8 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, changed, part
 from ipucnn.core.options.declaration import LOADER, declared, option
 from ipucnn.core.options.owners import flags_in_role
-from ipucnn.core.options.parts import DatasetPart, ResultPart
+from ipucnn.core.options.parts import MOST_WORKERS, DatasetPart, ResultPart
+from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.core.registry.registry import registry
 
 THREADS = "threads"
@@ -29,10 +30,10 @@ class BenchDataset(DatasetPart):
                              names=("--micro-batch-size",), basic=True)
     input_size: Optional[int] = option(
         None, "Height and width of the prepared images in pixels (default: those of '--model', or "
-        "224).", minimum=8, basic=True)
+        "224).", minimum=8, maximum=LARGEST_INPUT, basic=True)
     dataloader_worker: Tuple[int, ...] = option(  # type: ignore[assignment]
         (), "Numbers of workers to measure (default: 1 and the cores this process may use).",
-        minimum=1, names=("--num-workers",), metavar="N...", basic=True)
+        minimum=1, maximum=MOST_WORKERS, names=("--num-workers",), metavar="N...", basic=True)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, Optional
 
 import typer
 
 from ipucnn.bench.options import BenchOptions
+from ipucnn.core.names import printable
+from ipucnn.core.options.conversion import LARGEST_SIZE
+from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.options_command import JSON, add_command
 from ipucnn.terminal.progress import RunProgress, importing_torch
+
+MOST_IMAGES = 10 ** 7
+"""Limit of the numbers of images per class, and of parts."""
+
+
+def _home(path: Optional[str]) -> Optional[str]:
+    """Return a path with `~` at its beginning expanded, which shells do not do after a `=`."""
+    return None if path is None else os.path.expanduser(path)
+
 
 app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
                   help="Download, create, convert and check data.")
@@ -20,39 +33,45 @@ app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
 @app.command("fetch")
 def fetch(
     name: str = typer.Argument(help="What to fetch: 'sample-images'."),
-    out: Optional[str] = typer.Option(None, "--out", metavar="DIR",
+    out: Optional[str] = typer.Option(None, "--out", metavar="DIR", callback=_home,
                                       help="Folder to write (default: data/images)."),
 ) -> None:
     """Download data that the examples use."""
     from ipucnn.data.formats.sample_data import fetch_named
 
     for path in fetch_named(name, out):
-        render.emit(str(path))
+        render.emit(printable(str(path)))
 
 
 @app.command("shapes")
 def shapes(
-    out: str = typer.Option(..., "--out", metavar="DIR", help="Folder to write."),
-    per_class: int = typer.Option(20, "--per-class", min=1, help="Images per class."),
-    size: int = typer.Option(224, "--size", min=8, help="Height and width in pixels."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Random seed of the images."),
+    out: str = typer.Option(..., "--out", metavar="DIR", callback=_home, help="Folder to write."),
+    per_class: int = typer.Option(20, "--per-class", min=1, max=MOST_IMAGES,
+                                  help="Images per class."),
+    size: int = typer.Option(224, "--size", min=8, max=LARGEST_INPUT,
+                             help="Height and width in pixels."),
+    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE,
+                             help="Random seed of the images."),
     validation_per_class: int = typer.Option(
-        0, "--validation-per-class", min=0, help="Further images per class for validation; the "
-        "folder then holds 'train' and 'validation'."),
+        0, "--validation-per-class", min=0, max=MOST_IMAGES,
+        help="Further images per class for validation; the folder then holds 'train' and "
+        "'validation'."),
 ) -> None:
     """Write the 'shapes' dataset as JPEG folders."""
     from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
     count = write_made("shapes", out, GeneratedFiles(
         per_class, size, seed, validation_per_class=validation_per_class))
-    render.emit(f"{count} images in {out}")
+    render.emit(f"{count} images in {printable(out)}")
 
 
 @app.command("partition")
 def partition(
-    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", help="Folder of the images."),
-    partitions: int = typer.Option(..., "--partitions", min=1, help="Number of parts."),
-    output: str = typer.Option(..., "--output", metavar="DIR",
+    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", callback=_home,
+                                 help="Folder of the images."),
+    partitions: int = typer.Option(..., "--partitions", min=1, max=MOST_IMAGES,
+                                   help="Number of parts."),
+    output: str = typer.Option(..., "--output", metavar="DIR", callback=_home,
                                help="Folder to create, with subfolders 0, 1, ..."),
     copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),
     as_json: bool = JSON,
@@ -111,7 +130,8 @@ def verify(
     if as_json:
         render.emit_json(found.as_dict())
     else:
-        render.emit("\n".join(found.problems) or f"{path}: no problem found")
+        render.emit("\n".join(map(printable, found.problems))
+                    or f"{printable(path)}: no problem found")
     return 0 if found.ok else 1
 
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from ipucnn.core.names import printable
+
+_LONGEST = 2000
+"""Characters of a message; of a longer one the middle is left out."""
+
 
 class IpucnnError(Exception):
     """The work failed for a reason the user can act on.
 
     Args:
-        message: one line, lower case, naming the offending value.
+        message: one line, lower case, naming the offending value; what would control a terminal
+            in it is escaped, for names and texts come from outside.
         hint: what to do about it; may be empty.
         exit_code: overrides the class's exit code.
 
@@ -25,9 +31,11 @@ class IpucnnError(Exception):
     partial: Any = None
 
     def __init__(self, message: str, hint: str = "", exit_code: Optional[int] = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        shown = printable(message)
+        # a value from outside may have any length
+        self.message = shown if len(shown) <= _LONGEST else f"{shown[:1500]} ... {shown[-400:]}"
+        self.hint = printable(hint)
+        super().__init__(self.message)
         if exit_code is not None:
             self.exit_code = exit_code
 

@@ -7,11 +7,18 @@ import json
 import math
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.staging import staged
+
+LARGEST_JSON = 1 << 24
+"""Largest small JSON file in bytes: a record of a checkpoint, or of a download."""
+
+_DIGITS = 40
+"""Digits that a number in a JSON text may have."""
 
 
 def make_folder(path: str, option: str) -> str:
@@ -26,6 +33,123 @@ def make_folder(path: str, option: str) -> str:
         raise UsageError(f"cannot make the folder {path!r}: {error.strerror}",
                          f"choose another one with '{option}'") from error
     return os.path.abspath(path)
+
+
+def read_limited(path: Union[str, Path], limit: int, flags: int = 0) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes.
+
+    Args:
+        path: of the file.
+        limit: in bytes; a larger file is not read.
+        flags: further flags of `os.open`.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is a folder, pipe or device (which could block or
+            never end); `strerror` says which.
+    """
+    require_file(path)
+    # opening a pipe that has just taken its place would block until something writes to it
+    flags |= os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(str(path), flags)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the limit for such a file")
+    return content
+
+
+def parsed_json(text: Union[str, bytes]) -> Any:
+    """Return the value of a JSON text from outside.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or has a number that is not finite or
+            has too many digits; the message says which.
+    """
+    try:
+        return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits is too large")
+    return int(digits)
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:_DIGITS]} is not a finite number")
+
+
+def private_folder(path: Union[str, Path]) -> None:
+    """Create a folder that only this user may enter, or make it so if it is the user's.
+
+    Raises:
+        OSError: it cannot be made, is a link, or belongs to another user.
+    """
+    os.makedirs(os.path.dirname(str(path)), exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(str(path), 0o700)
+    status = os.lstat(str(path))
+    if not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.ENOTDIR, f"'{path}' is no folder of its own")
+    if not _own(status):
+        raise OSError(errno.EPERM, f"'{path}' belongs to another user")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        os.chmod(str(path), 0o700)
+
+
+def new_file(path: Union[str, Path]) -> BinaryIO:
+    """Open a new file for reading and writing; whatever has its name is removed, not followed."""
+    with suppress(FileNotFoundError):
+        os.unlink(str(path))
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(str(path), flags, 0o600), "w+b")
+
+
+def trusted_folder(path: str, option: str) -> str:
+    """Create the folder named by an option, into which only this user may have put files.
+
+    Its files may be code that is run. A new folder is private; an existing one must belong to the
+    user, as must all that is in it, and nobody else may be able to write there.
+
+    Raises:
+        UsageError: it cannot be made, or another user could have put something there.
+    """
+    if not os.path.lexists(path):
+        with suppress(OSError):  # `make_folder` reports it
+            private_folder(os.path.abspath(path))
+    folder = make_folder(path, option)
+    for place, status in _with_contents(folder):
+        owner = "" if _own(status) else "belongs to another user"
+        writable = status.st_mode & (0o022 if place == folder else 0o002)
+        if owner or (writable and not stat.S_ISLNK(status.st_mode)):
+            raise UsageError(
+                f"'{option} {path}' is refused: {place!r} "
+                f"{owner or 'can be written by other users'}, and files there may be code that is "
+                "run", "choose another folder, or make it yours alone: 'chmod -R go-w FOLDER'")
+    return folder
+
+
+def _with_contents(folder: str) -> Iterator[Tuple[str, os.stat_result]]:
+    yield folder, os.stat(folder)
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                yield os.path.join(place, name), os.lstat(os.path.join(place, name))
+
+
+def _own(status: os.stat_result) -> bool:
+    """Return whether a file belongs to this user, or to root, who may do anything anyway."""
+    return not hasattr(os, "geteuid") or status.st_uid in (os.geteuid(), 0)
 
 
 def json_text(value: Any, indent: Optional[int] = None) -> str:

@@ -1,9 +1,10 @@
-"""CPU limits of this process: affinity, cgroup quota, OMP_NUM_THREADS, and instances' shares."""
+"""Limits of this process: CPU affinity, cgroup quotas, OMP_NUM_THREADS, instances' shares."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Iterator, List, Optional, Tuple
@@ -51,7 +52,23 @@ def openmp_limit() -> Optional[int]:
     OpenMP libraries do. Source: OpenMP 5.2, section 21.1.2.
     """
     value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(value) if value.isdecimal() and int(value) > 0 else None
+    return int(value) if re.fullmatch("[0-9]{1,9}", value) and int(value) > 0 else None
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Return the bytes of memory of this machine, or of this process's control group if less.
+
+    Args:
+        root: folder in which `sys` is mounted.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((root / "sys" / "fs" / "cgroup" / name).read_text())
+        except (OSError, ValueError):
+            continue
+        return min(total, limit or total)
+    return total
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Iterable, List, Match
+from typing import Any, Iterable, List, Match
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-                          "\ud800-\udfff]")
+                          "\ud800-\udfff\ufdd0]")
+
+
+_BRIEF = 80
 
 
 def key(name: str) -> str:
@@ -37,6 +40,20 @@ def printable(text: str) -> str:
     separators and bidirectional marks, and lone surrogates, which no stream can encode.
     """
     return _UNPRINTABLE.sub(_escaped, text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` with its line breaks kept and all else escaped that `printable` escapes."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def brief(value: Any) -> str:
+    """Return `repr(value)` for a message, shortened."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number with thousands of digits, a list in itself
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF - 20]}...{text[-12:]}"
 
 
 def _escaped(match: Match[str]) -> str:

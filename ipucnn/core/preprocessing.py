@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Dict, Mapping, Tuple
 
 from ipucnn.core.errors import PluginError
+from ipucnn.core.names import brief
 
 Channels = Tuple[float, float, float]
 
@@ -19,6 +20,13 @@ RESIZES = ("shortest", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 CHANNEL_ORDERS = ("rgb", "bgr")
 
+LARGEST_INPUT = 16384
+"""Largest height and width of an input in pixels."""
+
+LEAST_CROP = 0.01
+LARGEST_NUMBER = 1e9
+"""Limits of the other numbers; beyond them a file is damaged."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -30,8 +38,8 @@ class Preprocessing:
 
     Attributes:
         input_size: height and width of the input in pixels.
-        crop_fraction: the input size relative to the size that images are resized to, above 0 and
-            at most 1; the input is the centre of the resized image.
+        crop_fraction: the input size relative to the size that images are resized to, from
+            `LEAST_CROP` to 1; the input is the centre of the resized image.
         resize: `shortest` resizes the shorter side and keeps the aspect ratio, `squash` both sides.
         interpolation: one of `INTERPOLATIONS`; all of them antialiased but `nearest`.
         mean: subtracted from each channel, in the order and range of the network's input.
@@ -59,10 +67,12 @@ class Preprocessing:
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, tuple(value))
-        self._check("input_size", type(self.input_size) is int and self.input_size > 0,
-                    "a positive number of pixels")
-        self._check("crop_fraction", _number(self.crop_fraction) and 0 < self.crop_fraction <= 1,
-                    "a number above 0 and at most 1")
+        self._check("input_size", type(self.input_size) is int
+                    and 0 < self.input_size <= LARGEST_INPUT,
+                    f"a number of pixels from 1 to {LARGEST_INPUT}")
+        self._check("crop_fraction",
+                    _number(self.crop_fraction) and LEAST_CROP <= self.crop_fraction <= 1,
+                    f"a number from {LEAST_CROP} to 1")
         for name, allowed in (("resize", RESIZES), ("interpolation", INTERPOLATIONS),
                               ("channel_order", CHANNEL_ORDERS)):
             self._check(name, getattr(self, name) in allowed, "one of " + ", ".join(allowed))
@@ -75,8 +85,8 @@ class Preprocessing:
 
     def _check(self, name: str, ok: bool, wanted: str) -> None:
         if not ok:
-            raise PluginError(f"bad preprocessing: {name} is {getattr(self, name)!r}, expected "
-                              f"{wanted}")
+            raise PluginError(f"bad preprocessing: {name} is {brief(getattr(self, name))}, "
+                              f"expected {wanted}")
 
     @property
     def resize_size(self) -> int:
@@ -116,7 +126,8 @@ class Preprocessing:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and -LARGEST_NUMBER <= value <= LARGEST_NUMBER)
 
 
 def _numbers(value: Any, count: int) -> bool:

@@ -15,7 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.data import image_formats, jpeg
+from ipucnn.data import image_formats, jpeg, png
 from ipucnn.data.jpeg import Wanted
 from ipucnn.data.resize import Pixels, native_resize
 
@@ -28,6 +28,9 @@ log = logging.getLogger("ipucnn.images")
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. Pillow, too, treats larger
 files as decompression bombs."""
+
+MAX_BYTES = 1 << 29
+"""The largest file of an image that is read."""
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -51,6 +54,8 @@ def read_file(path: str) -> bytes:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
+            if status.st_size > MAX_BYTES:
+                raise DataError(f"image {path!r} is larger than {MAX_BYTES:,} bytes", _SKIP_HINT)
             return os.read(file, status.st_size)
         finally:
             os.close(file)
@@ -177,9 +182,14 @@ def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
                  ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
     """Return pixels and size of a JPEG file; None leaves it to Pillow."""
     header = jpeg.read_header(data)
-    if header is None or header.channels not in (1, 3):
+    if header is None:
         return None
     _check_size(header.width, header.height)
+    if len(data) < header.least_bytes:  # decoders would fill up what is missing
+        raise ValueError(f"it is truncated: {len(data):,} bytes cannot hold {header.width}x"
+                         f"{header.height} pixels")
+    if header.channels not in (1, 3):
+        return None
     return jpeg.decode(data, header, wanted)
 
 
@@ -200,7 +210,11 @@ def _decode_with_pillow(data: bytes, name: Callable[[], str]) -> Pixels:
     _silence_pillow()
     formats = image_formats.formats_of(data, name)
     with Image.open(io.BytesIO(data), formats=formats) as opened:
-        _check_size(*opened.size)
+        # the decoder of JPEG 2000 takes four times the memory
+        _check_size(*opened.size, MAX_PIXELS // (4 if opened.format == "JPEG2000" else 1))
+        opened.load()
+        if opened.format == "PNG":
+            png.scale_transparency(opened, data)
         return pixels_of(opened)
 
 
@@ -213,8 +227,7 @@ def pixels_of(image: Image.Image) -> Pixels:
     import numpy
 
     image.load()
-    orientation = jpeg.exif_orientation(image.info.get("exif") or b"")
-    return jpeg.upright(numpy.array(_as_rgb(image)), orientation)
+    return jpeg.upright(numpy.array(_as_rgb(image)), png.orientation(image))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -226,16 +239,20 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError("its 32-bit pixels have no defined white")
         # Pillow's own conversion clips at 255 instead
-        return Image.fromarray((pixels >> 8).astype(numpy.uint8)).convert("RGB")
+        grey = (pixels >> 8).astype(numpy.uint8)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            grey[pixels == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
+        raise ValueError(f"{width}x{height} is more than {most:,} pixels")
 
 
 def _cause(error: Exception) -> str:

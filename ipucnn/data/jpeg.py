@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAGIC = b"\xff\xd8\xff"
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})  # the others are arithmetic or without loss
 _SEQUENTIAL = frozenset({0xC0, 0xC1})  # baseline and extended, with Huffman codes
 _START_OF_SCAN = 0xDA
 _RESTART_INTERVAL = 0xDD
@@ -69,6 +70,7 @@ class Header:
         height: in pixels, as the file has them.
         channels: per pixel.
         orientation: of EXIF; 1 is upright.
+        least_bytes: the fewest bytes in which its pixels can be encoded.
         height_at: offset of the two bytes of the height in a file that stores its pixels from the
             first row to the last; 0 in all others.
     """
@@ -77,6 +79,7 @@ class Header:
     height: int
     channels: int
     orientation: int
+    least_bytes: int = 0
     height_at: int = 0
 
     @property
@@ -111,11 +114,24 @@ def read_header(data: bytes) -> Optional[Header]:
                 return None
             height, width, channels = struct.unpack_from(">HHB", body, 1)
             plain = marker in _SEQUENTIAL and _one_scan(data, position + 2 + length, channels)
-            return Header(width, height, channels, orientation, position + 5 if plain else 0)
+            least = _least_bytes(width, height, body[6:]) if marker in _HUFFMAN else 0
+            return Header(width, height, channels, orientation, least,
+                          position + 5 if plain else 0)
         if marker == _APP1 and body.startswith(_EXIF):
             orientation = exif_orientation(body)
         position += 2 + length
     return None
+
+
+def _least_bytes(width: int, height: int, components: bytes) -> int:
+    """Return the fewest bytes for the blocks of an image: each has a code of a bit at least."""
+    factors = [divmod(factor, 16) for factor in components[1::3]]
+    widest = max((h for h, _ in factors), default=0)
+    highest = max((v for _, v in factors), default=0)
+    if not all(h and v for h, v in factors) or not factors:
+        return 0
+    return sum(-(-width * h // (8 * widest)) * -(-height * v // (8 * highest))
+               for h, v in factors) // 8
 
 
 def _one_scan(data: bytes, position: int, channels: int) -> bool:
@@ -195,14 +211,19 @@ def _first_rows(data: bytes, header: Header, part: Part) -> Optional[Pixels]:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation in EXIF data, 1 to 8; 1 when it states none or is damaged.
+    """Return the orientation in EXIF data, 1 to 8; 1 when it states none or is damaged."""
+    return stated_orientation(exif) or 1
+
+
+def stated_orientation(exif: bytes) -> Optional[int]:
+    """Return the orientation in EXIF data, 1 to 8, or None if there is none.
 
     Source: Exif 2.32 (CIPA DC-008), 4.6.4 A: tag 0x0112 of the first directory.
     """
     tiff = exif[len(_EXIF):] if exif.startswith(_EXIF) else exif
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
-        return 1
+        return None
     try:
         (directory,) = struct.unpack_from(order + "I", tiff, 4)
         (entries,) = struct.unpack_from(order + "H", tiff, directory)
@@ -210,10 +231,10 @@ def exif_orientation(exif: bytes) -> int:
             tag, kind = struct.unpack_from(order + "HH", tiff, entry)
             if tag == _ORIENTATION:
                 value = struct.unpack_from(order + ("I" if kind == 4 else "H"), tiff, entry + 8)[0]
-                return int(value) if 1 <= value <= 8 else 1
+                return int(value) if 1 <= value <= 8 else None
     except struct.error:
         pass
-    return 1
+    return None
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -224,4 +245,5 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels.transpose(1, 0, 2)
     flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
         orientation, ())
-    return numpy.ascontiguousarray(numpy.flip(pixels, flipped) if flipped else pixels)
+    # an image that is one pixel wide is contiguous even when flipped, which torch does not take
+    return numpy.flip(pixels, flipped).copy() if flipped else numpy.ascontiguousarray(pixels)

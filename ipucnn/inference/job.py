@@ -202,6 +202,7 @@ def prepare(options: RunOptions, registry: Registry,
         else given_at(images, preprocessing.input_size)
     built = stored.built if stored else model_of(options, data, dataset, registry)
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
+    executed.check_memory()
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import PluginError
+from ipucnn.core.names import brief
+from ipucnn.core.options.parts import MOST_CLASSES
 from ipucnn.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -58,8 +60,9 @@ class ModelCard:
                            ("provenance", Mapping), ("metrics", Mapping),
                            ("preprocessing", Preprocessing)):
             self._check(name, isinstance(getattr(self, name), kind), kind.__name__)
-        self._check("num_outputs", type(self.num_outputs) is int and self.num_outputs > 0,
-                    "a positive integer")
+        self._check("num_outputs", type(self.num_outputs) is int
+                    and 0 < self.num_outputs <= MOST_CLASSES,
+                    f"a whole number from 1 to {MOST_CLASSES}")
         self._check("outputs", self.outputs in (LOGITS, PROBABILITIES),
                     f"{LOGITS} or {PROBABILITIES}")
         self._check("class_names", all(isinstance(name, str) for name in self.class_names),
@@ -70,7 +73,7 @@ class ModelCard:
 
     def _check(self, name: str, ok: bool, wanted: str) -> None:
         if not ok:
-            raise PluginError(f"bad model card: {name} is {getattr(self, name)!r}, expected "
+            raise PluginError(f"bad model card: {name} is {brief(getattr(self, name))}, expected "
                               f"{wanted}")
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import kind_of
+from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited
 
 log = logging.getLogger("ipucnn.checkpoints")
 
@@ -80,8 +79,8 @@ def best_of(folder: Path) -> Dict[str, Any]:
     if kind_of(folder / BEST):
         return {}
     try:
-        record = json.loads((folder / BEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = parsed_json(read_limited(folder / BEST, LARGEST_JSON))
+    except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 

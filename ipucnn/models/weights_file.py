@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import tarfile
 import warnings
-import zipfile
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, BinaryIO, Dict, Union
 
 import torch
 
@@ -54,7 +55,7 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
     if header[:1] == pickle.PROTO and header[1:] > b"\2":  # torch.save writes protocol 2
         raise WeightsError(f"weights '{path}' are a plain pickle, which could run code, and are "
                            "refused", _HOW_TO_CONVERT)
-    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    content = _safetensors(path) if path.suffix == ".safetensors" else _quietly(path)
     if ema:
         if not isinstance(content, dict) or not isinstance(content.get("ema"), dict):
             raise WeightsError(f"'{path}' has no moving average of its weights",
@@ -92,29 +93,68 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         WeightsError: the file is damaged or holds code.
     """
-    return _torch(path)
+    return _quietly(path)
 
 
-def _torch(path: Path) -> Any:
+def _quietly(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how it was written, not what is in it
+        return _torch(path)
+
+
+def _silence_torch() -> None:
+    """Suppress torch 2.0's warning about its own loader.
+
+    The filter is permanent because `warnings.catch_warnings` is not thread-safe.
+    """
+    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
+    if not any(rule[1] == remark for rule in warnings.filters):
+        warnings.filterwarnings("ignore", message=remark.pattern)
+
+
+def read_tensor(content: bytes, name: str) -> torch.Tensor:
+    """Return the one tensor in the content of a file that `torch.save` wrote; for any thread.
+
+    Args:
+        content: of the file.
+        name: of the file, for error messages.
+
+    Raises:
+        WeightsError: it is damaged, holds code, or something else than a tensor.
+    """
+    _silence_torch()
+    found = _torch(io.BytesIO(content), name)
+    if not isinstance(found, torch.Tensor):
+        raise WeightsError(f"'{name}' holds a value of type {type(found).__name__} and no tensor")
+    return found
+
+
+def _torch(file: Union[Path, BinaryIO], name: str = "") -> Any:
+    """Return what `torch.save` wrote into a file; without running code in it."""
+    name = name or str(file)
     try:
-        _refuse_archives(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how the file was written, not what is in it
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError as error:
-                if "argparse.Namespace" not in str(error):
-                    raise
-            return _plain(torch.load(path, map_location="cpu", weights_only=False,
-                                     pickle_module=_Restricted))
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as opened:
+            _refuse_archives(opened, name)
+            return _unpickled(opened)
     except WeightsError:
         raise
     except Exception as error:  # a damaged file can raise anything
         found = _FORBIDDEN.search(str(error))
         if isinstance(error, pickle.UnpicklingError) and found:
-            raise WeightsError(f"weights '{path}' hold '{found.group(1)}', which could run code, "
+            raise WeightsError(f"weights '{name}' hold '{found.group(1)}', which could run code, "
                                "and are refused", _HOW_TO_CONVERT) from error
-        raise _damaged(path, error) from error
+        raise _damaged(name, error) from error
+
+
+def _unpickled(file: BinaryIO) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "argparse.Namespace" not in str(error):
+            raise
+    file.seek(0)
+    return _plain(torch.load(file, map_location="cpu", weights_only=False,
+                             pickle_module=_Restricted))
 
 
 class _Namespace:
@@ -160,18 +200,33 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _refuse_archives(path: Path) -> None:
-    """Reject archives that `torch.load` of torch 2.0 reads regardless of `weights_only`."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-                raise WeightsError(f"weights '{path}' are a TorchScript program, which is not run",
-                                   _HOW_TO_CONVERT)
-    elif tarfile.is_tarfile(path):
-        raise WeightsError(f"weights '{path}' are a tar archive", _HOW_TO_CONVERT)
+def _refuse_archives(file: BinaryIO, name: str) -> None:
+    """Reject archives that `torch.load` of torch 2.0 reads regardless of `weights_only`.
+
+    They are recognised as torch does it, by their beginning and with its own reader: another
+    reader of archives may see other files in the same bytes.
+    """
+    head = file.read(512)
+    file.seek(0)
+    if head.startswith(b"PK\3\4"):
+        records = torch._C.PyTorchFileReader(file).get_all_records()
+        if any(record.rpartition("/")[2] == "constants.pkl" for record in records):
+            raise WeightsError(f"weights '{name}' are a TorchScript program, which is not run",
+                               _HOW_TO_CONVERT)
+        file.seek(0)
+    elif _begins_tar(head):
+        raise WeightsError(f"weights '{name}' are a tar archive", _HOW_TO_CONVERT)
 
 
-def _damaged(path: Path, error: Exception) -> WeightsError:
+def _begins_tar(head: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def _damaged(path: Union[Path, str], error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
     # do not pass on torch's advice to read the file with `weights_only=False`
     reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Tuple
 
-from ipucnn.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from ipucnn.core.files import parsed_json
+from ipucnn.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, LARGEST_INPUT, Preprocessing
 from ipucnn.models.card import ModelCard
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 _PREFIX = "ipucnn."
 _CARD = "card"
+_LONGEST = 1 << 22  # characters of a list of names
+_TEXT = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_LITERAL = re.compile(r"[\d\s\[\](){},:]*")
 _NAMES = ("names", "class_names", "classes", "labels")
 """Properties under which other exporters write class names."""
 
@@ -26,7 +31,7 @@ def _numbers(value: Any) -> bool:
 
 _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "model": lambda value: isinstance(value, str),
-    "input_size": lambda value: type(value) is int and value > 0,
+    "input_size": lambda value: type(value) is int and 0 < value <= LARGEST_INPUT,
     "normalisation": lambda value: value in ("device", "host", "none"),
     "mean": _numbers,
     "std": _numbers,
@@ -103,7 +108,7 @@ def _own_fields(model: onnx.ModelProto) -> Dict[str, Any]:
         name = entry.key[len(_PREFIX):]
         if entry.key.startswith(_PREFIX) and name in _FORMS:
             try:
-                value = json.loads(entry.value)
+                value = parsed_json(entry.value)
             except ValueError:
                 continue
             if _FORMS[name](value):
@@ -117,7 +122,7 @@ def _foreign_names(model: onnx.ModelProto, num_outputs: int) -> Tuple[str, ...]:
         if entry.key.rpartition(".")[2].lower() not in _NAMES:
             continue
         try:
-            value = ast.literal_eval(entry.value)
+            value = _literal(entry.value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = [name.strip() for name in entry.value.replace("\n", ",").split(",")]
         if isinstance(value, dict):
@@ -127,3 +132,14 @@ def _foreign_names(model: onnx.ModelProto, num_outputs: int) -> Tuple[str, ...]:
                 and len(value) == (2 if num_outputs == 1 else num_outputs):
             return tuple(value)
     return ()
+
+
+def _literal(text: str) -> Any:
+    """Return the list or mapping of texts that a text writes as Python does.
+
+    Raises:
+        ValueError: it writes something else; a long expression could crash Python's parser.
+    """
+    if len(text) > _LONGEST or not _LITERAL.fullmatch(_TEXT.sub("", text)):
+        raise ValueError("it is no plain list of names")
+    return ast.literal_eval(text.strip())

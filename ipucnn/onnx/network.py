@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 import torch
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import read_limited
 from ipucnn.core.names import printable
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
@@ -150,10 +150,11 @@ def read_network(path: Path) -> OnnxNetwork:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise _too_large(path, size)
-        require_file(path)
-        proto = onnx.load_model_from_string(path.read_bytes())
+        proto = onnx.load_model_from_string(read_limited(path, MOST_BYTES))
         outside = [tensor for tensor in proto.graph.initializer
                    if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        for tensor in outside:
+            _check_location(tensor)
         size += sum(map(_bytes, outside))
         if size > MOST_BYTES:
             raise _too_large(path, size)
@@ -170,6 +171,14 @@ def read_network(path: Path) -> OnnxNetwork:
         raise DataError(f"cannot read '{path}': {error.strerror or error}",
                         "check the file, and those beside it that hold its weights") from error
     return OnnxNetwork(proto, str(path))
+
+
+def _check_location(tensor: onnx.TensorProto) -> None:
+    """Refuse weights that are not in or below the folder of the model."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    if os.path.isabs(location) or ".." in location.replace("\\", "/").split("/"):
+        raise ValueError(f"the weights of tensor '{tensor.name}' are outside of its folder, in "
+                         f"{location!r}")
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Optional, Sequence,
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
+from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import option
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart, ProfilePart
 from ipucnn.models.weights_options import with_card
@@ -21,7 +22,7 @@ class ExportNetwork(NetworkPart):
         None, "The same as '--weights' with a checkpoint, or a folder of them.",
         names=("--checkpoint-input-path",), metavar="FILE|DIR", basic=True)
     seed: int = option(0, "Seed of random weights and of the images of the comparison.",
-                       minimum=0)
+                       minimum=0, maximum=LARGEST_SIZE)
 
     def __post_init__(self) -> None:
         self.check_weights()

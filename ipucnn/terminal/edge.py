@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import traceback
+import re
+import sys
 from typing import List, Sequence
 
 import typer
@@ -13,6 +14,10 @@ from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, Usage
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.spellings import normalise
+
+_HELP = {"--help", "-h", "--help-all"}
+_NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
+"""What torch says when an allocation fails."""
 
 _OF_IMPORTS = (PluginError, UnavailableError)
 """Exceptions of a failed import, which may have failed because of an interrupt."""
@@ -25,12 +30,13 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     launch.remember(argv)
     click_error = typer.BadParameter.__mro__[2]  # newer versions of typer bundle click
     try:
+        _check_help(argv)
         return _execute(app, normalise(argv))
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())
         if show_traceback:
-            traceback.print_exc()
+            render.say_traceback()
         render.report_error(error)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
@@ -39,22 +45,18 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         render.abandon_output()
         return exit_codes.BROKEN_PIPE
     except MemoryError:
-        render.report_error(IpucnnError("this machine is out of memory",
-                                        "use a smaller batch, or fewer workers"))
-        return exit_codes.FAILED
+        return _out_of_memory()
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
             render.abandon_output()  # typer was writing help
             render.report_error(IpucnnError(f"cannot write to standard output: {error.strerror}"))
             return exit_codes.FAILED
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
+            return _out_of_memory()
         if not isinstance(error, click_error):
-            traceback.print_exc()
-            render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
-                       "traceback above\nhint: run with '--no-plugins' to see whether a plugin "
-                       "causes it")
-            return exit_codes.FAILED
+            return _bug()
         if show_traceback:
-            traceback.print_exc()
+            render.say_traceback()
         message = str(error.format_message())  # type: ignore[attr-defined]
         if type(error).__name__ == "NoArgsIsHelpError":
             render.say(message)
@@ -62,6 +64,25 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
         render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
                                        "'--help' lists the options"))
         return exit_codes.USAGE
+
+
+def _check_help(argv: Sequence[str]) -> None:
+    """Raise an error if help cannot be written, of which typer says nothing."""
+    if sys.stdout is None and _HELP & set(argv):
+        raise IpucnnError("cannot write to standard output: it is closed")
+
+
+def _bug() -> int:
+    render.say_traceback()
+    render.say("error: this is a bug in ipucnn or a plugin; please report it with the traceback "
+               "above\nhint: run with '--no-plugins' to see whether a plugin causes it")
+    return exit_codes.FAILED
+
+
+def _out_of_memory() -> int:
+    render.report_error(IpucnnError("this machine is out of memory",
+                                    "use a smaller batch or model, or fewer workers"))
+    return exit_codes.FAILED
 
 
 def _interrupted(name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from ipucnn.core.names import printable
 from ipucnn.core.options.owners import Owner, in_words
 from ipucnn.core.registry.records import KINDS, BackendSpec
 from ipucnn.terminal.flags import Flag, FlagTable
@@ -101,7 +102,7 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
     spellings = flag.spellings if explained else flag.spellings[:1]
     if item.boolean:
         negative = f" / --no-{spellings[0][2:]}" if explained and flag.negatable else ""
-        return ", ".join(spellings) + negative, text
+        return printable(", ".join(spellings) + negative), printable(text)
     metavar = rule.metavar or ("|".join(rule.choices) if rule.choices else
                                item.type.__name__.upper())
-    return f"{', '.join(spellings)} {metavar}", text
+    return printable(f"{', '.join(spellings)} {metavar}"), printable(text)

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Any, List, Optional, Sequence
 
-from ipucnn.core.names import printable
+from ipucnn.core.names import printable, printable_lines
 
 _WORD = re.compile(r"(?:(?<!\w)'[^'\n]*'(?!\w)|\S)+")
 """A word, or several in single quotes: a command or a path stays on one line."""
@@ -20,6 +20,13 @@ _STYLES = {"ok": "32", "right": "32", "passed": "32", "warning": "33", "unavaila
            "disabled": "2", "wrong": "31", "failed": "31", "problem": "31", "conflict": "31",
            "incompatible": "31"}
 """ANSI attributes of words that state a result: green, yellow, dim and red."""
+
+
+_MARK = "\ufdd0"
+"""Stands for the escape character of colours, so that no text from outside brings its own. It is a
+noncharacter, which Unicode reserves for uses like this."""
+
+_COLOUR = re.compile(_MARK + r"(\[[0-9]+m)")
 
 
 def terminal_width(stream: Any) -> Optional[int]:
@@ -129,9 +136,17 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
 def coloured(word: str, text: str) -> str:
     """Return `text` in the colour of a word that states a result, unless colours are off.
 
+    The colours are marks, which `coloured_lines` translates.
+
     Colours are off where the variable NO_COLOR is set, and on a terminal without them.
     """
     style = _STYLES.get(word)
     if style is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    return f"\x1b[{style}m{text}\x1b[0m"
+    return f"{_MARK}[{style}m{text}{_MARK}[0m"
+
+
+def coloured_lines(text: str) -> str:
+    """Return `text` with all escaped that would control a terminal but colours of `coloured`."""
+    return "".join("\x1b" + part if number % 2 else printable_lines(part)
+                   for number, part in enumerate(_COLOUR.split(text)))

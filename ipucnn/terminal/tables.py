@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import own_name, speaks
 from ipucnn.core.files import json_text
-from ipucnn.core.names import printable
+from ipucnn.core.names import printable, printable_lines
 from ipucnn.core.showing import kept, plain, plain_table
-from ipucnn.terminal.layout import columns, terminal_width, wrapped
+from ipucnn.terminal.layout import coloured_lines, columns, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from ipucnn.bench.bench_result import BenchResult
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 
 
 def emit(text: str) -> None:
-    """Write data to standard output.
+    """Write data to standard output; what would control a terminal is escaped, except colours.
 
     Raises:
         BrokenPipeError: the reader closed the pipe.
-        IpucnnError: it cannot be written (a full disk).
+        IpucnnError: it cannot be written (a full disk, a closed stream).
     """
     if not speaks():
         return
+    if sys.stdout is None:
+        raise IpucnnError("cannot write to standard output: it is closed")
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.write(coloured_lines(text if text.endswith("\n") else text + "\n"))
         sys.stdout.flush()
     except BrokenPipeError:
         abandon_output()
@@ -44,7 +47,8 @@ def abandon_output() -> None:
 
     The interpreter flushes once more when it exits, and must not fail again.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit_json(value: Any) -> None:
@@ -54,15 +58,28 @@ def emit_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """Print a message to standard error; on a terminal, long lines are broken between words."""
-    print(wrapped(text, terminal_width(sys.stderr)), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # `print` would take standard output instead
+        print(wrapped(printable_lines(text), terminal_width(sys.stderr)), file=sys.stderr,
+              flush=True)
+
+
+def say_traceback() -> None:
+    """Print the traceback of the exception that is being handled to standard error."""
+    if sys.stderr is not None:
+        print(printable_lines(traceback.format_exc()), end="", file=sys.stderr, flush=True)
 
 
 class LogFormatter(logging.Formatter):
-    """Formats log records; on a terminal, long lines are broken between words."""
+    """Formats log records, a line each; on a terminal, long lines are broken between words."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
+        """Return a record's message as one line."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text."""
-        return wrapped(super().format(record), terminal_width(sys.stderr))
+        return wrapped(printable_lines(super().format(record)), terminal_width(sys.stderr))
 
 
 _quiet = False
@@ -75,8 +92,8 @@ def be_quiet(quiet: bool) -> None:
 
 
 def note(text: str) -> None:
-    """Print a note to standard error, unless quiet."""
-    info(f"note: {text}")
+    """Print a note to standard error, on one line, unless quiet."""
+    info(f"note: {printable(text)}")
 
 
 def info(text: str) -> None:
@@ -87,9 +104,9 @@ def info(text: str) -> None:
 
 def report_error(error: IpucnnError) -> None:
     """Print an error and its hint to standard error, a line each where it is no terminal."""
-    say(f"error: {own_name()}{printable(error.message)}")
+    say(f"error: {own_name()}{error.message}")
     if error.hint:
-        say(f"hint: {printable(error.hint)}")
+        say(f"hint: {error.hint}")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -174,5 +191,5 @@ def wants_bar(choice: str) -> bool:
     """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
-    return (not _quiet and speaks() and sys.stderr.isatty() and not os.environ.get("CI")
-            and os.environ.get("TERM") != "dumb")
+    return (not _quiet and speaks() and sys.stderr is not None and sys.stderr.isatty()
+            and not os.environ.get("CI") and os.environ.get("TERM") != "dumb")

@@ -215,6 +215,7 @@ class AugmentationPart:
         idle=(FIXED_IMAGES, "without augmentation standard"))
     rand_augment: int = option(
         0, "Random operations of RandAugment per image; 0 makes none.", minimum=0,
+        maximum=100,
         idle=(FIXED_IMAGES, "without augmentation standard"))
     rand_augment_magnitude: int = option(
         9, "Strength of RandAugment.", minimum=0, maximum=30,

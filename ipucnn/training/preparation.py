@@ -170,6 +170,7 @@ def prepare(options: TrainOptions, registry: Registry,
         notes.append(decisions.note)
     notes += accumulation_notes(options)
     plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)
+    plan.check_memory()
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)
     _check_labels(as_opened(data, dataset), "train on")

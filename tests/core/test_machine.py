@@ -134,3 +134,17 @@ def test_memory_is_that_of_the_system_or_what_the_group_has_left(tmp_path):
     write(tmp_path, f"{group}/job/memory.stat", "anon 7\n")
     assert available_memory(tmp_path) == 1500000000
     assert available_memory(tmp_path / "nowhere") is None
+
+
+def test_the_memory_limit_is_that_of_the_group(tmp_path):
+    total = machine.memory_limit(tmp_path)
+    assert total >= 1 << 28
+    write(tmp_path, "sys/fs/cgroup/memory.max", "max\n")
+    assert machine.memory_limit(tmp_path) == total
+    write(tmp_path, "sys/fs/cgroup/memory.max", "1000\n")
+    assert machine.memory_limit(tmp_path) == 1000
+
+
+def test_a_thread_limit_of_thousands_of_digits_is_ignored(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "9" * 5000)
+    assert openmp_limit() is None

@@ -4,7 +4,7 @@ import io
 import pytest
 from PIL import Image
 
-from ipucnn.data import jpeg
+from ipucnn.data import images, jpeg
 
 
 def encoded(size=(12, 7), mode="RGB", orientation=None, endian="<", **options):
@@ -22,7 +22,7 @@ def encoded(size=(12, 7), mode="RGB", orientation=None, endian="<", **options):
 def test_header_of_every_kind_of_jpeg(mode, channels, progressive):
     data = encoded(mode=mode, progressive=progressive)
     header = jpeg.read_header(data)
-    assert header == jpeg.Header(12, 7, channels, 1, header.height_at)
+    assert header == jpeg.Header(12, 7, channels, 1, header.least_bytes, header.height_at)
     assert bool(header.height_at) != progressive
     if header.height_at:
         assert data[header.height_at:][:4] == b"\0\x07\0\x0c"
@@ -65,3 +65,14 @@ def test_every_truncation_is_survived():
     b"", b"Exif\0\0", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"not exif"])
 def test_damaged_exif_is_upright(exif):
     assert jpeg.exif_orientation(exif) == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
+def test_an_image_of_one_pixel_width_is_turned(orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (200, 90, 10)).save(buffer, "JPEG", exif=exif)
+    wanted = size if orientation >= 5 else size[::-1]
+    assert images.decode(buffer.getvalue(), "x").shape == (3, *wanted)

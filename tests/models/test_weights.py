@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 import tarfile
+import zipfile
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -14,11 +15,13 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from ipucnn.core.errors import UsageError, WeightsError
+from ipucnn.core.errors import DataError, IpucnnError, UsageError, WeightsError
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.core.registry.registry import registry
 from ipucnn.models.build import create_model
 from ipucnn.models.weights import load_weights
+from ipucnn.models.weights_file import read_checkpoint, read_tensor
+from ipucnn.plugins.datasets._webdataset.tensors import pixels_of
 
 SMALL = ModelSpec(name="small", summary="two convolutions", target="x:y", num_classes=6)
 
@@ -433,3 +436,63 @@ def test_a_file_that_may_not_be_read(tmp_path, state):
     os.chmod(path, 0)
     with pytest.raises(WeightsError, match=r"cannot read weights .*Permission denied"):
         load_weights(small(), SMALL, path)
+
+
+class _Mischief:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+def with_tar_before_zip(target):
+    """A tar archive as torch wrote them before 0.2, behind which a zip archive ends."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        evil = pickle.dumps(_Mischief(target), 2)
+        info = tarfile.TarInfo("storages")
+        info.size = len(evil)
+        archive.addfile(info, io.BytesIO(evil))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("x/data.pkl", b"")
+    return buffer.getvalue()
+
+
+def as_program(_):
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), buffer)
+    return buffer.getvalue()
+
+
+def with_code(target):
+    buffer = io.BytesIO()
+    torch.save(_Mischief(target), buffer)
+    return buffer.getvalue()
+
+
+def plain_pickle(target):
+    return pickle.dumps(_Mischief(target), 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("make", [with_tar_before_zip, as_program, with_code,
+                                  plain_pickle])
+def test_no_archive_runs_code_in_shards_or_as_weights(make, tmp_path):
+    target = str(tmp_path / "made by the file")
+    content = make(target)
+    (tmp_path / "net.pt").write_bytes(content)
+    for read in (lambda: pixels_of(content, "0.pth"), lambda: read_tensor(content, "0.pth"),
+                 lambda: read_checkpoint(tmp_path / "net.pt"),
+                 lambda: load_weights(small(), SMALL, str(tmp_path / "net.pt"))):
+        with pytest.raises(IpucnnError) as caught:
+            read()
+        assert not os.path.exists(target)
+        assert "weights_only" not in str(caught.value)
+
+
+def test_a_tensor_that_claims_to_be_enormous_is_no_image():
+    buffer = io.BytesIO()
+    torch.save(torch.zeros(1, dtype=torch.uint8).expand(3, 10 ** 6, 10 ** 6), buffer)
+    with pytest.raises(DataError, match="is more than 178,956,970 pixels"):
+        pixels_of(buffer.getvalue(), "0.pth")

@@ -4,7 +4,15 @@ import io
 
 import pytest
 
-from ipucnn.terminal.layout import cells, coloured, columns, shortened, terminal_width, wrapped
+from ipucnn.terminal.layout import (
+    cells,
+    coloured,
+    coloured_lines,
+    columns,
+    shortened,
+    terminal_width,
+    wrapped,
+)
 
 
 @pytest.mark.parametrize("width", range(0, 60))
@@ -70,7 +78,7 @@ def test_the_last_column_is_wrapped_beside_the_others(monkeypatch):
 def test_colours_are_off_when_asked(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert coloured("ok", "ok") == "\x1b[32mok\x1b[0m"
+    assert coloured_lines(coloured("ok", "ok")) == "\x1b[32mok\x1b[0m"
     assert coloured("bar", "bar") == "bar"
     monkeypatch.setenv("TERM", "dumb")
     assert coloured("ok", "ok") == "ok"

@@ -29,7 +29,8 @@ from ipucnn.core.options.composition import (
     default_of,
     parts,
 )
-from ipucnn.core.options.declaration import Declared, builtin, declared
+from ipucnn.core.options.conversion import builtin
+from ipucnn.core.options.declaration import Declared, declared
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 

@@ -13,10 +13,20 @@ import os
 import re
 import typing
 from dataclasses import dataclass
-from typing import Any, Callable, List, Mapping, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
 from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.names import brief, did_you_mean, key
+from ipucnn.core.options.conversion import (
+    LARGEST,
+    LARGEST_REAL,
+    LARGEST_SIZE,
+    TooLargeError,
+    as_type,
+    builtin,
+    numbers,
+    size_in_bytes,
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -63,7 +73,8 @@ class Option:
         kind: the registry kind whose names are the allowed values.
         minimum: smallest allowed number.
         exclusive_minimum: the number it must exceed.
-        maximum: largest allowed number.
+        maximum: largest allowed number; without one, whole numbers go up to `LARGEST`, sizes to
+            `LARGEST_SIZE`, others to `LARGEST_REAL`.
         feature: the feature a backend needs to support it (`BackendSpec.has`).
         only: `inference` or `training` if it does not apply to the other.
         validation: it also applies to the validations of a training.
@@ -83,7 +94,8 @@ class Option:
             not inherit it.
         words: words that are accepted in the place of a number.
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
-        metavar: how help shows its value.
+        metavar: how help shows its value. Where it names a FILE or a DIR, `~` at the beginning of
+            the value is the user's home folder.
         switch: it acts on the command line only (`--json`) and is not saved with a run.
         in_profiles: a switch that profiles may hold all the same, because other options are saved
             in its place.
@@ -129,6 +141,11 @@ class Option:
         if self.fixed not in ("", *_FIXED):
             raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
                               + ", ".join(map(repr, _FIXED)))
+
+    @property
+    def path(self) -> bool:
+        """Whether its value may be a path."""
+        return bool(re.search(r"\b(FILE|DIR)\b", self.metavar))
 
     @property
     def fixed_because(self) -> str:
@@ -217,7 +234,7 @@ class Declared:
             value = value.split()
         value = [builtin(item) for item in value] if isinstance(value, (list, tuple)) else [value]
         if self.type is not str:
-            value = [number for item in value for number in _numbers(item)]
+            value = [number for item in value for number in numbers(item)]
         return tuple(self._coerce_one(item, where) for item in value)
 
     def _coerce_one(self, value: Any, where: str) -> Any:
@@ -225,36 +242,63 @@ class Declared:
                      if isinstance(value, str) and key(value) == key(word)), None)
         if word is not None:
             return word
-        result = _as_type(self.type, _bytes(value) if self.option.size else value)
-        if result is None and self.option.size:
-            raise UsageError(f"option '{self.flag}': {value!r} is not a number of bytes{where}",
-                             "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
-        if result is None:
-            wanted = {int: "a whole number", float: "a number", bool: "true or false",
-                      str: "text"}[self.type]
-            wanted = " or ".join([wanted, *map(repr, self.option.words)])
-            raise UsageError(f"option '{self.flag}': {value!r} is not {wanted}{where}")
+        result = self._converted(value, where)
         rule = self.option
         if rule.choices:
             spellings = {key(choice): meaning for choice, meaning in rule.choices.items()}
             if key(str(result)) not in spellings:
                 raise UsageError(
-                    f"option '{self.flag}': {value!r} is not one of its values{where}",
+                    f"option '{self.flag}': {brief(value)} is not one of its values{where}",
                     _hint(did_you_mean(str(result), rule.choices),
                           "values: " + ", ".join(rule.choices)))
-            return _as_type(self.type, spellings[key(str(result))])
-        if self.type in (int, float) and not math.isfinite(result):
-            raise UsageError(f"option '{self.flag}': {value!r} is not a finite number{where}")
+            return as_type(self.type, spellings[key(str(result))])
+        if self.type is str:
+            return os.path.expanduser(result) if rule.path else result
+        if self.type is float and not math.isfinite(result):
+            raise UsageError(f"option '{self.flag}': {brief(value)} is not a finite number{where}")
         if rule.minimum is not None and result < rule.minimum:
-            raise UsageError(f"option '{self.flag}': {value!r} is too small{where}",
+            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}",
                              f"the smallest value is {rule.minimum:g}")
         if rule.exclusive_minimum is not None and result <= rule.exclusive_minimum:
-            raise UsageError(f"option '{self.flag}': {value!r} is too small{where}",
+            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}",
                              f"it must be more than {rule.exclusive_minimum:g}")
-        if rule.maximum is not None and result > rule.maximum:
-            raise UsageError(f"option '{self.flag}': {value!r} is too large{where}",
-                             f"the largest value is {rule.maximum:g}")
+        if result > self._largest:
+            raise self._too_large(value, where)
+        if result < -max(self._largest, LARGEST):
+            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}")
         return result
+
+    def _converted(self, value: Any, where: str) -> Any:
+        """Return a value in the option's type, whatever its size."""
+        try:
+            result = as_type(self.type, size_in_bytes(value) if self.option.size else value)
+        except TooLargeError:
+            raise self._too_large(value, where) from None
+        if result is not None:
+            return result
+        if self.option.size:
+            raise UsageError(f"option '{self.flag}': {brief(value)} is not a number of bytes"
+                             f"{where}",
+                             "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
+        wanted = {int: "a whole number", float: "a number", bool: "true or false",
+                  str: "text"}[self.type]
+        wanted = " or ".join([wanted, *map(repr, self.option.words)])
+        raise UsageError(f"option '{self.flag}': {brief(value)} is not {wanted}{where}")
+
+    @property
+    def _largest(self) -> float:
+        """The largest number that it takes."""
+        if self.option.maximum is not None:
+            return self.option.maximum
+        if self.type is float:
+            return LARGEST_REAL
+        return LARGEST_SIZE if self.option.size else LARGEST
+
+    def _too_large(self, value: Any, where: str) -> UsageError:
+        most = self._largest
+        return UsageError(f"option '{self.flag}': {brief(value)} is too large{where}",
+                          "the largest value is "
+                          + (str(most) if isinstance(most, int) else f"{most:g}"))
 
 
 @once_per_class
@@ -296,52 +340,6 @@ def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declar
         raise PluginError(f"{where} is of type {item_type!r}, expected bool, int, float or str, "
                           "Optional of one, or Tuple[T, ...]")
     return Declared(field.name, field.default, field.metadata["option"], item_type, many, nullable)
-
-
-def builtin(value: Any) -> Any:
-    """Return a path as text and a number of numpy as one of Python; other values as they are."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:  # a number, or a list of them
-        return value.tolist()
-    return value
-
-
-def _as_type(wanted: type, value: Any) -> Any:
-    """Return `value` converted to `wanted`, or None if that is impossible."""
-    if wanted is bool:
-        if isinstance(value, bool):
-            return value
-        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-        return words.get(value.strip().lower()) if isinstance(value, str) else None
-    if isinstance(value, bool):
-        return None
-    if wanted is str:
-        # `precision: 16.16` is a number to YAML and a string here
-        return value if isinstance(value, str) else str(value) if isinstance(
-            value, (int, float)) else None
-    try:
-        if wanted is int:
-            number = value if isinstance(value, int) else float(value)
-            return int(number) if number == int(number) else None
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _bytes(value: Any) -> Any:
-    """Return the number of bytes in `20G`, or `value` without a suffix."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", str(value), re.IGNORECASE)
-    if not found:
-        return value
-    number, letter, binary = found.groups()
-    power = 1 + "KMGT".index(letter.upper())
-    return int(float(number) * (1024 if binary else 1000) ** power)
-
-
-def _numbers(item: Any) -> List[Any]:
-    """Return the numbers of a comma-separated text, or `item` itself."""
-    return item.replace(",", " ").split() if isinstance(item, str) else [item]
 
 
 def _hint(*parts: str) -> str:

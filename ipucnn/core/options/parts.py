@@ -4,15 +4,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import (
     DEVICE_IMAGES,
     FULL_PRECISION,
     NO_LABELS,
     option,
 )
+from ipucnn.core.preprocessing import LARGEST_INPUT
 
 NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 """The places of normalisation, by every spelling."""
+
+MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 6
+"""Limits beyond which a number is a slip: each of them takes memory that no machine has, or makes
+it useless (threads)."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,10 @@ class NetworkPart:
         fixed="start")
     num_classes: Optional[int] = option(
         None, "Number of classes (default: those of the dataset or of the published weights).",
-        minimum=1, fixed="model", basic=True)
+        minimum=1, maximum=MOST_CLASSES, fixed="model", basic=True)
     input_size: Optional[int] = option(
         None, "Height and width of the input in pixels (default: the model's own).", minimum=8,
-        basic=True)
+        maximum=LARGEST_INPUT, basic=True)
     normlayer: str = option("batch", "Normalisation layer.", kind="norm-layer",
                             names=("--norm-type",), fixed="model", basic=True)
     input_image_padding: bool = option(
@@ -97,11 +103,12 @@ class DatasetPart:
         idle=DEVICE_IMAGES)
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
-        "this process may use).", minimum=0, names=("--num-workers",))
+        "this process may use).", minimum=0, maximum=MOST_WORKERS, names=("--num-workers",))
     match_classes: str = option(
         "name", "How classes of the dataset are matched with those of the model: by 'name', or by "
         "'position', whatever their names.", choices=("name", "position"), idle=NO_LABELS)
-    seed: int = option(0, "Seed of everything random.", minimum=0, fixed="start", basic=True)
+    seed: int = option(0, "Seed of everything random.", minimum=0,
+                       maximum=LARGEST_SIZE, fixed="start", basic=True)
 
     @property
     def input(self) -> Tuple[str, bool]:

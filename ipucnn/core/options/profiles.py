@@ -6,20 +6,27 @@ recorded, so that an invalid one is reported with file, line and key.
 
 from __future__ import annotations
 
+import datetime
 import functools
+import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Type, TypeVar
 
 from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import read_limited
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.building import Source, build
 from ipucnn.core.options.composition import CommandOptions, as_dict, common_option
 
 OptionsT = TypeVar("OptionsT")
 
+LIMIT = 1 << 20
+"""Largest profile in bytes."""
+
+_NESTED = re.compile(r"(?:[\[{]\s*){10}")
 _SHIPPED = Path(__file__).resolve().parent.parent.parent / "profiles"
 
 
@@ -74,7 +81,7 @@ def load(name: str, command: str = "run") -> Profile:
         UnknownNameError: neither exists.
         UsageError: the file is not a mapping of options.
     """
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+    if name.endswith((".yaml", ".yml")) or os.path.isfile(os.path.expanduser(name)):
         return _read(name, Path(name))
     names = [path.stem for path in sorted((_SHIPPED / command).glob("*.yaml"))]
     for wanted in (key(name), _aliases().get(key(name), "")):
@@ -90,17 +97,22 @@ def load(name: str, command: str = "run") -> Profile:
 def _read(name: str, path: Path) -> Profile:
     import yaml
 
+    path = path.expanduser()
     try:
-        require_file(path)
-        text = path.read_text(encoding="utf-8")
+        text = read_limited(path, LIMIT).decode("utf-8")
     except FileNotFoundError:
         raise UsageError(f"there is no profile {str(path)!r}",
                          "'ipucnn config list' lists the shipped ones") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a NUL in the name, bytes that are no text
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"cannot read profile {str(path)!r}: {reason}") from error
     try:
+        if _NESTED.search(text):  # which takes the parser seconds
+            raise RecursionError
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise UsageError(f"profile '{path}': it is nested too deeply",
+                         "a profile is lines of 'option: value'") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -117,23 +129,72 @@ def _read(name: str, path: Path) -> Profile:
 
 
 def _values(path: Path, root: Any) -> Any:
-    import yaml
-
     values: Dict[str, Any] = {}
     origins: Dict[str, str] = {}
-    loader = yaml.SafeLoader("")
     for key_node, value_node in root.value:
         origin = f"{path.name}, line {key_node.start_mark.line + 1}"
-        spelling = str(key_node.value)
+        if not isinstance(key_node.value, str):
+            raise UsageError(f"the name of an option is no text ({origin})",
+                             "a profile is lines of 'option: value'")
+        spelling = key_node.value
         if any(key(spelling) == key(earlier) for earlier in values):
             raise UsageError(f"{spelling!r} is given twice ({origin})", "keep one of them")
-        if isinstance(value_node, yaml.MappingNode):
-            raise UsageError(f"{spelling!r} is a mapping ({origin})",
-                             "an option takes a value or a list")
-        values[spelling] = loader.construct_object(value_node, deep=True)
+        values[spelling] = _value(value_node, spelling, origin)
         origins[spelling] = origin
-    loader.dispose()
     return values, origins
+
+
+_YAML = "tag:yaml.org,2002:"
+
+
+def _value(node: Any, spelling: str, origin: str) -> Any:
+    """Return the value of a node: a list of texts, numbers and truth values, or one of these.
+
+    Nothing is constructed that YAML knows and options do not: numbers are decimal (`010` is ten,
+    `1:30` no number), and a date is a text.
+    """
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        raise UsageError(f"{spelling!r} is a mapping ({origin})",
+                         "an option takes a value or a list")
+    if isinstance(node, yaml.SequenceNode) and node.tag == _YAML + "seq":
+        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+            raise UsageError(f"{spelling!r} is a list of lists or mappings ({origin})",
+                             "an option takes a value or a list of values")
+        return [_value(item, spelling, origin) for item in node.value]
+    tag, text = node.tag.replace(_YAML, ""), node.value
+    if tag == "null":
+        return None
+    if tag == "bool" and text.lower() in yaml.SafeLoader.bool_values:
+        return yaml.SafeLoader.bool_values[text.lower()]
+    if tag in ("int", "float"):
+        return _number(text)
+    if tag == "timestamp":
+        _check_date(text, spelling, origin)
+    if tag in ("str", "timestamp"):
+        return text
+    raise UsageError(f"{spelling!r}: the tag {node.tag.replace(_YAML, '!!')!r} is not allowed "
+                     f"({origin})", "write the value alone")
+
+
+def _check_date(text: str, spelling: str, origin: str) -> None:
+    """Refuse a date that does not exist: what YAML takes for a date is hardly meant as a text."""
+    try:
+        datetime.date(*map(int, re.findall(r"\d+", text)[:3]))
+    except (ValueError, TypeError):
+        raise UsageError(f"{spelling!r}: there is no date {text!r} ({origin})",
+                         f"put a text in quotes: '{text}'") from None
+
+
+def _number(text: str) -> Any:
+    """Return a number that is written the way Python writes it; other spellings as text."""
+    if re.fullmatch(r"[1-9]\d{0,17}|0", text):
+        return int(text)
+    with suppress(ValueError):
+        if str(float(text)) == text:
+            return float(text)
+    return text
 
 
 def source_of(options_class: Any, name: str, command: str) -> Source:

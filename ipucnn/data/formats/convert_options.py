@@ -5,7 +5,9 @@ from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, part
+from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import option
+from ipucnn.core.options.parts import MOST_WORKERS
 from ipucnn.data.formats import steps
 
 DEFAULT_QUALITY = 95
@@ -50,7 +52,7 @@ class ConvertTarget:
     # unlike the old tool: class-sorted shards train poorly
     shuffle: bool = option(True, "Shuffle each split before it is divided.", basic=True)
     seed: int = option(0, "Seed of the order, and of images that are drawn.", minimum=0,
-                       basic=True)
+                       maximum=LARGEST_SIZE, basic=True)
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -97,7 +99,7 @@ class ConvertExecution:
 
     workers: Optional[int] = option(
         None, "Threads that read, encode and write (default: the cores this process may use).",
-        minimum=1, basic=True)
+        minimum=1, maximum=MOST_WORKERS, basic=True)
     json: bool = option(False, "Print the result as JSON.", switch=True, basic=True)
 
 

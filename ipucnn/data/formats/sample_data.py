@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import LARGEST_JSON, parsed_json, read_limited
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
@@ -238,8 +238,7 @@ def _unpack_images(archive: Path, scratch: Path) -> Iterator[Tuple[str, Path]]:
 
 def _read_record(record: Path) -> Dict[str, Any]:
     try:
-        require_file(record)
-        content = json.loads(record.read_text())
+        content = parsed_json(read_limited(record, LARGEST_JSON))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

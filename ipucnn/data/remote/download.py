@@ -12,11 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.staging import staged
-from ipucnn.data.remote.transfer import Patience, shown, transfer
+from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
 
 CACHE_VARIABLE = "IPUCNN_CACHE"
 TIMEOUT_SECONDS = 30.0
 """Seconds without data before a download fails; not the longest download."""
+
+LIMIT = 1 << 36
+"""Largest file in bytes that is downloaded: 64 GiB."""
 
 _CHUNK = 1 << 20
 log = logging.getLogger("ipucnn.download")
@@ -59,7 +62,7 @@ def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
         path.parent.mkdir(parents=True, exist_ok=True)
         with staged(path) as part:
             with part.open("wb") as file:
-                transfer(url, file, Patience(timeout, attempts=1))
+                transfer(url, file, Patience(timeout, attempts=1), Expected(limit=LIMIT))
             if not _has_prefix(part, sha256_prefix):
                 found = sha256(part)[:max(8, len(sha256_prefix))]
                 raise DataError(f"{shown(url)!r} has hash {found}, expected {sha256_prefix}",

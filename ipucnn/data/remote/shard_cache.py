@@ -1,9 +1,10 @@
 """Caches remote dataset files in a bounded folder shared by processes.
 
-A copy gets its final name when it is complete and its MD5 is right, so any file of that name is
-valid. One process downloads a file while the others wait; the kernel releases the lock when the
-process that holds it ends. The least recently used files are evicted first; open ones remain
-readable.
+A copy gets its final name when it is complete and its MD5 is right. It is checked again before
+its first use in a process, in case it was changed since, and no link is followed to it. The folder
+is private to the user. One process downloads a file while the others wait; the kernel releases the
+lock when the process that holds it ends. The least recently used files are evicted first; open ones
+remain readable.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import io
 import logging
 import os
 import shutil
+import stat
 import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
+from typing import IO, Any, Dict, Hashable, Iterator, List, Optional, Set, Tuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.files import new_file, private_folder
 from ipucnn.data.remote.download import cache_dir as user_cache
-from ipucnn.data.remote.transfer import Patience, shown, transfer
+from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
 
 GREATEST_DEFAULT = 20 * 10**9
 """Default size of the cache in bytes, on a disk with at least ten times as much free space."""
@@ -71,10 +74,12 @@ class RemoteFiles:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._fetches: Dict[Path, _Fetch] = {}
+        self._checked: Set[Hashable] = set()
 
     def __getstate__(self) -> Dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_lock"], state["_fetches"]  # locks and threads cannot be pickled
+        # locks and threads cannot be pickled; another process checks for itself
+        del state["_lock"], state["_fetches"], state["_checked"]
         return state
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -87,14 +92,18 @@ class RemoteFiles:
         return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{quote(name)}",
                            parts.query, ""))
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, limit: int) -> str:
         """Return the current content of a small file on the server.
+
+        Args:
+            name: of the file.
+            limit: in bytes; of a larger file no more is received.
 
         Raises:
             DataError: it cannot be fetched, or is not text.
         """
         content = io.BytesIO()
-        transfer(self.url(name), content, self.patience)
+        transfer(self.url(name), content, self.patience, Expected(limit=limit))
         try:
             return content.getvalue().decode()
         except UnicodeDecodeError as error:
@@ -116,9 +125,21 @@ class RemoteFiles:
             DataError: it cannot be fetched or stored.
         """
         file = self._file(name, size, md5)
+        with self._cache.storing(file):
+            self._cache.make_private(file)
         if not file.used():
             self._fetch(file).wait()
         return str(file.path)
+
+    def checked(self, copy: Hashable) -> bool:
+        """Return whether a copy was checked by its sum before, in this process."""
+        if self._process != os.getpid():
+            self._forget()
+        return copy in self._checked
+
+    def remember(self, copy: Hashable) -> None:
+        """Record that a copy has the right sum."""
+        self._checked.add(copy)
 
     def ahead(self, name: str, size: int, md5: str) -> None:
         """Start downloading a file for a later `path`, unless another download ahead is running.
@@ -161,13 +182,14 @@ class _File:
 
     def complete(self) -> bool:
         with suppress(OSError):
-            return self.path.stat().st_size == self.size
+            status = self.path.lstat()
+            return stat.S_ISREG(status.st_mode) and status.st_size == self.size
         return False
 
     def used(self) -> bool:
         """Mark the file as used, and return whether it exists."""
         with suppress(OSError):
-            os.utime(str(self.path))
+            os.utime(str(self.path), follow_symlinks=False)
         return self.complete()
 
 
@@ -219,20 +241,35 @@ class _Cache:
         Raises:
             DataError: it cannot be fetched or stored, or is larger than the cache.
         """
-        try:
-            file.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.storing(file):
+            self.make_private(file)
             with self._alone(file):
                 if file.complete():
                     return
                 try:
-                    with file.part.open("w+b") as part:
+                    with new_file(file.part) as part:
                         self._reserve(file, part)
-                        transfer(file.url, part, patience, file.size, file.md5)
+                        transfer(file.url, part, patience, Expected(file.size, file.md5))
                         part.flush()
                         os.fsync(part.fileno())
                     os.replace(str(file.part), str(file.path))
                 finally:
                     _remove(file.part)
+
+    def make_private(self, file: _File) -> None:
+        """Make the folders of a file, which nobody else may enter.
+
+        Raises:
+            OSError: they cannot be made, or are somebody else's.
+        """
+        private_folder(self.root)
+        private_folder(file.path.parent)
+
+    @contextmanager
+    def storing(self, file: _File) -> Iterator[None]:
+        """Turn errors of the file system in the block into a `DataError`."""
+        try:
+            yield
         except OSError as error:
             raise DataError(f"cannot store {shown(file.url)!r} in '{self.root.parent}': "
                             f"{error.strerror or error}",
@@ -290,7 +327,7 @@ class _Cache:
         kept, loading = [], []
         for path in self.root.glob("*/*-*"):
             try:
-                status = path.stat()
+                status = path.lstat()
                 if path.suffix == _part(path).suffix and path != own:
                     with FileLock(str(_lock(path.with_suffix(""))), timeout=0):
                         _remove(path)

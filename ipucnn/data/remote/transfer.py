@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ipucnn.core.errors import DataError
 
 _CHUNK = 1 << 18
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 log = logging.getLogger("ipucnn.transfer")
 
 
@@ -47,8 +48,23 @@ class Patience:
         return self.attempts * (self.timeout + self.longest_pause)
 
 
-def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] = None,
-             md5: str = "") -> None:
+@dataclass(frozen=True)
+class Expected:
+    """What is known of the content.
+
+    Attributes:
+        size: in bytes; None checks that it is what the server announced.
+        md5: in hexadecimal digits; empty checks nothing.
+        limit: bytes beyond which nothing is received, whatever the server announces.
+    """
+
+    size: Optional[int] = None
+    md5: str = ""
+    limit: Optional[int] = None
+
+
+def transfer(url: str, file: IO[bytes], patience: Patience,
+             expected: Expected = Expected()) -> None:
     """Write the content at `url` into `file`, from its start.
 
     A refused or broken connection, a timeout, 5xx, 408, 429 and wrong content are retried; the
@@ -59,15 +75,14 @@ def transfer(url: str, file: IO[bytes], patience: Patience, size: Optional[int] 
         url: http or https.
         file: open for writing, seekable.
         patience: timeout and retry policy.
-        size: of the content in bytes; None checks that it is what the server announced.
-        md5: of the content in hexadecimal digits; empty checks nothing.
+        expected: what is known of the content.
 
     Raises:
-        DataError: the content cannot be fetched or does not match `size` or `md5`.
+        DataError: the content cannot be fetched or is not what is expected.
         OSError: writing the file failed.
     """
     log.debug("fetching %s", shown(url))
-    content = _Content(url, file, size, md5)
+    content = _Content(url, file, expected)
     for attempt in range(1, patience.attempts + 1):
         try:
             content.receive(patience.timeout)
@@ -105,11 +120,10 @@ class _Failed(Exception):
 class _Content:
     """The content received so far."""
 
-    def __init__(self, url: str, file: IO[bytes], size: Optional[int], md5: str) -> None:
+    def __init__(self, url: str, file: IO[bytes], expected: Expected) -> None:
         self.url = url
         self.file = file
-        self.size = size
-        self.md5 = md5
+        self.size, self.md5, self.limit = expected.size, expected.md5, expected.limit
         self._tag = ""
         self._restart()
 
@@ -147,13 +161,13 @@ class _Content:
     def _accept(self, answer: Any) -> Optional[int]:
         """Return the size of the whole content, where the response states it."""
         status, headers = answer.status_code, answer.headers
-        total = headers.get("Content-Length", "")
+        total = _number(headers.get("Content-Length", ""))
         if status == 206 and self._received:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+            part = _RANGE.fullmatch(headers.get("Content-Range", ""))
             if not part or int(part.group(1)) != self._received:
                 self._restart()
                 raise _Failed("the server answered with a part that was not asked for", _NETWORK)
-            total = part.group(2)
+            total = _number(part.group(2))
         elif status == 200:
             self._restart()
         else:
@@ -162,16 +176,23 @@ class _Content:
             raise _refused(answer)
         tag = headers.get("ETag", "")
         self._tag = "" if tag.startswith("W/") else tag  # weak tags do not imply equal bytes
-        if self.size is not None and total.isdigit() and int(total) != self.size:
+        if self.size is not None and total is not None and total != self.size:
             raise self._unexpected(f"it has {total} bytes, expected {self.size}")
-        return int(total) if total.isdigit() else self.size
+        self._check_limit(total or 0)
+        return self.size if total is None else total
 
     def _store(self, data: bytes) -> None:
         if self.size is not None and self._received + len(data) > self.size:
             raise self._unexpected(f"it has more than the expected {self.size} bytes")
+        self._check_limit(self._received + len(data))
         self.file.write(data)
         self._digest.update(data)
         self._received += len(data)
+
+    def _check_limit(self, size: int) -> None:
+        if self.limit is not None and size > self.limit:
+            raise _Failed(f"it has more than {self.limit:,} bytes, the limit for such a file",
+                          "check the address", final=True)
 
     def _check(self, total: Optional[int]) -> None:
         if total is not None and self._received < total:
@@ -195,7 +216,12 @@ def _refused(answer: Any) -> _Failed:
     again = status >= 500 or status in (408, 416, 429)
     return _Failed(f"the server answered {status} {answer.reason}",
                    "check the address, or try again later", final=not again,
-                   pause=float(wanted) if wanted.isdigit() else 0.0)
+                   pause=float(_number(wanted) or 0))
+
+
+def _number(text: str) -> Optional[int]:
+    """Return the number in a header, or None."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _failure(error: Exception, url: str) -> _Failed:

@@ -16,6 +16,7 @@ from ipucnn.core import machine
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import environment_of
+from ipucnn.core.names import printable
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.inference.bulk import prediction_parts as parts
 from ipucnn.inference.bulk.failures import failure_of
@@ -189,7 +190,7 @@ class _Parent:
         for child in self.children:
             for line in child.output():
                 with suppress(OSError):
-                    print(f"[{child.index}] {line}", file=sys.stderr, flush=True)
+                    print(f"[{child.index}] {printable(line)}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Terminate processes still running."""

@@ -40,10 +40,10 @@ class EfficientNetOptions:
 
     efficientnet_expand_ratio: Optional[int] = option(
         None, "Expansion of the blocks after the first group, which has none (default: 6, as in "
-        "the paper).", minimum=1, fixed="model")
+        "the paper).", minimum=1, maximum=64, fixed="model")
     efficientnet_group_dim: Optional[int] = option(
         None, "Channels per group of the depthwise convolutions (default: 1, as in the paper).",
-        minimum=1, fixed="model")
+        minimum=1, maximum=4096, fixed="model")
 
 
 def build(name: str, num_classes: int, options: EfficientNetOptions) -> torch.nn.Module:

@@ -187,3 +187,37 @@ def test_attributes_of_an_option_are_checked(details, message, hint):
 
 def test_declarations_are_read_once():
     assert declared(Options) is declared(Options)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"items": "9" * 5000}, "is too large"), ({"items": 10 ** 5000}, "is too large"),
+    ({"items": 10 ** 25}, "is too large"), ({"items": -10 ** 25}, "is too small"),
+    ({"items": "1e25"}, "is too large"), ({"items": 2 ** 31}, "is too large"),
+    ({"items": "1e400"}, "is not a whole number"), ({"items": float("nan")}, "is not a whole"),
+    ({"space": "9" * 400 + "G"}, "is too large"), ({"space": "9" * 30 + "G"}, "is too large"),
+    ({"rate": 10 ** 5000}, "is too large"), ({"rate": "1e400"}, "is not a finite number"),
+    ({"name": 10 ** 5000}, "is too large"), ({"items": ["x" * 9999]}, "is not a whole number"),
+])
+def test_a_number_of_any_size_is_bounded_and_shown_short(given, message):
+    @dataclass(frozen=True)
+    class Open:
+        items: int = option(4, "How many.")
+        space: int = option(4, "How much.", size=True)
+        rate: float = option(0.5, "How fast.")
+        name: str = option("a", "Which.")
+
+    with pytest.raises(UsageError) as caught:
+        build(Open, given)
+    assert message in caught.value.message
+    assert len(str(caught.value)) < 250
+
+
+def test_whole_numbers_beyond_the_precision_of_floats_stay_exact():
+    @dataclass(frozen=True)
+    class Exact:
+        seed: int = option(0, "s", maximum=2 ** 63 - 1)
+        space: int = option(4, "How much.", size=True)
+
+    assert build(Exact, {"seed": str(2 ** 53 + 1)}).seed == 2 ** 53 + 1
+    assert build(Exact, {"seed": 2 ** 63 - 1}).seed == 2 ** 63 - 1
+    assert build(Exact, {"space": "9007199254740.993K"}).space == 9007199254740993

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ipucnn.core.errors import UnknownNameError, UsageError
@@ -94,3 +96,56 @@ def test_the_names_of_the_last_release_of_the_old_application_are_known():
     assert profiles.load("resnet50").name == "resnet50-mk2"
     with pytest.raises(UnknownNameError, match="resnet50-mk9"):
         profiles.load("resnet50-mk9")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("model: !foo x\n", "'model': the tag '!foo' is not allowed (mine.yaml, line 1)"),
+    ("model: !!python/object/apply:os.system [id]\n", "the tag '!!python/object/apply:os.system'"),
+    ("model: !!binary aGk=\n", "the tag '!!binary' is not allowed"),
+    ("batch_size: !!int abc\n", "'abc' is not a whole number (mine.yaml, line 1)"),
+    ("data-dir: 2024-02-30\n", "'data-dir': there is no date '2024-02-30' (mine.yaml, line 1)"),
+    ("data-dir: !!timestamp x\n", "there is no date 'x'"),
+    ("pipeline_splits: &a [*a]\n", "'pipeline_splits' is a list of lists"),
+    ("? [a, b]\n: c\n", "the name of an option is no text (mine.yaml, line 1)"),
+    (f"batch_size: {'9' * 5000}\n", "is too large (mine.yaml, line 1)"),
+    (f"batch_size: 0x{'f' * 5000}\n", "is not a whole number (mine.yaml, line 1)"),
+    ("batch_size: 0x10\n", "'0x10' is not a whole number"),
+    ("batch_size: 1:30\n", "'1:30' is not a whole number"),
+    ("batch_size: 1e400\n", "'1e400' is not a whole number"),
+    ("time_limit: 1e400\n", "'1e400' is not a finite number"),
+    ("time_limit: .inf\n", "'.inf' is not a number"),
+    (f"model: {'[' * 3000}\n", "it is nested too deeply"),
+    ("seed: 1\n" + "# \n" * 400_000, "it is larger than 1,048,576 bytes"),
+])
+def test_what_yaml_makes_of_hostile_text_is_one_short_line(tmp_path, text, message):
+    with pytest.raises(UsageError) as caught:
+        resolve(RunOptions, {"config": _file(tmp_path, text)})
+    assert message in caught.value.message
+    assert len(caught.value.message) < 300
+    assert "\n" not in caught.value.message
+
+
+def test_numbers_are_decimal_and_exact_and_texts_stay_as_they_are_written(tmp_path):
+    options = resolve(RunOptions, {"config": _file(
+        tmp_path, f"seed: {2 ** 62 + 1}\nbatch_size: 010\nreplicas: 1_000\ndata-dir: 2024-06-01\n"
+                  "weights: 16.10\npredictions: 007\n")})
+    assert options.dataset.seed == 2 ** 62 + 1
+    assert (options.execution.batch_size, options.execution.replicas) == (10, 1000)
+    assert options.dataset.data_dir == "2024-06-01"
+    assert (options.network.weights, options.results.predictions) == ("16.10", "007")
+
+
+def test_a_pipe_is_no_profile_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.yaml")
+    with pytest.raises(UsageError, match="it is not a file"):
+        resolve(RunOptions, {"config": str(tmp_path / "x.yaml")})
+
+
+def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "data-dir: ~/photos\npipeline_splits: [~/no-path]\ndevice_iterations: 2\n")
+    options = resolve(RunOptions, {"config": "~/mine.yaml", "weights": "~/w.pt"})
+    assert options.dataset.data_dir == str(tmp_path / "photos")
+    assert options.network.weights == str(tmp_path / "w.pt")
+    assert options.execution.pipeline_splits == ("~/no-path",)

@@ -110,7 +110,7 @@ def test_a_full_disk(url, tmp_path, monkeypatch):
 
 
 def test_an_interrupt_leaves_nothing(url, tmp_path, monkeypatch):
-    def interrupted(_, file, __):
+    def interrupted(_, file, *__):
         file.write(b"half")
         raise KeyboardInterrupt
 

@@ -4,19 +4,25 @@ import multiprocessing
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from servers import FaultyServer
 
+from ipucnn.core import files
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data.remote import shard_cache
 from ipucnn.data.remote.shard_cache import RemoteFiles
 from ipucnn.data.remote.transfer import Patience
+from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
+from ipucnn.plugins.datasets._webdataset.source import Server
 
 SIZE = 600_000  # more than two chunks of a transfer
 PATIENCE = Patience(timeout=0.25, attempts=3, pause=0.01)
@@ -77,9 +83,9 @@ class TestTransfer:
 
     def test_text_is_always_asked_anew(self, server, served, tmp_path):
         files = remote(server, tmp_path)
-        assert files.text("metadata.json") == "{}"
+        assert files.text("metadata.json", 100) == "{}"
         (served / "metadata.json").write_text("[]")
-        assert files.text("metadata.json") == "[]"
+        assert files.text("metadata.json", 100) == "[]"
 
     @pytest.mark.parametrize("fault", [("cut", 300_000), ("stall", 300_000)])
     @pytest.mark.parametrize("tags", [True, False])
@@ -151,7 +157,7 @@ class TestTransfer:
         server.stop()
         with pytest.raises(DataError, match=f"{server.url}/metadata.json': the connection to the "
                                             r"server failed \(attempt 3 of 3\)"):
-            files.text("metadata.json")
+            files.text("metadata.json", 100)
 
     def test_a_file_that_was_replaced_is_another_one(self, server, served, tmp_path):
         files = remote(server, tmp_path)
@@ -370,6 +376,8 @@ import hashlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as after `nohup`
 from ipucnn.data.remote.shard_cache import RemoteFiles
 from ipucnn.data.remote.transfer import Patience
+from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
+from ipucnn.plugins.datasets._webdataset.source import Server
 files = RemoteFiles({server.url!r}, {str(tmp_path / 'cache')!r}, None, {patience})
 found = files.{call}(*{described(1)!r})
 if found is None:
@@ -379,3 +387,97 @@ else:
 """
     return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+class TestWhoCanTouchIt:
+    def source(self, server, tmp_path):
+        return Server(server.url, str(tmp_path / "cache"), None)
+
+    def shard(self, number):
+        name, size, md5 = described(number)
+        return Shard(name, 1, size, md5)
+
+    def test_the_folders_are_the_users_alone(self, server, tmp_path):
+        (tmp_path / "cache" / "streams").mkdir(parents=True)
+        (tmp_path / "cache" / "streams").chmod(0o777)
+        path = Path(remote(server, tmp_path).path(*described(1)))
+        assert [stat.S_IMODE(place.stat().st_mode) for place in (path, path.parent,
+                path.parent.parent)] == [0o600, 0o700, 0o700]
+
+    def test_a_folder_of_another_user_or_a_link_is_refused(self, server, tmp_path, monkeypatch):
+        (tmp_path / "else").mkdir()
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "streams").symlink_to(tmp_path / "else")
+        with pytest.raises(DataError, match="is no folder of its own"):
+            remote(server, tmp_path).path(*described(1))
+        assert not list((tmp_path / "else").iterdir())
+        (tmp_path / "cache" / "streams").unlink()
+        (tmp_path / "cache" / "streams").mkdir()
+        monkeypatch.setattr(files, "_own", lambda _: False)
+        with pytest.raises(DataError, match="belongs to another user"):
+            remote(server, tmp_path).path(*described(1))
+
+    def test_no_link_redirects_a_download(self, server, tmp_path):
+        path = Path(remote(server, tmp_path).path(*described(1)))
+        path.unlink()
+        (tmp_path / "precious").write_text("kept")
+        Path(f"{path}.part").symlink_to(tmp_path / "precious")
+        assert read(remote(server, tmp_path).path(*described(1))) == content(1)
+        assert (tmp_path / "precious").read_text() == "kept"
+
+    def test_a_link_is_no_copy(self, server, tmp_path):
+        path = Path(remote(server, tmp_path).path(*described(1)))
+        path.rename(tmp_path / "moved")
+        path.symlink_to(tmp_path / "moved")
+        file = self.source(server, tmp_path).open(self.shard(1))
+        assert file.near(0, SIZE) == content(1)
+        assert not path.is_symlink()
+
+    def test_a_copy_that_was_changed_is_fetched_again(self, server, tmp_path):
+        path = Path(remote(server, tmp_path).path(*described(1)))
+        path.write_bytes(content(2))
+        source = self.source(server, tmp_path)
+        assert source.open(self.shard(1)).near(0, SIZE) == content(1)
+        assert server.count(described(1)[0]) == 2
+        assert source.open(self.shard(1)).near(0, 1) == content(1)[:1]
+
+    def test_an_endless_answer_is_not_received(self, server, served, tmp_path):
+        (served / "metadata.json").write_bytes(b" " * 2_000_000)
+        with pytest.raises(DataError, match="it has more than 100 bytes, the limit"):
+            remote(server, tmp_path).text("metadata.json", 100)
+        assert server.count("metadata.json") == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_redirect_to_another_host_loses_credentials(tmp_path, host):
+    """A host with another port is another host."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append((self.path, self.headers.get("Authorization")))
+            if len(seen) == 1:
+                self.send_response(302)
+                self.send_header("Location", f"http://{host}:{other.server_address[1]}/there")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as one, \
+            ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        for running in (one, other):
+            threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        files = RemoteFiles(f"http://me:secret@127.0.0.1:{one.server_address[1]}/d?token=x",
+                            str(tmp_path), None, PATIENCE)
+        assert files.text("metadata.json", 100) == "{}"
+        for running in (one, other):
+            running.shutdown()
+    assert seen[0][1].startswith("Basic ")
+    assert seen[1] == ("/there", None)

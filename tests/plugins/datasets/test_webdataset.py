@@ -461,3 +461,56 @@ def test_a_name_that_is_not_text(tmp_path):
     shutil.move(str(write(tmp_path / "x")), os.fsdecode(folder + b"/y"))
     data = load(os.path.join(os.fsdecode(folder), "y"))
     assert re.search(r"\\xff/y/validation-000000.tar/0.jpg", data.name(0))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('{"train_length": 1e30, "validation_length": 0}', "1e+30 is no number of samples"),
+    (f'{{"train_length": {10 ** 30}, "validation_length": 0}}', "is no number of samples"),
+    ('{"train_length": -1, "validation_length": 0}', "-1 is no number of samples"),
+    ('{"train_length": 1e400, "validation_length": 0}', "1e400 is not a finite number"),
+    ('{"train_length": NaN, "validation_length": 0}', "NaN is not a finite number"),
+    ('{"train_length": true, "validation_length": 0}', "True is no number of samples"),
+    (f'{{"train_length": {"9" * 5000}}}', "a number of 5,000 digits is too large"),
+    ("[" * 100_000, "nested too deeply"),
+    ('{"train_length": 1, "validation_length": 0, "classes": "ab"}', "'ab' is no list of texts"),
+    ('{"train_length": 1, "validation_length": 0, "shards": {"train": [["../x", 1, 9, ""]]}}',
+     "'../x' is no shard's name"),
+    ('{"train_length": 1, "validation_length": 0, "shards": {"train": [["train-000000.tar", 1, '
+     '9999, "../../../../x"]]}}', "'../../../../x' is no MD5"),
+    ('{"train_length": 9, "validation_length": 0, "shards": {"train": [["train-000000.tar", 9, '
+     f'4000, "{"0" * 32}"]]}}}}', "'train-000000.tar' of 4000 bytes cannot hold 9 samples"),
+    ('{"train_length": 2, "validation_length": 0, "shards": {"train": [' + ", ".join(
+        [f'["train-000000.tar", 1, 4000, "{"0" * 32}"]'] * 2) + "]}}",
+     "it lists shard 'train-000000.tar' twice"),
+    ("{" + " " * (1 << 26) + "}", "it is larger than 67,108,864 bytes"),
+], ids=range(14))
+def test_numbers_and_names_in_metadata_are_bounded(tmp_path, text, message):
+    (tmp_path / "metadata.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, split="train")
+    assert message in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(("members", "message"), [
+    ({"cls": b"9" * 5000}, "its file 'cls' has 5,000 bytes, more than 64"),
+    ({"cls": b"9" * 30}, "is no number"),
+    ({"cls": b"1_0"}, "is no number"),
+    ({"json": b"[" * 100_000}, "nested too deeply"),
+    ({"json": b'{"image_id": ' + b"9" * 5000 + b"}"}, "a number of 5,000 digits"),
+    ({"json": b'{"bbox": [1e400, 0, 1, 1]}'}, "1e400 is not a finite number"),
+    ({"json": b" " * (1 << 20) + b"{}"}, "its file 'json' has 1,048,578 bytes"),
+], ids=range(7))
+def test_numbers_in_samples_are_bounded(tmp_path, members, message):
+    write(tmp_path, train=1, validation=0,
+          make=lambda number, kind: sample(number, kind, **members))
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, split="train", num_classes=3).image(0)
+    assert message in caught.value.message
+
+
+def test_ids_beyond_the_precision_of_floats_stay_exact(tmp_path):
+    number = 2 ** 53 + 1
+    write(tmp_path, train=1, validation=0, make=lambda at, kind: sample(
+        at, kind, json=json.dumps({"image_id": number}).encode()))
+    assert load(tmp_path, split="train").image_id(0) == number

@@ -193,3 +193,65 @@ def test_open_files_do_not_add_up(tmp_path):
     for _ in range(20):
         File(str(path))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def header(name, size=b"00000000000\0", kind=b"0", **fields):
+    """Return a header block with any bytes as its size, and a right checksum."""
+    block = bytearray(512)
+    block[:len(name)] = name
+    block[100:108] = fields.get("mode", b"0000644\0")
+    block[124:136] = size.ljust(12, b"\0")
+    block[156:157] = kind
+    block[257:265] = fields.get("magic", b"ustar\00000")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def pax(text):
+    record = b"%d %s\n" % (len(text) + 4, text)
+    return header(b"x", b"%011o\0" % len(record), b"x") + record.ljust(512, b"\0")
+
+
+GOOD = header(b"0.jpg", b"00000000004\0") + b"abcd".ljust(512, b"\0")
+NEGATIVE = b"\xff" * 11 + b"\x01"
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (header(b"1.jpg", b"-0000001000"), "header at byte 1,024 has a negative size (-512)"),
+    (header(b"1.jpg", NEGATIVE), "header at byte 1,024 has a negative size (-255)"),
+    (header(b"d/", b"-0000001000", b"5"), "header at byte 1,024 has a negative size"),
+    (header(b"n", b"-0000001000", b"L"), "header at byte 1,024 has a negative size"),
+    (header(b"n", NEGATIVE, b"x"), "header at byte 1,024 has a negative size"),
+    (header(b"n", b"-0000001000", b"7"), "header at byte 1,024 has a negative size"),
+    (pax(b"size=-512") + header(b"1.jpg"), "has a negative size (-512)"),
+    (header(b"n", b"00001000000", b"L") + bytes(1 << 18), "continued in 262,144 bytes"),
+    (header(b"n", b"00001000000", b"x") + bytes(1 << 18), "continued in 262,144 bytes"),
+    (header(b"1.jpg", b"\x80" + b"\x7f" * 11), "truncated"),
+    (header(b"1.jpg", b"77777777777\0"), "truncated"),
+    (header(b"l", b"00000000001\0", b"L").ljust(1024, b"a") * 2000, "damaged"),
+    (header(b"1.jpg", b"+0000000004"), ""),
+    (header(b"s", b"00000000000", b"S"), ""),
+    (header(b"1.jpg", b"0_00000_04\0"), ""),
+    (header(b"1.jpg", mode=b"-777777\0"), ""),
+])
+def test_every_number_in_a_header_is_checked(tmp_path, damage, message):
+    path = tmp_path / "train-000000.tar"
+    path.write_bytes(GOOD + damage + GOOD + bytes(1024))
+    begin = time.monotonic()
+    caught = []
+    try:
+        read(path)
+    except Unreadable as error:
+        caught = [str(error)]
+    assert caught or not message
+    assert all(message in text and len(text) < 300 for text in caught)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_link_is_not_followed_where_none_may_be(tmp_path):
+    (tmp_path / "a.tar").write_bytes(GOOD + bytes(1024))
+    (tmp_path / "b.tar").symlink_to("a.tar")
+    assert File(str(tmp_path / "b.tar")).size
+    with pytest.raises(Unreadable):
+        File(str(tmp_path / "b.tar"), follow=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import fed
 from ipucnn.onnx.engine_base import Graph
@@ -59,7 +59,8 @@ class OpenVinoSession(InferenceSession):
         if self._device == "CPU":
             self._config["INFERENCE_NUM_THREADS"] = thread_count()
         if options.model_cache_path:
-            self._config["CACHE_DIR"] = _folder(options.model_cache_path)
+            self._config["CACHE_DIR"] = trusted_folder(options.model_cache_path,
+                                                       "--model-cache-path")
         self._requests: List[Any] = [None] * count
         self._inputs: List[Any] = [None] * count
         self.facts: Dict[str, Any] = {
@@ -155,15 +156,6 @@ def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iter
     """Yield images as the plan feeds them, wrapping around to fill the last batch."""
     for first in range(0, len(images), size):
         yield fed(images[torch.arange(first, first + size) % len(images)], plan)
-
-
-def _folder(path: str) -> str:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise IpucnnError(f"'--model-cache-path {path}' is no folder to write to: "
-                          f"{error.strerror}", "name another") from error
-    return path
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import popart
 
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import make_folder
+from ipucnn.core.files import trusted_folder
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.transfers import BUFFERS
@@ -17,7 +17,7 @@ def session_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     """Return the `popart.SessionOptions` that inference and training have in common.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = popart.SessionOptions()
     _set_devices(options, plan)
@@ -31,7 +31,7 @@ def inference_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
     """Return the `popart.SessionOptions` of an inference plan.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = session_options(plan, chosen)
     # as variables they can be replaced, and a cached program takes the weights of its run
@@ -82,4 +82,4 @@ def _set_engine(options: Any, chosen: PopArtOptions) -> None:
         options.engineOptions = settings
     if chosen.model_cache_path:
         options.enableEngineCaching = True
-        options.cachePath = make_folder(chosen.model_cache_path, "--model-cache-path")
+        options.cachePath = trusted_folder(chosen.model_cache_path, "--model-cache-path")

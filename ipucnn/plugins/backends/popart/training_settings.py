@@ -21,7 +21,7 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions, optimizer: str)
         optimizer: name of the optimizer.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = session_options(plan, chosen)
     if plan.gradient_accumulation > 1:

@@ -13,7 +13,7 @@ import torch
 
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import make_folder
+from ipucnn.core.files import trusted_folder
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
@@ -34,7 +34,7 @@ def inference_options(plan: ExecutionPlan, chosen: PopTorchOptions, program: str
         program: what names a folder of the cache; see `programs.constants_of`.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = _common_options(plan, chosen, program)
     options.outputMode(poptorch.OutputMode.All)
@@ -54,7 +54,7 @@ def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool
         program: what names a folder of the cache; see `programs.constants_of`.
 
     Raises:
-        UsageError: the folder of `--model-cache-path` cannot be made.
+        UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = _common_options(plan, chosen, program)
     options.outputMode(poptorch.OutputMode.Sum if returns_sums(chosen, metrics)
@@ -162,8 +162,9 @@ def _set_target(options: Any, chosen: PopTorchOptions, program: str) -> None:
         options.connectionType(poptorch.ConnectionType.OnDemand)
     cache = chosen.model_cache_path or default_cache()
     if cache:
-        options.enableExecutableCaching(make_folder(str(Path(cache, program)),
-                                                    "--model-cache-path"))
+        trusted_folder(cache, "--model-cache-path")
+        options.enableExecutableCaching(trusted_folder(str(Path(cache, program)),
+                                                       "--model-cache-path"))
 
 
 def default_cache() -> Optional[str]:

@@ -10,7 +10,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
-from ipucnn.core.files import make_folder
+from ipucnn.core.files import trusted_folder
 
 
 def check() -> None:
@@ -28,11 +28,11 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
     """Return `model` compiled for fixed shapes, caching its code in folder `cache` if given.
 
     Raises:
-        UsageError: the cache folder cannot be created.
+        UsageError: the cache folder cannot be created, or is open to others.
     """
     # inductor reads the folder and the switches when it first compiles, which is after this
     if cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = make_folder(cache, "--model-cache-path")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = trusted_folder(cache, "--model-cache-path")
     import torch._inductor.config as inductor
 
     inductor.freezing = True  # weights become constants, laid out once for the kernels

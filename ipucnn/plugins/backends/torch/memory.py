@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Callable, Sequence, Set
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ipucnn.core.machine import memory_limit
 
 DEFAULT_PROPORTION = 0.25
 """Proportion of memory for micro-batches that are computed together, by default."""
@@ -38,18 +38,7 @@ def budget(proportions: Sequence[float], place: torch.device) -> int:
     share = sum(proportions) / len(proportions)
     if place.type == "cuda":
         return int(share * torch.cuda.get_device_properties(place).total_memory)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(share * min(total, _group_limit() or total))
-
-
-def _group_limit() -> int:
-    """Return the memory limit of this process's control group, 0 without one."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            return int((Path("/sys/fs/cgroup") / name).read_text())
-        except (OSError, ValueError):
-            continue
-    return 0
+    return int(share * memory_limit())
 
 
 def kept_bytes(forward: Callable[[], Any]) -> int:

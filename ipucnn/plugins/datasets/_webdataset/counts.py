@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import require_file, write_bytes
+from ipucnn.core.files import parsed_json, read_limited, write_bytes
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
-from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
+from ipucnn.plugins.datasets._webdataset.shard_metadata import LIMIT, Shard
 from ipucnn.plugins.datasets._webdataset.source import Folder
 
 _THREADS = 16  # they wait for the disk
@@ -59,9 +59,7 @@ def _place(folder: str) -> str:
 
 def _known(place: str) -> Known:
     try:
-        require_file(place)
-        with open(place, encoding="utf-8") as file:
-            return {str(name): (int(row[0]), int(row[1]), int(row[2]))
-                    for name, row in json.load(file).items()}
+        return {str(name): (int(row[0]), int(row[1]), int(row[2]))
+                for name, row in parsed_json(read_limited(place, LIMIT)).items()}
     except (OSError, ValueError, TypeError, IndexError, AttributeError):
         return {}

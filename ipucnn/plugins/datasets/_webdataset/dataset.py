@@ -13,7 +13,7 @@ import numpy
 
 from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
-from ipucnn.data.images import decode
+from ipucnn.data.images import MAX_BYTES, decode
 from ipucnn.plugins.datasets._webdataset.counts import counted
 from ipucnn.plugins.datasets._webdataset.kept import Kept
 from ipucnn.plugins.datasets._webdataset.shard_index import Unreadable
@@ -167,6 +167,8 @@ class ShardedImages(ImageDataset):
         return record
 
     def _content(self, index: int, record: Record) -> bytes:
+        if record.image.size > MAX_BYTES:
+            raise self._bad(index, f"it is larger than {MAX_BYTES:,} bytes")
         try:
             return self._records(self._located(index)[0]).file.read(record.image)
         except Unreadable as error:
@@ -306,7 +308,7 @@ def _classes(request: DatasetRequest, metadata: Metadata,
 
 def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> bool:
     """Return whether images were preprocessed for evaluation at this size when written."""
-    steps = [re.fullmatch(r"(Resize|CenterCrop)\((\d+)\)", step.replace(" ", ""))
+    steps = [re.fullmatch(r"(Resize|CenterCrop)\(([0-9]{1,6})\)", step.replace(" ", ""))
              for step in transforms]
     done = [(step.group(1), int(step.group(2))) for step in steps if step]
     if done == [("Resize", input_size * 256 // 224), ("CenterCrop", input_size)]:

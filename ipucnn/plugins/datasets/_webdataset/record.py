@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import parsed_json, read_limited
 from ipucnn.data.formats.convert import difference
-from ipucnn.plugins.datasets._webdataset.shard_metadata import Shard
+from ipucnn.plugins.datasets._webdataset.shard_metadata import LIMIT, Shard
 from ipucnn.plugins.datasets._webdataset.tar import cannot_write
 
 FILE = ".conversion"
@@ -78,18 +78,17 @@ class Record:
 
     def _content(self) -> List[bytes]:
         try:
-            require_file(self._path)
-            return self._path.read_bytes().splitlines(keepends=True)
+            return read_limited(self._path, LIMIT).splitlines(keepends=True)
         except FileNotFoundError:
             return []
 
     def _read(self, lines: List[bytes], origin: Dict[str, Any]) -> None:
-        found = difference(json.loads(lines[0]), origin)
+        found = difference(parsed_json(lines[0]), origin)
         if found:
             raise UsageError(f"target {str(self._path.parent)!r} holds the beginning of another "
                              f"conversion: {found}", "repeat the call that began it, or " + ANOTHER)
         for line in lines[1:]:
-            row = json.loads(line)
+            row = parsed_json(line)
             done = Finished(**{**row, "shard": Shard(**row["shard"])})
             place = self._path.parent / done.shard.name
             if place.is_file() and place.stat().st_size == done.shard.bytes:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 import tarfile
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, List, NamedTuple, Optional, Tuple, Type
 
 import numpy
 
 _BLOCK = 512
+_CHUNK = 1 << 20
 _WINDOW = 16 * _BLOCK  # holds the small members of a sample, and the headers around them
 _FILE, _OLD_FILE, _FOLDER, _EXTENDED = b"0", b"\0", b"5", b"x"
+_EXTENDING = (b"x", b"g", b"X", b"L", b"K")  # members that continue a header
+_LONGEST_HEADER = 1 << 16
+_OCTAL = re.compile(rb"[0-7]{1,12}")
 _TIMES = re.compile(rb"(\d+ [mac]time=[\d.]+\n)*")  # the content of most extended headers
 _CUT_OFF = ("end of data", "empty header", "truncated header")  # messages of `tarfile`
 _SKIPPED = re.compile(r"__[^/]*__($|/)")  # ignored by the webdataset library
@@ -44,20 +49,33 @@ class Sample(NamedTuple):
 class File:
     """An open file for concurrent reading; it is closed with its last reference.
 
+    Args:
+        path: of the file.
+        follow: whether it may be a link.
+
+    Attributes:
+        size: in bytes.
+        identity: of the file that has been opened, whatever its name stands for later.
+
     Raises:
         Unreadable: it cannot be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, follow: bool = True) -> None:
         self._descriptor: Optional[int] = None
         self.path = path
+        # opening a pipe would block without the first of these
+        flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
-                raise Unreadable("it is not a file")
-            self._descriptor = os.open(path, os.O_RDONLY)
-            self.size = os.fstat(self._descriptor).st_size
+            self._descriptor = os.open(path, os.O_RDONLY | flags | (
+                0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+            status = os.fstat(self._descriptor)
         except OSError as error:
             raise _unreadable(error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("it is not a file")
+        self.size = status.st_size
+        self.identity = (status.st_dev, status.st_ino, status.st_size)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone at exit
         if self._descriptor is not None:
@@ -70,6 +88,20 @@ class File:
             return os.pread(self._descriptor, size, offset)
         except OSError as error:
             raise _unreadable(error) from error
+
+    def stream(self) -> BinaryIO:
+        """Return the same file as a stream, from its beginning."""
+        assert self._descriptor is not None
+        stream = os.fdopen(os.dup(self._descriptor), "rb")
+        stream.seek(0)
+        return stream
+
+    def md5(self) -> str:
+        """Return the MD5 of the file in hexadecimal digits."""
+        digest = hashlib.md5()
+        for offset in range(0, self.size, _CHUNK):
+            digest.update(self.near(offset, _CHUNK))
+        return digest.hexdigest()
 
     def read(self, member: Member) -> bytes:
         """Return the content of a member.
@@ -151,7 +183,8 @@ def _walked(file: File) -> List[Tuple[str, Member]]:
         at += _BLOCK
         content = window[at:at + size] if at + size <= len(window) else None
         if kind == _EXTENDED:
-            if not _TIMES.fullmatch(content or file.near(position, size)):
+            if size > _LONGEST_HEADER or not _TIMES.fullmatch(
+                    content or file.near(position, size)):
                 raise ValueError("an extended header with more than times")
         elif kind not in (_FILE, _OLD_FILE) or name.endswith("/") or header[345]:
             raise ValueError("a member of another kind than a file")
@@ -167,8 +200,15 @@ def _walked(file: File) -> List[Tuple[str, Member]]:
 
 def _fields(header: bytes) -> Tuple[str, int, int]:
     """Return the name, size and checksum of a member; raise `ValueError` if they are unusual."""
-    return (header[:header.index(b"\0", 0, 101)].decode(),
-            int(header[124:136].rstrip(b"\0 "), 8), int(header[148:156].strip(b"\0 "), 8))
+    return (header[:header.index(b"\0", 0, 101)].decode(), _number(header[124:136]),
+            _number(header[148:156]))
+
+
+def _number(field: bytes) -> int:
+    digits = field.strip(b"\0 ")
+    if not _OCTAL.fullmatch(digits):  # a sign and underscores are fine for `int`
+        raise ValueError("a number that is not octal")
+    return int(digits, 8)
 
 
 def _checksums(headers: List[bytes]) -> List[int]:
@@ -180,10 +220,14 @@ def _checksums(headers: List[bytes]) -> List[int]:
 
 
 def _listed(file: File) -> List[Tuple[str, Member]]:
+    """Return the files of any archive that `tarfile` reads; every size in a header is checked."""
     found = []
     try:
-        with tarfile.open(file.path, "r:") as tar:
+        with file.stream() as raw, tarfile.open(fileobj=raw, mode="r:",
+                                                        tarinfo=_checking(raw)) as tar:
             for info in tar:
+                # an extended header may have given it another size
+                _check_size(info.size, info.offset)
                 if not info.isreg():
                     continue
                 if info.issparse():
@@ -194,7 +238,9 @@ def _listed(file: File) -> List[Tuple[str, Member]]:
             end = int(tar.offset)  # type: ignore[attr-defined]
     except OSError as error:
         raise _unreadable(error) from error
-    except tarfile.TarError as error:
+    except Unreadable:
+        raise
+    except Exception as error:  # `tarfile` raises almost any exception on a damaged header
         if str(error).endswith(_CUT_OFF):
             raise _truncated(file.size) from error
         raise Unreadable(f"it is no uncompressed tar archive, or damaged ({error})") from error
@@ -203,6 +249,31 @@ def _listed(file: File) -> List[Tuple[str, Member]]:
         raise _truncated(file.size) if len(rest) < _BLOCK else Unreadable(
             f"it is damaged at byte {end}")
     return found
+
+
+def _checking(raw: BinaryIO) -> Type[tarfile.TarInfo]:
+    """Return a class of headers with checked sizes.
+
+    A negative one would make `tarfile` go back in the file for ever, and a large one of a header
+    that is continued would make it read the whole file.
+    """
+    class Checked(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Any, encoding: Any, errors: Any) -> Any:
+            info = super().frombuf(buf, encoding, errors)
+            offset = raw.tell() - _BLOCK
+            _check_size(info.size, offset)
+            if info.type in _EXTENDING and info.size > _LONGEST_HEADER:
+                raise Unreadable(f"the header at byte {offset:,} is continued in {info.size:,} "
+                                 f"bytes, more than {_LONGEST_HEADER:,}")
+            return info
+
+    return Checked
+
+
+def _check_size(size: int, offset: int) -> None:
+    if size < 0:
+        raise Unreadable(f"the header at byte {offset:,} has a negative size ({size})")
 
 
 def _truncated(size: int) -> Unreadable:

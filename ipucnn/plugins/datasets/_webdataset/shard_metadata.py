@@ -9,17 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import parsed_json
+from ipucnn.core.names import brief
 
 FILE = "metadata.json"
 VERSION = 1
 SPLITS = ("train", "validation")
 FORMATS = ("img", "tensor")
 
-_SHARD = re.compile(r"(train|validation)-\d{6,}\.tar")
+LIMIT = 1 << 26
+"""Largest file in bytes: room for half a million shards."""
+
+_MOST = 1 << 48  # of samples, and of bytes
+_SHORTEST = 512  # bytes that a sample takes in an archive
+_SHARD = re.compile(r"(train|validation)-[0-9]{6,12}\.tar")
+_MD5 = re.compile(r"[0-9a-fA-F]{32}")
 _RECONVERT = "is it a folder that 'ipucnn data convert' made? make it again if it is damaged"
 
 
@@ -100,31 +109,34 @@ def read(text: str, name: str) -> Metadata:
         DataError: it is damaged, or was written by a newer ipucnn.
     """
     try:
-        content = json.loads(text)
+        content = parsed_json(text)
         version = content.get("version", VERSION)
         if version != VERSION:
-            raise DataError(f"{name!r} has version {version!r}, this ipucnn reads {VERSION}",
+            raise DataError(f"{name!r} has version {brief(version)}, this ipucnn reads {VERSION}",
                             "upgrade ipucnn")
         listed = content.get("shards")
         everywhere = content.get("transform_pipeline", ())  # one for both in the oldest files
-        transforms = {split: tuple(map(str, content.get(f"{split}_transform_pipeline", everywhere)))
+        transforms = {split: _texts(content.get(f"{split}_transform_pipeline", everywhere))
                       for split in SPLITS}
         result = Metadata(
-            {split: int(content[f"{split}_length"]) for split in SPLITS},
+            {split: _count(content[f"{split}_length"]) for split in SPLITS},
             str(content.get("format", "img")), transforms,
-            tuple(map(str, content.get("classes", ()))),
+            _texts(content.get("classes", ())),
             None if listed is None else {
                 split: tuple(_shard(row) for row in listed.get(split, ())) for split in SPLITS},
             content.get("boxes"), bool(content.get("image_ids", False)),
-            bool(content.get("shuffle", False)), int(content.get("seed") or 0),
+            bool(content.get("shuffle", False)), _count(content.get("seed") or 0, 2 ** 63),
             content.get("image_quality"), str(content.get("checksum", "")),
             content.get("origin"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{name!r} is damaged: {type(error).__name__}: {error}",
-                        _RECONVERT) from error
+        raise DataError(f"{name!r} is damaged: {_cause(error)}", _RECONVERT) from error
     if result.format not in FORMATS:
-        raise DataError(f"{name!r}: the format {result.format!r} is unknown",
+        raise DataError(f"{name!r}: the format {brief(result.format)} is unknown",
                         "formats: " + ", ".join(FORMATS))
+    listed = Counter(shard.name for shards in (result.shards or {}).values() for shard in shards)
+    twice, times = max(listed.items(), key=lambda item: item[1], default=("", 0))
+    if times > 1:
+        raise DataError(f"{name!r} is damaged: it lists shard {twice!r} twice", _RECONVERT)
     for split, shards in (result.shards or {}).items():
         counted = sum(shard.samples for shard in shards)
         if counted != result.lengths[split]:
@@ -154,6 +166,29 @@ def checksum(digests: Iterable[str]) -> str:
 
 def _shard(row: List[Any]) -> Shard:
     name, samples, size, md5 = row
-    if not _SHARD.fullmatch(name):  # the name is used in a path
-        raise ValueError(f"{name!r} is no shard's name")
-    return Shard(name, int(samples), int(size), str(md5))
+    # name and digest are used in paths
+    if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        raise ValueError(f"{brief(name)} is no shard's name")
+    if not isinstance(md5, str) or not _MD5.fullmatch(md5):
+        raise ValueError(f"{brief(md5)} is no MD5")
+    shard = Shard(name, _count(samples), _count(size), md5.lower())
+    if shard.samples * _SHORTEST > shard.bytes:
+        raise ValueError(f"shard {name!r} of {shard.bytes} bytes cannot hold {shard.samples} "
+                         "samples")
+    return shard
+
+
+def _count(value: Any, most: int = _MOST) -> int:
+    if type(value) is not int or not 0 <= value < most:
+        raise ValueError(f"{brief(value)} is no number of samples or bytes, from 0 to {most - 1}")
+    return value
+
+
+def _texts(value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{brief(value)} is no list of texts")
+    return tuple(value)
+
+
+def _cause(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"

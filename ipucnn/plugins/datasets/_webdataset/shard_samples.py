@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
+from ipucnn.core.files import parsed_json
+from ipucnn.core.names import brief
 from ipucnn.data import Box
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
 from ipucnn.data.left_out import printable
@@ -17,6 +19,7 @@ from ipucnn.plugins.datasets._webdataset.shard_index import (
 )
 
 TENSORS = ("npy", "pth")
+_LONGEST_LABEL, _LONGEST_JSON = 64, 1 << 20  # in bytes
 _IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 
 
@@ -80,26 +83,32 @@ def _record(file: File, sample: Sample) -> Record:
     label, box, image_id = None, None, None
     try:
         if "cls" in sample.members:
-            label = _label(file.read(sample.members["cls"]))
+            label = _label(_small(file, sample.members["cls"], "cls", _LONGEST_LABEL))
         if "json" in sample.members:
-            box, image_id = _described(file.read(sample.members["json"]))
+            box, image_id = _described(_small(file, sample.members["json"], "json",
+                                              _LONGEST_JSON))
     except Unreadable as error:
         return Record(f"{key}.{kind}", image, fault=str(error))
     return Record(f"{key}.{kind}", image, label, box, image_id)
 
 
+def _small(file: File, member: Member, kind: str, limit: int) -> bytes:
+    if member.size > limit:
+        raise Unreadable(f"its file {kind!r} has {member.size:,} bytes, more than {limit:,}")
+    return file.read(member)
+
+
 def _label(content: bytes) -> int:
-    try:
-        return int(content)
-    except ValueError:
-        raise Unreadable(f"its label {content[:20]!r} is no number") from None
+    if not re.fullmatch(rb"\s*[+-]?[0-9]{1,18}\s*", content):
+        raise Unreadable(f"its label {content[:20]!r} is no number")
+    return int(content)
 
 
 def _described(content: bytes) -> Tuple[Optional[Box], Optional[int]]:
     try:
-        said = json.loads(content)
-    except ValueError:
-        raise Unreadable("its file 'json' is damaged") from None
+        said = parsed_json(content)
+    except ValueError as error:
+        raise Unreadable(f"its file 'json' is damaged: {error}") from None
     if not isinstance(said, dict):
         return None, None
     return _box(said.get("bbox")), _image_id(said.get("image_id"))
@@ -111,10 +120,10 @@ def _box(value: Any) -> Optional[Box]:
     try:
         left, top, right, bottom = map(float, value)
     except (TypeError, ValueError):
-        raise Unreadable(f"{value!r} is no bounding box") from None
+        raise Unreadable(f"{brief(value)} is no bounding box") from None
     if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-        raise Unreadable(f"{value!r} is no bounding box: left, top, right and bottom are relative "
-                         "to the image's size (0 to 1)")
+        raise Unreadable(f"{brief(value)} is no bounding box: left, top, right and bottom are "
+                         "relative to the image's size (0 to 1)")
     return left, top, right, bottom
 
 
@@ -122,5 +131,5 @@ def _image_id(value: Any) -> Optional[int]:
     if value is None:
         return None
     if type(value) is not int or not -2 ** 63 <= value < 2 ** 63:
-        raise Unreadable(f"{value!r} is no number of an image")
+        raise Unreadable(f"{brief(value)} is no number of an image")
     return value

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import read_limited
 from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.recognition import is_url
 from ipucnn.data.left_out import printable
 from ipucnn.data.remote.shard_cache import RemoteFiles
 from ipucnn.data.remote.transfer import shown
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
-from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, Shard
+from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, LIMIT, Shard
 
 if TYPE_CHECKING:
     from ipucnn.plugins.datasets.webdataset import WebDatasetOptions
@@ -78,9 +79,7 @@ class Folder(Source):
         """Return the content of a file."""
         path = self.path(name)
         try:
-            require_file(path)
-            with open(path, encoding="utf-8", errors="replace") as file:
-                return file.read()
+            return read_limited(path, LIMIT).decode("utf-8", errors="replace")
         except OSError as error:
             cause = (error.strerror or str(error)).lower()
             raise DataError(f"cannot read {path!r}: {cause}",
@@ -161,7 +160,7 @@ class Server(Source):
 
     def text(self, name: str) -> str:
         """Return the current content of a file on the server."""
-        return self._files.text(name)
+        return self._files.text(name, LIMIT)
 
     def check(self, shards: Sequence[Shard]) -> None:
         """Do nothing: checking would take one request per shard; downloads check instead."""
@@ -171,11 +170,19 @@ class Server(Source):
         for left in reversed(range(_TRIES)):
             path = self._files.path(shard.name, shard.bytes, shard.md5)
             try:
-                return File(path)
+                file = File(path, follow=False)
             except Unreadable:
-                if not left or os.path.exists(path):
+                if not left or os.path.lexists(path):
                     raise
-        raise AssertionError  # the last one raised
+                continue
+            copy = (path, file.identity)
+            if self._files.checked(copy) or file.md5() == shard.md5:
+                self._files.remember(copy)
+                return file
+            with suppress(OSError):  # somebody changed it: fetch it again
+                os.unlink(path)
+        raise Unreadable("its copy in the cache changes again and again",
+                         "name another folder with '--data-cache-dir'")
 
     def ahead(self, shard: Shard) -> None:
         """Start downloading a shard."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, WeightsError
+from ipucnn.data.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     import torch
@@ -33,15 +33,23 @@ def pixels_of(content: bytes, name: str) -> torch.Tensor:
     """
     import torch
 
+    from ipucnn.models.weights_file import read_tensor
+
     try:
         if content.startswith(b"\x93NUMPY"):
             pixels: torch.Tensor = torch.from_numpy(_array(content))
         else:
-            _silence_torch()
-            pixels = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            pixels = read_tensor(content, name)
         if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.shape[0] != 3:
             raise ValueError(f"it is {pixels.dtype} {tuple(pixels.shape)}, expected uint8 "
                              "(3, height, width)")
+        if pixels.numel() > 3 * MAX_PIXELS:  # a tensor may repeat one number without end
+            raise ValueError(f"{pixels.shape[2]}x{pixels.shape[1]} is more than {MAX_PIXELS:,} "
+                             "pixels")
+    except WeightsError as error:
+        raise DataError(f"cannot read the pixels of {name!r}: {error.message}",
+                        "'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks "
+                        "all shards") from error
     except Exception as error:  # torch raises almost any exception on a damaged file
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"cannot read the pixels of {name!r}: {lines[0]}",
@@ -64,13 +72,3 @@ def _array(content: bytes) -> numpy.ndarray[Any, Any]:
             return other
     shape = tuple(map(int, plain.groups()))
     return numpy.frombuffer(content, numpy.uint8, offset=begin).reshape(shape).copy()
-
-
-def _silence_torch() -> None:
-    """Suppress torch 2.0's warning about its own loader.
-
-    The filter is permanent because `warnings.catch_warnings` is not thread-safe.
-    """
-    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
-    if not any(rule[1] == remark for rule in warnings.filters):
-        warnings.filterwarnings("ignore", message=remark.pattern)

@@ -1,0 +1,105 @@
+"""Converts values from outside to the types of options; every number is bounded here."""
+
+from __future__ import annotations
+
+import os
+import re
+from decimal import Decimal
+from typing import Any, List, Optional
+
+LARGEST = 2 ** 31 - 1
+"""Largest whole number of an option that declares no maximum."""
+
+LARGEST_SIZE = 2 ** 63 - 1
+"""Largest whole number of any option: what a file offset, and numpy, can hold."""
+
+LARGEST_REAL = 3.4e38
+"""Largest number with a fraction of an option that declares no maximum: devices compute in single
+precision."""
+
+_DIGITS = 40
+"""Digits that a whole number may have; Python needs quadratic time for the digits of a text."""
+
+
+class TooLargeError(ValueError):
+    """A number that is valid but has more digits than any option allows."""
+
+
+def builtin(value: Any) -> Any:
+    """Return a path as text and a number of numpy as one of Python; other values as they are."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:  # a number, or a list of them
+        return value.tolist()
+    return value
+
+
+def as_type(wanted: type, value: Any) -> Any:
+    """Return `value` converted to bool, int, float or str, or None if that is impossible.
+
+    Raises:
+        TooLargeError: it is a number with too many digits.
+    """
+    if wanted is bool:
+        if isinstance(value, bool):
+            return value
+        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        return words.get(value.strip().lower()) if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        _check_digits(value)
+    if wanted is str:
+        # `precision: 16.16` is a number to YAML and a string here
+        return value if isinstance(value, str) else str(value) if isinstance(
+            value, (int, float)) else None
+    try:
+        return _whole(value) if wanted is int else float(value)
+    except (TypeError, OverflowError):
+        return None
+    except TooLargeError:
+        raise
+    except ValueError:
+        return None
+
+
+def _whole(value: Any) -> Optional[int]:
+    """Return a whole number, exactly; None if there is a fraction."""
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"[+-]?\d(_?\d)*", text, re.ASCII):
+            if len(text) > _DIGITS:
+                raise TooLargeError
+            return int(text)
+    if isinstance(value, int):
+        return value
+    number = float(value)
+    return int(number) if number == int(number) else None
+
+
+def _check_digits(value: int) -> None:
+    if abs(value) >= 10 ** _DIGITS:
+        raise TooLargeError
+
+
+def size_in_bytes(value: Any) -> Any:
+    """Return the number of bytes in `20G`, or `value` without a suffix.
+
+    Raises:
+        TooLargeError: it has too many digits.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", value, re.IGNORECASE)
+    if not found:
+        return value
+    number, letter, binary = found.groups()
+    if len(number) > _DIGITS:
+        raise TooLargeError
+    power = 1 + "KMGT".index(letter.upper())
+    return int(Decimal(number) * (1024 if binary else 1000) ** power)
+
+
+def numbers(item: Any) -> List[Any]:
+    """Return the numbers of a comma-separated text, or `item` itself."""
+    return item.replace(",", " ").split() if isinstance(item, str) else [item]

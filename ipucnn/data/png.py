@@ -1,0 +1,67 @@
+"""What PNG files say in ways of their own: the orientation and the transparent colour."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Optional
+
+from ipucnn.data import jpeg
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_PROFILES = ("Raw profile type exif", "Raw profile type APP1")
+"""Texts into which ImageMagick writes EXIF data, in hexadecimal digits."""
+
+_LONGEST = 1 << 17  # characters of such a text that are read; the orientation is at its beginning
+_XMP_ORIENTATION = re.compile(r"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\b")
+_GREY, _COLOURS = 0, 2
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the orientation of a loaded image, 1 to 8.
+
+    EXIF data comes first; a PNG or WebP file may state the orientation elsewhere: in a text with
+    EXIF data, or in XMP.
+    """
+    found = jpeg.stated_orientation(image.info.get("exif") or b"")
+    if found is None and image.format in ("PNG", "WEBP"):
+        found = _in_profile(image.info) or _in_xmp(image.info)
+    return found or 1
+
+
+def _in_profile(info: Any) -> Optional[int]:
+    for name in _PROFILES:
+        lines = str(info.get(name, ""))[:_LONGEST].split("\n")
+        digits = re.sub(r"\s", "", "".join(lines[3:]))  # after an empty line, a name and a length
+        if re.fullmatch(r"[0-9a-fA-F]*", digits):
+            found = jpeg.stated_orientation(bytes.fromhex(digits[:len(digits) // 2 * 2]))
+            if found is not None:
+                return found
+    return None
+
+
+def _in_xmp(info: Any) -> Optional[int]:
+    for name in ("XML:com.adobe.xmp", "xmp"):
+        text = info.get(name) or ""
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        found = _XMP_ORIENTATION.search(str(text))
+        if found:
+            return int(found.group(1))
+    return None
+
+
+def scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Give the transparent colour of an image without alpha the scale of its pixels.
+
+    Pillow scales samples of fewer bits to 0 to 255 and takes the high byte of those of 16 bits in
+    colours, but keeps the transparent colour as the file has it.
+
+    Source: PNG (Third Edition), 11.2.1 IHDR and 11.3.1.1 tRNS.
+    """
+    colour, depth, kind = image.info.get("transparency"), data[24], data[25]
+    if kind == _GREY and isinstance(colour, int) and depth < 8:
+        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
+    elif kind == _COLOURS and isinstance(colour, tuple) and depth == 16:
+        image.info["transparency"] = tuple(sample >> 8 for sample in colour)
