@@ -73,6 +73,7 @@ class ImageDataset(ABC):
         held_out: its images are those that a training on the folder holds out for validation.
         recipe: how training images are cropped: that of its record (`DatasetSpec.recipe`).
         native_size: height and width of its images, if it has a size of its own.
+        made_from: name of the dataset that its images were converted from unchanged; may be empty.
         notes: notes for the user.
     """
 
@@ -87,6 +88,7 @@ class ImageDataset(ABC):
     held_out: bool = False
     recipe: str = RANDOM_RESIZED_CROP
     native_size: int = 0
+    made_from: str = ""
     notes: Tuple[str, ...] = ()
 
     @abstractmethod

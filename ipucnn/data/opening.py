@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Mapping, Optional, Tuple, TypeVar
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.parts import DatasetPart, NetworkPart
@@ -83,11 +83,30 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
     _check_reader(data, reader, plugins)
     dataset: ImageDataset = registry.make(reader, request,
                                           options=plugins.of("dataset", reader.name))
-    dataset.recipe, dataset.native_size = reader.recipe, reader.native_size
+    usual = usual_record(reader, dataset, registry)
+    dataset.recipe, dataset.native_size = usual.recipe, usual.native_size
     if request.data_dir and reader is not data:
         place = shown(request.data_dir) if is_url(request.data_dir) else request.data_dir
         dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
     return dataset
+
+
+def usual_record(data: DatasetSpec, dataset: ImageDataset, registry: Registry) -> DatasetSpec:
+    """Return the record that says how a dataset's images are usually prepared.
+
+    That of the dataset from which they were converted unchanged, if it is known here.
+
+    Args:
+        data: the record with which it was opened.
+        dataset: the opened dataset.
+        registry: where names are looked up.
+    """
+    if not dataset.made_from:
+        return data
+    try:
+        return registry.get_typed(DatasetSpec, dataset.made_from)
+    except IpucnnError:
+        return data
 
 
 def enlarged(dataset: ImageDataset, input_size: int) -> Tuple[str, ...]:

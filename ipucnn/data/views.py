@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 _PROPERTIES = ("class_names", "ready", "flippable", "has_boxes", "has_image_ids",
-               "labels_in_memory", "multi_label", "split", "recipe", "native_size", "notes")
+               "labels_in_memory", "multi_label", "split", "recipe", "native_size",
+               "made_from", "notes")
 
 
 class Sample(Tuple[Any, Any]):

@@ -74,8 +74,8 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
     if options.network.input_size is not None or options.network.source != "random" \
             or not data.finite or dataset.ready or not len(dataset):
         return None
-    if data.native_size:
-        return data.native_size if data.native_size < input_size else None
+    if dataset.native_size:
+        return dataset.native_size if dataset.native_size < input_size else None
     step = max(1, len(dataset) // _SAMPLES)
     skip_bad = options.dataset.skip_bad_samples
     shorter = [side for index in range(0, len(dataset), step)[:_SAMPLES]

@@ -34,6 +34,7 @@ from ipucnn.data.opening import (
     enlarged,
     open_dataset,
     request_of,
+    usual_record,
     with_classes,
 )
 from ipucnn.models.balance import with_balanced_splits
@@ -153,6 +154,9 @@ def prepare(options: TrainOptions, registry: Registry,
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
+    if restored is None:
+        preprocessing = _usual(options, usual_record(data, dataset, registry), preprocessing)
+        plan = replace(plan, preprocessing=preprocessing)
     fixed = restored or registry.get_typed(ModelSpec, options.network.model).input_sizes
     size = None if fixed else followed_size(options, data, dataset, preprocessing.input_size)
     if size is not None:
@@ -285,7 +289,12 @@ def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
             network.input_size or restored.preprocessing.input_size)
     network.check_weights()
     found = preprocessing_of(network, registry)
-    if network.source == "random" and data.preprocessing is not None:
+    return _usual(options, data, found)
+
+
+def _usual(options: TrainOptions, data: DatasetSpec, found: Preprocessing) -> Preprocessing:
+    """Return how images are prepared for weights that `found` belongs to, or for random ones."""
+    if options.network.source == "random" and data.preprocessing is not None:
         found = data.preprocessing.sized(found.input_size)
     if options.dataset.input[0] == "none":
         found = found.without_normalisation()

@@ -15,7 +15,9 @@ import numpy
 import pytest
 import torch
 
+import ipucnn
 from ipucnn.core.errors import DataError
+from ipucnn.core.options.profiles import resolve
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
@@ -25,6 +27,8 @@ from ipucnn.data.formats.verify import verify
 from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets import _cifar_files
 from ipucnn.testing import check_plugin
+from ipucnn.training.options import TrainOptions
+from ipucnn.training.preparation import prepare
 
 PUBLISHED = {"cifar10": dict(_cifar_files.FORMS["cifar10"].md5),
              "cifar100": dict(_cifar_files.FORMS["cifar100"].md5)}
@@ -224,6 +228,22 @@ def test_validation_images_reach_a_network_of_their_size_pixel_for_pixel(tmp_pat
     places = [whole[top:top + 32, left:left + 32] for top in range(9) for left in range(9)]
     assert any(torch.equal(seen.float(), place) or torch.equal(seen.float(), place.flip(1))
                for place in places)
+
+
+@pytest.mark.parametrize(("more", "recipe", "mean"), [
+    ({}, "padded-crop", (0.4914, 0.4822, 0.4465)),
+    ({"train_preprocess_steps": ["Resize(40)"]}, "random-resized-crop", (0.485, 0.456, 0.406)),
+], ids=["unchanged", "resized"])
+def test_shards_of_cifar_are_trained_on_as_cifar_is(tmp_path, more, recipe, mean):
+    write_cifar10(tmp_path / "in" / "cifar-10-batches-py")
+    ipucnn.convert(tmp_path / "in", tmp_path / "shards", data="cifar10", **more)
+    options = resolve(TrainOptions, {
+        "data_dir": tmp_path / "shards", "model": "resnet8-cifar", "backend": "torch",
+        "no_validation": True, "batch_size": 2}, "train")
+    prepared = prepare(options, registry())
+    assert prepared.dataset.recipe == recipe
+    assert prepared.built.preprocessing.mean == pytest.approx(mean, abs=1e-3)
+    assert prepared.plan.preprocessing == prepared.built.preprocessing
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)

@@ -247,6 +247,8 @@ def make(request: DatasetRequest, options: WebDatasetOptions) -> ImageDataset:
     if request.split != "train":
         dataset.made_for = (request.input_size, request.input_size)
         dataset.ready = _is_ready(metadata.transforms.get(split, ()), request.input_size, notes)
+    if metadata.format == "img" and not metadata.transforms.get(split):
+        dataset.made_from = str((metadata.origin or {}).get("data", ""))
     dataset.notes = tuple(notes)
     dataset.split = split
     return dataset
