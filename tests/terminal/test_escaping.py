@@ -40,7 +40,8 @@ WRITERS = {
     "__main__.py": "a word of its own",
     "api/reporting.py": "escaped texts, without the terminal's modules",
     "inference/bulk/parent.py": "escaped lines of its processes",
-    "inference/bulk/child.py": "a log file"}
+    "inference/bulk/child.py": "a log file",
+    "training/folder_lock.py": "a file that is locked"}
 
 WRITING = re.compile(r"^(print|typer\.echo|click\.echo|traceback\.print_\w+|warnings\.warn|"
                      r"sys\.(stdout|stderr)\.write|os\.write)$")

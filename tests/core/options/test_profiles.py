@@ -137,7 +137,7 @@ def test_numbers_are_decimal_and_exact_and_texts_stay_as_they_are_written(tmp_pa
 
 def test_a_pipe_is_no_profile_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.yaml")
-    with pytest.raises(UsageError, match="it is not a file"):
+    with pytest.raises(UsageError, match="it is a FIFO"):
         resolve(RunOptions, {"config": str(tmp_path / "x.yaml")})
 
 
