@@ -56,8 +56,8 @@ def _ready_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it is where the stream is closed
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if hasattr(stream, "reconfigure"):  # not a closed stream, nor a replaced one
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _answer_signals(answer: Any) -> None:

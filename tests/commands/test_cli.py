@@ -427,7 +427,7 @@ def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, t
 
 def test_a_batch_larger_than_memory_says_what_to_try(ipucnn_cli):
     code, _, err = ipucnn_cli("run", *FAST, "--batch-size", "1000000000")
-    assert code == 1
+    assert code == 2
     one_line_and_hint(err)
     assert "--batch-size" in err
 

@@ -45,7 +45,7 @@ def test_everything_comes_back(tmp_path):
     assert found.position == checkpoint.position
     assert torch.equal(found.weights["a.weight"], checkpoint.weights["a.weight"])
     assert torch.equal(found.ema["a.weight"], torch.ones(2))
-    assert found.session["optimizer"]["param_groups"][0]["betas"] == [0.9, 0.999]
+    assert found.session["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)
     assert found.progress == {"bad": [3, 4]}
     assert found.options == {"model": "resnet18", "splits": ["a", "b"]}
     assert found.class_names == ("cat", "dog")

@@ -23,12 +23,14 @@ class Instances:
     Attributes:
         index: number of this instance, from 0.
         count: number of instances.
+        by_torch: whether a group of torch.distributed connects them.
         in_step: whether the instances execute the same host call at about the same time; otherwise
             they run independently.
     """
 
     index: int = 0
     count: int = 1
+    by_torch: bool = False
     in_step: bool = True
 
     def gather(self, value: Any) -> List[Any]:

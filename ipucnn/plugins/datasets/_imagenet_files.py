@@ -8,6 +8,7 @@ import re
 from typing import Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, NoSplitError
+from ipucnn.core.files import require_file
 from ipucnn.data import Box, DatasetRequest, ImageDataset, check_classes
 from ipucnn.data.image_files import FileImages, folders_in
 from ipucnn.data.left_out import LeftOut
@@ -122,8 +123,7 @@ def folder_md5(folder: str) -> str:
     digests = []
     for place, _, names in os.walk(folder):
         for name in names:
-            if not os.path.isfile(os.path.join(place, name)):
-                continue  # a pipe would be waited for
+            require_file(os.path.join(place, name))  # a pipe would be waited for
             digest = hashlib.md5()
             with open(os.path.join(place, name), "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):

@@ -76,6 +76,8 @@ class DistributedInstances(Instances):
         store: where processes that lost the connection find out which of them are there.
     """
 
+    by_torch = True
+
     def __init__(self, launch: Launch, store: Store) -> None:
         self.index, self.count = launch.index, launch.count
         self._store = store

@@ -44,8 +44,6 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
     count = _count(options)
     os.environ[PARENT] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, thread_count() // count)))
-    # what the agent reports is said in one line below, and by the processes themselves
-    logging.disable(logging.CRITICAL)
     first, last = options.hosts
     if options.rdzv_endpoint:
         _check_port(options.rdzv_endpoint)
@@ -56,6 +54,9 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         "rdzv_configs": {"timeout": options.rdzv_timeout, "join_timeout": options.rdzv_timeout,
                          "read_timeout": options.rdzv_timeout},
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
+    # what the agent reports is said in one line below, and by the processes themselves
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         elastic_launch(LaunchConfig(**settings), command[0])(*command[1:])
     except ChildFailedError as error:
@@ -64,6 +65,8 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         return 128 + int(error.sigval)
     except (RendezvousError, TimeoutError, OSError) as error:
         raise _no_rendezvous(error, options) from error
+    finally:
+        logging.disable(before)
     return 0
 
 

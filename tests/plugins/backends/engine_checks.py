@@ -212,7 +212,7 @@ class EngineChecks:
             run_with(backend=self.name, data="synthetic", **options)
 
     def test_a_batch_larger_than_memory(self):
-        with pytest.raises(IpucnnError, match="no memory for a micro-batch") as caught:
+        with pytest.raises(UsageError, match="GB of memory") as caught:
             run_with(backend=self.name, data="synthetic", batch_size=10**9)
         assert "--batch-size" in caught.value.hint
 

@@ -452,6 +452,7 @@ def test_double_has_the_rules_of_the_real_loader(machine, poptorch_double, monke
     assert loader(options, Places(), None, drop_last=False).combinedBatchSize is None
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    options = poptorch_double.Options().deviceIterations(2)  # which read the variables
     assert torch.cat(list(loader(options, Places(), 1))).flatten().tolist() == [4, 5, 6, 7]
 
 

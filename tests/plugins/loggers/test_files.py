@@ -175,5 +175,5 @@ def test_a_row_that_cannot_be_written_is_told_and_written_with_the_next(tmp_path
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
     (tmp_path / "log").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot write metrics in '.*log': Not a directory"):
+    with pytest.raises(DataError, match=r"cannot write '.*metrics\.jsonl': File exists"):
         started(tmp_path / "log")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -178,9 +179,15 @@ def default_cache() -> Optional[str]:
         return None
     folder = str(cache_dir() / "poptorch")
     if launch.index == 0:
-        log.info("one of %d instances compiles, the others take the program from %r "
-                 "('--model-cache-path' names another folder)", launch.count, folder)
+        _tell(launch.count, folder)
     return folder
+
+
+@lru_cache(maxsize=None)
+def _tell(count: int, folder: str) -> None:
+    """Say once where the program is, though validation has another one."""
+    log.info("one of %d instances compiles, the others take the program from %r "
+             "('--model-cache-path' names another folder)", count, folder)
 
 
 def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:

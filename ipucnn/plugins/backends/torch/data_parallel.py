@@ -47,7 +47,7 @@ class DataParallel:
         self._module: Optional[DistributedDataParallel] = None
         if self.alone:
             return
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not self._instances.by_torch:
             launch = launched()
             raise UsageError("the torch backend averages gradients with torch.distributed, which "
                              f"{launch.launcher if launch else 'the launcher'} does not set up",
