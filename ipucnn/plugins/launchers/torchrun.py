@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import Launch, Launcher
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.orphans import PARENT, end_with_parent
@@ -61,7 +61,7 @@ class TorchRunLauncher(Launcher):
         if launch is None:
             raise UnavailableError("torchrun did not start this process",
                                    "start the command with 'torchrun', or '--launcher torchrun'")
-        return join(launch)
+        return join(launch) if launch.count > 1 else ALONE
 
     def command(self, plan: ExecutionPlan, hosts: Sequence[str],
                 flags: Mapping[str, Any]) -> List[str]:

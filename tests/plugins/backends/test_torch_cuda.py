@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_torch_training import batches, network, session
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from ipucnn import doctor
 from ipucnn.core.checks import OK, PROBLEM, WARNING
@@ -319,7 +320,7 @@ def test_the_shapes_of_training_are_those_that_were_compiled(monkeypatch, togeth
 
 def test_single_precision_is_exact_on_cards_and_set_back():
     owners = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    name = "fp32_precision" if hasattr(owners[0], "fp32_precision") else "allow_tf32"
+    name = "fp32_precision" if TorchVersion(torch.__version__) >= "2.9" else "allow_tf32"
     before = [getattr(owner, name) for owner in owners]
     device = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
     cudnn = torch.backends.cudnn

@@ -12,6 +12,7 @@ from typing import Any, ContextManager, List
 
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
@@ -100,7 +101,7 @@ class CudaSettings:
             return
         for owner in (torch.backends.cuda.matmul, torch.backends.cudnn):
             # the interface of torch 2.9 and newer, which refuses a mixture with the older one
-            if hasattr(owner, "fp32_precision"):
+            if TorchVersion(torch.__version__) >= "2.9":
                 self._set(owner, "fp32_precision", "ieee")
             else:
                 self._set(owner, "allow_tf32", False)
