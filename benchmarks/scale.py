@@ -30,7 +30,7 @@ from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
 
 COUNTS = (1, 2, 4)
-SIZE, BATCH, TURN = 64, 64, 4
+SIZE, BATCH, TURN = 64, 32, 2
 """Pixels, images and weight updates of a turn."""
 
 

@@ -11,6 +11,9 @@ from ipucnn.core.options.composition import settings
 from ipucnn.data import ImageDataset
 from ipucnn.training.options import TrainOptions
 
+_PATHS = ("DIR", "FILE")
+"""What the help calls a path; that of a host may be another one."""
+
 
 def check_options(instances: Instances, options: TrainOptions) -> None:
     """Reject processes with other options or versions than the first one; collective.
@@ -24,7 +27,8 @@ def check_options(instances: Instances, options: TrainOptions) -> None:
     own: Dict[str, Any] = {name: versions.get(name) for name in ("ipucnn", "torch")}
     saved = options.as_dict()
     own.update((item.flag, saved[name]) for name, (item, _) in settings(options).items()
-               if name in saved and not item.option.machine and name not in ("seed", "data_dir"))
+               if name in saved and not item.option.machine and name != "seed"
+               and item.option.metavar.partition(".")[0] not in _PATHS)
     _compare(instances, own, "start the same command, with the same versions, on every host")
 
 
