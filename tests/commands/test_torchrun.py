@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -114,7 +115,9 @@ def test_an_interrupt_of_all_saves_once(photos, tmp_path):
 def test_wrong_usage_starts_nothing(photos, tmp_path, capsys, monkeypatch, options, message, hint):
     import socket
 
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
     monkeypatch.setattr("ipucnn.plugins.launchers._elastic._ANSWER", 0.5)
+    before = dict(os.environ)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         arguments = words(photos, tmp_path / "saved", *(o.format(port=port) for o in options))
@@ -123,6 +126,8 @@ def test_wrong_usage_starts_nothing(photos, tmp_path, capsys, monkeypatch, optio
     assert message.format(port=port) in err
     assert hint in err
     assert not (tmp_path / "saved").exists()
+    assert dict(os.environ) == before
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_hosts_that_do_not_come_are_said(photos, tmp_path):

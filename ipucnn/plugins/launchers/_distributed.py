@@ -41,7 +41,8 @@ def join(launch: Launch) -> Instances:
                                "install the torch of pytorch.org")
     try:
         store, rank, count = next(rendezvous("env://", timeout=_timeout()))
-        distributed.init_process_group("gloo", store=PrefixStore("gloo", store),
+        # processes that were started anew must not find the addresses of the former ones
+        distributed.init_process_group("gloo", store=PrefixStore(f"gloo{launch.restarts}", store),
                                        rank=rank, world_size=count, timeout=_timeout())
     except (RuntimeError, ValueError, OSError) as error:
         raise UnavailableError(

@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.machine import thread_count
@@ -42,8 +42,6 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count = _count(options)
-    os.environ[PARENT] = str(os.getpid())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, thread_count() // count)))
     first, last = options.hosts
     if options.rdzv_endpoint:
         _check_port(options.rdzv_endpoint)
@@ -54,20 +52,44 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         "rdzv_configs": {"timeout": options.rdzv_timeout, "join_timeout": options.rdzv_timeout,
                          "read_timeout": options.rdzv_timeout},
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
-    # what the agent reports is said in one line below, and by the processes themselves
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    threads = str(max(1, thread_count() // count))
+    inherited = {PARENT: str(os.getpid()),
+                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:
-        elastic_launch(LaunchConfig(**settings), command[0])(*command[1:])
+        with _silent(), _environment(inherited):
+            elastic_launch(LaunchConfig(**settings), command[0])(*command[1:])
     except ChildFailedError as error:
         return _failed(error)
     except SignalException as error:
         return 128 + int(error.sigval)
     except (RendezvousError, TimeoutError, OSError) as error:
         raise _no_rendezvous(error, options) from error
+    return 0
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Silence the agent: what it reports is said in one line, and by the processes themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
     finally:
         logging.disable(before)
-    return 0
+
+
+@contextmanager
+def _environment(variables: Dict[str, str]) -> Iterator[None]:
+    """Set environment variables, which processes started in the block inherit."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _count(options: TorchRunOptions) -> int:
