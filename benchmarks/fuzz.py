@@ -1,4 +1,4 @@
-"""Reads hostile files of every kind that comes from outside, for as long as it is told.
+"""Reads generated malformed files of every external file type, for a given time.
 
 Each target of `tests/fuzzing.py` runs in a process of its own whose memory is limited. A target is
 broken by a file that raises anything but an `IpucnnError` of a few printable lines, takes longer

@@ -12,7 +12,7 @@ from ipucnn.core.execution.launching import speaks
 from ipucnn.inference.options import RunOptions
 from ipucnn.terminal import exit_codes
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.launch import LaunchOptions, started
+from ipucnn.terminal.launch import LaunchOptions, launchable
 from ipucnn.terminal.layout import terminal_width
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import RunProgress, importing_torch
@@ -24,11 +24,9 @@ def add_to(app: typer.Typer) -> None:
     add_command(app, run, RunOptions, LaunchOptions)
 
 
+@launchable
 def run(given: Dict[str, Any]) -> int:
     """Classify images or benchmark a model."""
-    code = started(given)
-    if code is not None:
-        return code
     from ipucnn.core.files import write_json
     from ipucnn.core.options.profiles import resolve
 

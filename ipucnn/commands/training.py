@@ -12,7 +12,7 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import speaks
 from ipucnn.terminal import exit_codes, signals
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.launch import LaunchOptions, started
+from ipucnn.terminal.launch import LaunchOptions, launchable
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
 from ipucnn.training.options import RestoreOptions, TrainOptions
@@ -27,11 +27,9 @@ def add_to(app: typer.Typer) -> None:
     add_command(app, average, AverageOptions)
 
 
+@launchable
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
-    code = started(given)
-    if code is not None:
-        return code
     from ipucnn.core.options.profiles import resolve
 
     options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
@@ -46,12 +44,9 @@ def train(given: Dict[str, Any]) -> int:
     return _trained(given, job)
 
 
+@launchable
 def restore(given: Dict[str, Any]) -> int:
     """Continue a training from a checkpoint; options given here replace the saved ones."""
-    code = started(given)
-    if code is not None:
-        return code
-
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
 
@@ -99,11 +94,9 @@ def _next_steps(result: Any) -> List[str]:
     return ["", "The model is kept. Next:", *(f"  {step}" for step in steps)]
 
 
+@launchable
 def validate(given: Dict[str, Any]) -> int:
     """Evaluate saved checkpoints; of a folder, all of them in order."""
-    code = started(given)
-    if code is not None:
-        return code
     from ipucnn.core.options.building import build
 
     options = build(ValidateOptions, given)

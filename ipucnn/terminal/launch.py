@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.launching import start
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import option
+
+Command = Callable[[Dict[str, Any]], int]
 
 _arguments: List[str] = []
 """The arguments of the command line that is being executed."""
@@ -37,6 +40,16 @@ class LaunchOptions(CommandOptions):
 def remember(arguments: Sequence[str]) -> None:
     """Set the arguments with which the processes are started."""
     _arguments[:] = arguments
+
+
+def launchable(command: Command) -> Command:
+    """Make a command start its processes where `--launcher` asks for them, instead of working."""
+    @functools.wraps(command)
+    def launched(given: Dict[str, Any]) -> int:
+        code = started(given)
+        return command(given) if code is None else code
+
+    return launched
 
 
 def started(given: Dict[str, Any]) -> Optional[int]:

@@ -340,11 +340,11 @@ def test_processes_end_with_their_parent(tmp_path, unruly):
     children = [int(re.search(r"process (\d+)", log.read_text()).group(1))
                 for log in tmp_path.glob("logs/*/log_*")]
     os.kill(children[0], signal.SIGSTOP)
-    told = process.stderr.readline()
+    message = process.stderr.readline()
     process.kill()
     process.communicate()
     assert re.fullmatch(rf"WARNING: instance [01], process {children[0]}, is stopped by SIGSTOP; "
-                        rf"'kill -CONT {children[0]}' continues it\n", told)
+                        rf"'kill -CONT {children[0]}' continues it\n", message)
     deadline = time.monotonic() + 2  # at once, the stopped one as well
     while any(alive(child) for child in children):
         assert time.monotonic() < deadline

@@ -126,6 +126,12 @@ def test_replicas_that_ranks_do_not_divide_are_refused(tmp_path):
     assert "3 replicas cannot be divided among 2 instances" in ranks.err()
 
 
+def test_a_time_limit_that_is_no_number_is_refused(tmp_path):
+    ranks = Ranks(tmp_path, [TRAINING] * 2, IPUCNN_RANK_TIMEOUT="soon")
+    assert ranks.codes() == [2, 2]
+    assert "environment variable IPUCNN_RANK_TIMEOUT is 'soon'" in ranks.err()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_that_dies_or_hangs_ends_the_run(tmp_path, number):
     words = [*TRAINING, "--epoch", "1000", "--checkpoint-path", tmp_path / "saved",

@@ -143,7 +143,7 @@ class _Assigned:
         if any(is_default(other, given.value) for _, other in found):
             pass
         elif given.shipped:
-            # another plugin is selected than the profile's; of backends, a note says so
+            # another plugin is selected than the profile's; for backends, a note reports it
             if owner.kind.name == "backend":
                 self.left_out.append(item.name)
         else:

@@ -150,11 +150,11 @@ def _split_words(folders: Sequence[str]) -> Dict[str, str]:
         return exact
     matches = {name: match for name in folders
                for match in [_LONGER.fullmatch(name.lower())] if match}
-    rests: Dict[Tuple[str, str], List[str]] = {}
+    alike: Dict[Tuple[str, str], List[str]] = {}
     for name, match in matches.items():
         rest = ("", "") if len(matches) == len(folders) else (match[1] or "", match[3] or "")
-        rests.setdefault(rest, []).append(name)
-    for names in rests.values():
+        alike.setdefault(rest, []).append(name)
+    for names in alike.values():
         words = {name: matches[name][2] for name in names}
         if {word in TRAINING_FOLDERS for word in words.values()} == {True, False}:
             return words

@@ -19,7 +19,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from ipucnn.core.errors import IpucnnError, UnavailableError
+from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import Launch
 
@@ -62,11 +62,15 @@ def _leave() -> None:
 
 
 def _timeout() -> timedelta:
-    text = os.environ.get(TIMEOUT, "")
+    text = os.environ.get(TIMEOUT, "") or str(SECONDS)
     try:
-        return timedelta(seconds=max(1.0, float(text or SECONDS)))
+        seconds = timedelta(seconds=float(text))
     except (ValueError, OverflowError):
-        return timedelta(seconds=SECONDS)
+        seconds = timedelta()
+    if seconds < timedelta(seconds=1):
+        raise UsageError(f"environment variable {TIMEOUT} is {text!r}",
+                         "set it to a number of seconds, at least 1")
+    return seconds
 
 
 class DistributedInstances(Instances):

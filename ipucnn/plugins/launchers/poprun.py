@@ -152,7 +152,7 @@ def checks(environment: Optional[Mapping[str, str]] = None,
                       "unset them, or start the command with 'poprun'"), horovod]
     return [Check("poprun", OK, f"{local} of {total} replicas are this instance's"),
             Check("popdist", OK, "installed") if find("popdist") else Check(
-                "popdist", WARNING, "it is not installed; it tells an instance its part",
+                "popdist", WARNING, "not installed; it provides an instance's index and replicas",
                 "install the popdist wheel of the Poplar SDK's folder"), horovod]
 
 

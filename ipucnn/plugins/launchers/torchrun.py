@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import Launch, Launcher
-from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.orphans import PARENT, end_with_parent
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec, Requirement
@@ -62,15 +61,6 @@ class TorchRunLauncher(Launcher):
             raise UnavailableError("torchrun did not start this process",
                                    "start the command with 'torchrun', or '--launcher torchrun'")
         return join(launch) if launch.count > 1 else ALONE
-
-    def command(self, plan: ExecutionPlan, hosts: Sequence[str],
-                flags: Mapping[str, Any]) -> List[str]:
-        """Return the `torchrun` command of a plan; see `Launcher.command`."""
-        machines = max(1, len(hosts))
-        words = ["torchrun", f"--nnodes={machines}",
-                 f"--nproc-per-node={-(-plan.instances // machines)}"]
-        words += [f"--rdzv-backend=c10d --rdzv-endpoint={hosts[0]}"] if hosts else ["--standalone"]
-        return words + [f"{flag}={value}" for flag, value in flags.items()]
 
 
 def join(launch: Launch) -> Instances:
