@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
 
-import torch
-
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
@@ -20,6 +18,7 @@ from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend,
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -38,13 +37,11 @@ from ipucnn.data.opening import (
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
-from ipucnn.inference.calibration_images import SAMPLES, calibration_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
-from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.onnx.network_of_run import read_stored
@@ -165,7 +162,10 @@ def prepare(options: RunOptions, registry: Registry,
                          f"leave it out, or leave {launch.launcher} out")
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
     notes += left_out_notes(options)
-    options = with_balanced_splits(options, registry)
+    if options.execution.pipeline_splits:
+        from ipucnn.models.balance import with_balanced_splits
+
+        options = with_balanced_splits(options, registry)
     plan = options.plan(data.on_device, launched_count())
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
@@ -193,8 +193,7 @@ def prepare(options: RunOptions, registry: Registry,
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
-    preprocessing = stored.built.preprocessing if stored else preprocessing_of(
-        options.network, registry)
+    preprocessing = stored.built.preprocessing if stored else _expected(options, registry)
     request = request_of(options.network, options.dataset, preprocessing.input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
         request = replace(request, num_classes=None)
@@ -214,6 +213,13 @@ def prepare(options: RunOptions, registry: Registry,
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
                notes, registry)
+
+
+def _expected(options: RunOptions, registry: Registry) -> Preprocessing:
+    """Return how images are prepared for a network of the registry."""
+    from ipucnn.models.build import preprocessing_of
+
+    return preprocessing_of(options.network, registry)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:
@@ -256,6 +262,10 @@ def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
         UsageError: an unknown name or an option that does not apply.
         WeightsError: the weights cannot be fetched or do not fit.
     """
+    import torch
+
+    from ipucnn.models.build import build_model
+
     network = options.network
     if not network.source.startswith("pretrained"):  # a fresh head, or a file trained on such data
         network = with_classes(network, data, dataset)
@@ -286,6 +296,8 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
+    from ipucnn.inference.calibration_images import SAMPLES, calibration_of  # imports torch
+
     if options.dataset.calibration_dir or not data.finite:
         length = None if data.finite else 2 * (options.dataset.calibration_samples or SAMPLES)
         source = open_dataset(data, replace(

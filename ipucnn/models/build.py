@@ -19,57 +19,16 @@ from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
-from ipucnn.models.weights import (
-    WeightsReport,
-    load_by_output,
-    load_weights,
-    published_weights,
-)
+from ipucnn.models.weights import load_by_output, load_weights, published_weights
 from ipucnn.models.weights_card import file_card
 
 DEFAULT_NORM_LAYER = "batch"
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model with its metadata.
-
-    Attributes:
-        module: maps normalised images `(n, 3, input_size, input_size)` to outputs
-            `(n, num_outputs)`; `card` says what they mean.
-        spec: its record.
-        weights: the source of its weights.
-        card: its description.
-    """
-
-    module: nn.Module
-    spec: ModelSpec
-    weights: WeightsReport
-    card: ModelCard
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How its images are prepared."""
-        return self.card.preprocessing
-
-    @property
-    def input_size(self) -> int:
-        """Height and width of its images in pixels."""
-        return self.card.preprocessing.input_size
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of values per image."""
-        return self.card.num_outputs
-
-    def with_card(self, **changes: Any) -> BuiltModel:
-        """Return the model with other values in its card."""
-        return replace(self, card=replace(self.card, **changes))
 
 
 def create_model(name: str, *, registry: Optional[Registry] = None,

@@ -13,6 +13,7 @@ from ipucnn.core.errors import UsageError, WeightsError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
+from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
 from ipucnn.models.weights_file import StateDict, read_weights
@@ -23,44 +24,6 @@ _COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on i
 _PARTIAL = "'--weights-partial' loads what fits and leaves the rest random"
 _ANOTHER_MODEL = 0.1
 """Share of mismatched entries from which a file counts as one of another model."""
-
-
-@dataclass(frozen=True)
-class WeightsReport:
-    """The result of `load_weights`.
-
-    Attributes:
-        source: `random`, the URL or the file.
-        tag: of the published weights.
-        path: the file they were read from.
-        sha256: of that file.
-        licence: of the published weights.
-        loaded: number of entries that were loaded.
-        kept_random: names of the model's entries that were not loaded.
-        dropped: names of the file's entries that the model lacks.
-        new_head: the model's outputs are others than the file's, and some have random weights.
-    """
-
-    source: str
-    tag: str = ""
-    path: str = ""
-    sha256: str = ""
-    licence: str = ""
-    loaded: int = 0
-    kept_random: Tuple[str, ...] = ()
-    dropped: Tuple[str, ...] = ()
-    new_head: bool = False
-
-    def summary(self) -> str:
-        """Return a one-line summary."""
-        if not self.path:
-            return "random weights"
-        parts = [f"{self.loaded} entries from {self.source} (sha256 {self.sha256[:8]})"]
-        if self.kept_random:
-            parts.append("random: " + _some(self.kept_random))
-        if self.dropped:
-            parts.append("dropped: " + _some(self.dropped))
-        return "; ".join(parts)
 
 
 def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool = False,
@@ -305,9 +268,4 @@ class _Fit:
 
 
 def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:
-    return ", ".join(f"{len(names)} {what} ({_some(names)})" for names, what in groups if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown: List[str] = [repr(name) for name in names[:3]]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(f"{len(names)} {what} ({first_names(names)})" for names, what in groups if names)

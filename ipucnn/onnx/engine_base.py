@@ -1,24 +1,26 @@
-"""Base class of backends that read ONNX; exports a module, or reads a file, for their engine."""
+"""Base class of backends that read ONNX: from a file, or exported from a module.
+
+This module does not import torch, which an ONNX file does not need.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Callable, ClassVar, Dict, Optional, Tuple
-
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.data.normalisation import normalise_on_device
-from ipucnn.models.tracing import execution_order, resolve_splits
 from ipucnn.onnx.examples import memory_errors, random_images
 from ipucnn.onnx.network import OnnxNetwork, check_batch
 from ipucnn.onnx.target import OnnxTarget
-from ipucnn.onnx.tracing_export import INPUT, Tracing, exported
 
 if TYPE_CHECKING:
+    import numpy
     import onnx
+    import torch
+
+    Array = numpy.ndarray[Any, Any]
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Graph:
 
     proto: onnx.ModelProto
     input_name: str
-    input_type: torch.dtype
+    input_type: str
     input_size: int
     batch: Optional[int]
     half: bool = False
@@ -48,7 +50,7 @@ class Graph:
     modules: Tuple[str, ...] = ()
     remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
 
-    def example(self, plan: ExecutionPlan) -> torch.Tensor:
+    def example(self, plan: ExecutionPlan) -> Array:
         """Return a micro-batch of random images of the input type.
 
         Raises:
@@ -58,6 +60,34 @@ class Graph:
         with memory_errors(batch):
             return random_images((batch, 3, self.input_size, self.input_size), self.input_type,
                                  plan.seed or 0)
+
+
+class ArraySession(InferenceSession):
+    """Base of sessions whose engine takes arrays of numpy: nothing of them needs torch."""
+
+    takes_arrays = True
+
+    @abstractmethod
+    def classify(self, images: Optional[Array]) -> Array:
+        """Return the logits of a batch, float32; see `InferenceSession.__call__`."""
+
+    def __call__(self, images: Any) -> Any:
+        """Classify a batch; tensors give a tensor, arrays an array."""
+        if images is None or not hasattr(images, "numpy"):
+            return self.classify(images)
+        import torch
+
+        return torch.from_numpy(self.classify(images.numpy()))
+
+
+def filled(images: Array, count: int) -> Array:
+    """Return a batch of `count` images: further ones are zero."""
+    import numpy
+
+    missing = count - len(images)
+    if missing <= 0:
+        return images
+    return numpy.concatenate([images, numpy.zeros((missing, *images.shape[1:]), images.dtype)])
 
 
 class OnnxBackend(Backend):
@@ -90,74 +120,8 @@ class OnnxBackend(Backend):
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)
             self.target.check(model.proto, f"'{model.path}'")
-            return Graph(model.proto, model.input_name, getattr(torch, model.input_type),
-                         model.input_size, model.batch, half=model.half_weights)
+            return Graph(model.proto, model.input_name, model.input_type, model.input_size,
+                         model.batch, half=model.half_weights)
+        from ipucnn.onnx.module_graph import graph_of  # imports torch
+
         return graph_of(model, plan, input_size, self.target, self.dynamic_batch)
-
-
-def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, target: OnnxTarget,
-             dynamic_batch: bool) -> Graph:
-    """Return the graph of a module, normalising images where the plan requires it.
-
-    Args:
-        model: modified: set to evaluation mode, with normalisation added.
-        plan: the execution plan.
-        input_size: height and width of the images.
-        target: of the export.
-        dynamic_batch: accept any number of images.
-
-    Raises:
-        UsageError: a pipeline split is unknown or out of order.
-    """
-    splits = tuple(resolve_splits(model, plan.pipeline_splits, input_size))
-    modules = tuple(execution_order(model, input_size)) if splits else ()
-    with memory_errors(plan.micro_batch):
-        # with one image, tracing may treat a batch of 1 as constant
-        module, images = graph_module(
-            model, replace(plan, micro_batch=2) if dynamic_batch else plan, input_size)
-
-    def made() -> onnx.ModelProto:
-        return exported(module, images, target, Tracing(dynamic_batch=dynamic_batch),
-                        f"network {type(model).__name__!r}")
-
-    def remade(weights: Dict[str, torch.Tensor]) -> onnx.ModelProto:
-        model.load_state_dict(weights)
-        return made()
-
-    return Graph(made(), INPUT, images.dtype, input_size,
-                 None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
-                 remade=remade)
-
-
-def graph_module(model: torch.nn.Module, plan: ExecutionPlan,
-                 input_size: int) -> Tuple[torch.nn.Module, torch.Tensor]:
-    """Return the module to export, with its normalisation, and a micro-batch for it.
-
-    Args:
-        model: modified: set to evaluation mode, with normalisation added.
-        plan: the execution plan.
-        input_size: height and width of the images.
-    """
-    return with_images(model.eval().requires_grad_(False), plan, input_size)
-
-
-def with_images(model: torch.nn.Module, plan: ExecutionPlan,
-                input_size: int) -> Tuple[torch.nn.Module, torch.Tensor]:
-    """Make a model accept images in the plan's pixel format; return it with a micro-batch.
-
-    Args:
-        model: modified: it normalises images, or converts bytes to numbers of 0 to 255.
-        plan: the execution plan.
-        input_size: height and width of the images.
-    """
-    if plan.normalisation == "device":
-        normalise_on_device(model, preprocessing=plan.preprocessing)
-    elif plan.eight_bit_io:
-        model.register_forward_pre_hook(_as_floats)
-    return model, torch.zeros((plan.micro_batch, 3, input_size, input_size),
-                              dtype=torch.uint8 if plan.eight_bit_io else torch.float32)
-
-
-def _as_floats(_model: torch.nn.Module,
-               inputs: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, ...]:
-    return (inputs[0].float(), *inputs[1:])

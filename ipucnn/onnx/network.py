@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 
-import torch
-
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import read_limited
 from ipucnn.core.names import printable
@@ -16,8 +14,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.onnx.embedded_metadata import Metadata
-from ipucnn.onnx.target import MOST_BYTES
-from ipucnn.onnx.tracing_export import INSTALL
+from ipucnn.onnx.target import INSTALL, MOST_BYTES
 
 if TYPE_CHECKING:
     import onnx
@@ -29,8 +26,8 @@ _INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 _HOW = "'ipucnn export' writes files of this form"
 
 
-class OnnxNetwork(torch.nn.Module):
-    """Placeholder module for an ONNX file; engines that read ONNX use `proto`.
+class OnnxNetwork:
+    """The network in an ONNX file, in place of a module; engines that read ONNX use `proto`.
 
     Attributes:
         proto: the model.
@@ -45,7 +42,6 @@ class OnnxNetwork(torch.nn.Module):
     """
 
     def __init__(self, proto: onnx.ModelProto, path: str) -> None:
-        super().__init__()
         self.proto = proto
         self.path = path
         self.input_name, self.input_type, shape = _only_input(proto, path)
@@ -60,10 +56,6 @@ class OnnxNetwork(torch.nn.Module):
         if self.card.num_outputs != self.num_outputs:
             raise DataError(f"'{path}' has {self.num_outputs} outputs and describes "
                             f"{self.card.num_outputs}", "export it again")
-
-    def forward(self, *_: Any) -> torch.Tensor:
-        """Raise an error: torch does not execute ONNX."""
-        raise NotImplementedError(f"'{self.path}' is an ONNX file, which torch does not execute")
 
     @property
     def name(self) -> str:

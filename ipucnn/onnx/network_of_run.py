@@ -10,8 +10,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.data.remote.download import sha256
-from ipucnn.models.build import BuiltModel
-from ipucnn.models.weights import WeightsReport
+from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.onnx.network import OnnxNetwork, check_batch, find_file, read_network
 
 

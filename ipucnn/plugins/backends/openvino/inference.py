@@ -5,29 +5,32 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 
+import numpy
 import openvino  # a backend's engine is loaded when it is used
-import torch
 
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
-from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
-from ipucnn.data.normalisation import fed
-from ipucnn.onnx.engine_base import Graph
-from ipucnn.onnx.float16 import rounded
+from ipucnn.onnx.engine_base import ArraySession, Graph, filled
+from ipucnn.onnx.float16 import in_bfloat16
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = numpy.ndarray[Any, Any]
 
 _FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't fully", "Summary:")
 """Prefixes of message lines that are for OpenVINO's developers."""
 
 
-class OpenVinoSession(InferenceSession):
+class OpenVinoSession(ArraySession):
     """Runs the micro-batches of a host call in parallel, each on its share of the cores.
 
     Replicas share the device. A call takes one micro-batch, or, if the combined batch has
@@ -48,7 +51,7 @@ class OpenVinoSession(InferenceSession):
         self._device = picked(core, options.device)
         half = half_type(core, self._device) if plan.half else ""
         if plan.half and not half and not graph.half:
-            graph.proto = rounded(graph.proto, torch.bfloat16)
+            graph.proto = in_bfloat16(graph.proto)
         steps = plan.device_iterations * plan.local_replicas
         count = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
         self.samples_per_call = plan.micro_batch * count
@@ -94,14 +97,15 @@ class OpenVinoSession(InferenceSession):
             self.facts["quantisation"] = self._compared(calibration)
         return time.perf_counter() - started
 
-    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
-        """Classify up to a micro-batch for each request; see `InferenceSession.__call__`."""
+    def classify(self, images: Optional[Array]) -> Array:
+        """Classify up to a micro-batch for each request; see `ArraySession.classify`."""
         if images is None:  # each request has kept its images
             return self._infer(len(self._requests))
-        parts = torch.split(images, self._plan.micro_batch)
-        for place, part in enumerate(parts):
-            self._feed(place, part)
-        return self._infer(len(parts))[:len(images)]
+        size = self._plan.micro_batch
+        firsts = range(0, len(images), size)
+        for place, first in enumerate(firsts):
+            self._feed(place, images[first:first + size])
+        return self._infer(len(firsts))[:len(images)]
 
     def close(self) -> None:
         """Release the graph and the engine; wait for requests in flight."""
@@ -110,22 +114,23 @@ class OpenVinoSession(InferenceSession):
 
     def classified(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of any number of images, uint8."""
+        import torch
+
+        from ipucnn.data.normalisation import fed
+
         return torch.cat([self(fed(part, self._plan))
                           for part in torch.split(images, self.samples_per_call)])
 
-    def _feed(self, place: int, images: torch.Tensor) -> None:
+    def _feed(self, place: int, images: Array) -> None:
         """Set a request's micro-batch, which is read in place."""
-        missing = self._plan.micro_batch - len(images)
-        if missing:
-            images = torch.cat([images, images.new_zeros((missing, *images.shape[1:]))])
-        self._inputs[place] = self._array(images)
+        self._inputs[place] = self._array(filled(images, self._plan.micro_batch))
         self._requests[place].set_input_tensor(
             openvino.Tensor(self._inputs[place], shared_memory=True))
 
-    def _array(self, images: torch.Tensor) -> Any:
-        return images.to(self._graph.input_type).contiguous().numpy()
+    def _array(self, images: Array) -> Array:
+        return numpy.ascontiguousarray(images, self._graph.input_type)
 
-    def _infer(self, count: int) -> torch.Tensor:
+    def _infer(self, count: int) -> Array:
         requests = self._requests[:count]
         with _errors(self._plan.micro_batch):
             if count == 1:
@@ -136,8 +141,8 @@ class OpenVinoSession(InferenceSession):
                 for request in requests:
                     request.wait()
         # a copy, because the next call writes to the same place
-        return torch.cat([torch.from_numpy(request.get_output_tensor().data).float()
-                          for request in requests])
+        return numpy.concatenate([request.get_output_tensor().data for request in requests],
+                                 dtype=numpy.float32)
 
     def _compared(self, calibration: Calibration) -> Dict[str, Any]:
         plan = replace(self._plan, precision="32.32")
@@ -152,10 +157,14 @@ def _reshape(model: Any, graph: Graph, batch: int) -> None:
     model.reshape({graph.input_name: [batch, 3, graph.input_size, graph.input_size]})
 
 
-def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[torch.Tensor]:
+def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[Array]:
     """Yield images as the plan feeds them, wrapping around to fill the last batch."""
+    import torch
+
+    from ipucnn.data.normalisation import fed
+
     for first in range(0, len(images), size):
-        yield fed(images[torch.arange(first, first + size) % len(images)], plan)
+        yield fed(images[torch.arange(first, first + size) % len(images)], plan).numpy()
 
 
 @contextmanager
