@@ -68,8 +68,8 @@ class Batch:
     """Images ready for a session, with their indices and labels.
 
     Attributes:
-        images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory: a tensor,
-            or an array if the loader's settings ask for it.
+        images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory: a
+            tensor, or an array if the loader's settings ask for it.
         indices: index of each image in the dataset.
         labels: class of each image, or a tuple of its classes where it may have several; None
             where the dataset does not know it.

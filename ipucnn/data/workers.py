@@ -23,8 +23,8 @@ PATIENCE = 3.0
 class Threads:
     """A thread pool that executes tasks in order until the end of the block.
 
-    Where torch is loaded, each thread sets torch's own thread count to 1: otherwise torch would start
-    a thread team in each of them, and these would spend their time waiting for each other.
+    Where torch is loaded, each thread sets torch's own thread count to 1: otherwise torch would
+    start a thread team in each of them, and these would spend their time waiting for each other.
 
     Pending tasks are then cancelled. A thread that is stuck, as when a server or disk does not
     respond, is abandoned: it blocks neither the end of the block nor that of the process, unlike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
@@ -19,7 +19,7 @@ from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.models.built import BuiltModel, WeightsReport
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.options import ModelOptions

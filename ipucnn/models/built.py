@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Sequence, Tuple
+from typing import Any, Sequence, Tuple
 
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.models.card import ModelCard
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -56,14 +53,15 @@ class BuiltModel:
     """A model with its metadata.
 
     Attributes:
-        module: maps normalised images `(n, 3, input_size, input_size)` to outputs
-            `(n, num_outputs)`; `card` says what they mean.
+        module: of torch; maps normalised images `(n, 3, input_size, input_size)` to outputs
+            `(n, num_outputs)`, whose meaning `card` describes. For a file that torch does not
+            execute, what stands for it (`ipucnn.onnx.network.OnnxNetwork`).
         spec: its record.
         weights: the source of its weights.
         card: its description.
     """
 
-    module: nn.Module
+    module: Any
     spec: ModelSpec
     weights: WeightsReport
     card: ModelCard
@@ -90,4 +88,5 @@ class BuiltModel:
 
 def first_names(names: Sequence[str]) -> str:
     """Return the first three of some names, and the number of the others, for a message."""
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    more = len(names) - 3
+    return ", ".join(map(repr, names[:3])) + (f" and {more} more" if more > 0 else "")

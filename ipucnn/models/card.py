@@ -96,7 +96,7 @@ class ModelCard:
         """
         import numpy
 
-        values = numpy.asarray(outputs, numpy.float32)
+        values: numpy.ndarray[Any, Any] = numpy.asarray(outputs, numpy.float32)
         with numpy.errstate(invalid="ignore", over="ignore"):  # outputs may not be finite
             if self.outputs != LOGITS:
                 pass

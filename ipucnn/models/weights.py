@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -268,4 +268,5 @@ class _Fit:
 
 
 def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:
-    return ", ".join(f"{len(names)} {what} ({first_names(names)})" for names, what in groups if names)
+    return ", ".join(f"{len(names)} {what} ({first_names(names)})"
+                     for names, what in groups if names)

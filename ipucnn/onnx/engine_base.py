@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple, Union
 
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -28,7 +28,7 @@ class Graph:
     """A model as passed to an engine.
 
     Attributes:
-        proto: the model; the engine may change it.
+        made: makes or reads the model; see `proto`.
         input_name: name of the image input.
         input_type: of its images: `uint8`, `float32` or `float16`.
         input_size: their height and width.
@@ -38,9 +38,11 @@ class Graph:
         modules: with splits, the paths of all modules in order of execution.
         remade: exports the model again with other weights, a state dictionary of the module; None
             for a file, which has no module.
+        path: a file that holds this model and all of its weights, until the engine changes it; may
+            be empty.
     """
 
-    proto: onnx.ModelProto
+    made: Callable[[], onnx.ModelProto]
     input_name: str
     input_type: str
     input_size: int
@@ -49,6 +51,25 @@ class Graph:
     splits: Tuple[str, ...] = ()
     modules: Tuple[str, ...] = ()
     remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
+
+    path: str = ""
+    _proto: Optional[onnx.ModelProto] = None
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The model, which the engine may change."""
+        if self._proto is None:
+            self._proto = self.made()
+        self.path = ""
+        return self._proto
+
+    @proto.setter
+    def proto(self, value: onnx.ModelProto) -> None:
+        self._proto, self.path = value, ""
+
+    def stored(self) -> Union[str, bytes]:
+        """Return the model as engines load it: the path of a file, or its content."""
+        return self.path or bytes(self.proto.SerializeToString())
 
     def example(self, plan: ExecutionPlan) -> Array:
         """Return a micro-batch of random images of the input type.
@@ -119,9 +140,10 @@ class OnnxBackend(Backend):
         """
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)
-            self.target.check(model.proto, f"'{model.path}'")
-            return Graph(model.proto, model.input_name, model.input_type, model.input_size,
-                         model.batch, half=model.half_weights)
+            self.target.check(model.outline, f"'{model.path}'")
+            return Graph(model.whole, model.input_name, model.input_type, model.input_size,
+                         model.batch, half=model.half_weights,
+                         path=model.path if model.one_file else "")
         from ipucnn.onnx.module_graph import graph_of  # imports torch
 
         return graph_of(model, plan, input_size, self.target, self.dynamic_batch)

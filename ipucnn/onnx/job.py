@@ -124,7 +124,8 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
         proto = in_float16(proto)
     batches = COMPARED_BATCHES if options.file.dynamic_batch else (options.file.batch_size,)
     tolerance = TOLERANCE[options.file.precision]
-    examples = [torch.from_numpy(random_images((batch, *images.shape[1:]), images.numpy().dtype.name,
+    dtype = images.numpy().dtype.name
+    examples = [torch.from_numpy(random_images((batch, *images.shape[1:]), dtype,
                                                options.network.seed)) for batch in batches]
     differences = compare(proto, module, examples, tolerance, what)
     provenance = {"weights": asdict(built.weights), "precision": options.file.precision,

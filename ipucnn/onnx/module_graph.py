@@ -48,7 +48,8 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
         model.load_state_dict(weights)
         return made()
 
-    return Graph(made(), INPUT, images.numpy().dtype.name, input_size,
+    proto = made()  # now, so that an error names the network
+    return Graph(lambda: proto, INPUT, images.numpy().dtype.name, input_size,
                  None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
                  remade=remade)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy
 import onnx
-import pytest
 import torch
 from graphs import FLOAT, INT64, UINT8, classifier, constant, model, node, outputs
 from onnx import TensorProto, numpy_helper

@@ -68,6 +68,10 @@ def made(name, norm="batch", seed=0):
     return module
 
 
+def random_images(shape, dtype, seed):
+    return torch.from_numpy(random_arrays(shape, dtype, seed))
+
+
 def _scale(layer, _, output):
     """Have a layer's outputs deviate as much as its inputs might.
 

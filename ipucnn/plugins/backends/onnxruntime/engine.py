@@ -137,7 +137,7 @@ class OnnxRuntimeSession(ArraySession):
         images = self._graph.example(self._plan)
         try:
             self._session = onnxruntime.InferenceSession(
-                self._graph.proto.SerializeToString(), self._options, providers=[self._provider])
+                self._graph.stored(), self._options, providers=[self._provider])
         except Exception as error:  # its exceptions have no other common base
             raise _refused(error) from error
         if self._session.get_providers()[0] != self._provider[0]:

@@ -76,7 +76,7 @@ class OpenVinoSession(ArraySession):
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
         with _errors(plan.micro_batch):
-            model = self._core.read_model(graph.proto.SerializeToString())
+            model = self._core.read_model(graph.stored())
             if calibration is not None:
                 size = graph.batch or 1
                 _reshape(model, graph, size)
