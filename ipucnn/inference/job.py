@@ -20,7 +20,7 @@ from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend,
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
-from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -46,6 +46,8 @@ from ipucnn.inference.scores import Scores
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.weights_card import preprocessing_of
+from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import read_stored
 
 ResultT = TypeVar("ResultT")
@@ -126,6 +128,7 @@ class Job:
         instances: the processes that share the run.
         notes: notes for the user.
         registry: where names are looked up.
+        graph: where the network's exported graph is stored; None where it is not.
     """
 
     options: RunOptions
@@ -140,6 +143,7 @@ class Job:
     instances: Instances
     notes: List[str]
     registry: Registry
+    graph: Optional[StoredGraph] = None
 
 
 def prepare(options: RunOptions, registry: Registry,
@@ -199,13 +203,19 @@ def prepare(options: RunOptions, registry: Registry,
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
-    preprocessing = stored.built.preprocessing if stored else _expected(options, registry)
+    preprocessing = stored.built.preprocessing if stored else preprocessing_of(
+        options.network, registry)
     request = request_of(options.network, options.dataset, preprocessing.input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
         request = replace(request, num_classes=None)
     dataset = open_dataset(data, request, options.plugins, registry) if images is None \
         else given_at(images, preprocessing.input_size)
-    built = stored.built if stored else model_of(options, data, dataset, registry)
+    network = options.network if stored else network_of(options, data, dataset)
+    graph = None if stored else graph_of_run(chosen, options, network, executed, registry)
+    built = stored.built if stored else (graph and graph.read(registry)) or model_of(
+        options, network, registry)
+    if network.source == "random" and len(dataset.class_names) == built.card.classes:
+        built = built.with_card(class_names=tuple(dataset.class_names))
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     executed.check_memory()
     match = matched(options, data, dataset, built.card)
@@ -218,14 +228,7 @@ def prepare(options: RunOptions, registry: Registry,
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry)
-
-
-def _expected(options: RunOptions, registry: Registry) -> Preprocessing:
-    """Return how images are prepared for a network of the registry."""
-    from ipucnn.models.build import preprocessing_of
-
-    return preprocessing_of(options.network, registry)
+               notes, registry, graph)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:
@@ -260,9 +263,16 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
                          options.dataset.match_classes, f"dataset {data.name!r}")
 
 
-def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
-             registry: Registry) -> BuiltModel:
-    """Return the network, with one output per class of the dataset unless the number is given.
+def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:
+    """Return which network to build: with one output per class of the dataset unless given."""
+    network = options.network
+    if network.source.startswith("pretrained"):
+        return network
+    return with_classes(network, data, dataset)  # a fresh head, or a file trained on such data
+
+
+def model_of(options: RunOptions, network: NetworkPart, registry: Registry) -> BuiltModel:
+    """Build the network.
 
     Raises:
         UsageError: an unknown name or an option that does not apply.
@@ -272,14 +282,8 @@ def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
 
     from ipucnn.models.build import build_model
 
-    network = options.network
-    if not network.source.startswith("pretrained"):  # a fresh head, or a file trained on such data
-        network = with_classes(network, data, dataset)
     torch.manual_seed(options.dataset.seed)
-    built = build_model(network, options.plugins, registry)
-    if network.source == "random" and len(dataset.class_names) == built.card.classes:
-        return built.with_card(class_names=tuple(dataset.class_names))
-    return built
+    return build_model(network, options.plugins, registry)
 
 
 def _execute(job: Job, progress: Progress) -> RunResult:
@@ -316,6 +320,8 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
     """
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
+        if job.graph is not None:
+            return job.graph.session(built, job.executed)
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
     from ipucnn.inference.calibration_images import SAMPLES, calibration_of  # imports torch
 

@@ -25,8 +25,9 @@ from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
-from ipucnn.models.weights import load_by_output, load_weights, published_weights
-from ipucnn.models.weights_card import file_card
+from ipucnn.models.weights import load_by_output, load_weights
+from ipucnn.models.weights_card import file_card, preprocessing_of
+from ipucnn.models.weights_source import published_weights
 
 DEFAULT_NORM_LAYER = "batch"
 
@@ -89,30 +90,6 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         card = replace(card, class_names=())
     provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
     return BuiltModel(model, spec, report, replace(card, provenance=provenance))
-
-
-def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
-    """Return how images are prepared for a network of the registry.
-
-    The card in the weights file decides, or the record of the published weights, then that of the
-    model; otherwise the usual values for ImageNet models are assumed.
-
-    Args:
-        network: the model and its weights, and the input size where it is given.
-        registry: where the model is looked up.
-
-    Raises:
-        UsageError: an unknown model, or there are no such published weights.
-        WeightsError: the card in the weights file is damaged.
-    """
-    spec = registry.get_typed(ModelSpec, network.model)
-    stored = file_card(network.source, registry)
-    published = published_weights(spec, network.source)
-    found = ((stored and stored.preprocessing) or (published and published.preprocessing)
-             or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
-    size = network.input_size or found.input_size
-    spec.check_input_size(size)
-    return found.sized(size)
 
 
 def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,

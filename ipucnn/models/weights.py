@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
-from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.registry.records import ModelSpec, PublishedWeights
+from ipucnn.core.registry.records import ModelSpec
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
 from ipucnn.models.weights_file import StateDict, read_weights
-from ipucnn.models.weights_source import local_file, published_file
+from ipucnn.models.weights_source import local_file, named_weights, published_file
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on it
@@ -57,7 +56,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
     if ema is not None:
         raise UsageError("'--ema' is for checkpoints, and published weights have no moving average",
                          "leave it out")
-    published = _published(spec, weights)
+    published = named_weights(spec, weights)
     address, path = published_file(published, spec)
     fit = _Fit(model, unwrapped(read_weights(path), model))
     if not partial:
@@ -98,32 +97,6 @@ def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, St
         best = best_of(path.parent)
         ema = best.get("file") == path.name and best.get("weights") == "ema"
     return path, dict(unwrapped(read_weights(path, ema), model))
-
-
-def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
-    """Return the published weights that a value of `--weights` names; None for others.
-
-    Raises:
-        UsageError: there are no such published weights.
-    """
-    if weights != "pretrained" and not weights.startswith("pretrained:"):
-        return None
-    return _published(spec, weights)
-
-
-def _published(spec: ModelSpec, weights: str) -> PublishedWeights:
-    tag = weights.partition(":")[2]
-    if not spec.weights:
-        raise WeightsError(f"model {spec.name!r} has no published weights",
-                           "use '--weights random', or '--weights FILE' with a file of your own")
-    if not tag:
-        return spec.weights[0]
-    for published in spec.weights:
-        if key(published.tag) == key(tag):
-            return published
-    tags = [published.tag for published in spec.weights]
-    raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
-                     f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
 
 
 def unwrapped(state: StateDict, model: nn.Module) -> StateDict:

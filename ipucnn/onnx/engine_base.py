@@ -117,10 +117,12 @@ class OnnxBackend(Backend):
     Attributes:
         target: the subset of ONNX that the engine supports.
         dynamic_batch: it needs graphs that take any number of images, not just micro-batches.
+        runs_files: a session of a file does all that one of a module does.
     """
 
     target: ClassVar[OnnxTarget]
     dynamic_batch: ClassVar[bool] = False
+    runs_files: ClassVar[bool] = False
 
     @abstractmethod
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:

@@ -38,11 +38,11 @@ from ipucnn.data.opening import (
     with_classes,
 )
 from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import build_model, preprocessing_of
+from ipucnn.models.build import build_model
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
-from ipucnn.models.weights_card import file_card, half_size
+from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
 from ipucnn.training.agreement import check_images, check_options
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes

@@ -29,7 +29,7 @@ class OnnxRuntimeBackend(OnnxBackend):
     """Runs inference plans on CPU or CUDA with ONNX Runtime."""
 
     target = TARGET
-    dynamic_batch = True
+    dynamic_batch = runs_files = True
 
     def __init__(self, options: Optional[OnnxRuntimeOptions] = None) -> None:
         self.options = options or OnnxRuntimeOptions()

@@ -39,7 +39,7 @@ class OpenVinoBackend(OnnxBackend):
     """Runs inference plans with OpenVINO."""
 
     target = TARGET
-    dynamic_batch = True
+    dynamic_batch = runs_files = True
 
     def __init__(self, options: Optional[OpenVinoOptions] = None) -> None:
         self.options = options or OpenVinoOptions()
