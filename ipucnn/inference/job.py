@@ -295,6 +295,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
+        result.notes += session.notes
         if not job.options.execution.compile_only:
             _classify(job, session, result, progress)
     return result
@@ -451,7 +452,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
     result.seconds = sum(meter.seconds) if instances.in_step else max(
         sum(seconds for _, seconds, _, _ in part["calls"]) for part in parts)
     result.warmup_iterations = meter.warmup(warmup)
-    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
+    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch,
+                            calls.session.in_flight)
     for name, value in figures.items():
         setattr(result, name, value)
     if scores is not None:
@@ -465,12 +467,13 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}
     result.stopped_by = next((part["stopped_by"] for part in parts if part["stopped_by"]), None)
     if instances.count > 1:
-        result.instances = [_own_figures(part, warmup, calls.plan.local_batch) for part in parts]
+        result.instances = [_own_figures(part, warmup, calls) for part in parts]
 
 
-def _own_figures(part: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
+def _own_figures(part: Dict[str, Any], warmup: int, calls: HostCalls) -> Dict[str, Any]:
     """Return the measurements of one of several instances, as plain types."""
     meter = Meter.together([part["calls"]])
-    figures = meter.figures(meter.warmup(warmup), full)
+    figures = meter.figures(meter.warmup(warmup), calls.plan.local_batch,
+                            calls.session.in_flight)
     return {"index": part["index"], "images": part["images"], **{
         name: figures[name] and asdict(figures[name]) for name in ("throughput", "latency_ms")}}

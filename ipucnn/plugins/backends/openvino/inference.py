@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 
 import numpy
 import openvino  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, Graph, filled
 from ipucnn.onnx.float16 import in_bfloat16
+from ipucnn.plugins.backends.openvino import tuning
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
@@ -34,7 +35,7 @@ class OpenVinoSession(ArraySession):
     """Runs the micro-batches of a host call in parallel, each on its share of the cores.
 
     Replicas share the device. A call takes one micro-batch, or, if the combined batch has
-    several, as many as there are cores.
+    several, as many as there are cores. Of one micro-batch, several calls may be in flight.
 
     Args:
         core: of OpenVINO.
@@ -52,20 +53,26 @@ class OpenVinoSession(ArraySession):
         half = half_type(core, self._device) if plan.half else ""
         if plan.half and not half and not graph.half:
             graph.proto = in_bfloat16(graph.proto)
-        steps = plan.device_iterations * plan.local_replicas
-        count = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
-        self.samples_per_call = plan.micro_batch * count
+        steps = self._steps = plan.device_iterations * plan.local_replicas
+        self._parts = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
+        self.samples_per_call = plan.micro_batch * self._parts
+        if steps > 1 and (options.requests or options.tune):
+            flag = "--requests" if options.requests else "--tune"
+            raise UsageError(
+                f"'{flag}' is for one micro-batch per host call, and a call of "
+                f"{plan.device_iterations} device iterations and {plan.local_replicas} replicas "
+                "has its micro-batches in flight", "leave it out, or '--device-iterations' and "
+                "'--replicas'")
         # never half precision silently: single precision is set explicitly, too
-        self._config: Dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
-            "PERFORMANCE_HINT_NUM_REQUESTS": count, "INFERENCE_PRECISION_HINT": half or "f32"}
+        self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
             self._config["INFERENCE_NUM_THREADS"] = thread_count()
         if options.model_cache_path:
             self._config["CACHE_DIR"] = trusted_folder(options.model_cache_path,
                                                        "--model-cache-path")
-        self._requests: List[Any] = [None] * count
-        self._inputs: List[Any] = [None] * count
+        self._requests: List[Any] = []
+        self._inputs: List[Any] = []
+        self._next = 0
         self.facts: Dict[str, Any] = {
             "weights_type": "int8" if calibration else "float32" if not plan.half else
             "float16" if graph.half else NAMES[half or "bf16"]}
@@ -84,8 +91,11 @@ class OpenVinoSession(ArraySession):
                     self._array(part) for part in _whole_batches(calibration.calibrating, size,
                                                                  plan)])
             _reshape(model, graph, plan.micro_batch)
-            compiled = self._core.compile_model(model, self._device, self._config)
-            self._requests = [compiled.create_infer_request() for _ in self._requests]
+            count = self._parts if self._steps > 1 else self._calls_in_flight(model, images)
+            compiled = self._loaded(model, count)
+            self._requests = [compiled.create_infer_request() for _ in range(count)]
+            self._inputs = [None] * count
+            self.in_flight = 1 if self._steps > 1 else count
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
                           threads=thread_count(), streams=compiled.get_property("NUM_STREAMS"),
@@ -97,10 +107,29 @@ class OpenVinoSession(ArraySession):
             self.facts["quantisation"] = self._compared(calibration)
         return time.perf_counter() - started
 
+    def start(self, images: Any) -> Callable[[], Any]:
+        """Start a call; see `InferenceSession.start`."""
+        if self._steps > 1 or hasattr(images, "numpy"):  # tensors: see `ArraySession`
+            return _result(self(images))
+        place, self._next = self._next, (self._next + 1) % self.in_flight
+        request = self._requests[place]
+        if images is not None:
+            self._feed(place, images)
+        with _errors(self._plan.micro_batch):
+            request.start_async()
+
+        def logits() -> Array:
+            with _errors(self._plan.micro_batch):
+                request.wait()
+            output = numpy.array(request.get_output_tensor().data, numpy.float32)
+            return output if images is None else output[:len(images)]
+
+        return logits
+
     def classify(self, images: Optional[Array]) -> Array:
         """Classify up to a micro-batch for each request; see `ArraySession.classify`."""
         if images is None:  # each request has kept its images
-            return self._infer(len(self._requests))
+            return self._infer(self._parts)
         size = self._plan.micro_batch
         firsts = range(0, len(images), size)
         for place, first in enumerate(firsts):
@@ -144,13 +173,43 @@ class OpenVinoSession(ArraySession):
         return numpy.concatenate([request.get_output_tensor().data for request in requests],
                                  dtype=numpy.float32)
 
+    def _loaded(self, model: Any, count: int) -> Any:
+        """Compile a model for `count` requests in flight."""
+        return self._core.compile_model(model, self._device, {
+            **self._config, "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
+            "PERFORMANCE_HINT_NUM_REQUESTS": count})
+
+    def _calls_in_flight(self, model: Any, images: Array) -> int:
+        """Return how many calls to have in flight: as asked for, as measured, or one."""
+        if self._options.requests is not None:
+            return self._options.requests
+        record = tuning.Record.of(self._graph, {
+            **self._config, "device": self._device, "batch": self._plan.micro_batch,
+            "threads": thread_count(), "openvino": openvino.__version__,
+            "int8": self._calibration is not None})
+        if not self._options.tune:
+            return record.read() or 1
+        rates = tuning.measured(lambda count: self._loaded(model, count), self._array(images))
+        count = max(rates, key=lambda n: rates[n])
+        record.write(count)
+        self.facts["tuned"] = {str(n): round(rate, 1) for n, rate in rates.items()}
+        self.notes = (f"tuned: '--requests {count}' is fastest here (" + ", ".join(
+            f"{n}: {rate:.1f} images/s" for n, rate in rates.items())
+            + "), and is used for this network from now on",)
+        return count
+
     def _compared(self, calibration: Calibration) -> Dict[str, Any]:
         plan = replace(self._plan, precision="32.32")
-        full = OpenVinoSession(self._core, self._graph, plan, self._options)
+        options = replace(self._options, requests=1, tune=False)
+        full = OpenVinoSession(self._core, self._graph, plan, options)
         with full:
             full.compile()
             logits = full.classified(calibration.compared)
         return calibration.report(logits, self.classified(calibration.compared))
+
+
+def _result(logits: Any) -> Callable[[], Any]:
+    return lambda: logits
 
 
 def _reshape(model: Any, graph: Graph, batch: int) -> None:
