@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy
 import openvino  # a backend's engine is loaded when it is used
@@ -21,6 +21,7 @@ from ipucnn.plugins.backends.openvino import tuning
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
+from ipucnn.plugins.backends.openvino.quantised_cache import QuantisedCache
 
 if TYPE_CHECKING:
     import torch
@@ -83,13 +84,7 @@ class OpenVinoSession(ArraySession):
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
         with _errors(plan.micro_batch):
-            model = self._core.read_model(graph.stored())
-            if calibration is not None:
-                size = graph.batch or 1
-                _reshape(model, graph, size)
-                model = quantise(model, [
-                    self._array(part) for part in _whole_batches(calibration.calibrating, size,
-                                                                 plan)])
+            model, stored = self._model()
             _reshape(model, graph, plan.micro_batch)
             count = self._parts if self._steps > 1 else self._calls_in_flight(model, images)
             compiled = self._loaded(model, count)
@@ -104,7 +99,8 @@ class OpenVinoSession(ArraySession):
             self._feed(place, images)
         self._infer(len(self._requests))
         if calibration is not None:
-            self.facts["quantisation"] = self._compared(calibration)
+            full, quantised = self._compared(calibration, stored)
+            self.facts["quantisation"] = calibration.report(full, quantised)
         return time.perf_counter() - started
 
     def start(self, images: Any) -> Callable[[], Any]:
@@ -198,14 +194,38 @@ class OpenVinoSession(ArraySession):
             + "), and is used for this network from now on",)
         return count
 
-    def _compared(self, calibration: Calibration) -> Dict[str, Any]:
+    def _model(self) -> Tuple[Any, Optional[Tuple[Array, Array]]]:
+        """Return the network, quantised if it is to be, and the logits stored with it."""
+        graph, calibration = self._graph, self._calibration
+        if calibration is None:
+            return self._core.read_model(graph.stored()), None
+        self._cache = QuantisedCache.of(graph, calibration, self._device)
+        model, logits = self._cache.read(self._core)
+        if model is not None:
+            return model, logits
+        model, size = self._core.read_model(graph.stored()), graph.batch or 1
+        _reshape(model, graph, size)
+        self._quantised = quantise(model, [
+            self._array(part) for part in _whole_batches(calibration.calibrating, size,
+                                                         self._plan)])
+        return self._quantised.clone(), None
+
+    def _compared(self, calibration: Calibration, stored: Optional[Tuple[Array, Array]],
+                  ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits of the full and of the quantised network on the same images."""
+        import torch
+
+        if stored is not None:
+            return torch.from_numpy(stored[0]), torch.from_numpy(stored[1])
         plan = replace(self._plan, precision="32.32")
         options = replace(self._options, requests=1, tune=False)
         full = OpenVinoSession(self._core, self._graph, plan, options)
         with full:
             full.compile()
             logits = full.classified(calibration.compared)
-        return calibration.report(logits, self.classified(calibration.compared))
+        quantised = self.classified(calibration.compared)
+        self._cache.write(self._quantised, logits.numpy(), quantised.numpy())
+        return logits, quantised
 
 
 def _result(logits: Any) -> Callable[[], Any]:
