@@ -40,11 +40,15 @@ from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOption
 
 DOUBLES = Path(__file__).resolve().parents[2] / "doubles"
 CLASSES = 5
-FAMILIES = {"resnet8-cifar": 16, "resnet18": 32, "resnext50": 32, "mobilenet": 32,
+FAMILIES = {"resnet8-cifar": 16, "resnet18": 32, "resnext50": 32, "mobilenet": 64,
             "mobilenet-v3-small": 32, "efficientnet-b0": 32}
-"""Families and a size of images that is enough for them."""
+"""Families and a size of images that is enough for them.
+
+At 32 pixels the last layers of `mobilenet` have one pixel: batch norm over the two values of a
+micro-batch of two multiplies gradients by up to 300 a layer, and the first update makes weights of
+10^7, in float32 on the `torch` backend too."""
 LARGE = ("resnext50",)
-"""Families that take a minute for all options; they are tried without."""
+"""Families that take long: each set of options is tried with one norm layer, in one precision."""
 NORMS = ("batch", "group", "none")
 PRECISIONS = ("16.16", "16.32", "32.32")
 BACKENDS = {"popart": ("popart.engine:PopArtBackend", "popart.options:PopArtOptions"),
@@ -109,15 +113,16 @@ def cases() -> Iterator[Case]:
 
     Without options these are all families with all norm layers in all precisions; every set of
     options is tried with all families, and with each of them in all norm layers and precisions; a
-    large family is tried without options, with each norm layer in one precision.
+    large family without options with each norm layer in one precision, and with one norm layer for
+    each set of options.
     """
     for backend, job in itertools.product(BACKENDS, ("inference", "training")):
         sets = TRAINING if job == "training" else {**INFERENCE, **ONLY[backend]}
         for (place, family), (number, options) in itertools.product(
                 enumerate(FAMILIES), enumerate(sets)):
-            if family in LARGE and options != PLAIN:
-                continue
             for turn, norm in enumerate(NORMS):
+                if family in LARGE and options != PLAIN and turn != number // 3 % len(NORMS):
+                    continue
                 for precision in (PRECISIONS if options == PLAIN and family not in LARGE else (
                         PRECISIONS[(place + number + turn) % len(PRECISIONS)],)):
                     yield Case(backend, job, family, norm, precision, options)
