@@ -33,7 +33,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple
 
 PLUGIN = ["--plugin", str(Path(__file__).resolve().parents[1] / "tests" / "tiny_plugin.py")]
 COMMON = ["--model", "tiny", "--backend", "torch", "--data", "image_folder", "--data-dir",

@@ -47,6 +47,7 @@ from ipucnn.models.balance import with_balanced_splits
 from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.footprint import check_images
 from ipucnn.onnx.network_of_run import read_stored
 
 ResultT = TypeVar("ResultT")
@@ -202,7 +203,7 @@ def prepare(options: RunOptions, registry: Registry,
         else given_at(images, preprocessing.input_size)
     built = stored.built if stored else model_of(options, data, dataset, registry)
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
-    executed.check_memory()
+    check_images(executed)
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)

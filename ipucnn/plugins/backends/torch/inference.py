@@ -11,6 +11,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import normalise_on_device
+from ipucnn.models.footprint import check_layers
 from ipucnn.models.surgery import full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler
@@ -37,6 +38,7 @@ class TorchInferenceSession(InferenceSession):
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
             torch.set_num_threads(thread_count())
+            check_layers(model, plan, input_size)
         self._settings = CudaSettings(device, plan.half, training=False)
         model = model.eval().requires_grad_(False).to(device.place)
         splits = resolve_splits(model, plan.pipeline_splits, input_size)

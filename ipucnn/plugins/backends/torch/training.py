@@ -25,6 +25,7 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
+from ipucnn.models.footprint import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
@@ -54,6 +55,8 @@ class TorchTrainingSession(TrainingSession):
             torch.set_num_threads(thread_count())
         self._settings = CudaSettings(device, plan.half, training=True)
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
+        if device.place.type == "cpu":
+            check_layers(model, plan, input_size)
         self._model = model.to(device.place).to(memory_format=torch.channels_last).train()
         parts = [] if plan.recompute == "none" else recompute(
             model, plan.recompute, plan.recompute_checkpoints)
