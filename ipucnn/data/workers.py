@@ -102,10 +102,14 @@ class Memory:
 
     def take(self, rows: int, shape: Tuple[int, ...], type: str) -> Any:
         """Return the first rows of a free array of this shape and type; tensors on it occupy it."""
-        import numpy
-
         free = self._free[shape, type]
-        memory = free.pop() if free else numpy.empty(shape, dtype=type)
+        memory = free.pop() if free else self.new(shape, type)
         array = memory[:rows]  # a separate object, which is freed with its last reference
         weakref.finalize(array, free.append, memory).atexit = False
         return array
+
+    def new(self, shape: Tuple[int, ...], type: str) -> Any:
+        """Return an array whose content is arbitrary."""
+        import numpy
+
+        return numpy.empty(shape, dtype=type)

@@ -35,7 +35,7 @@ def test_weights_of_a_training_that_do_not_fit_are_not_made(memory, changes, nee
 
 def test_weights_of_a_run_that_do_not_fit_are_not_made(memory):
     memory(100_000_000)
-    with pytest.raises(UsageError, match="outputs need 0.26 GB, and 0.10 GB") as caught:
+    with pytest.raises(UsageError, match=r"outputs need 0\.26 GB, and 0\.10 GB") as caught:
         ipucnn.run(**RUN, num_classes=1_000_000)
     assert "--num-classes" in caught.value.hint
 

@@ -20,9 +20,10 @@ from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 
 
-class TorchInferenceSession(InferenceSession):
+class TorchInferenceSession(Prefetching, InferenceSession):
     """Calls take one micro-batch, because the device does not run all D x R at once.
 
     Replicas share the device, so the combined batch of the plan is D x R such calls.
@@ -86,7 +87,7 @@ class TorchInferenceSession(InferenceSession):
     def close(self) -> None:
         """Release the model and its device memory."""
         self._call = self._model = None  # type: ignore[assignment]
-        self._synthetic = None
+        self._synthetic = self._pinned = self._lane = None
         self._settings.restore()
         empty_cache(self._device)
 

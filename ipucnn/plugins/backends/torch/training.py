@@ -37,11 +37,12 @@ from ipucnn.plugins.backends.torch.freezing import Body
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Replicas
 
 
-class TorchTrainingSession(TrainingSession):
+class TorchTrainingSession(Prefetching, TrainingSession):
     """Runs an update's micro-batches one by one, or together if that is equivalent."""
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
@@ -220,6 +221,7 @@ class TorchTrainingSession(TrainingSession):
         self._synthetic = self._average = None
         self._forward = self._module = self._model = None  # type: ignore[assignment]
         self._optimizer = self._replicas = self._body = None  # type: ignore[assignment]
+        self._pinned = self._lane = None
         self._parallel.close()
         self._settings.restore()
         empty_cache(self._device)
