@@ -12,13 +12,14 @@ import gc
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 
@@ -267,35 +268,47 @@ def _half_figures() -> Dict[str, Any]:
     return {"Running": accumulated_losses("Running"), "Post": after_the_sum}
 
 
+def tried(case: Case) -> Tuple[Case, str]:
+    """Return a case and how it failed, or an empty string."""
+    failure = ""
+    try:
+        run(case)
+    except Exception as error:  # the matrix goes on, and tells all of them
+        failure = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if "poptorch" in sys.modules:  # its double keeps every program
+        sys.modules["poptorch._machine"].MACHINE.programs.clear()
+    gc.collect()
+    return case, failure
+
+
 def main() -> int:
     """Run all cases, or those of one backend, and write their numbers and every failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("result", help="JSON file that is written")
     parser.add_argument("--match", default="", help="only cases whose name has this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     given = parser.parse_args()
     sys.path.insert(0, str(DOUBLES))
     os.environ["POPTORCH_DOUBLE_TORCH"] = "any"
     torch.set_num_threads(1)
     started, counts, failures = time.perf_counter(), {}, {}
     chosen = [case for case in cases() if given.match in str(case)]
-    for number, case in enumerate(chosen):
-        key = f"{case.backend} {case.job}, {case.options}"
-        counts[key] = counts.get(key, 0) + 1
-        try:
-            run(case)
-        except Exception as error:  # the matrix goes on, and tells all of them
-            failures[str(case)] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            print(case, failures[str(case)], file=sys.stderr, flush=True)
-        if "poptorch" in sys.modules:  # its double keeps every program
-            sys.modules["poptorch._machine"].MACHINE.programs.clear()
-        gc.collect()
-        if number % 50 == 0:
-            print(f"{number} of {len(chosen)}", file=sys.stderr, flush=True)
+    gc.freeze()  # what is imported is not looked at after each case
+    # processes of one thread, which may fork
+    with multiprocessing.get_context("fork").Pool(given.jobs) as pool:
+        for number, (case, failure) in enumerate(pool.imap_unordered(tried, chosen)):
+            key = f"{case.backend} {case.job}, {case.options}"
+            counts[key] = counts.get(key, 0) + 1
+            if failure:
+                failures[str(case)] = failure
+                print(case, failure, file=sys.stderr, flush=True)
+            if number % 50 == 0:
+                print(f"{number} of {len(chosen)}", file=sys.stderr, flush=True)
     Path(given.result).write_text(json.dumps({
         "command": "make test-matrix", "cases": len(chosen), "failures": failures,
         "families": list(FAMILIES), "norm_layers": list(NORMS), "precisions": list(PRECISIONS),
         "losses_of_updates_of_512_micro_batches_in_16.16": _half_figures(),
-        "by_options": counts, "seconds": round(time.perf_counter() - started)}, indent=1) + "\n")
+        "by_options": dict(sorted(counts.items())), "seconds": round(time.perf_counter() - started)}, indent=1) + "\n")
     return 1 if failures else 0
 
 
