@@ -53,12 +53,12 @@ class Block:
     """Samples prepared by workers.
 
     Attributes:
-        pixels: array `(n, size, size, 3)`.
+        pixels: array `(n, size, size, 3)`, or what else a loader's `joined` and `images` take.
         entries: the work item of each.
         failed: rows that could not be prepared, and the errors.
     """
 
-    pixels: numpy.ndarray[Any, Any]
+    pixels: Any
     entries: List[Entry]
     failed: Dict[int, DataError] = field(default_factory=dict)
 
@@ -198,15 +198,13 @@ class Loader(ABC):
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the blocks' samples in batches without gaps for skipped samples."""
-        import numpy
-
         size = self.batch_size
-        spare: Optional[Tuple[numpy.ndarray[Any, Any], List[Entry]]] = None
+        spare: Optional[Tuple[Any, List[Entry]]] = None
         with closing(self.blocks(self._todo())) as blocks:
             for block in blocks:
                 pixels, entries = self._readable(block)
                 if spare is not None:
-                    pixels, entries = numpy.concatenate([spare[0], pixels]), spare[1] + entries
+                    pixels, entries = self.joined(spare[0], pixels), spare[1] + entries
                 while len(entries) >= size:
                     yield self._batch(pixels[:size], entries[:size])
                     pixels, entries = pixels[size:], entries[size:]
@@ -214,7 +212,7 @@ class Loader(ABC):
         if spare is not None:
             yield self._batch(*spare)
 
-    def _readable(self, block: Block) -> Tuple[numpy.ndarray[Any, Any], List[Entry]]:
+    def _readable(self, block: Block) -> Tuple[Any, List[Entry]]:
         for row in sorted(block.failed):
             self.skip(block.entries[row][1], block.failed[row])
         if not block.failed:
@@ -222,10 +220,20 @@ class Loader(ABC):
         kept = [row for row in range(len(block.entries)) if row not in block.failed]
         return block.pixels[kept], [block.entries[row] for row in kept]
 
-    def _batch(self, pixels: numpy.ndarray[Any, Any], entries: Sequence[Entry]) -> Batch:
-        indices = [index for _, index in entries]
+    def joined(self, first: Any, second: Any) -> Any:
+        """Return the pixels of two blocks as one."""
+        import numpy
+
+        return numpy.concatenate([first, second])
+
+    def images(self, pixels: Any) -> Any:
+        """Return pixels as a batch of images, `(n, 3, size, size)`."""
         images = pixels.transpose(0, 3, 1, 2)
-        return Batch(images if self.arrays else _tensor(images), indices,
+        return images if self.arrays else _tensor(images)
+
+    def _batch(self, pixels: Any, entries: Sequence[Entry]) -> Batch:
+        indices = [index for _, index in entries]
+        return Batch(self.images(pixels), indices,
                      [label_of(self.dataset, index) for index in indices], entries[-1][0])
 
     def skip(self, index: int, error: DataError) -> None:

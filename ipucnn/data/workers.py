@@ -123,7 +123,13 @@ class Memory:
         import numpy
 
         free = self._free[shape, type]
-        memory = free.pop() if free else numpy.empty(shape, dtype=type)
+        memory = free.pop() if free else self.new(shape, type)
         lease = _Lease(memory[:rows])
         weakref.finalize(lease, free.append, memory).atexit = False
         return numpy.asarray(lease)
+
+    def new(self, shape: Tuple[int, ...], type: str) -> Any:
+        """Return an array whose content is arbitrary."""
+        import numpy
+
+        return numpy.empty(shape, dtype=type)

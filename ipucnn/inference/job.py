@@ -46,6 +46,7 @@ from ipucnn.inference.scores import Scores
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.memory_checks import check_images
 from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import read_stored
@@ -217,7 +218,7 @@ def prepare(options: RunOptions, registry: Registry,
     if network.source == "random" and len(dataset.class_names) == built.card.classes:
         built = built.with_card(class_names=tuple(dataset.class_names))
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
-    executed.check_memory()
+    check_images(executed)
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)

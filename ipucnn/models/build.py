@@ -22,6 +22,7 @@ from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
+from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
@@ -52,7 +53,8 @@ def create_model(name: str, *, registry: Optional[Registry] = None,
 
 
 def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry,
-                outputs: Optional[Sequence[Optional[int]]] = None) -> BuiltModel:
+                outputs: Optional[Sequence[Optional[int]]] = None,
+                copies: int = 1) -> BuiltModel:
     """Build a model: network, norm layers, residual zero-init, weights, input padding.
 
     Random weights come from torch's global generator.
@@ -63,9 +65,11 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         registry: where names are looked up.
         outputs: the output of the weights file for each output of the model, where they differ;
             None keeps random weights.
+        copies: how often its weights are needed at once; see `memory_checks.check_weights`.
 
     Raises:
-        UsageError: an unknown name, or a model that cannot be built so.
+        UsageError: an unknown name, or a model that cannot be built so, or not with the memory
+            that is available.
         WeightsError: the weights cannot be obtained or do not match.
     """
     spec = registry.get_typed(ModelSpec, network.model)
@@ -74,7 +78,10 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         raise UsageError(f"a model cannot have {classes} classes", "the smallest number is 1")
     if network.input_size is not None:
         spec.check_input_size(network.input_size)
-    model = _build(spec, classes, plugins.of("model", spec.name), registry)
+    own = plugins.of("model", spec.name)
+    if classes > MANY_OUTPUTS or own is not None:  # others are as large as their authors meant
+        check_weights(outline(spec, registry, own, classes), spec.name, classes, copies)
+    model = _build(spec, classes, own, registry)
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
@@ -179,19 +186,22 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
     return usable_splits(outline(spec, registry), spec.input_size)
 
 
-def outline(spec: ModelSpec, registry: Registry, options: Any = None) -> nn.Module:
+def outline(spec: ModelSpec, registry: Registry, options: Any = None,
+            classes: Optional[int] = None) -> nn.Module:
     """Return a model without weights where it allows that, else with random ones.
 
     Args:
         spec: its record.
         registry: where its target is looked up.
         options: an instance of its options class; the defaults when None.
+        classes: number of its outputs; that of its record when None.
     """
+    classes = classes or spec.num_classes
     try:
         with torch.device("meta"):
-            return _build(spec, spec.num_classes, options, registry)
+            return _build(spec, classes, options, registry)
     except (PluginError, RuntimeError, NotImplementedError):
-        return _build(spec, spec.num_classes, options, registry)
+        return _build(spec, classes, options, registry)
 
 
 def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise_on_device
+from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.tracing import execution_order, resolve_splits
 from ipucnn.onnx.engine_base import Graph
 from ipucnn.onnx.examples import memory_errors
@@ -33,6 +34,7 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
     Raises:
         UsageError: a pipeline split is unknown or out of order.
     """
+    check_layers(model, plan, input_size)
     splits = tuple(resolve_splits(model, plan.pipeline_splits, input_size))
     modules = tuple(execution_order(model, input_size)) if splits else ()
     with memory_errors(plan.micro_batch):
