@@ -106,12 +106,17 @@ class ArraySession(InferenceSession):
         """Return the logits of a batch, float32; see `InferenceSession.__call__`."""
 
     def __call__(self, images: Any) -> Any:
-        """Classify a batch; tensors give a tensor, arrays an array."""
-        if images is None or not hasattr(images, "numpy"):
+        """Classify a batch; arrays give an array, and tensors or None a tensor."""
+        if images is not None and not hasattr(images, "numpy"):
             return self.classify(images)
         import torch
 
-        return torch.from_numpy(self.classify(images.numpy()))
+        return torch.from_numpy(self.classify(None if images is None else images.numpy()))
+
+    def start(self, images: Any) -> Callable[[], Any]:
+        """Start a call; see `InferenceSession.start`. None gives an array."""
+        logits = self.classify(None) if images is None else self(images)
+        return lambda: logits
 
 
 def filled(images: Array, count: int) -> Array:

@@ -17,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-import ipucnn
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -35,6 +34,7 @@ from ipucnn.models.weights_source import published_weights
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
 from ipucnn.onnx.network import OnnxNetwork, read_network
+from ipucnn.version import __version__
 
 log = logging.getLogger("ipucnn.graphs")
 
@@ -156,8 +156,8 @@ def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:
 @lru_cache(maxsize=None)
 def _code() -> str:
     """Return a digest of the code that builds and exports models, and of its libraries."""
-    root = Path(ipucnn.__file__).parent
-    state: List[Tuple[Any, ...]] = [(ipucnn.__version__,)]
+    root = Path(__file__).parents[1]
+    state: List[Tuple[Any, ...]] = [(__version__,)]
     for folder in _CODE:
         for path in sorted((root / folder).rglob("*.py")):
             status = path.stat()

@@ -31,8 +31,8 @@ class Fed:
     """Base of sessions, which consume images from a loader.
 
     Attributes:
-        takes_arrays: images are given to it as arrays of numpy, and it returns logits as such, so
-            that a run imports no torch. Given tensors, it returns a tensor.
+        takes_arrays: a run gives it images as arrays of numpy, and gets logits as such, so that it
+            imports no torch. Given tensors, the session returns a tensor.
     """
 
     takes_arrays: bool = False
