@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any, Dict, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from torch import nn
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.options.owners import AUTO
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.build import outline
-from ipucnn.models.tracing import costs, usable_splits
+from ipucnn.models.footprint import Trace, trace
+from ipucnn.models.stage_memory import (
+    IPU,
+    MK1,
+    MK2,
+    Device,
+    Storing,
+    recompute_calls,
+    storing,
+)
 
 OptionsT = TypeVar("OptionsT", bound=CommandOptions)
 
@@ -21,6 +34,8 @@ AUTOMATIC = "auto:"
 """What the value of `--pipeline-splits` begins with that states only the number of stages."""
 
 MOST_STAGES = 1024
+
+Fits = Callable[[int, int, int], bool]
 
 
 def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
@@ -47,12 +62,16 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
         raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
 
 
-def with_balanced_splits(options: OptionsT, registry: Registry) -> OptionsT:
+def with_balanced_splits(options: OptionsT, registry: Registry,
+                         device: Optional[Device] = None) -> OptionsT:
     """Return options in which ``--pipeline-splits auto:N`` is replaced by the splits themselves.
+
+    Every stage fits the estimated memory of the device, if the model can be cut so.
 
     Args:
         options: of a training or a run.
         registry: where the model is looked up.
+        device: the device of a stage; that of the named backend when None, if it is an IPU.
 
     Raises:
         UsageError: N is no number of stages, or the model cannot be cut into as many.
@@ -65,9 +84,39 @@ def with_balanced_splits(options: OptionsT, registry: Registry) -> OptionsT:
         raise UsageError(f"option '--pipeline-splits': {given[0]!r} states no number of stages",
                          f"write 'auto:4' for four stages; at most {MOST_STAGES}")
     spec = registry.get_typed(ModelSpec, options.get("model"))
-    splits = model_balance(spec.name, int(text), input_size=options.get("input_size"),
-                           options=options.plugins.of("model", spec.name), registry=registry)
+    model = outline(spec, registry, options.plugins.of("model", spec.name))
+    size = options.get("input_size") or spec.input_size
+    traced = trace(model, size)
+    device = device or device_of(options, registry)
+    rule = None
+    if device is not None:
+        rule = _rule(options, registry, device, model, traced, size)
+    try:
+        splits = cheapest_splits(model, traced, int(text), rule)
+    except UsageError as error:
+        raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
     return options.with_values(pipeline_splits=tuple(splits))
+
+
+def device_of(options: CommandOptions, registry: Registry) -> Optional[Device]:
+    """Return the IPU that the options name; None without one.
+
+    It is a Mk2, or the version of `--offline-target-ipu-version`.
+    """
+    name = options.get("backend")
+    if key(name) == AUTO or registry.get_typed(BackendSpec, name).device != IPU:
+        return None
+    return MK1 if options.plugins.value("offline_target_ipu_version") == 1 else MK2
+
+
+def _rule(options: Any, registry: Registry, device: Device, model: nn.Module, traced: Trace,
+          size: int) -> Storing:
+    """Return how the device stores the stages of a pipeline."""
+    plan = options.with_values(pipeline_splits=()).plan(False)
+    plan = replace(plan, preprocessing=Preprocessing(input_size=size),
+                   precision=options.get("precision") or "16.16")
+    return storing(options, plan, registry, device,
+                   recompute_calls(model, traced, plan, block_begins(model, traced)))
 
 
 def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:
@@ -80,26 +129,53 @@ def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]
     Raises:
         UsageError: the model has fewer blocks than stages.
     """
-    begins = _cuts(model, input_size)
+    return cheapest_splits(model, trace(model, input_size), stages)
+
+
+def cheapest_splits(model: nn.Module, traced: Trace, stages: int,
+                    rule: Optional[Storing] = None) -> List[str]:
+    """Return the splits whose largest stage has the fewest multiply-adds; see `balanced_splits`.
+
+    Args:
+        model: the model.
+        traced: its trace.
+        stages: how many.
+        rule: how a stage is stored; each fits the device, if there are such splits.
+
+    Raises:
+        UsageError: the model has fewer blocks than stages.
+    """
+    begins = block_begins(model, traced)
     if len(begins) < stages:
         raise UsageError(f"it can be cut into {len(begins)} stages at most, not into {stages}",
                          "use fewer IPUs for a replica, or '--pipeline-splits'")
-    places = _partition([cost for _, cost in begins], stages)
-    return [begins[place][0] for place in places]
+    places = [traced.begins[path] if path else 0 for path in begins]
+    ends = [*places, len(traced.calls)]
+    sizes = [traced.total("multiply_adds", *part) for part in zip(ends, ends[1:])]
+
+    def fits(first: int, last: int, stage: int) -> bool:
+        assert rule is not None
+        memory = rule.memory(traced, (ends[first], ends[last]), stage, stages)
+        return memory.total <= rule.device.memory
+
+    found = partition(sizes, stages, fits if rule else None) or partition(sizes, stages)
+    assert found is not None  # there are at least as many blocks as stages
+    return [begins[place] for place in found]
 
 
-def _cuts(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
-    """Return the pieces that stages consist of: the first module of each, and its cost."""
-    usable = set(usable_splits(model, input_size)) & set(_outer(model))
+def block_begins(model: nn.Module, traced: Trace) -> List[str]:
+    """Return the first module of each of the pieces that stages consist of."""
+    usable = set(traced.usable) & set(_outer(model))
     pieces: List[Tuple[str, int]] = [("", 0)]
-    for path, cost in costs(model, input_size):
+    for call in traced.calls:
         begun, before = pieces[-1]
-        if path in usable and before:
-            pieces.append((path, 0))
-        elif path in usable and len(pieces) > 1 and not path.startswith(begun + "/"):
-            pieces[-1] = (path, 0)  # modules between blocks cost nothing; blocks begin with a layer
-        pieces[-1] = (pieces[-1][0], pieces[-1][1] + cost)
-    return [piece for piece in pieces if piece[1]]
+        if call.path in usable and before:
+            pieces.append((call.path, 0))
+        elif call.path in usable and len(pieces) > 1 and not call.path.startswith(begun + "/"):
+            # modules between blocks cost nothing; blocks begin with a layer
+            pieces[-1] = (call.path, 0)
+        pieces[-1] = (pieces[-1][0], pieces[-1][1] + call.multiply_adds)
+    return [path for path, cost in pieces if cost]
 
 
 def _outer(model: nn.Module, prefix: str = "") -> List[str]:
@@ -112,14 +188,35 @@ def _outer(model: nn.Module, prefix: str = "") -> List[str]:
     return paths
 
 
-def _partition(sizes: List[int], parts: int) -> List[int]:
-    """Return where parts 1, 2, ... of a sequence begin, minimising the largest part."""
+def partition(sizes: Sequence[int], parts: int, fits: Optional[Fits] = None
+              ) -> Optional[List[int]]:
+    """Return where parts 1, 2, ... of a sequence begin, minimising the largest part.
+
+    The search is exact: for every number of parts and every end, the best begin of the last part is
+    found from the results for one part fewer.
+
+    Args:
+        sizes: of the pieces; a part has at least one.
+        parts: how many.
+        fits: whether the pieces from `first` to before `last` may be part number `part`.
+
+    Returns:
+        None if there are no such parts.
+    """
     sums = [0, *accumulate(sizes)]
     count = len(sizes)
-    # for the first `end` pieces, the cost of the largest part and where the parts begin
-    best: Dict[int, Tuple[int, List[int]]] = {i: (sums[i], []) for i in range(1, count + 1)}
-    for _ in range(parts - 1):
-        best = {end: min((max(best[begin][0], sums[end] - sums[begin]), [*best[begin][1], begin])
-                         for begin in best if begin < end)
-                for end in range(min(best) + 1, count + 1)}
-    return best[count][1]
+    # by the end of the parts so far: the size of the largest, and where each begins
+    best: Dict[int, Tuple[int, Tuple[int, ...]]] = {0: (0, ())}
+    for part in range(parts):
+        ends = [count] if part == parts - 1 else range(part + 1, count - parts + part + 2)
+        found: Dict[int, Tuple[int, Tuple[int, ...]]] = {}
+        for end in ends:
+            for begin, (largest, begins) in best.items():
+                if begin >= end:
+                    continue
+                made = max(largest, sums[end] - sums[begin]), (*begins, begin)
+                if (end not in found or made < found[end]) and (
+                        fits is None or fits(begin, end, part)):
+                    found[end] = made
+        best = found
+    return list(best[count][1][1:]) if count in best else None
