@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
+import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.records import BackendSpec, ModelSpec
+from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.models.build import outline
+from ipucnn.models.build import DEFAULT_NORM_LAYER, outline
 from ipucnn.models.footprint import Trace, trace
 from ipucnn.models.stage_memory import (
     IPU,
@@ -27,6 +30,7 @@ from ipucnn.models.stage_memory import (
     recompute_calls,
     storing,
 )
+from ipucnn.models.surgery import replace_norms
 
 OptionsT = TypeVar("OptionsT", bound=CommandOptions)
 
@@ -84,13 +88,14 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
         raise UsageError(f"option '--pipeline-splits': {given[0]!r} states no number of stages",
                          f"write 'auto:4' for four stages; at most {MOST_STAGES}")
     spec = registry.get_typed(ModelSpec, options.get("model"))
-    model = outline(spec, registry, options.plugins.of("model", spec.name))
-    size = options.get("input_size") or spec.input_size
-    traced = trace(model, size)
+    model, traced = network_of(options, registry)
     device = device or device_of(options, registry)
     rule = None
     if device is not None:
-        rule = _rule(options, registry, device, model, traced, size)
+        size = options.get("input_size") or spec.input_size
+        plan = replace(options.with_values(pipeline_splits=()).plan(False),  # type: ignore[attr-defined]
+                       preprocessing=Preprocessing(input_size=size))
+        rule = rule_of(options, plan, registry, device, (model, traced))
     try:
         splits = cheapest_splits(model, traced, int(text), rule)
     except UsageError as error:
@@ -109,14 +114,40 @@ def device_of(options: CommandOptions, registry: Registry) -> Optional[Device]:
     return MK1 if options.plugins.value("offline_target_ipu_version") == 1 else MK2
 
 
-def _rule(options: Any, registry: Registry, device: Device, model: nn.Module, traced: Trace,
-          size: int) -> Storing:
-    """Return how the device stores the stages of a pipeline."""
-    plan = options.with_values(pipeline_splits=()).plan(False)
-    plan = replace(plan, preprocessing=Preprocessing(input_size=size),
-                   precision=options.get("precision") or "16.16")
+def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, Trace]:
+    """Return the network that options name, without weights, and its trace.
+
+    Raises:
+        UsageError: an unknown name, or a model that cannot be followed.
+    """
+    spec = registry.get_typed(ModelSpec, options.get("model"))
+    layer = registry.get_typed(NormLayerSpec, options.get("normlayer"))
+    model = outline(spec, registry, options.plugins.of("model", spec.name))
+    if layer.name != DEFAULT_NORM_LAYER:
+        with torch.device("meta"):
+            replace_norms(model, functools.partial(
+                registry.make, layer, options=options.plugins.of("norm-layer", layer.name)))
+    return model, trace(model, options.get("input_size") or spec.input_size)
+
+
+def rule_of(options: CommandOptions, plan: ExecutionPlan, registry: Registry, device: Device,
+            network: Tuple[nn.Module, Trace]) -> Storing:
+    """Return how a device stores the stages of a training or a run.
+
+    Args:
+        options: of the command.
+        plan: of it, with the size of its images; where the options leave the precision to the
+            device, that of an IPU is 16.16.
+        registry: where names are looked up.
+        device: the device of a stage.
+        network: what `network_of` returns.
+    """
+    if options.get("precision") is None and device.kind == IPU:
+        plan = replace(plan, precision="16.16")
+    model, traced = network
+    begins = [traced.begins[path] if path else 0 for path in block_begins(model, traced)]
     return storing(options, plan, registry, device,
-                   recompute_calls(model, traced, plan, block_begins(model, traced)))
+                   recompute_calls(model, traced, plan, begins), begins)
 
 
 def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:

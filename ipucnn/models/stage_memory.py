@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import torch
 
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.registry.records import OptimizerSpec
 from ipucnn.core.registry.registry import Registry
@@ -55,8 +56,8 @@ ASSUMPTIONS = {
         "weights, accumulated gradients and momentum have the type of the weights, which are in "
         "half precision with 16.16; further state of the optimizer is in single precision",
         "with an accumulation of 1 gradients are used where they are made, and take no memory",
-        "a pipeline recomputes each stage from its inputs; of these, stage i of N keeps "
-        "2(N - i) - 1 micro-batches",
+        "a pipeline recomputes each stage from its inputs (on backend 'popart' only with "
+        "'--recompute-mode auto'); of these, stage i of N keeps 2(N - i) + 1 micro-batches",
         "two micro-batches of images, and two gradients of the largest tensor, exist at a time"),
     GPU: (
         "the driver, its kernels and their work space take 1000 MiB",
@@ -119,6 +120,7 @@ class Storing:
         image_bytes: per image.
         recomputes: activations are recomputed: in a pipeline, and without one.
         checkpoints: calls of the trace whose inputs are kept where the model is recomputed.
+        blocks: calls at which the blocks of the model begin.
         schedule: of a pipeline on GPUs, `1f1b` or `gpipe`.
     """
 
@@ -131,6 +133,7 @@ class Storing:
     image_bytes: int
     recomputes: Tuple[bool, bool]
     checkpoints: Tuple[int, ...] = ()
+    blocks: Tuple[int, ...] = ()
     schedule: str = "1f1b"
 
     def in_flight(self, stage: int, stages: int) -> int:
@@ -182,7 +185,7 @@ class Storing:
 
 
 def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, device: Device,
-            checkpoints: Sequence[int] = ()) -> Storing:
+            checkpoints: Sequence[int] = (), blocks: Sequence[int] = ()) -> Storing:
     """Return how a device stores a training or a run with these options.
 
     Args:
@@ -191,6 +194,7 @@ def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
         registry: where the optimizer is looked up.
         device: on which it runs.
         checkpoints: see `Storing`.
+        blocks: likewise.
 
     Raises:
         UsageError: an unknown optimizer.
@@ -215,11 +219,11 @@ def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
         if options.get("ema_decay"):
             state += weight
     pixel = 1 if plan.pixels == "uint8" else value
-    pipelined = plan.recompute != "none" or ipu
+    pipelined = plan.recompute != "none" or (ipu and key(options.get("backend")) != "popart")
     size = plan.preprocessing.input_size
     return Storing(
         device, plan, weight + copies, gradient, state, value, 3 * size * size * pixel,
-        (pipelined, plan.recompute != "none"), tuple(checkpoints),
+        (pipelined, plan.recompute != "none"), tuple(checkpoints), tuple(blocks),
         str(options.plugins.value("pipeline_schedule") or "1f1b"))
 
 
@@ -246,14 +250,14 @@ def state_tensors(options: CommandOptions, registry: Registry) -> int:
 
 
 def recompute_calls(model: torch.nn.Module, traced: Trace, plan: ExecutionPlan,
-                    blocks: Sequence[str]) -> List[int]:
+                    blocks: Sequence[int]) -> List[int]:
     """Return the calls whose inputs are kept where activations are recomputed.
 
     Args:
         model: the model.
         traced: its trace.
         plan: says what is recomputed, and which outputs are kept.
-        blocks: the modules between which the model is cut, for `auto` without a pipeline.
+        blocks: calls at which blocks begin, whose inputs `auto` keeps without a pipeline.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -263,5 +267,5 @@ def recompute_calls(model: torch.nn.Module, traced: Trace, plan: ExecutionPlan,
     kept = {traced.ends[path] for path in recompute_points(model, plan.recompute_checkpoints)
             if path in traced.ends} if plan.recompute_checkpoints else set()
     if plan.recompute == "auto" and not plan.pipelined:
-        kept |= {traced.begins[path] for path in blocks}
+        kept |= set(blocks)
     return sorted(call for call in kept if call < len(traced.calls))

@@ -46,9 +46,15 @@ def resolve_splits(model: nn.Module, splits: Sequence[str], input_size: int) -> 
         UsageError: a split is unknown, repeated, out of order, not called exactly once, or leaves
             a stage without a layer.
     """
-    if not splits:
-        return []
-    calls = _calls(model, input_size)
+    return resolved(model, splits, _calls(model, input_size)) if splits else []
+
+
+def resolved(model: nn.Module, splits: Sequence[str], calls: Sequence[str]) -> List[str]:
+    """Return what `resolve_splits` returns, given the path of every module call in order.
+
+    Raises:
+        UsageError: see `resolve_splits`.
+    """
     known = {name.replace(".", "/") for name, _ in model.named_modules() if name}
     paths: List[str] = []
     begin = 0

@@ -22,6 +22,7 @@ from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.popart.losses import loss_form
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.options import PopArtOptions
+from ipucnn.plugins.backends.popart.rules import check_recomputation
 from ipucnn.plugins.backends.popart.sdk import POPART, load
 
 _WITHOUT_HARDWARE = ("emulate an IPU with '--ipu-model', or compile for one with "
@@ -109,15 +110,4 @@ class PopArtBackend(OnnxBackend):
 def _check_training(plan: ExecutionPlan, setup: TrainingSetup, options: PopArtOptions) -> None:
     loss_form(setup.loss)
     check_training(plan, setup, options)
-    if plan.recompute == "auto" and plan.recompute_checkpoints:
-        raise UsageError("backend 'popart' keeps '--recompute-checkpoints' only with "
-                         "'--recompute-mode manual': PopART does not combine them with what it "
-                         "chooses", "use 'manual', or '--backend poptorch'")
-    if options.num_io_tiles and plan.recompute != "none":
-        raise UsageError("backend 'popart' does not recompute where transfers overlap with "
-                         "computation: PopART's explicit loops have a recomputation of their own",
-                         "leave '--num-io-tiles' or the recomputation out, or use "
-                         "'--backend poptorch'")
-    if plan.recompute == "manual" and plan.pipelined:
-        raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
-                         "a pipeline recomputes whole stages", "use '--recompute-mode auto'")
+    check_recomputation(plan, options)
