@@ -56,7 +56,7 @@ def plan(given: Dict[str, Any]) -> None:
         render.emit(str(line))
     else:
         _show(made, line)
-    _note(made, given, alone)
+    _note(made, given, launcher, alone)
 
 
 def _launcher(given: Dict[str, Any]) -> Tuple[Optional[Tuple[str, Any]], str]:
@@ -113,7 +113,8 @@ def _title(made: Any) -> str:
             f"{made.plan.micro_batch}, accumulation {made.plan.gradient_accumulation}")
 
 
-def _note(made: Any, given: Dict[str, Any], alone: str) -> None:
+def _note(made: Any, given: Dict[str, Any], launcher: Optional[Tuple[str, Any]],
+          alone: str) -> None:
     """Print the notes on a plan."""
     from ipucnn.core.registry.registry import registry
 
@@ -125,6 +126,8 @@ def _note(made: Any, given: Dict[str, Any], alone: str) -> None:
                     "command that '--poprun' prints")
     for note in made.notes:
         render.note(note)
+    if launcher and launcher[0] != IPU_LAUNCHER:
+        return
     if made.plan.instances > 1 and not (made.launch.executable_cache_path
                                         or made.options.plugins.given(CACHE)):
         caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]

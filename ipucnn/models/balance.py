@@ -27,7 +27,7 @@ from ipucnn.models.stage_memory import (
     MK2,
     Device,
     Storing,
-    recompute_calls,
+    recompute_checkpoints,
     storing,
 )
 from ipucnn.models.surgery import replace_norms
@@ -145,9 +145,10 @@ def rule_of(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
     if options.get("precision") is None and device.kind == IPU:
         plan = replace(plan, precision="16.16")
     model, traced = network
-    begins = [traced.begins[path] if path else 0 for path in block_begins(model, traced)]
+    begins = [traced.begins[path] for path in block_begins(model, traced) if path]
+    blocks = tuple((call, traced.calls[call].passed_on) for call in begins)
     return storing(options, plan, registry, device,
-                   recompute_calls(model, traced, plan, begins), begins)
+                   recompute_checkpoints(model, traced, plan), blocks)
 
 
 def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:

@@ -52,12 +52,13 @@ class Trace:
 
     Attributes:
         calls: the first is the model's own.
-        ends: by path of a module that is called once, the number of the call that follows its end.
+        ends: by path of a module, the number of the call that follows its end, and the values of
+            its output.
         leaves: paths of the modules without modules in them.
     """
 
     calls: Tuple[Call, ...]
-    ends: Dict[str, int]
+    ends: Dict[str, Tuple[int, int]]
     leaves: Set[str]
 
     @cached_property
@@ -163,7 +164,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.paths: List[str] = []
-        self.ended: Dict[str, int] = {}
+        self.ended: Dict[str, Tuple[int, int]] = {}
         self.constants: Set[int] = set()
         self._operations: List[int] = []
         self._stored: List[int] = []
@@ -185,7 +186,8 @@ class _Recorder(TorchDispatchMode):
         """End the call of a module."""
         if isinstance(module, (nn.Conv2d, nn.Linear)) and isinstance(output, torch.Tensor):
             self._operations[-1] += output.numel() * module.weight[0].numel()
-        self.ended[path] = len(self.paths)
+        values = sum(tensor.numel() for tensor in _tensors(output))
+        self.ended[path] = len(self.paths), values // _IMAGES
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (),
                            kwargs: Any = None) -> Any:

@@ -7,7 +7,7 @@ how it lays out tensors and reuses memory.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Dict, Tuple
 
 import torch
 
@@ -20,6 +20,9 @@ from ipucnn.models.footprint import Trace
 from ipucnn.models.tracing import recompute_points
 
 IPU, GPU = "IPU", "GPU"
+
+Checkpoints = Tuple[Tuple[int, int], ...]
+"""Calls of a trace, and the values that are kept before them."""
 
 MIB = 1 << 20
 
@@ -119,8 +122,10 @@ class Storing:
         value_bytes: per activation.
         image_bytes: per image.
         recomputes: activations are recomputed: in a pipeline, and without one.
-        checkpoints: calls of the trace whose inputs are kept where the model is recomputed.
-        blocks: calls at which the blocks of the model begin.
+        checkpoints: what is kept where the model is recomputed: calls of the trace before which
+            values are kept, and how many.
+        blocks: likewise, between the blocks of the model.
+        keeps_blocks: those between blocks are kept too, without a pipeline.
         schedule: of a pipeline on GPUs, `1f1b` or `gpipe`.
     """
 
@@ -132,8 +137,9 @@ class Storing:
     value_bytes: int
     image_bytes: int
     recomputes: Tuple[bool, bool]
-    checkpoints: Tuple[int, ...] = ()
-    blocks: Tuple[int, ...] = ()
+    checkpoints: Checkpoints = ()
+    blocks: Checkpoints = ()
+    keeps_blocks: bool = False
     schedule: str = "1f1b"
 
     def in_flight(self, stage: int, stages: int) -> int:
@@ -174,18 +180,22 @@ class Storing:
         if not self.plan.training:
             return trace.most("alive", begin, end) * batch
         flying = self.in_flight(stage, stages)
-        if not self.recomputes[0 if stages > 1 and not self.plan.sharded else 1]:
+        alone = stages == 1 or self.plan.sharded
+        if not self.recomputes[alone]:
             return trace.total("stored", begin, end) * batch * flying
-        begins = [begin, *(call for call in self.checkpoints if begin < call < end)]
-        kept = sum(trace.calls[call].passed_on for call in begins) * batch
-        if not begin:  # images are kept as they come
-            kept += self.plan.micro_batch * self.image_bytes - trace.calls[0].passed_on * batch
+        kept_values = {**dict(self.blocks if self.keeps_blocks and alone else ()),
+                       **dict(self.checkpoints)}
+        points = [(call, kept_values[call]) for call in sorted(kept_values) if begin < call < end]
+        begins = [begin, *(call for call, _ in points)]
+        kept = sum(values for _, values in points) * batch + (
+            trace.calls[begin].passed_on * batch if begin  # images are kept as they come
+            else self.plan.micro_batch * self.image_bytes)
         inside = max(trace.total("stored", *part) for part in zip(begins, [*begins[1:], end]))
         return kept * flying + inside * batch
 
 
 def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, device: Device,
-            checkpoints: Sequence[int] = (), blocks: Sequence[int] = ()) -> Storing:
+            checkpoints: Checkpoints = (), blocks: Checkpoints = ()) -> Storing:
     """Return how a device stores a training or a run with these options.
 
     Args:
@@ -223,7 +233,8 @@ def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
     size = plan.preprocessing.input_size
     return Storing(
         device, plan, weight + copies, gradient, state, value, 3 * size * size * pixel,
-        (pipelined, plan.recompute != "none"), tuple(checkpoints), tuple(blocks),
+        (pipelined, plan.recompute != "none"), checkpoints, blocks,
+        plan.recompute == "auto",
         str(options.plugins.value("pipeline_schedule") or "1f1b"))
 
 
@@ -249,23 +260,16 @@ def state_tensors(options: CommandOptions, registry: Registry) -> int:
                if isinstance(value, torch.Tensor) and value.numel() >= weight.numel())
 
 
-def recompute_calls(model: torch.nn.Module, traced: Trace, plan: ExecutionPlan,
-                    blocks: Sequence[int]) -> List[int]:
-    """Return the calls whose inputs are kept where activations are recomputed.
-
-    Args:
-        model: the model.
-        traced: its trace.
-        plan: says what is recomputed, and which outputs are kept.
-        blocks: calls at which blocks begin, whose inputs `auto` keeps without a pipeline.
+def recompute_checkpoints(model: torch.nn.Module, traced: Trace, plan: ExecutionPlan
+                          ) -> Checkpoints:
+    """Return what `--recompute-checkpoints` keep; see `Storing.checkpoints`.
 
     Raises:
         UsageError: a pattern matches nothing.
     """
-    if plan.recompute == "none" and not plan.pipelined:
-        return []
-    kept = {traced.ends[path] for path in recompute_points(model, plan.recompute_checkpoints)
-            if path in traced.ends} if plan.recompute_checkpoints else set()
-    if plan.recompute == "auto" and not plan.pipelined:
-        kept |= set(blocks)
-    return sorted(call for call in kept if call < len(traced.calls))
+    kept: Dict[int, int] = {}
+    for path in recompute_points(model, plan.recompute_checkpoints):
+        if path in traced.ends:
+            call, values = traced.ends[path]
+            kept[call] = max(values, kept.get(call, 0))
+    return tuple(sorted(kept.items()))

@@ -244,9 +244,8 @@ def pipeline_of(options: TrainOptions, plan: ExecutionPlan, registry: Registry,
 
     def estimate(device: Device) -> Estimate:
         rule = rule_of(options, plan, registry, device, (model, traced))
-        chosen = plan.pipelined or plan.recompute != "none"
         again = replace(rule, recomputes=(True, True),
-                        checkpoints=rule.checkpoints if chosen else rule.blocks)
+                        keeps_blocks=rule.keeps_blocks or plan.recompute == "none")
         numbered = [(part, number, len(parts)) for number, part in enumerate(parts)]
         return Estimate(
             device, rule.plan.precision,

@@ -174,7 +174,7 @@ def duration(seconds: Optional[float]) -> Optional[str]:
     """Return a time as text for people."""
     if seconds is None:
         return None
-    if seconds < 100:
+    if seconds < 600:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
     hours, minutes = divmod(minutes, 60)

@@ -165,7 +165,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     try:
         pipeline = pipeline_of(options, plan, registry, devices)
     except UsageError as error:
-        if plan.pipeline_splits:
+        if plan.pipeline_splits or plan.recompute_checkpoints:
             raise
         notes.append(f"its stages are not known: {error.message}")
     samples = launch.samples or data.train_samples or None
