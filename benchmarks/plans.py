@@ -3,7 +3,8 @@
     python benchmarks/plans.py
 
 For each model and number of stages: the splits of `--pipeline-splits auto:N`, their balance, the
-estimated memory of the largest stage in MiB, and where it fits. `seconds` is the processor time of each plan.
+estimated memory of the largest stage in MiB, and where it fits. `seconds` is the processor time of
+each plan.
 """
 
 from __future__ import annotations

@@ -64,16 +64,19 @@ def _launcher(given: Dict[str, Any]) -> Tuple[Optional[Tuple[str, Any]], str]:
 
     `--launch` is taken from the options where it names a launcher and no profile.
     """
-    launcher, alone = launcher_of(given), ""
-    if given.pop("poprun", False):
-        launcher, alone = launcher or (IPU_LAUNCHER, None), "poprun"
-    name = given.get("launch")
+    name, alone = given.get("launch"), ""
     if name and _is_launcher(name):
-        if launcher and launcher[0] != name:
-            raise UsageError(f"'--launch {name}' and launcher {launcher[0]!r} exclude each other",
-                             "name one launcher")
-        launcher, alone = launcher or (name, None), "launch"
+        alone = "launch"
+        given["launcher"] = given.get("launcher", name)
         del given["launch"]
+    if given.pop("poprun", False):
+        alone = "poprun"
+        given["launcher"] = given.get("launcher", IPU_LAUNCHER)
+    wanted = {"launch": name, "poprun": IPU_LAUNCHER}.get(alone)
+    launcher = launcher_of(given)
+    if launcher and wanted not in (None, launcher[0]):
+        raise UsageError(f"'--{alone}' and '--launcher {launcher[0]}' exclude each other",
+                         "name one launcher")
     return launcher, alone
 
 

@@ -117,17 +117,28 @@ def device_of(options: CommandOptions, registry: Registry) -> Optional[Device]:
 def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, Trace]:
     """Return the network that options name, without weights, and its trace.
 
+    The latest one is kept, because a plan asks for it several times.
+
     Raises:
         UsageError: an unknown name, or a model that cannot be followed.
     """
     spec = registry.get_typed(ModelSpec, options.get("model"))
     layer = registry.get_typed(NormLayerSpec, options.get("normlayer"))
-    model = outline(spec, registry, options.plugins.of("model", spec.name))
+    own, norm = (options.plugins.of(*one) for one in (("model", spec.name),
+                                                      ("norm-layer", layer.name)))
+    size = options.get("input_size") or spec.input_size
+    asked = spec, layer, own, norm, size
+    if _latest and _latest[0][0] == asked:
+        return _latest[0][1]
+    model = outline(spec, registry, own)
     if layer.name != DEFAULT_NORM_LAYER:
         with torch.device("meta"):
-            replace_norms(model, functools.partial(
-                registry.make, layer, options=options.plugins.of("norm-layer", layer.name)))
-    return model, trace(model, options.get("input_size") or spec.input_size)
+            replace_norms(model, functools.partial(registry.make, layer, options=norm))
+    _latest[:] = [(asked, (model, trace(model, size)))]
+    return _latest[0][1]
+
+
+_latest: List[Tuple[Any, Tuple[nn.Module, Trace]]] = []
 
 
 def rule_of(options: CommandOptions, plan: ExecutionPlan, registry: Registry, device: Device,

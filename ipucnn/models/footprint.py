@@ -155,14 +155,14 @@ def _parameters(model: nn.Module, paths: Sequence[str]) -> List[int]:
     return counts
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records module calls and the tensors that they make, use and save.
 
     A tensor is known by its storage: views and in-place operations make no other.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.paths: List[str] = []
         self.ended: Dict[str, Tuple[int, int]] = {}
         self.constants: Set[int] = set()

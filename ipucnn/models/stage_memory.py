@@ -7,17 +7,18 @@ how it lays out tensors and reuses memory.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Dict, Tuple
-
-import torch
+from typing import TYPE_CHECKING, Dict, Tuple
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.registry.records import OptimizerSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.models.footprint import Trace
-from ipucnn.models.tracing import recompute_points
+
+if TYPE_CHECKING:
+    import torch
+
+    from ipucnn.models.footprint import Trace
 
 IPU, GPU = "IPU", "GPU"
 
@@ -249,6 +250,8 @@ def state_tensors(options: CommandOptions, registry: Registry) -> int:
     Raises:
         UsageError: an unknown optimizer.
     """
+    import torch
+
     spec = registry.get_typed(OptimizerSpec, options.get("optimizer"))
     weight = torch.nn.Parameter(torch.ones(4, 4))
     weight.grad = torch.ones(4, 4)
@@ -267,6 +270,8 @@ def recompute_checkpoints(model: torch.nn.Module, traced: Trace, plan: Execution
     Raises:
         UsageError: a pattern matches nothing.
     """
+    from ipucnn.models.tracing import recompute_points
+
     kept: Dict[int, int] = {}
     for path in recompute_points(model, plan.recompute_checkpoints):
         if path in traced.ends:

@@ -16,7 +16,7 @@ PARTS = (("weights", "#3b6fb6", "#6f9fe0", "\u2588"), ("gradients", "#8a63b8", "
 """Parts of a stage's memory: name, colour on light and on dark ground, and character."""
 
 _WIDTH, _NAMES, _BAR, _ROW = 820, 190, 470, 24
-_MOST_CELLS = 24  # of a stage's name in the picture: 12 pixels of a monospaced font each 7.3 wide
+_MOST_CELLS = 23  # of a stage's name in the picture: 12 pixels of a monospaced font each 7.3 wide
 
 
 def parts_of(memory: StageMemory) -> List[int]:
@@ -44,8 +44,7 @@ def bars(pipeline: Pipeline, width: int = 80) -> str:
                   for name, stage in zip(names, pipeline.stages)] + [""]
     estimate = pipeline.estimates[0]
     scale = max(estimate.device.memory, estimate.largest)
-    lines.append(f"memory on {estimate.device.name}: " + ", ".join(
-        f"{sign} {name}" for name, _, _, sign in PARTS) + ", | limit")
+    lines.append(f"memory on {estimate.device.name}, {estimate.precision}")
     for name, memory in zip(names, estimate.stages):
         drawn, done, total = "", 0, 0
         for (_, _, _, sign), size in zip(PARTS, parts_of(memory)):
@@ -56,6 +55,7 @@ def bars(pipeline: Pipeline, width: int = 80) -> str:
         drawn = drawn.ljust(length)
         drawn = drawn[:limit] + "|" + drawn[limit + 1:]
         lines.append(_line(name, room, drawn, length, f"{memory.total / MIB:,.0f} MiB"))
+    lines.append(", ".join(f"{sign} {name}" for name, _, _, sign in PARTS) + ", | limit")
     return "\n".join(lines)
 
 

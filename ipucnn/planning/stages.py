@@ -238,7 +238,8 @@ def pipeline_of(options: TrainOptions, plan: ExecutionPlan, registry: Registry,
     spec = registry.get_typed(ModelSpec, options.network.model)
     size = options.network.input_size or spec.input_size
     model, traced = network_of(options, registry)
-    splits = resolved(model, plan.pipeline_splits, [call.path for call in traced.calls if call.path])
+    paths = [call.path for call in traced.calls if call.path]
+    splits = resolved(model, plan.pipeline_splits, paths)
     parts = traced.parts(splits)
     plan = replace(plan, preprocessing=Preprocessing(input_size=size))
 

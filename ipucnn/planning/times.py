@@ -74,7 +74,7 @@ class Times:
     @property
     def bandwidth(self) -> Optional[float]:
         """Bytes of images that the hosts send per second at the measured rate."""
-        return self.rate and self.image_bytes * self.rate.images_per_second
+        return self.image_bytes * self.rate.images_per_second if self.rate else None
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the numbers as plain types."""
@@ -102,9 +102,8 @@ class Times:
             ("bandwidth from the host", self.bandwidth and f"{_amount(self.bandwidth)}/s"),
             ("time of an update", duration(self.seconds(self.update_samples))),
             ("time of an epoch", duration(self.epoch_seconds)),
-            ("time of the training", self.training_seconds is not None and
-             f"{duration(self.training_seconds)} for {self.epochs} epochs, without validation"
-             or None)]
+            ("time of the training", None if self.training_seconds is None else
+             f"{duration(self.training_seconds)} for {self.epochs} epochs, without validation")]
 
 
 def times_of(plan: ExecutionPlan, epoch_samples: Optional[int], epochs: Optional[int],

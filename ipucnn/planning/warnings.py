@@ -10,7 +10,8 @@ from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.planning.stages import FITS, MARGIN, MIB, TOO_LARGE, Pipeline
+from ipucnn.models.stage_memory import MIB
+from ipucnn.planning.stages import FITS, MARGIN, TOO_LARGE, Pipeline
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.rates import optimizer_choice
 

@@ -6,7 +6,7 @@ from typing import Dict, Optional
 
 import torch  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.errors import UnavailableError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
