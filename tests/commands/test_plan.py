@@ -14,7 +14,7 @@ from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
-from ipucnn.core.registry.registry import registry, use
+from ipucnn.core.registry.registry import registry
 from ipucnn.planning.options import LaunchOptions, PlanOptions
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
@@ -31,23 +31,6 @@ POPRUN_OPTIONS = {
     "--mpi-local-args", "--numa-aware", "--print-topology", "--only-output-from-instance",
     "--only-stdout-from-instance", "--offline-mode", "--allow-run-as-root", "--import-config",
     "--export-config", "-v", "--vv"}
-
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.delenv("IPUCNN_PLUGIN", raising=False)
-    yield
-    use(None)
-
-
-@pytest.fixture
-def plan(capsys):
-    def run(*argv: str):
-        code = invoke(["plan", *map(str, argv)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def split_command(line: str):

@@ -9,30 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ipucnn.__main__ import invoke
-from ipucnn.core.registry.registry import use
 from ipucnn.models.stage_memory import MIB, MK2, StageMemory
 from ipucnn.planning.picture import bars, svg
 from ipucnn.planning.stages import Estimate, Pipeline, Stage
 from ipucnn.terminal.layout import cells
-
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.delenv("IPUCNN_PLUGIN", raising=False)
-    yield
-    use(None)
-
-
-@pytest.fixture
-def plan(capsys):
-    def run(*argv: str):
-        code = invoke(["plan", *map(str, argv)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
 
 SMALL = ("--model", "resnet20-cifar", "--data", "cifar10", "--batch-size", "8", "--optimizer",
          "sgd")

@@ -22,7 +22,7 @@ from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.popart.losses import loss_form
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.options import PopArtOptions
-from ipucnn.plugins.backends.popart.rules import check_recomputation
+from ipucnn.plugins.backends.popart.recomputation import check_recomputation
 from ipucnn.plugins.backends.popart.sdk import POPART, load
 
 _WITHOUT_HARDWARE = ("emulate an IPU with '--ipu-model', or compile for one with "
