@@ -16,7 +16,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import Blocks, Facts, Shown
-from ipucnn.models.balance import with_balanced_splits
+from ipucnn.models.balance import device_of, with_balanced_splits
 from ipucnn.planning.options import IPU_LAUNCHER, PlanOptions
 from ipucnn.planning.stages import Pipeline, devices_of, pipeline_of
 from ipucnn.planning.times import Times, times_of
@@ -44,6 +44,7 @@ class TrainingPlan(Shown):
         times: samples, and times at a measured rate.
         pipeline: its stages; None for a model that cannot be followed without computing.
         notes: notes for the user.
+        on_ipus: it may run on IPUs, by its backend and launcher.
     """
 
     options: TrainOptions
@@ -54,10 +55,13 @@ class TrainingPlan(Shown):
     times: Times
     pipeline: Optional[Pipeline] = None
     notes: Tuple[str, ...] = ()
+    on_ipus: bool = True
 
     @property
     def ipus(self) -> int:
-        """The number of reserved IPUs: they are allocated in powers of two."""
+        """The number of reserved devices: IPUs are allocated in powers of two."""
+        if not self.on_ipus:
+            return self.plan.devices
         return 1 << (self.plan.devices - 1).bit_length()
 
     @property
@@ -91,7 +95,8 @@ class TrainingPlan(Shown):
             ("replicas", plan.replicas),
             ("stages in turn" if plan.sharded else "pipeline stages", plan.stages),
             ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
-            ("IPUs", f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
+            ("IPUs" if self.on_ipus else "devices",
+             f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
             ("hosts", launch.host_count),
             ("instances", plan.instances),
             ("replicas per instance", self.plan.local_replicas),
@@ -173,7 +178,9 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     times = times_of(plan, epoch, options.optimisation.epochs, launch.rate)
     made = TrainingPlan(options, plan, second, epoch, launch, times, pipeline,
                         (*notes, *accumulation_notes(options),
-                         *warnings(options, plan, registry, pipeline if asked else None)))
+                         *warnings(options, plan, registry, pipeline if asked else None)),
+                        (launcher is None or launcher[0] == IPU_LAUNCHER) and (
+                            key(backend) == AUTO or device_of(options, registry) is not None))
     _check_fit(made)
     return made
 

@@ -57,6 +57,31 @@ def test_automatic_splits_keep_to_the_memory_of_a_device(plan):
     assert small["balance"] < large["balance"] == small["balance_of_automatic_splits"]
 
 
+def test_a_model_of_a_plugin_is_cut(plan, tmp_path):
+    module = tmp_path / "mine.py"
+    module.write_text('''
+import ipucnn
+from torch import nn
+
+
+def build(num_classes):
+    blocks = [nn.Sequential(nn.Conv2d(width, 8, 3, padding=1), nn.GELU()) for width in (3, 8, 8, 8)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="mine", summary="Mine.", target=build, input_size=16)]
+''')
+    code, out, err = plan("--plugin", module, "--model", "mine", "--data", "cifar10",
+                          "--batch-size", "8", "--pipeline-splits", "auto:3",
+                          "--gradient-accumulation", "5", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["begins_at"] == ["input", "2", "3"]
+    assert [row["verdict"] for row in found["pipeline"]["memory"]] == ["fits", "fits"]
+
+
 @pytest.mark.parametrize("size", ["big", "-1GB", "0", "mk3"])
 def test_a_memory_that_is_none_is_refused(plan, size):
     code, out, err = plan(*SMALL, f"--device-memory={size}")
@@ -236,6 +261,14 @@ def test_the_line_for_torchrun_starts_the_processes(plan):
                     "--gradient-accumulation", "3")
     assert found.nproc_per_node == "4"  # a process for each stage of each replica
     assert not [word for word in found.training_script_args if word.startswith("auto")]
+
+
+def test_devices_are_ipus_where_they_may_be(plan):
+    for words, label in ([], "IPUs"), (["--backend", "torch"], "devices"), (
+            ["--launcher", "torchrun"], "devices"), (["--backend", "poptorch"], "IPUs"):
+        _, out, _ = plan(*SMALL, "--replicas", "3", *words)
+        (found,) = [line for line in out.splitlines() if line.startswith(label)]
+        assert ("of 4 reserved" in found) == (label == "IPUs")
 
 
 def test_a_command_line_with_its_launcher_is_planned(plan):

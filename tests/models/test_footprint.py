@@ -13,7 +13,14 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import registry
-from ipucnn.models.balance import network_of, partition, rule_of
+from ipucnn.inference.options import RunOptions
+from ipucnn.models.balance import (
+    model_balance,
+    network_of,
+    partition,
+    rule_of,
+    with_balanced_splits,
+)
 from ipucnn.models.footprint import trace
 from ipucnn.models.stage_memory import GPU, MIB, MK1, MK2, Device, state_tensors
 from ipucnn.training.options import TrainOptions
@@ -195,3 +202,11 @@ def test_an_optimizer_of_any_plugin_is_counted_by_its_state():
     assert count(optimizer="sgd") == 1
     assert count(optimizer="adamw") == count(optimizer="lamb") == 2
     assert count(optimizer="rmsprop", momentum=0.0) == 1
+
+
+@pytest.mark.parametrize("backend", ["auto", "poptorch"])
+def test_a_run_is_cut_by_the_same_search(backend):
+    made = build(RunOptions, {"model": "resnet20-cifar", "batch_size": 8, "backend": backend,
+                              "pipeline_splits": ("auto:2",)})
+    options = with_balanced_splits(made, registry())
+    assert list(options.get("pipeline_splits")) == model_balance("resnet20-cifar", 2)
