@@ -231,12 +231,14 @@ def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
     return planned({"config": config, **refuse(options)})
 
 
-def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None) -> TrainingPlan:
+def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
+            stages: bool = True) -> TrainingPlan:
     """Return the plan of a training; see `plan`.
 
     Args:
         given: the options by name.
         launcher: name and options of the launcher that starts it.
+        stages: what they compute and store is asked for.
 
     Raises:
         UsageError: see `plan`.
@@ -253,7 +255,7 @@ def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None) -
     training = {name: value for name, value in given.items() if name not in own}
     launch = resolve(PlanOptions, own, "launch", named_by="launch")
     made = resolve(TrainOptions, training, "train")
-    return _written(plan_training(made, launch, registry(), launcher), made.results.result)
+    return _written(plan_training(made, launch, registry(), launcher, stages), made.results.result)
 
 
 def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:

@@ -12,21 +12,18 @@ from torch import nn
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.options.owners import AUTO
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.build import DEFAULT_NORM_LAYER, outline
 from ipucnn.models.footprint import Trace, trace
 from ipucnn.models.stage_memory import (
     IPU,
-    MK1,
-    MK2,
     Device,
     Storing,
+    device_of,
     recompute_checkpoints,
     storing,
 )
@@ -101,17 +98,6 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
     except UsageError as error:
         raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
     return options.with_values(pipeline_splits=tuple(splits))
-
-
-def device_of(options: CommandOptions, registry: Registry) -> Optional[Device]:
-    """Return the IPU that the options name; None without one.
-
-    It is a Mk2, or the version of `--offline-target-ipu-version`.
-    """
-    name = options.get("backend")
-    if key(name) == AUTO or registry.get_typed(BackendSpec, name).device != IPU:
-        return None
-    return MK1 if options.plugins.value("offline_target_ipu_version") == 1 else MK2
 
 
 def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, Trace]:

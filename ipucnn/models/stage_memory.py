@@ -7,12 +7,13 @@ how it lays out tensors and reuses memory.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Dict, Tuple
+from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.registry.records import OptimizerSpec
+from ipucnn.core.options.owners import AUTO
+from ipucnn.core.registry.records import BackendSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -193,6 +194,17 @@ class Storing:
             else self.plan.micro_batch * self.image_bytes)
         inside = max(trace.total("stored", *part) for part in zip(begins, [*begins[1:], end]))
         return kept * flying + inside * batch
+
+
+def device_of(options: CommandOptions, registry: Registry) -> Optional[Device]:
+    """Return the IPU that the options name; None without one.
+
+    It is a Mk2, or the version of `--offline-target-ipu-version`.
+    """
+    name = options.get("backend")
+    if key(name) == AUTO or registry.get_typed(BackendSpec, name).device != IPU:
+        return None
+    return MK1 if options.plugins.value("offline_target_ipu_version") == 1 else MK2
 
 
 def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, device: Device,

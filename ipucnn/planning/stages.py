@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
@@ -19,11 +19,18 @@ from ipucnn.core.showing import Table
 from ipucnn.models.stage_memory import (
     ASSUMPTIONS,
     COMMON_ASSUMPTIONS,
+    GENERATIONS,
+    GPU,
     MIB,
+    MK2,
     Device,
     StageMemory,
+    device_of,
 )
 from ipucnn.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from ipucnn.models.footprint import Trace
 
 FITS, CLOSE, TOO_LARGE = "fits", "close", "does not fit"
 
@@ -232,7 +239,6 @@ def pipeline_of(options: TrainOptions, plan: ExecutionPlan, registry: Registry,
         UsageError: a split is not valid, or the model cannot be followed.
     """
     from ipucnn.models.balance import block_begins, cheapest_splits, network_of, rule_of
-    from ipucnn.models.footprint import Trace
     from ipucnn.models.tracing import resolved
 
     spec = registry.get_typed(ModelSpec, options.network.model)
@@ -282,9 +288,6 @@ def devices_of(options: TrainOptions, asked: Optional[Tuple[str, int]],
         asked: see `PlanOptions.device`.
         registry: where the backend is looked up.
     """
-    from ipucnn.models.balance import device_of
-    from ipucnn.models.stage_memory import GENERATIONS, GPU, MK2
-
     if asked and not asked[0]:
         first = Device(f"GPU of {asked[1] / 1e9:g} GB", GPU, asked[1])
     elif asked:

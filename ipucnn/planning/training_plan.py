@@ -16,7 +16,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import Blocks, Facts, Shown
-from ipucnn.models.balance import device_of, with_balanced_splits
+from ipucnn.models.stage_memory import device_of
 from ipucnn.planning.options import IPU_LAUNCHER, PlanOptions
 from ipucnn.planning.stages import Pipeline, devices_of, pipeline_of
 from ipucnn.planning.times import Times, times_of
@@ -132,7 +132,8 @@ def _algebra(plan: ExecutionPlan) -> Facts:
 
 
 def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry,
-                  launcher: Optional[Tuple[str, Any]] = None) -> TrainingPlan:
+                  launcher: Optional[Tuple[str, Any]] = None, stages: bool = True
+                  ) -> TrainingPlan:
     """Return the plan of a training with these options.
 
     A named backend need not be usable here, but must support the requested features.
@@ -142,6 +143,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         launch: the system.
         registry: where names are looked up.
         launcher: name and options of the launcher, where one is named.
+        stages: what they compute and store is asked for; it needs torch.
 
     Raises:
         UsageError: an unknown name, a training that no backend can execute, that its instances
@@ -155,7 +157,10 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     asked = launch.device
     devices = devices_of(options, asked, registry)
-    options = with_balanced_splits(options, registry, devices[0] if asked else None)
+    if options.execution.pipeline_splits:
+        from ipucnn.models.balance import with_balanced_splits
+
+        options = with_balanced_splits(options, registry, devices[0] if asked else None)
     options, instances = _shared(options, launch, launcher)
     plan = options.plan(synthetic=data.on_device)
     second = fine_tuning_plan(options, data.on_device) \
@@ -168,7 +173,8 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
     notes, pipeline = notes_on_idle(options, data, registry), None
     try:
-        pipeline = pipeline_of(options, plan, registry, devices)
+        if stages or plan.pipeline_splits:
+            pipeline = pipeline_of(options, plan, registry, devices)
     except UsageError as error:
         if plan.pipeline_splits or plan.recompute_checkpoints:
             raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -261,6 +263,14 @@ def test_the_line_for_torchrun_starts_the_processes(plan):
                     "--gradient-accumulation", "3")
     assert found.nproc_per_node == "4"  # a process for each stage of each replica
     assert not [word for word in found.training_script_args if word.startswith("auto")]
+
+
+def test_a_line_is_printed_without_torch():
+    code = ("import sys; from ipucnn.__main__ import invoke; "
+            "code = invoke(['plan', '--config', 'resnet50', '--launch', 'poprun']); "
+            "sys.exit(code or 'torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout.startswith(b"poprun --num-instances=1 --num-replicas=16 ")
 
 
 def test_devices_are_ipus_where_they_may_be(plan):
