@@ -9,7 +9,7 @@ import typer
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import CACHE, declared
 from ipucnn.core.options.owners import flags_in_role
-from ipucnn.planning.options import IPU_LAUNCHER, POPRUN, PlanOptions
+from ipucnn.planning.options import ESTIMATE, IPU_LAUNCHER, POPRUN, PlanOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launcher_of
 from ipucnn.terminal.options_command import add_command
@@ -37,9 +37,8 @@ def plan(given: Dict[str, Any]) -> None:
     if alone and as_json:
         raise UsageError(f"'--{alone}' and '--json' exclude each other",
                          f"'--{alone}' prints a command for a shell")
-    asked = {"picture", "device_memory"} & set(given)  # they need the stages
     made = planned({name: value for name, value in given.items() if name != "progress"}, launcher,
-                   stages=not alone or bool(asked))
+                   stages=not alone or "picture" in given)
     line = None
     if launcher:
         names = {item.name for item in declared(PlanOptions)}
@@ -129,6 +128,12 @@ def _note(made: Any, given: Dict[str, Any], launcher: Optional[Tuple[str, Any]],
     if passed_on:
         render.note(f"{', '.join(passed_on)} {'is' if len(passed_on) == 1 else 'are'} for the "
                     "command that '--poprun' prints")
+    idle = [f"'{item.flag}'" for item in declared(PlanOptions)
+            if item.option.group == ESTIMATE and item.name in given and item.name != "picture"
+            and not (item.name == "device_memory" and made.pipeline)] if alone else []
+    if idle:
+        render.note(f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect on the "
+                    f"command that '--{alone}' prints")
     for note in made.notes:
         render.note(note)
     if launcher and launcher[0] != IPU_LAUNCHER:

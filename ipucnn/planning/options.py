@@ -14,6 +14,9 @@ GENERATION_NAMES = ("mk1", "mk2")
 IPU_LAUNCHER = "poprun"
 """The launcher that gives out IPUs; the others start processes on GPUs and CPUs."""
 
+ESTIMATE = "Estimate"
+"""Group of the options of estimates."""
+
 POPRUN = "PopRun"
 """Group of the options that are passed to `poprun` unchanged, under the same name."""
 
@@ -134,17 +137,17 @@ class PlanOptions(LaunchOptions):
 
     device_memory: Optional[str] = option(
         None, "Memory that a stage has to fit in: that of an IPU ('mk1', 'mk2'), or bytes of a GPU "
-        "('24GB'). '--pipeline-splits auto:N' keeps to it.", group="Estimate",
+        "('24GB'). '--pipeline-splits auto:N' keeps to it.", group=ESTIMATE,
         metavar="mk1|mk2|SIZE", switch=True)
     rate: Optional[str] = option(
         None, "Measured rate for estimates of time: images per second of all devices, or the file "
         "of a result ('--result' of train, run or data bench), scaled by its replicas.",
-        group="Estimate", metavar="IMAGES/S|FILE", switch=True)
+        group=ESTIMATE, metavar="IMAGES/S|FILE", switch=True)
     samples: Optional[int] = option(
         None, "Images of an epoch, where the dataset's record does not state them.",
-        group="Estimate", minimum=1, switch=True)
+        group=ESTIMATE, minimum=1, switch=True)
     picture: Optional[str] = option(
-        None, "Write a picture of the stages to this file (SVG).", group="Estimate",
+        None, "Write a picture of the stages to this file (SVG).", group=ESTIMATE,
         metavar="FILE", switch=True)
 
     def __post_init__(self) -> None:
