@@ -144,7 +144,7 @@ class Store:
         except ImportError as error:
             raise UnavailableError(f"{self.shown()!r} needs fsspec", "pip install fsspec"
                                    ) from error
-        if self.scheme not in fsspec.available_protocols():
+        if self.scheme not in (*fsspec.registry, *fsspec.available_protocols()):
             raise UsageError(f"scheme {self.scheme!r} of {self.shown()!r} is unknown",
                              "schemes: s3, gs, hf, ssh, memory and what else fsspec has; https for "
                              "datasets on a web server; or name a path")
