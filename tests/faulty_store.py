@@ -13,7 +13,8 @@ class FaultyStore(MemoryFileSystem):
 
     Each call takes the next of `faults[name of the method]`: an exception to raise, a number of
     bytes after which it truncates, `"stall"` for one that never answers, or `"well"`.
-    `calls` has the methods and paths.
+    `calls` has the methods and paths. With `calls_left`, it is gone after so many calls, and what
+    was being written then stays in part.
     """
 
     protocol = "faulty"
@@ -22,6 +23,7 @@ class FaultyStore(MemoryFileSystem):
     cachable = False
     faults: dict = {}
     calls: list = []
+    calls_left = None
     ended = threading.Event()
 
     @classmethod
@@ -32,6 +34,7 @@ class FaultyStore(MemoryFileSystem):
     def reset(cls):
         cls.ended.set()
         cls.ended = threading.Event()
+        cls.calls_left = None
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]
         cls.faults.clear()
@@ -43,6 +46,10 @@ class FaultyStore(MemoryFileSystem):
 
     def _next(self, method, path):
         self.calls.append((method, path))
+        if self.calls_left is not None:
+            type(self).calls_left = self.calls_left - 1
+            if self.calls_left < 0:
+                raise ConnectionError("gone")
         found = self.faults[method].pop(0) if self.faults.get(method) else "well"
         if found == "stall":
             self.ended.wait(30)
@@ -68,12 +75,14 @@ class FaultyStore(MemoryFileSystem):
         cut = self._next("put_file", rpath)
         with open(lpath, "rb") as file:
             content = file.read()
+        if self.calls_left == 0:
+            self.pipe_file(rpath, content[:len(content) // 2])
+            raise ConnectionError("gone")
         self.pipe_file(rpath, content[:cut] if isinstance(cut, int) else content)
 
     def mv(self, path1, path2, **kwargs):
         self._next("mv", path2)
-        content = self.cat_file(path1)
-        self.pipe_file(path2, content)
+        self.pipe_file(path2, super().cat_file(path1))
         super().rm_file(path1)
 
     def rm_file(self, path):

@@ -335,7 +335,8 @@ def place_of(place: str, writes: bool = False) -> Path:
         return Path(place).expanduser()
     url, name = divided(place)
     key = hashlib.sha256(shown(url).encode()).hexdigest()[:12]
-    root = cache_dir() / ("sent" if writes else "checkpoints") / f"{host_of(url)}-{key}"
+    root = Path(os.path.abspath(str(
+        cache_dir() / ("sent" if writes else "checkpoints") / f"{host_of(url)}-{key}")))
     folder = _folders.get(str(root))
     if folder is None or folder.store.url != url.rstrip("/"):
         try:
@@ -360,7 +361,7 @@ def file_in(url: str, copy: Path) -> str:
 
 def on_store(folder: Path) -> Optional[StoreFolder]:
     """Return the folder on a store that a folder has the copies of; None for others."""
-    return _folders.get(str(folder))
+    return _folders.get(os.path.abspath(str(folder)))
 
 
 def present(path: Path) -> None:

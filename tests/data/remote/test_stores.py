@@ -12,7 +12,7 @@ pytest.importorskip("fsspec")
 from faulty_store import FaultyStore
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
-from ipucnn.data.remote import stores
+from ipucnn.data.remote import store_images, stores
 from ipucnn.data.remote.store_images import StoreImages
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import Expected, Patience
@@ -24,6 +24,7 @@ QUICK = Patience(timeout=0.3, attempts=3, pause=0.01)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(stores, "PATIENCE", QUICK)
+    monkeypatch.setattr(store_images, "_listings", {})
     FaultyStore.reset()
     yield
     FaultyStore.reset()
