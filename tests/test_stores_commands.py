@@ -224,7 +224,7 @@ def test_rows_that_cannot_be_sent_are_kept(cli, memory, photos, monkeypatch, tmp
     (["train", *TRAINING, "--data", "cifar10", "--data-dir", "memory://x"], 2,
      "dataset 'cifar10' is not read from a store ('memory://x')"),
     (["train", *TRAINING, "--data", "image_folder", "--data-dir", "http://x/y"], 2,
-     "dataset 'image_folder' is not read from a web server ('http://x/y')"),
+     "dataset 'image_folder' is not read from a URL ('http://x/y')"),
     (["restore", "--checkpoint-path", "memory://none"], 1,
      "there is no whole checkpoint in 'memory://none'"),
     (["validate", "--checkpoint-path", "memory://none/m_d_1.pt"], 1,

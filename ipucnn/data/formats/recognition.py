@@ -49,7 +49,7 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
         streaming = next((spec for spec in (data, *others)
                           if spec.streams or (spec.stores and store)), None)
         if streaming is None:
-            where = "a store" if store else "a web server" if data.stores else "a URL"
+            where = "a store" if store else "a URL"
             offers = [offering("streams", used), *([offering("stores", used)] if store else [])]
             raise UsageError(f"dataset {data.name!r} is not read from {where} "
                              f"({shown(data_dir)!r})",
