@@ -102,6 +102,14 @@ class Numbers(ImageDataset):
     def __len__(self) -> int:
         return SAMPLES
 
+    def image(self, index: int) -> torch.Tensor:
+        """Return no image: only the order is used."""
+        raise NotImplementedError(index)
+
+    def name(self, index: int) -> str:
+        """Return the number."""
+        return str(index)
+
 
 def ordered(ranks: int) -> Dict[str, Any]:
     """Return what the order of an epoch costs one of the ranks: the last one."""
