@@ -29,6 +29,7 @@ VALID = 150.0
 """Seconds after which one that was not renewed is of a training that has ended."""
 
 _LARGEST = 1 << 16
+_LAST = 10.0  # seconds that a renewal under way has at the end
 
 
 @contextmanager
@@ -66,12 +67,14 @@ def leased(store: Store, option: str, report: Callable[[str], None]) -> Iterator
         raise UsageError(f"folder {store.shown()!r} is in use by another training, which has just "
                          "started", f"wait until it ends, or choose another '{option}'")
     over = threading.Event()
-    threading.Thread(target=_renew, args=(store, token, over), name="ipucnn-lease",
-                     daemon=True).start()
+    thread = threading.Thread(target=_renew, args=(store, token, over), name="ipucnn-lease",
+                              daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
+        thread.join(_LAST)  # or it would write the lease again
         with suppress(DataError):
             store.remove(FILE)
 
@@ -80,8 +83,6 @@ def _renew(store: Store, token: str, over: threading.Event) -> None:
     while not over.wait(RENEWED):
         with suppress(DataError):  # checkpoints report a store that fails
             _write(store, token)
-    with suppress(DataError):  # a renewal that was under way at the end
-        store.remove(FILE)
 
 
 def _write(store: Store, token: str) -> None:

@@ -122,7 +122,7 @@ class Store:
         found = _SCHEME.match(url)
         self.scheme = found[1].lower() if found else ""
         self._opened: Optional[Tuple[int, Any, str]] = None
-        self._filesystem()
+        self._check()
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_opened": None}
@@ -136,11 +136,10 @@ class Store:
         """Whether the store writes a file whole or not at all."""
         return self.scheme in _OBJECTS
 
-    def _filesystem(self) -> Tuple[Any, str]:
-        if self._opened is not None and self._opened[0] == os.getpid():
-            return self._opened[1:]
+    def _check(self) -> None:
+        """Raise an error for a URL that cannot be one of a store; nothing is connected."""
         try:
-            import fsspec.core
+            import fsspec
         except ImportError as error:
             raise UnavailableError(f"{self.shown()!r} needs fsspec", "pip install fsspec"
                                    ) from error
@@ -152,17 +151,22 @@ class Store:
             raise UsageError(f"{self.url!r} names no bucket or repository",
                              f"write it as {self.scheme}://NAME/FOLDER")
         try:
-            system, path = fsspec.core.url_to_fs(self.url)
+            fsspec.get_filesystem_class(self.scheme)
         except ImportError as error:
             extra = EXTRAS.get(self.scheme)
             raise UnavailableError(f"{self.shown()!r} needs a package that is not installed"
                                    + ("" if extra else f": {_reason(error)}"),
                                    f"pip install 'ipucnn[{extra}]'" if extra else
                                    "install it, and see fsspec's documentation") from error
-        except Exception as error:  # those of the packages are their own
-            raise self._error("open", "", _reason(error)) from error
-        self._opened = (os.getpid(), system, path.rstrip("/"))
-        return self._opened[1:]
+
+    def _located(self, name: str) -> Tuple[Any, str]:
+        """Return the file system, which may have to be connected, and a path in it."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            import fsspec.core
+
+            self._opened = (os.getpid(), *fsspec.core.url_to_fs(self.url))
+        root = self._opened[2].rstrip("/")
+        return self._opened[1], f"{root}/{name}" if name else root
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -323,13 +327,11 @@ class Store:
     def _call(self, action: str, name: str, call: Callable[[Any, str, _Pulse], ResultT],
               timeout: float = 0.0) -> ResultT:
         """Return what a call returns, after as many attempts as it takes."""
-        fs, root = self._filesystem()
-        path = f"{root}/{name}" if name else root
         attempts = self.patience.attempts
         for attempt in range(1, attempts + 1):
             try:
                 return _within(timeout or self.patience.timeout, lambda pulse: call(
-                    fs, path, pulse))
+                    *self._located(name), pulse))
             except _Local as error:
                 raise error.cause from None
             except Exception as error:  # those of the packages are their own

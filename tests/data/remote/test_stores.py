@@ -161,15 +161,20 @@ def test_wrong_addresses_are_one_line():
 @pytest.mark.parametrize(("url", "extra"), [
     ("gs://b/x", "gs"), ("hf://datasets/a/b", "hf"), ("ssh://host/x", "ssh")])
 def test_a_missing_package_is_one_command(url, extra, monkeypatch):
-    import fsspec.core
+    import fsspec
 
     def missing(*_, **__):
         raise ImportError("no such package")
 
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     with pytest.raises(UnavailableError, match=f"{url!r} needs a package") as caught:
         Store(url)
     assert caught.value.hint == f"pip install 'ipucnn[{extra}]'"
+
+
+def test_a_store_that_cannot_be_connected_is_one_line():
+    with pytest.raises(DataError, match=r"cannot look up 'ftp://127.0.0.1:1/x/a': .*attempt 3"):
+        Store("ftp://127.0.0.1:1/x").stat("a")
 
 
 def test_credentials_are_in_no_message():
