@@ -18,11 +18,10 @@ class CacheOptions:
     """Where copies are kept, and how many."""
 
     data_cache_dir: Optional[str] = option(
-        None, "Folder for copies of data behind a URL (default: the user's cache).",
+        None, "Folder for copies of data behind a URL.",
         metavar="DIR", machine=True)
     data_cache_size: Optional[int] = option(
-        None, "How many bytes of copies are kept, the last used ones ('20G') (default: 20G, or a "
-        "tenth of what the disk has room for).", size=True, minimum=1, metavar="SIZE",
+        None, "Bytes of copies that are kept ('20G').", size=True, minimum=1, metavar="SIZE",
         machine=True)
 
     def refuse_local(self) -> None:

@@ -20,11 +20,11 @@ class ImageFolderOptions(CacheOptions):
     """Options of folders of labelled images."""
 
     labels: Optional[str] = option(
-        None, "CSV file with the images' file names and labels, instead of class folders; "
-        "'|' separates several labels of an image.", metavar="FILE.csv")
+        None, "CSV file with file names and labels, instead of class folders; '|' separates "
+        "several labels.", metavar="FILE.csv")
     validation_split: Optional[float] = option(
-        None, "Share of each class that is held out for validation, where '--data-dir' has no "
-        "validation images (default: 0.1).", minimum=0.0, maximum=0.9,
+        None, "Share of each class held out where '--data-dir' has no validation images "
+        "(default: 0.1).", minimum=0.0, maximum=0.9,
         only=TRAINING, fixed="state")
 
 
