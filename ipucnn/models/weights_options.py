@@ -10,7 +10,6 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import Given
 from ipucnn.core.registry.records import KINDS
 from ipucnn.data.remote.stores import is_store
-from ipucnn.models.store_folder import file_in
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
@@ -40,6 +39,8 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         return given
     place = str(given["weights"])
     if is_store(place):
+        from ipucnn.models.store_folder import file_in
+
         given["weights"] = file_in(place, Path(weights))
     elif Path(place).expanduser().is_dir():
         given["weights"] = weights

@@ -10,7 +10,6 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry, registry
-from ipucnn.data.image_files import folders_in
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 
@@ -114,6 +113,8 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
 def _folder_names(root: str) -> Iterator[Tuple[int, List[str]]]:
     """Yield the depth of each folder and the names of the folders in it, which may be cleared."""
     if is_store(root):
+        from ipucnn.data.image_files import folders_in
+
         names = folders_in(root)
         yield 0, names
         for folder in names:
