@@ -154,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worker", metavar="FILE")
     parser.add_argument("--begun", type=float, default=0.0)
+    parser.add_argument("--machine", default="nothing else runs on it")
     given = parser.parse_args()
     if given.worker:
         worker(given.begun, given.worker)
@@ -171,7 +172,7 @@ def main() -> None:
         "assumptions": {
             "simulated ranks": "each part runs alone, as one rank runs it, on this machine",
             "gather": f"{GIGABYTES_PER_SECOND} GB/s into the writer, {LATENCY * 1e3} ms per rank",
-            "machine": "two cores, shared with other work"},
+            "machine": given.machine},
         "processes": {str(count): measured(count) for count in PROCESSES},
         "simulated": simulated})
 
