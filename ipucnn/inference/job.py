@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from threading import Thread
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, TypeVar
 
@@ -39,6 +38,7 @@ from ipucnn.data.opening import (
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
+from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
@@ -406,17 +406,21 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             raise failure
 
 
+@contextmanager
 def _prediction_writer(path: str, columns: Sequence[str],
-                       instances: Instances) -> predictions.PredictionWriter:
-    """Return the writer of this instance's rows.
+                       instances: Instances) -> Iterator[predictions.PredictionWriter]:
+    """Yield the writer of this instance's rows.
 
-    Instances that are not in step write one file each, which their parent merges.
+    Instances that are not in step write one file each, which their parent merges and sends.
     """
     if instances.in_step:
-        return predictions.writer_class(path)(Path(path), columns)
+        with delivered(path) as target, predictions.writer_class(path)(target, columns) as writer:
+            yield writer
+        return
     from ipucnn.inference.bulk.prediction_parts import PartWriter  # `bulk` imports this module
 
-    return PartWriter(Path(path), columns, instances.index)
+    with PartWriter(target_of(path), columns, instances.index) as writer:
+        yield writer
 
 
 def _total(job: Job) -> int:
