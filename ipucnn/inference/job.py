@@ -14,7 +14,7 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import fitted, launched, launched_count
+from ipucnn.core.execution.launching import fitted, launched, sharing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
@@ -166,7 +166,7 @@ def prepare(options: RunOptions, registry: Registry,
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
     notes += left_out_notes(options)
     options = with_balanced_splits(options, registry)
-    plan = options.plan(data.on_device, launched_count())
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
     chosen = choose_backend(options, executed, registry, refusals)
@@ -302,16 +302,16 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
     everything = _total(job)
-    total = len(range(instances.index, everything, instances.count))
+    part = job.plan.own(instances.index, everything)
     loader: Optional[Loader] = None
     if not data.on_device:
-        own = islice(order(len(dataset), everything), instances.index, None, instances.count)
+        own = islice(order(len(dataset), everything), part.start, part.stop, part.step)
         loader = feed(session, dataset, job.executed, session.samples_per_call, own,
                       workers=options.dataset.dataloader_worker,
                       skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1)
     scores: Optional[Scores] = None
-    ahead = instances.count if instances.in_step else 1  # count the others' images, too
-    calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),
+    ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
+    calls = HostCalls(job.plan, session, batches(loader, len(part), session.samples_per_call),
                        options.execution.time_limit,
                        lambda done: progress("run", done * ahead, everything))
     shared = not instances.in_step
@@ -326,8 +326,7 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
                     _prediction_writer(options.results.predictions, columns, instances))
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
-            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer,
-                            instances)
+            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer, part)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -346,6 +345,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         raise
     finally:
         # instances in step would wait forever for one that has failed
+        if shared:
+            session.finish()
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
     if not data.finite:  # random images: their classes mean nothing
@@ -426,7 +427,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}
     result.stopped_by = next((part["stopped_by"] for part in parts if part["stopped_by"]), None)
     if instances.count > 1:
-        result.instances = [_own_figures(part, warmup, calls.plan.local_batch) for part in parts]
+        result.instances = [_own_figures(part, warmup, calls.plan.local_batch)
+                            for part in parts[:calls.plan.instances]]
 
 
 def _own_figures(part: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.core.execution.launching import stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends._gpus import of_instance
@@ -18,6 +19,8 @@ from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.errors import device_errors
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
+from ipucnn.plugins.backends.torch.pipeline_inference import PipelineInferenceSession
+from ipucnn.plugins.backends.torch.pipeline_training import PipelineTrainingSession
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 _CPU, _NATIVE_HALF = 10, 17
@@ -41,6 +44,14 @@ class TorchBackend(Backend):
 
     def probe_for(self, plan: ExecutionPlan) -> Probe:
         """Describe the selected device, or the best one, for a plan."""
+        probe = self._probe_for(plan)
+        if not probe.usable or plan.stages == 1 or stages_apart(plan.stages):
+            return probe
+        return replace(probe, notes=(
+            *probe.notes, f"one process computes all {plan.stages} pipeline stages: the splits are "
+            "checked, and change nothing"))
+
+    def _probe_for(self, plan: ExecutionPlan) -> Probe:
         probe = self.probe()
         if not probe.usable:
             return probe
@@ -54,6 +65,15 @@ class TorchBackend(Backend):
             native = device.place.type == "cpu" and not device.emulates_half
             return replace(probe, preference=_NATIVE_HALF) if native else probe
         return replace(probe, notes=())  # the notes are about half precision
+
+    def _session(self, plan: ExecutionPlan, whole: Any, staged: Any) -> Any:
+        """Return the class of a plan's sessions: for whole models, or for a stage of them."""
+        if not stages_apart(plan.stages):
+            return whole
+        if self.options.compile:
+            raise UsageError(f"'--compile' is for whole models, and each process has one of "
+                             f"{plan.stages} pipeline stages", "leave it out")
+        return staged
 
     def _device(self) -> Device:
         return pick(of_instance(self.options.device))
@@ -80,7 +100,8 @@ class TorchBackend(Backend):
         if options.compile:
             compiler.check()
         with device_errors(plan.micro_batch):
-            return TorchInferenceSession(model, plan.local(), input_size, self._device(), options)
+            return self._session(plan, TorchInferenceSession, PipelineInferenceSession)(
+                model, plan, input_size, self._device(), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> TrainingSession:
@@ -98,8 +119,8 @@ class TorchBackend(Backend):
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")
         with device_errors(plan.micro_batch):
-            return TorchTrainingSession(model, plan, setup, input_size,
-                                        self._device().for_training(), options)
+            return self._session(plan, TorchTrainingSession, PipelineTrainingSession)(
+                model, plan, setup, input_size, self._device().for_training(), options)
 
 
 def _name(kind: torch.dtype) -> str:
