@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
 
 import torch
 
@@ -43,6 +43,7 @@ from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
+from ipucnn.inference.shared_predictions import SharedWriter
 from ipucnn.models.balance import with_balanced_splits
 from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard
@@ -185,10 +186,6 @@ def prepare(options: RunOptions, registry: Registry,
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
                          "take images with '--data', or '--data generated' to measure speed only")
     instances = chosen.join(executed)
-    if options.results.predictions and instances.count > 1 and instances.in_step \
-            and launch is not None:
-        raise UsageError(f"'--predictions' is written by one process, and {launch.launcher} "
-                         f"started {instances.count}", "leave it out, or start one process")
     if options.results.predictions:
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
@@ -303,13 +300,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     data = as_opened(job.data, dataset)
     everything = _total(job)
     part = job.plan.own(instances.index, everything)
-    loader: Optional[Loader] = None
-    if not data.on_device:
-        own = islice(order(len(dataset), everything), part.start, part.stop, part.step)
-        loader = feed(session, dataset, job.executed, session.samples_per_call, own,
-                      workers=options.dataset.dataloader_worker,
-                      skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1)
+    loader = None if data.on_device else _loader(job, session, part)
     scores: Optional[Scores] = None
+    writer: Optional[predictions.PredictionWriter] = None
     ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
     calls = HostCalls(job.plan, session, batches(loader, len(part), session.samples_per_call),
                        options.execution.time_limit,
@@ -317,13 +310,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     shared = not instances.in_step
     try:
         with ExitStack() as stack:
-            writer = None
             if options.results.predictions:
-                columns = predictions.columns(min(options.results.top_k, built.card.classes),
-                                              data.labelled, dataset.has_image_ids,
-                                              bool(dataset.split), dataset.multi_label)
                 writer = stack.enter_context(
-                    _prediction_writer(options.results.predictions, columns, instances))
+                    _prediction_writer(options.results.predictions, job, data))
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
             scores = Scores(dataset, built.card, job.match, options.results.top_k, writer, part)
@@ -347,8 +336,17 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         # instances in step would wait forever for one that has failed
         if shared:
             session.finish()
+        unwritten = writer.share(shared) if isinstance(writer, SharedWriter) else None
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
+    if unwritten is not None:
+        raise unwritten
+    _conclude(job, data, result, scores)
+
+
+def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[Scores]) -> None:
+    """Add notes to a result, or raise what is wrong with it."""
+    options, built, instances = job.options, job.built, job.instances
     if not data.finite:  # random images: their classes mean nothing
         result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
@@ -366,12 +364,25 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             raise failure
 
 
-def _prediction_writer(path: str, columns: Sequence[str],
-                       instances: Instances) -> predictions.PredictionWriter:
+def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
+    """Return the loader of this process's part of the images."""
+    own = islice(order(len(job.dataset), _total(job)), part.start, part.stop, part.step)
+    return feed(session, job.dataset, job.executed, session.samples_per_call, own,
+                workers=job.options.dataset.dataloader_worker,
+                skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
+
+
+def _prediction_writer(path: str, job: Job, data: DatasetSpec) -> predictions.PredictionWriter:
     """Return the writer of this instance's rows.
 
     Instances that are not in step write one file each, which their parent merges.
     """
+    dataset, instances = job.dataset, job.instances
+    columns = predictions.columns(min(job.options.results.top_k, job.built.card.classes),
+                                  data.labelled, dataset.has_image_ids, bool(dataset.split),
+                                  dataset.multi_label)
+    if instances.in_step and instances.count > 1:
+        return SharedWriter(Path(path), columns, instances)
     if instances.in_step:
         return predictions.writer_class(path)(Path(path), columns)
     from ipucnn.inference.bulk.prediction_parts import PartWriter  # `bulk` imports this module

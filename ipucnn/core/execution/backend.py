@@ -91,7 +91,7 @@ class InferenceSession(Fed, ABC):
         """Return (min, max, mean) seconds of the last call by the device's own counters."""
         return None
 
-    def finish(self) -> None:  # noqa: B027 - most share no model with other processes
+    def finish(self) -> None:
         """End a pass over images; collective where several processes hold the model's stages.
 
         Those that hold a later stage have no images of their own: this call serves the first.

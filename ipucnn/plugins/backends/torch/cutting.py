@@ -142,7 +142,8 @@ def _in_place(model: nn.Module, node: fx.Node) -> bool:
         return any(getattr(each, "inplace", False) for each in module.modules())
     if node.op == "call_method":
         return str(node.target).endswith("_")
-    return bool(node.kwargs.get("inplace")) or str(getattr(node.target, "__name__", "")).startswith(
-        "i") and node.op == "call_function" and getattr(
-            node.target, "__module__", "") in ("_operator", "operator")
-
+    if node.kwargs.get("inplace"):
+        return True
+    home = getattr(node.target, "__module__", "")
+    return home in ("_operator", "operator") and str(
+        getattr(node.target, "__name__", "")).startswith("i")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 
@@ -66,14 +66,18 @@ class TorchBackend(Backend):
             return replace(probe, preference=_NATIVE_HALF) if native else probe
         return replace(probe, notes=())  # the notes are about half precision
 
-    def _session(self, plan: ExecutionPlan, whole: Any, staged: Any) -> Any:
-        """Return the class of a plan's sessions: for whole models, or for a stage of them."""
+    def _staged(self, plan: ExecutionPlan) -> bool:
+        """Return whether this process holds one stage of the model.
+
+        Raises:
+            UsageError: it does, and the options are for whole models.
+        """
         if not stages_apart(plan.stages):
-            return whole
+            return False
         if self.options.compile:
-            raise UsageError(f"'--compile' is for whole models, and each process has one of "
+            raise UsageError("'--compile' is for whole models, and each process has one of "
                              f"{plan.stages} pipeline stages", "leave it out")
-        return staged
+        return True
 
     def _device(self) -> Device:
         return pick(of_instance(self.options.device))
@@ -100,8 +104,8 @@ class TorchBackend(Backend):
         if options.compile:
             compiler.check()
         with device_errors(plan.micro_batch):
-            return self._session(plan, TorchInferenceSession, PipelineInferenceSession)(
-                model, plan, input_size, self._device(), options)
+            kind = PipelineInferenceSession if self._staged(plan) else TorchInferenceSession
+            return kind(model, plan, input_size, self._device(), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> TrainingSession:
@@ -119,8 +123,8 @@ class TorchBackend(Backend):
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")
         with device_errors(plan.micro_batch):
-            return self._session(plan, TorchTrainingSession, PipelineTrainingSession)(
-                model, plan, setup, input_size, self._device().for_training(), options)
+            kind = PipelineTrainingSession if self._staged(plan) else TorchTrainingSession
+            return kind(model, plan, setup, input_size, self._device().for_training(), options)
 
 
 def _name(kind: torch.dtype) -> str:

@@ -76,9 +76,9 @@ def check_passed(outputs: Any, split: str) -> None:
     for value in outputs:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-            raise UsageError(f"the stage that begins at {split!r} needs a value of type {kind} from "
-                             "the one before it, and processes exchange floating-point tensors",
-                             "name another split")
+            raise UsageError(
+                f"the stage that begins at {split!r} needs a value of type {kind} from the one "
+                "before it, and processes exchange floating-point tensors", "name another split")
 
 
 def tried(processes: StageProcesses, splits: Sequence[str], images: Optional[torch.Tensor],
