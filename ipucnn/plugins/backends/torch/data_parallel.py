@@ -21,6 +21,7 @@ from ipucnn.core.execution.launching import joined, launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
+from ipucnn.plugins.backends.torch.synchronised import synchronise
 
 
 class DataParallel:
@@ -102,6 +103,10 @@ class DataParallel:
             return nullcontext()
         context: ContextManager[Any] = self._module.no_sync()
         return context
+
+    def synchronise(self, model: nn.Module) -> int:
+        """Make batch norms use the statistics of all processes, and return their number."""
+        return synchronise(model, self._group, self.total // self.count)
 
     def connected(self) -> ContextManager[None]:
         """Return the context of the exchanges; see `Instances.connected`."""

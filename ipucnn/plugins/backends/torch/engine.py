@@ -117,8 +117,15 @@ class TorchBackend(Backend):
             if given:
                 raise UsageError(f"'{flag}' has no meaning in training on the torch backend",
                                  "leave it out")
+        if options.sync_batchnorm and stages_apart(plan.stages) and plan.local_replicas > 1:
+            raise UsageError(
+                f"'--sync-batchnorm' over {plan.local_replicas} replicas of a process is not for "
+                "stages in several processes", f"start {plan.replicas * plan.stages} processes")
         if options.compile:
             compiler.check()
+            if options.sync_batchnorm and plan.instances > 1:
+                raise UsageError("'--compile' does not compile what '--sync-batchnorm' exchanges",
+                                 "leave one of them out")
             if plan.local_replicas > 1:
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.plugins.backends.torch.stages import StageProcesses
+from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 
 Shapes = List[Tuple[Tuple[int, ...], torch.dtype]]
 """Shape and type of each tensor that a stage passes on."""

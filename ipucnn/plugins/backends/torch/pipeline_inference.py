@@ -17,7 +17,7 @@ from ipucnn.plugins.backends.torch.errors import device_errors
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, tried
-from ipucnn.plugins.backends.torch.stages import StageProcesses
+from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 
 
 class PipelineInferenceSession(TorchInferenceSession):

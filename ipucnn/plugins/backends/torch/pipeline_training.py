@@ -26,7 +26,7 @@ from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, tried
 from ipucnn.plugins.backends.torch.replicas import on_host
-from ipucnn.plugins.backends.torch.stages import StageProcesses
+from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 

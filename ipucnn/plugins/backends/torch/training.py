@@ -37,7 +37,7 @@ from ipucnn.plugins.backends.torch.errors import (
     out_of_memory,
 )
 from ipucnn.plugins.backends.torch.freezing import Body
-from ipucnn.plugins.backends.torch.gradients import unscale
+from ipucnn.plugins.backends.torch.gradients import figures_of, unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
 from ipucnn.plugins.backends.torch.recompute import recompute
@@ -62,9 +62,10 @@ class TorchTrainingSession(TrainingSession):
         self._model = own.to(device.place).to(memory_format=torch.channels_last)
         parts = [] if plan.recompute == "none" else recompute(
             model, plan.recompute, plan.recompute_checkpoints)
+        synchronised = self._parallel.synchronise(own) if options.sync_batchnorm else 0
         self._precision = Precision(own, plan, device)
         self._precision.end_update()
-        self._replicas = Replicas(own, plan.replicas)
+        self._replicas = Replicas(own, 1 if synchronised else plan.replicas)
         self._optimizer = self._made_optimizer(model)
         self._body = Body(own, setup.head)
         self._average = MovingAverage(own, setup.ema_decay) if setup.ema_decay else None
@@ -73,13 +74,16 @@ class TorchTrainingSession(TrainingSession):
             own) if options.compile else own
         self._unused = False
         self._forward: Callable[..., torch.Tensor] = own  # until it is compiled
-        self._together = 1
+        # with statistics over all replicas, those of this process are computed as one
+        self._together = self._least = plan.replicas if synchronised else 1
         self._synthetic = self._made_batch() if plan.synthetic else None
         self.facts: Dict[str, Any] = {
             "arithmetic": self._precision.name, "compiled": options.compile,
             "splits": list(splits), "recomputed": len(parts), "micro_batches_together": 1}
         if splits:
             self.facts["stage_processes"] = 1
+        if synchronised:
+            self.facts["sync_batchnorm"] = synchronised
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
 
@@ -267,7 +271,8 @@ class TorchTrainingSession(TrainingSession):
             try:
                 return self._update(images, labels, mixing, update)
             except RuntimeError as error:
-                if self._together == 1 or not self._parallel.alone or not out_of_memory(error):
+                if self._together == self._least or not self._parallel.alone \
+                        or not out_of_memory(error):
                     raise
             self._optimizer.zero_grad(set_to_none=True)
             self._precision.before_optimizer()
@@ -310,7 +315,7 @@ class TorchTrainingSession(TrainingSession):
         self._replicas.enter(0)
         overflow = unscale(self._model, self._scaling,
                            self._plan.half or self._setup.tolerate_non_finite)
-        value, overflowed, right_ones = _read(mean(), overflow, hits)
+        value, overflowed, right_ones = figures_of(mean(), overflow, hits)
         return self._finished(update, before, value, overflowed), right_ones
 
     def _finished(self, update: int, before: Optional[List[Buffers]], value: float,
@@ -403,13 +408,3 @@ class TorchTrainingSession(TrainingSession):
     def _put(self, values: Dict[str, torch.Tensor]) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(values[name])
-
-
-def _read(value: torch.Tensor, overflow: Optional[torch.Tensor],
-          hits: Optional[torch.Tensor]) -> Tuple[float, bool, int]:
-    """Return the figures of an update, in one transfer: each would wait for the device."""
-    zero = value.new_zeros(1, dtype=torch.float64)
-    rows = (zero if row is None else row.reshape(1).to(value.device, torch.float64)
-            for row in (value, overflow, hits))
-    found = torch.cat(list(rows)).tolist()
-    return found[0], bool(found[1]), int(found[2])
