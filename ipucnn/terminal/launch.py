@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+import signal
 from dataclasses import dataclass
+from time import sleep
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.execution.launching import start
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.launching import launched, start
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import option
+
+_ENDED = 15.0
+"""Seconds in which a launcher ends the processes of a host after one has failed."""
 
 Command = Callable[[Dict[str, Any]], int]
 
@@ -42,14 +48,29 @@ def remember(arguments: Sequence[str]) -> None:
     _arguments[:] = arguments
 
 
+def leave_to_first() -> None:
+    """Wait for the launcher to end this process, if another one of the host reports the same error.
+
+    Processes of one command usually fail for the same reason, which the first of a host reports.
+    This one returns from here, and reports an error of its own, if it has not been ended then.
+    """
+    try:
+        launch = launched()
+    except IpucnnError:  # every process fails with this error
+        return
+    if launch is not None and launch.ends_all and launch.local_index:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sleep(_ENDED)
+
+
 def launchable(command: Command) -> Command:
     """Make a command start its processes where `--launcher` asks for them, instead of working."""
     @functools.wraps(command)
-    def launched(given: Dict[str, Any]) -> int:
+    def starting(given: Dict[str, Any]) -> int:
         code = started(given)
         return command(given) if code is None else code
 
-    return launched
+    return starting
 
 
 def started(given: Dict[str, Any]) -> Optional[int]:

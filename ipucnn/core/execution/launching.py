@@ -45,6 +45,7 @@ class Launch:
         local_index: number of this instance on its host, from 0; None if the launcher does not
             give each instance a device of its own.
         restarts: how often the launcher has started the processes anew after a failure.
+        ends_all: the launcher ends the other instances of a host as soon as one has failed.
 
     Raises:
         UsageError: the index or the count is not valid.
@@ -56,6 +57,7 @@ class Launch:
     launcher: str = ""
     local_index: Optional[int] = None
     restarts: int = 0
+    ends_all: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:

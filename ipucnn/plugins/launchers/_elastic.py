@@ -6,15 +6,19 @@ import logging
 import os
 import signal
 import socket
-import threading
-from contextlib import contextmanager, suppress
+import time
+import warnings
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.machine import thread_count
 from ipucnn.core.orphans import PARENT
 from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
+
+_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+"""What torch writes of its own; the agent's errors are reported in one line."""
 
 _NOTICED = 1.0
 """Seconds within which the agent notices that a process has ended."""
@@ -35,7 +39,8 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         UnavailableError: the hosts did not find each other.
         IpucnnError: a process was killed.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
+    wanted = os.environ.get(_LOG_LEVEL)
+    os.environ.setdefault(_LOG_LEVEL, "FATAL")  # read when torch is imported
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -53,7 +58,7 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
                          "read_timeout": options.rdzv_timeout},
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
     threads = str(max(1, thread_count() // count))
-    inherited = {PARENT: str(os.getpid()),
+    inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:
         with _silent(), _environment(inherited):
@@ -106,28 +111,48 @@ def _check_port(endpoint: str) -> None:
     A port on which nobody listens is left to the agent: this host may be the first one.
 
     Raises:
-        UsageError: names the port.
+        UsageError: names the port, or the host if there is none of this name.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     host, _, port = endpoint.rpartition(":")
     try:
         socket.create_connection((host, int(port)), 2).close()
+    except socket.gaierror as error:
+        raise UsageError(f"host {host!r} of '--rdzv-endpoint' is not known: {error.strerror}",
+                         "write the name or address of one of the hosts") from error
     except OSError:
         return
-    answered: List[bool] = []
-
-    def ask() -> None:
-        with suppress(RuntimeError, ValueError, OSError):
-            TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=_ANSWER)).set(
-                "ipucnn", "")
-            answered.append(True)
-
-    asking = threading.Thread(target=ask, daemon=True)  # it cannot be interrupted
-    asking.start()
-    asking.join(_ANSWER)
-    if not answered:
+    if not _answers(host, int(port)):
         raise _in_use(endpoint)
+
+
+def _answers(host: str, port: int) -> bool:
+    """Return whether the store of a rendezvous answers.
+
+    A process of its own asks: waiting cannot be interrupted, and a thread would outlive the error.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads exist: none is needed
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_ANSWER)).set(
+                "ipucnn", "")
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + _ANSWER
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
 
 
 def _in_use(endpoint: str) -> UsageError:
@@ -154,7 +179,7 @@ def _failed(error: Any) -> int:
 
 def _no_rendezvous(error: Exception, options: TorchRunOptions) -> IpucnnError:
     place = options.rdzv_endpoint or "localhost"
-    text = str(error)
+    text = str(error.__cause__ or error)
     if "address already in use" in text.lower() or "EADDRINUSE" in text:
         return _in_use(place)
     return UnavailableError(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 RUN = "TORCHELASTIC_RUN_ID"
 RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+AGENT = "TORCHELASTIC_USE_AGENT_STORE"
+"""Set by the elastic agent, not by those who set the other variables themselves."""
 
 
 class TorchRunLauncher(Launcher):
@@ -37,7 +39,7 @@ class TorchRunLauncher(Launcher):
             return None
         return Launch(_number(environment, RANK), _number(environment, WORLD),
                       local_index=_number(environment, LOCAL_RANK),
-                      restarts=_number(environment, RESTARTS))
+                      restarts=_number(environment, RESTARTS), ends_all=AGENT in environment)
 
     def environment(self, index: int, count: int) -> Dict[str, str]:
         """Return the variables of one process of a host; see `Launcher.environment`."""
