@@ -10,7 +10,7 @@ from typing import List, Sequence
 
 import typer
 
-from ipucnn.core.errors import DataError, IpucnnError, PluginError, UnavailableError, UsageError
+from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.spellings import normalise
@@ -35,8 +35,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())
-        if error.exit_code == exit_codes.USAGE or isinstance(error, DataError):
-            launch.leave_to_first()
+        launch.leave_to_first(error)
         if show_traceback:
             render.say_traceback()
         render.report_error(error)

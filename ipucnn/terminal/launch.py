@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.execution.launching import launched, start
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import option
+from ipucnn.terminal.exit_codes import USAGE
 
 _ENDED = 15.0
 """Seconds in which a launcher ends the processes of a host after one has failed."""
@@ -48,12 +49,14 @@ def remember(arguments: Sequence[str]) -> None:
     _arguments[:] = arguments
 
 
-def leave_to_first() -> None:
+def leave_to_first(error: IpucnnError) -> None:
     """Wait for the launcher to end this process, if another one of the host reports the same error.
 
-    Processes of one command usually fail for the same reason, which the first of a host reports.
-    This one returns from here, and reports an error of its own, if it has not been ended then.
+    Options and files are usually wrong in all processes of a command, which the first of a host
+    reports. This one returns from here, and reports an error of its own, if it has not been ended.
     """
+    if error.exit_code != USAGE and not isinstance(error, DataError):
+        return
     try:
         launch = launched()
     except IpucnnError:  # every process fails with this error

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Dict, Iterator, Sequence
 
@@ -48,14 +48,14 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
 
     count = _count(options)
     first, last = options.hosts
-    if options.rdzv_endpoint:
-        _check_port(options.rdzv_endpoint)
+    place: Dict[str, Any] = _place(options.rdzv_endpoint) if options.rdzv_endpoint else {}
     settings: Dict[str, Any] = {
         "min_nodes": first, "max_nodes": last, "nproc_per_node": count,
         "run_id": "ipucnn", "role": "ipucnn", "rdzv_backend": "c10d",
         "rdzv_endpoint": options.rdzv_endpoint or "localhost:0",
         "rdzv_configs": {"timeout": options.rdzv_timeout, "join_timeout": options.rdzv_timeout,
-                         "read_timeout": options.rdzv_timeout},
+                         "read_timeout": options.rdzv_timeout, **place.pop("configs", {})},
+        **place,
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
     threads = str(max(1, thread_count() // count))
     inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
@@ -105,13 +105,14 @@ def _count(options: TorchRunOptions) -> int:
     return options.nproc or max(1, devices)
 
 
-def _check_port(endpoint: str) -> None:
-    """Reject a port on which another program listens, which would never answer.
+def _place(endpoint: str) -> Dict[str, Any]:
+    """Return what the agent has to know of the place where hosts find each other.
 
-    A port on which nobody listens is left to the agent: this host may be the first one.
+    That is this host's address as the others see it, and whether the place is on this host, which
+    the agent finds out by the host's name only.
 
     Raises:
-        UsageError: names the port, or the host if there is none of this name.
+        UsageError: there is no such host, or another program listens on the port.
     """
     host, _, port = endpoint.rpartition(":")
     try:
@@ -119,10 +120,22 @@ def _check_port(endpoint: str) -> None:
     except socket.gaierror as error:
         raise UsageError(f"host {host!r} of '--rdzv-endpoint' is not known: {error.strerror}",
                          "write the name or address of one of the hosts") from error
-    except OSError:
-        return
+    except OSError:  # nobody listens: this host may be the first one
+        own = _own_address(host, int(port))
+        return {"local_addr": own, "configs": {"is_host": True}} if own and own == \
+            socket.gethostbyname(host) and not own.startswith("127.") else {}
     if not _answers(host, int(port)):
         raise _in_use(endpoint)
+    own = _own_address(host, int(port))
+    return {"local_addr": own} if own else {}
+
+
+def _own_address(host: str, port: int) -> str:
+    """Return the address of this host on the way to another one; empty if there is no way."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.connect((host, port or 9))
+        return str(own.getsockname()[0])
+    return ""
 
 
 def _answers(host: str, port: int) -> bool:
