@@ -118,7 +118,7 @@ def test_a_host_that_is_cut_off_comes_back_or_is_named(hosts, tmp_path):
             epoch = await_epoch(saved, epoch + 2, processes)
         hosts.cable("down")
         began = time.monotonic()
-        out, err = processes[0].communicate(timeout=100)
+        _, err = processes[0].communicate(timeout=100)
         assert processes[0].returncode == 1, err
         assert time.monotonic() - began < 60
         assert "instance 2 does not answer" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 
 import pytest
@@ -11,8 +12,8 @@ from ranks import Ranks, run
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
-pytest.importorskip("torch.distributed.pipelining")
-
+PIPELINES = importlib.util.find_spec("torch.distributed.pipelining") is not None
+needs_pipelines = pytest.mark.skipif(not PIPELINES, reason="torch 2.5 has pipelines")
 MODEL = ["--backend", "torch", "--precision", "full", "--progress", "off"]
 TRAINING = ["train", "--model", "tiny", *MODEL, "--batch-size", "4", "--replicas", "2",
             "--gradient-accumulation", "5", "--device-iterations", "2", "--epoch", "2",
@@ -71,6 +72,7 @@ def same(folder, other):
                                  if isinstance(value, float) else expected[name]), name
 
 
+@needs_pipelines
 @pytest.mark.parametrize(("count", "splits", "schedule"), [
     (2, ["1"], "gpipe"), (3, ["1", "2"], "1f1b"), (4, ["1"], "1f1b")])
 def test_stages_in_processes_train_as_the_whole_model(alone, tmp_path, count, splits, schedule):
@@ -81,6 +83,7 @@ def test_stages_in_processes_train_as_the_whole_model(alone, tmp_path, count, sp
     assert not ranks.out(count - 1).strip()
 
 
+@needs_pipelines
 def test_a_training_continues_with_and_without_stages(alone, tmp_path):
     saved = tmp_path / "saved"
     first = [*TRAINING, "--pipeline-splits", "1", "--checkpoint-path", saved]
@@ -90,6 +93,7 @@ def test_a_training_continues_with_and_without_stages(alone, tmp_path):
     same(saved, alone)
 
 
+@needs_pipelines
 def test_a_training_of_one_process_continues_in_stages(alone, tmp_path):
     saved = tmp_path / "saved"
     first = [*TRAINING, "--pipeline-splits", "1", "--checkpoint-path", saved]
@@ -99,6 +103,7 @@ def test_a_training_of_one_process_continues_in_stages(alone, tmp_path):
     same(saved, alone)
 
 
+@needs_pipelines
 def test_stages_in_processes_classify_as_the_whole_model(alone, photos, tmp_path):
     checkpoint = next(alone.glob("*_2.pt"))
     words = ["run", "--weights", checkpoint, "--data-dir", photos / "train", *MODEL,
@@ -124,10 +129,18 @@ def test_stages_in_processes_classify_as_the_whole_model(alone, photos, tmp_path
     (4, ["--pipeline-splits", "1", "--replicas", "3"],
      "3 replicas cannot be divided among 2 instances"),
     (2, ["--pipeline-splits", "1", "--sharded"], "'--sharded' has no meaning"),
-    (3, ["--pipeline-splits", "2", "2/2"], "begins at '2' has no parameters"),
+    pytest.param(3, ["--pipeline-splits", "2", "2/2"], "begins at '2' has no parameters",
+                 marks=needs_pipelines),
 ])
 def test_stages_that_processes_cannot_hold_are_refused(tmp_path, count, words, message):
     ranks = Ranks(tmp_path, [[*TRAINING, *words, "--checkpoint-path", tmp_path / "saved"]] * count)
     assert ranks.codes() == [2] * count
     assert message in ranks.err()
     assert "Traceback" not in ranks.err()
+
+
+@pytest.mark.skipif(PIPELINES, reason="this torch has pipelines")
+def test_an_old_torch_is_refused(tmp_path):
+    ranks = Ranks(tmp_path, [[*TRAINING, "--pipeline-splits", "1", "--no-checkpoints"]] * 2)
+    assert ranks.codes() == [2, 2]
+    assert "has no pipelines between processes" in ranks.err()
