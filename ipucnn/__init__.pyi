@@ -616,6 +616,8 @@ def plan(
     disable_async_loading: bool = False,
     dataloader_rebatch_size: int | None = None,
     compile: bool = False,
+    sync_batchnorm: bool = False,
+    pipeline_schedule: str = '1f1b',
     **options: Any,
 ) -> TrainingPlan:
     """Preview a training: `ipucnn plan` in Python.
@@ -787,6 +789,8 @@ def restore(
     disable_async_loading: bool = False,
     dataloader_rebatch_size: int | None = None,
     compile: bool = False,
+    sync_batchnorm: bool = False,
+    pipeline_schedule: str = '1f1b',
     **options: Any,
 ) -> TrainResult:
     """Resume a training: `ipucnn restore` in Python.
@@ -1090,6 +1094,8 @@ def train(
     disable_async_loading: bool = False,
     dataloader_rebatch_size: int | None = None,
     compile: bool = False,
+    sync_batchnorm: bool = False,
+    pipeline_schedule: str = '1f1b',
     **options: Any,
 ) -> TrainResult:
     """Train a model: `ipucnn train` in Python.
@@ -1168,6 +1174,8 @@ def validate(
     disable_async_loading: bool | None = None,
     dataloader_rebatch_size: int | None = None,
     compile: bool | None = None,
+    sync_batchnorm: bool | None = None,
+    pipeline_schedule: str | None = None,
     **options: Any,
 ) -> Validations:
     """Evaluate saved checkpoints: `ipucnn validate` in Python.

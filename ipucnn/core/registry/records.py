@@ -340,11 +340,12 @@ class ScheduleSpec(PluginSpec):
 
 FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "compile-only", "ema", "fine-tuning",
                                     "full-precision-norm", "multi-label", "recompute",
-                                    "sharding"})
+                                    "sharding", "stage-processes"})
 """Features that only some backends have; common options may require one of them. `accumulation-sum`
 adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `multi-label` trains on images
 with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
-`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`)."""
+`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`),
+`stage-processes` divides pipeline stages among processes with a device each."""
 
 
 @dataclass(frozen=True)
