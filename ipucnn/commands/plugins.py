@@ -1,4 +1,4 @@
-"""`ipucnn list-plugins`, `show` and `check-plugin`: list, describe and check plugins."""
+"""`ipucnn list-plugins` and `show`: list and describe plugins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("list-plugins")(list_plugins)
     app.command(context_settings={"ignore_unknown_options": True})(show)
-    app.command("check-plugin")(check_plugin)
 
 
 def list_plugins(
@@ -242,26 +241,3 @@ def _splits(kind: str, name: str) -> List[str]:
     from ipucnn.models.build import model_splits
 
     return model_splits(name)
-
-
-def check_plugin(
-    name: str = typer.Argument(metavar="DISTRIBUTION|KIND:NAME",
-                               help="A distribution, or one plugin such as 'model:tinynet'."),
-    as_json: bool = JSON,
-) -> int:
-    """Run the conformance checks on a plugin.
-
-    Exit code 1 when one fails.
-    """
-    from ipucnn.testing import check_named
-
-    results = check_named(name)
-    if as_json:
-        render.emit_json(results)
-    else:
-        render.emit(render.table(("plugin", "check", "result"), [
-            (plugin, check, outcome) for plugin, checks in results.items()
-            for check, outcome in checks.items()]))
-    failed = [outcome for checks in results.values() for outcome in checks.values()
-              if outcome != "passed" and not outcome.startswith("skipped")]
-    return 1 if failed else 0

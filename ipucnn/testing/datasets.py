@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
 from unittest import SkipTest
 
@@ -46,6 +48,10 @@ class DatasetSuite(Suite):
         dataset = self.made(*self.arguments()[0])
         require(isinstance(dataset, ImageDataset), f"the target returned {type(dataset).__name__}")
         return dataset  # type: ignore[no-any-return]
+
+    def exercise(self) -> None:
+        """Open the dataset."""
+        self.open()
 
     def indices(self, dataset: ImageDataset) -> List[int]:
         """Return the indices to check, spread over the dataset."""
@@ -100,6 +106,24 @@ class DatasetSuite(Suite):
             for other in (dataset, again):
                 require(torch.equal(images[position], other.image(indices[position])),
                         f"image {indices[position]} is not the same when it is read again")
+
+    def test_images_do_not_depend_on_the_workers(self) -> None:
+        """One thread, or several at the same time, read the images that this one reads."""
+        import torch
+
+        dataset = self.open()
+        indices = self.indices(dataset)
+        expected = [dataset.image(index) for index in indices]
+        for workers in (1, 4):
+            again = self.open()
+            start = threading.Barrier(workers)
+            with ThreadPoolExecutor(workers, initializer=start.wait, initargs=(10,)) as pool:
+                held = [pool.submit(start.wait, 10) for _ in range(workers)]  # all threads exist
+                wait(held)
+                images = list(pool.map(again.image, indices))
+            for index, one, other in zip(indices, expected, images):
+                require(torch.equal(one, other), f"image {index} is another one when {workers} "
+                        f"worker{'s read' if workers > 1 else ' reads'} the dataset")
 
     def test_files_are_the_images(self) -> None:
         """The result of `encoded` decodes to the result of `image`."""

@@ -139,7 +139,7 @@ class Loader:
         name = Path(extra).stem if extra.endswith(".py") else extra
         provider = Provider(name, "", LOCAL, extra)
         if provider not in self.loaded:
-            return self._load(provider, lambda: _import_local(extra))
+            return self._load(provider, lambda: import_plugin(extra, True))
         return self.loaded[provider]
 
     def _load(self, provider: Provider, importer: Callable[[], Any]) -> Loaded:
@@ -361,8 +361,9 @@ def remedy_for(provider: Provider) -> str:
         f"'pip uninstall {provider.distribution}'")
 
 
-def _import_local(extra: str) -> ModuleType:
-    if not extra.endswith(".py") and os.sep not in extra:
+def import_plugin(extra: str, local: bool) -> ModuleType:
+    """Import a plugin module by its name; with `local`, it may be a file."""
+    if not local or (not extra.endswith(".py") and os.sep not in extra):
         return importlib.import_module(extra)
     path = Path(extra)
     if not path.is_file():

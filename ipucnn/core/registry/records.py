@@ -359,6 +359,8 @@ class BackendSpec(PluginSpec):
         pipelining: a model can be split into stages.
         onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes which
             ONNX files its engine reads; empty when it reads none.
+        mixup: its trainings mix images by mixup and cutmix (`TrainingBatch.mixing`).
+        replicas: it has data-parallel replicas.
     """
 
     inference: bool = True
@@ -371,6 +373,8 @@ class BackendSpec(PluginSpec):
     pipelining: bool = True
     onnx: str = ""
     training_options: InitVar[Tuple[str, ...]] = ()
+    mixup: bool = True
+    replicas: bool = True
 
     def __post_init__(self, training_options: Tuple[str, ...]) -> None:
         super().__post_init__()
