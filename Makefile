@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs bench bench-data faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs bench bench-data faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -58,6 +58,11 @@ test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whate
 	rm -rf build/newest
 	$(BIN)/python -m pip install --quiet --target build/newest --upgrade typer pluggy
 	OMP_NUM_THREADS=1 PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/commands/test_cli.py tests/core/registry/test_registry.py
+
+test-lowest: $(STAMP)  ## the command line on the lowest typer and pluggy that are declared
+	rm -rf build/lowest
+	$(BIN)/python -m pip install --quiet --target build/lowest --upgrade typer==0.17.0 pluggy==1.5.0
+	OMP_NUM_THREADS=1 PYTHONPATH=build/lowest $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/commands/test_cli.py tests/core/registry/test_registry.py
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from ipucnn.core.execution.backend import InferenceSession as InferenceSession
     from ipucnn.core.execution.backend import Probe as Probe
     from ipucnn.core.execution.calibration import Calibration as Calibration
+    from ipucnn.core.execution.feeding import FeedRequest as FeedRequest
     from ipucnn.core.execution.instances import ALONE as ALONE
     from ipucnn.core.execution.instances import Instances as Instances
     from ipucnn.core.execution.launching import Launch as Launch
     from ipucnn.core.execution.launching import Launcher as Launcher
+    from ipucnn.core.execution.launching import joined as joined
     from ipucnn.core.execution.losses import CrossEntropyForm as CrossEntropyForm
     from ipucnn.core.execution.losses import Loss as Loss
     from ipucnn.core.execution.losses import PerImageLoss as PerImageLoss
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
     from ipucnn.core.loggers import RunInfo as RunInfo
     from ipucnn.core.options.declaration import option as option
     from ipucnn.core.preprocessing import Preprocessing as Preprocessing
+    from ipucnn.core.registry.deprecations import (
+        PluginDeprecationWarning as PluginDeprecationWarning,
+    )
     from ipucnn.core.registry.hookspecs import hookimpl as hookimpl
     from ipucnn.core.registry.records import API_VERSION as API_VERSION
     from ipucnn.core.registry.records import BackendSpec as BackendSpec
@@ -69,9 +74,11 @@ if TYPE_CHECKING:
     from ipucnn.core.registry.records import ScheduleSpec as ScheduleSpec
     from ipucnn.data import DatasetRequest as DatasetRequest
     from ipucnn.data import ImageDataset as ImageDataset
+    from ipucnn.data import check_classes as check_classes
     from ipucnn.data.formats.convert import Writer as Writer
     from ipucnn.data.images import decode as decode
     from ipucnn.data.mixup import mix_images as mix_images
+    from ipucnn.data.normalisation import fed as fed
     from ipucnn.data.normalisation import normalise as normalise
     from ipucnn.models.norms import NormSite as NormSite
     from ipucnn.models.optimisation import make_optimizer as make_optimizer
@@ -88,8 +95,9 @@ _HOMES = {
     "ipucnn.core.execution.accuracy": ("is_correct",),
     "ipucnn.core.execution.backend": ("Backend", "InferenceSession", "Probe"),
     "ipucnn.core.execution.calibration": ("Calibration",),
+    "ipucnn.core.execution.feeding": ("FeedRequest",),
     "ipucnn.core.execution.instances": ("ALONE", "Instances"),
-    "ipucnn.core.execution.launching": ("Launch", "Launcher"),
+    "ipucnn.core.execution.launching": ("Launch", "Launcher", "joined"),
     "ipucnn.core.execution.losses": ("CrossEntropyForm", "Loss", "PerImageLoss", "one_per_image",
                                      "unsupported"),
     "ipucnn.core.execution.mixing": ("Mixing", "MixOptions", "mixed_labels"),
@@ -100,16 +108,17 @@ _HOMES = {
     "ipucnn.core.loggers": ("COMPLETED", "FAILED", "STOPPED", "Logger", "RunInfo"),
     "ipucnn.core.options.declaration": ("option",),
     "ipucnn.core.preprocessing": ("Preprocessing",),
+    "ipucnn.core.registry.deprecations": ("PluginDeprecationWarning",),
     "ipucnn.core.registry.hookspecs": ("hookimpl",),
     "ipucnn.core.registry.records": (
         "API_VERSION", "BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec",
         "ModelSpec", "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement",
         "ScheduleSpec"),
-    "ipucnn.data": ("DatasetRequest", "ImageDataset"),
+    "ipucnn.data": ("DatasetRequest", "ImageDataset", "check_classes"),
     "ipucnn.data.formats.convert": ("Writer",),
     "ipucnn.data.images": ("decode",),
     "ipucnn.data.mixup": ("mix_images",),
-    "ipucnn.data.normalisation": ("normalise",),
+    "ipucnn.data.normalisation": ("fed", "normalise"),
     "ipucnn.models.norms": ("NormSite",),
     "ipucnn.models.optimisation": ("make_optimizer", "parameter_groups", "set_rate"),
     "ipucnn.onnx.engine_base": ("OnnxBackend",),

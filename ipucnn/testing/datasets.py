@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
 from unittest import SkipTest
 
@@ -115,14 +115,19 @@ class DatasetSuite(Suite):
         indices = self.indices(dataset)
         expected = [dataset.image(index) for index in indices]
         for workers in (1, 4):
-            again = self.open()
-            start = threading.Barrier(workers)
-            with ThreadPoolExecutor(workers, initializer=start.wait, initargs=(10,)) as pool:
-                held = [pool.submit(start.wait, 10) for _ in range(workers)]  # all threads exist
-                wait(held)
-                images = list(pool.map(again.image, indices))
-            for index, one, other in zip(indices, expected, images):
-                require(torch.equal(one, other), f"image {index} is another one when {workers} "
+            again, start = self.open(), threading.Barrier(workers)
+
+            def read(worker: int, count: int = workers, dataset: ImageDataset = again,
+                     start: threading.Barrier = start) -> Dict[int, Any]:
+                start.wait(60)  # each thread has a part
+                return {index: dataset.image(index) for index in indices[worker::count]}
+
+            with ThreadPoolExecutor(workers) as pool:
+                images = {index: image for part in pool.map(read, range(workers))
+                          for index, image in part.items()}
+            for index, image in zip(indices, expected):
+                require(torch.equal(image, images[index]),
+                        f"image {index} is another one when {workers} "
                         f"worker{'s read' if workers > 1 else ' reads'} the dataset")
 
     def test_files_are_the_images(self) -> None:

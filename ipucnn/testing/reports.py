@@ -86,6 +86,10 @@ def check_all(names: List[str], wishes: Wishes, registry: Optional[Registry] = N
     """
     used = registry or registries.registry()
     files = tuple(name for name in names if _is_file(name))
+    for name in files:
+        if not os.path.isfile(name):
+            raise UsageError(f"there is no file {name!r}", "name a Python file, a distribution or "
+                             "a plugin")
     if files:
         used = Registry(replace(used.settings, extra=(*used.settings.extra, *files)))
     _check_exclusions(wishes)

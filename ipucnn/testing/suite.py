@@ -151,6 +151,11 @@ class Suite(Checks):
             raise ConformanceError(f"{self.spec.target!r} does not take what its record declares: "
                                    f"{error}") from error
 
+    def test_uses_nothing_deprecated(self) -> None:
+        """The record uses no deprecated part of the record contract; otherwise it is skipped."""
+        if self.spec.deprecated:
+            raise SkipTest("; ".join(map(str, self.spec.deprecated)))
+
     def test_it_sets_no_random_seed(self) -> None:
         """Calling the target draws random numbers at most: it sets the seed of no generator."""
         import numpy

@@ -836,7 +836,7 @@ def test_a_suite_is_inherited_in_three_lines(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert "1 failed, 12 passed, 1 skipped" in done.stdout, done.stdout
+    assert "1 failed, 14 passed, 1 skipped" in done.stdout, done.stdout
     assert "test_mine.py::TestSgd::test_reduces_a_quadratic" in done.stdout
 
 
@@ -845,5 +845,6 @@ def test_check_names_are_stable():
 
     assert checks(SUITES["lr-schedule"]) == [
         "test_target_resolves", "test_options_are_valid", "test_takes_its_declared_options",
-        "test_it_sets_no_random_seed", "test_factors_are_finite_and_not_negative",
-        "test_it_trains_at_all", "test_it_is_a_pure_function"]
+        "test_uses_nothing_deprecated", "test_it_sets_no_random_seed",
+        "test_factors_are_finite_and_not_negative", "test_it_trains_at_all",
+        "test_it_is_a_pure_function"]

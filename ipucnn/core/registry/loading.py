@@ -26,6 +26,7 @@ import pluggy
 from ipucnn.core.errors import IpucnnError, PluginError
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
+from ipucnn.core.registry.deprecations import announce
 from ipucnn.core.registry.discovery import (
     GROUP,
     Found,
@@ -146,7 +147,7 @@ class Loader:
         start = time.perf_counter()
         guard: ContextManager[None] = (
             contextlib.nullcontext() if provider.builtin else isolated(describe(provider)))
-        collected = _Collected()
+        collected = _Collected(describe(provider))
         with guard:
             try:
                 plugin = importer()
@@ -214,7 +215,8 @@ class Loader:
 class _Collected:
     """The records of one plugin, and its failures with the kind and name concerned."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str) -> None:
+        self.who = who
         self.records: List[Tuple[Kind, PluginSpec]] = []
         self.failures: List[Tuple[BaseException, str, str]] = []
 
@@ -229,6 +231,7 @@ class _Collected:
             for record in _items(kind, hook()):
                 try:
                     _check_record(kind, record, spellings)
+                    announce(self.who, f"{kind.name} {record.name!r}", record.deprecated)
                 except GUARDED as error:
                     self.fail(error, *_kind_and_name(kind, record))
                 else:

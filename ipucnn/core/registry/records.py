@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple, Typ
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.deprecations import Deprecation
 
 API_VERSION = 1
 """The newest version of the record contract.
@@ -118,6 +119,8 @@ class PluginSpec:
                     "spellings made of letters, digits, '.', '_' and '-'")
         self._tuple_of(Requirement, "requires")
         if isinstance(self.options, tuple):  # the names that the first records listed
+            if self.options:
+                self._deprecate(f"a tuple as 'options' of {type(self).__name__}")
             object.__setattr__(self, "options", None)
         self._check(self.options is None
                     or (isinstance(self.options, type) and dataclasses.is_dataclass(self.options))
@@ -136,6 +139,21 @@ class PluginSpec:
         value = getattr(self, field_name)
         self._check(isinstance(value, tuple) and all(isinstance(v, item_type) for v in value),
                     field_name, f"a tuple of {item_type.__name__}")
+
+    def _deprecate(self, what: str, ends: int = 2,
+                   instead: str = "declare a dataclass as 'options'") -> None:
+        """Note a deprecated part of the contract that the record uses; refuse it once it ended."""
+        use = Deprecation(what, ends, instead)
+        if ends <= self.api_version <= API_VERSION:
+            raise PluginError(f"bad {type(self).__name__} {self.name!r}: {what} ended with record "
+                              f"contract {ends}: {instead}")
+        object.__setattr__(self, "_deprecated", (*self.deprecated, use))
+
+    @property
+    def deprecated(self) -> Tuple[Deprecation, ...]:
+        """The deprecated parts of the contract that the record uses."""
+        found: Tuple[Deprecation, ...] = getattr(self, "_deprecated", ())
+        return found
 
     @property
     def keys(self) -> Tuple[str, ...]:
@@ -434,6 +452,8 @@ def _check_names(record: PluginSpec, field_name: str, value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
         raise PluginError(f"bad {type(record).__name__} {record.name!r}: {field_name} is "
                           f"{value!r}, expected a tuple of str")
+    if value:
+        record._deprecate(f"the field {field_name!r} of {type(record).__name__}")
 
 
 @dataclass(frozen=True)
