@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs bench bench-data faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs bench bench-data conformance faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -84,6 +84,9 @@ bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm 
 	$(BIN)/python benchmarks/data/pipeline.py
 	$(BIN)/python benchmarks/data/choices.py
 	$(BIN)/python benchmarks/data/memory.py
+
+conformance: $(STAMP)  ## the conformance checks on every built-in plugin
+	$(BIN)/python benchmarks/conformance.py
 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
 	$(BIN)/python benchmarks/faults.py

@@ -13,7 +13,7 @@ from ipucnn.core.names import did_you_mean, key, printable
 from ipucnn.core.showing import plain_table
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.layout import terminal_width, wrapped
-from ipucnn.terminal.listings import by_family, without_loader_warnings
+from ipucnn.terminal.listings import as_markdown, by_family, without_loader_warnings
 from ipucnn.terminal.options_command import JSON
 
 KINDS = "model, dataset, norm-layer, optimizer, lr-schedule, backend, loss, logger, launcher"
@@ -32,11 +32,16 @@ def list_plugins(
                                 help="Only names that match, for example 'resnet*'."),
     wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
                               "and state, as in a pipe, instead of names grouped by family."),
+    markdown: bool = typer.Option(False, "--markdown", help="Print an index page in Markdown, a "
+                                  "section per distribution."),
     as_json: bool = JSON,
 ) -> None:
     """List the plugins of every kind and their state."""
-    if wide and as_json:
-        raise UsageError("'--wide' and '--json' exclude each other", "leave one of them out")
+    forms = [flag for flag, given in (("--wide", wide), ("--markdown", markdown),
+                                      ("--json", as_json)) if given]
+    if len(forms) > 1:
+        raise UsageError(f"'{forms[0]}' and '{forms[1]}' exclude each other",
+                         "leave one of them out")
     from ipucnn.core.registry.listing import entry
     from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import State, registry
@@ -46,6 +51,9 @@ def list_plugins(
         rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
     if as_json:
         render.emit_json([entry(row) for row in rows])
+        return
+    if markdown:
+        render.emit(as_markdown(rows))
         return
     if not rows:
         render.say(f"nothing matches {pattern!r}")

@@ -102,6 +102,24 @@ def test_one_file_of_all_kinds(tmp_path, cli):
         ("backend" if kind == "training-backend" else kind, "ok") for kind in kinds}
 
 
+def test_the_index_page_names_distributions_and_plugins(cli, fake_distribution):
+    fake_distribution("odd-dist", {"odd.py": """
+        import ipucnn
+
+        @ipucnn.hookimpl
+        def ipucnn_lr_schedules():
+            return [ipucnn.ScheduleSpec(name="odd", summary="a | b *c*", target=abs)]
+        """}, {"schedulers.odd": "odd"})
+    done = cli("list-plugins", "schedules", "--markdown")
+    assert done.code == 0, done.err
+    first, built_in, other = done.out.split("## ")
+    assert first == "# Plugins\n\n"
+    assert "| lr-schedule | cosine |" in built_in
+    assert other.startswith("odd-dist 1.0\n")
+    assert r"| lr-schedule | odd |  | a \| b \*c\* | ok |" in other
+    assert cli("list-plugins", "--markdown", "--json").code == 2
+
+
 def test_generated_code_imports_the_public_modules_only():
     for kind in CHOICES:
         plugin = NewPlugin("demo", (kind,))
