@@ -1,7 +1,8 @@
 """Run the conformance checks on every built-in plugin: `make conformance`.
 
 Networks are checked with images of 64 pixels where they compute them, the others at the size of
-their record. What needs a device, a package or a folder that is missing is skipped, with the reason.
+their record. What needs a device, a package or a folder that is missing is skipped, with the
+reason.
 """
 
 from __future__ import annotations
