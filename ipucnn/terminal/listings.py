@@ -68,10 +68,10 @@ def as_markdown(rows: Sequence[Row]) -> str:
         lines += ["", f"## {_plain(label)}"]
         with suppress(metadata.PackageNotFoundError):  # a file that was named by '--plugin'
             stated = metadata.metadata(found[0].provider.distribution)
+            summary = stated.get_all("Summary") or [""]
             urls = [*(url.partition(", ")[2] for url in stated.get_all("Project-URL") or ()),
-                    stated.get("Home-page") or ""]
-            lines += [f"\n{_plain(text)}" for text in (
-                stated.get("Summary") or "", next((url for url in urls if url), "")) if text]
+                    *(stated.get_all("Home-page") or ())]
+            lines += [f"\n{_plain(text)}" for text in (*summary[:1], *urls[:1]) if text]
         lines += ["", "| kind | name | other names | summary | state |", "|---|---|---|---|---|"]
         lines += ["| " + " | ".join(map(_plain, (
             row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
