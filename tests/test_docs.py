@@ -23,8 +23,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_reference_is_what_the_declarations_generate():
-    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["options_page"]()
-    assert (ROOT / "docs" / "reference" / "options.md").read_text() == page, "run 'make docs'"
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    for name in ("options", "conformance"):
+        page = pages[f"{name}_page"]()
+        assert (ROOT / "docs" / "reference" / f"{name}.md").read_text() == page, "run 'make docs'"
 
 
 def _commands():

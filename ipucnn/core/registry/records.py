@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple, Typ
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.deprecations import Deprecation
 
 API_VERSION = 1
 """The newest version of the record contract.
@@ -118,6 +119,8 @@ class PluginSpec:
                     "spellings made of letters, digits, '.', '_' and '-'")
         self._tuple_of(Requirement, "requires")
         if isinstance(self.options, tuple):  # the names that the first records listed
+            if self.options:
+                self._deprecate(f"a tuple as 'options' of {type(self).__name__}")
             object.__setattr__(self, "options", None)
         self._check(self.options is None
                     or (isinstance(self.options, type) and dataclasses.is_dataclass(self.options))
@@ -136,6 +139,21 @@ class PluginSpec:
         value = getattr(self, field_name)
         self._check(isinstance(value, tuple) and all(isinstance(v, item_type) for v in value),
                     field_name, f"a tuple of {item_type.__name__}")
+
+    def _deprecate(self, what: str, ends: int = 2,
+                   instead: str = "declare a dataclass as 'options'") -> None:
+        """Note a deprecated part of the contract that the record uses; refuse it once it ended."""
+        use = Deprecation(what, ends, instead)
+        if ends <= self.api_version <= API_VERSION:
+            raise PluginError(f"bad {type(self).__name__} {self.name!r}: {what} ended with record "
+                              f"contract {ends}: {instead}")
+        object.__setattr__(self, "_deprecated", (*self.deprecated, use))
+
+    @property
+    def deprecated(self) -> Tuple[Deprecation, ...]:
+        """The deprecated parts of the contract that the record uses."""
+        found: Tuple[Deprecation, ...] = getattr(self, "_deprecated", ())
+        return found
 
     @property
     def keys(self) -> Tuple[str, ...]:
@@ -371,6 +389,8 @@ class BackendSpec(PluginSpec):
             `ExecutionPlan`, an `OptimizerChoice` and the backend's options: a line for each rule of
             its API by which a training would be refused. `plan` calls it, also where the plugin's
             requirements are missing; empty when there are none.
+        mixup: its trainings mix images by mixup and cutmix (`TrainingBatch.mixing`).
+        replicas: it has data-parallel replicas.
     """
 
     inference: bool = True
@@ -384,6 +404,8 @@ class BackendSpec(PluginSpec):
     onnx: str = ""
     rules: str = ""
     training_options: InitVar[Tuple[str, ...]] = ()
+    mixup: bool = True
+    replicas: bool = True
 
     def __post_init__(self, training_options: Tuple[str, ...]) -> None:
         super().__post_init__()
@@ -445,6 +467,8 @@ def _check_names(record: PluginSpec, field_name: str, value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
         raise PluginError(f"bad {type(record).__name__} {record.name!r}: {field_name} is "
                           f"{value!r}, expected a tuple of str")
+    if value:
+        record._deprecate(f"the field {field_name!r} of {type(record).__name__}")
 
 
 @dataclass(frozen=True)
