@@ -48,6 +48,8 @@ from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.reports.evidence import Evidence, kept_latencies, merged
+from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 ResultT = TypeVar("ResultT")
 
@@ -328,6 +330,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             stack.callback(calls.close)
             scores = Scores(dataset, built.card, job.match, options.results.top_k, writer,
                             instances)
+            if options.results.documented and data.finite:  # random images show nothing
+                scores.evidence = Evidence(built.card.names)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -348,6 +352,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         # instances in step would wait forever for one that has failed
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
+    if result.evidence.get("shown"):
+        result.evidence = with_thumbnails(result.evidence, of_dataset(dataset))
     if not data.finite:  # random images: their classes mean nothing
         result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
@@ -405,7 +411,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "scored": scores.as_plain() if scores else None,
         "answers": scores.answers.as_plain() if scores else None,
         "skipped": loader.skipped_count if loader else 0,
-        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
+        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by,
+        "evidence": scores.shown() if scores else None})
     meter = Meter.together([part["calls"] for part in parts], instances.in_step)
     result.iterations = len(meter.seconds)
     result.images = sum(part["images"] for part in parts)
@@ -415,6 +422,9 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
     figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
     for name, value in figures.items():
         setattr(result, name, value)
+    result.evidence = {
+        **merged([part["evidence"] for part in parts if part["evidence"]]),
+        "latencies_ms": kept_latencies(meter.latencies_after(result.warmup_iterations))}
     if scores is not None:
         scores.together([part["scored"] for part in parts if part["scored"]])
         result.accuracy = scores.accuracy()

@@ -14,6 +14,7 @@ from ipucnn.inference import predictions
 from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
+from ipucnn.reports.evidence import Evidence
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,10 @@ class Scores:
 
     Attributes:
         answers: the first predictions, and how often each class was predicted.
+        evidence: collects what a report shows; None where no report is wanted.
     """
+
+    evidence: Optional[Evidence] = None
 
     def __init__(self, dataset: ImageDataset, card: ModelCard,
                  match: Optional[ClassMatch], top_k: int,
@@ -103,6 +107,8 @@ class Scores:
             known = label_tensor(labels_by_output(self._match, labels, UNKNOWN), outputs.shape[1])
             self._count.add(ranked, known * finite[:, None] if known.dim() > 1 else torch.where(
                 finite | (known == UNKNOWN), known, known.new_tensor(len(self._class_names))))
+        if self.evidence is not None:
+            self.evidence.add([batch.indices[row] for row in fresh], probabilities, known)
         best = ranked.argmax(1)
         self._keep(batch, fresh, best, probabilities.gather(1, best[:, None])[:, 0], known)
 
@@ -121,6 +127,10 @@ class Scores:
                 label = batch.labels[row]
                 self.answers.add(self._dataset, batch.indices[row], Answer(
                     output, probability, label if isinstance(label, int) else None, right))
+
+    def shown(self) -> Optional[Dict[str, Any]]:
+        """Return the evidence of this process; None where no report is wanted."""
+        return None if self.evidence is None else self.evidence.reduced(self._dataset.name)
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""

@@ -390,6 +390,9 @@ class TrainResults(ResultPart):
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
     disable_metrics: bool = option(
         False, "Compute no accuracy in training, to measure peak throughput.", negatable=False)
+    report: bool = option(
+        True, "Write a report of the training as an HTML page into the folder of metrics.",
+        switch=True)
     log_dir: Optional[str] = option(
         None, "Folder of metrics and options (default: that of the checkpoints, or a new one "
         "below 'logs').", metavar="DIR")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.launching import fitted, launched_count, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
@@ -59,6 +60,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     found = Validations()
     evaluator: Optional[Evaluator] = None
     built_for: Tuple[Any, ...] = ()
+    details: Dict[str, Any] = {}
     try:
         for path in paths:
             try:
@@ -71,9 +73,12 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
             if evaluator is None or built_for != _identity(stored):
                 if evaluator is not None:
                     evaluator.close()
-                evaluator = _evaluator(stored, options, registry, listener)
+                evaluator, details = _evaluator(stored, options, registry, listener)
                 built_for = _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
+            found.details = details
+        if found and evaluator is not None and (options.results.report or options.results.result):
+            found.details["evidence"] = found[-1].document(evaluator.dataset)["evidence"]
     except Interrupted as interrupt:
         found.stopped_by = str(interrupt)
     except IpucnnError as error:
@@ -113,7 +118,8 @@ def _identity(stored: StoredModel) -> Tuple[Any, ...]:
 
 
 def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
-               listener: Listener) -> Evaluator:
+               listener: Listener) -> Tuple[Evaluator, Dict[str, Any]]:
+    """Return the evaluator of a stored model, and what a report says of it."""
     options = validation_options(stored, given, registry)
     _check_backend_options(given, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
@@ -148,9 +154,14 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                               options.dataset.match_classes, f"dataset {data.name!r}")
         if match.note:
             listener.note(match.note)
-    return Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
-                     built.card, match, options.dataset.dataloader_worker,
-                     options.dataset.skip_bad_samples, instances)
+    evaluator = Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
+                          built.card, match, options.dataset.dataloader_worker,
+                          options.dataset.skip_bad_samples, instances)
+    return evaluator, {
+        "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
+        "device": chosen.probe.device, "options": options.as_dict(),
+        "environment": {**describe(), "backend": chosen.probe.versions},
+        "card": built.card.as_plain()}
 
 
 def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
