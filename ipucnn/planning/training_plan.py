@@ -64,6 +64,7 @@ class TrainingPlan(Shown):
         return {
             "format": "ipucnn.plan/1", "model": options.network.model,
             "dataset": options.dataset.data, "backend": options.execution.backend,
+            "options": options.as_dict(),
             "plan": self.plan.algebra(), "learning_rate": self._rate(),
             "begins_at": ["input", *self.plan.pipeline_splits],
             "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
