@@ -182,7 +182,7 @@ def bars(rows: Sequence[Tuple[str, float, Optional[float]]], unit: str, label: s
         parts += [text(begin - 8, y + 15, name, "end"),
                   bar(begin, y, ((RIGHT - begin - 70) * value / most, 20), "bar c0",
                       f"{name}: {value:,.1f} {unit}")]
-        at = begin + (RIGHT - begin - 70) * max(value, mark or 0) / most
+        at = begin + (RIGHT - begin - 70) * value / most
         if mark is not None:
             x = begin + (RIGHT - begin - 70) * mark / most
             parts.append(Markup('<line class="mark" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}">'

@@ -144,11 +144,12 @@ def heat_map(evidence: Dict[str, Any]) -> Optional[HeatMap]:
             if cell > 20 and images:
                 parts.append(text(edge + (column + 0.5) * cell, y + cell / 2 + 4, str(images),
                                   "middle count" + (" light" if share > 0.55 else "")))
-    size = edge + cell * len(chosen) + 30
+    height = edge + cell * len(chosen) + 2
+    width = height + 0.55 * edge  # the last column's name leans beyond it
     image = svg(Markup("").join(parts), "confusion matrix: rows are labels, columns answers",
-                (size, size - 28), "matrix")
-    return HeatMap(Markup('<div style="min-width:{:.0f}px">{}</div>').format(
-        0.85 * size, image), len(chosen), len(present))
+                (width, height), "matrix")
+    return HeatMap(Markup('<div style="width:{:.0f}px">{}</div>').format(width, image),
+                   len(chosen), len(present))
 
 
 def _strength(share: float) -> float:

@@ -37,14 +37,20 @@ def facts(run: FinishedRun) -> Pairs:
         ("samples per host call", shown(plan.get("combined_batch"))),
         ("samples per update", shown(plan.get("update_batch")) if run.kind == TRAINING else ""),
         ("status", shown(document.get("status"))), ("stopped by", shown(document.get("stopped_by"))),
-        ("best", shown(document.get("best"))), ("checkpoint", shown(document.get("checkpoint"))),
+        ("best", _best(run.part("best"))), ("checkpoint", shown(document.get("checkpoint"))),
         ("continued from", shown(document.get("restored"))),
-        ("compile", _unit(document.get("compile_seconds"), "s", 2)),
+        ("compile", _duration(document.get("compile_seconds"))),
         ("skipped", shown(document.get("skipped")) if any(
             run.part("skipped").get(name) for name in ("count", "images", "updates")) else ""),
         ("command", " ".join(map(str, _list(run.part("environment").get("command"))))),
         ("from", run.place)]
     return [(name, value) for name, value in found if value]
+
+
+def _best(best: Dict[str, Any]) -> str:
+    value = _unit(best.get("value"), "", 4)
+    return f"{best.get('metric')} {value} at epoch {shown(best.get('epoch'))} " \
+           f"({best.get('weights')} weights)" if value else ""
 
 
 def _of_training(run: FinishedRun) -> Pairs:
@@ -151,7 +157,7 @@ def _count(value: Any) -> str:
 
 def _duration(value: Any) -> str:
     seconds: Optional[float] = number(value)
-    if not seconds:
+    if seconds is None or seconds < 0.05:
         return ""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -26,6 +26,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 MOST_DETAILED = 6
 """Runs of which a page shows images and classes; of more, the curves and the tables."""
 
+_LONGEST_NAME = 36
+"""Characters of a file's name that a gallery shows: its end."""
+
 PURPOSES = {
     "wrong": "Wrong, with the highest probability", "doubtful": "Most doubtful",
     "right": "Right, with the highest probability", "certain": "With the highest probability"}
@@ -41,8 +44,8 @@ def page_of(runs: Sequence[FinishedRun]) -> str:
     figures = [dict(key_figures(run)) for run in runs]
     columns = list(dict.fromkeys(name for one in figures for name in one))
     return rendered(
-        "report.html.j2", title=", ".join(run.name for run in runs[:3]) + (
-            " \u2026" if len(runs) > 3 else ""), runs=runs, several=several, figures=figures,
+        "report.html.j2", title=title_of(runs), runs=runs, several=several, figures=figures,
+        notes=[[*run.notes, *run.document.get("notes", [])] for run in runs],
         columns=columns, facts=[facts(run) for run in runs],
         charts=[(chart, line_chart(chart)) for chart in charts_of(runs)],
         details=[_details(run, several) if place < MOST_DETAILED else {}
@@ -50,6 +53,16 @@ def page_of(runs: Sequence[FinishedRun]) -> str:
         options=compared([run.part("options") for run in runs]),
         environment=compared([_environment(run) for run in runs]),
         cards=[_card(run) for run in runs])
+
+
+def title_of(runs: Sequence[FinishedRun]) -> str:
+    """Return the title of the page of works."""
+    if len(runs) == 1:
+        named = [str(value) for value in (
+            runs[0].document.get("model"), runs[0].document.get("dataset")) if value]
+        return f"{runs[0].kind.capitalize()}: " + (" on ".join(named) or runs[0].name)
+    return f"{len(runs)} runs: " + ", ".join(run.name for run in runs[:4]) + (
+        " \u2026" if len(runs) > 4 else "")
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -79,8 +92,14 @@ def _environment_of_templates() -> Environment:
             return value
         return "" if value is None else printable(str(value))
 
-    return Environment(loader=FileSystemLoader(str(_TEMPLATES)), autoescape=True, finalize=shown,
-                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(str(_TEMPLATES)), autoescape=True, finalize=shown,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["brief"] = lambda name: name if len(name) <= _LONGEST_NAME else (
+        "\u2026" + printable(name)[1 - _LONGEST_NAME:])
+    environment.filters["given"] = lambda rows: [
+        (name, values[0]) for name, values, _ in rows if values[0]]
+    return environment
 
 
 def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
@@ -170,7 +189,11 @@ def compared(values: Sequence[Dict[str, Any]]) -> Compared:
 
 
 def _environment(run: FinishedRun) -> Dict[str, Any]:
-    return {name: value for name, value in run.part("environment").items() if name != "command"}
+    """Return versions and machine, packages by their name alone."""
+    found = dict(run.part("environment"))
+    found.pop("command", None)
+    packages = found.pop("packages", None)
+    return {**found, **(packages if isinstance(packages, dict) else {})}
 
 
 def _card(run: FinishedRun) -> List[Tuple[str, str]]:
