@@ -51,8 +51,9 @@ def restore(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restore as restored
 
         listener.preparing()
-        return restored({name: value for name, value in given.items()
-                         if name not in ("json", "progress", "result", "report")}, listener=listener)
+        own = ("json", "progress", "result", "report")
+        return restored({name: value for name, value in given.items() if name not in own},
+                        listener=listener)
 
     return _trained(given, job)
 

@@ -49,7 +49,6 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.onnx.network_of_run import read_stored
 from ipucnn.reports.evidence import Evidence, kept_latencies, merged
-from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 ResultT = TypeVar("ResultT")
 
@@ -330,8 +329,7 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             stack.callback(calls.close)
             scores = Scores(dataset, built.card, job.match, options.results.top_k, writer,
                             instances)
-            if options.results.documented and data.finite:  # random images show nothing
-                scores.evidence = Evidence(built.card.names)
+            scores.evidence = _evidence(job)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -352,8 +350,6 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         # instances in step would wait forever for one that has failed
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
-    if result.evidence.get("shown"):
-        result.evidence = with_thumbnails(result.evidence, of_dataset(dataset))
     if not data.finite:  # random images: their classes mean nothing
         result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
@@ -369,6 +365,13 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         else:
             failure.partial = result
             raise failure
+
+
+def _evidence(job: Job) -> Optional[Evidence]:
+    """Return what collects the predictions for a report; None where none is wanted."""
+    if not job.options.results.documented or not job.data.finite:  # random images show nothing
+        return None
+    return Evidence(job.built.card.names)
 
 
 def _prediction_writer(path: str, columns: Sequence[str],
@@ -422,8 +425,9 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
     figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
     for name, value in figures.items():
         setattr(result, name, value)
+    evidence = merged([part["evidence"] for part in parts if part["evidence"]])
     result.evidence = {
-        **merged([part["evidence"] for part in parts if part["evidence"]]),
+        **(scores.pictured(evidence) if scores and evidence else {}),
         "latencies_ms": kept_latencies(meter.latencies_after(result.warmup_iterations))}
     if scores is not None:
         scores.together([part["scored"] for part in parts if part["scored"]])

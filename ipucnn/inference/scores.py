@@ -15,6 +15,7 @@ from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
 from ipucnn.reports.evidence import Evidence
+from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 if TYPE_CHECKING:
     import torch
@@ -131,6 +132,10 @@ class Scores:
     def shown(self) -> Optional[Dict[str, Any]]:
         """Return the evidence of this process; None where no report is wanted."""
         return None if self.evidence is None else self.evidence.reduced(self._dataset.name)
+
+    def pictured(self, evidence: Dict[str, Any]) -> Dict[str, Any]:
+        """Return evidence with thumbnails of the selected images, whose files are read again."""
+        return with_thumbnails(evidence, of_dataset(self._dataset))
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""

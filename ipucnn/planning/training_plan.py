@@ -64,7 +64,6 @@ class TrainingPlan(Shown):
         return {
             "format": "ipucnn.plan/1", "model": options.network.model,
             "dataset": options.dataset.data, "backend": options.execution.backend,
-            "options": options.as_dict(),
             "plan": self.plan.algebra(), "learning_rate": self._rate(),
             "begins_at": ["input", *self.plan.pipeline_splits],
             "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
@@ -74,6 +73,10 @@ class TrainingPlan(Shown):
             "launch": {"profile": launch.launch, "hosts": launch.host_count,
                        "instances": self.plan.instances,
                        "replicas_per_instance": self.plan.local_replicas}}
+
+    def document(self) -> Dict[str, Any]:
+        """Return the plan with the options as plain types, for a file and a report."""
+        return {**self.as_dict(), "options": self.options.as_dict(), "notes": list(self.notes)}
 
     def facts(self) -> Facts:
         """Return the plan as names and values, for people."""

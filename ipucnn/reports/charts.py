@@ -157,11 +157,11 @@ def histogram(values: Sequence[float], marks: Sequence[Tuple[str, float]], unit:
                          f"{tick_label(low + place * width)} to "
                          f"{tick_label(low + (place + 1) * width)} {unit}{beyond}: {number}"))
     for row, (name, value) in enumerate(marks):
-        place = axes.across(min(value, low + width * count))
+        at = axes.across(min(value, low + width * count))
         parts.append(Markup('<line class="mark" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
-            place, place, TOP, BOTTOM))
-        right = place > 0.75 * RIGHT
-        parts.append(text(place + (-4 if right else 4), TOP + 12 + 14 * row,
+            at, at, TOP, BOTTOM))
+        right = at > 0.75 * RIGHT
+        parts.append(text(at + (-4 if right else 4), TOP + 12 + 14 * row,
                           f"{name} {tick_label(value)}", "strong" + (" end" if right else "")))
     return svg(_EMPTY.join(parts), label)
 

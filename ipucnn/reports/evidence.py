@@ -67,7 +67,7 @@ class Evidence:
                         right=right, probability=values[:, 0], second_probability=values[:, -1])
 
     def add_arrays(self, **columns: Any) -> None:
-        """Add images by columns: `index`, `answer`, `second`, `truth`, `right`, `probability` ..."""
+        """Add images by columns, those of `_FIELDS`."""
         import numpy
 
         probability = numpy.asarray(columns["probability"], dtype=numpy.float32)

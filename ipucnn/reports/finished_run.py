@@ -99,8 +99,8 @@ def _training(folder: Path) -> FinishedRun:
     if training.exists():
         found.document = _document(training)
     else:
-        found.notes.append(f"there is no {run_folder.TRAINING}: the environment, the model card and "
-                           "the result are not known")
+        found.notes.append(f"there is no {run_folder.TRAINING}: the environment, the model card "
+                           "and the result are not known")
     if not found.part("options") and (folder / run_folder.OPTIONS).exists():
         found.document["options"] = _options(folder / run_folder.OPTIONS)
     found.rows = _rows(metrics, found.notes)
@@ -195,11 +195,10 @@ def number(value: Any) -> Optional[float]:
 
 def named_apart(runs: List[FinishedRun]) -> List[FinishedRun]:
     """Give runs of one name the paths by which they were named, or numbers; return them."""
-    for name_of in (lambda run: run.name, lambda run: os.path.normpath(run.place)):
-        names = [name_of(run) for run in runs]
-        if len(set(names)) == len(names):
-            break
-    else:
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [os.path.normpath(run.place) for run in runs]
+    if len(set(names)) < len(names):
         names = [f"{name} ({position})" for position, name in enumerate(names, start=1)]
     for run, name in zip(runs, names):
         run.name = name

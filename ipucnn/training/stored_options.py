@@ -72,6 +72,11 @@ class ValidationResults(ResultPart):
         None, "Write a report as an HTML page: accuracy, confusion matrix, images, options.",
         metavar="FILE.html")
 
+    @property
+    def documented(self) -> bool:
+        """Whether thumbnails of the selected images are made."""
+        return bool(self.report or self.result)
+
 
 @dataclass(frozen=True)
 class ValidateOptions(CommandOptions):

@@ -27,7 +27,7 @@ from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
-from ipucnn.training.stored_options import ValidateOptions
+from ipucnn.training.stored_options import ValidateOptions, ValidationResults
 from ipucnn.training.validation import Evaluator, Interrupted, Validation, Validations
 
 
@@ -77,8 +77,6 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
                 built_for = _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
             found.details = details
-        if found and evaluator is not None and (options.results.report or options.results.result):
-            found.details["evidence"] = found[-1].document(evaluator.dataset)["evidence"]
     except Interrupted as interrupt:
         found.stopped_by = str(interrupt)
     except IpucnnError as error:
@@ -90,9 +88,17 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{place}' can be read",
                         "restore them from a copy")
-    if options.results.confusion_matrix and found and speaks():
-        _write_matrix(options.results.confusion_matrix, found[-1])
+    if found and evaluator is not None and speaks():
+        _document(found, evaluator.dataset, options.results)
     return found
+
+
+def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
+    """Write the confusion matrix of the last validation, and add its evidence, where wanted."""
+    if results.confusion_matrix:
+        _write_matrix(results.confusion_matrix, found[-1])
+    if results.documented:
+        found.picture(dataset)
 
 
 def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: ValidateOptions,

@@ -124,6 +124,11 @@ class Validations(List[Validation], Shown):
             {**one.figures(), **({"per_class": one.per_class()} if per_class else {})}
             for one in self]}
 
+    def picture(self, dataset: ImageDataset) -> None:
+        """Add the evidence of the last validation to the details, with thumbnails."""
+        if self:
+            self.details = {**self.details, "evidence": self[-1].document(dataset)["evidence"]}
+
     def document(self, per_class: bool = False) -> Dict[str, Any]:
         """Return the validations and their details as plain types, for a file and a report."""
         return {**self.as_dict(per_class), **self.details}
