@@ -179,7 +179,8 @@ def _map(job: Job, images: torch.Tensor, layer: nn.Module, number: int) -> torch
         raise UsageError("the outputs of this module are no map", "name another with '--layer'")
     large = LayerAttribution.interpolate(found.detach(), tuple(images.shape[2:]), "bilinear")[0, 0]
     peak = float(large.max())
-    return large / peak if peak > 0 else large
+    scaled: torch.Tensor = large / peak if peak > 0 else large
+    return scaled
 
 
 def _class(word: str, names: Sequence[str]) -> int:

@@ -33,8 +33,8 @@ def sheet_picture(sheet: Sheet) -> Image.Image:
     from PIL import Image, ImageDraw
 
     blocks: List[Tuple[str, List[Any]]] = [
-        (sheet.title + ": " + ", ".join(f"{value} {name}" for name, value in sheet.summary), []),
-        (f"stored images, each followed by it {sheet.prepared}", [])]
+        (sheet.title + ": " + ", ".join(f"{name} {value}" for name, value in sheet.summary), []),
+        (f"each stored image, then what the network sees ({sheet.prepared})", [])]
     for name, count in sheet.counts.items():
         pixels = [one for shown in sheet.classes.get(name, [])
                   for one in (shown.stored, *shown.prepared) if one is not None]

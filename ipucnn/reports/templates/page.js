@@ -2,7 +2,7 @@
 // Tables: a heading's button sorts by its column, and sorts the other way when pressed again.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+  heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
     const numeric = head.classList.contains("number");
     const before = head.getAttribute("aria-sort");
     const down = before ? before === "ascending" : numeric;
