@@ -97,9 +97,16 @@ def _environment_of_templates() -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["brief"] = lambda name: name if len(name) <= _LONGEST_NAME else (
         "\u2026" + printable(name)[1 - _LONGEST_NAME:])
+    environment.filters["parts"] = _parts
     environment.filters["given"] = lambda rows: [
         (name, values[0]) for name, values, _ in rows if values[0]]
     return environment
+
+
+def _parts(value: str) -> Tuple[str, str]:
+    """Return a number and its unit; a text that is more than these is returned whole."""
+    number, _, unit = value.partition(" ")
+    return (value, "") if any(map(str.isdigit, unit)) else (number, unit)
 
 
 def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:

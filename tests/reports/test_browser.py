@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -48,7 +47,7 @@ def test_a_report_is_drawn_at_every_width_in_light_and_dark(browser, tmp_path):
              "compared": report([str(training(tmp_path / "a")), str(training(
                  tmp_path / "b", lr=0.2))], str(tmp_path / "compared.html"))}
     for name, page in pages.items():
-        for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
+        for width, dark in ((1280, name == "compared"), (390, name == "training")):
             browser.open(page, width, dark)
             assert browser.complaints() == []
             assert not browser.run(WIDER), "the page scrolls sideways"
@@ -99,18 +98,16 @@ def test_tables_and_curves_are_used_with_keys(browser, tmp_path):
 
 def test_many_epochs_and_many_predictions_are_small_and_quick(browser, tmp_path):
     long = training(tmp_path / "long", epochs=1000, rows_per_epoch=10)
-    with open(tmp_path / "many.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "class_1", "name_1", "probability_1", "class_2",
-                         "name_2", "probability_2", "label_name"])
-        writer.writerows([f"photos/{place}.jpg", place % 1000, place * 7 % 1000,
-                          f"name {place * 7 % 1000}", 0.9, 0, "name 0", 0.05,
-                          f"name {place % 1000}"] for place in range(100_000))
+    rows = "".join(f"photos/{place}.jpg,{place},{place * 7 % 1000},name {place * 7 % 1000},0.9,0,"
+                   f"name 0,0.05,name {place}\n" for place in range(1000))
+    (tmp_path / "many.csv").write_text(
+        "path,label,class_1,name_1,probability_1,class_2,name_2,probability_2,label_name\n"
+        + 100 * rows)
     for source in (long, tmp_path / "many.csv"):
         page = report([str(source)])
         assert page.stat().st_size < 5e6
-        seconds = min(browser.open(page) for _ in range(2))
-        assert seconds < 1, seconds
+        seconds = browser.open(page)
+        assert 0 < seconds < 1, seconds
         assert browser.complaints() == []
     rows = "document.querySelectorAll('#classes-1 tbody tr:not([hidden])').length"
     assert browser.run(rows) == 1000
