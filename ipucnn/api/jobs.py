@@ -105,7 +105,7 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
         return train_all(made, listener=listener)
 
     return _reported(_written(trained(job, progress, callbacks), made.results.result),
-                     made.results.report)
+                     not made.results.no_report)
 
 
 @takes_options(RestoreOptions)
@@ -127,14 +127,14 @@ def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks
     if given.pop("config", None):
         raise UsageError("option 'config' cannot be used to restore a training",
                          "give the options to change by name")
-    place, wanted = given.pop("result", None), given.pop("report", None)
+    place, wanted = given.pop("result", None), not given.pop("no_report", False)
 
     def job(listener: Listener) -> TrainResult:
         from ipucnn.training.restore import restore as restored
 
         return restored(given, listener=listener)
 
-    return _reported(_written(trained(job, progress, callbacks), place), wanted is not False)
+    return _reported(_written(trained(job, progress, callbacks), place), wanted)
 
 
 @takes_options(ValidateOptions)

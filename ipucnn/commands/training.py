@@ -51,7 +51,7 @@ def restore(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restore as restored
 
         listener.preparing()
-        own = ("json", "progress", "result", "report")
+        own = ("json", "progress", "result", "no_report")
         return restored({name: value for name, value in given.items() if name not in own},
                         listener=listener)
 
@@ -72,7 +72,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             from ipucnn.core.files import write_json
 
             write_json(given["result"], result.as_dict())
-        if given.get("report") is not False and result.log_dir and speaks():
+        if not given.get("no_report") and result.log_dir and speaks():
             from ipucnn.reports.job import of_training
 
             note = of_training(result.log_dir)
