@@ -50,10 +50,13 @@ def _collected(first: Mapping[str, Any], rows: Iterator[Mapping[str, Any]]) -> D
         "answer", "second", "truth", "right", "probability", "second_probability")}
     paths: List[str] = []
     names: Dict[int, str] = {}
+    numbers: Dict[Any, int] = {}
     for row in _from(first, rows):
         if row.get("class_1") in (None, ""):  # outputs that were not finite
             continue
-        answer = _class(row["class_1"], row["name_1"], names)
+        answer = numbers.get(row["class_1"])  # most rows name a class that an earlier one named
+        if answer is None:
+            answer = numbers[row["class_1"]] = _class(row["class_1"], row["name_1"], names)
         more = row.get("class_2") not in (None, "")
         columns["answer"].append(answer)
         columns["second"].append(_class(row["class_2"], row["name_2"], names) if more else answer)
