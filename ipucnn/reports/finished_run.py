@@ -11,6 +11,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited, require_file
 from ipucnn.reports import run_folder
 from ipucnn.reports.prediction_rows import SUFFIXES, evidence_of_file
+from ipucnn.reports.thumbnails import of_file, with_thumbnails
 
 TRAINING, INFERENCE, VALIDATION = "training", "inference run", "validation"
 BENCHMARK, PLAN, PREDICTIONS = "data benchmark", "plan", "predictions"
@@ -113,7 +114,9 @@ def _add_validation(found: FinishedRun, folder: Path) -> None:
     if not path.exists():
         return
     document = _document(path)
-    found.evidence = document.pop("evidence", None) or {}
+    # a training that was killed has made no thumbnails
+    found.evidence = with_thumbnails(document.pop("evidence", None) or {},
+                                     lambda row: of_file(str(row["name"])))
     found.validation = document
 
 
