@@ -67,12 +67,14 @@ class Validator:
         return done
 
     def evidence(self, thumbnails: bool = False) -> Dict[str, Any]:
-        """Return the last validation for a report as plain types; empty before the first one.
+        """Return the last validation for a report as plain types.
+
+        It is empty before the first one, and in all instances but the first, which records it.
 
         Args:
             thumbnails: add small images of the selected predictions, whose files are read again.
         """
-        if not self.done or self._evaluator is None:
+        if not self.done or self._evaluator is None or self._prepared.instances.index:
             return {}
         return self.done[-1].document(self._evaluator.dataset if thumbnails else None)
 

@@ -53,9 +53,9 @@ class Browser:
                 return message["result"]
             self.events.append(message)
 
-    def open(self, path, width=1280, dark=False):
+    def open(self, path, width=1280, dark=False, height=900):
         """Load a page; return the seconds of computing that it took, whatever else runs here."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900,
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)
         self.send("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
