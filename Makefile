@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs bench bench-data faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs screenshots bench bench-data faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -62,6 +62,9 @@ test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whate
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+screenshots: $(STAMP)  ## pictures of the report of a training: make screenshots RUN=FOLDER (needs Chromium)
+	$(BIN)/python docs/screenshots.py $(RUN)
 
 docs: $(STAMP)  ## the reference pages, from the declarations
 	$(BIN)/python docs/generate.py

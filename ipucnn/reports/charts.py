@@ -77,7 +77,8 @@ class Axes:
                 LEFT, RIGHT, place, place), text(LEFT - 6, place + 4, tick_label(value), "end")]
         places = x_ticks if x_ticks is not None else [
             value for value in ticks(self._first, self._last, 6)
-            if self._first - 1e-9 <= value <= self._last + 1e-9]
+            if self._first - 1e-9 <= value <= self._last + 1e-9
+            and (value == int(value) or self._last - self._first < 5)]
         parts += [text(self.across(value), BOTTOM + 16, tick_label(value), "middle")
                   for value in places]
         parts.append(text((LEFT + RIGHT) / 2, HEIGHT - 4, x_label, "middle label"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.reports.evidence import kept_latencies
@@ -43,9 +45,14 @@ def facts(run: FinishedRun) -> Pairs:
         ("compile", _duration(document.get("compile_seconds"))),
         ("skipped", shown(document.get("skipped")) if any(
             run.part("skipped").get(name) for name in ("count", "images", "updates")) else ""),
-        ("command", " ".join(map(str, _list(run.part("environment").get("command"))))),
+        ("command", _command(run.part("environment").get("command"))),
         ("from", run.place)]
     return [(name, value) for name, value in found if value]
+
+
+def _command(words: Any) -> str:
+    program, *others = [str(word) for word in _list(words)] or [""]
+    return " ".join([os.path.basename(program), *map(shlex.quote, others)])
 
 
 def _best(best: Dict[str, Any]) -> str:
