@@ -177,8 +177,8 @@ def show(  # noqa: PLR0913 - one per option
     check_format(out)
     with importing_torch():
         from ipucnn.core.options.building import build
-        from ipucnn.models.build import preprocessing_of
         from ipucnn.models.options import ModelOptions
+        from ipucnn.models.weights_card import preprocessing_of
         from ipucnn.training.defaults import SMALLEST_CROP
     network = build(ModelOptions, {"model": model, "weights": weights, "input_size": input_size})
     sheet = contact_sheet(SheetRequest(

@@ -111,7 +111,7 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
     with torch.no_grad():
         probabilities = built.card.probabilities(module(images))[0]
     numbers = [_class(word, built.card.names) for word in classes] or \
-        probabilities.topk(min(top_k, built.card.classes)).indices.tolist()
+        (-probabilities).argsort(kind="stable")[:top_k].tolist()
     pixels = seen.flip(2) if preprocessing.channel_order == "bgr" else seen
     return Explanation(
         path, built.spec.name, name, dataset.image(0).permute(1, 2, 0).numpy(),

@@ -5,12 +5,9 @@ Each process adds its own images and reduces them to sums and a few candidates, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ipucnn.core.execution.accuracy import UNKNOWN
-
-if TYPE_CHECKING:
-    import torch
 
 BINS = 15
 """Equal ranges of the probability in which calibration is counted (Guo et al., "On Calibration of
@@ -41,30 +38,31 @@ class Evidence:
         self._names, self._shown = list(names), shown
         self._parts: Dict[str, List[Any]] = {name: [] for name in _FIELDS}
 
-    def add(self, indices: Sequence[int], probabilities: torch.Tensor,
-            labels: Optional[torch.Tensor]) -> None:
+    def add(self, indices: Sequence[int], probabilities: Any, labels: Optional[Any]) -> None:
         """Add a batch; images without finite probabilities are left out.
 
         Args:
             indices: of the images in their dataset.
-            probabilities: `(n, classes)`.
+            probabilities: `(n, classes)`, of numpy or torch.
             labels: the classes, int64 `(n,)` with `UNKNOWN` where there is none, or `(n, classes)`
                 with a value above 0 for each class of an image; None without labels.
         """
         import numpy
 
-        best = probabilities.topk(min(2, probabilities.shape[1]), dim=1)
-        values, classes = best.values.cpu().numpy(), best.indices.cpu().numpy()
-        answer = classes[:, 0]
+        values = _array(probabilities)
+        rows, answer = numpy.arange(len(values)), values.argmax(1)
+        others = values.copy()
+        others[rows, answer] = -numpy.inf
+        second = others.argmax(1)
         truth = numpy.full(len(answer), UNKNOWN)
         right = numpy.full(len(answer), UNKNOWN)
-        if labels is not None and labels.dim() == 1:
-            truth = labels.cpu().numpy()
+        if labels is not None and labels.ndim == 1:
+            truth = _array(labels)
             right = numpy.where(truth == UNKNOWN, UNKNOWN, truth == answer)
         elif labels is not None:
-            right = (labels.cpu().gather(1, best.indices.cpu()[:, :1])[:, 0] > 0).numpy()
-        self.add_arrays(index=indices, answer=answer, second=classes[:, -1], truth=truth,
-                        right=right, probability=values[:, 0], second_probability=values[:, -1])
+            right = _array(labels)[rows, answer] > 0
+        self.add_arrays(index=indices, answer=answer, second=second, truth=truth, right=right,
+                        probability=values[rows, answer], second_probability=values[rows, second])
 
     def add_arrays(self, **columns: Any) -> None:
         """Add images by columns, those of `_FIELDS`."""
@@ -122,6 +120,11 @@ class Evidence:
                 "right": None if row["right"] == UNKNOWN else bool(row["right"]),
                 "probability": round(row["probability"], 6),
                 "second_probability": round(row["second_probability"], 6)}
+
+
+def _array(value: Any) -> Any:
+    """Return a tensor of torch as an array of numpy, which is returned as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "cpu") else value
 
 
 def _calibration(probability: Any, right: Any, known: Any) -> List[List[float]]:

@@ -46,8 +46,13 @@ def checked(value: Any) -> str:
 def of_dataset(dataset: ImageDataset) -> Callable[[Dict[str, Any]], str]:
     """Return a function that makes the thumbnail of a selected image of a dataset."""
     def made(row: Dict[str, Any]) -> str:
+        from ipucnn.data.images import decode_pixels
+
+        index = row["index"]
         try:
-            return thumbnail(dataset.image(row["index"]).permute(1, 2, 0).numpy())
+            data = dataset.encoded(index)  # decoded without torch
+            return thumbnail(dataset.image(index).permute(1, 2, 0).numpy() if data is None
+                             else decode_pixels(data, lambda: dataset.name(index))[0])
         except IpucnnError:  # the file was removed meanwhile
             return ""
 

@@ -223,7 +223,7 @@ class Evaluator:
                 logits = session(batch.images)
                 labels = self._labels(batch, logits.shape[1])
                 count.add(logits, labels)
-                evidence.add(batch.indices, self.card.probabilities(logits), labels)
+                evidence.add(batch.indices, self.card.probabilities(logits.float()), labels)
                 if listener:
                     done = count.top.images * self.instances.count
                     listener.status(Status("validating", epoch, done=done, total=total))
@@ -286,7 +286,8 @@ class _Count:
             return
         if self._matrix is None:
             self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
-        self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
+        self._matrix += torch.bincount(labels * classes + torch.from_numpy(best[:, 0]),
+                                       minlength=classes**2)
 
     def share(self, instances: Instances) -> None:
         """Reduce the sums over all instances."""

@@ -25,6 +25,7 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
+from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
@@ -36,11 +37,12 @@ from ipucnn.plugins.backends.torch.freezing import Body
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Replicas
 
 
-class TorchTrainingSession(TrainingSession):
+class TorchTrainingSession(Prefetching, TrainingSession):
     """Runs an update's micro-batches one by one, or together if that is equivalent."""
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
@@ -54,6 +56,8 @@ class TorchTrainingSession(TrainingSession):
             torch.set_num_threads(thread_count())
         self._settings = CudaSettings(device, plan.half, training=True)
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
+        if device.place.type == "cpu":
+            check_layers(model, plan, input_size)
         self._model = model.to(device.place).to(memory_format=torch.channels_last).train()
         parts = [] if plan.recompute == "none" else recompute(
             model, plan.recompute, plan.recompute_checkpoints)
@@ -217,6 +221,7 @@ class TorchTrainingSession(TrainingSession):
         self._synthetic = self._average = None
         self._forward = self._module = self._model = None  # type: ignore[assignment]
         self._optimizer = self._replicas = self._body = None  # type: ignore[assignment]
+        self._pinned = self._lane = None
         self._parallel.close()
         self._settings.restore()
         empty_cache(self._device)
