@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs bench bench-data conformance faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs screenshots bench bench-data conformance faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -67,6 +67,9 @@ test-lowest: $(STAMP)  ## the command line on the lowest typer and pluggy that a
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+screenshots: $(STAMP)  ## pictures of the report of a training: make screenshots RUN=FOLDER (needs Chromium)
+	$(BIN)/python docs/screenshots.py $(RUN)
 
 docs: $(STAMP)  ## the reference pages, from the declarations
 	$(BIN)/python docs/generate.py

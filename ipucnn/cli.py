@@ -13,9 +13,11 @@ from ipucnn.commands import (
     config,
     data,
     doctor,
+    explain,
     export,
     plan,
     plugins,
+    report,
     run,
     training,
 )
@@ -70,7 +72,7 @@ def _globals(  # noqa: PLR0913 - one per global option
                          extra=(*settings.extra, *plugin))))
 
 
-for _group in (training, run, export, plan, plugins, authoring, doctor):
+for _group in (training, run, export, plan, report, explain, plugins, authoring, doctor):
     _group.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
