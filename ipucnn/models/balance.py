@@ -40,7 +40,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = outline(spec, registry, options)
+    model = outline(spec, registry, options, input_size)
     try:
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:

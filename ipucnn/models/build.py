@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence
@@ -114,7 +115,8 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         raise UsageError(f"a model cannot have {classes} classes", "the smallest number is 1")
     if network.input_size is not None:
         spec.check_input_size(network.input_size)
-    model = _build(spec, classes, plugins.of("model", spec.name), registry)
+    size = preprocessing_of(network, registry).input_size
+    model = _build(spec, classes, plugins.of("model", spec.name), registry, size)
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
@@ -243,24 +245,30 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
     return usable_splits(outline(spec, registry), spec.input_size)
 
 
-def outline(spec: ModelSpec, registry: Registry, options: Any = None) -> nn.Module:
+def outline(spec: ModelSpec, registry: Registry, options: Any = None,
+            input_size: Optional[int] = None) -> nn.Module:
     """Return a model without weights where it allows that, else with random ones.
 
     Args:
         spec: its record.
         registry: where its target is looked up.
         options: an instance of its options class; the defaults when None.
+        input_size: height and width of its images; those of its record when None.
     """
+    size = input_size or spec.input_size
     try:
         with torch.device("meta"):
-            return _build(spec, spec.num_classes, options, registry)
+            return _build(spec, spec.num_classes, options, registry, size)
     except (PluginError, RuntimeError, NotImplementedError):
-        return _build(spec, spec.num_classes, options, registry)
+        return _build(spec, spec.num_classes, options, registry, size)
 
 
-def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry) -> nn.Module:
+def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
+           input_size: int) -> nn.Module:
     try:
-        model = registry.make(spec, num_classes=num_classes, options=options)
+        parameter = inspect.signature(registry.resolve(spec)).parameters.get("input_size")
+        sized = {"input_size": input_size} if parameter and parameter.default is None else {}
+        model = registry.make(spec, num_classes=num_classes, options=options, **sized)
     except IpucnnError:
         raise
     except Exception as error:

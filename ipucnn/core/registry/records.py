@@ -59,6 +59,10 @@ class PublishedWeights:
             None.
         classes: names of the outputs in their order, or ``"module:attribute"`` of them; ImageNet's
             for 1000 outputs when empty.
+        reader: ``"module:attribute"`` of ``reader(published, model) -> (path, entries)``, for
+            weights in the cache or format of another library: the local file, and its entries
+            under the names of the model, which was built from the record. `url` is then only
+            shown. When empty, `url` is downloaded and read.
     """
 
     tag: str
@@ -70,6 +74,7 @@ class PublishedWeights:
     top5: Optional[float] = None
     preprocessing: Optional[Preprocessing] = None
     classes: Union[str, Tuple[str, ...]] = ()
+    reader: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ class PluginSpec:
 @dataclass(frozen=True)
 class ModelSpec(PluginSpec):
     """A network. ``target(num_classes: int[, options]) -> torch.nn.Module`` with random weights.
+
+    A target with a parameter ``input_size=None`` is given the height and width of the images.
 
     Attributes:
         family: its group in listings.
