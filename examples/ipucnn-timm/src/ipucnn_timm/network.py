@@ -51,12 +51,9 @@ def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = 
         if not fixed:
             raise
         raise _refused(name, input_size, str(error)) from error
-    patches = getattr(model, "patch_embed", None)
-    patch = getattr(patches, "patch_size", None)
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if fixed and input_size and patch and input_size % max(patch):
         raise _refused(name, input_size, f"its patches are {max(patch)} pixels wide")
-    if fixed and getattr(patches, "img_size", None):
-        patches.img_size = None  # it compares sizes, which an exported graph cannot do
     model.ipucnn_arguments = arguments  # published weights are read for the same network
     return model
 
