@@ -41,7 +41,7 @@ FILES: Sequence[Tuple[str, str, str]] = (
     ("cache.lock", "ipucnn.data.remote.shard_cache",
      "In the cache of streamed shards: held while shards are removed."),
 )
-"""Name, the module that has it, and meaning of each file that ipucnn writes under a name of its own."""
+"""Name, the module that has it, and meaning of each file that ipucnn writes by a fixed name."""
 
 
 def pages() -> Dict[str, str]:
@@ -140,8 +140,8 @@ def codes() -> str:
               for name, code in exit_codes.INTERRUPTED.items())]
     lines = ["# Exit codes and errors", "", GENERATED, "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {text} |" for code, text in sorted(rows)]
-    lines += ["", "In Python, jobs raise errors of class `ipucnn.IpucnnError`, with `message`, `hint` and "
-              "`exit_code`. Their classes are in `ipucnn.core.errors`:", "",
+    lines += ["", "In Python, jobs raise errors of class `ipucnn.IpucnnError`, with `message`, "
+              "`hint` and `exit_code`. Their classes are in `ipucnn.core.errors`:", "",
               "| class | exit code | meaning |", "|---|---|---|"]
     lines += [f"| `{name}` | {kind.exit_code} | {_first(kind)} |"
               for name, kind in vars(errors).items()

@@ -10,8 +10,7 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.registry import registry as registries
 
 TEXT = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text()
-FILES = {name: code for name, code in re.findall(
-    r"as `([\w/.]+)`[^`]*?\n\n```\w+\n(.*?)```", TEXT, re.DOTALL)}
+FILES = dict(re.findall(r"as `([\w/.]+)`[^`]*?\n\n```\w+\n(.*?)```", TEXT, re.DOTALL))
 
 
 def commands(section):

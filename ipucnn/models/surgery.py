@@ -85,10 +85,10 @@ def _take_over(layer: nn.Module, norm: nn.Module, model: nn.Module) -> None:
 
 
 def _append(layer: nn.Module, norm: nn.Module) -> None:
-    """Let `layer` call the modules within `norm` (as in timm's `BatchNormAct2d`), under their names.
+    """Let `layer` call the modules within `norm`, as timm's `BatchNormAct2d` has them.
 
-    They are called in their order after the layer itself, so that the state dictionary stays the
-    same.
+    They are called in their order after the layer itself. They keep their names, so that the state
+    dictionary stays the same.
     """
     inner = dict(norm.named_children())
     if inner and not isinstance(layer, type(norm)):

@@ -1,4 +1,4 @@
-"""The conformance suite of ipucnn, for networks of several kinds that timm keeps small for tests."""
+"""The conformance suite of ipucnn, for small networks of several kinds."""
 
 from ipucnn.testing import ModelSuite
 

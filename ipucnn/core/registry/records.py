@@ -51,10 +51,14 @@ class Requirement:
 class PublishedWeights:
     """One published set of weights.
 
-    `top1` and `top5` are ImageNet validation accuracies in per cent as their publisher states them;
-    `sha256` is the digest or the leading hexadecimal digits of it that the publisher gives.
-
     Attributes:
+        tag: its name; `--weights pretrained:TAG` chooses it.
+        url: where the file is: ``https://``, ``file://`` or ``package:module/file``.
+        sha256: the digest of the file, or the leading hexadecimal digits that its publisher gives.
+        licence: of the weights.
+        source: the library that published them.
+        top1: accuracy on ImageNet's validation images in per cent, as their publisher states it.
+        top5: the same of the five most probable classes.
         preprocessing: how images are prepared for these weights; that of the model's record when
             None.
         classes: names of the outputs in their order, or ``"module:attribute"`` of them; ImageNet's

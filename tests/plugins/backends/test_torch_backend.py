@@ -15,10 +15,9 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.build import create_model
-from ipucnn.models.surgery import pad_input_channels
+from ipucnn.models.surgery import pad_input_channels, replace_norms
 from ipucnn.plugins.backends.torch import devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
-from ipucnn.models.surgery import replace_norms
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms
 from ipucnn.plugins.backends.torch.options import TorchOptions
 

@@ -1,4 +1,4 @@
-"""The names of the outputs of networks that were published for more than ImageNet's 1000 classes."""
+"""The names of the outputs of networks for more than ImageNet's 1000 classes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""Write `networks.json`, the records' data, from the installed timm: `python -m ipucnn_timm.generate`.
+"""Write `networks.json` from the installed timm: `python -m ipucnn_timm.generate`.
 
-Every network is built and called on the meta device, without memory or computation. It is included
-if it returns logits for square images of three channels.
+Networks are left out that read no square images of three channels, whose images are resized with a
+border, or that are encoders of language models. With `--build` each is built and called on the meta
+device, without memory, and left out unless it returns logits.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -41,8 +43,8 @@ def preprocessing(config: Any) -> List[Any]:
             list(config.mean), list(config.std)]
 
 
-def examined(name: str) -> Found:
-    """Build a network without weights, call it, and return its data."""
+def examined(name: str, build: bool = False) -> Found:
+    """Return the data of a network; with `build`, only if it gives logits."""
     config = get_pretrained_cfg(name)
     if config is None:
         return Found(problem="it has no configuration")
@@ -51,35 +53,29 @@ def examined(name: str) -> Found:
         return Found(problem=f"it reads images of {height}x{width} pixels, {channels} channels")
     if config.crop_mode == "border":
         return Found(problem="its images are resized with a border")
-    try:
-        logits = called(name, height)
-    except Exception as error:  # anything in a thousand networks
-        return Found(problem=f"{type(error).__name__}: {str(error).splitlines()[0][:90]}")
-    if tuple(getattr(logits, "shape", ())) != (2, CLASSES):
-        return Found(problem="it does not return logits")
+    if name.endswith("_enc"):
+        return Found(problem="it is an encoder for language models")
+    if build:
+        problem = called(name, height)
+        if problem:
+            return Found(problem=problem)
     row: Dict[str, Any] = {"family": model_entrypoint(name).__module__.rpartition(".")[2],
                            "images": preprocessing(config), "classes": config.num_classes}
     if config.fixed_input_size:
         row["fixed"] = 1
-    if not drops_paths(name):
-        row["drops"] = 0
     return Found(row)
 
 
-def called(name: str, size: int) -> Any:
-    """Return what a network with `CLASSES` outputs gives for two images."""
-    with torch.device("meta"), torch.no_grad():
-        return timm.create_model(name, num_classes=CLASSES).eval()(torch.zeros(2, 3, size, size))
-
-
-def drops_paths(name: str) -> bool:
-    """Return whether a network has stochastic depth."""
+def called(name: str, size: int) -> str:
+    """Build a network on the meta device and call it; return what is wrong, or an empty text."""
     try:
-        with torch.device("meta"):
-            timm.create_model(name, num_classes=CLASSES, drop_path_rate=0.1)
-    except Exception:  # an unexpected argument, which several networks raise in their own ways
-        return False
-    return True
+        with torch.device("meta"), torch.no_grad():
+            model = timm.create_model(name, num_classes=CLASSES).eval()
+            logits = model(torch.zeros(2, 3, size, size))
+    except Exception as error:  # anything in a thousand networks
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:90]}"
+    shape = tuple(getattr(logits, "shape", ()))
+    return "" if shape == (2, CLASSES) else "it does not return logits"
 
 
 def weights_of(name: str) -> List[List[Any]]:
@@ -118,9 +114,13 @@ def main() -> int:
     """Examine every network, and write the file."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", action="store_true",
+                        help="build and call every network, which takes minutes")
+    build = parser.parse_args().build
     networks: Dict[str, Any] = {}
     for name in timm.list_models():
-        found = examined(name)
+        found = examined(name, build)
         if found.row is None:
             print(f"{name} is left out: {found.problem}", file=sys.stderr)
         else:

@@ -13,11 +13,11 @@ from ipucnn.core.errors import UsageError
 
 @dataclass(frozen=True)
 class TimmOptions:
-    """Options of networks with stochastic depth (Huang et al., 2016)."""
+    """Options of the networks; those without stochastic depth refuse it."""
 
     drop_path: float = ipucnn.option(
-        0.0, "Probability with which the last residual branch is left out for an image in "
-        "training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)
+        0.0, "Stochastic depth: the probability with which the last residual branch is left out for "
+        "an image in training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)
 
 
 def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = None,
@@ -29,10 +29,11 @@ def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = 
         fixed: it is made for images of one size.
         num_classes: outputs of its head.
         input_size: height and width of the images; as published when None.
-        options: None for networks without stochastic depth.
+        options: of the plugin; the defaults when None.
 
     Raises:
-        UsageError: the installed timm lacks it, or it cannot be made for images of this size.
+        UsageError: the installed timm lacks it, it cannot be made for images of this size, or has
+            no stochastic depth.
     """
     import timm
 
@@ -47,6 +48,11 @@ def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = 
         if getattr(model, "dynamic_img_size", False):  # which cannot be exported to a graph
             arguments["dynamic_img_size"] = False
             model = timm.create_model(name, num_classes=num_classes, **arguments)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UsageError(f"network {name!r} has no stochastic depth",
+                         "leave '--drop-path' out") from error
     except (AssertionError, ValueError) as error:
         if not fixed:
             raise

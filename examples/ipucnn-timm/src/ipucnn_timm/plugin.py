@@ -37,7 +37,7 @@ def _record(name: str, row: Dict[str, Any],
     return ipucnn.ModelSpec(
         name=f"timm/{name}", summary=f"{name} of timm", family=row["family"], source="timm",
         target=functools.partial(build, name, bool(row.get("fixed"))),
-        options=OPTIONS if row.get("drops", 1) else None, requires=REQUIRES,
+        options=OPTIONS, requires=REQUIRES,
         num_classes=row["classes"] or IMAGENET_CLASSES, preprocessing=images[row["images"]],
         weights=tuple(ipucnn.PublishedWeights(
             tag=tag, url=_address(place or f"timm/{name}.{tag}"), sha256="", licence=licence,
