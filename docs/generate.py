@@ -173,8 +173,12 @@ def _row(flag: Flag) -> str:
 def main() -> int:
     """Write the pages."""
     REFERENCE.mkdir(exist_ok=True)
+    import reference_pages  # beside this file
+
     (REFERENCE / "options.md").write_text(options_page(), encoding="utf-8")
     (REFERENCE / "conformance.md").write_text(conformance_page(), encoding="utf-8")
+    for name, text in reference_pages.pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
     STUB.write_text(stub(), encoding="utf-8")
     return 0
 
