@@ -40,7 +40,7 @@ Fits = Callable[[int, int, int], bool]
 
 
 def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
-                  options: Any = None,
+                  options: Any = None, classes: Optional[int] = None,
                   registry: Optional[Registry] = None) -> List[str]:
     """Return the splits that divide the model called `name` into stages of balanced cost.
 
@@ -49,6 +49,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
         stages: pipeline stages.
         input_size: height and width of its images; those of its record when not given.
         options: an instance of the model's options class; its defaults when None.
+        classes: number of its outputs; that of its record when not given.
         registry: where names are looked up; this process's when not given.
 
     Raises:
@@ -56,7 +57,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = outline(spec, registry, options)
+    model = outline(spec, registry, options, classes)
     try:
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:
@@ -113,10 +114,11 @@ def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, 
     own, norm = (options.plugins.of(*one) for one in (("model", spec.name),
                                                       ("norm-layer", layer.name)))
     size = options.get("input_size") or spec.input_size
-    asked = spec, layer, own, norm, size
+    classes = options.get("num_classes")
+    asked = spec, layer, own, norm, size, classes
     if _latest and _latest[0][0] == asked:
         return _latest[0][1]
-    model = outline(spec, registry, own)
+    model = outline(spec, registry, own, classes)
     if layer.name != DEFAULT_NORM_LAYER:
         with torch.device("meta"):
             replace_norms(model, functools.partial(registry.make, layer, options=norm))

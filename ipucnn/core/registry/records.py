@@ -231,6 +231,7 @@ class DatasetSpec(PluginSpec):
         also: other datasets that are read instead if the folder has their markers; their
             options can be given with this dataset too.
         streams: `--data-dir` may be a URL.
+        stores: `--data-dir` may be the URL of a store, which lists its files.
         preprocessing: how its images are usually prepared for a network that is trained on them
             alone; that of the network's record when None.
         convert: ``"module:attribute"`` of what writes other datasets in this format, a
@@ -253,6 +254,7 @@ class DatasetSpec(PluginSpec):
     markers: Tuple[str, ...] = ()
     also: Tuple[str, ...] = ()
     streams: bool = False
+    stores: bool = False
     convert: str = ""
     preprocessing: Optional[Preprocessing] = None
     recipe: str = RANDOM_RESIZED_CROP
@@ -338,11 +340,12 @@ class ScheduleSpec(PluginSpec):
 
 FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "compile-only", "ema", "fine-tuning",
                                     "full-precision-norm", "multi-label", "recompute",
-                                    "sharding"})
+                                    "sharding", "stage-processes"})
 """Features that only some backends have; common options may require one of them. `accumulation-sum`
 adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `multi-label` trains on images
 with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
-`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`)."""
+`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`),
+`stage-processes` divides pipeline stages among processes with a device each."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RUN = "TORCHELASTIC_RUN_ID"
 RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+AGENT = "TORCHELASTIC_USE_AGENT_STORE"
+"""Set by the elastic agent, not by those who set the other variables themselves."""
 
 PORT = 29400
 """The port at which the hosts of a printed command find each other; torchrun's own default."""
@@ -41,7 +43,7 @@ class TorchRunLauncher(Launcher):
             return None
         return Launch(_number(environment, RANK), _number(environment, WORLD),
                       local_index=_number(environment, LOCAL_RANK),
-                      restarts=_number(environment, RESTARTS))
+                      restarts=_number(environment, RESTARTS), ends_all=AGENT in environment)
 
     def environment(self, index: int, count: int) -> Dict[str, str]:
         """Return the variables of one process of a host; see `Launcher.environment`."""
