@@ -47,7 +47,7 @@ class OldOption:
         to: the flag of its counterpart; empty without one.
         none: why it has none.
         why: what else differs.
-        rule: the function of `rules` that translates it.
+        rule: the function of `option_rules` that translates it.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Script:
         command: the command that replaces it; empty without one.
         none: why there is none.
         profile: the profile with its defaults.
-        rule: the function of `rules` that looks at all its options together.
+        rule: the function of `option_rules` that looks at all its options together.
         positional: the option that its first argument is the value of.
         processes: its first argument is the number of processes.
         defaults: values of options here that the script has as defaults.

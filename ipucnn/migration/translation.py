@@ -131,7 +131,7 @@ def translate(script: Script, arguments: Arguments, before: Sequence[str] = ()) 
         arguments: those that it was given.
         before: further options of the command, those of a launcher.
     """
-    from ipucnn.migration import rules
+    from ipucnn.migration import option_rules as rules
 
     draft = Draft(script, arguments, script.command)
     draft.put(before)
@@ -178,7 +178,7 @@ def _translate(draft: Draft, argument: Argument) -> None:
 
 
 def _outcome(draft: Draft, argument: Argument, option: OldOption) -> Outcome:
-    from ipucnn.migration import rules
+    from ipucnn.migration import option_rules as rules
 
     if option.rule:
         made: Outcome = getattr(rules, option.rule)(draft, argument)

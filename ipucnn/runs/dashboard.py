@@ -39,14 +39,15 @@ class View:
 
 def drawn(view: View, width: int, height: int) -> str:
     """Return a view as text of at most so many columns and lines, without colours."""
-    lines = [_fitted(f"{view.title}   {view.state}", width), *_figures(view, width)]
+    room = width - len(view.state) - 3
+    title = view.title if len(view.title) <= room else "…" + view.title[1 - room:]
+    lines = [_fitted(f"{title}   {view.state}", width), *_figures(view, width)]
     classes = _classes(view)
     below = classes + [printable(note) for note in view.notes[-2:]]
     space = height - len(lines) - min(len(below), max(0, height // 4))
     if space >= 6 and width >= 40:
         lines += _curves(view, width, space)
-    room = max(0, height - len(lines))
-    lines += [_fitted(line, width) for line in below[:room]]
+    lines += [_fitted(line, width) for line in below[:max(0, height - len(lines))]]
     return "\n".join(line.rstrip() for line in lines[:height])
 
 
