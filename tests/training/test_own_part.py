@@ -34,6 +34,7 @@ def test_a_rank_keeps_its_share_of_a_million_samples(ranks):
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert len(own) // 8 == SAMPLES // (8 * ranks)
     assert kept < 8 * SAMPLES / ranks + 100_000
     assert peak < 8 * SAMPLES * (1 + 1 / ranks) + 100_000
 
