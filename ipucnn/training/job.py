@@ -170,7 +170,7 @@ class _Trainer:
                 if feed.loader is not None:
                     self.figures.bad = list(feed.loader.bad)
                 self.figures.add(result)
-                samples = result.samples * self.instances.count
+                samples = result.samples * self.prepared.plan.instances
                 self.pace.add(samples, time.perf_counter() - asked, waited)
                 images += samples
                 self._tell(lr)

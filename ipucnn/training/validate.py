@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.execution.launching import fitted, launched_count, speaks
+from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
@@ -124,7 +124,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     options, notes = fitted(options)
     for note in (*notes, *notes_on_idle(options, data, registry, given.overrides())):
         listener.note(note)
-    plan = options.validation_plan(launched_count())
+    plan = options.validation_plan(sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry, trains=True)
     check_offer(options, plan, chosen.spec, registry)
     instances = chosen.join(plan)

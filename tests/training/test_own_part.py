@@ -33,6 +33,7 @@ def test_a_rank_keeps_its_share_of_a_million_samples(ranks):
     try:
         own = own_part(Numbers().order(7, 3), plan, ranks - 1)
         kept, peak = tracemalloc.get_traced_memory()
+        assert len(own)
     finally:
         tracemalloc.stop()
     assert len(own) // 8 == SAMPLES // (8 * ranks)
