@@ -77,7 +77,7 @@ def cli(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(store_images, "_listings", {})
     monkeypatch.setattr(store_folder, "_folders", {})
     for module in (stores, shard_cache):
-        monkeypatch.setattr(module, "PATIENCE", Patience(timeout=1, attempts=4, pause=0.01))
+        monkeypatch.setattr(module, "PATIENCE", Patience(timeout=2, attempts=4, pause=0.01))
 
     def run(*argv):
         code = invoke([str(word) for word in argv])
