@@ -85,6 +85,10 @@ class TrainingPlan(Shown):
                        "instances": self.plan.instances,
                        "replicas_per_instance": self.plan.local_replicas}}
 
+    def document(self) -> Dict[str, Any]:
+        """Return the plan with the options as plain types, for a file and a report."""
+        return {**self.as_dict(), "options": self.options.as_dict(), "notes": list(self.notes)}
+
     def facts(self) -> Facts:
         """Return the plan as names and values, for people."""
         options, plan, launch = self.options, self.plan, self.launch

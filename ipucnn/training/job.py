@@ -71,6 +71,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             if not prepared.plan.compile_only:
                 trainer.run()
             result = trainer.finished()
+            trainer.records.evidence(validator.evidence(thumbnails=True))
             status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
             result = error.partial = trainer.finished()
@@ -352,6 +353,7 @@ class _Trainer:
             better |= standing.offer(self.options.validation.best_metric, validation)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch
+        self.records.evidence(self.validator.evidence())
         if not better:
             return
         if self.options.checkpoints.keep_best and self.saved != self._name():
@@ -390,7 +392,8 @@ class _Trainer:
             options=self.options.as_dict(),
             environment={**describe(), "backend": prepared.chosen.probe.versions},
             plan={**plan.algebra(), "half": prepared.chosen.probe.half if plan.half else ""},
-            session=self.session.facts, compile_seconds=prepared.compile_seconds,
+            session=self.session.facts, card=prepared.built.card.as_plain(),
+            compile_seconds=prepared.compile_seconds,
             epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average,
