@@ -14,6 +14,7 @@ from servers import FaultyProxy
 
 pytest.importorskip("fsspec")
 
+import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry.registry import use
@@ -76,7 +77,7 @@ def cli(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(store_images, "_listings", {})
     monkeypatch.setattr(store_folder, "_folders", {})
     for module in (stores, shard_cache):
-        monkeypatch.setattr(module, "PATIENCE", Patience(timeout=1, attempts=4, pause=0.01))
+        monkeypatch.setattr(module, "PATIENCE", Patience(timeout=2, attempts=4, pause=0.01))
 
     def run(*argv):
         code = invoke([str(word) for word in argv])
@@ -198,6 +199,9 @@ def test_all_of_it_in_memory(cli, memory, photos):
                        "--instances", "1", "--backend", "torch")
     assert code == 0, err
     assert memory.cat("/p/found.json").count(b'"path"') == 4
+    model = ipucnn.load("memory://run")
+    photo = photos / "photos" / "validation" / "class0" / "12.jpg"
+    assert model.predict(str(photo)).names[0] in ("class0", "class1")
     assert memory.cat("/run/metrics.csv").startswith(b"kind,")
 
 

@@ -11,6 +11,7 @@ from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean
 from ipucnn.core.options.composition import CommandOptions, common_option
 from ipucnn.core.registry.registry import State, registry
+from ipucnn.data.remote.stores import is_store
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.options import ModelOptions
 
@@ -122,6 +123,8 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
     path = Path(source).expanduser()
     if name and "model" not in options and source in registry().names("model"):
         return {"weights": "pretrained", **options, "model": source}
+    if is_store(source):
+        return {**options, "weights": source}
     if path.is_dir():
         networks = sorted(path.rglob("*.onnx"))
         if networks and not any(path.glob("*.pt")):

@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import re
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.core.names import printable
+from ipucnn.data.remote.attempts import Failed, Local, Pulse, ours, within
 from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
 
 PATIENCE = Patience()
@@ -188,7 +188,7 @@ class Store:
         Raises:
             DataError: the store does not answer, or refuses.
         """
-        def listed(fs: Any, path: str, _: _Pulse) -> List[Stored]:
+        def listed(fs: Any, path: str, _: Pulse) -> List[Stored]:
             found = [(info["name"].rstrip("/"), info) for info in _fresh(fs).ls(path, detail=True)]
             # an object with the folder's name, or the only one if it is a file, is not in it
             return [_stored(info, full.rpartition("/")[2]) for full, info in found
@@ -216,10 +216,10 @@ class Store:
         Raises:
             DataError: it cannot be fetched, or has another size.
         """
-        def read(fs: Any, path: str, _: _Pulse) -> bytes:
+        def read(fs: Any, path: str, _: Pulse) -> bytes:
             found: bytes = fs.cat_file(path)
             if len(found) != size:
-                raise _Failed(f"{len(found)} of {size} bytes arrived")
+                raise Failed(f"{len(found)} of {size} bytes arrived")
             return found
 
         return self._call("fetch", name, read)
@@ -261,7 +261,7 @@ class Store:
                     digest.update(chunk)
         md5, sha256 = (digest.hexdigest() for digest in digests)
 
-        def put(fs: Any, target: str, pulse: _Pulse) -> None:
+        def put(fs: Any, target: str, pulse: Pulse) -> None:
             from fsspec.callbacks import Callback
 
             class Progress(Callback):  # type: ignore[misc]
@@ -307,12 +307,12 @@ class Store:
         self.write(name, b"x")
         self.remove(name)
 
-    def _verify(self, fs: Any, path: str, wanted: Tuple[int, str, str], pulse: _Pulse) -> None:
-        """Raise `_Failed` unless a file is there as it was written."""
+    def _verify(self, fs: Any, path: str, wanted: Tuple[int, str, str], pulse: Pulse) -> None:
+        """Raise `Failed` unless a file is there as it was written."""
         size, md5, sha256 = wanted
         info = _fresh(fs).info(path)
         if info.get("size") != size:
-            raise _Failed(f"{info.get('size')} of {size} bytes arrived")
+            raise Failed(f"{info.get('size')} of {size} bytes arrived")
         if str(info.get("ETag", "")).strip('"') == md5:  # a tag of another kind proves nothing
             return
         digest = hashlib.sha256()
@@ -320,31 +320,31 @@ class Store:
             digest.update(fs.cat_file(path, start=start, end=min(start + _BLOCK, size)))
             pulse.beat()
         if digest.hexdigest() != sha256:
-            raise _Failed("it does not come back as it was written")
+            raise Failed("it does not come back as it was written")
 
     # -- calls ---------------------------------------------------------------------------------
 
-    def _call(self, action: str, name: str, call: Callable[[Any, str, _Pulse], ResultT],
+    def _call(self, action: str, name: str, call: Callable[[Any, str, Pulse], ResultT],
               timeout: float = 0.0) -> ResultT:
         """Return what a call returns, after as many attempts as it takes."""
         attempts = self.patience.attempts
         for attempt in range(1, attempts + 1):
             try:
-                return _within(timeout or self.patience.timeout, lambda pulse: call(
+                return within(timeout or self.patience.timeout, lambda pulse: call(
                     *self._located(name), pulse))
-            except _Local as error:
+            except Local as error:
                 raise error.cause from None
             except Exception as error:  # those of the packages are their own
                 final = isinstance(error, _FINAL) or type(error).__name__ in _CREDENTIALS \
-                    or (isinstance(error, _Failed) and error.final)
+                    or (isinstance(error, Failed) and error.final)
                 if isinstance(error, FileNotFoundError) and action != "write":
                     raise _Missing(f"there is no file {self.shown(name)!r}", _CHECK) from error
                 if final or attempt == attempts:
                     counted = f" (attempt {attempt} of {attempts})" if attempt > 1 else ""
                     raise self._error(action, name, _reason(error) + counted) from error
                 pause = self.patience.before(attempt + 1)
-                log.warning("%s: cannot %s it yet: %s; trying again in %.1f s", self.shown(name),
-                            action, _reason(error), pause)
+                log.warning("cannot %s '%s' yet: %s; trying again in %.1f s", action,
+                            self.shown(name), _reason(error), pause)
             time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -354,64 +354,6 @@ class Store:
 
 class _Missing(DataError):
     """There is no such file."""
-
-
-class _Failed(Exception):
-    """A failed attempt; `final` when another would not help."""
-
-    def __init__(self, what: str, final: bool = False) -> None:
-        super().__init__(what)
-        self.final = final
-
-
-class _Local(Exception):
-    """An error of this machine's files, which is not the store's."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class _Pulse:
-    """The progress of an attempt; a given-up attempt ends at its next beat."""
-
-    def __init__(self) -> None:
-        self.at = time.monotonic()
-        self.lock = threading.Lock()
-        self.over = False
-
-    def beat(self) -> None:
-        """Report progress."""
-        if self.over:
-            raise _Failed("it was given up")
-        self.at = time.monotonic()
-
-
-def _within(timeout: float, call: Callable[[_Pulse], ResultT]) -> ResultT:
-    """Return what a call returns, unless it makes no progress for `timeout` seconds.
-
-    It runs in a daemon thread: nothing can end a call that waits for a silent store.
-    """
-    pulse, done = _Pulse(), threading.Event()
-    result: List[ResultT] = []
-    failure: List[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(call(pulse))
-        except BaseException as error:
-            failure.append(error)
-        done.set()
-
-    threading.Thread(target=run, name="ipucnn-store", daemon=True).start()
-    while not done.wait(max(0.0, pulse.at + timeout - time.monotonic())):
-        if time.monotonic() - pulse.at >= timeout:
-            with pulse.lock:
-                pulse.over = True
-            raise _Failed("the store does not answer in time")
-    if failure:
-        raise failure[0]
-    return result[0]
 
 
 class _Content:
@@ -426,7 +368,7 @@ class _Content:
         self._received = 0
         self._digest = hashlib.md5()
 
-    def receive(self, fs: Any, path: str, pulse: _Pulse) -> Stored:
+    def receive(self, fs: Any, path: str, pulse: Pulse) -> Stored:
         """Receive the missing content."""
         stored = self._looked_up(fs, path)
         if stored.version != self._version or not stored.version:
@@ -439,46 +381,36 @@ class _Content:
             self._store(block[:end - self._received], pulse)
             blocks += 1
             if self._received < end:
-                raise _Failed(f"the store ended it after {self._received} of {stored.size} bytes")
+                raise Failed(f"the store ended it after {self._received} of {stored.size} bytes")
         if blocks > 1 and self._looked_up(fs, path).version != stored.version:
             self._restart()
-            raise _Failed("it was replaced meanwhile")
+            raise Failed("it was replaced meanwhile")
         found = self._digest.hexdigest()
         if self._expected.md5 and found != self._expected.md5.lower():
             self._restart()
-            raise _Failed(f"its MD5 is {found}, expected {self._expected.md5}")
-        with _ours():
+            raise Failed(f"its MD5 is {found}, expected {self._expected.md5}")
+        with ours():
             self._file.truncate(stored.size)
         return stored
 
     def _looked_up(self, fs: Any, path: str) -> Stored:
         stored = _stored(_fresh(fs).info(path), path.rpartition("/")[2])
         if stored.folder:
-            raise _Failed("it is a folder", final=True)
+            raise Failed("it is a folder", final=True)
         if self._expected.size is not None and stored.size != self._expected.size:
-            raise _Failed(f"it has {stored.size} bytes, expected {self._expected.size}")
+            raise Failed(f"it has {stored.size} bytes, expected {self._expected.size}")
         if self._expected.limit is not None and stored.size > self._expected.limit:
-            raise _Failed(f"it has more than {self._expected.limit:,} bytes, the limit for such a "
+            raise Failed(f"it has more than {self._expected.limit:,} bytes, the limit for such a "
                           "file", final=True)
         return stored
 
-    def _store(self, block: bytes, pulse: _Pulse) -> None:
-        with pulse.lock, _ours():  # a given-up attempt writes nothing after the next has begun
+    def _store(self, block: bytes, pulse: Pulse) -> None:
+        with pulse.lock, ours():  # a given-up attempt writes nothing after the next has begun
             pulse.beat()
             self._file.seek(self._received)
             self._file.write(block)
             self._digest.update(block)
             self._received += len(block)
-
-
-class _ours:  # noqa: N801 - used as a function
-    """Mark errors of local files in the block."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
-        if isinstance(error, OSError):
-            raise _Local(error) from error
 
 
 def _fresh(fs: Any) -> Any:
