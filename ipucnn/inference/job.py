@@ -6,15 +6,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from threading import Thread
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import fitted, launched, launched_count
+from ipucnn.core.execution.launching import fitted, launched, sharing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
@@ -39,10 +38,12 @@ from ipucnn.data.opening import (
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
+from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
+from ipucnn.inference.shared_predictions import SharedWriter
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
@@ -177,7 +178,7 @@ def prepare(options: RunOptions, registry: Registry,
         from ipucnn.models.balance import with_balanced_splits
 
         options = with_balanced_splits(options, registry)
-    plan = options.plan(data.on_device, launched_count())
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
     chosen = choose_backend(options, executed, registry, refusals)
@@ -196,10 +197,6 @@ def prepare(options: RunOptions, registry: Registry,
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
                          "take images with '--data', or '--data generated' to measure speed only")
     instances = chosen.join(executed)
-    if options.results.predictions and instances.count > 1 and instances.in_step \
-            and launch is not None:
-        raise UsageError(f"'--predictions' is written by one process, and {launch.launcher} "
-                         f"started {instances.count}", "leave it out, or start one process")
     if options.results.predictions:
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
@@ -343,32 +340,23 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
     everything = _total(job)
-    total = len(range(instances.index, everything, instances.count))
-    loader: Optional[Loader] = None
-    if not data.on_device:
-        own = islice(order(len(dataset), everything), instances.index, None, instances.count)
-        loader = feed(session, dataset, job.executed, session.samples_per_call, own,
-                      workers=options.dataset.dataloader_worker,
-                      skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1)
+    part = job.plan.own(instances.index, everything)
+    loader = None if data.on_device else _loader(job, session, part)
     scores: Optional[Scores] = None
-    ahead = instances.count if instances.in_step else 1  # count the others' images, too
-    calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),
+    writer: Optional[predictions.PredictionWriter] = None
+    ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
+    calls = HostCalls(job.plan, session, batches(loader, len(part), session.samples_per_call),
                        options.execution.time_limit,
                        lambda done: progress("run", done * ahead, everything))
     shared = not instances.in_step
     try:
         with ExitStack() as stack:
-            writer = None
             if options.results.predictions:
-                columns = predictions.columns(min(options.results.top_k, built.card.classes),
-                                              data.labelled, dataset.has_image_ids,
-                                              bool(dataset.split), dataset.multi_label)
                 writer = stack.enter_context(
-                    _prediction_writer(options.results.predictions, columns, instances))
+                    _prediction_writer(options.results.predictions, job, data))
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
-            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer,
-                            instances)
+            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer, part)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -387,8 +375,19 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         raise
     finally:
         # instances in step would wait forever for one that has failed
+        if shared:
+            session.finish()
+        unwritten = writer.share(shared) if isinstance(writer, SharedWriter) else None
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
+    if unwritten is not None:
+        raise unwritten
+    _conclude(job, data, result, scores)
+
+
+def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[Scores]) -> None:
+    """Add notes to a result, or raise what is wrong with it."""
+    options, built, instances = job.options, job.built, job.instances
     if not data.finite:  # random images: their classes mean nothing
         result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
@@ -406,17 +405,36 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             raise failure
 
 
-def _prediction_writer(path: str, columns: Sequence[str],
-                       instances: Instances) -> predictions.PredictionWriter:
-    """Return the writer of this instance's rows.
+def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
+    """Return the loader of this process's part of the images."""
+    own = islice(order(len(job.dataset), _total(job)), part.start, part.stop, part.step)
+    return feed(session, job.dataset, job.executed, session.samples_per_call, own,
+                workers=job.options.dataset.dataloader_worker,
+                skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
 
-    Instances that are not in step write one file each, which their parent merges.
+
+@contextmanager
+def _prediction_writer(path: str, job: Job,
+                       data: DatasetSpec) -> Iterator[predictions.PredictionWriter]:
+    """Yield the writer of this instance's rows.
+
+    Instances that are not in step write one file each, which their parent merges and sends.
     """
+    dataset, instances = job.dataset, job.instances
+    columns = predictions.columns(min(job.options.results.top_k, job.built.card.classes),
+                                  data.labelled, dataset.has_image_ids, bool(dataset.split),
+                                  dataset.multi_label)
+    if instances.in_step and instances.count > 1:
+        yield SharedWriter(path, columns, instances)  # finished by `share`
+        return
     if instances.in_step:
-        return predictions.writer_class(path)(Path(path), columns)
+        with delivered(path) as target, predictions.writer_class(path)(target, columns) as writer:
+            yield writer
+        return
     from ipucnn.inference.bulk.prediction_parts import PartWriter  # `bulk` imports this module
 
-    return PartWriter(Path(path), columns, instances.index)
+    with PartWriter(target_of(path), columns, instances.index) as writer:
+        yield writer
 
 
 def _total(job: Job) -> int:
@@ -468,7 +486,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}
     result.stopped_by = next((part["stopped_by"] for part in parts if part["stopped_by"]), None)
     if instances.count > 1:
-        result.instances = [_own_figures(part, warmup, calls) for part in parts]
+        result.instances = [_own_figures(part, warmup, calls)
+                            for part in parts[:calls.plan.instances]]
 
 
 def _own_figures(part: Dict[str, Any], warmup: int, calls: HostCalls) -> Dict[str, Any]:

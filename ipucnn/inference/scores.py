@@ -9,7 +9,6 @@ import numpy
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK
-from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.data import ImageDataset
 from ipucnn.data.labels import labels_of_batch
 from ipucnn.inference import predictions
@@ -32,7 +31,7 @@ class Scores:
         match: the model's class of each label; None where the dataset has no labels.
         top_k: classes per image in the predictions.
         writer: writes the predictions; None writes none.
-        instances: the processes that share the images, in round-robin order.
+        own: the images of this process; see `ExecutionPlan.own`.
 
     Attributes:
         answers: the first predictions, and how often each class was predicted.
@@ -41,14 +40,14 @@ class Scores:
     def __init__(self, dataset: ImageDataset, card: ModelCard,
                  match: Optional[ClassMatch], top_k: int,
                  writer: Optional[predictions.PredictionWriter] = None,
-                 instances: Instances = ALONE) -> None:
+                 own: range = range(0)) -> None:
         self._dataset = dataset
         self._card, self._match = card, match
         self._top_k = min(top_k, card.classes)
         self._writer = writer
         self._class_names = card.names
         self._first_pass = True
-        self._next, self._stride = instances.index, instances.count
+        self._next, self._stride = own.start, own.step
         self._count = TopK()
         self.answers = Answers(self._class_names)
         self._labels = 0  # images with a label, known to the model or not

@@ -15,6 +15,7 @@ from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
+from ipucnn.models.store_folder import shown_path
 from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, named_weights, published_file
 
@@ -34,7 +35,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         spec: the model's record.
         weights: `random`, `pretrained` (the record's first), `pretrained:TAG` or a file: a
             safetensors file, or a PyTorch state dictionary or checkpoint without code in it. A
-            file may be a path, a `file://` URL or ``package:module/file``.
+            file may be a path, a URL of a file or a store, or ``package:module/file``.
         partial: accept entries that are missing, unexpected or of another shape.
         num_classes: the model's outputs if they were asked for; published weights of another
             number then leave the head random. None: the head must fit.
@@ -52,7 +53,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         fit = _Fit(model, state)
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
-        return fit.load(source=str(path), path=path)
+        return fit.load(source=shown_path(path), path=path)
     if ema is not None:
         raise UsageError("'--ema' is for checkpoints, and published weights have no moving average",
                          "leave it out")
@@ -87,7 +88,7 @@ def load_by_output(model: nn.Module, spec: ModelSpec, weights: str,
                                        for row, output in enumerate(outputs)])
     fit = _Fit(model, state)
     fit.require_all(f"weights {weights!r}", spec)
-    return replace(fit.load(source=str(path), path=path), new_head=True)
+    return replace(fit.load(source=shown_path(path), path=path), new_head=True)
 
 
 def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, StateDict]:

@@ -9,7 +9,7 @@ import torch
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import fitted, launched_count
+from ipucnn.core.execution.launching import fitted, sharing
 from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -128,7 +128,7 @@ def prepare(options: TrainOptions, registry: Registry,
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
     asked, options = (with_balanced_splits(each, registry) for each in (asked, options))
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
-    plan = options.plan(data.on_device, launched_count())
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry)
     if options.execution.precision is None:
         chosen, plan = settled(chosen, plan)
@@ -181,7 +181,7 @@ def prepare(options: TrainOptions, registry: Registry,
     if decisions.note:
         notes.append(decisions.note)
     notes += accumulation_notes(options)
-    plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)
+    plan = replace(options.plan(data.on_device, plan.instances), preprocessing=preprocessing)
     check_images(plan)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)

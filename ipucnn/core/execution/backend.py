@@ -107,6 +107,12 @@ class InferenceSession(Fed, ABC):
         """Return (min, max, mean) seconds of the last call by the device's own counters."""
         return None
 
+    def finish(self) -> None:
+        """End a pass over images; collective where several processes hold the model's stages.
+
+        Those that hold a later stage have no images of their own: this call serves the first.
+        """
+
     def close(self) -> None:
         """Free the device."""
 
