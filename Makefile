@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs bench bench-data conformance faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs screenshots bench bench-data conformance faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -68,8 +68,17 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: $(STAMP)  ## the reference pages, from the declarations
+screenshots: $(STAMP)  ## pictures of the report of a training: make screenshots RUN=FOLDER (needs Chromium)
+	$(BIN)/python docs/screenshots.py $(RUN)
+
+docs: $(STAMP) .venv-docs/.installed  ## the reference pages, from the code, and the site in build/site
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+.venv-docs/.installed: mkdocs.yml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet $(PIP_ARGS) 'mkdocs>=1.6,<2' 'mkdocs-material>=9.5,<10'
+	touch $@
 
 bench: $(STAMP)  ## the committed comparisons, measured anew
 	$(BIN)/python benchmarks/startup.py
@@ -96,4 +105,4 @@ fuzz: $(STAMP)  ## hostile files of every kind that comes from outside, for minu
 	$(BIN)/python benchmarks/fuzz.py
 
 clean:  ## everything that make made
-	rm -rf $(VENV) .venv-sdk .venv-horovod build $(DEMO) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-sdk .venv-horovod .venv-docs build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

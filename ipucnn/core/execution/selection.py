@@ -226,11 +226,11 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
     if plan.stages > 1 and not spec.pipelining:
         raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
                          "no meaning there", _offered_by(registry, lambda s: s.pipelining))
+    if stages_apart(plan.stages):
+        _check_apart(plan, spec, registry)
     if plan.replicas > 1 and not spec.replicas:
         raise UsageError(f"backend {spec.name!r} has no replicas, and there are {plan.replicas}",
                          _offered_by(registry, lambda s: s.replicas))
-    if stages_apart(plan.stages):
-        _check_apart(plan, spec, registry)
     refused = [(item.flag, item.boolean, [other.name for other in _specs(registry)
                                           if other.has(item.option.feature)])
                for item in _without_feature(options, plan, spec)]

@@ -52,14 +52,22 @@ class Requirement:
 class PublishedWeights:
     """One published set of weights.
 
-    `top1` and `top5` are ImageNet validation accuracies in per cent as their publisher states them;
-    `sha256` is the digest or the leading hexadecimal digits of it that the publisher gives.
-
     Attributes:
+        tag: its name; `--weights pretrained:TAG` chooses it.
+        url: where the file is: ``https://``, ``file://`` or ``package:module/file``.
+        sha256: the digest of the file, or the leading hexadecimal digits that its publisher gives.
+        licence: of the weights.
+        source: the library that published them.
+        top1: accuracy on ImageNet's validation images in per cent, as their publisher states it.
+        top5: the same of the five most probable classes.
         preprocessing: how images are prepared for these weights; that of the model's record when
             None.
         classes: names of the outputs in their order, or ``"module:attribute"`` of them; ImageNet's
             for 1000 outputs when empty.
+        reader: ``"module:attribute"`` of ``reader(published, model) -> (path, entries)``, for
+            weights in the cache or format of another library: the local file, and its entries
+            under the names of the model, which was built from the record. `url` is then only
+            shown. When empty, `url` is downloaded and read.
     """
 
     tag: str
@@ -71,6 +79,7 @@ class PublishedWeights:
     top5: Optional[float] = None
     preprocessing: Optional[Preprocessing] = None
     classes: Union[str, Tuple[str, ...]] = ()
+    reader: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,8 @@ class PluginSpec:
 @dataclass(frozen=True)
 class ModelSpec(PluginSpec):
     """A network. ``target(num_classes: int[, options]) -> torch.nn.Module`` with random weights.
+
+    A target with a parameter ``input_size=None`` is given the height and width of the images.
 
     Attributes:
         family: its group in listings.
@@ -385,12 +396,12 @@ class BackendSpec(PluginSpec):
         pipelining: a model can be split into stages.
         onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes which
             ONNX files its engine reads; empty when it reads none.
-        mixup: its trainings mix images by mixup and cutmix (`TrainingBatch.mixing`).
-        replicas: it has data-parallel replicas.
         rules: ``"module:attribute"`` of ``rules(plan, choice, options) -> List[str]``, given an
             `ExecutionPlan`, an `OptimizerChoice` and the backend's options: a line for each rule of
             its API by which a training would be refused. `plan` calls it, also where the plugin's
             requirements are missing; empty when there are none.
+        mixup: its trainings mix images by mixup and cutmix (`TrainingBatch.mixing`).
+        replicas: it has data-parallel replicas.
     """
 
     inference: bool = True
