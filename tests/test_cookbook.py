@@ -96,7 +96,7 @@ def test_logger(plugin, cli, tmp_path, monkeypatch):
     import mlflow
 
     mlflow.calls.clear()
-    train = ("train", "--plugin", path, "--logger", "mlflow", "--mlflow-uri", "runs",
+    train = ("train", "--plugin", path, "--logger", "my-mlflow", "--mlflow-uri", "runs",
              "--mlflow-checkpoints", "--data", "shapes", "--epoch", "1", "--iterations", "2",
              "--batch-size", "4", "--model", "resnet8-cifar", "--input-size", "16", "--log-dir",
              tmp_path / "logs", "--checkpoint-path", tmp_path / "checkpoints")

@@ -38,6 +38,7 @@ CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028\u2029]")
 WRITERS = {
     "terminal/tables.py": "the functions that escape",
     "__main__.py": "a word of its own",
+    "core/registry/deprecations.py": "a warning of Python with escaped names",
     "api/reporting.py": "escaped texts, without the terminal's modules",
     "inference/bulk/parent.py": "escaped lines of its processes",
     "inference/bulk/child.py": "a log file",
