@@ -14,6 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import time
@@ -294,6 +295,7 @@ def main() -> int:
     os.environ["POPTORCH_DOUBLE_TORCH"] = "any"
     torch.set_num_threads(1)
     chosen = [case for case in cases() if given.match in str(case)]
+    random.Random(0).shuffle(chosen)  # so that a part of the run is a sample of all
     result, begun = Path(given.result), time.perf_counter()
     found: Dict[str, Any] = {"cases": 0, "failures": {}, "by_options": {}, "seconds": 0}
     if given.resume and result.exists():
