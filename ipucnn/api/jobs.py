@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
 
 from ipucnn.api.reporting import Callback, Progress, counted, trained
 from ipucnn.api.signatures import PathLike, refuse, takes_options
@@ -228,12 +228,26 @@ def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
         UsageError: an unknown name, a training that no backend can execute, that its instances
             cannot share, or that needs more IPUs than there are.
     """
+    return planned({"config": config, **refuse(options)})
+
+
+def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
+            stages: bool = True) -> TrainingPlan:
+    """Return the plan of a training; see `plan`.
+
+    Args:
+        given: the options by name.
+        launcher: name and options of the launcher that starts it.
+        stages: what they compute and store is asked for.
+
+    Raises:
+        UsageError: see `plan`.
+    """
     from ipucnn.core.options.composition import common_option
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.training_plan import plan_training
 
-    given = {"config": config, **refuse(options)}
     if "progress" in given:
         raise UsageError("option 'progress' has no effect on a plan", "leave it out")
     own = {name: value for name, value in given.items()
@@ -241,7 +255,7 @@ def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
     training = {name: value for name, value in given.items() if name not in own}
     launch = resolve(PlanOptions, own, "launch", named_by="launch")
     made = resolve(TrainOptions, training, "train")
-    return _written(plan_training(made, launch, registry()), made.results.result)
+    return _written(plan_training(made, launch, registry(), launcher, stages), made.results.result)
 
 
 def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:

@@ -142,8 +142,11 @@ def show(
 
 
 def _is_model(word: str) -> bool:
-    from ipucnn.models.checkpoint_files import NAME
+    from ipucnn.data.remote.stores import is_store
+    from ipucnn.models.checkpoint_names import NAME
 
+    if is_store(word):
+        return True
     if os.path.isdir(word):  # others may have the name of a plugin
         return any(NAME.fullmatch(name) for name in os.listdir(word))
     return os.path.isfile(word) and bool(os.path.splitext(word)[1])

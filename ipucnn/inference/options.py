@@ -17,6 +17,7 @@ from ipucnn.core.options.parts import (
 )
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import scored_as
+from ipucnn.data.remote.stores import is_store
 from ipucnn.models.weights_options import settled_otherwise, with_card
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ class RunOptions(CommandOptions):
         values = with_card(sources, others, registry)
         weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
         if place and "data" not in values and not values.get("synthetic") \
-                and isinstance(weights, str) and Path(weights).expanduser().is_file():
+                and isinstance(weights, str) \
+                and (is_store(weights) or Path(weights).expanduser().is_file()):
             from ipucnn.onnx.any_card import card_in_file  # imports torch
 
             card = card_in_file(weights, registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
@@ -19,58 +19,18 @@ from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
-from ipucnn.models.footprint import MANY_OUTPUTS, check_weights
+from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
-from ipucnn.models.weights import (
-    WeightsReport,
-    load_by_output,
-    load_weights,
-    published_weights,
-)
-from ipucnn.models.weights_card import file_card
+from ipucnn.models.weights import load_by_output, load_weights
+from ipucnn.models.weights_card import file_card, preprocessing_of
+from ipucnn.models.weights_source import published_weights
 
 DEFAULT_NORM_LAYER = "batch"
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model with its metadata.
-
-    Attributes:
-        module: maps normalised images `(n, 3, input_size, input_size)` to outputs
-            `(n, num_outputs)`; `card` says what they mean.
-        spec: its record.
-        weights: the source of its weights.
-        card: its description.
-    """
-
-    module: nn.Module
-    spec: ModelSpec
-    weights: WeightsReport
-    card: ModelCard
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How its images are prepared."""
-        return self.card.preprocessing
-
-    @property
-    def input_size(self) -> int:
-        """Height and width of its images in pixels."""
-        return self.card.preprocessing.input_size
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of values per image."""
-        return self.card.num_outputs
-
-    def with_card(self, **changes: Any) -> BuiltModel:
-        """Return the model with other values in its card."""
-        return replace(self, card=replace(self.card, **changes))
 
 
 def create_model(name: str, *, registry: Optional[Registry] = None,
@@ -105,7 +65,7 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         registry: where names are looked up.
         outputs: the output of the weights file for each output of the model, where they differ;
             None keeps random weights.
-        copies: how often its weights are needed at once; see `footprint.check_weights`.
+        copies: how often its weights are needed at once; see `memory_checks.check_weights`.
 
     Raises:
         UsageError: an unknown name, or a model that cannot be built so, or not with the memory
@@ -137,30 +97,6 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         card = replace(card, class_names=())
     provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
     return BuiltModel(model, spec, report, replace(card, provenance=provenance))
-
-
-def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
-    """Return how images are prepared for a network of the registry.
-
-    The card in the weights file decides, or the record of the published weights, then that of the
-    model; otherwise the usual values for ImageNet models are assumed.
-
-    Args:
-        network: the model and its weights, and the input size where it is given.
-        registry: where the model is looked up.
-
-    Raises:
-        UsageError: an unknown model, or there are no such published weights.
-        WeightsError: the card in the weights file is damaged.
-    """
-    spec = registry.get_typed(ModelSpec, network.model)
-    stored = file_card(network.source, registry)
-    published = published_weights(spec, network.source)
-    found = ((stored and stored.preprocessing) or (published and published.preprocessing)
-             or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
-    size = network.input_size or found.input_size
-    spec.check_input_size(size)
-    return found.sized(size)
 
 
 def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,

@@ -17,6 +17,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
+from ipucnn.models.store_folder import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
@@ -118,7 +119,7 @@ class _Trainer:
         self.stopped_by: Optional[str] = None
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
-        self.restored = str(restored.path) if restored else ""
+        self.restored = shown_path(restored.path) if restored and restored.path else ""
         self.grown = restored is not None and restored.grown
 
     # -- epochs --------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ class _Trainer:
                 if feed.loader is not None:
                     self.figures.bad = list(feed.loader.bad)
                 self.figures.add(result)
-                samples = result.samples * self.instances.count
+                samples = result.samples * self.prepared.plan.instances
                 self.pace.add(samples, time.perf_counter() - asked, waited)
                 images += samples
                 self._tell(lr)
@@ -232,7 +233,8 @@ class _Trainer:
         good = self.records.last_good
         return IpucnnError(
             f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
-            f"loss scaling {scaling:g}); last good checkpoint: {good or 'none'}",
+            f"loss scaling {scaling:g}); last good checkpoint: "
+            f"{shown_path(good) if good else 'none'}",
             "use a lower '--lr' or '--loss-scaling', a longer '--warmup-epoch', more precision, or "
             "leave such steps out with '--skip-non-finite N'")
 
@@ -366,8 +368,8 @@ class _Trainer:
             if not self.instances.index:
                 averaged = average(self.folder, kept.weight_avg_strategy,
                                    kept.weight_avg_exp_decay, kept.weight_avg_n, None)
-                self.averaged = str(averaged.path)
-                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
+                self.averaged = averaged.place
+                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.place}")
             self.averaged = self.instances.gather(self.averaged)[0]
         if self.options.validation.mode != "after":
             return
@@ -376,9 +378,12 @@ class _Trainer:
         else:
             self.validator.validate_folder(self.folder)
 
+    def _log_dir(self) -> str:
+        return shown_path(self.records.log_dir) if self.records.log_dir else ""
+
     def finished(self) -> TrainResult:
         """Return the result of the training so far."""
-        prepared, plan = self.prepared, self.prepared.plan
+        prepared, plan, good = self.prepared, self.prepared.plan, self.records.last_good
         return TrainResult(
             model=prepared.built.spec.name, dataset=prepared.data.name,
             backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
@@ -395,8 +400,8 @@ class _Trainer:
             loss=self.figures.loss(), accuracy=self._accuracy(),
             validations=[validation.figures() for validation in self.validator.done],
             best=self.figures.standing.as_plain() or None,
-            checkpoint=str(self.records.last_good or ""),
-            averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
+            checkpoint=shown_path(good) if good else "",
+            averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
             stopped_by=self.stopped_by, history=self.history,
             notes=[*self.prepared.notes, *filter(None, [self.waiting])])

@@ -9,7 +9,7 @@ import torch
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import fitted, launched_count
+from ipucnn.core.execution.launching import fitted, sharing
 from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -38,12 +38,13 @@ from ipucnn.data.opening import (
     with_classes,
 )
 from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.models.build import build_model
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
-from ipucnn.models.footprint import MANY_OUTPUTS, check_images
+from ipucnn.models.memory_checks import MANY_OUTPUTS, check_images
 from ipucnn.models.optimisation import state_size
-from ipucnn.models.weights_card import file_card, half_size
+from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
 from ipucnn.training.agreement import check_images as check_shared_images
 from ipucnn.training.agreement import check_options
 from ipucnn.training.checkpoints import Checkpoint
@@ -127,7 +128,7 @@ def prepare(options: TrainOptions, registry: Registry,
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
     asked, options = (with_balanced_splits(each, registry) for each in (asked, options))
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
-    plan = options.plan(data.on_device, launched_count())
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry)
     if options.execution.precision is None:
         chosen, plan = settled(chosen, plan)
@@ -176,7 +177,7 @@ def prepare(options: TrainOptions, registry: Registry,
     if decisions.note:
         notes.append(decisions.note)
     notes += accumulation_notes(options)
-    plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)
+    plan = replace(options.plan(data.on_device, plan.instances), preprocessing=preprocessing)
     check_images(plan)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)

@@ -16,6 +16,7 @@ from ipucnn.core.files import make_folder
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.progress import Listener
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.store_folder import SUPERSEDED, place_of
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
@@ -60,7 +61,7 @@ def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: Train
         elif restored.position.epoch < options.optimisation.epochs:
             aside = keeping.continue_in(folder, restored.path, restored.grown)
             if aside:
-                listener.note(f"what is not of this training is set aside as '*{keeping.ASIDE}': "
+                listener.note(f"what is not of this training is set aside as '*{SUPERSEDED}': "
                               + ", ".join(aside))
         yield
 
@@ -80,7 +81,8 @@ def with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
         options = options.with_values(keep_last=options.checkpoints.to_keep,
                                       keep_best=options.validation.mode == "during"
                                       and options.checkpoints.checkpoint_save_freq > 1)
-    return options, Path(place) if place else None
+    # the others only read there
+    return options, place_of(place, writes=not prepared.instances.index) if place else None
 
 
 class Records:

@@ -188,7 +188,7 @@ class Evaluator:
         """
         total = len(self.dataset)
         # images are interleaved over the instances, so that their parts differ by one at most
-        own = range(self.instances.index, total, self.instances.count)
+        own = self.plan.own(self.instances.index, total)
         count, stopped = _Count(self.loss), ""
         with self._session(weights) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
@@ -197,11 +197,12 @@ class Evaluator:
                 logits = session(batch.images)
                 count.add(logits, self._labels(batch, logits.shape[1]))
                 if listener:
-                    done = count.top.images * self.instances.count
+                    done = count.top.images * self.plan.instances
                     listener.status(Status("validating", epoch, done=done, total=total))
                     stopped = listener.stop()
                     if stopped:
                         break
+            session.finish()
             count.skipped = loader.skipped_count
         stopped = next((reason for reason in self.instances.gather(stopped) if reason), "")
         if stopped:
@@ -257,7 +258,8 @@ class _Count:
             return
         if self._matrix is None:
             self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
-        self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
+        self._matrix += torch.bincount(labels * classes + torch.from_numpy(best[:, 0]),
+                                       minlength=classes**2)
 
     def share(self, instances: Instances) -> None:
         """Reduce the sums over all instances."""

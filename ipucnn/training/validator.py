@@ -33,7 +33,7 @@ class Validator:
         self._evaluator: Optional[Evaluator] = None
         options = prepared.options
         if prepared.validation is not None:
-            plan = replace(options.validation_plan(prepared.instances.count),
+            plan = replace(options.validation_plan(prepared.plan.instances),
                            preprocessing=prepared.plan.preprocessing)
             backend = validating(prepared.chosen, options, plan, prepared.registry)
             self._evaluator = Evaluator(

@@ -173,6 +173,15 @@ class ExecutionPlan:
         """Return the plan for one instance that executes its part alone."""
         return replace(self, replicas=self.local_replicas, instances=1)
 
+    def own(self, index: int, total: int) -> range:
+        """Return the images of an inference that an instance reads, which are interleaved.
+
+        Args:
+            index: of the instance; one that holds a later pipeline stage reads none.
+            total: number of images.
+        """
+        return range(index, total, self.instances) if index < self.instances else range(0)
+
     @property
     def local_batch(self) -> int:
         """Samples per host call of one instance."""

@@ -101,10 +101,10 @@ class DeviceLoader(HostLoader):
             for block in super().blocks(todo):
                 if self._coming:
                     self._coming.popleft()
-                copy = ahead or self._lane.begin(block.pixels)
+                copy = ahead or self._lane.begin(torch.from_numpy(block.pixels))
                 # the next one is not waited for: this thread has something to compute
-                ahead = self._lane.begin(self._coming[0][0].pixels) if self._coming and all(
-                    task.done() for task in self._coming[0][1]) else None
+                ahead = self._lane.begin(torch.from_numpy(self._coming[0][0].pixels)) \
+                    if self._coming and all(task.done() for task in self._coming[0][1]) else None
                 self._lane.use(copy)
                 self._release()
                 self._leaving.append((copy.host, copy.done))
@@ -122,6 +122,14 @@ class DeviceLoader(HostLoader):
         begun = super()._begun(threads, entries)
         self._coming.append(begun)
         return begun
+
+    def joined(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Return two blocks' pixels as one; see `Loader.joined`."""
+        return torch.cat([first, second])
+
+    def images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return pixels as a batch of images; see `Loader.images`."""
+        return pixels.permute(0, 3, 1, 2)
 
     def _release(self) -> None:
         """Give memory back whose copy is done."""
