@@ -104,6 +104,7 @@ __all__ = [
     "option",
     "partition",
     "plan",
+    "report",
     "restore",
     "run",
     "shapes",
@@ -314,6 +315,7 @@ def load(
     full_precision_norm: bool = False,
     oversubscribe: bool = False,
     precision: str | None = None,
+    report: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
@@ -517,8 +519,11 @@ def plan(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     wandb: bool = False,
+    resume: os.PathLike[str] | str = '',
+    dashboard: bool = False,
     size: str | None = None,
     dataset: str | None = None,
     base_learning_rate: float | None = None,
@@ -589,6 +594,7 @@ def plan(
     wandb_project: str = 'ipucnn',
     wandb_mode: str | None = None,
     wandb_weight_histogram: bool = False,
+    wandb_checkpoints: str = 'last',
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
@@ -634,6 +640,25 @@ def plan(
     Raises:
         UsageError: an unknown name, a training that no backend can execute, that its instances
             cannot share, or that needs more IPUs than there are.
+    """
+
+def report(
+    runs: Union[Union[str, os.PathLike[str]], Sequence[Union[str, os.PathLike[str]]]],
+    out: Optional[Union[str, os.PathLike[str]]] = None,
+) -> Path:
+    """Write a report as an HTML page: `ipucnn report` in Python.
+
+    Args:
+        runs: the log folder of a training, a file of `result` or `predictions`, or several of
+            these to compare.
+        out: file to write; by default beside a single run, `report.html` here for several.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: no run is named, or too many.
+        DataError: one cannot be read, or the page cannot be written.
     """
 
 def restore(
@@ -728,6 +753,7 @@ def restore(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
@@ -762,6 +788,7 @@ def restore(
     wandb_project: str = 'ipucnn',
     wandb_mode: str | None = None,
     wandb_weight_histogram: bool = False,
+    wandb_checkpoints: str = 'last',
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
@@ -848,6 +875,7 @@ def run(
     result: os.PathLike[str] | str | None = None,
     predictions: os.PathLike[str] | str | None = None,
     top_k: int = 5,
+    report: os.PathLike[str] | str | None = None,
     log_path: os.PathLike[str] | str | None = None,
     hide_output: bool = True,
     efficientnet_expand_ratio: int | None = None,
@@ -1022,8 +1050,11 @@ def train(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     wandb: bool = False,
+    resume: os.PathLike[str] | str = '',
+    dashboard: bool = False,
     size: str | None = None,
     dataset: str | None = None,
     base_learning_rate: float | None = None,
@@ -1067,6 +1098,7 @@ def train(
     wandb_project: str = 'ipucnn',
     wandb_mode: str | None = None,
     wandb_weight_histogram: bool = False,
+    wandb_checkpoints: str = 'last',
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
@@ -1139,6 +1171,7 @@ def validate(
     result: os.PathLike[str] | str | None = None,
     per_class: bool = False,
     confusion_matrix: os.PathLike[str] | str | None = None,
+    report: os.PathLike[str] | str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,

@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
     from ipucnn.core.options.profiles import resolve
+    from ipucnn.runs.resuming import continued as resumed
 
     options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
@@ -39,6 +40,12 @@ def train(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restarted
 
         listener.preparing()
+        continued = resumed(given, options)
+        if continued is not None:
+            from ipucnn.training.restore import restore as restored
+
+            listener.note(f"the training in '{continued['checkpoint_path']}' is continued")
+            return restored(continued, listener=listener)
         return restarted(options, listener=listener) or train_all(options, listener=listener)
 
     return _trained(given, job)
@@ -51,8 +58,9 @@ def restore(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restore as restored
 
         listener.preparing()
-        return restored({name: value for name, value in given.items()
-                         if name not in ("json", "progress", "result")}, listener=listener)
+        own = ("json", "progress", "result", "no_report")
+        return restored({name: value for name, value in given.items() if name not in own},
+                        listener=listener)
 
     return _trained(given, job)
 
@@ -71,8 +79,14 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             from ipucnn.core.files import write_json
 
             write_json(given["result"], result.as_dict())
+        if not given.get("no_report") and result.log_dir and speaks():
+            from ipucnn.reports.job import of_training
 
-    with TrainProgress(_choice(given), summary=not as_json) as listener, signals.graceful():
+            note = of_training(result.log_dir)
+            if note:
+                render.note(note)
+
+    with _progress(given, as_json) as listener, signals.graceful():
         try:
             result = job(listener)
         except IpucnnError as error:
@@ -81,6 +95,19 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             raise
     show(result)
     return exit_codes.of_signal(result.stopped_by)
+
+
+def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
+    if given.get("dashboard") and speaks():
+        if not render.wants_bar("auto"):
+            render.note("'--dashboard' needs a terminal; progress is shown as lines")
+        else:
+            from ipucnn.commands._dashboard import DashboardProgress
+
+            return DashboardProgress(
+                str(given.get("log_dir") or given.get("checkpoint_path") or "logs"),
+                summary=not as_json)
+    return TrainProgress(_choice(given), summary=not as_json)
 
 
 def _next_steps(result: Any) -> List[str]:
@@ -102,15 +129,18 @@ def validate(given: Dict[str, Any]) -> int:
     options = build(ValidateOptions, given)
 
     def show(found: Any) -> None:
-        document = found.as_dict(options.results.per_class)
         if options.results.json:
-            render.emit_json(document)
+            render.emit_json(found.as_dict(options.results.per_class))
         else:
             render.emit(render.validations(found, options.results.per_class))
         if options.results.result and speaks():
             from ipucnn.core.files import write_json
 
-            write_json(options.results.result, document)
+            write_json(options.results.result, found.document(options.results.per_class))
+        if options.results.report and speaks():
+            from ipucnn.reports.job import of_document
+
+            of_document(found.document(), options.results.report)
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener, \
             signals.graceful():

@@ -51,6 +51,7 @@ from ipucnn.models.memory_checks import check_images
 from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
 
@@ -357,6 +358,7 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
             scores = Scores(dataset, built.card, job.match, options.results.top_k, writer, part)
+            scores.evidence = _evidence(job)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -403,6 +405,13 @@ def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[S
         else:
             failure.partial = result
             raise failure
+
+
+def _evidence(job: Job) -> Optional[Evidence]:
+    """Return what collects the predictions for a report; None where none is wanted."""
+    if not job.options.results.documented or not job.data.finite:  # random images show nothing
+        return None
+    return Evidence(job.built.card.names)
 
 
 def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
@@ -464,7 +473,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "scored": scores.as_plain() if scores else None,
         "answers": scores.answers.as_plain() if scores else None,
         "skipped": loader.skipped_count if loader else 0,
-        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
+        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by,
+        "evidence": scores.shown() if scores else None})
     meter = Meter.together([part["calls"] for part in parts], instances.in_step)
     result.iterations = len(meter.seconds)
     result.images = sum(part["images"] for part in parts)
@@ -475,6 +485,10 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
                             calls.session.in_flight)
     for name, value in figures.items():
         setattr(result, name, value)
+    evidence = merged([part["evidence"] for part in parts if part["evidence"]])
+    result.evidence = {
+        **(scores.pictured(evidence) if scores and evidence else {}),
+        "latencies_ms": kept_latencies(meter.latencies_after(result.warmup_iterations))}
     if scores is not None:
         scores.together([part["scored"] for part in parts if part["scored"]])
         result.accuracy = scores.accuracy()

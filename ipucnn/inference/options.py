@@ -111,11 +111,19 @@ class RunResults(ResultPart):
         None, "Write a row per image: path, classes, names, probabilities.",
         metavar="FILE.csv|.json|.parquet", basic=True)
     top_k: int = option(5, "Classes per image in the predictions.", minimum=1)
+    report: Optional[str] = option(
+        None, "Write a report as an HTML page: predictions, accuracy, latency, options.",
+        metavar="FILE.html")
     log_path: Optional[str] = option(
         None, "Folder for the logs of instances, in a folder of each run (default: logs).",
         metavar="DIR")
     hide_output: bool = option(
         True, "Keep what instances print in their logs; otherwise it is shown as well.")
+
+    @property
+    def documented(self) -> bool:
+        """Whether what a report shows is collected."""
+        return bool(self.report or self.result)
 
     def __post_init__(self) -> None:
         if self.top_k != RunResults.top_k and not self.predictions:

@@ -57,7 +57,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = outline(spec, registry, options, classes)
+    model = outline(spec, registry, options, classes, input_size)
     try:
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:
@@ -118,7 +118,7 @@ def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, 
     asked = spec, layer, own, norm, size, classes
     if _latest and _latest[0][0] == asked:
         return _latest[0][1]
-    model = outline(spec, registry, own, classes)
+    model = outline(spec, registry, own, classes, size)
     if layer.name != DEFAULT_NORM_LAYER:
         with torch.device("meta"):
             replace_norms(model, functools.partial(registry.make, layer, options=norm))

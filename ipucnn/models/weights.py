@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
-from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.loading import import_target
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
@@ -58,8 +59,8 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         raise UsageError("'--ema' is for checkpoints, and published weights have no moving average",
                          "leave it out")
     published = named_weights(spec, weights)
-    address, path = published_file(published, spec)
-    fit = _Fit(model, unwrapped(read_weights(path), model))
+    address, path, state = _read_published(model, spec, published)
+    fit = _Fit(model, state)
     if not partial:
         fit.require_body(f"published weights '{published.tag}'", spec, num_classes)
     return fit.load(source=address, path=path, tag=published.tag, licence=published.licence)
@@ -98,6 +99,16 @@ def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, St
         best = best_of(path.parent)
         ema = best.get("file") == path.name and best.get("weights") == "ema"
     return path, dict(unwrapped(read_weights(path, ema), model))
+
+
+def _read_published(model: nn.Module, spec: ModelSpec,
+                    published: PublishedWeights) -> Tuple[str, Path, StateDict]:
+    """Return where published weights come from, their file and their entries."""
+    if published.reader:
+        file, state = import_target(published.reader)(published, model)
+        return published.url, Path(file), state
+    address, path = published_file(published, spec)
+    return address, path, unwrapped(read_weights(path), model)
 
 
 def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
@@ -190,6 +201,9 @@ class _Fit:
                             (misshapen, "of another shape")])
         if len(misshapen) == wrong and list(misshapen) == self._head():
             classes = [state[misshapen[-1]].shape[0] for state in (self.state, self.own)]
+            if not classes[0]:
+                raise WeightsError(f"{what} have no head ({details})", "'--num-classes "
+                                   f"{classes[1]}' makes one with random weights, to train it")
             raise WeightsError(f"{what} are for {classes[0]} classes, the model has {classes[1]} "
                                f"({details})", head_hint.format(classes[0]))
         if wrong > _ANOTHER_MODEL * len({*self.own, *self.state}):

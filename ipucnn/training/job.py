@@ -71,6 +71,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             if not prepared.plan.compile_only:
                 trainer.run()
             result = trainer.finished()
+            trainer.records.evidence(validator.evidence(thumbnails=True))
             status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
             result = error.partial = trainer.finished()
@@ -104,7 +105,7 @@ class _Trainer:
             position.epoch, position.call, position.consumed, position.update)
         self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
         self.records: Records = FileRecords(
-            self.options, folder, restored, self.figures.rows, prepared.loggers, listener.note
+            self.options, folder, restored, self.figures.rows, prepared, listener.note
         ) if not self.instances.index else Records()
         self.epochs = self.options.optimisation.epochs
         self.description = described(prepared.dataset)
@@ -121,6 +122,10 @@ class _Trainer:
         self.averaged = ""
         self.restored = shown_path(restored.path) if restored and restored.path else ""
         self.grown = restored is not None and restored.grown
+        self.facts = {"backend": prepared.chosen.spec.name, "model": prepared.built.spec.name,
+                      "device": prepared.chosen.probe.device, "dataset": prepared.data.name,
+                      "instances": self.instances.count, "replicas": prepared.plan.replicas,
+                      "workers": self.options.dataset.dataloader_worker}
 
     # -- epochs --------------------------------------------------------------------------------
 
@@ -162,6 +167,8 @@ class _Trainer:
                     break
                 batch, consumed = item
                 waited = time.perf_counter() - asked
+                if not self.update and feed.loader is not None:
+                    self.records.samples(batch, self.prepared.built.card.names)
                 lr, scaling = self._set_rates()
                 result = self._step(batch, lr, scaling)
                 self.update += self.prepared.plan.device_iterations
@@ -297,10 +304,12 @@ class _Trainer:
                                           None if self.call else self.epoch))
 
     def _tell(self, lr: float) -> None:
-        self.listener.status(Status(
+        status = Status(
             "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
             self.figures.loss(), self._accuracy(), lr,
-            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left)
+        self.listener.status(status)
+        self.records.progress(status, self.facts)
 
     def _accuracy(self) -> Optional[float]:
         return None if self.options.results.disable_metrics else self.figures.accuracy()
@@ -349,9 +358,11 @@ class _Trainer:
         reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
             self._record({"kind": "validation", "update": self.update, **validation.figures()})
+            self.records.confusion(validation, self.update)
             better |= standing.offer(self.options.validation.best_metric, validation)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch
+        self.records.evidence(self.validator.evidence())
         if not better:
             return
         if self.options.checkpoints.keep_best and self.saved != self._name():
@@ -390,7 +401,8 @@ class _Trainer:
             options=self.options.as_dict(),
             environment={**describe(), "backend": prepared.chosen.probe.versions},
             plan={**plan.algebra(), "half": prepared.chosen.probe.half if plan.half else ""},
-            session=self.session.facts, compile_seconds=prepared.compile_seconds,
+            session=self.session.facts, card=prepared.built.card.as_plain(),
+            compile_seconds=prepared.compile_seconds,
             epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average,

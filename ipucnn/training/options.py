@@ -390,6 +390,9 @@ class TrainResults(ResultPart):
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
     disable_metrics: bool = option(
         False, "Compute no accuracy in training, to measure peak throughput.", negatable=False)
+    no_report: bool = option(
+        False, "Write no report; by default 'report.html' in the folder of metrics shows the "
+        "training.", switch=True, negatable=False)
     log_dir: Optional[str] = option(
         None, "Folder of metrics and options (default: that of the checkpoints, or a new one "
         "below 'logs').", metavar="DIR")
@@ -406,6 +409,13 @@ class NewTrainResults(TrainResults):
 
     wandb: bool = option(
         False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
+        negatable=False)
+    resume: str = option(
+        "", "Continue a training: that of a checkpoint or folder, or 'auto' for the newest one in "
+        "'--checkpoint-path', or in 'logs'; without one, 'auto' begins.", switch=True,
+        metavar="auto|DIR|FILE")
+    dashboard: bool = option(
+        False, "Show curves, figures and the worst classes on the whole terminal.", switch=True,
         negatable=False)
 
 
