@@ -8,7 +8,8 @@ by the same `train`; of some runs, that is killed as well. The end must be that 
 nothing happened to.
 
 Files are written by Python's own implementation of `open` (`_pyio`), which makes every call
-through the module `os`, where it is counted.
+through the module `os`, where it is counted. A fork differs from a process of its own in what it
+has imported only: the process that forks has started no thread and opened no file of a training.
 """
 
 from __future__ import annotations

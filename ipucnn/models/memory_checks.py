@@ -21,6 +21,10 @@ MANY_OUTPUTS = 10_000
 """With more outputs the last layer may be the largest part of a model."""
 
 
+GROWTH = 256
+"""More values than the layers of known networks have for each value of their images."""
+
+
 def check_images(plan: ExecutionPlan) -> None:
     """Check that the images of one instance's host calls fit.
 
@@ -80,10 +84,12 @@ def check_layers(model: nn.Module, plan: ExecutionPlan, input_size: int) -> None
     Raises:
         UsageError: it does not fit; states how many images do.
     """
+    if _too_little(GROWTH * 4 * plan.micro_batch * 3 * input_size ** 2) is None:
+        return  # without a call of the model, which may remember something of it
     from ipucnn.models.tracing import outputs  # imports torch
 
     values = 0
-    with suppress(UsageError):  # it cannot be followed
+    with suppress(Exception):  # it cannot be followed
         values = _saved(model, input_size) if plan.training and plan.recompute == "none" else max(
             (count for _, count in outputs(model, input_size)), default=0)
     each = values * (2 if plan.half else 4)

@@ -14,6 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import time
@@ -287,30 +288,38 @@ def main() -> int:
     parser.add_argument("result", help="JSON file that is written")
     parser.add_argument("--match", default="", help="only cases whose name has this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--resume", action="store_true",
+                        help="continue the run whose first cases the result has")
     given = parser.parse_args()
     sys.path.insert(0, str(DOUBLES))
     os.environ["POPTORCH_DOUBLE_TORCH"] = "any"
     torch.set_num_threads(1)
-    started, counts, failures = time.perf_counter(), {}, {}
     chosen = [case for case in cases() if given.match in str(case)]
+    random.Random(0).shuffle(chosen)  # so that a part of the run is a sample of all
+    result, begun = Path(given.result), time.perf_counter()
+    found: Dict[str, Any] = {"cases": 0, "failures": {}, "by_options": {}, "seconds": 0}
+    if given.resume and result.exists():
+        found = json.loads(result.read_text())
+        begun -= found["seconds"]
+    found = {"command": "make test-matrix", "cases_in_all": len(chosen),
+             "families": list(FAMILIES), "norm_layers": list(NORMS),
+             "precisions": list(PRECISIONS),
+             "losses_of_updates_of_512_micro_batches_in_16.16": _half_figures(), **found}
     gc.freeze()  # what is imported is not looked at after each case
     # processes of one thread, which may fork
     with multiprocessing.get_context("fork").Pool(given.jobs) as pool:
-        for number, (case, failure) in enumerate(pool.imap_unordered(tried, chosen)):
+        for case, failure in pool.imap(tried, chosen[found["cases"]:]):
             key = f"{case.backend} {case.job}, {case.options}"
-            counts[key] = counts.get(key, 0) + 1
+            found["by_options"][key] = found["by_options"].get(key, 0) + 1
+            found["cases"] += 1
             if failure:
-                failures[str(case)] = failure
+                found["failures"][str(case)] = failure
                 print(case, failure, file=sys.stderr, flush=True)
-            if number % 50 == 0:
-                print(f"{number} of {len(chosen)}", file=sys.stderr, flush=True)
-    Path(given.result).write_text(json.dumps({
-        "command": "make test-matrix", "cases": len(chosen), "failures": failures,
-        "families": list(FAMILIES), "norm_layers": list(NORMS), "precisions": list(PRECISIONS),
-        "losses_of_updates_of_512_micro_batches_in_16.16": _half_figures(),
-        "by_options": dict(sorted(counts.items())),
-        "seconds": round(time.perf_counter() - started)}, indent=1) + "\n")
-    return 1 if failures else 0
+            if found["cases"] % 20 == 0 or found["cases"] == len(chosen):
+                print(f"{found['cases']} of {len(chosen)}", file=sys.stderr, flush=True)
+                found["seconds"] = round(time.perf_counter() - begun)
+                result.write_text(json.dumps(found, indent=1) + "\n")
+    return 1 if found["failures"] else 0
 
 
 if __name__ == "__main__":
