@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
-
-import torch
+from threading import Thread
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
@@ -20,6 +20,7 @@ from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend,
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -38,22 +39,27 @@ from ipucnn.data.opening import (
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
-from ipucnn.inference.calibration_images import SAMPLES, calibration_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
 from ipucnn.inference.shared_predictions import SharedWriter
-from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.memory_checks import check_images
+from ipucnn.models.weights_card import preprocessing_of
+from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import read_stored
 
 ResultT = TypeVar("ResultT")
 
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
+
+MANY_IMAGES = 256
+"""Images from which loading torch pays where only resizing uses it: it takes as long as resizing so
+many with numpy takes longer. The pixels are the same."""
 
 LOCAL = "local"
 """The launcher plugin of the processes of `--instances`."""
@@ -124,6 +130,7 @@ class Job:
         instances: the processes that share the run.
         notes: notes for the user.
         registry: where names are looked up.
+        graph: where the network's exported graph is stored; None where it is not.
     """
 
     options: RunOptions
@@ -138,6 +145,7 @@ class Job:
     instances: Instances
     notes: List[str]
     registry: Registry
+    graph: Optional[StoredGraph] = None
 
 
 def prepare(options: RunOptions, registry: Registry,
@@ -166,7 +174,10 @@ def prepare(options: RunOptions, registry: Registry,
                          f"leave it out, or leave {launch.launcher} out")
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
     notes += left_out_notes(options)
-    options = with_balanced_splits(options, registry)
+    if options.execution.pipeline_splits:
+        from ipucnn.models.balance import with_balanced_splits
+
+        options = with_balanced_splits(options, registry)
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
@@ -197,9 +208,14 @@ def prepare(options: RunOptions, registry: Registry,
         request = replace(request, num_classes=None)
     dataset = open_dataset(data, request, options.plugins, registry) if images is None \
         else given_at(images, preprocessing.input_size)
-    built = stored.built if stored else model_of(options, data, dataset, registry)
+    network = options.network if stored else network_of(options, data, dataset)
+    graph = None if stored else graph_of_run(chosen, options, network, executed, registry)
+    built = stored.built if stored else (graph and graph.read(registry)) or model_of(
+        options, network, registry)
+    if network.source == "random" and len(dataset.class_names) == built.card.classes:
+        built = built.with_card(class_names=tuple(dataset.class_names))
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
-    executed.check_memory()
+    check_images(executed)
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
@@ -210,7 +226,7 @@ def prepare(options: RunOptions, registry: Registry,
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry)
+               notes, registry, graph)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:
@@ -245,34 +261,55 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
                          options.dataset.match_classes, f"dataset {data.name!r}")
 
 
-def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
-             registry: Registry) -> BuiltModel:
-    """Return the network, with one output per class of the dataset unless the number is given.
+def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:
+    """Return which network to build: with one output per class of the dataset unless given."""
+    network = options.network
+    if network.source.startswith("pretrained"):
+        return network
+    return with_classes(network, data, dataset)  # a fresh head, or a file trained on such data
+
+
+def model_of(options: RunOptions, network: NetworkPart, registry: Registry) -> BuiltModel:
+    """Build the network.
 
     Raises:
         UsageError: an unknown name or an option that does not apply.
         WeightsError: the weights cannot be fetched or do not fit.
     """
-    network = options.network
-    if not network.source.startswith("pretrained"):  # a fresh head, or a file trained on such data
-        network = with_classes(network, data, dataset)
+    import torch
+
+    from ipucnn.models.build import build_model
+
     torch.manual_seed(options.dataset.seed)
-    built = build_model(network, options.plugins, registry)
-    if network.source == "random" and len(dataset.class_names) == built.card.classes:
-        return built.with_card(class_names=tuple(dataset.class_names))
-    return built
+    return build_model(network, options.plugins, registry)
 
 
 def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with session_of(job, result.notes) as session:
         progress("compile", 0, None)
+        with _loading_torch(session, job):
+            seconds = session.compile()
         # also a barrier: all instances are ready, so that they are measured concurrently
-        result.compile_seconds = max(job.instances.gather(session.compile()))
+        result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
+        result.notes += session.notes
         if not job.options.execution.compile_only:
             _classify(job, session, result, progress)
     return result
+
+
+@contextmanager
+def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
+    """Load torch while a session compiles that does not need it, to resize many images."""
+    if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
+            or _total(job) < MANY_IMAGES:
+        yield
+        return
+    thread = Thread(target=import_module, args=("torch",), daemon=True)
+    thread.start()
+    yield
+    thread.join()
 
 
 def session_of(job: Job, notes: List[str]) -> InferenceSession:
@@ -282,7 +319,11 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
     """
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
+        if job.graph is not None:
+            return job.graph.session(built, job.executed)
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
+    from ipucnn.inference.calibration_images import SAMPLES, calibration_of  # imports torch
+
     if options.dataset.calibration_dir or not data.finite:
         length = None if data.finite else 2 * (options.dataset.calibration_samples or SAMPLES)
         source = open_dataset(data, replace(
@@ -424,7 +465,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
     result.seconds = sum(meter.seconds) if instances.in_step else max(
         sum(seconds for _, seconds, _, _ in part["calls"]) for part in parts)
     result.warmup_iterations = meter.warmup(warmup)
-    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
+    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch,
+                            calls.session.in_flight)
     for name, value in figures.items():
         setattr(result, name, value)
     if scores is not None:
@@ -438,13 +480,14 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}
     result.stopped_by = next((part["stopped_by"] for part in parts if part["stopped_by"]), None)
     if instances.count > 1:
-        result.instances = [_own_figures(part, warmup, calls.plan.local_batch)
+        result.instances = [_own_figures(part, warmup, calls)
                             for part in parts[:calls.plan.instances]]
 
 
-def _own_figures(part: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
+def _own_figures(part: Dict[str, Any], warmup: int, calls: HostCalls) -> Dict[str, Any]:
     """Return the measurements of one of several instances, as plain types."""
     meter = Meter.together([part["calls"]])
-    figures = meter.figures(meter.warmup(warmup), full)
+    figures = meter.figures(meter.warmup(warmup), calls.plan.local_batch,
+                            calls.session.in_flight)
     return {"index": part["index"], "images": part["images"], **{
         name: figures[name] and asdict(figures[name]) for name in ("throughput", "latency_ms")}}

@@ -103,24 +103,31 @@ class Meter:
         """Return the number of initial iterations to leave out: at most half of the run."""
         return min(wanted, len(self.seconds) // 2)
 
-    def figures(self, warmup: int, full: int) -> Dict[str, Any]:
+    def figures(self, warmup: int, full: int, in_flight: int = 1) -> Dict[str, Any]:
         """Return the statistics after `warmup` iterations.
 
         Args:
             warmup: iterations to leave out.
             full: samples of a full iteration; a short last one is left out of the spread of
                 rates when there are others, because it measures padding.
+            in_flight: host calls that were in flight at a time; their results come in bursts, so
+                that a rate is that of so many calls.
         """
         kept = range(warmup, len(self.seconds))
         whole = [i for i in kept if self.samples[i] == full] or list(kept)
         total = sum(self.seconds[i] for i in kept)
         first = self.latency_starts[warmup] if kept else 0
+        groups = [whole[begin:begin + in_flight] for begin in range(0, len(whole), in_flight)]
+        if len(groups) > 1 and len(groups[-1]) < in_flight:
+            groups.pop()
+        sums = [[sum(series[i] for i in group) for series in (
+            self.samples, self.seconds, self.waits)] for group in groups]
         return {
-            "throughput": Spread.of([self.samples[i] / self.seconds[i] for i in whole
-                                     if self.seconds[i] > 0]),
-            "compute_throughput": Spread.of([
-                self.samples[i] / (self.seconds[i] - self.waits[i]) for i in whole
-                if self.seconds[i] > self.waits[i]]),
+            "throughput": Spread.of([samples / seconds for samples, seconds, _ in sums
+                                     if seconds > 0]),
+            "compute_throughput": Spread.of([samples / (seconds - waits)
+                                             for samples, seconds, waits in sums
+                                             if seconds > waits]),
             "latency_ms": Percentiles.of([1000 * s for s in self.latencies[first:]]),
             "data_wait_share": sum(self.waits[i] for i in kept) / total if total else 0.0,
         }

@@ -24,7 +24,7 @@ MOST_STAGES = 1024
 
 
 def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
-                  options: Any = None,
+                  options: Any = None, classes: Optional[int] = None,
                   registry: Optional[Registry] = None) -> List[str]:
     """Return the splits that divide the model called `name` into stages of balanced cost.
 
@@ -33,6 +33,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
         stages: pipeline stages.
         input_size: height and width of its images; those of its record when not given.
         options: an instance of the model's options class; its defaults when None.
+        classes: number of its outputs; that of its record when not given.
         registry: where names are looked up; this process's when not given.
 
     Raises:
@@ -40,7 +41,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = outline(spec, registry, options)
+    model = outline(spec, registry, options, classes)
     try:
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:
@@ -66,7 +67,8 @@ def with_balanced_splits(options: OptionsT, registry: Registry) -> OptionsT:
                          f"write 'auto:4' for four stages; at most {MOST_STAGES}")
     spec = registry.get_typed(ModelSpec, options.get("model"))
     splits = model_balance(spec.name, int(text), input_size=options.get("input_size"),
-                           options=options.plugins.of("model", spec.name), registry=registry)
+                           options=options.plugins.of("model", spec.name),
+                           classes=options.get("num_classes"), registry=registry)
     return options.with_values(pipeline_splits=tuple(splits))
 
 

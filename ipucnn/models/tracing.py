@@ -137,7 +137,7 @@ def costs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
             module.register_forward_hook(end) for _, module in modules
             if isinstance(module, (nn.Conv2d, nn.Linear))]
 
-    _call(model, input_size, attach)
+    call_on_meta(model, input_size, attach)
     return calls
 
 
@@ -151,7 +151,7 @@ def outputs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
     def end(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         found.append((path, output.numel() if isinstance(output, torch.Tensor) else 0))
 
-    _call(model, input_size, lambda: [
+    call_on_meta(model, input_size, lambda: [
         module.register_forward_hook(partial(end, name.replace(".", "/")))
         for name, module in model.named_modules()
         if not module._modules and not getattr(module, "inplace", False)])
@@ -163,7 +163,7 @@ def _calls(model: nn.Module, input_size: int) -> List[str]:
     return [path for path, _ in costs(model, input_size) if path]
 
 
-def _call(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) -> None:
+def call_on_meta(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) -> None:
     """Call the model for one image on the meta device, with the hooks returned by `attach`.
 
     Raises:

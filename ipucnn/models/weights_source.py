@@ -12,7 +12,8 @@ from typing import Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from ipucnn.core.errors import DataError, WeightsError
+from ipucnn.core.errors import DataError, UsageError, WeightsError
+from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
 
@@ -57,6 +58,38 @@ def published_file(published: PublishedWeights, spec: ModelSpec) -> Tuple[str, P
         raise WeightsError(
             error.message, f"{error.hint}; or use '--weights random', or download {address} by "
             "hand and use '--weights FILE'") from error
+
+
+def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
+    """Return the published weights that a value of `--weights` names; None for others.
+
+    Raises:
+        UsageError: there are no such published weights.
+    """
+    if weights != "pretrained" and not weights.startswith("pretrained:"):
+        return None
+    return named_weights(spec, weights)
+
+
+def named_weights(spec: ModelSpec, weights: str) -> PublishedWeights:
+    """Return the published weights of a value of `--weights` that names some.
+
+    Raises:
+        WeightsError: the model has none.
+        UsageError: it has no such ones.
+    """
+    tag = weights.partition(":")[2]
+    if not spec.weights:
+        raise WeightsError(f"model {spec.name!r} has no published weights",
+                           "use '--weights random', or '--weights FILE' with a file of your own")
+    if not tag:
+        return spec.weights[0]
+    for published in spec.weights:
+        if key(published.tag) == key(tag):
+            return published
+    tags = [published.tag for published in spec.weights]
+    raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
+                     f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
 
 
 def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[Path]:

@@ -97,7 +97,8 @@ def pipeline_of(options: TrainOptions, plan: ExecutionPlan, registry: Registry) 
 
     spec = registry.get_typed(ModelSpec, options.network.model)
     size = options.network.input_size or spec.input_size
-    model = outline(spec, registry, options.plugins.of("model", spec.name))
+    model = outline(spec, registry, options.plugins.of("model", spec.name),
+                    options.network.num_classes)
     splits = resolve_splits(model, plan.pipeline_splits, size)
     begun = ["", *splits]
     order: Dict[str, int] = {}

@@ -16,9 +16,8 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import open_dataset, request_of
-from ipucnn.models.build import preprocessing_of
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.weights_card import half_size
+from ipucnn.models.weights_card import half_size, preprocessing_of
 from ipucnn.training.averaging import AverageResult, average, reestimate
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint

@@ -258,7 +258,8 @@ class _Count:
             return
         if self._matrix is None:
             self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
-        self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
+        self._matrix += torch.bincount(labels * classes + torch.from_numpy(best[:, 0]),
+                                       minlength=classes**2)
 
     def share(self, instances: Instances) -> None:
         """Reduce the sums over all instances."""

@@ -11,6 +11,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import normalise_on_device
+from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.surgery import full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler
@@ -19,9 +20,10 @@ from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 
 
-class TorchInferenceSession(InferenceSession):
+class TorchInferenceSession(Prefetching, InferenceSession):
     """Calls take one micro-batch, because the device does not run all D x R at once.
 
     Replicas share the device, so the combined batch of the plan is D x R such calls.
@@ -57,6 +59,8 @@ class TorchInferenceSession(InferenceSession):
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the model on the device, unless only a part of it is used."""
+        if self._device.place.type == "cpu":
+            check_layers(model, self._plan, self._shape[-1])
         return model.to(self._device.place)
 
     def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
@@ -97,7 +101,7 @@ class TorchInferenceSession(InferenceSession):
     def close(self) -> None:
         """Release the model and its device memory."""
         self._call = self._model = None  # type: ignore[assignment]
-        self._synthetic = None
+        self._synthetic = self._pinned = self._lane = None
         self._settings.restore()
         empty_cache(self._device)
 

@@ -24,6 +24,7 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
+from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
@@ -40,11 +41,12 @@ from ipucnn.plugins.backends.torch.freezing import Body
 from ipucnn.plugins.backends.torch.gradients import figures_of, unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Buffers, Replicas, on_host
 
 
-class TorchTrainingSession(TrainingSession):
+class TorchTrainingSession(Prefetching, TrainingSession):
     """Runs an update's micro-batches one by one, or together if that is equivalent."""
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
@@ -95,6 +97,8 @@ class TorchTrainingSession(TrainingSession):
     def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
         """Return the part of the model that this process trains."""
         del splits
+        if self._device.place.type == "cpu":
+            check_layers(model, self._plan, self._size)
         return model
 
     def _made_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -255,6 +259,7 @@ class TorchTrainingSession(TrainingSession):
         self._synthetic = self._average = None
         self._forward = self._module = self._model = None  # type: ignore[assignment]
         self._optimizer = self._replicas = self._body = None  # type: ignore[assignment]
+        self._pinned = self._lane = None
         self._parallel.close()
         self._settings.restore()
         empty_cache(self._device)
