@@ -104,6 +104,7 @@ __all__ = [
     "option",
     "partition",
     "plan",
+    "report",
     "restore",
     "run",
     "shapes",
@@ -157,10 +158,10 @@ def convert(
     workers: int | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool | None = None,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float | None = None,
     **options: Any,
 ) -> Converted:
@@ -314,14 +315,15 @@ def load(
     full_precision_norm: bool = False,
     oversubscribe: bool = False,
     precision: str | None = None,
+    report: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -376,10 +378,10 @@ def load_dataset(
     hold_out: bool = False,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     **options: Any,
 ) -> ImageDataset:
@@ -517,6 +519,7 @@ def plan(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     wandb: bool = False,
     size: str | None = None,
@@ -552,15 +555,19 @@ def plan(
     mpi_global_args: str | None = None,
     mpi_local_args: str | None = None,
     launch: os.PathLike[str] | str | None = None,
+    device_memory: str | None = None,
+    rate: os.PathLike[str] | str | None = None,
+    samples: int | None = None,
+    picture: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -630,6 +637,25 @@ def plan(
     Raises:
         UsageError: an unknown name, a training that no backend can execute, that its instances
             cannot share, or that needs more IPUs than there are.
+    """
+
+def report(
+    runs: Union[Union[str, os.PathLike[str]], Sequence[Union[str, os.PathLike[str]]]],
+    out: Optional[Union[str, os.PathLike[str]]] = None,
+) -> Path:
+    """Write a report as an HTML page: `ipucnn report` in Python.
+
+    Args:
+        runs: the log folder of a training, a file of `result` or `predictions`, or several of
+            these to compare.
+        out: file to write; by default beside a single run, `report.html` here for several.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: no run is named, or too many.
+        DataError: one cannot be read, or the page cannot be written.
     """
 
 def restore(
@@ -724,16 +750,17 @@ def restore(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -844,6 +871,7 @@ def run(
     result: os.PathLike[str] | str | None = None,
     predictions: os.PathLike[str] | str | None = None,
     top_k: int = 5,
+    report: os.PathLike[str] | str | None = None,
     log_path: os.PathLike[str] | str | None = None,
     hide_output: bool = True,
     efficientnet_expand_ratio: int | None = None,
@@ -851,9 +879,9 @@ def run(
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -1018,6 +1046,7 @@ def train(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     wandb: bool = False,
     size: str | None = None,
@@ -1035,10 +1064,10 @@ def train(
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -1135,12 +1164,13 @@ def validate(
     result: os.PathLike[str] | str | None = None,
     per_class: bool = False,
     confusion_matrix: os.PathLike[str] | str | None = None,
+    report: os.PathLike[str] | str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool | None = None,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float | None = None,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,

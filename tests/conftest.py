@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ipucnn.testing.fixtures import fake_distribution  # noqa: F401
+from ipucnn.testing.fixtures import (  # noqa: F401
+    cli,
+    fake_distribution,
+    isolated_registry,
+    tiny_images,
+)
 
 CIFAR10 = Path("data", "cifar10", "cifar-10-batches-bin")
 DOUBLES = Path(__file__).parent / "doubles"

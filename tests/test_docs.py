@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.profiles import resolve
+from ipucnn.core.registry.records import KINDS, PluginSpec, PublishedWeights, Requirement
 from ipucnn.core.registry.registry import registry
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
@@ -23,8 +27,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_reference_is_what_the_declarations_generate():
-    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["options_page"]()
-    assert (ROOT / "docs" / "reference" / "options.md").read_text() == page, "run 'make docs'"
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    for name in ("options", "conformance"):
+        page = pages[f"{name}_page"]()
+        assert (ROOT / "docs" / "reference" / f"{name}.md").read_text() == page, "run 'make docs'"
 
 
 def _commands():
@@ -39,7 +45,8 @@ def _commands():
 def test_documented_runs_are_accepted(line):
     command = line.split()[1]
     (options_class,) = COMMANDS[command]
-    words = normalise(shlex.split(line.partition("  #")[0])[2:])
+    # a store is asked what is in its folder
+    words = normalise(shlex.split(line.partition("  #")[0].replace("s3://", "memory://"))[2:])
     words = expanded(words, flag_table([options_class], words, registry()).lists())
     given = parsed(options_class, words, registry())
     assert resolve(options_class, given, command).plan(synthetic=False).combined_batch >= 1
@@ -52,11 +59,83 @@ def test_documented_plans_can_be_made(line, capsys):
     assert invoke(shlex.split(line.partition("#")[0])[1:]) == 0, capsys.readouterr().err
 
 
+def _anchors(page):
+    """The anchors of a page's headings, as the site gives them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found = []
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        plain = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+        found.append(re.sub(r"[-\s]+", "-", plain))
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            assert not anchor or anchor in _anchors(path), f"{target}#{anchor}"
+
+
+def test_the_other_reference_pages_are_what_the_code_generates(reference_pages):
+    for name, text in reference_pages.pages().items():
+        assert (ROOT / "docs" / "reference" / name).read_text() == text, "run 'make docs'"
+
+
+@pytest.fixture(scope="module")
+def reference_pages():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(ROOT / "docs"))
+        yield importlib.import_module("reference_pages")
+
+
+def test_every_field_and_attribute_of_a_record_has_a_meaning(reference_pages):
+    records = [PluginSpec, PublishedWeights, ipucnn.Preprocessing, Requirement,
+               *(kind.record for kind in KINDS.values())]
+    for record in records:
+        meanings = reference_pages.attributes(record)
+        bases = {field.name for field in dataclasses.fields(PluginSpec)} if (
+            issubclass(record, PluginSpec) and record is not PluginSpec) else set()
+        assert [field.name for field in dataclasses.fields(record) if field.name not in bases
+                and not meanings.get(field.name)] == [], record.__name__
+
+
+def test_every_command_argument_and_function_is_explained(reference_pages):
+    commands, python = reference_pages.commands(), reference_pages.python()
+    assert [line for line in commands.splitlines() if line.endswith("|  |")] == []
+    for title, body in re.findall(r"^## (.*)\n\n(.*)$", f"{commands}\n{python}", re.MULTILINE):
+        assert body[0] != "|", f"{title} has no description"
+    for name in set(ipucnn.__all__) - {"__version__"}:
+        assert f"## `ipucnn.{name}`" in python
+
+
+def test_files_have_the_names_that_the_page_has(reference_pages):
+    for name, module, _ in reference_pages.FILES:
+        if name != "MODEL_DATASET_EPOCH.pt":
+            source = Path(importlib.import_module(module).__file__).read_text()
+            assert f'"{name}"' in source, name
+
+
+def test_every_page_has_a_place_on_the_site():
+    text = (ROOT / "mkdocs.yml").read_text()
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        assert str(page.relative_to(ROOT / "docs")) in text, f"{page} is not in mkdocs.yml"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path):
+    pytest.importorskip("material", reason="the site needs 'pip install mkdocs-material'")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=str(ROOT), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="
+                            r"[\"']?(?:https?:)?//\S+", page.read_text())
+        assert loaded == [], page
+    assert (tmp_path / "site" / "search" / "search_index.js").is_file()
 
 
 def test_every_module_and_folder_is_on_the_map():

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from threading import Thread
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar
 
@@ -39,6 +38,7 @@ from ipucnn.data.opening import (
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
+from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
@@ -51,6 +51,7 @@ from ipucnn.models.memory_checks import check_images
 from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
 
@@ -357,6 +358,7 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
             scores = Scores(dataset, built.card, job.match, options.results.top_k, writer, part)
+            scores.evidence = _evidence(job)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -405,6 +407,13 @@ def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[S
             raise failure
 
 
+def _evidence(job: Job) -> Optional[Evidence]:
+    """Return what collects the predictions for a report; None where none is wanted."""
+    if not job.options.results.documented or not job.data.finite:  # random images show nothing
+        return None
+    return Evidence(job.built.card.names)
+
+
 def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
     """Return the loader of this process's part of the images."""
     own = islice(order(len(job.dataset), _total(job)), part.start, part.stop, part.step)
@@ -413,22 +422,28 @@ def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
                 skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
 
 
-def _prediction_writer(path: str, job: Job, data: DatasetSpec) -> predictions.PredictionWriter:
-    """Return the writer of this instance's rows.
+@contextmanager
+def _prediction_writer(path: str, job: Job,
+                       data: DatasetSpec) -> Iterator[predictions.PredictionWriter]:
+    """Yield the writer of this instance's rows.
 
-    Instances that are not in step write one file each, which their parent merges.
+    Instances that are not in step write one file each, which their parent merges and sends.
     """
     dataset, instances = job.dataset, job.instances
     columns = predictions.columns(min(job.options.results.top_k, job.built.card.classes),
                                   data.labelled, dataset.has_image_ids, bool(dataset.split),
                                   dataset.multi_label)
     if instances.in_step and instances.count > 1:
-        return SharedWriter(Path(path), columns, instances)
+        yield SharedWriter(path, columns, instances)  # finished by `share`
+        return
     if instances.in_step:
-        return predictions.writer_class(path)(Path(path), columns)
+        with delivered(path) as target, predictions.writer_class(path)(target, columns) as writer:
+            yield writer
+        return
     from ipucnn.inference.bulk.prediction_parts import PartWriter  # `bulk` imports this module
 
-    return PartWriter(Path(path), columns, instances.index)
+    with PartWriter(target_of(path), columns, instances.index) as writer:
+        yield writer
 
 
 def _total(job: Job) -> int:
@@ -458,7 +473,8 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "scored": scores.as_plain() if scores else None,
         "answers": scores.answers.as_plain() if scores else None,
         "skipped": loader.skipped_count if loader else 0,
-        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
+        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by,
+        "evidence": scores.shown() if scores else None})
     meter = Meter.together([part["calls"] for part in parts], instances.in_step)
     result.iterations = len(meter.seconds)
     result.images = sum(part["images"] for part in parts)
@@ -469,6 +485,10 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
                             calls.session.in_flight)
     for name, value in figures.items():
         setattr(result, name, value)
+    evidence = merged([part["evidence"] for part in parts if part["evidence"]])
+    result.evidence = {
+        **(scores.pictured(evidence) if scores and evidence else {}),
+        "latencies_ms": kept_latencies(meter.latencies_after(result.warmup_iterations))}
     if scores is not None:
         scores.together([part["scored"] for part in parts if part["scored"]])
         result.accuracy = scores.accuracy()

@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 from array import array
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 from ipucnn.core.showing import Blocks, Facts, Shown, Table
@@ -103,6 +103,11 @@ class Meter:
         """Return the number of initial iterations to leave out: at most half of the run."""
         return min(wanted, len(self.seconds) // 2)
 
+    def latencies_after(self, warmup: int) -> Sequence[float]:
+        """Return the seconds of each device call after `warmup` iterations."""
+        first = self.latency_starts[warmup] if warmup < len(self.latency_starts) else 0
+        return self.latencies[first:]
+
     def figures(self, warmup: int, full: int, in_flight: int = 1) -> Dict[str, Any]:
         """Return the statistics after `warmup` iterations.
 
@@ -116,7 +121,6 @@ class Meter:
         kept = range(warmup, len(self.seconds))
         whole = [i for i in kept if self.samples[i] == full] or list(kept)
         total = sum(self.seconds[i] for i in kept)
-        first = self.latency_starts[warmup] if kept else 0
         groups = [whole[begin:begin + in_flight] for begin in range(0, len(whole), in_flight)]
         if len(groups) > 1 and len(groups[-1]) < in_flight:
             groups.pop()
@@ -128,7 +132,7 @@ class Meter:
             "compute_throughput": Spread.of([samples / (seconds - waits)
                                              for samples, seconds, waits in sums
                                              if seconds > waits]),
-            "latency_ms": Percentiles.of([1000 * s for s in self.latencies[first:]]),
+            "latency_ms": Percentiles.of([1000 * s for s in self.latencies_after(warmup)]),
             "data_wait_share": sum(self.waits[i] for i in kept) / total if total else 0.0,
         }
 
@@ -167,6 +171,8 @@ class RunResult(Shown):
             `throughput` and `latency_ms`; with `--instances` also the `log` file and the
             `exit_code`.
         notes: notes for the user.
+        evidence: what a report shows of the predictions and latencies, see
+            `ipucnn.reports.evidence`; not in `as_dict`.
     """
 
     model: str
@@ -197,10 +203,17 @@ class RunResult(Shown):
     stopped_by: Optional[str] = None
     instances: List[Dict[str, Any]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
+    evidence: Dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the result as plain types, for JSON."""
-        return {"format": "ipucnn.run/1", **asdict(self)}
+        plain = {"format": "ipucnn.run/1", **asdict(replace(self, evidence={}))}
+        del plain["evidence"]
+        return plain
+
+    def document(self) -> Dict[str, Any]:
+        """Return the result and the evidence as plain types, for a file and a report."""
+        return {**self.as_dict(), "evidence": self.evidence}
 
     def facts(self) -> Facts:
         """Return the result as names and values, for people."""

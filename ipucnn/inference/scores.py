@@ -15,6 +15,8 @@ from ipucnn.inference import predictions
 from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
+from ipucnn.reports.evidence import Evidence
+from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 if TYPE_CHECKING:
     from ipucnn.data.loader import Batch
@@ -35,7 +37,10 @@ class Scores:
 
     Attributes:
         answers: the first predictions, and how often each class was predicted.
+        evidence: collects what a report shows; None where no report is wanted.
     """
+
+    evidence: Optional[Evidence] = None
 
     def __init__(self, dataset: ImageDataset, card: ModelCard,
                  match: Optional[ClassMatch], top_k: int,
@@ -103,6 +108,8 @@ class Scores:
                                     outputs.shape[1])
             self._count.add(ranked, known * finite[:, None] if known.ndim > 1 else numpy.where(
                 finite | (known == UNKNOWN), known, len(self._class_names)))
+        if self.evidence is not None:
+            self.evidence.add([batch.indices[row] for row in fresh], probabilities, known)
         best = ranked.argmax(1)
         self._keep(batch, fresh, best, _picked(probabilities, best), known)
 
@@ -121,6 +128,14 @@ class Scores:
                 label = batch.labels[row]
                 self.answers.add(self._dataset, batch.indices[row], Answer(
                     output, probability, label if isinstance(label, int) else None, right))
+
+    def shown(self) -> Optional[Dict[str, Any]]:
+        """Return the evidence of this process; None where no report is wanted."""
+        return None if self.evidence is None else self.evidence.reduced(self._dataset.name)
+
+    def pictured(self, evidence: Dict[str, Any]) -> Dict[str, Any]:
+        """Return evidence with thumbnails of the selected images, whose files are read again."""
+        return with_thumbnails(evidence, of_dataset(self._dataset))
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""

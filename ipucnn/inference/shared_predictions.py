@@ -6,13 +6,13 @@ import json
 from collections import deque
 from contextlib import ExitStack, suppress
 from itertools import islice
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Deque, Iterable, Iterator, List, Optional, Sequence
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.inference import predictions
+from ipucnn.inference.delivery import delivered, target_of
 
 _AT_A_TIME = 512
 """Rows of each process that are sent to the first at once."""
@@ -30,7 +30,7 @@ class SharedWriter(predictions.PredictionWriter):
         IpucnnError: the first process cannot write the file.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], instances: Instances) -> None:
+    def __init__(self, path: str, columns: Sequence[str], instances: Instances) -> None:
         self._instances = instances
         self._stack = ExitStack()
         self._target: Optional[predictions.PredictionWriter] = None
@@ -38,9 +38,10 @@ class SharedWriter(predictions.PredictionWriter):
         failure: Optional[IpucnnError] = None
         try:
             if not instances.index:
+                target = self._stack.enter_context(delivered(path))
                 self._target = self._stack.enter_context(
-                    predictions.writer_class(str(path))(path, columns))
-            super().__init__(path, columns)
+                    predictions.writer_class(path)(target, columns))
+            super().__init__(target_of(path), columns)
         except IpucnnError as error:
             failure = error
         for message, hint in instances.gather(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, Dict, List, Optional, Sequence
@@ -78,10 +79,11 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         raise UsageError(f"a model cannot have {classes} classes", "the smallest number is 1")
     if network.input_size is not None:
         spec.check_input_size(network.input_size)
+    size = preprocessing_of(network, registry).input_size
     own = plugins.of("model", spec.name)
     if classes > MANY_OUTPUTS or own is not None:  # others are as large as their authors meant
-        check_weights(outline(spec, registry, own, classes), spec.name, classes, copies)
-    model = _build(spec, classes, own, registry)
+        check_weights(outline(spec, registry, own, classes, size), spec.name, classes, copies)
+    model = _build(spec, classes, own, registry, size)
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
@@ -187,7 +189,7 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
 
 
 def outline(spec: ModelSpec, registry: Registry, options: Any = None,
-            classes: Optional[int] = None) -> nn.Module:
+            classes: Optional[int] = None, input_size: Optional[int] = None) -> nn.Module:
     """Return a model without weights where it allows that, else with random ones.
 
     Args:
@@ -195,18 +197,22 @@ def outline(spec: ModelSpec, registry: Registry, options: Any = None,
         registry: where its target is looked up.
         options: an instance of its options class; the defaults when None.
         classes: number of its outputs; that of its record when None.
+        input_size: height and width of its images; those of its record when None.
     """
-    classes = classes or spec.num_classes
+    classes, size = classes or spec.num_classes, input_size or spec.input_size
     try:
         with torch.device("meta"):
-            return _build(spec, classes, options, registry)
+            return _build(spec, classes, options, registry, size)
     except (PluginError, RuntimeError, NotImplementedError):
-        return _build(spec, classes, options, registry)
+        return _build(spec, classes, options, registry, size)
 
 
-def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry) -> nn.Module:
+def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
+           input_size: int) -> nn.Module:
     try:
-        model = registry.make(spec, num_classes=num_classes, options=options)
+        parameter = inspect.signature(registry.resolve(spec)).parameters.get("input_size")
+        sized = {"input_size": input_size} if parameter and parameter.default is None else {}
+        model = registry.make(spec, num_classes=num_classes, options=options, **sized)
     except IpucnnError:
         raise
     except Exception as error:

@@ -44,7 +44,8 @@ def replace_norms(model: nn.Module, factory: NormFactory) -> List[str]:
     """Replace every batch norm by the layer that `factory` returns for its site.
 
     Matching state of the old layer (the weight and bias of a group norm), its name, training flag,
-    type and device are kept.
+    type and device are kept, and so are layers within it: an activation that it applies to what it
+    has normalised.
 
     Returns:
         The paths of the replaced layers.
@@ -66,6 +67,7 @@ def replace_norms(model: nn.Module, factory: NormFactory) -> List[str]:
             raise PluginError(f"the norm layer's target returned {new[name]!r}, expected a module")
     for name, layer in new.items():
         _take_over(layer, old[name], model)
+        _append(layer, old[name])
         _set_submodule(model, name, layer)
     return [name.replace(".", "/") for name in old]
 
@@ -80,6 +82,31 @@ def _take_over(layer: nn.Module, norm: nn.Module, model: nn.Module) -> None:
     for new, old in zip(layer.parameters(), norm.parameters()):
         new.requires_grad_(old.requires_grad)
     layer.train(norm.training)
+
+
+def _append(layer: nn.Module, norm: nn.Module) -> None:
+    """Let `layer` call the modules within `norm`, as timm's `BatchNormAct2d` has them.
+
+    They are called in their order after the layer itself. They keep their names, so that the state
+    dictionary stays the same.
+    """
+    inner = dict(norm.named_children())
+    if inner and not isinstance(layer, type(norm)):
+        for name, module in inner.items():
+            layer.add_module(name, module)
+        layer.register_forward_hook(_Then(tuple(inner)))
+
+
+class _Then:
+    """A hook that calls modules of a layer on its output; not a closure, so that it is copied."""
+
+    def __init__(self, names: Tuple[str, ...]) -> None:
+        self.names = names
+
+    def __call__(self, layer: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
+        for name in self.names:
+            output = layer._modules[name](output)  # type: ignore[misc]
+        return output
 
 
 def _set_submodule(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
-from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.loading import import_target
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
+from ipucnn.models.store_folder import shown_path
 from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, named_weights, published_file
 
@@ -34,7 +36,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         spec: the model's record.
         weights: `random`, `pretrained` (the record's first), `pretrained:TAG` or a file: a
             safetensors file, or a PyTorch state dictionary or checkpoint without code in it. A
-            file may be a path, a `file://` URL or ``package:module/file``.
+            file may be a path, a URL of a file or a store, or ``package:module/file``.
         partial: accept entries that are missing, unexpected or of another shape.
         num_classes: the model's outputs if they were asked for; published weights of another
             number then leave the head random. None: the head must fit.
@@ -52,13 +54,13 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         fit = _Fit(model, state)
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
-        return fit.load(source=str(path), path=path)
+        return fit.load(source=shown_path(path), path=path)
     if ema is not None:
         raise UsageError("'--ema' is for checkpoints, and published weights have no moving average",
                          "leave it out")
     published = named_weights(spec, weights)
-    address, path = published_file(published, spec)
-    fit = _Fit(model, unwrapped(read_weights(path), model))
+    address, path, state = _read_published(model, spec, published)
+    fit = _Fit(model, state)
     if not partial:
         fit.require_body(f"published weights '{published.tag}'", spec, num_classes)
     return fit.load(source=address, path=path, tag=published.tag, licence=published.licence)
@@ -87,7 +89,7 @@ def load_by_output(model: nn.Module, spec: ModelSpec, weights: str,
                                        for row, output in enumerate(outputs)])
     fit = _Fit(model, state)
     fit.require_all(f"weights {weights!r}", spec)
-    return replace(fit.load(source=str(path), path=path), new_head=True)
+    return replace(fit.load(source=shown_path(path), path=path), new_head=True)
 
 
 def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, StateDict]:
@@ -97,6 +99,16 @@ def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, St
         best = best_of(path.parent)
         ema = best.get("file") == path.name and best.get("weights") == "ema"
     return path, dict(unwrapped(read_weights(path, ema), model))
+
+
+def _read_published(model: nn.Module, spec: ModelSpec,
+                    published: PublishedWeights) -> Tuple[str, Path, StateDict]:
+    """Return where published weights come from, their file and their entries."""
+    if published.reader:
+        file, state = import_target(published.reader)(published, model)
+        return published.url, Path(file), state
+    address, path = published_file(published, spec)
+    return address, path, unwrapped(read_weights(path), model)
 
 
 def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
@@ -189,6 +201,9 @@ class _Fit:
                             (misshapen, "of another shape")])
         if len(misshapen) == wrong and list(misshapen) == self._head():
             classes = [state[misshapen[-1]].shape[0] for state in (self.state, self.own)]
+            if not classes[0]:
+                raise WeightsError(f"{what} have no head ({details})", "'--num-classes "
+                                   f"{classes[1]}' makes one with random weights, to train it")
             raise WeightsError(f"{what} are for {classes[0]} classes, the model has {classes[1]} "
                                f"({details})", head_hint.format(classes[0]))
         if wrong > _ANOTHER_MODEL * len({*self.own, *self.state}):

@@ -104,7 +104,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     if graph.dynamic_batch:
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
-        with _exporting, _quiet() as warned, blamed(what):
+        with _exporting, _quiet() as warned, blamed(what), _images_alone(module):
             torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
@@ -122,6 +122,20 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
 
 _exporting = threading.Lock()
 """Held during an export: torch's exporter and Python's filters of warnings are of the process."""
+
+
+@contextlib.contextmanager
+def _images_alone(module: torch.nn.Module) -> Iterator[None]:
+    """Hide other parameters of `forward`, whose defaults torch's exporter passes as tensors."""
+    forward = module.forward
+    if len(inspect.signature(forward).parameters) < 2 or "forward" in vars(module):
+        yield
+        return
+    module.forward = lambda images: forward(images)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 @contextlib.contextmanager

@@ -88,6 +88,19 @@ def started(given: Dict[str, Any]) -> Optional[int]:
     Raises:
         UsageError: an option of a launcher is not valid, or no launcher is named.
     """
+    asked = launcher_of(given)
+    return start(*asked, _arguments) if asked else None
+
+
+def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
+    """Return the launcher that options ask for, and its options; None without one.
+
+    Args:
+        given: the options of the command, from which those of the launcher are removed.
+
+    Raises:
+        UsageError: an option of a launcher is not valid, or no launcher is named.
+    """
     from ipucnn.core.options.owners import builtin_owners, owner_of
     from ipucnn.core.registry.records import KINDS
     from ipucnn.core.registry.registry import registry
@@ -106,4 +119,4 @@ def started(given: Dict[str, Any]) -> Optional[int]:
     name = options.launch.launcher
     assert name is not None
     ((_, own),) = options.plugins.owned.items() or [(None, None)]
-    return start(name, own, _arguments)
+    return name, own

@@ -135,6 +135,10 @@ def prepare(options: TrainOptions, registry: Registry,
         asked, options = (each.with_values(precision=plan.precision)
                           for each in (asked, options))
     check_offer(options, plan, chosen.spec, registry)
+    if _mixing(options).enabled and not chosen.spec.mixup:
+        raise UsageError(f"backend {chosen.spec.name!r} does not mix images: '--mixup-alpha' and "
+                         "'--cutmix-lambda-high' have no meaning there",
+                         "leave them out, or choose another '--backend'")
     instances = chosen.join(plan)
     if instances.count > 1:
         _check_shared(options)

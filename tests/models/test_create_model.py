@@ -194,3 +194,27 @@ def test_an_input_that_a_network_cannot_pool_is_refused_before_anything_is_built
     err = capsys.readouterr().err
     assert f"error: model 'resnext101_32x4d' cannot compute images of {size} pixels" in err
     assert "193 to 224" in err
+
+
+SIZED = '''
+import torch
+import ipucnn
+
+def build(num_classes, input_size=None):
+    return torch.nn.Sequential(torch.nn.Flatten(),
+                               torch.nn.Linear(3 * input_size ** 2, num_classes))
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec("sized", "for one size", build, input_size=8)]
+'''
+
+
+def test_a_network_is_built_for_the_size_of_its_images(tmp_path):
+    (tmp_path / "sized_plugin.py").write_text(SIZED)
+    used = Registry(PluginSettings(extra=(str(tmp_path / "sized_plugin.py"),)))
+    for size, given in ((8, {}), (12, {"input_size": 12})):
+        built = create_model("sized", registry=used, num_classes=5, weights="random", **given)
+        assert built.input_size == size
+        assert built.module(torch.zeros(1, 3, size, size)).shape == (1, 5)
+    assert model_splits("sized", used) == ["1"]

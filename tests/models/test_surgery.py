@@ -72,6 +72,37 @@ def test_replacing_keeps_weights_type_device_and_mode():
     assert model.norm.weight.is_meta
 
 
+class Activated(nn.BatchNorm2d):
+    """A batch norm that applies an activation, as timm has them."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.PReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+def activated():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Activated(8), nn.Conv2d(8, 4, 1)).eval()
+    nn.init.constant_(model[1].act.weight, -0.5)
+    model[1].running_mean.uniform_(-1, 1)
+    return model
+
+
+def test_an_activation_within_a_batch_norm_stays():
+    model, images = activated(), torch.randn(2, 3, 6, 6)
+    state, expected = model.state_dict(), model(images)
+    replace_norms(model, lambda site: nn.BatchNorm2d(site.channels, site.eps))
+    assert list(model.state_dict()) == list(state)
+    model.load_state_dict(state)
+    assert torch.equal(model(images), expected)
+    assert torch.equal(copy.deepcopy(model)(images), expected)
+    replace_norms(model, group)
+    plain = nn.Sequential(model[0], nn.GroupNorm(2, 8), nn.PReLU(init=-0.5), model[2])
+    assert torch.equal(model(images), plain(images))
+
+
 def test_a_replacement_that_fails_leaves_the_model_alone():
     def factory(site):
         if site.channels == 12:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -237,6 +238,50 @@ def test_another_body_is_no_new_head(published):
     # the width of the body is the number of classes
     with pytest.raises(WeightsError, match=r"'classifier.weight', .*'auxiliary.weight'"):
         load_weights(Convolutional(8, width=8), published, "pretrained", num_classes=8)
+
+
+# -- a reader of the plugin's own -----------------------------------------------------------------
+
+READ = '''
+import torch
+read = []
+
+def entries(published, model):
+    read.append((published.tag, type(model).__name__))
+    state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    if published.tag == "headless":
+        state = {name: value[:0] if name.startswith("fc") else value
+                 for name, value in state.items()}
+    return __file__, state
+'''
+
+
+@pytest.fixture
+def with_reader(tmp_path, monkeypatch):
+    """Return the record of a network whose weights a plugin reads itself."""
+    (tmp_path / "hub_reader.py").write_text(READ)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return lambda tag: replace(SMALL, weights=(PublishedWeights(
+        tag, "https://hub.test/net", "", "MIT", "us", reader="hub_reader:entries"),))
+
+
+def test_a_plugin_reads_weights_itself(with_reader, tmp_path):
+    model = small(0.0)
+    report = load_weights(model, with_reader("v1"), "pretrained:v1")
+    assert model.fc.weight[0, 0].item() == 1.0
+    assert (report.source, report.path) == ("https://hub.test/net", str(tmp_path / "hub_reader.py"))
+    assert sys.modules["hub_reader"].read == [("v1", type(model).__name__)]
+
+
+def test_weights_without_a_head_need_a_number_of_classes(with_reader):
+    model, outputs = nn.Sequential(OrderedDict(body=nn.Linear(4, 4), fc=nn.Linear(4, 6))), 6
+    spec = with_reader("headless")
+    with pytest.raises(WeightsError, match="'headless' have no head") as caught:
+        load_weights(model, spec, "pretrained")
+    assert f"'--num-classes {outputs}' makes one" in caught.value.hint
+    report = load_weights(model, spec, "pretrained", num_classes=outputs)
+    assert report.new_head
+    assert report.kept_random == ("fc.weight", "fc.bias")
 
 
 def test_a_file_of_ones_own_with_such_a_head(tmp_path):

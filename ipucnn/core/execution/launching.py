@@ -143,6 +143,13 @@ class Launcher(ABC):
         del plan, hosts, flags
         return []
 
+    def processes(self) -> Optional[int]:
+        """Return the number of processes that the options ask for; None if they leave it open.
+
+        `plan` calls it. The base class returns None.
+        """
+        return None
+
 
 _selected: Optional[str] = None
 _joined: Dict[Launch, Instances] = {}
@@ -185,15 +192,19 @@ def start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
     return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 
 
-def launcher_named(name: str) -> Launcher:
+def launcher_named(name: str, options: Any = None) -> Launcher:
     """Return a built-in or third-party launcher by name.
+
+    Args:
+        name: of the launcher.
+        options: an instance of its options class; its defaults when None.
 
     Raises:
         UnknownNameError: no plugin provides it.
         PluginError: it is broken.
         UnavailableError: a module that it requires is missing.
     """
-    return _resolved(_registry().get_typed(LauncherSpec, name))
+    return _resolved(_registry().get_typed(LauncherSpec, name), options)
 
 
 def launched(environment: Optional[Mapping[str, str]] = None,

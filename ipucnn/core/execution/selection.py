@@ -172,6 +172,7 @@ def _lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
            registry: Registry) -> bool:
     """Return whether `check_offer` would raise."""
     return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
+            or (plan.replicas > 1 and not spec.replicas)
             or bool(_without_feature(options, plan, spec))
             or bool(not_owned(options, spec, registry)))
 
@@ -227,6 +228,9 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
                          "no meaning there", _offered_by(registry, lambda s: s.pipelining))
     if stages_apart(plan.stages):
         _check_apart(plan, spec, registry)
+    if plan.replicas > 1 and not spec.replicas:
+        raise UsageError(f"backend {spec.name!r} has no replicas, and there are {plan.replicas}",
+                         _offered_by(registry, lambda s: s.replicas))
     refused = [(item.flag, item.boolean, [other.name for other in _specs(registry)
                                           if other.has(item.option.feature)])
                for item in _without_feature(options, plan, spec)]

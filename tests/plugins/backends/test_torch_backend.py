@@ -15,7 +15,7 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.build import create_model
-from ipucnn.models.surgery import pad_input_channels
+from ipucnn.models.surgery import pad_input_channels, replace_norms
 from ipucnn.plugins.backends.torch import devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms
@@ -57,6 +57,27 @@ def test_full_precision_gives_the_logits_of_the_plain_module(name):
         assert session.facts["arithmetic"] == "float32"
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_activation_within_a_batch_norm_survives_folding():
+    class Activated(torch.nn.BatchNorm2d):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.act = torch.nn.ReLU()
+
+        def forward(self, x):
+            return self.act(super().forward(x))
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Activated(8)).eval()
+    model[1].running_mean.uniform_(-1, 1)
+    images = torch.randn(2, 3, 6, 6)
+    expected = model(images)
+    replace_norms(model, lambda site: torch.nn.BatchNorm2d(site.channels))
+    folded, count = fold_batch_norms(model)
+    assert count == 1
+    assert (folded(images) >= 0).all()
+    assert torch.allclose(folded(images), expected, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
 def test_every_batch_norm_of_a_resnet_is_folded():

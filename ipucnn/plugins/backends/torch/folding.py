@@ -67,8 +67,11 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
         if not isinstance(convolution, nn.Conv2d) or norm.running_mean is None:
             continue
         replaced[before.target] = fuse_conv_bn_eval(convolution, norm)
-        node.replace_all_uses_with(before)
-        graph.erase_node(node)
+        if norm._modules:  # an activation that it applies
+            replaced[node.target] = nn.Sequential(*norm.children())
+        else:
+            node.replace_all_uses_with(before)
+            graph.erase_node(node)
     if not replaced:
         return model, 0
     folded = fx.GraphModule(model, graph)
@@ -76,7 +79,7 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
         parent, _, name = path.rpartition(".")
         setattr(folded.get_submodule(parent), name, module)
     folded.delete_all_unused_submodules()
-    return folded, len(replaced)
+    return folded, sum(isinstance(module, nn.Conv2d) for module in replaced.values())
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""The classification networks of timm (PyTorch Image Models) as plugins of ipucnn."""
