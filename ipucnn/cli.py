@@ -15,10 +15,12 @@ from ipucnn.commands import (
     doctor,
     explain,
     export,
+    migrate,
     plan,
     plugins,
     report,
     run,
+    runs,
     training,
 )
 from ipucnn.core.registry import discovery
@@ -72,7 +74,8 @@ def _globals(  # noqa: PLR0913 - one per global option
                          extra=(*settings.extra, *plugin))))
 
 
-for _group in (training, run, export, plan, report, explain, plugins, authoring, doctor):
+for _group in (
+        training, run, runs, export, plan, report, explain, plugins, authoring, doctor, migrate):
     _group.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

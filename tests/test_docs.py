@@ -27,10 +27,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_reference_is_what_the_declarations_generate():
-    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-    for name in ("options", "conformance"):
-        page = pages[f"{name}_page"]()
-        assert (ROOT / "docs" / "reference" / f"{name}.md").read_text() == page, "run 'make docs'"
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    for name in ("options", "conformance", "migration"):
+        page = (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+        assert page == made[f"{name}_page"](), "run 'make docs'"
+
+
+def test_the_manual_page_is_what_the_commands_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    page = importlib.import_module("man_page").man_page()
+    assert (ROOT / "docs" / "ipucnn.1").read_text() == page, "run 'make docs'"
+    assert r".B data convert" in page
+    assert not [line for line in page.splitlines() if line.startswith(("'", ". "))]
 
 
 def _commands():

@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
     from ipucnn.core.options.profiles import resolve
+    from ipucnn.runs.resuming import continued as resumed
 
     options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
@@ -39,6 +40,12 @@ def train(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restarted
 
         listener.preparing()
+        continued = resumed(given, options)
+        if continued is not None:
+            from ipucnn.training.restore import restore as restored
+
+            listener.note(f"the training in '{continued['checkpoint_path']}' is continued")
+            return restored(continued, listener=listener)
         return restarted(options, listener=listener) or train_all(options, listener=listener)
 
     return _trained(given, job)
@@ -79,7 +86,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             if note:
                 render.note(note)
 
-    with TrainProgress(_choice(given), summary=not as_json) as listener, signals.graceful():
+    with _progress(given, as_json) as listener, signals.graceful():
         try:
             result = job(listener)
         except IpucnnError as error:
@@ -88,6 +95,19 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             raise
     show(result)
     return exit_codes.of_signal(result.stopped_by)
+
+
+def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
+    if given.get("dashboard") and speaks():
+        if not render.wants_bar("auto"):
+            render.note("'--dashboard' needs a terminal; progress is shown as lines")
+        else:
+            from ipucnn.commands._dashboard import DashboardProgress
+
+            return DashboardProgress(
+                str(given.get("log_dir") or given.get("checkpoint_path") or "logs"),
+                summary=not as_json)
+    return TrainProgress(_choice(given), summary=not as_json)
 
 
 def _next_steps(result: Any) -> List[str]:

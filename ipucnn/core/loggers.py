@@ -9,9 +9,9 @@ to this are an `IpucnnError` raised by `Logger.start`, before anything is traine
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 COMPLETED, STOPPED, FAILED = "completed", "stopped", "failed"
 """The final status of a training: all epochs or early stopping; a signal; an error."""
@@ -28,12 +28,16 @@ class RunInfo:
             more of them drops the later ones, which the training records again. 0 for a new
             training.
         restored: the checkpoint from which the training resumes; None for a new training.
+        update: weight updates before that checkpoint.
+        card: the model card, plain types by name.
     """
 
     options: Dict[str, Any]
     folder: Path
     rows: int = 0
     restored: Optional[Path] = None
+    update: int = 0
+    card: Dict[str, Any] = field(default_factory=dict)
 
 
 class Logger(ABC):
@@ -84,12 +88,42 @@ class Logger(ABC):
                 average).
         """
 
-    def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+    def confusion(self, figures: Mapping[str, Any],  # noqa: B027 - optional
+                  confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Optional[str]:
+        """Record the confusion matrix of a validation, after its row.
+
+        Args:
+            figures: the row.
+            confusion: images by true class (row) and predicted class.
+            names: of the classes.
+
+        Returns:
+            As `row` does.
+        """
+
+    def samples(self, images: Any, names: Sequence[str],  # noqa: B027 - optional
+                update: int) -> Optional[str]:
+        """Record a few training images as the network sees them, once in a training.
+
+        Args:
+            images: numpy array, uint8, `(n, height, width, 3)`.
+            names: the class of each.
+            update: number of weight updates.
+
+        Returns:
+            As `row` does.
+        """
+
+    def finish(self, status: str,  # noqa: B027 - optional
+               result: Mapping[str, Any]) -> Optional[str]:
         """Finish recording; no other method is called afterwards.
 
         Args:
             status: `COMPLETED`, `STOPPED` or `FAILED`.
             result: the output of `ipucnn train --json`; empty if there is none.
+
+        Returns:
+            A note for the user if something could not be recorded, else None.
 
         Raises:
             IpucnnError: rows are lost; a training that did not fail ends with this error.

@@ -138,17 +138,17 @@ class PlanOptions(LaunchOptions):
     device_memory: Optional[str] = option(
         None, "Memory that a stage has to fit in: that of an IPU ('mk1', 'mk2'), or bytes of a GPU "
         "('24GB'). '--pipeline-splits auto:N' keeps to it.", group=ESTIMATE,
-        metavar="mk1|mk2|SIZE", switch=True)
+        metavar="mk1|mk2|SIZE", switch=True, basic=True)
     rate: Optional[str] = option(
         None, "Measured rate for estimates of time: images per second of all devices, or the file "
         "of a result ('--result' of train, run or data bench), scaled by its replicas.",
-        group=ESTIMATE, metavar="IMAGES/S|FILE", switch=True)
+        group=ESTIMATE, metavar="IMAGES/S|FILE", switch=True, basic=True)
     samples: Optional[int] = option(
         None, "Images of an epoch, where the dataset's record does not state them.",
-        group=ESTIMATE, minimum=1, switch=True)
+        group=ESTIMATE, minimum=1, switch=True, basic=True)
     picture: Optional[str] = option(
         None, "Write a picture of the stages to this file (SVG).", group=ESTIMATE,
-        metavar="FILE", switch=True)
+        metavar="FILE", switch=True, basic=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

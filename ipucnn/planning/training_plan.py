@@ -199,8 +199,8 @@ def _shared(options: TrainOptions, launch: PlanOptions, launcher: Optional[Tuple
             ) -> Tuple[TrainOptions, Optional[int]]:
     """Return the options with the replicas of a launcher's processes, and the instances.
 
-    The instances are None where `launch` decides on them. A launcher of IPUs is told how many there
-    are to be; another one starts a process for each replica, or for each stage of it.
+    The instances are None where `launch` decides on them: if it states them, and for `poprun`.
+    Other launchers start a process for each replica, or for each of its stages.
     """
     if launcher is None or launcher[0] == IPU_LAUNCHER or launch.instances:
         return options, None

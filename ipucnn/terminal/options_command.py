@@ -80,7 +80,9 @@ class OptionsCommand(TyperCommand):
         """Return typer's parameters for the flags, and the help option."""
         name = f"{_TABLE}.{self.name}.parameters"
         if name not in ctx.meta:
-            ctx.meta[name] = [*_parameters(self._table(ctx).flags), *super().get_params(ctx)]
+            command = getattr(self.options_classes[0], "command", "")
+            ctx.meta[name] = [*_parameters(self._table(ctx).flags, command),
+                              *super().get_params(ctx)]
         parameters: List[Any] = ctx.meta[name]
         return parameters
 
@@ -145,12 +147,12 @@ def add_command(app: typer.Typer, function: Callable[[Dict[str, Any]], Any],
     app.command(name or function.__name__, cls=made)(registered)
 
 
-def _parameters(flags: Sequence[Flag]) -> List[Any]:
-    """Return typer's parameters for flags."""
+def _parameters(flags: Sequence[Flag], command: str = "") -> List[Any]:
+    """Return typer's parameters for the flags of a command."""
     def template(**_: Any) -> None:
         """Provide the signature from which typer creates parameters."""
 
-    signature = [_parameter(flag) for flag in flags]
+    signature = [_parameter(flag, command) for flag in flags]
     template.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     template.__annotations__ = {p.name: p.annotation for p in signature}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -158,8 +160,8 @@ def _parameters(flags: Sequence[Flag]) -> List[Any]:
     return list(typer.main.get_command(app).params)
 
 
-def _parameter(flag: Flag) -> inspect.Parameter:
-    item, rule = flag.item, flag.item.option
+def _parameter(flag: Flag, command: str) -> inspect.Parameter:
+    item = flag.item
     names = list(flag.spellings)
     if flag.negatable:
         names = [f"{name}/--no-{name[2:]}" for name in names]
@@ -168,15 +170,39 @@ def _parameter(flag: Flag) -> inspect.Parameter:
     annotation: Any = (Optional[bool] if item.boolean else
                        Optional[List[str]] if item.many else Optional[str])
     info = typer.Option(None, *names, show_default=False,
-                        autocompletion=_completion(rule.kind) if rule.kind else None)
+                        autocompletion=_completion(flag, command))
     return inspect.Parameter(flag.identifier, inspect.Parameter.KEYWORD_ONLY, default=info,
                              annotation=annotation)
 
 
-def _completion(kind: str) -> Callable[[str], List[str]]:
-    def complete(incomplete: str) -> List[str]:
-        from ipucnn.core.registry.registry import registry
+def _completion(flag: Flag, command: str) -> Optional[Callable[[str], List[str]]]:
+    """Return the function that completes the values of a flag; None where values have no names."""
+    kind, words = flag.item.option.kind, [*flag.item.option.choices, *flag.item.option.words]
+    words += _WORDS.get(flag.name, [])
+    profiles = _PROFILED.get(flag.name)
+    if not kind and not words and profiles is None:
+        return None
 
-        return registry().completions(kind, incomplete)
+    def complete(incomplete: str) -> List[str]:
+        found = [word for word in words if word.startswith(incomplete)]
+        if profiles is not None:
+            from ipucnn.core.options.profiles import available
+
+            found += [profile.name for profile in available(profiles or command)
+                      if profile.name.startswith(incomplete)]
+        if kind:
+            from ipucnn.core.registry.registry import registry
+
+            found += registry().completions(kind, incomplete)
+        return list(dict.fromkeys(found))
 
     return complete
+
+
+_WORDS = {"weights": ["pretrained", "pretrained:v1", "pretrained:v2", "random"],
+          "pipeline_splits": ["auto:2", "auto:4", "auto:8", "auto:16"], "resume": ["auto"],
+          "device": ["cpu", "cuda"]}
+"""Values of options that are no plugins and have no choices, and yet have names."""
+
+_PROFILED = {"config": "", "launch": "launch"}
+"""Options that name profiles, and the command of these; that of the option where empty."""

@@ -105,7 +105,7 @@ class _Trainer:
             position.epoch, position.call, position.consumed, position.update)
         self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
         self.records: Records = FileRecords(
-            self.options, folder, restored, self.figures.rows, prepared.loggers, listener.note
+            self.options, folder, restored, self.figures.rows, prepared, listener.note
         ) if not self.instances.index else Records()
         self.epochs = self.options.optimisation.epochs
         self.description = described(prepared.dataset)
@@ -122,6 +122,10 @@ class _Trainer:
         self.averaged = ""
         self.restored = shown_path(restored.path) if restored and restored.path else ""
         self.grown = restored is not None and restored.grown
+        self.facts = {"backend": prepared.chosen.spec.name, "model": prepared.built.spec.name,
+                      "device": prepared.chosen.probe.device, "dataset": prepared.data.name,
+                      "instances": self.instances.count, "replicas": prepared.plan.replicas,
+                      "workers": self.options.dataset.dataloader_worker}
 
     # -- epochs --------------------------------------------------------------------------------
 
@@ -163,6 +167,8 @@ class _Trainer:
                     break
                 batch, consumed = item
                 waited = time.perf_counter() - asked
+                if not self.update and feed.loader is not None:
+                    self.records.samples(batch, self.prepared.built.card.names)
                 lr, scaling = self._set_rates()
                 result = self._step(batch, lr, scaling)
                 self.update += self.prepared.plan.device_iterations
@@ -298,10 +304,12 @@ class _Trainer:
                                           None if self.call else self.epoch))
 
     def _tell(self, lr: float) -> None:
-        self.listener.status(Status(
+        status = Status(
             "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
             self.figures.loss(), self._accuracy(), lr,
-            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left))
+            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left)
+        self.listener.status(status)
+        self.records.progress(status, self.facts)
 
     def _accuracy(self) -> Optional[float]:
         return None if self.options.results.disable_metrics else self.figures.accuracy()
@@ -350,6 +358,7 @@ class _Trainer:
         reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
             self._record({"kind": "validation", "update": self.update, **validation.figures()})
+            self.records.confusion(validation, self.update)
             better |= standing.offer(self.options.validation.best_metric, validation)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch

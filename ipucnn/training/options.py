@@ -410,6 +410,13 @@ class NewTrainResults(TrainResults):
     wandb: bool = option(
         False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
         negatable=False)
+    resume: str = option(
+        "", "Continue a training: that of a checkpoint or folder, or 'auto' for the newest one in "
+        "'--checkpoint-path', or in 'logs'; without one, 'auto' begins.", switch=True,
+        metavar="auto|DIR|FILE")
+    dashboard: bool = option(
+        False, "Show curves, figures and the worst classes on the whole terminal.", switch=True,
+        negatable=False)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,24 @@ import itertools
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.execution.training_session import TrainingBatch
 from ipucnn.core.files import json_text, make_folder, write_text
-from ipucnn.core.loggers import Logger, RunInfo
-from ipucnn.core.progress import Listener
+from ipucnn.core.loggers import RunInfo
+from ipucnn.core.progress import Listener, Status
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_folder import SUPERSEDED, place_of
 from ipucnn.reports.run_folder import TRAINING, VALIDATION
@@ -25,8 +36,11 @@ from ipucnn.training.figures import Figures
 from ipucnn.training.folder_lock import locked
 from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.keeper import Keeper
+from ipucnn.training.live_status import LiveStatus
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.run_loggers import Loggers
+from ipucnn.training.shown_images import shown
+from ipucnn.training.validation import Validation
 
 if TYPE_CHECKING:
     from ipucnn.training.preparation import Prepared
@@ -120,6 +134,15 @@ class Records:
     def evidence(self, validation: Dict[str, Any]) -> None:
         """Record the last validation for a report; empty before the first one."""
 
+    def confusion(self, validation: Validation, update: int) -> None:
+        """Record the confusion matrix of a validation, if it has one."""
+
+    def samples(self, batch: TrainingBatch, names: Sequence[str]) -> None:
+        """Record a few images of the first batch of a training."""
+
+    def progress(self, status: Status, facts: Mapping[str, Any]) -> None:
+        """Write the current status for other processes, at most once per second."""
+
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:  # noqa: ARG002
         """Finish recording, see `Logger.finish`; return what could not be recorded."""
         return None
@@ -133,7 +156,7 @@ class FileRecords(Records):
         folder: of the checkpoints; None disables them.
         restored: the checkpoint from which the training resumes.
         rows: rows of metrics that were recorded before it.
-        loggers: the loggers of the training.
+        prepared: the training, with its loggers.
         report: receives notes for the user.
 
     Raises:
@@ -141,7 +164,7 @@ class FileRecords(Records):
     """
 
     def __init__(self, options: TrainOptions, folder: Optional[Path],
-                 restored: Optional[Checkpoint], rows: int, loggers: Sequence[Logger],
+                 restored: Optional[Checkpoint], rows: int, prepared: Prepared,
                  report: Callable[[str], None]) -> None:
         inherited = restored.path if restored and restored.path and folder \
             and restored.path.parent.resolve() == folder.resolve() else None
@@ -152,11 +175,14 @@ class FileRecords(Records):
             self._keeper.resume(standing.as_plain(), standing.file)
         self.last_good = inherited
         self._saved_at = self._retry_at = time.monotonic()
-        self._loggers = Loggers(loggers, report)
-        if loggers:
+        self._loggers = Loggers(prepared.loggers, report)
+        self._live: Optional[LiveStatus] = None
+        if prepared.loggers:
             self.log_dir = _log_dir(options, folder)
-            self._loggers.start(RunInfo(options.as_dict(), self.log_dir, rows,
-                                        restored.path if restored else None))
+            self._live = LiveStatus(self.log_dir)
+            self._loggers.start(RunInfo(
+                options.as_dict(), self.log_dir, rows, restored.path if restored else None,
+                restored.position.update if restored else 0, prepared.built.card.as_plain()))
             self._document(TRAINING, {
                 "format": "ipucnn.train/1", "status": RUNNING, "model": options.network.model,
                 "dataset": options.dataset.data, "options": options.as_dict(),
@@ -197,8 +223,27 @@ class FileRecords(Records):
         if validation:
             self._document(VALIDATION, validation)
 
+    def confusion(self, validation: Validation, update: int) -> None:
+        """See `Records.confusion`."""
+        if validation.confusion:
+            self._loggers.confusion(
+                {"kind": "validation", "update": update, **validation.figures()},
+                validation.confusion, validation.class_names)
+
+    def samples(self, batch: TrainingBatch, names: Sequence[str]) -> None:
+        """See `Records.samples`."""
+        if self._loggers.show_samples:
+            self._loggers.samples(*shown(batch, names), 0)
+
+    def progress(self, status: Status, facts: Mapping[str, Any]) -> None:
+        """See `Records.progress`."""
+        if self._live is not None:
+            self._live.write(status, facts)
+
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
         """See `Records.finish`."""
+        if self._live is not None:
+            self._live.end(status)
         unrecorded = self._loggers.finish(status, result)
         self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded

@@ -45,6 +45,21 @@ class Loggers:
         """Record a row; see `Logger.row`."""
         self._each("record a row", lambda logger: logger.row(dict(row)))
 
+    def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
+                  names: Sequence[str]) -> None:
+        """Record a confusion matrix; see `Logger.confusion`."""
+        self._each("record a confusion matrix",
+                   lambda logger: logger.confusion(dict(figures), confusion, names))
+
+    @property
+    def show_samples(self) -> bool:
+        """Whether a logger records training images."""
+        return any(type(logger).samples is not Logger.samples for logger in self._active)
+
+    def samples(self, images: Any, names: Sequence[str], update: int) -> None:
+        """Record training images; see `Logger.samples`."""
+        self._each("record images", lambda logger: logger.samples(images, names, update))
+
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:
         """Record a checkpoint; see `Logger.checkpoint`."""
         self._each("record a checkpoint", lambda logger: logger.checkpoint(path, epoch, update))
@@ -60,12 +75,13 @@ class Loggers:
         """
         unrecorded: Optional[IpucnnError] = None
 
-        def finish(logger: Logger) -> None:
+        def finish(logger: Logger) -> Optional[str]:
             nonlocal unrecorded
             try:
-                logger.finish(status, dict(result))
+                return logger.finish(status, dict(result))
             except IpucnnError as error:
                 unrecorded = unrecorded or error
+                return None
 
         self._each("finish", finish)
         self._active = []

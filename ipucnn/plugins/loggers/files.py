@@ -7,7 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import json_text, kind_of, write_text
@@ -18,6 +18,13 @@ from ipucnn.core.registry.records import LoggerSpec
 COLUMNS = ("kind", "epoch", "update", "loss", "accuracy", "learning_rate", "loss_scaling",
            "images_per_second", "data_wait_share", "weights", "top1", "top5", "images", "skipped")
 """Columns of the CSV file; those that a row lacks are empty in it."""
+
+
+CLASSES = "classes.json"
+"""The accuracy of each class in the last validation, with its confusion matrix."""
+
+LARGEST = 1024
+"""Classes of the largest matrix that is written."""
 
 
 class MetricsWriter:
@@ -93,6 +100,7 @@ class FilesLogger(Logger):
         """
         import yaml
 
+        self._folder = run.folder
         self._metrics = MetricsWriter(run.folder, run.rows)
         write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
 
@@ -102,6 +110,21 @@ class FilesLogger(Logger):
         if not self._metrics.failed:
             return None
         return self._metrics.failed + "; it is tried again with the next row"
+
+    def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
+                  names: Sequence[str]) -> Optional[str]:
+        """Write the last confusion matrix and the accuracy of each class; see `Logger.confusion`.
+
+        A matrix of many classes is left out.
+        """
+        totals = [sum(row) for row in confusion]
+        classes = [{"class": name, "images": total,
+                    "top1": 100 * row[place] / total if total else None}
+                   for place, (name, total, row) in enumerate(zip(names, totals, confusion))]
+        write_text(str(self._folder / CLASSES), json_text({
+            **figures, "classes": classes,
+            **({"confusion": confusion} if len(confusion) <= LARGEST else {})}))
+        return None
 
     def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Write the rows that could not be written before; see `Logger.finish`."""

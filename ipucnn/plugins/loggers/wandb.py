@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loggers import COMPLETED, Logger, RunInfo
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LoggerSpec, Requirement
+from ipucnn.plugins.loggers._continued import Continued, kind_of
+from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, worst
 
 RUN_FILE = "wandb-run.txt"
-"""File in the log folder with the id of the run, which a restored training continues."""
+"""File in the log folder with the id of the run, as earlier versions wrote it."""
 
 BINS = 64
 """Of a histogram of weights."""
@@ -30,6 +33,9 @@ class WandbOptions:
         machine=True)
     wandb_weight_histogram: bool = option(
         False, "Record histograms of the weights with each checkpoint.")
+    wandb_checkpoints: str = option(
+        "last", "Which checkpoints are stored as artefacts: none, the last one at the end, or all.",
+        choices=("none", "last", "all"))
 
 
 class WandbLogger(Logger):
@@ -43,7 +49,8 @@ class WandbLogger(Logger):
 
     def __init__(self, options: Optional[WandbOptions] = None) -> None:
         self._options = options or WandbOptions()
-        self._note = ""
+        self._note = self._checkpoint = ""
+        self._run: Any = None
 
     def start(self, run: RunInfo) -> None:
         """Begin a run, or continue that of a restored training; see `Logger.start`.
@@ -53,13 +60,15 @@ class WandbLogger(Logger):
         """
         import wandb
 
+        self._state = Continued(self.name, run)
         place = run.folder / RUN_FILE
-        known = place.read_text().strip() if run.restored and place.is_file() else None
+        known = self._state.run_id or (
+            place.read_text().strip() if run.restored and place.is_file() else "") or None
         settings: Dict[str, Any] = {
             "project": self._options.wandb_project, "dir": str(run.folder), "config": run.options,
             "id": known, "resume": "allow" if known else None, "reinit": True,
             "settings": wandb.Settings(console="off")}
-        mode = self._options.wandb_mode
+        mode: Any = self._options.wandb_mode
         try:
             self._run = wandb.init(**settings, mode=mode)
         except Exception as error:  # the network, or no key: each version has its own
@@ -71,7 +80,10 @@ class WandbLogger(Logger):
             self._note = (f"wandb is offline: {cause}; 'wandb sync' sends the metrics in "
                           f"'{run.folder / 'wandb'}' later")
             self._run = wandb.init(**settings, mode="offline")
-        place.write_text(f"{self._run.id}\n")
+        self._state.run_id = self._run.id
+        self._state.save()
+        if run.card and not run.restored:
+            self._run.config.update({"model_card": run.card})
         # a restored training records rows again: their update orders them, not their number
         self._run.define_metric("update")
         self._run.define_metric("*", step_metric="update")
@@ -79,14 +91,42 @@ class WandbLogger(Logger):
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """Send the numbers of a row, named `train/loss` and the like; see `Logger.row`."""
         kind = "/".join(str(row[name]) for name in ("kind", "weights") if row.get(name))
+        update = int(row.get("update", 0))
+        if not self._state.is_new(kind_of(row), update):
+            return None
         values = {f"{kind}/{name}": value for name, value in row.items()
                   if isinstance(value, (int, float)) and name != "update"}
-        self._run.log({**values, "update": row.get("update", 0)})
+        self._run.log({**values, "update": update})
+        self._state.recorded(kind_of(row), update)
         note, self._note = self._note, ""
         return note or None
 
+    def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
+                  names: Sequence[str]) -> None:
+        """Send the confusion matrix and a table of the mistakes; see `Logger.confusion`."""
+        kind, update = kind_of(figures), int(figures["update"])
+        if len(confusion) > LARGEST or not self._state.is_new("confusion_" + kind, update):
+            return
+        import wandb
+
+        self._run.log({
+            "update": update, f"{kind}/confusion": wandb.Image(heat_map(confusion)),
+            f"{kind}/mistakes": wandb.Table(["class", "taken for", "images"], [
+                list(row) for row in worst(confusion, names)])})
+        self._state.recorded("confusion_" + kind, update)
+
+    def samples(self, images: Any, names: Sequence[str], update: int) -> None:
+        """Send training images; see `Logger.samples`."""
+        import wandb
+
+        self._run.log({"update": update, "samples": [
+            wandb.Image(image, caption=name) for image, name in zip(images, names)]})
+
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:
-        """Send histograms of the weights, if they are selected; see `Logger.checkpoint`."""
+        """Send a checkpoint and histograms, if they are selected; see `Logger.checkpoint`."""
+        self._checkpoint = str(path)
+        if self._options.wandb_checkpoints == "all":
+            self._store(self._checkpoint)
         if not self._options.wandb_weight_histogram:
             return
         import wandb
@@ -103,11 +143,22 @@ class WandbLogger(Logger):
         self._run.summary.update({f"best/{name}": value for name, value in figures.items()})
 
     def finish(self, status: str, result: Mapping[str, Any]) -> None:
-        """End the run; see `Logger.finish`."""
+        """Store the last checkpoint and end the run; see `Logger.finish`."""
+        if self._options.wandb_checkpoints == "last" and self._checkpoint:
+            self._store(self._checkpoint)
         self._run.summary.update({"status": status, **{
             name: result[name] for name in ("epochs", "updates", "images_per_second",
                                             "compute_images_per_second") if name in result}})
         self._run.finish(exit_code=0 if status == COMPLETED else 1)
+
+
+    def _store(self, path: str) -> None:
+        import wandb
+
+        if os.path.isfile(path):  # `--keep-last` may have removed it
+            made = wandb.Artifact(f"checkpoint-{self._run.id}", type="model")
+            made.add_file(path)
+            self._run.log_artifact(made)
 
 
 @hookimpl

@@ -16,8 +16,8 @@ class TimmOptions:
     """Options of the networks; those without stochastic depth refuse it."""
 
     drop_path: float = ipucnn.option(
-        0.0, "Stochastic depth: the probability with which the last residual branch is left out for "
-        "an image in training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)
+        0.0, "Stochastic depth: the probability with which the last residual branch is left out "
+        "for an image in training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)
 
 
 def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = None,

@@ -1,0 +1,93 @@
+"""`train --dashboard`: the dashboard of this process's own training."""
+
+from __future__ import annotations
+
+import functools
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ipucnn.core.progress import Status
+from ipucnn.runs.dashboard import View, drawn
+from ipucnn.runs.found import CLASSES, changed, folders, read_json
+from ipucnn.runs.watching import EVERY, screen
+from ipucnn.terminal import signals
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.progress import TrainProgress
+
+
+class DashboardProgress(TrainProgress):
+    """Shows a training on the whole terminal; afterwards, the lines that it would have printed.
+
+    Args:
+        folder: the log folder, or the one in which this training makes its own.
+        summary: see `TrainProgress`.
+    """
+
+    def __init__(self, folder: str, summary: bool = True) -> None:
+        super().__init__("off", summary)
+        self._folder = Path(folder)
+        self._view = View("ipucnn train")
+        self._validated = False
+        self._rows: List[Dict[str, Any]] = []
+        self._kept: List[Any] = []
+        self._notes: List[str] = []
+        self._held = ExitStack()
+        self._next = 0.0
+
+    def __enter__(self) -> DashboardProgress:
+        self._picture = self._held.enter_context(screen())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
+        for write, text in self._kept:
+            write(text)
+
+    def status(self, status: Status) -> None:
+        """Show the status, at most once per second."""
+        known = {name: value for name, value in asdict(status).items() if value is not None}
+        self._view.status = {**self._view.status, **known}
+        self._refresh()
+
+    def row(self, row: Dict[str, Any]) -> None:
+        """Take a row of metrics into the curves."""
+        super().row(row)
+        self._rows.append(row)
+        self._validated |= row.get("kind") == "validation"
+
+    def line(self, text: str) -> None:
+        """Keep a line of results for the end."""
+        self._kept.append((super().line, text))
+
+    def note(self, text: str) -> None:
+        """Show a note, and keep it for the end."""
+        self._notes.append(text)
+        self._kept.append((render.note, text))
+        self._refresh()
+
+    def stop(self) -> str:
+        """Return the signal that has arrived; on the first call, explain its effect."""
+        name = signals.pending()
+        if name and not self._stopping:
+            self._stopping = True
+            self.note(f"{name}: saving after this step; a second one aborts")
+        return name
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + EVERY
+            if self._validated:
+                self._view.classes = self._classes()
+            view = View(self._view.title, status=self._view.status, rows=self._rows,
+                        notes=self._notes, classes=self._view.classes)
+            self._picture(functools.partial(drawn, view))
+
+    def _classes(self) -> List[Dict[str, Any]]:
+        """Return the classes of the last validation, which the logger `files` has written."""
+        found = sorted(folders(self._folder), key=changed) if self._folder.is_dir() else []
+        classes = read_json(found[-1] / CLASSES).get("classes") if found else None
+        return classes if isinstance(classes, list) else []

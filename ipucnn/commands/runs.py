@@ -1,0 +1,86 @@
+"""`ipucnn runs` and `ipucnn watch`: list trainings, and show one live."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, List, Mapping
+
+import typer
+
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.options_command import JSON
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("runs")(runs)
+    app.command("watch")(watch)
+
+
+def runs(
+    folder: str = typer.Argument("logs", metavar="[DIR]", help="Folder with trainings."),
+    conditions: List[str] = typer.Option(
+        [], "--filter", metavar="CONDITION", help="Only runs that meet a condition: "
+        "'model=resnet50', 'top1>=80', 'state=running'; may be repeated."),
+    sort: str = typer.Option("changed", "--sort", metavar="FIGURE",
+                             help="Order by a figure, the largest first; '-loss': the smallest."),
+    as_json: bool = JSON,
+) -> None:
+    """List trainings with their key figures.
+
+    Every folder with 'metrics.jsonl' or 'status.json' is one, wherever it is below DIR.
+    """
+    from ipucnn.runs.found import folders, read
+    from ipucnn.runs.selection_of_runs import filtered, ordered
+
+    found = [read(place).as_dict() for place in folders(Path(os.path.expanduser(folder)))]
+    shown = ordered(filtered(found, conditions), sort)
+    if as_json:
+        render.emit_json({"runs": [dict(row) for row in shown]})
+        return
+    if not shown:
+        render.note(f"no training in '{folder}'" + (" meets the conditions" if found else ""))
+        return
+    render.emit(render.table(
+        ("run", "state", "model", "data", "epoch", "loss", "top-1 %", "images/s", "changed"),
+        [_cells(row) for row in shown]))
+
+
+def _cells(row: Mapping[str, Any]) -> List[str]:
+    def number(name: str, form: str) -> str:
+        value = row.get(name)
+        return form.format(value) if isinstance(value, (int, float)) else ""
+
+    epochs = row.get("epochs")
+    epoch = number("epoch", "{:.3g}") + (f"/{epochs}" if epochs else "")
+    return [str(row["folder"]), str(row["state"]), str(row.get("model") or ""),
+            str(row.get("data") or ""), epoch, number("loss", "{:.4f}"), number("top1", "{:.2f}"),
+            number("images_per_second", "{:,.1f}"),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed"]))]
+
+
+def watch(
+    run: str = typer.Argument("logs", metavar="[RUN]", help="Log folder of a training, or a folder "
+                              "with several: the newest is shown."),
+    once: bool = typer.Option(False, "--once", help="Print one picture, and leave."),
+) -> int:
+    """Show a training of another process live: curves, figures, worst classes.
+
+    Ctrl-C leaves; the training goes on. When it ends, the last picture is printed.
+    """
+    from ipucnn.runs.dashboard import drawn
+    from ipucnn.runs.watching import Watched
+    from ipucnn.runs.watching import watch as watched
+
+    place = Path(os.path.expanduser(run))
+    if once or sys.stderr is None or not sys.stderr.isatty():
+        view = Watched(place).view()
+    else:
+        view = watched(place)
+    size = os.get_terminal_size() if sys.stdout is not None and sys.stdout.isatty() \
+        else os.terminal_size((80, 24))
+    render.emit(drawn(view, size.columns, size.lines - 1))
+    return 0

@@ -1,0 +1,1 @@
+"""The job behind `migrate`: command lines and configurations of other programs, translated."""

@@ -1,0 +1,54 @@
+"""Checks that a command line is accepted, without running it."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.options.building import build
+from ipucnn.core.options.profiles import resolve
+from ipucnn.core.registry.registry import registry
+from ipucnn.migration.scripts import OPTIONS
+from ipucnn.terminal.flags import flag_table, parsed
+from ipucnn.terminal.launch import LaunchOptions
+from ipucnn.terminal.spellings import expanded, normalise
+
+_LAUNCHED = ("run", "train", "restore", "validate")
+
+
+def refusal(command: str, words: Sequence[str]) -> str:
+    """Return why a command line would be refused; empty if it is accepted.
+
+    Args:
+        command: the command.
+        words: its words, which begin with its name.
+    """
+    kinds = OPTIONS.get(command)
+    if kinds is None or command == "plan":
+        return ""
+    try:
+        rest = normalise(words[len(command.split()):])
+        if command in _LAUNCHED:
+            rest = _without_launcher(rest, kinds)
+        lists = flag_table(kinds, rest, registry()).lists()
+        given = parsed(kinds[0], expanded(rest, lists), registry())
+        if command in ("run", "train", "export"):
+            resolve(kinds[0], given, command)
+        else:
+            build(kinds[0], given)
+    except IpucnnError as error:
+        return str(error)
+    return ""
+
+
+def _without_launcher(words: List[str], kinds: Sequence[type]) -> List[str]:
+    """Return the words without the options of launchers, which are parsed before the others."""
+    own = flag_table([LaunchOptions], words, registry()).by_spelling()
+    kept: List[str] = []
+    skip = False
+    for word in words:
+        if word.startswith("--"):
+            skip = word in own and word not in flag_table(kinds, words, registry()).by_spelling()
+        if not skip:
+            kept.append(word)
+    return kept

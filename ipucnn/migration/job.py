@@ -1,0 +1,170 @@
+"""The job behind `migrate`: finds the script in a command line and translates its arguments."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.names import did_you_mean
+from ipucnn.migration.acceptance import refusal
+from ipucnn.migration.old_arguments import Arguments, parse
+from ipucnn.migration.scripts import FAMILIES, Script, scripts, table
+from ipucnn.migration.translation import Row, quoted, translate
+
+AUTO = "auto"
+
+_HINTS = {"references/classification": "torchvision", "pytorch-image-models": "timm",
+          "timm": "timm"}
+"""What in a script's path names its program."""
+
+_TORCH_LAUNCHERS = ("torch.distributed.launch", "torch.distributed.run")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What became of a command line.
+
+    Attributes:
+        given: the command line.
+        program: the program that its script belongs to.
+        script: the name of the script; empty for a line of the shell.
+        command: the command that replaces it; empty if nothing does.
+        rows: what became of each option.
+        notes: what else to know.
+        problems: why the command cannot run as it is.
+    """
+
+    given: str
+    program: str
+    script: str
+    command: str
+    rows: Tuple[Row, ...] = ()
+    notes: Tuple[str, ...] = ()
+    problems: Tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return plain types for JSON."""
+        return {"given": self.given, "program": self.program, "script": self.script or None,
+                "command": self.command or None, "options": [row.as_dict() for row in self.rows],
+                "notes": list(self.notes), "problems": list(self.problems)}
+
+
+def migrate(text: str, family: str = AUTO) -> List[Migration]:
+    """Return the translations of command lines, one for each line.
+
+    Args:
+        text: command lines of other programs; a backslash at its end continues a line.
+        family: the program of a script whose name several programs use: one of `FAMILIES`, or
+            `auto` for the one whose options fit best.
+
+    Raises:
+        UsageError: a line has no script that is known, or there is no line.
+    """
+    lines = [line.strip() for line in re.sub(r"\\\s*\n", " ", text).splitlines()]
+    lines = [re.sub(r"^(\([\w.]+\)\s*)?\$\s+", "", line) for line in lines
+             if line and not line.startswith("#")]
+    if not lines:
+        raise UsageError("no command line is given",
+                         "put it in quotes: ipucnn migrate 'python3 train.py --model resnet50'")
+    return [_migrated(line, family) for line in lines]
+
+
+def _migrated(line: str, family: str) -> Migration:
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"cannot read {line!r}: {str(error).lower()}",
+                         "put the command line in quotes of the other kind") from error
+    place = next((number for number, word in enumerate(words) if _scripts_named(word)), None)
+    if place is None:
+        found = _shell(line)
+        if found is not None:
+            return found
+        names = [name for one in FAMILIES for name in scripts(one)]
+        named = next((PurePath(word).name for word in words if word.endswith((".py", ".sh"))),
+                     words[0])
+        raise UsageError(f"{named!r} is none of the scripts that are known",
+                         did_you_mean(named, names) or "known: " + ", ".join(dict.fromkeys(names)))
+    prefix, launching = _launcher(words[:place])
+    script, arguments = _chosen(words[place], words[place + 1:], family)
+    if not script.command:
+        return Migration(line, script.title, script.name, "", notes=(script.none,))
+    return _translated(line, script, arguments, (prefix, launching))
+
+
+def _scripts_named(word: str) -> List[Script]:
+    name = PurePath(word).name
+    return [scripts(one)[name] for one in FAMILIES if name in scripts(one)]
+
+
+def _chosen(path: str, words: Sequence[str], family: str) -> Tuple[Script, Arguments]:
+    """Return the script that is meant by its path and its arguments, and these parsed."""
+    found = _scripts_named(path)
+    if family != AUTO:
+        found = [script for script in found if script.family == family]
+        if not found:
+            raise UsageError(f"{family} has no script {PurePath(path).name!r}",
+                             "its scripts: " + ", ".join(scripts(family)))
+    hinted = [name for part, name in _HINTS.items() if part in path]
+    parsed = [(script, parse(script, words)) for script in found]
+    return min(parsed, key=lambda pair: (
+        pair[0].family not in hinted, pair[1].unknown + bool(pair[1].positional)
+        * (not (pair[0].positional or pair[0].processes)), FAMILIES.index(pair[0].family)))
+
+
+def _launcher(words: Sequence[str]) -> Tuple[List[str], Optional[Arguments]]:
+    """Divide what stands before a script: words that stay, and arguments of torch's launcher."""
+    kept: List[str] = []
+    for number, word in enumerate(words):
+        if PurePath(word).name == "torchrun" or word in _TORCH_LAUNCHERS:
+            return kept, parse(scripts("launchers")["torchrun"], words[number + 1:])
+        if not re.fullmatch(r"python[\d.]*|-m|-u|bash|sh", PurePath(word).name):
+            kept.append(word)
+    return kept, None
+
+
+def _translated(line: str, script: Script, arguments: Arguments,
+                before: Tuple[List[str], Optional[Arguments]]) -> Migration:
+    prefix, launching = before
+    started = None if launching is None else translate(scripts("launchers")["torchrun"], launching)
+    draft = translate(script, arguments,
+                      [] if started is None else ["--launcher", "torchrun", *started.words()[1:]])
+    if arguments.help:
+        draft.options = {"--help-all": ()}
+    rows = tuple(draft.rows)
+    if started is not None:
+        rows = (Row("torchrun", "--launcher torchrun"), *started.rows, *rows)
+    words = draft.words()
+    problems = list(draft.problems)
+    if not arguments.help and not problems:
+        problem = refusal(draft.command, words)
+        problems += [problem] if problem else []
+    notes = [f"'--config {script.profile}' has the defaults of {script.name}; without it, ipucnn "
+             "chooses from the images and the device"] if (
+        draft.options.get("--config") == (script.profile,) and script.profile) else []
+    assignments = [word for word in prefix if re.match(r"\w+=", word)]
+    others = [word for word in prefix if word not in assignments]
+    command = " ".join([*map(_assignment, assignments), quoted([*others, "ipucnn", *words])])
+    return Migration(line, script.title, script.name, command, rows, tuple(notes),
+                     tuple(problems))
+
+
+def _assignment(word: str) -> str:
+    name, _, value = word.partition("=")
+    return f"{name}={shlex.quote(value)}"
+
+
+def _shell(line: str) -> Optional[Migration]:
+    """Return what replaces a line of a README that runs none of the scripts, or None."""
+    for row in table("graphcore")["shell"]:
+        if re.fullmatch(row["line"], line):
+            becomes = row.get("becomes", "")
+            notes = (row["why"],) if row.get("why") else ()
+            return Migration(line, table("graphcore")["title"], "",
+                             line if becomes == "=" else becomes, notes=notes)
+    return None
+

@@ -1,0 +1,211 @@
+"""Converts configuration files of other programs into profiles of `ipucnn`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Tuple
+
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.files import make_folder, read_limited, write_text
+from ipucnn.core.names import key
+from ipucnn.core.options.profiles import LIMIT, load, resolve
+from ipucnn.migration.job import AUTO
+from ipucnn.migration.old_arguments import Argument, Arguments
+from ipucnn.migration.scripts import (
+    FAMILIES,
+    FLAG,
+    OPTIONS,
+    OldOption,
+    Script,
+    declaration,
+    scripts,
+)
+from ipucnn.migration.translation import Row, translate
+
+_PROFILED = ("run", "train")
+"""The commands that configurations are for."""
+
+_OF_PLUGINS = {"--optimizer": ("nesterov", "momentum"),
+               "--lr-schedule": ("lr_epoch_decay", "lr_decay"), "--loss": ("label_smoothing",)}
+"""Options of the defaults that belong to the plugins they select."""
+
+UNSET = "it is not set"
+
+_DEPTH = re.compile(r"(?:[\[{]\s*){10}")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A profile that was made.
+
+    Attributes:
+        name: its name in the configuration.
+        path: the file that was written.
+        command: the command that takes it.
+        values: its options by name.
+        rows: what became of each option.
+        problems: why the command refuses it as it is.
+    """
+
+    name: str
+    path: str
+    command: str
+    values: Mapping[str, Any]
+    rows: Tuple[Row, ...]
+    problems: Tuple[str, ...]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return plain types for JSON."""
+        return {"name": self.name, "path": self.path, "command": self.command,
+                "values": dict(self.values), "options": [row.as_dict() for row in self.rows],
+                "problems": list(self.problems)}
+
+
+def convert(config: str, meant: Tuple[str, Any], out: str) -> List[Converted]:
+    """Write a profile for each of a configuration file's, and return them.
+
+    A file is a mapping of names to options, or of options alone (the `args.yaml` of timm). A
+    profile also states the defaults of the script, which the old one relied on.
+
+    Args:
+        config: the file.
+        meant: the program, or `auto`, and the name of the script, or None for the one whose options
+            fit.
+        out: the folder to write into.
+
+    Raises:
+        UsageError: the file cannot be read, or is no such mapping.
+    """
+    content = _read(config)
+    named = {str(name): options for name, options in content.items()
+             if isinstance(options, Mapping)}
+    if not named:
+        named = {Path(config).stem: content}
+    make_folder(out, "--out")
+    script = _script([str(key) for options in named.values() for key in options], config, meant)
+    return [_converted(name, options, (config, script), Path(out))
+            for name, options in named.items()]
+
+
+def _read(config: str) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        text = read_limited(Path(config).expanduser(), LIMIT).decode("utf-8")
+        if _DEPTH.search(text):
+            raise UsageError(f"{config!r} is nested too deeply", "it is a mapping of options")
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"cannot read {config!r}: {error.strerror or error}",
+                         "give the file of the old configuration") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {config!r}: it is not YAML",
+                         "give the file of the old configuration") from error
+    if not isinstance(content, Mapping) or not content:
+        raise UsageError(f"{config!r} is no mapping of options",
+                         "it has names of profiles with their options, or options alone")
+    return content
+
+
+def _converted(name: str, options: Mapping[str, Any], where: Tuple[str, Script],
+               folder: Path) -> Converted:
+    config, script = where
+    draft = translate(script, Arguments(tuple(
+        _argument(script, str(spelling), value) for spelling, value in options.items()), ()))
+    values = {**_defaults(script, draft.options), **{
+        flag[2:].replace("-", "_"): value for flag, words in draft.options.items()
+        if flag != "--config" for flag, value in [_typed(draft.command, flag, words)]}}
+    rows = tuple(row for row in draft.rows if row.why != UNSET)
+    path = folder / f"{key(name)}.yaml"
+    dropped = [f"# {row.given}: dropped, {row.why}" for row in rows if not row.becomes]
+    _write(path, [f"# Profile {name!r} of {Path(config).name}, for '{draft.command}'.", *dropped],
+           values)
+    problems = list(draft.problems)
+    try:
+        resolve(OPTIONS[draft.command][0], {"config": str(path)}, draft.command)
+    except IpucnnError as error:
+        problems.append(str(error))
+    return Converted(name, str(path), draft.command, values, rows, tuple(problems))
+
+
+def _script(options: List[str], config: str, meant: Tuple[str, Any]) -> Script:
+    """Return the script whose options these are."""
+    program, wanted = meant
+    found = [script for family in FAMILIES if program in (AUTO, family)
+             for script in scripts(family).values()
+             if script.command in _PROFILED and script.options and wanted in (None, script.name)]
+    if not found:
+        raise UsageError(f"there is no script {wanted!r} with profiles",
+                         "scripts: " + ", ".join(sorted(
+                             {script.name for family in FAMILIES
+                              for script in scripts(family).values()
+                              if script.command in _PROFILED})))
+    parent = Path(config).resolve().parent.name
+    return min(found, key=lambda script: (
+        sum("--" + name.replace("_", "-") not in script.by_spelling() for name in options),
+        (parent == "train") != (script.command == "train"), FAMILIES.index(script.family)))
+
+
+def _argument(script: Script, spelling: str, value: Any) -> Argument:
+    option = script.by_spelling().get("--" + spelling.replace("_", "-"))
+    values = value if isinstance(value, list) else [value]
+    words = [word for item in values for word in str(item).split()]
+    shown = (f"{spelling}:", *words)
+    if value is None or not words or (value is False and option is not None
+                                      and option.takes == FLAG):
+        return Argument(shown, _unset(spelling))
+    return Argument(shown, option, () if isinstance(value, bool) else tuple(words))
+
+
+def _unset(spelling: str) -> OldOption:
+    """Return an option of a script that is not set."""
+    return OldOption(spelling, (), FLAG, none=UNSET)
+
+
+def _defaults(script: Script, given: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the values of the profile of a script's defaults that fit the given options."""
+    if not script.profile:
+        return {}
+    values = dict(load(script.profile, script.command).values)
+    if "--checkpoint-path" in given:
+        values.pop("no_checkpoints", None)
+    if "--data-dir" in given and "--data" not in given:
+        values.pop("data", None)
+    for selector, names in _OF_PLUGINS.items():
+        here = str(values.get(selector[2:].replace("-", "_")))
+        if given.get(selector, (here,)) != (here,):
+            values = {name: value for name, value in values.items() if name not in names}
+    return values
+
+
+def _typed(command: str, flag: str, words: Tuple[str, ...]) -> Tuple[str, Any]:
+    """Return a flag and its value as YAML has it."""
+    if not words:
+        item = declaration(command, flag)
+        if item is None and flag.startswith("--no-"):
+            return "--" + flag[5:], False
+        return flag, True
+    item = declaration(command, flag)
+    many = item is not None and item.many
+    values = [_number(word) for word in words]
+    return flag, values if many or len(values) > 1 else values[0]
+
+
+def _number(word: str) -> Any:
+    if re.fullmatch(r"-?(0|[1-9]\d{0,15})", word):
+        return int(word)
+    try:
+        value = float(word)
+    except ValueError:
+        return word
+    return value if re.fullmatch(r"[-+\d.eE]+", word) and not re.fullmatch(r"\d+\.\d\d", word) \
+        else word
+
+
+def _write(path: Path, comments: List[str], values: Mapping[str, Any]) -> None:
+    import yaml
+
+    text = "\n".join(re.sub(r"\s+", " ", line) for line in comments)
+    write_text(str(path), f"{text}\n{yaml.safe_dump(dict(values), sort_keys=False)}")

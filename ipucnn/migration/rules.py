@@ -1,0 +1,449 @@
+"""Translations of single options that a table cannot state, by the names that tables use.
+
+A rule of an option gets the translation in progress and the option as given; a rule of a script,
+at the end of the module, looks at all of its options together.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.registry.registry import registry
+from ipucnn.migration.old_arguments import Argument
+from ipucnn.migration.scripts import OPTIONS, declaration
+from ipucnn.migration.translation import PART, Draft, Outcome, Row
+
+MILESTONES = 20
+"""A step schedule with more drops than this is written as an exponential one."""
+
+
+def _value(argument: Argument) -> str:
+    return " ".join(argument.values)
+
+
+def _to(argument: Argument) -> str:
+    return argument.option.to if argument.option else ""
+
+
+def part_of_schedule(draft: Draft, argument: Argument) -> Outcome:
+    """Leave it to the rule of the script."""
+    return PART
+
+
+part_of_rate = part_of_address = ema_switch = ema_decay = test_only = part_of_schedule
+
+
+def flag(draft: Draft, argument: Argument) -> Outcome:
+    """Name an option that takes no value here."""
+    return Outcome([_to(argument)])
+
+
+def positional(draft: Draft, argument: Argument) -> Outcome:
+    """Take the value of an option as the argument of the command."""
+    draft.positional += argument.values
+    return Outcome([], why=f"{_value(argument)} is the argument of '{draft.command}'")
+
+
+def profile(draft: Draft, argument: Argument) -> Outcome:
+    """Name the profile that the script's one became."""
+    from ipucnn.core.options.profiles import load
+
+    name = _value(argument)
+    try:
+        load(name, draft.command)
+    except IpucnnError:
+        draft.problems.append(f"no profile {name!r} comes with ipucnn: 'ipucnn migrate --config "
+                              "configs.yml' converts your own")
+        return Outcome(["--config", name + ".yaml"], "a profile of yours: a file")
+    return Outcome(["--config", name], "a profile that comes with ipucnn")
+
+
+def own_profile(draft: Draft, argument: Argument) -> Outcome:
+    """Name the file that a configuration of options has to be converted to."""
+    old = _value(argument)
+    name = Path(old).stem + ".yaml"
+    draft.problems.append(f"'ipucnn migrate --config {old}' converts the options in {old!r}")
+    return Outcome(["--config", name], "the converted file")
+
+
+def averaging(draft: Draft, argument: Argument) -> Outcome:
+    """Drop the strategy that averages nothing."""
+    if _value(argument) == "none":
+        return Outcome(None, "averaging with the strategy 'none' did nothing")
+    return Outcome([_to(argument), *argument.values])
+
+
+def output(draft: Draft, argument: Argument) -> Outcome:
+    """Keep the name of the folder."""
+    return Outcome(["--output", *argument.values])
+
+
+def folder_of(draft: Draft, argument: Argument) -> Outcome:
+    """Name the folder of a file."""
+    return Outcome([_to(argument), str(Path(_value(argument)).parent)])
+
+
+def imagenet_size(draft: Draft, argument: Argument) -> Outcome:
+    """Name the ImageNet model with a number of layers."""
+    size = _value(argument)
+    return Outcome(["--model", f"resnext{size[1:]}" if size.startswith("x") else f"resnet{size}"])
+
+
+def synthetic_mode(draft: Draft, argument: Argument) -> Outcome:
+    """Choose the command by the mode of the benchmark."""
+    if _value(argument) == "train":
+        draft.command = "train"
+        return Outcome([], "'ipucnn train'")
+    return Outcome([], "'ipucnn run'")
+
+
+def stages(draft: Draft, argument: Argument) -> Outcome:
+    """Cut a model into a number of stages."""
+    return Outcome([_to(argument), f"auto:{_value(argument)}"])
+
+
+def generated_data(draft: Draft, argument: Argument) -> Outcome:
+    """Send data that the host makes."""
+    return Outcome(["--data", "generated"])
+
+
+def model(draft: Draft, argument: Argument) -> Outcome:
+    """Name the model here."""
+    old = _value(argument)
+    bare = old.partition(".")[0]
+    name = draft.script.models.get(bare, bare)
+    untagged = "" if bare == old else "; the weights are those published for it here"
+    try:
+        name = registry().get("model", name).name
+    except IpucnnError:
+        draft.problems.append(f"no model {bare!r} is installed: a plugin can add it")
+        return Outcome(["--model", bare], "'ipucnn list-plugins models' lists those installed")
+    return Outcome(["--model", name], untagged.lstrip("; "))
+
+
+def pretrained(draft: Draft, argument: Argument) -> Outcome:
+    """Start with published weights, unless others are given."""
+    if any(draft.given(name) for name in ("checkpoint", "initial-checkpoint")):
+        return Outcome(None, "the weights of a file are taken")
+    return Outcome(["--weights", "pretrained"])
+
+
+def torchvision_weights(draft: Draft, argument: Argument) -> Outcome:
+    """Name the version of published weights."""
+    version = re.search(r"V(\d)$", _value(argument))
+    tag = f"pretrained:v{version.group(1)}" if version else "pretrained"
+    return Outcome(["--weights", tag])
+
+
+def resume(draft: Draft, argument: Argument) -> Outcome:
+    """Start with the weights of another program's checkpoint."""
+    if not argument.values or not _value(argument):
+        return Outcome(None, "it names no checkpoint")
+    return Outcome(["--weights", *argument.values],
+                   "its weights; the state of its optimizer is not read. 'ipucnn restore "
+                   "--checkpoint-path DIR' continues a training of ipucnn")
+
+
+def amp(draft: Draft, argument: Argument) -> Outcome:
+    """Compute in half precision, with single-precision weights in a training."""
+    training = draft.command == "train" and not draft.given("test-only")
+    return Outcome(["--precision", "16.32" if training else "16.16"])
+
+
+def model_dtype(draft: Draft, argument: Argument) -> Outcome:
+    """Store the weights in a precision."""
+    return Outcome(["--precision", "32.32" if _value(argument) == "float32" else "16.16"])
+
+
+def device(draft: Draft, argument: Argument) -> Outcome:
+    """Name the device of the backend `torch`."""
+    return Outcome(["--device", *argument.values])
+
+
+def momentum(draft: Draft, argument: Argument) -> Outcome:
+    """Keep it for optimizers that have it."""
+    chosen = draft.script.optimizers.get(draft.old("opt", "sgd").lower(), ["sgd"])
+    item = "sgd" in chosen[0] or "rmsprop" in chosen[0]
+    if not item:
+        return Outcome(None, f"{chosen[0]} has none")
+    return Outcome(["--momentum", *argument.values])
+
+
+def optimizer(draft: Draft, argument: Argument) -> Outcome:
+    """Name the optimizer here."""
+    old = _value(argument)
+    found = draft.script.optimizers.get(old.lower())
+    if found is None:
+        draft.problems.append(f"there is no optimizer {old!r}: a plugin can add it")
+        return Outcome(["--optimizer", old], "'ipucnn list-plugins optimizers' lists those "
+                                             "installed")
+    nesterov = "momentum without Nesterov's" if "--no-nesterov" in found else ""
+    return Outcome(["--optimizer", *found], nesterov)
+
+
+timm_optimizer = torchvision_optimizer = optimizer
+
+
+def betas(draft: Draft, argument: Argument) -> Outcome:
+    """Give each decay an option of its own."""
+    words: List[str] = []
+    for name, value in zip(("--beta1", "--beta2"), argument.values):
+        words += [name, value]
+    return Outcome(words)
+
+
+def cutmix_alpha(draft: Draft, argument: Argument) -> Outcome:
+    """Draw the share of an image from all shares."""
+    alpha = float(_value(argument))
+    if not alpha:
+        return Outcome(None, "0 is no cutmix")
+    words = ["--cutmix-lambda-low", "0", "--cutmix-lambda-high", "1"]
+    if any(float(draft.old(name, "0")) for name in ("mixup", "mixup-alpha")):
+        words += ["--cutmix-disable-prob", "0.5"]
+    return Outcome(words, "the share is drawn uniformly" + (
+        "" if alpha == 1 else f", not from Beta({alpha:g}, {alpha:g})"))
+
+
+def cutmix_range(draft: Draft, argument: Argument) -> Outcome:
+    """Turn the sides of the box into the share that is kept."""
+    low, high = (float(value) for value in argument.values)
+    return Outcome(["--cutmix-lambda-low", f"{1 - high * high:g}", "--cutmix-lambda-high",
+                    f"{1 - low * low:g}"], "the share that is kept: 1 - side^2")
+
+
+def auto_augment(draft: Draft, argument: Argument) -> Outcome:
+    """Translate RandAugment; other policies have no counterpart."""
+    policy = _value(argument)
+    if policy == "ra":
+        return Outcome(["--rand-augment", "2", "--rand-augment-magnitude",
+                        draft.old("ra-magnitude", "9")])
+    if not policy.startswith("rand"):
+        return Outcome(None, "RandAugment is the only policy")
+    numbers = dict(re.findall(r"-([mn])(\d+)", policy))
+    rest = re.findall(r"-(mstd|inc|w|p)", policy)
+    return Outcome(["--rand-augment", numbers.get("n", "2"), "--rand-augment-magnitude",
+                    numbers.get("m", "10")], "without " + ", ".join(rest) if rest else "")
+
+
+def ra_magnitude(draft: Draft, argument: Argument) -> Outcome:
+    """Leave it to the policy."""
+    return PART if draft.old("auto-augment") == "ra" else Outcome(
+        None, "it acts with RandAugment only")
+
+
+def timm_dataset(draft: Draft, argument: Argument) -> Outcome:
+    """Name the dataset; that of a folder is recognised."""
+    kind, _, name = _value(argument).rpartition("/")
+    if name.startswith("cifar"):
+        return Outcome(["--data", name])
+    if kind == "wds":
+        return Outcome(["--data", "webdataset"], "shards with a 'metadata.json', which 'ipucnn "
+                                                 "data convert' writes")
+    if kind in ("", "torch") and name in ("", "imagenet", "folder", "image_folder"):
+        return Outcome(None, "a folder's layout is recognised")
+    draft.problems.append(f"there is no dataset {_value(argument)!r}: a plugin can add it")
+    return Outcome(["--data", name], "'ipucnn list-plugins datasets' lists those installed")
+
+
+def split(draft: Draft, argument: Argument) -> Outcome:
+    """Leave the splits of a folder to its dataset."""
+    name = _value(argument)
+    if name in ("train", "training", "val", "valid", "validation", "test"):
+        return Outcome(None, "the folders of a dataset are recognised")
+    return Outcome(None, "'--validation-data-dir DIR' names the folder of validation images")
+
+
+def timm_input_size(draft: Draft, argument: Argument) -> Outcome:
+    """Take the height of a square input."""
+    channels, height, width = [*argument.values, "", "", ""][:3]
+    if channels != "3" or height != width:
+        draft.problems.append(f"the input {_value(argument)!r} is not a square RGB image")
+    return Outcome(["--input-size", height])
+
+
+def no_augmentation(draft: Draft, argument: Argument) -> Outcome:
+    """Prepare training images as validation images."""
+    return Outcome(["--augmentation", "none"])
+
+
+def crop_area(draft: Draft, argument: Argument) -> Outcome:
+    """Take the least area of a crop."""
+    return Outcome(["--min-crop-area", argument.values[0]], "" if argument.values[-1] in (
+        "1", "1.0") else "the largest area is that of the image")
+
+
+def flip(draft: Draft, argument: Argument) -> Outcome:
+    """Compare with the share of images that are flipped."""
+    if float(_value(argument)) == 0.5:
+        return Outcome(None, "half of the images are flipped")
+    return Outcome(None, "half of the images are flipped; '--augmentation none' flips and crops "
+                         "none")
+
+
+def binary_cross_entropy(draft: Draft, argument: Argument) -> Outcome:
+    """Name the loss."""
+    return Outcome(["--loss", "binary-cross-entropy"])
+
+
+def output_folder(draft: Draft, argument: Argument) -> Outcome:
+    """Join the folder with the name of the experiment."""
+    return Outcome(["--checkpoint-path", str(Path(_value(argument), draft.old("experiment")))],
+                   "a folder of this training")
+
+
+def experiment(draft: Draft, argument: Argument) -> Outcome:
+    """Name a folder of the training where none is given."""
+    if draft.given("output"):
+        return PART
+    return Outcome(["--checkpoint-path", str(Path("output", "train", _value(argument)))])
+
+
+def metric(draft: Draft, argument: Argument) -> Outcome:
+    """Keep the metrics that there are."""
+    if _value(argument) in ("top1", "top5", "loss"):
+        return Outcome(["--best-metric", *argument.values])
+    return Outcome(None, "the best validation is chosen by top1, top5 or loss")
+
+
+def processes(draft: Draft, argument: Argument) -> Outcome:
+    """Start processes; a word for their number is the default."""
+    if not _value(argument).isdigit():
+        return Outcome(None, "as many processes as GPUs are started")
+    return Outcome(["--nproc", *argument.values])
+
+
+def rendezvous(draft: Draft, argument: Argument) -> Outcome:
+    """Join the address and the port."""
+    return Outcome(["--rdzv-endpoint", f"{_value(argument)}:{draft.old('master-port', '29500')}"])
+
+
+# rules of scripts
+
+
+def synthetic_benchmark(draft: Draft) -> None:
+    """Turn the classes and norms of the benchmark into those of the command."""
+    if draft.command == "train":
+        draft.put(["--no-checkpoints", "--epoch", "1"])
+        draft.rows.append(Row("--mode train", "--no-checkpoints --epoch 1", "one epoch of "
+                                                                            "'--steps'"))
+
+
+def _steps_schedule(every: float, factor: str, epochs: float) -> List[str]:
+    """Return the schedule that multiplies the rate with a factor after every so many epochs."""
+    drops = int((epochs - 1) // every) if every else 0
+    if every == int(every) and drops <= MILESTONES:
+        marks = [str(int(every) * (number + 1)) for number in range(drops)]
+        return ["--lr-schedule", "step", "--lr-decay", factor,
+                *(["--lr-epoch-decay", *marks] if marks else [])]
+    return ["--lr-schedule", "exponential", "--lr-decay", factor, "--lr-scheduler-freq",
+            f"{1 / every:.6g}"]
+
+
+def torchvision(draft: Draft) -> None:
+    """Translate the schedule and the average, and a test of a model."""
+    if draft.given("test-only"):
+        _evaluation(draft)
+        return
+    names = ("lr-scheduler", "lr-step-size", "lr-gamma")
+    if any(map(draft.given, names)) or draft.given("epochs"):
+        kind = draft.old("lr-scheduler", "steplr").lower()
+        factor, epochs = draft.old("lr-gamma", "0.1"), float(draft.old("epochs", "90"))
+        if kind == "cosineannealinglr":
+            words = ["--lr-schedule", "cosine"]
+        elif kind == "exponentiallr":
+            words = ["--lr-schedule", "exponential", "--lr-decay", factor,
+                     "--lr-scheduler-freq", "1"]
+        else:
+            words = _steps_schedule(float(draft.old("lr-step-size", "30")), factor, epochs)
+        draft.explain(names, words, "" if any(map(draft.given, names)) else
+                      "its schedule, for these epochs")
+    if draft.given("model-ema"):
+        every = int(draft.old("model-ema-steps", "32"))
+        started = draft.options.get("--nproc", (draft.old("world-size", "1"),))[0]
+        share = (1 - float(draft.old("model-ema-decay", "0.99998"))) * every * int(started)
+        share *= int(draft.old("batch-size", "32")) / int(draft.old("epochs", "90"))
+        decay = (1 - min(1.0, share)) ** (1 / every)
+        draft.explain(("model-ema", "model-ema-decay"), ["--ema-decay", f"{decay:.8g}"],
+                      "for each weight update, as torchvision computes it from the batch size and "
+                      "the epochs")
+    elif draft.given("model-ema-decay"):
+        draft.explain(("model-ema-decay",), [], "it acts with '--model-ema' only")
+
+
+def timm(draft: Draft) -> None:
+    """Translate the rate, the schedule and the average."""
+    if not draft.given("lr"):
+        _timm_rate(draft)
+    names = ("sched", "decay-epochs", "decay-milestones", "decay-rate")
+    if any(map(draft.given, names)):
+        _timm_schedule(draft, names)
+    if draft.given("model-ema"):
+        draft.explain(("model-ema", "model-ema-decay"),
+                      ["--ema-decay", draft.old("model-ema-decay", "0.9998")])
+    elif draft.given("model-ema-decay"):
+        draft.explain(("model-ema-decay",), [], "it acts with '--model-ema' only")
+
+
+def _timm_rate(draft: Draft) -> None:
+    """Compute the rate from the samples of an update, as timm does where none is given."""
+    names = ("lr-base", "lr-base-size", "lr-base-scale")
+    batch = int(draft.old("batch-size", "128")) * int(draft.old("grad-accum-steps", "1")) * int(
+        draft.options.get("--nproc", ("1",))[0])
+    ratio = batch / float(draft.old("lr-base-size", "256"))
+    name = draft.old("opt", "sgd").lower()
+    scale = draft.old("lr-base-scale") or (
+        "sqrt" if "ada" in name or "lamb" in name else "linear")
+    rate = float(draft.old("lr-base", "0.1")) * (ratio ** 0.5 if scale == "sqrt" else ratio)
+    draft.explain(names, ["--lr", f"{rate:.6g}"],
+                  f"its rate for {batch} samples per update ({scale} scaling)")
+
+
+def _timm_schedule(draft: Draft, names: Sequence[str]) -> None:
+    kind, factor = draft.old("sched", "cosine"), draft.old("decay-rate", "0.1")
+    why = ""
+    if kind in ("cosine", "tanh"):
+        words = ["--lr-schedule", "cosine"]
+        why = "" if kind == "cosine" else "the nearest one"
+    elif kind == "poly":
+        words = ["--lr-schedule", "polynomial", "--lr-power", draft.old("decay-rate", "0.5")]
+    elif kind == "multistep":
+        marks = draft.old("decay-milestones", "90 180 270").split()
+        words = ["--lr-schedule", "step", "--lr-decay", factor, "--lr-epoch-decay", *marks]
+    elif kind in ("step", "exp", "plateau"):
+        words = _steps_schedule(float(draft.old("decay-epochs", "90")), factor,
+                                float(draft.old("epochs", "300")))
+        why = "" if kind != "plateau" else "there is no plateau schedule; this is the one with " \
+                                           "fixed steps"
+    else:
+        draft.problems.append(f"there is no schedule {kind!r}")
+        words = ["--lr-schedule", kind]
+    draft.explain(names, words, why)
+
+
+def timm_validate(draft: Draft) -> None:
+    """Take published weights where timm does."""
+    if not draft.given("checkpoint") and not draft.given("pretrained"):
+        draft.explain((), ["--weights", "pretrained"], "where no checkpoint is given")
+
+
+def _evaluation(draft: Draft) -> None:
+    """Turn a training into an evaluation, without what only a training has."""
+    draft.command = "run"
+    draft.explain(("test-only",), [], "'ipucnn run', which needs no options of a training")
+    kept = {flag: values for flag, values in draft.options.items() if _of_run(flag)}
+    dropped = [flag for flag in draft.options if flag not in kept and flag != "--config"]
+    draft.options.clear()
+    draft.options.update(kept)
+    draft.options.pop("--config", None)
+    draft.rows[:] = [row if row.becomes.split(" ")[0] not in dropped else
+                     Row(row.given, "", "an option of trainings") for row in draft.rows]
+
+
+def _of_run(flag: str) -> bool:
+    item: Optional[object] = declaration("run", flag)
+    own = item is not None and any(
+        getattr(kind, "job", "") == "inference" for kind in OPTIONS["run"])
+    return own and flag not in ("--momentum", "--label-smoothing", "--nesterov")

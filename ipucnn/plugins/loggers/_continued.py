@@ -1,0 +1,68 @@
+"""Remembers in the log folder which run a logger writes to, and how far it has recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, Mapping
+
+from ipucnn.core.files import json_text, write_text
+from ipucnn.core.loggers import RunInfo
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's series: `train`, `validation` or `validation_ema`."""
+    weights = row.get("weights")
+    return f"{row['kind']}_{weights}" if weights not in (None, "", "raw") else str(row["kind"])
+
+
+def scalars(row: Mapping[str, Any]) -> Dict[str, float]:
+    """Return the numbers of a row by name (`train/loss`); `update` is their step."""
+    kind = kind_of(row)
+    return {f"{kind}/{name}": float(value) for name, value in row.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            and name != "update"}
+
+
+class Continued:
+    """The state of a logger in a log folder.
+
+    A restored training computes the same rows again from its checkpoint on: those that were
+    recorded before are not recorded twice.
+
+    Args:
+        name: the logger; the file is `<name>-run.json`.
+        run: the training.
+
+    Attributes:
+        run_id: of the run in the service; empty for a new one.
+    """
+
+    def __init__(self, name: str, run: RunInfo) -> None:
+        self._path = Path(run.folder) / f"{name}-run.json"
+        known: Dict[str, Any] = {}
+        if run.restored is not None:
+            try:
+                known = json.loads(self._path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # another folder, or one that an older version wrote
+                known = {}
+        self.run_id: str = str(known.get("run", ""))
+        self._last: Dict[str, int] = {str(kind): int(update) for kind, update in
+                                      dict(known.get("last", {})).items()}
+
+    def back_to(self, update: int) -> None:
+        """Forget what was recorded after an update; the logger has removed it."""
+        self._last = {kind: min(last, update) for kind, last in self._last.items()}
+
+    def is_new(self, kind: str, update: int) -> bool:
+        """Return whether nothing of a kind is recorded for an update or a later one."""
+        return update > self._last.get(kind, -1)
+
+    def recorded(self, kind: str, update: int) -> None:
+        """Remember that something of a kind is recorded."""
+        self._last[kind] = update
+        self.save()
+
+    def save(self) -> None:
+        """Write the state."""
+        write_text(str(self._path), json_text({"run": self.run_id, "last": self._last}))

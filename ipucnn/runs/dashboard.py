@@ -1,0 +1,184 @@
+"""Draws a training on a terminal: curves, figures and the worst classes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from ipucnn.core.names import printable
+from ipucnn.training.live_status import RUNNING
+
+POINTS = 400
+"""Points of a curve at most; of more, means are drawn."""
+
+WORST = 6
+"""Classes that are listed at most."""
+
+
+@dataclass
+class View:
+    """What a dashboard shows.
+
+    Attributes:
+        title: the run.
+        state: see `FoundRun.state`.
+        status: the content of `status.json`, or the like.
+        rows: rows of metrics.
+        classes: classes of the last validation, with `class`, `images` and `top1`.
+        notes: lines for the user; the last ones are shown.
+    """
+
+    title: str
+    state: str = RUNNING
+    status: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+    classes: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+
+
+def drawn(view: View, width: int, height: int) -> str:
+    """Return a view as text of at most so many columns and lines, without colours."""
+    lines = [_fitted(f"{view.title}   {view.state}", width), *_figures(view, width)]
+    classes = _classes(view)
+    below = classes + [printable(note) for note in view.notes[-2:]]
+    space = height - len(lines) - min(len(below), max(0, height // 4))
+    if space >= 6 and width >= 40:
+        lines += _curves(view, width, space)
+    room = max(0, height - len(lines))
+    lines += [_fitted(line, width) for line in below[:room]]
+    return "\n".join(line.rstrip() for line in lines[:height])
+
+
+def _figures(view: View, width: int) -> List[str]:
+    status = view.status
+    parts = [
+        ("epoch", _of(status.get("epoch"), status.get("epochs"))),
+        ("call", _of(status.get("done"), status.get("total"))),
+        ("loss", _number(status.get("loss"), "{:.4f}")),
+        ("accuracy", _number(status.get("accuracy"), "{:.2f} %")),
+        ("lr", _number(status.get("learning_rate"), "{:.3g}")),
+        ("images/s", _number(status.get("images_per_second"), "{:,.1f}")),
+        ("waiting for data", _number(status.get("data_wait_share"), "{:.0%}")),
+        ("left", _duration(status.get("seconds_left")) if view.state == RUNNING else ""),
+        ("model", _text(status.get("model"))), ("data", _text(status.get("dataset"))),
+        ("backend", _text(status.get("backend"))), ("device", _text(status.get("device"))),
+        ("workers", _text(status.get("workers"))), ("processes", _text(status.get("instances"))),
+        ("replicas", _text(status.get("replicas")))]
+    best = max((row for row in view.rows if row.get("kind") == "validation"
+                and isinstance(row.get("top1"), (int, float))),
+               key=lambda row: float(row["top1"]), default=None)
+    if best is not None:
+        parts.insert(4, ("best top-1", f"{best['top1']:.2f} % (epoch {best.get('epoch')})"))
+    return list(_wrapped([f"{name} {value}" for name, value in parts if value], width))[:4]
+
+
+def _wrapped(parts: Iterable[str], width: int) -> Iterable[str]:
+    line = ""
+    for part in parts:
+        if line and len(line) + 3 + len(part) > width:
+            yield line
+            line = ""
+        line = f"{line} · {part}" if line else _fitted(part, width)
+    if line:
+        yield line
+
+
+def _curves(view: View, width: int, height: int) -> List[str]:
+    """Return the curves, two side by side where there is room."""
+    curves: List[Tuple[str, List[Tuple[float, float]]]] = [
+        ("loss", _points(view.rows, "train", "loss")),
+        ("validation top-1 %", _points(view.rows, "validation", "top1")),
+        ("learning rate", _points(view.rows, "train", "learning_rate")),
+        ("images/s", _points(view.rows, "train", "images_per_second"))]
+    shown = [curve for curve in curves if curve[1]]
+    if not shown:
+        return ["waiting for the first metrics"]
+    across = 2 if width >= 72 and len(shown) > 1 else 1
+    down = 2 if height >= 22 and len(shown) > across else 1
+    each_width, each_height = width // across - (across > 1), height // down
+    lines: List[str] = []
+    for first in range(0, across * down, across):
+        row = [_curve(name, points, each_width, each_height)
+               for name, points in shown[first:first + across]]
+        for number in range(each_height if row else 0):
+            lines.append("  ".join(
+                (part[number] if number < len(part) else "").ljust(each_width) for part in row))
+    return lines
+
+
+def _curve(name: str, points: Sequence[Tuple[float, float]], width: int, height: int) -> List[str]:
+    import plotext
+
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(width, height)
+    plotext.title(name)
+    places, values = zip(*points)
+    if len(points) == 1:
+        plotext.scatter([*places], [*values])
+    else:
+        plotext.plot([*places], [*values], marker="braille")
+    drawn_curve: str = plotext.uncolorize(plotext.build())
+    plotext.clear_figure()
+    return [line.rstrip()[:width] for line in drawn_curve.splitlines()]
+
+
+def _points(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> List[Tuple[float, float]]:
+    """Return a curve over the epochs; of many points, the means of groups."""
+    points = [(float(row["epoch"]), float(row[name])) for row in rows
+              if row.get("kind") == kind and row.get("weights") in (None, "raw")
+              and isinstance(row.get(name), (int, float))
+              and isinstance(row.get("epoch"), (int, float))
+              and abs(float(row[name])) != float("inf")]
+    group = -(-len(points) // POINTS) or 1
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part))
+            for part in (points[start:start + group] for start in range(0, len(points), group))]
+
+
+def _classes(view: View) -> List[str]:
+    known = [row for row in view.classes if isinstance(row.get("top1"), (int, float))]
+    if not known:
+        return []
+    worst = sorted(known, key=lambda row: float(row["top1"]))[:WORST]
+    return ["worst classes: " + " · ".join(
+        f"{printable(str(row.get('class')))} {row['top1']:.0f} %" for row in worst)]
+
+
+def _of(done: Any, total: Any) -> str:
+    if done in (None, 0) and not total:
+        return ""
+    return f"{done}/{total}" if total else str(done)
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(value) if isinstance(value, (int, float)) else ""
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else printable(str(value))
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)):
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _fitted(line: str, width: int) -> str:
+    return line if len(line) <= width else line[:max(0, width - 1)] + "…"
+
+
+def age(status: Mapping[str, Any], now: Optional[float] = None) -> float:
+    """Return the seconds since a status was written."""
+    written = status.get("time")
+    current = time.time() if now is None else now
+    return max(0.0, current - written) if isinstance(written, (int, float)) else 0.0
+
+
+def facts_of(options: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what the options of a run say about it, where nothing was written yet."""
+    return {"model": options.get("model"), "dataset": options.get("data"),
+            "backend": options.get("backend"), "epochs": options.get("epoch")}

@@ -1,0 +1,211 @@
+"""Reads the log folders of trainings, while they run and afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.training.live_status import FILE as STATUS
+from ipucnn.training.live_status import RUNNING
+
+METRICS = "metrics.jsonl"
+OPTIONS = "options.yaml"
+CLASSES = "classes.json"
+
+LARGEST = 1 << 26
+"""Largest file that is read, in bytes."""
+
+SILENT = 90.0
+"""Seconds after which a training of another host that writes nothing counts as ended."""
+
+DEPTH = 4
+"""Levels of folders below the given one that are searched."""
+
+ENDED = "ended without a result"
+"""State of a training that was killed, or whose host is gone."""
+
+
+@dataclass
+class Metrics:
+    """The rows of a file of metrics, read on when it has grown.
+
+    Attributes:
+        rows: the complete rows so far.
+    """
+
+    path: Path
+    rows: List[Dict[str, Any]] = field(default_factory=list)
+    _place: int = 0
+
+    def read_on(self) -> bool:
+        """Read what was added, or all if the file became shorter; return whether any was."""
+        try:
+            size = self.path.stat().st_size
+            if size < self._place:  # a restored training has removed rows
+                self.rows, self._place = [], 0
+            if size == self._place or size > LARGEST:
+                return False
+            with open(self.path, "rb") as file:
+                file.seek(self._place)
+                content = file.read(LARGEST)
+        except OSError:
+            return False
+        whole = content[:content.rfind(b"\n") + 1]
+        self._place += len(whole)
+        for line in whole.splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                self.rows.append(row)
+        return bool(whole)
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A training, as its log folder describes it.
+
+    Attributes:
+        folder: the folder.
+        options: its options by name.
+        status: the content of `status.json`.
+        state: `running`, `completed`, `stopped`, `failed`, or that it ended without a result.
+        last: the last row of a training.
+        best: the validation with the highest top-1 accuracy.
+        validation: the last validation.
+    """
+
+    folder: Path
+    options: Mapping[str, Any]
+    status: Mapping[str, Any]
+    state: str
+    last: Mapping[str, Any]
+    best: Mapping[str, Any]
+    validation: Mapping[str, Any]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return its key figures, plain types for JSON."""
+        begun, now = self.status.get("begun"), self.status.get("time")
+        return {
+            "folder": str(self.folder), "state": self.state,
+            "model": self.options.get("model"), "data": self.options.get("data"),
+            "epoch": self.last.get("epoch"), "epochs": self.options.get("epoch"),
+            "update": self.last.get("update"), "loss": self.last.get("loss"),
+            "accuracy": self.last.get("accuracy"), "top1": self.best.get("top1"),
+            "top5": self.best.get("top5"), "best_epoch": self.best.get("epoch"),
+            "last_top1": self.validation.get("top1"),
+            "images_per_second": self.last.get("images_per_second"),
+            "data_wait_share": self.last.get("data_wait_share"), "lr": self.options.get("lr"),
+            "batch_size": self.options.get("batch_size"), "backend": self.status.get("backend"),
+            "device": self.status.get("device"), "begun": begun,
+            "seconds": now - begun if isinstance(now, (int, float)) and isinstance(
+                begun, (int, float)) else None, "changed": changed(self.folder)}
+
+
+def changed(folder: Path) -> float:
+    """Return when a run was last written to, in seconds since the epoch."""
+    times = []
+    for name in (METRICS, STATUS, OPTIONS):
+        try:
+            times.append((folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return max(times, default=0.0)
+
+
+def read_json(path: Path) -> Dict[str, Any]:
+    """Return the mapping in a JSON file; empty if there is none."""
+    try:
+        if path.stat().st_size > LARGEST:
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read(folder: Path, metrics: Optional[Metrics] = None) -> FoundRun:
+    """Return the run in a log folder.
+
+    Args:
+        folder: the folder.
+        metrics: its rows, if they are read on.
+    """
+    if metrics is None:
+        metrics = Metrics(folder / METRICS)
+        metrics.read_on()
+    status = read_json(folder / STATUS)
+    rows = metrics.rows
+    validations = [row for row in rows if row.get("kind") == "validation"]
+    trained = [row for row in rows if row.get("kind") == "train"]
+    return FoundRun(
+        folder, _options(folder / OPTIONS), status, state_of(status),
+        trained[-1] if trained else {}, max(validations, key=_top1, default={}),
+        validations[-1] if validations else {})
+
+
+def state_of(status: Mapping[str, Any]) -> str:
+    """Return the state of a training; see `FoundRun`."""
+    state = str(status.get("state", "unknown"))
+    if state != RUNNING:
+        return state
+    if status.get("host") == socket.gethostname():
+        return state if _alive(status.get("pid")) else ENDED
+    written = status.get("time")
+    silent = time.time() - written if isinstance(written, (int, float)) else 0.0
+    return state if silent < SILENT else ENDED
+
+
+def _alive(process: Any) -> bool:
+    if not isinstance(process, int) or process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # of another user, or no such number
+        return True
+    return True
+
+
+def _top1(row: Mapping[str, Any]) -> float:
+    value = row.get("top1")
+    return float(value) if isinstance(value, (int, float)) else -1.0
+
+
+def _options(path: Path) -> Dict[str, Any]:
+    import yaml
+
+    try:
+        if path.stat().st_size > LARGEST:
+            return {}
+        found = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, yaml.YAMLError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def folders(place: Path) -> List[Path]:
+    """Return the log folders in a folder and below it.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not place.is_dir():
+        raise UsageError(f"there is no folder '{place}'",
+                         "name the folder of trainings; 'ipucnn train' makes 'logs'")
+    found = []
+    for folder, below, files in os.walk(place):
+        if METRICS in files or STATUS in files:
+            found.append(Path(folder))
+        if len(Path(folder).relative_to(place).parts) >= DEPTH:
+            below.clear()
+        below[:] = sorted(name for name in below if not name.startswith("."))
+    return found

@@ -1,0 +1,350 @@
+"""Command lines of other programs: every line of the READMEs, every option of the tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipucnn.__main__ import invoke
+from ipucnn.core.errors import UsageError
+from ipucnn.migration.acceptance import refusal
+from ipucnn.migration.job import migrate
+from ipucnn.migration.old_arguments import Arguments, parse
+from ipucnn.migration.scripts import FAMILIES, FLAG, MANY, declaration, scripts
+from ipucnn.migration.translation import translate
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTED = (ROOT / "docs" / "migrating.md").read_text().partition("# Line by line")[2]
+
+ERAS = {
+    "run_benchmark.py":
+        "batch-size micro-batch-size model data pipeline-splits replicas device-iteration "
+        "device-iterations precision iterations half-partial normlayer norm-type "
+        "groupnorm-group-num norm-num-groups available-memory-proportion config norm-eps "
+        "batchnorm-momentum full-precision-norm enable-fast-groupnorm "
+        "normalization-location eight-bit-io "
+        "dataloader-worker dataloader-rebatch-size profile model-cache-path "
+        "efficientnet-expand-ratio efficientnet-group-dim random-weights input-image-padding "
+        "num-io-tiles exchange-memory-target compile-only offline-target-ipu-version",
+    "train.py":
+        "batch-size model data precision imagenet-data-path gradient-accumulation lr epoch "
+        "no-validation validation-mode disable-metrics enable-pipeline-recompute enable-recompute "
+        "recompute-mode recompute-checkpoints lr-schedule lr-decay lr-epoch-decay warmup-epoch "
+        "lr-scheduler-freq checkpoint-path checkpoint-input-dir checkpoint-output-dir optimizer "
+        "momentum loss-scaling initial-loss-scaling loss-velocity-scaling-ratio "
+        "enable-stochastic-rounding weight-decay optimizer-eps rmsprop-decay label-smoothing "
+        "reduction seed logs-per-epoch validation-frequency wandb wandb-weight-histogram "
+        "offload-optimizer enable-optimizer-rts disable-stable-batchnorm enable-fp-exceptions "
+        "use-bbox-info webdataset-percentage-to-use webdataset-memory-cache-ratio "
+        "weight-avg-strategy weight-avg-exp-decay weight-avg-N auto-loss-scaling mixup-alpha "
+        "cutmix-lambda-low cutmix-lambda-high cutmix-disable-prob checkpoint-save-freq "
+        "half-res-training fine-tune-epoch fine-tune-lr fine-tune-micro-batch-size "
+        "fine-tune-gradient-accumulation fine-tune-first-trainable-layer config compile-only",
+    "restore.py": "checkpoint-path checkpoint-input-path",
+    "validate.py": "checkpoint-path checkpoint-input-path",
+    "weight_avg.py": "checkpoint-path checkpoint-input-path checkpoint-output-path "
+                     "weight-avg-strategy weight-avg-exp-decay weight-avg-N",
+    "get_model.py": "batch-size micro-batch-size model-name model-path log-path url "
+                    "pretrained-model-path",
+    "partition_dataset.py": "data-dir partitions output verbose",
+    "resnext_inference_launch.py":
+        "batch_size batches_per_step device_iterations data_dir iterations model_name num_ipus "
+        "num_workers synthetic nosynthetic profile noprofile report_hw_cycle_count model_path "
+        "log_path hide_output nohide_output",
+    "resnext101.py": "data_sub_dir micro_batch_size replication_factor samples_per_device "
+                     "half_partials nohalf_partials batch_size",
+    "resnet_main.py":
+        "dataset data-dir num-workers batch-size size norm-type norm-groups shortcut-type "
+        "precision prng no-prng fp-exceptions half-partials base-learning-rate learning-rate-decay "
+        "learning-rate-schedule epochs no-validation valid-per-epoch steps-per-log weight-decay "
+        "num-ipus replication-factor recompute pipeline batches-per-step simulation "
+        "gradient-accumulation-factor log-dir log_dir_string get-reports ckpt "
+        "syncless-collectives max-bytes-per-tile",
+    "create_webdataset.py": "source target shuffle seed samples-per-shard format "
+                            "train-preprocess-steps validation-preprocess-steps image-quality",
+    "validate_dataset.py": "imagenet-data-path",
+    "host_benchmark.py":
+        "batch-size data imagenet-data-path disable-async-loading normalization-location "
+        "dataloader-worker eight-bit-io dataloader-rebatch-size iterations"}
+"""The options of Graphcore's scripts in any release."""
+
+
+def readme_lines():
+    """Yield the command lines of the five READMEs, as `docs/migrating.md` lists them."""
+    for row in re.findall(r"^\| `(.+?)` \| (.+?) \|", LISTED, re.MULTILINE):
+        line, here = row
+        if not line.startswith("-") and line != "logs/":
+            yield pytest.param(line, here.strip("`"), id=line[:60])
+
+
+@pytest.mark.parametrize(("line", "here"), list(readme_lines()))
+def test_every_line_of_the_readmes(line, here):
+    (made,) = migrate(line)
+    assert made.problems == ()
+    if here.startswith("ipucnn "):
+        wanted = re.sub(r" -+help$", " --help-all", here)
+        assert words_of(made.command) == words_of(wanted), here
+    else:
+        assert made.command or made.notes, line
+
+
+def words_of(command):
+    """Return the words of a command line with canonical flags, in any order of options."""
+    command = command.replace("=", " ")
+    name = command.split()[1]
+    canonical = [declaration(name, word).flag if word.startswith("--") and declaration(name, word)
+                 else word for word in command.split()]
+    return sorted(canonical)
+
+
+@pytest.mark.parametrize("script", ERAS)
+def test_every_option_of_every_era_is_in_the_table(script):
+    for option in ERAS[script].split():
+        argument = parse(scripts("graphcore")[script], [f"--{option}", "1"]).given[0]
+        assert argument.option is not None, option
+
+
+SAMPLE = {
+    "model": "resnet50", "model-name": "resnet50", "model_name": "resnext101_32x4d",
+    "opt": "adamw", "optimizer": "sgd", "data": "synthetic", "dataset": "CIFAR-10",
+    "sched": "cosine", "lr-scheduler": "steplr", "norm-type": "group", "normlayer": "group",
+    "precision": "full", "size": "50", "shortcut-type": "A", "lr-schedule": "step",
+    "recompute-mode": "auto", "validation-mode": "during", "weight-avg-strategy": "mean",
+    "normalization-location": "host", "exchange-memory-target": "memory", "reduction": "sum",
+    "syncless-collectives": "auto", "config": "resnet50", "aa": "rand-m9-n2",
+    "auto-augment": "ra", "eval-metric": "loss", "weights": "IMAGENET1K_V2",
+    "pipeline-splits": "layer2", "input-size": "3 224 224", "format": "img",
+    "loss": "cross-entropy", "train-preprocess-steps": "Resize(256)",
+    "validation-preprocess-steps": "CenterCrop(224)", "opt-betas": "0.9 0.99",
+    "cutmix-minmax": "0.2 0.8", "scale": "0.2 1.0", "num-io-tiles": "32",
+    "decay-milestones": "30 60", "model-dtype": "float16", "mode": "eval", "iterations": "3",
+    "num-classes": "10", "device": "cpu", "split": "validation", "train-split": "train",
+    "val-split": "val", "offline-target-ipu-version": "2", "crop-pct": "0.9",
+    "recompute-checkpoints": "layer1", "first-trainable-layer": "fc", "wandb-project": "mine",
+    "fine-tune-first-trainable-layer": "fc", "output": "out", "experiment": "first",
+    "resume": "x.pth", "initial-checkpoint": "x.pth", "pretrained-path": "x.pth",
+    "checkpoint": "x.pth", "ckpt": "a/b.onnx", "learning-rate-decay": "1,0.1,0.01",
+    "learning-rate-schedule": "0.5,0.75", "base-learning-rate": "-6", "data_dir": "images",
+    "log-dir": "logs", "source": "a", "target": "b", "groupnorm-group-num": "32",
+    "available-memory-proportion": "0.3", "cutmix-lambda-high": "0.5", "img-size": "64",
+    "train-crop-size": "64"}
+"""A value of an option that takes no number."""
+
+TOGETHER = {
+    "weight-avg-strategy": "--checkpoint-path c", "log_path": "--num_ipus 2",
+    "use-ema": "--checkpoint x.pth", "dataloader-rebatch-size": "--disable-async-loading",
+    "checkpoint-input-dir": "--checkpoint-path 1", "learning-rate-schedule": "--epochs 8",
+    "lr-epoch-decay": "--lr-schedule step", "lr-decay": "--lr-schedule step",
+    "groupnorm-group-num": "--normlayer group", "norm-num-groups": "--norm-type group",
+    "norm-groups": "--norm-type GROUP", "rmsprop-decay": "--optimizer rmsprop",
+    "optimizer-eps": "--optimizer adam", "opt-eps": "--opt adamw", "opt-betas": "--opt adamw",
+    "cutmix-lambda-low": "--cutmix-lambda-high 1", "offline-target-ipu-version": "--compile-only",
+    "num-ipus": "--replication-factor 1",
+    "efficientnet-expand-ratio": "--model efficientnet-b0 --random-weights",
+    "efficientnet-group-dim": "--model efficientnet-b0 --random-weights",
+    "recompute-checkpoints": "--recompute-mode manual",
+    "half-res-training": "--fine-tune-epoch 1 --fine-tune-first-trainable-layer fc "
+    "--weight-avg-strategy mean --checkpoint-path c",
+    "wandb-weight-histogram": "--wandb", "wandb-project": "--log-wandb",
+    "webdataset-memory-cache-ratio": "--data webdataset --imagenet-data-path x",
+    "initial-loss-scaling": "--loss-scaling 4",
+    "loss-velocity-scaling-ratio": "--optimizer sgd_combined",
+    "checkpoint-save-freq": "--checkpoint-path c", "pipeline": "--num-ipus 1",
+    "mixup-alpha": "--batch-size 4", "cutmix-lambda-high": "--batch-size 4",
+    "cutmix-disable-prob": "--cutmix-lambda-high 0.5 --batch-size 4"}
+"""Other options that an option needs."""
+
+
+def every_option():
+    for family in FAMILIES:
+        for script in scripts(family).values():
+            for option in script.options.values():
+                yield pytest.param(script, option, id=f"{family}/{script.name} {option.name}")
+
+
+@pytest.mark.parametrize(("script", "option"), list(every_option()))
+def test_every_option_is_translated_or_dropped_with_a_reason(script, option):
+    words = [] if option.takes == FLAG else SAMPLE.get(option.name, "1").split()
+    further = TOGETHER.get(option.name, "").split()
+    if script.command == "data convert":
+        further += ["--source", "a", "--target", "b"]
+    arguments = parse(script, [option.spellings[0], *words, *further])
+    draft = translate(script, arguments)
+    rows = [row for row in draft.rows if option.spellings[0] in row.given]
+    assert rows, option
+    assert all(row.becomes or row.why for row in rows), rows
+    if not draft.problems and script.command:
+        assert refusal(draft.command, draft.words()) == "", draft.words()
+
+
+def test_a_translation_that_names_an_option_names_one_that_exists():
+    for family in FAMILIES:
+        for script in scripts(family).values():
+            for option in script.options.values():
+                if option.to and not option.rule and script.command in (
+                        "run", "train", "export", "average"):
+                    assert declaration(script.command, option.to), (script.name, option.name)
+
+
+@pytest.mark.parametrize(("line", "command"), [
+    ("python train.py /data --model resnet50.a1_in1k -b 64 --amp",
+     "ipucnn train --config timm-train-py --data-dir /data --model resnet50 --batch-size 64 "
+     "--precision 16.32 --lr 0.025"),
+    ("./distributed_train.sh 4 /data --lr 0.4 --sched step --decay-epochs 30 --epochs 90",
+     "ipucnn train --config timm-train-py --launcher torchrun --nproc 4 --data-dir /data --lr 0.4 "
+     "--epoch 90 --lr-schedule step --lr-decay 0.1 --lr-epoch-decay 30 60"),
+    ("torchrun --nproc_per_node=8 train.py --data-path /i --model mobilenet_v2 --epochs 300 "
+     "--lr 0.045 --wd 0.00004 --lr-step-size 1 --lr-gamma 0.98",
+     "ipucnn train --launcher torchrun --nproc 8 --config torchvision-train-py --data-dir /i "
+     "--model mobilenet --epoch 300 --lr 0.045 --weight-decay 0.00004 "
+     "--lr-schedule exponential --lr-decay 0.98 --lr-scheduler-freq 1"),
+    ("python references/classification/train.py --model resnet18 "
+     "--weights ResNet18_Weights.IMAGENET1K_V1 --test-only --data-path /i -j 3",
+     "ipucnn run --model resnet18 --weights pretrained:v1 --data-dir /i --dataloader-worker 3"),
+    ("python validate.py /data --model resnet50 --checkpoint best.pth --use-ema -b 7",
+     "ipucnn run --data-dir /data --model resnet50 --weights best.pth --ema --batch-size 7"),
+    ("poprun --num-instances 2 python3 train.py --config resnet50 --imagenet-data-path /i",
+     "poprun --num-instances 2 ipucnn train --config resnet50 --data-dir /i"),
+    ("CUDA_VISIBLE_DEVICES=1 python run_benchmark.py --device-iter 8 --model resnet18",
+     "CUDA_VISIBLE_DEVICES=1 ipucnn run --config run-benchmark-py --device-iterations 8 --model "
+     "resnet18"),
+    ("python3 resnext_inference_launch.py --nosynthetic --batch_size=6",
+     "ipucnn run --config resnext-bulk --no-synthetic --batch-size 6"),
+    ("sh rn50_pod16.sh --imagenet-data-path /i",
+     "ipucnn plan --config resnet50 --launch pod16 --poprun --data-dir /i")])
+def test_lines_of_every_program(line, command):
+    (made,) = migrate(line)
+    assert made.problems == ()
+    assert made.command == command
+
+
+def test_what_cannot_run_as_it_is_says_so(capsys):
+    assert invoke(["migrate", "python train.py /data --model convnext_tiny --opt lion --reprob "
+                   "0.25"]) == 1
+    out, err = capsys.readouterr()
+    assert "--model convnext_tiny --optimizer lion" in out
+    assert re.search(r"--reprob 0.25 +dropped +there is no random erasing", out)
+    assert "before it runs: no model 'convnext_tiny' is installed" in err.replace("\n", " ")
+    assert invoke(["migrate", "python3 run_benchmark_with_triton_server.py"]) == 0
+    assert capsys.readouterr().out.startswith("# no counterpart")
+
+
+def test_json_has_every_option(capsys):
+    assert invoke(["migrate", "--json", "python3 train.py --lr 0.1 --what 3\npython3 restore.py "
+                   "--checkpoint-path c"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["commands"]
+    assert first["command"] == "ipucnn train --config train-py --lr 0.1"
+    assert first["options"][1] == {"given": "--what 3", "becomes": None,
+                                   "why": "train.py has no such option"}
+    assert second["command"] == "ipucnn restore --checkpoint-path c"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "no command line is given"),
+    ("python3 tain.py --lr 1", "'tain.py' is none of the scripts"),
+    ("python3 train.py --lr '1", "cannot read")])
+def test_lines_that_are_none(text, message):
+    with pytest.raises(UsageError, match=message):
+        migrate(text)
+
+
+def test_the_program_can_be_named():
+    (made,) = migrate("python train.py --model resnet50", "timm")
+    assert made.command.startswith("ipucnn train --config timm-train-py")
+    with pytest.raises(UsageError, match="torchvision has no script"):
+        migrate("python restore.py", "torchvision")
+
+
+def test_an_unset_word_is_an_argument_of_nothing():
+    draft = translate(scripts("graphcore")["train.py"], Arguments((), ("stray",)))
+    assert draft.rows[0].why == "train.py takes no such argument"
+    assert parse(scripts("timm")["train.py"], ["-b32"]).given[0].values == ("32",)
+    assert scripts("timm")["train.py"].options["opt-betas"].takes == MANY
+
+
+CONFIGS = """\
+common: &common
+  precision: "16.16"
+  replicas: 1
+  normlayer: batch
+resnet_mine:
+  <<: *common
+  model: resnet50
+  device_iterations: 128
+  half_partial: true
+  random_weights: false
+  eight_bit_io: true
+  normalization_location: ipu
+"""
+
+TRAIN = """\
+mine:
+  model: resnet50
+  data: imagenet
+  imagenet_data_path: /i
+  pipeline_splits: [layer1/2 layer2/3]
+  available_memory_proportion: 0.2
+  weight_decay: 1e-5
+  optimizer: rmsprop_tf
+  momentum: 0.9
+  webdataset_percentage_to_use: 50
+  checkpoint_path: out
+  seed: null
+"""
+
+
+def test_profiles_of_an_inference_are_converted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("configs.yml").write_text(CONFIGS)
+    assert invoke(["migrate", "--config", "configs.yml"]) == 0
+    out = capsys.readouterr().out
+    assert "ipucnn run --config resnet-mine.yaml" in out
+    made = yaml.safe_load(Path("resnet-mine.yaml").read_text())
+    assert made["device_iterations"] == 128
+    assert made["precision"] == "16.16"
+    assert made["iterations"] == 100  # the script's default
+    assert made["half_partial"] is True
+    assert "random_weights" not in made
+    assert invoke(["config", "show", "resnet-mine.yaml"]) == 0
+
+
+def test_profiles_of_a_training_are_converted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("configs.yml").write_text(TRAIN)
+    assert invoke(["migrate", "--json", "--config", "configs.yml", "--out", "made"]) == 0
+    (profile,) = json.loads(capsys.readouterr().out)["profiles"]
+    assert profile["command"] == "train"
+    text = Path("made", "mine.yaml").read_text()
+    assert "# webdataset_percentage_to_use: 50: dropped, a training reads all shards" in text
+    made = yaml.safe_load(text)
+    assert made["pipeline_splits"] == ["layer1/2", "layer2/3"]
+    assert made["weight_decay"] == 1e-5
+    assert (made["optimizer"], made["lr"], made["momentum"]) == ("rmsprop_tf", 0.01, 0.9)
+    assert "no_checkpoints" not in made
+    assert invoke(["plan", "--config", "made/mine.yaml", "--gradient-accumulation", "5"]) == 0
+
+
+def test_the_options_file_of_timm_is_converted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("args.yaml").write_text("data_dir: /i\nmodel: resnet50\nbatch_size: 32\nopt: adamw\n"
+                                 "lr: 0.001\namp: true\nmixup: 0.2\nchannels_last: false\n"
+                                 "aa: null\n")
+    assert invoke(["migrate", "--config", "args.yaml", "--out", "."]) == 0
+    made = yaml.safe_load(Path("args.yaml").read_text())
+    assert made["optimizer"] == "adamw"
+    assert "nesterov" not in made
+    assert made["precision"] == "16.32" or made["precision"] == 16.32
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("[1, 2]", "is no mapping"), ("a: [", "is not YAML"), (None, "cannot read")])
+def test_configurations_that_are_none(tmp_path, capsys, content, message):
+    place = tmp_path / "configs.yml"
+    if content is not None:
+        place.write_text(content)
+    assert invoke(["migrate", "--config", str(place), "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")

@@ -1,0 +1,260 @@
+"""Trainings as their log folders show them: listed, watched, continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ipucnn
+from ipucnn.__main__ import invoke
+from ipucnn.core.errors import UsageError
+from ipucnn.core.progress import Status
+from ipucnn.runs.dashboard import View, drawn
+from ipucnn.runs.found import ENDED, Metrics, read, state_of
+from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
+from ipucnn.runs.watching import Watched
+from ipucnn.training.live_status import LiveStatus
+
+pty = pytest.importorskip("pty")
+
+
+def rows(count, epochs=4):
+    found = []
+    for number in range(1, count + 1):
+        epoch = epochs * number / count
+        found.append({"kind": "train", "epoch": epoch, "update": number, "loss": 4 / number,
+                      "accuracy": 50.0, "learning_rate": 0.1 / number, "images_per_second": 100.0})
+        if epoch == int(epoch):
+            found.append({"kind": "validation", "epoch": int(epoch), "update": number,
+                          "weights": "raw", "loss": 1.0, "top1": 60.0 + epoch, "top5": 90.0})
+    return found
+
+
+def written(folder, count=8, state="completed", model="resnet18", **status):
+    """Write the log folder of a training."""
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+    (folder / "options.yaml").write_text(f"model: {model}\ndata: cifar10\nepoch: 4\nlr: 0.1\n")
+    (folder / "classes.json").write_text(json.dumps({"classes": [
+        {"class": f"class {number}", "images": 10, "top1": 10.0 * number} for number in range(9)]}))
+    (folder / "status.json").write_text(json.dumps({
+        "state": state, "epoch": 4, "epochs": 4, "done": 8, "total": 8, "loss": 0.5, "model": model,
+        "time": time.time(), "begun": time.time() - 60, "host": socket.gethostname(),
+        "pid": os.getpid(), **status}))
+    return folder
+
+
+@pytest.fixture
+def logs(tmp_path):
+    written(tmp_path / "a", model="resnet18")
+    written(tmp_path / "b" / "inner", count=4, model="resnet50", state="stopped")
+    (tmp_path / "unrelated").mkdir()
+    return tmp_path
+
+
+def test_runs_are_listed_filtered_and_sorted(logs, capsys):
+    assert invoke(["runs", str(logs)]) == 0
+    out = capsys.readouterr().out
+    assert "resnet18" in out
+    assert "resnet50" in out
+    assert "64.00" in out
+    assert invoke(["runs", str(logs), "--json", "--filter", "model=ResNet50", "--filter",
+                   "top1>=64", "--sort", "loss"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["state"], run["epoch"], run["epochs"], run["best_epoch"]) == ("stopped", 4.0, 4, 4)
+    assert set(run) == set(FIGURES)
+    assert run["seconds"] == pytest.approx(60, abs=1)
+    assert invoke(["runs", str(logs / "unrelated")]) == 0
+    assert "no training in" in capsys.readouterr().err
+
+
+def test_conditions_and_orders():
+    found = [{"loss": 1.0, "model": "a"}, {"loss": 3.0, "model": "b"}, {"loss": None, "model": "c"}]
+    assert [row["model"] for row in ordered(found, "loss")] == ["b", "a", "c"]
+    assert [row["model"] for row in ordered(found, "-loss")] == ["a", "b", "c"]
+    assert [row["model"] for row in ordered(found, "model")] == ["a", "b", "c"]
+    assert [row["model"] for row in filtered(found, ["loss<3"])] == ["a"]
+    assert [row["model"] for row in filtered(found, ["model!=a"])] == ["b", "c"]
+    for condition, message in (("loss", "is no condition"), ("los=1", "no figure"),
+                               ("loss=x", "is no number")):
+        with pytest.raises(UsageError, match=message):
+            filtered(found, [condition])
+    with pytest.raises(UsageError, match="there is no folder"):
+        Watched(__import__("pathlib").Path("/nowhere"))
+
+
+def test_states():
+    here = {"host": socket.gethostname(), "state": "running", "time": time.time()}
+    assert state_of({**here, "pid": os.getpid()}) == "running"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert state_of({**here, "pid": ended.pid}) == ENDED
+    assert state_of({**here, "host": "elsewhere", "pid": 1}) == "running"
+    assert state_of({**here, "host": "elsewhere", "time": time.time() - 1000}) == ENDED
+    assert state_of({"state": "failed"}) == "failed"
+    assert state_of({}) == "unknown"
+
+
+def test_metrics_are_read_on(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path)
+    assert not metrics.read_on()
+    path.write_text('{"a": 1}\n{"a": ')
+    assert metrics.read_on()
+    assert metrics.rows == [{"a": 1}]
+    with open(path, "a") as file:
+        file.write('2}\nnonsense\n')
+    metrics.read_on()
+    assert metrics.rows == [{"a": 1}, {"a": 2}]
+    path.write_text('{"a": 3}\n')  # a restored training begins again
+    metrics.read_on()
+    assert metrics.rows == [{"a": 3}]
+
+
+def test_damaged_folders_are_runs_too(tmp_path):
+    folder = written(tmp_path / "a")
+    for name in ("status.json", "options.yaml", "classes.json"):
+        (folder / name).write_bytes(b"\xff{[")
+    run = read(folder)
+    assert run.state == "unknown"
+    assert run.as_dict()["top1"] == 64.0
+    assert "top-1" in drawn(Watched(folder).view(), 80, 24)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 60), (40, 12), (20, 3)])
+@pytest.mark.parametrize("count", [0, 1, 8, 3000])
+def test_a_picture_fits_its_terminal(tmp_path, width, height, count):
+    view = Watched(written(tmp_path / "a", count=count)).view()
+    lines = drawn(view, width, height).splitlines()
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    if (width, height, count) == (80, 24, 8):
+        text = "\n".join(lines)
+        assert "best top-1 64.00 % (epoch 4)" in text
+        assert "worst classes: class 0 0 %" in text
+        assert "⠤" in text or "⠒" in text or "⢸" in text  # a curve
+
+
+def test_names_that_would_control_the_terminal_are_escaped():
+    view = View("x", status={"model": "a\x1b[2Jb"}, classes=[{"class": "\x1b]0;c", "top1": 1.0}])
+    assert "\x1b" not in drawn(view, 80, 24)
+
+
+def test_the_status_is_written_once_per_second(tmp_path, monkeypatch):
+    live = LiveStatus(tmp_path)
+    live.write(Status("training", 1, 2, loss=1.0), {"model": "m"})
+    first = (tmp_path / "status.json").read_text()
+    live.write(Status("training", 1, 2, loss=2.0), {"model": "m"})
+    assert (tmp_path / "status.json").read_text() == first
+    live.end("completed")
+    content = json.loads((tmp_path / "status.json").read_text())
+    assert (content["state"], content["loss"], content["model"]) == ("completed", 1.0, "m")
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+class Terminal:
+    """`ipucnn watch` on a pseudo-terminal of 80 columns and 24 lines."""
+
+    def __init__(self, *argv):
+        self.leader, follower = pty.openpty()
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        variables = {name: value for name, value in os.environ.items()
+                     if name not in ("CI", "COLUMNS", "LINES", "NO_COLOR")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ipucnn", *argv], stdin=follower, stdout=follower,
+            stderr=follower, env={**variables, "TERM": "xterm", "OMP_NUM_THREADS": "1"})
+        os.close(follower)
+        self.text = ""
+
+    def until(self, words):
+        while words not in self.text:
+            self.text += os.read(self.leader, 65536).decode("utf-8", "replace")
+
+    def end(self):
+        try:
+            while True:
+                self.text += os.read(self.leader, 65536).decode("utf-8", "replace")
+        except OSError:
+            pass
+        os.close(self.leader)
+        return self.process.wait(60)
+
+
+@pytest.mark.parametrize("leave", ["end", "interrupt"])
+def test_watching_survives_the_end_and_leaves_the_terminal_clean(tmp_path, leave):
+    folder = written(tmp_path / "a", state="running")
+    terminal = Terminal("watch", str(tmp_path))
+    terminal.until("worst classes")
+    if leave == "end":
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps({**status, "state": "completed"}))
+    else:
+        terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 0
+    assert terminal.text.count("\x1b[?1049h") == terminal.text.count("\x1b[?1049l") == 1
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+    last = terminal.text.rpartition("\x1b[?1049l")[2]
+    assert ("completed" if leave == "end" else "running") in last
+    assert "Traceback" not in terminal.text
+
+
+def test_resume_auto_continues_the_newest_or_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=1, size=32, validation_per_class=1)
+    argv = ["train", "--model", "resnet20-cifar", "--data-dir", "photos", "--input-size", "32",
+            "--batch-size", "4", "--iterations", "1", "--resume", "auto", "--checkpoint-path",
+            "kept"]
+    assert invoke([*argv, "--epoch", "1"]) == 0
+    assert "is continued" not in capsys.readouterr().err
+    view = Watched(tmp_path / "kept").view()
+    assert (view.state, view.status["model"], len(view.classes)) == (
+        "completed", "resnet20-cifar", 8)
+    assert "validation top-1" in drawn(view, 80, 24)
+    assert invoke([*argv, "--epoch", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "the training in 'kept' is continued" in captured.err.replace("\n", " ")
+    assert "Epoch 2/2" in captured.out
+    assert "Epoch 1/2" not in captured.out
+    assert [run["epoch"] for run in runs_of("kept", capsys)] == [2.0]
+    assert invoke(["train", "--resume", "s3://bucket/run"]) == 2
+    assert "'ipucnn restore --checkpoint-path URL'" in capsys.readouterr().err.replace("\n", " ")
+    assert invoke(["train", "--resume", "nowhere"]) == 2
+    assert "there is no checkpoint 'nowhere'" in capsys.readouterr().err
+
+
+def runs_of(folder, capsys):
+    invoke(["runs", folder, "--json"])
+    return json.loads(capsys.readouterr().out)["runs"]
+
+
+def test_the_dashboard_of_a_training_prints_its_lines_afterwards(tmp_path, capsys):
+    from ipucnn.commands._dashboard import DashboardProgress
+
+    folder = written(tmp_path / "a")
+    pictures = []
+    with DashboardProgress(str(folder)) as shown:
+        shown._picture = lambda picture: pictures.append(picture(80, 24))
+        shown.row(rows(4)[-1])
+        shown.note("a note")
+        shown._next = 0.0
+        shown.status(Status("training", 1, 4, 3, 8, loss=0.25))
+        shown.line("Epoch 1/4")
+        during = capsys.readouterr()
+    after = capsys.readouterr()
+    assert "loss 0.2500" in pictures[-1]
+    assert "worst classes: class 0 0 %" in pictures[-1]
+    assert "a note" in pictures[-1]
+    assert "Epoch 1/4" not in during.out
+    assert "Epoch 1/4" in after.out
+    assert "note: a note" in after.err
