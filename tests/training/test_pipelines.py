@@ -98,7 +98,8 @@ def test_a_training_of_one_process_continues_in_stages(alone, tmp_path):
     saved = tmp_path / "saved"
     first = [*TRAINING, "--pipeline-splits", "1", "--checkpoint-path", saved]
     first[first.index("--epoch") + 1] = "1"
-    run(tmp_path, 1, *first)
+    ranks = run(tmp_path, 1, *first)
+    assert "one process computes all 2 pipeline stages: the splits are checked" in ranks.err()
     run(tmp_path, 2, "restore", "--checkpoint-path", saved, "--epoch", "2", "--progress", "off")
     same(saved, alone)
 

@@ -43,7 +43,6 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
             torch.set_num_threads(thread_count())
-            check_layers(model, plan, input_size)
         self._settings = CudaSettings(device, plan.half, training=False)
         model = self._placed(model.eval().requires_grad_(False))
         splits = resolve_splits(model, plan.pipeline_splits, input_size)
@@ -60,6 +59,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the model on the device, unless only a part of it is used."""
+        if self._device.place.type == "cpu":
+            check_layers(model, self._plan, self._shape[-1])
         return model.to(self._device.place)
 
     def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.plugins.backends.torch.cutting import Cut
 from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 
 Shapes = List[Tuple[Tuple[int, ...], torch.dtype]]
@@ -65,6 +66,24 @@ class StageModule(nn.Module):
 
 def _channels_last(value: torch.Tensor) -> torch.Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def cut(processes: StageProcesses, model: nn.Module, splits: Sequence[str]) -> Cut:
+    """Return a model cut into stages; collective, so that no process leaves before the others.
+
+    Raises:
+        UsageError: it cannot be cut.
+    """
+    found: Optional[Cut] = None
+    failure: Optional[UsageError] = None
+    try:
+        found = Cut(model, splits)
+    except UsageError as error:
+        failure = error
+    with processes.connected():
+        processes.agree(failure)
+    assert found is not None
+    return found
 
 
 def check_passed(outputs: Any, split: str) -> None:

@@ -11,12 +11,11 @@ from typing import Any, Iterator, List, Optional, Tuple
 import torch
 
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends.torch.cutting import Cut
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import device_errors
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
-from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, tried
+from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, cut, tried
 from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 
 
@@ -42,7 +41,7 @@ class PipelineInferenceSession(TorchInferenceSession):
 
     def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
         self._splits = splits
-        return Cut(model, splits).stage(self._line.stage)
+        return cut(self._line, model, splits).stage(self._line.stage)
 
     def compile(self) -> float:
         """Call every stage once, and then all together."""

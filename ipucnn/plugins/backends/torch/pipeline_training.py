@@ -18,13 +18,12 @@ from ipucnn.core.execution.training_session import (
 )
 from ipucnn.data.mixup import mix_images
 from ipucnn.models.optimisation import parameter_groups
-from ipucnn.plugins.backends.torch.cutting import Cut
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import device_errors, norm_errors
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
-from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, tried
+from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, cut, tried
 from ipucnn.plugins.backends.torch.replicas import on_host
 from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
@@ -57,10 +56,10 @@ class PipelineTrainingSession(TorchTrainingSession):
 
     def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
         self._splits = splits
-        cut = Cut(model, splits)
-        stage = cut.stage(self._line.stage).train()
+        parts = cut(self._line, model, splits)
+        stage = parts.stage(self._line.stage).train()
         whole = model.state_dict()
-        used = {name for names in cut.names for name in names}
+        used = {name for names in parts.names for name in names}
         # layers that are never called keep their values; the first process saves them
         self._idle = {
             name: (value.float() if value.is_floating_point() else value).cpu().clone()

@@ -99,6 +99,8 @@ class TorchTrainingSession(Prefetching, TrainingSession):
     def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
         """Return the part of the model that this process trains."""
         del splits
+        if self._device.place.type == "cpu":
+            check_layers(model, self._plan, self._size)
         return model
 
     def _made_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
