@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest lint docs bench bench-data faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs screenshots bench bench-data conformance faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -59,9 +59,17 @@ test-newest: $(STAMP)  ## the command line on the newest typer and pluggy, whate
 	$(BIN)/python -m pip install --quiet --target build/newest --upgrade typer pluggy
 	OMP_NUM_THREADS=1 PYTHONPATH=build/newest $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/commands/test_cli.py tests/core/registry/test_registry.py
 
+test-lowest: $(STAMP)  ## the command line on the lowest typer and pluggy that are declared
+	rm -rf build/lowest
+	$(BIN)/python -m pip install --quiet --target build/lowest --upgrade typer==0.17.0 pluggy==1.5.0
+	OMP_NUM_THREADS=1 PYTHONPATH=build/lowest $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/commands/test_cli.py tests/core/registry/test_registry.py
+
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+screenshots: $(STAMP)  ## pictures of the report of a training: make screenshots RUN=FOLDER (needs Chromium)
+	$(BIN)/python docs/screenshots.py $(RUN)
 
 docs: $(STAMP) .venv-docs/.installed  ## the reference pages, from the code, and the site in build/site
 	$(BIN)/python docs/generate.py
@@ -85,6 +93,9 @@ bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm 
 	$(BIN)/python benchmarks/data/pipeline.py
 	$(BIN)/python benchmarks/data/choices.py
 	$(BIN)/python benchmarks/data/memory.py
+
+conformance: $(STAMP)  ## the conformance checks on every built-in plugin
+	$(BIN)/python benchmarks/conformance.py
 
 faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
 	$(BIN)/python benchmarks/faults.py

@@ -23,6 +23,11 @@ def summary(values: List[float], digits: int = 4) -> Dict[str, float]:
 
 def save(name: str, measured: Dict[str, Any], script: str = "") -> None:
     """Write `results/<name>.json` and print it; `script` is what measured it, if not `name`."""
+    print(write(name, measured, script))
+
+
+def write(name: str, measured: Dict[str, Any], script: str = "") -> str:
+    """Write `results/<name>.json`, with its command and the environment, and return its text."""
     environment = describe()
     environment["command"] = ["python", f"benchmarks/{script or name}.py", *sys.argv[1:]]
     environment["vector_flags"] = [flag for flag in VECTOR_FLAGS if flag in cpu_features()]
@@ -30,4 +35,4 @@ def save(name: str, measured: Dict[str, Any], script: str = "") -> None:
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    print(text)
+    return text

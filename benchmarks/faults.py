@@ -28,7 +28,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+from common import RESULTS, write
 
 OPTIMIZERS = ("sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf", "lamb")
 CLOCK = ("images_per_second", "data_wait_share")
@@ -44,6 +46,8 @@ TRAINING = ["train", "--data", "image_folder", "--data-dir", "../pictures", "--i
 RESTORE = ["restore", "--checkpoint-path", "c", "--progress", "off"]
 SECONDS = 300
 FILE_SYSTEM = "192m"
+MEMORY = Path("/dev/shm")
+"""Where the runs have their folders, if there is such a file system."""
 
 
 class Lost(Exception):
@@ -362,6 +366,14 @@ def _of_optimizer(place: Path, extra: Sequence[str], faults: Dict[str, Fault], r
             yield run
 
 
+def keep(name: str, measured: Dict[str, Any], out: Optional[str]) -> None:
+    """Write figures to `results/<name>.json`, or to another file."""
+    if out:
+        Path(out).write_text(json.dumps(measured, indent=2) + "\n")
+    else:
+        write(name, measured, "faults")
+
+
 def main() -> int:
     """Run the campaign; exit code 1 when anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -376,24 +388,24 @@ def main() -> int:
     parser.add_argument("--every-write", action="store_true",
                         help="instead, kill at each call that writes: see kill_points.py")
     parser.add_argument("--minutes", type=float, default=1e6,
-                        help="for '--every-write': begin no kill later")
+                        help="for '--every-write': begin no combination later")
     parser.add_argument("--only", help="for '--every-write': part of the names of combinations")
+    parser.add_argument("--afresh", action="store_true",
+                        help="for '--every-write': repeat what the result has from an earlier run")
     parser.add_argument("--out", help="JSON file, instead of one in results/")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
+    name = "kills" if arguments.every_write else "faults"
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
         if arguments.every_write:
             import kill_points
 
-            measured = kill_points.campaign(Path(place), arguments.jobs, 60 * arguments.minutes,
-                                            arguments.seed, arguments.only)
+            measured = kill_points.campaign(
+                Path(place), arguments, Path(arguments.out or RESULTS / f"{name}.json"),
+                lambda figures: keep(name, figures, arguments.out))
         else:
             measured = campaign(Path(place), arguments)
-    if arguments.out:
-        Path(arguments.out).write_text(json.dumps(measured, indent=2) + "\n")
-    else:
-        from common import save
-
-        save("kills" if arguments.every_write else "faults", measured, "faults")
+    keep(name, measured, arguments.out)
+    print(json.dumps(measured, indent=2))
     return 1 if measured["runs_that_lost_anything"] else 0
 
 

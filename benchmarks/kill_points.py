@@ -14,6 +14,7 @@ through the module `os`, where it is counted.
 from __future__ import annotations
 
 import _pyio
+import argparse
 import builtins
 import gc
 import hashlib
@@ -32,7 +33,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple
 
 PLUGIN = ["--plugin", str(Path(__file__).resolve().parents[1] / "tests" / "tiny_plugin.py")]
 COMMON = ["--model", "tiny", "--backend", "torch", "--data", "image_folder", "--data-dir",
@@ -327,20 +328,19 @@ CLOCK_VALUES = re.compile(rb'"(images_per_second|data_wait_share)": [^,}]*|'
 """What the clock wrote into the files of metrics: in JSON by name, in CSV before the empty ones."""
 
 
-def campaign(place: Path, jobs: int, seconds: float = 1e9, seed: int = 0,
-             only: Optional[str] = None) -> Dict[str, Any]:
+def campaign(place: Path, chosen: argparse.Namespace,
+             result: Path, save: Callable[[Dict[str, Any]], None]) -> Dict[str, Any]:
     """Kill all kinds of trainings, and return how often, and what was lost.
 
     Args:
         place: an empty folder.
-        jobs: processes at a time.
-        seconds: no point is begun later than this.
-        seed: of what is killed again.
-        only: a part of the names of the combinations; all when not given.
+        chosen: the options of `faults.py`.
+        result: the file of an earlier run, whose finished combinations are kept.
+        save: is given the figures so far after each combination.
     """
     import torch
 
-    until = time.monotonic() + seconds
+    until = time.monotonic() + 60 * chosen.minutes
     torch.set_num_threads(1)
     code, _, said = run(place, ["data", "shapes", "--out", "pictures", "--per-class", "1",
                                 "--validation-per-class", "1", "--size", "16"])
@@ -349,49 +349,69 @@ def campaign(place: Path, jobs: int, seconds: float = 1e9, seed: int = 0,
     _import_all(place)
     gc.collect()
     gc.freeze()  # so that forks share its memory
-    chosen = [item for item in combinations() if not only or only in item[0]]
+    wanted = [item for item in combinations() if not chosen.only or chosen.only in item[0]]
+    found = {} if chosen.afresh else _finished(result, chosen.seed)
+    left = [(number, item) for number, item in enumerate(wanted) if item[0] not in found]
+    busy: Dict[int, int] = {}
+    failed = []
+    while busy or (left and time.monotonic() < until):
+        if left and len(busy) < chosen.jobs and time.monotonic() < until:
+            number, item = left.pop(0)
+            busy[_of_combination(place / str(number), item, chosen.seed)] = number
+            continue
+        process, status = os.wait()
+        number = busy.pop(process)
+        if status:
+            failed.append(wanted[number][0])
+            continue
+        one = Outcome(**json.loads((place / str(number) / "outcome.json").read_text()))
+        found[one.name] = one
+        save(_figures(found, chosen.seed))
+        shutil.rmtree(str(place / str(number)))
+    if failed:
+        raise RuntimeError(f"these combinations did not run to their end: {'; '.join(failed)}")
+    return _figures(found, chosen.seed)
 
-    def part(index: int) -> None:
-        mine = [Combination(place / str(number), *item, seed)
-                for number, item in enumerate(chosen) if number % jobs == index]
-        for first in _PASSES:  # all kinds from early on, should the time not suffice
-            for one in mine:
-                for at in range(first, one.outcome.points + 1, len(_PASSES)):
-                    if time.monotonic() < until:
-                        one.kill(at)
-                print(f"pass {first}: {one.outcome}", file=sys.stderr, flush=True)
-        (place / f"part-{index}.json").write_text(json.dumps(
-            [asdict(one.outcome) for one in mine]))
 
-    numbers = []
-    for index in range(jobs):  # processes of one thread, which may fork
-        numbers.append(os.fork())
-        if not numbers[-1]:
-            try:
-                part(index)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-    ended = [os.waitpid(number, 0)[1] for number in numbers]
-    if any(ended):
-        raise RuntimeError("a part of the campaign failed")
-    outcomes = [Outcome(**item) for index in range(jobs)
-                for item in json.loads((place / f"part-{index}.json").read_text())]
-    outcomes.sort(key=lambda outcome: [name for name, _ in chosen].index(outcome.name))
+def _of_combination(place: Path, item: Tuple[str, List[str]], seed: int) -> int:
+    """Kill one kind of training at all its points, in a fork, and return the fork's number."""
+    number = os.fork()  # this process has one thread
+    if number:
+        return number
+    try:
+        one = Combination(place, *item, seed)
+        for at in range(1, one.outcome.points + 1):
+            one.kill(at)
+        print(one.outcome, file=sys.stderr, flush=True)
+        (place / "outcome.json").write_text(json.dumps(asdict(one.outcome)))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _finished(result: Path, seed: int) -> Dict[str, Outcome]:
+    """Return the combinations of an earlier run in which every point was killed."""
+    if not result.exists():
+        return {}
+    earlier = json.loads(result.read_text())
+    return {name: Outcome(name, **figures) for name, figures in earlier["by_combination"].items()
+            if earlier["seed"] == seed and figures["kills"] == figures["points"]
+            and not figures["lost"]}
+
+
+def _figures(found: Dict[str, Outcome], seed: int) -> Dict[str, Any]:
+    names = [name for name, _ in combinations()]
+    outcomes = sorted(found.values(), key=lambda outcome: names.index(outcome.name))
 
     def total(what: str) -> int:
         return sum(getattr(outcome, what) for outcome in outcomes)
 
-    return {"combinations": len(outcomes), "seed": seed, "points": total("points"),
-            "kills": total("kills"), "states_continued": total("states"),
-            "kills_while_continuing": total("killed_again"),
+    return {"complete": len(outcomes) == len(names), "combinations_in_all": len(names),
+            "combinations": len(outcomes), "seed": seed, "points": total("points"),
+            "kills": total("kills"), "states": total("states"),
+            "killed_again": total("killed_again"),
             "runs_that_lost_anything": sum(len(outcome.lost) for outcome in outcomes),
             "by_combination": {outcome.name: {
-                "points": outcome.points, "kills": outcome.kills,
-                "states_continued": outcome.states, "lost": outcome.lost}
+                name: value for name, value in asdict(outcome).items() if name != "name"}
                 for outcome in outcomes}}
-
-
-_PASSES = (1, 3, 2, 4)
-"""The first points of passes over all points, each of every fourth one."""

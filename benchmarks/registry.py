@@ -72,6 +72,9 @@ def main() -> None:
                                    {f"models.fake{i}": f"fake_{i}"})
             cases[f"a built-in name, {count} distributions"] = (
                 folder, "get('optimizer', 'sgd')")
+            cases[f"list, {count} distributions"] = (folder, "rows()")
+            cases[f"completion of a third party's name, {count} distributions"] = (
+                folder, "completions('model', 'zoo/net0')")
         seconds: Dict[str, Any] = {name: {"first": [], "again": []} for name in cases}
         for turn in range(rounds + 1):
             for name, (folder, call) in cases.items():
@@ -90,7 +93,12 @@ def main() -> None:
         "listing_beyond_none": {
             str(count): summary([a - b for a, b in zip(values, listed[0])])
             for count, values in zip(RECORDS[1:], listed[1:])},
-        "budget": {"listing of 1000 records beyond none": 0.2},
+        "listing_per_distribution": summary([
+            (a - b) / DISTRIBUTIONS[-1] for a, b in zip(
+                seconds[f"list, {DISTRIBUTIONS[-1]} distributions"]["first"],
+                seconds["list, 0 distributions"]["first"])], digits=6),
+        "budget": {"listing of 1000 records beyond none": 0.2, "listing per distribution": 0.0005,
+                   "completion": 0.3},
     })
 
 

@@ -2,7 +2,7 @@
 
 Train, run and export, as the commands of the same names:
 
-    train, restore, validate, average, run, export, plan
+    train, restore, validate, average, run, export, plan, report
 
 Models and datasets as objects:
 
@@ -26,7 +26,8 @@ from typing import Any, List
 from ipucnn.version import __version__
 
 _HOMES = {
-    **dict.fromkeys(("average", "export", "plan", "restore", "run", "train", "validate"),
+    **dict.fromkeys(("average", "export", "plan", "report", "restore", "run", "train",
+                     "validate"),
                     "ipucnn.api.jobs"),
     **dict.fromkeys(("create_model", "list_models", "load", "load_dataset"),
                     "ipucnn.api.objects"),
@@ -49,7 +50,7 @@ __all__ = [
     "ModelSpec", "NormLayerSpec", "OptimizerSpec", "Preprocessing", "PublishedWeights",
     "Requirement", "ScheduleSpec", "StopTraining", "__version__", "average", "convert",
     "create_model", "doctor", "export", "fetch", "hookimpl", "list_models", "load",
-    "load_dataset", "option", "partition", "plan", "restore", "run", "shapes", "train",
+    "load_dataset", "option", "partition", "plan", "report", "restore", "run", "shapes", "train",
     "validate", "verify"]
 
 

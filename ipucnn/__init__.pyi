@@ -104,6 +104,7 @@ __all__ = [
     "option",
     "partition",
     "plan",
+    "report",
     "restore",
     "run",
     "shapes",
@@ -157,10 +158,10 @@ def convert(
     workers: int | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool | None = None,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float | None = None,
     **options: Any,
 ) -> Converted:
@@ -314,20 +315,23 @@ def load(
     full_precision_norm: bool = False,
     oversubscribe: bool = False,
     precision: str | None = None,
+    report: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
     groupnorm_group_num: int = 32,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
+    requests: int | None = None,
+    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -374,10 +378,10 @@ def load_dataset(
     hold_out: bool = False,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     **options: Any,
 ) -> ImageDataset:
@@ -515,6 +519,7 @@ def plan(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     wandb: bool = False,
     size: str | None = None,
@@ -550,15 +555,19 @@ def plan(
     mpi_global_args: str | None = None,
     mpi_local_args: str | None = None,
     launch: os.PathLike[str] | str | None = None,
+    device_memory: str | None = None,
+    rate: os.PathLike[str] | str | None = None,
+    samples: int | None = None,
+    picture: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -585,6 +594,8 @@ def plan(
     wandb_weight_histogram: bool = False,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
+    requests: int | None = None,
+    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -608,6 +619,8 @@ def plan(
     disable_async_loading: bool = False,
     dataloader_rebatch_size: int | None = None,
     compile: bool = False,
+    sync_batchnorm: bool = False,
+    pipeline_schedule: str = '1f1b',
     **options: Any,
 ) -> TrainingPlan:
     """Preview a training: `ipucnn plan` in Python.
@@ -624,6 +637,25 @@ def plan(
     Raises:
         UsageError: an unknown name, a training that no backend can execute, that its instances
             cannot share, or that needs more IPUs than there are.
+    """
+
+def report(
+    runs: Union[Union[str, os.PathLike[str]], Sequence[Union[str, os.PathLike[str]]]],
+    out: Optional[Union[str, os.PathLike[str]]] = None,
+) -> Path:
+    """Write a report as an HTML page: `ipucnn report` in Python.
+
+    Args:
+        runs: the log folder of a training, a file of `result` or `predictions`, or several of
+            these to compare.
+        out: file to write; by default beside a single run, `report.html` here for several.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: no run is named, or too many.
+        DataError: one cannot be read, or the page cannot be written.
     """
 
 def restore(
@@ -718,16 +750,17 @@ def restore(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -754,6 +787,8 @@ def restore(
     wandb_weight_histogram: bool = False,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
+    requests: int | None = None,
+    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -777,6 +812,8 @@ def restore(
     disable_async_loading: bool = False,
     dataloader_rebatch_size: int | None = None,
     compile: bool = False,
+    sync_batchnorm: bool = False,
+    pipeline_schedule: str = '1f1b',
     **options: Any,
 ) -> TrainResult:
     """Resume a training: `ipucnn restore` in Python.
@@ -834,6 +871,7 @@ def run(
     result: os.PathLike[str] | str | None = None,
     predictions: os.PathLike[str] | str | None = None,
     top_k: int = 5,
+    report: os.PathLike[str] | str | None = None,
     log_path: os.PathLike[str] | str | None = None,
     hide_output: bool = True,
     efficientnet_expand_ratio: int | None = None,
@@ -841,15 +879,17 @@ def run(
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
     groupnorm_group_num: int = 32,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
+    requests: int | None = None,
+    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -1006,6 +1046,7 @@ def train(
     logs_per_epoch: int = 1,
     steps_per_log: int | None = None,
     disable_metrics: bool = False,
+    no_report: bool = False,
     log_dir: os.PathLike[str] | str | None = None,
     wandb: bool = False,
     size: str | None = None,
@@ -1023,10 +1064,10 @@ def train(
     shortcut_type: str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool = False,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float = 0.0,
     norm_eps: float | None = None,
     batchnorm_momentum: float | None = None,
@@ -1053,6 +1094,8 @@ def train(
     wandb_weight_histogram: bool = False,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
+    requests: int | None = None,
+    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -1076,6 +1119,8 @@ def train(
     disable_async_loading: bool = False,
     dataloader_rebatch_size: int | None = None,
     compile: bool = False,
+    sync_batchnorm: bool = False,
+    pipeline_schedule: str = '1f1b',
     **options: Any,
 ) -> TrainResult:
     """Train a model: `ipucnn train` in Python.
@@ -1119,15 +1164,18 @@ def validate(
     result: os.PathLike[str] | str | None = None,
     per_class: bool = False,
     confusion_matrix: os.PathLike[str] | str | None = None,
+    report: os.PathLike[str] | str | None = None,
     annotations: os.PathLike[str] | str | None = None,
     centre_crop: bool | None = None,
-    labels: os.PathLike[str] | str | None = None,
-    validation_split: float | None = None,
     data_cache_dir: os.PathLike[str] | str | None = None,
     data_cache_size: int | str | None = None,
+    labels: os.PathLike[str] | str | None = None,
+    validation_split: float | None = None,
     webdataset_memory_cache_ratio: float | None = None,
     device: str | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
+    requests: int | None = None,
+    tune: bool | None = None,
     half_partial: bool | None = None,
     available_memory_proportion: Sequence[float] | float | None = None,
     enable_fast_groupnorm: bool | None = None,
@@ -1152,6 +1200,8 @@ def validate(
     disable_async_loading: bool | None = None,
     dataloader_rebatch_size: int | None = None,
     compile: bool | None = None,
+    sync_batchnorm: bool | None = None,
+    pipeline_schedule: str | None = None,
     **options: Any,
 ) -> Validations:
     """Evaluate saved checkpoints: `ipucnn validate` in Python.

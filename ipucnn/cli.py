@@ -8,7 +8,19 @@ from typing import List
 
 import typer
 
-from ipucnn.commands import config, data, doctor, export, plan, plugins, run, training
+from ipucnn.commands import (
+    authoring,
+    config,
+    data,
+    doctor,
+    explain,
+    export,
+    plan,
+    plugins,
+    report,
+    run,
+    training,
+)
 from ipucnn.core.registry import discovery
 from ipucnn.terminal import tables
 from ipucnn.terminal.command_group import CommandGroup
@@ -60,7 +72,7 @@ def _globals(  # noqa: PLR0913 - one per global option
                          extra=(*settings.extra, *plugin))))
 
 
-for _group in (training, run, export, plan, plugins, doctor):
+for _group in (training, run, export, plan, report, explain, plugins, authoring, doctor):
     _group.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

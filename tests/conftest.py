@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import importlib
+import os
 import random
+import shutil
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from ipucnn.testing.fixtures import fake_distribution  # noqa: F401
+from ipucnn.testing.fixtures import (  # noqa: F401
+    cli,
+    fake_distribution,
+    isolated_registry,
+    tiny_images,
+)
 
 CIFAR10 = Path("data", "cifar10", "cifar-10-batches-bin")
 DOUBLES = Path(__file__).parent / "doubles"
 BACKEND = "ipucnn.plugins.backends.poptorch."
 POPART_BACKEND = "ipucnn.plugins.backends.popart."
+
+
+def pytest_configure(config):
+    """Keep what tests store for later runs out of the user's cache; workers share one folder."""
+    if "IPUCNN_CACHE" not in os.environ:
+        config.own_cache = os.environ["IPUCNN_CACHE"] = tempfile.mkdtemp(prefix="ipucnn-cache-")
+
+
+def pytest_unconfigure(config):
+    """Remove the folder that `pytest_configure` made."""
+    if hasattr(config, "own_cache"):
+        del os.environ["IPUCNN_CACHE"]
+        shutil.rmtree(config.own_cache, ignore_errors=True)
 
 
 def _forget_poptorch():

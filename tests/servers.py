@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import re
 import threading
 from collections import defaultdict, deque
@@ -116,3 +118,69 @@ class FaultyServer:
     def _start(self, asked, same):
         found = re.fullmatch(r"bytes=(\d+)-", asked)
         return int(found.group(1)) if found and self.resumes and same else 0
+
+
+class FaultyProxy:
+    """Passes requests on to another server, and fails as it is told.
+
+    Each request for an object takes the next of `faults[its last name]`: a status, `("cut", n)`,
+    `("stall", n)` as in `FaultyServer`, or `"well"`.
+    """
+
+    def __init__(self, host, port):
+        self.faults = defaultdict(deque)
+        self.requests = []
+        self._ended = threading.Event()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                name = self.path.partition("?")[0].rpartition("/")[2]
+                owner.requests.append((self.command, name))
+                fault = owner.faults[name].popleft() if owner.faults[name] else "well"
+                if isinstance(fault, int):
+                    self.send_response(fault)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                backend = http.client.HTTPConnection(host, port, timeout=30)
+                backend.request(self.command, self.path, body, dict(self.headers))
+                found = backend.getresponse()
+                content = found.read()
+                self.send_response(found.status)
+                for key, value in found.getheaders():
+                    if key.lower() not in ("transfer-encoding", "connection", "content-length"):
+                        self.send_header(key, value)
+                length = found.getheader("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", length or str(len(content)))
+                self.end_headers()
+                what, until = fault if isinstance(fault, tuple) else ("", len(content))
+                with contextlib.suppress(OSError):
+                    self.wfile.write(content[:until])
+                    self.wfile.flush()
+                if what == "stall":
+                    owner._ended.wait(30)
+                self.close_connection = bool(what)
+                backend.close()
+
+            def __getattr__(self, name):  # do_GET, do_PUT ...
+                if name.startswith("do_"):
+                    return self.answer
+                raise AttributeError(name)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self):
+        """End."""
+        self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()

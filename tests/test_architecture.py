@@ -13,9 +13,9 @@ PACKAGE = ROOT / "ipucnn"
 
 # From the top of the house to its ground floor; a room imports only from rooms below it.
 ROOMS = (
-    "__main__", "cli", "commands", "api", "testing", "bench", "planning", "inference", "onnx",
-    "training", "doctor", "terminal", "models", "data", "core.execution", "core.options",
-    "core.registry", "core", "version")
+    "__main__", "cli", "commands", "api", "testing", "scaffolding", "plugin", "bench", "planning",
+    "inference", "onnx", "training", "doctor", "terminal", "reports", "models", "data",
+    "core.execution", "core.options", "core.registry", "core", "version")
 
 LIBRARIES = {"data", "models", "onnx", "version"}
 """What plugins may import beside core."""

@@ -1,9 +1,10 @@
-"""The commands `run`, `train`, `restore`, `validate`, `average`, `export` and `plan` in Python."""
+"""The commands `run`, `train`, `restore`, `validate`, `export`, `plan`, `report` ... in Python."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, TypeVar, Union
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
 
 from ipucnn.api.reporting import Callback, Progress, counted, trained
 from ipucnn.api.signatures import PathLike, refuse, takes_options
@@ -62,6 +63,10 @@ def run(config: Optional[PathLike] = None, *, images: Any = None, progress: Prog
         from ipucnn.inference import bulk
 
         result = bulk.run(made, progress=report, images=given)
+    if made.results.report:
+        from ipucnn.reports.job import of_document
+
+        of_document(result.document(), made.results.report)
     return _written(result, made.results.result)
 
 
@@ -99,7 +104,8 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
 
         return train_all(made, listener=listener)
 
-    return _written(trained(job, progress, callbacks), made.results.result)
+    return _reported(_written(trained(job, progress, callbacks), made.results.result),
+                     not made.results.no_report)
 
 
 @takes_options(RestoreOptions)
@@ -121,14 +127,14 @@ def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks
     if given.pop("config", None):
         raise UsageError("option 'config' cannot be used to restore a training",
                          "give the options to change by name")
-    place = given.pop("result", None)
+    place, wanted = given.pop("result", None), not given.pop("no_report", False)
 
     def job(listener: Listener) -> TrainResult:
         from ipucnn.training.restore import restore as restored
 
         return restored(given, listener=listener)
 
-    return _written(trained(job, progress, callbacks), place)
+    return _reported(_written(trained(job, progress, callbacks), place), wanted)
 
 
 @takes_options(ValidateOptions)
@@ -162,7 +168,11 @@ def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
     if made.results.result:
         from ipucnn.core.files import write_json
 
-        write_json(made.results.result, found.as_dict(made.results.per_class))
+        write_json(made.results.result, found.document(made.results.per_class))
+    if made.results.report:
+        from ipucnn.reports.job import of_document
+
+        of_document(found.document(), made.results.report)
     return found
 
 
@@ -228,12 +238,26 @@ def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
         UsageError: an unknown name, a training that no backend can execute, that its instances
             cannot share, or that needs more IPUs than there are.
     """
+    return planned({"config": config, **refuse(options)})
+
+
+def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
+            stages: bool = True) -> TrainingPlan:
+    """Return the plan of a training; see `plan`.
+
+    Args:
+        given: the options by name.
+        launcher: name and options of the launcher that starts it.
+        stages: what they compute and store is asked for.
+
+    Raises:
+        UsageError: see `plan`.
+    """
     from ipucnn.core.options.composition import common_option
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.training_plan import plan_training
 
-    given = {"config": config, **refuse(options)}
     if "progress" in given:
         raise UsageError("option 'progress' has no effect on a plan", "leave it out")
     own = {name: value for name, value in given.items()
@@ -241,7 +265,7 @@ def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
     training = {name: value for name, value in given.items() if name not in own}
     launch = resolve(PlanOptions, own, "launch", named_by="launch")
     made = resolve(TrainOptions, training, "train")
-    return _written(plan_training(made, launch, registry()), made.results.result)
+    return _written(plan_training(made, launch, registry(), launcher, stages), made.results.result)
 
 
 def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:
@@ -267,8 +291,40 @@ def _written(result: ResultT, place: Optional[PathLike]) -> ResultT:
     if place:
         from ipucnn.core.files import write_json
 
-        write_json(os.fspath(place), result.as_dict())
+        write_json(os.fspath(place), getattr(result, "document", result.as_dict)())
     return result
+
+
+def _reported(result: TrainResult, wanted: bool) -> TrainResult:
+    """Write the report of a training into its log folder, and return its result."""
+    if wanted and result.log_dir:
+        from ipucnn.reports.job import of_training
+
+        note = of_training(result.log_dir)
+        if note:
+            result.notes.append(note)
+    return result
+
+
+def report(runs: Union[PathLike, Sequence[PathLike]], out: Optional[PathLike] = None) -> Path:
+    """Write a report as an HTML page: `ipucnn report` in Python.
+
+    Args:
+        runs: the log folder of a training, a file of `result` or `predictions`, or several of
+            these to compare.
+        out: file to write; by default beside a single run, `report.html` here for several.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: no run is named, or too many.
+        DataError: one cannot be read, or the page cannot be written.
+    """
+    from ipucnn.reports.job import report as written
+
+    named = [runs] if isinstance(runs, (str, os.PathLike)) else runs
+    return written([os.fspath(run) for run in named], None if out is None else os.fspath(out))
 
 
 COMMANDS: Sequence[Callable[..., Any]] = (run, train, restore, validate, average, export, plan)

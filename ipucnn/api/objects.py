@@ -70,7 +70,8 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
 
     if num_classes is not None:
         options["num_classes"] = num_classes
-    return build_by_name(name, weights=weights, **options).module
+    built: nn.Module = build_by_name(name, weights=weights, **options).module
+    return built
 
 
 @takes_options(RunOptions, without=_OF_RUNS)

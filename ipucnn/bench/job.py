@@ -32,9 +32,9 @@ from ipucnn.data.loader import Loader
 from ipucnn.data.opening import check_dataset_options, open_dataset, request_of
 from ipucnn.data.prepare import Preparation
 from ipucnn.data.session_loader import feed
-from ipucnn.inference.job import model_of
+from ipucnn.inference.job import model_of, network_of
 from ipucnn.inference.options import RunOptions
-from ipucnn.models.build import preprocessing_of
+from ipucnn.models.weights_card import preprocessing_of
 
 
 def bench(options: BenchOptions, registry: Optional[Registry] = None,
@@ -120,7 +120,7 @@ def _session(feeding: RunOptions, data: DatasetSpec, dataset: ImageDataset,
     plan = feeding.plan(False)
     chosen = choose_backend(feeding, plan, registry)
     check_offer(feeding, plan, chosen.spec, registry)
-    built = model_of(feeding, data, dataset, registry)
+    built = model_of(feeding, network_of(feeding, data, dataset), registry)
     return chosen.backend.inference(built.module, plan, built.input_size)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional
 import typer
 
 from ipucnn.bench.options import BenchOptions
+from ipucnn.core.errors import UsageError
 from ipucnn.core.names import printable
 from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.preprocessing import LARGEST_INPUT
@@ -133,6 +134,65 @@ def verify(
         render.emit("\n".join(map(printable, found.problems))
                     or f"{printable(path)}: no problem found")
     return 0 if found.ok else 1
+
+
+@app.command("show")
+def show(  # noqa: PLR0913 - one per option
+    path: str = typer.Argument(metavar="DIR", callback=_home, help="Folder of the dataset."),
+    augmented: bool = typer.Option(False, "--augmented", help="Show the random crops and flips of "
+                                   "a training instead of what validation does."),
+    out: str = typer.Option("contact-sheet.html", "--out", metavar="FILE.html|.png|.jpg",
+                            callback=_home, help="Page or image to write."),
+    per_class: int = typer.Option(4, "--per-class", min=1, max=100, help="Images per class; fewer "
+                                  "where there are many classes."),
+    data: Optional[str] = typer.Option(None, "--data", help="Format of the dataset (default: "
+                                       "recognised by its layout)."),
+    split: Optional[str] = typer.Option(None, "--split", metavar="train|validation", help="Images "
+                                        "to show (default: those of training)."),
+    model: str = typer.Option("resnet18", "--model", help="Model that the images are prepared "
+                              "for."),
+    weights: str = typer.Option("random", "--weights", metavar="FILE|DIR|pretrained", help="Its "
+                                "weights, which may have a preprocessing of their own."),
+    input_size: Optional[int] = typer.Option(
+        None, "--input-size", min=8, max=LARGEST_INPUT, help="Height and width of the input in "
+        "pixels (default: the model's own)."),
+    rand_augment: int = typer.Option(0, "--rand-augment", min=0, max=100, help="Operations of "
+                                     "RandAugment per image, with '--augmented'."),
+    min_crop_area: Optional[float] = typer.Option(
+        None, "--min-crop-area", min=0.001, max=1.0, help="Least share of an image's area that a "
+        "random crop takes, with '--augmented' (default: 0.35, as for few images in 'train')."),
+    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE, help="Random seed."),
+    as_json: bool = JSON,
+) -> None:
+    """Show images of a dataset by class, as stored and as a network sees them."""
+    if split not in (None, "train", "validation"):
+        raise UsageError(f"option '--split': {split!r} is not one of its values",
+                         "values: train, validation")
+    if not augmented and (rand_augment or min_crop_area is not None):
+        flag = "--rand-augment" if rand_augment else "--min-crop-area"
+        raise UsageError(f"'{flag}' is for the images of a training", "add '--augmented'")
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.reports.contact_sheet import SheetRequest, check_format, contact_sheet, write_sheet
+
+    check_format(out)
+    with importing_torch():
+        from ipucnn.core.options.building import build
+        from ipucnn.models.options import ModelOptions
+        from ipucnn.models.weights_card import preprocessing_of
+        from ipucnn.training.defaults import SMALLEST_CROP
+    network = build(ModelOptions, {"model": model, "weights": weights, "input_size": input_size})
+    sheet = contact_sheet(SheetRequest(
+        path, preprocessing_of(network.network, registry()), data, split, augmented, per_class,
+        seed, rand_augment, SMALLEST_CROP if min_crop_area is None else min_crop_area), registry())
+    write_sheet(sheet, out)
+    for note in sheet.notes:
+        render.note(note)
+    if as_json:
+        render.emit_json({"format": "ipucnn.data-show/1", "path": out, "classes": sheet.counts})
+    else:
+        render.emit(render.table(("class", "images"), [
+            (name, f"{count:,}") for name, count in sheet.counts.items()]))
+        render.emit(f"\n{printable(out)}")
 
 
 def bench(given: Dict[str, Any]) -> None:

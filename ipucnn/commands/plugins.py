@@ -1,4 +1,4 @@
-"""`ipucnn list-plugins`, `show` and `check-plugin`: list, describe and check plugins."""
+"""`ipucnn list-plugins` and `show`: list and describe plugins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipucnn.core.names import did_you_mean, key, printable
 from ipucnn.core.showing import plain_table
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.layout import terminal_width, wrapped
-from ipucnn.terminal.listings import by_family, without_loader_warnings
+from ipucnn.terminal.listings import as_markdown, by_family, without_loader_warnings
 from ipucnn.terminal.options_command import JSON
 
 KINDS = "model, dataset, norm-layer, optimizer, lr-schedule, backend, loss, logger, launcher"
@@ -23,7 +23,6 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("list-plugins")(list_plugins)
     app.command(context_settings={"ignore_unknown_options": True})(show)
-    app.command("check-plugin")(check_plugin)
 
 
 def list_plugins(
@@ -33,11 +32,16 @@ def list_plugins(
                                 help="Only names that match, for example 'resnet*'."),
     wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
                               "and state, as in a pipe, instead of names grouped by family."),
+    markdown: bool = typer.Option(False, "--markdown", help="Print an index page in Markdown, a "
+                                  "section per distribution."),
     as_json: bool = JSON,
 ) -> None:
     """List the plugins of every kind and their state."""
-    if wide and as_json:
-        raise UsageError("'--wide' and '--json' exclude each other", "leave one of them out")
+    forms = [flag for flag, given in (("--wide", wide), ("--markdown", markdown),
+                                      ("--json", as_json)) if given]
+    if len(forms) > 1:
+        raise UsageError(f"'{forms[0]}' and '{forms[1]}' exclude each other",
+                         "leave one of them out")
     from ipucnn.core.registry.listing import entry
     from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import State, registry
@@ -47,6 +51,9 @@ def list_plugins(
         rows = [row for kind in wanted for row in registry().rows(kind, pattern)]
     if as_json:
         render.emit_json([entry(row) for row in rows])
+        return
+    if markdown:
+        render.emit(as_markdown(rows))
         return
     if not rows:
         render.say(f"nothing matches {pattern!r}")
@@ -142,8 +149,11 @@ def show(
 
 
 def _is_model(word: str) -> bool:
-    from ipucnn.models.checkpoint_files import NAME
+    from ipucnn.data.remote.stores import is_store
+    from ipucnn.models.checkpoint_names import NAME
 
+    if is_store(word):
+        return True
     if os.path.isdir(word):  # others may have the name of a plugin
         return any(NAME.fullmatch(name) for name in os.listdir(word))
     return os.path.isfile(word) and bool(os.path.splitext(word)[1])
@@ -242,26 +252,3 @@ def _splits(kind: str, name: str) -> List[str]:
     from ipucnn.models.build import model_splits
 
     return model_splits(name)
-
-
-def check_plugin(
-    name: str = typer.Argument(metavar="DISTRIBUTION|KIND:NAME",
-                               help="A distribution, or one plugin such as 'model:tinynet'."),
-    as_json: bool = JSON,
-) -> int:
-    """Run the conformance checks on a plugin.
-
-    Exit code 1 when one fails.
-    """
-    from ipucnn.testing import check_named
-
-    results = check_named(name)
-    if as_json:
-        render.emit_json(results)
-    else:
-        render.emit(render.table(("plugin", "check", "result"), [
-            (plugin, check, outcome) for plugin, checks in results.items()
-            for check, outcome in checks.items()]))
-    failed = [outcome for checks in results.values() for outcome in checks.values()
-              if outcome != "passed" and not outcome.startswith("skipped")]
-    return 1 if failed else 0

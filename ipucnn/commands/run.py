@@ -48,7 +48,11 @@ def run(given: Dict[str, Any]) -> int:
             if note:
                 render.note(note)
         if options.results.result and speaks():
-            write_json(options.results.result, result.as_dict())
+            write_json(options.results.result, result.document())
+        if options.results.report and speaks():
+            from ipucnn.reports.job import of_document
+
+            of_document(result.document(), options.results.report)
 
     try:
         with RunProgress(options.results.progress) as progress:

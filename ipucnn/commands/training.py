@@ -51,8 +51,9 @@ def restore(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restore as restored
 
         listener.preparing()
-        return restored({name: value for name, value in given.items()
-                         if name not in ("json", "progress", "result")}, listener=listener)
+        own = ("json", "progress", "result", "no_report")
+        return restored({name: value for name, value in given.items() if name not in own},
+                        listener=listener)
 
     return _trained(given, job)
 
@@ -71,6 +72,12 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             from ipucnn.core.files import write_json
 
             write_json(given["result"], result.as_dict())
+        if not given.get("no_report") and result.log_dir and speaks():
+            from ipucnn.reports.job import of_training
+
+            note = of_training(result.log_dir)
+            if note:
+                render.note(note)
 
     with TrainProgress(_choice(given), summary=not as_json) as listener, signals.graceful():
         try:
@@ -102,15 +109,18 @@ def validate(given: Dict[str, Any]) -> int:
     options = build(ValidateOptions, given)
 
     def show(found: Any) -> None:
-        document = found.as_dict(options.results.per_class)
         if options.results.json:
-            render.emit_json(document)
+            render.emit_json(found.as_dict(options.results.per_class))
         else:
             render.emit(render.validations(found, options.results.per_class))
         if options.results.result and speaks():
             from ipucnn.core.files import write_json
 
-            write_json(options.results.result, document)
+            write_json(options.results.result, found.document(options.results.per_class))
+        if options.results.report and speaks():
+            from ipucnn.reports.job import of_document
+
+            of_document(found.document(), options.results.report)
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener, \
             signals.graceful():

@@ -26,7 +26,7 @@ def describe() -> Dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": usable_cores(),
         "threads": thread_count(),
         "packages": versions,
@@ -45,7 +45,8 @@ def _packages() -> List[str]:
     return sorted({*names, *_FURTHER}, key=str.lower)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:

@@ -27,6 +27,9 @@ def make_folder(path: str, option: str) -> str:
     Raises:
         UsageError: it cannot be created.
     """
+    if "://" in path:
+        raise UsageError(f"'{option}' is a folder of this machine, and a URL is given",
+                         f"name a path with '{option}'")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,13 +6,25 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, FrozenSet, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    FrozenSet,
+    Hashable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import ImageDataset, left_out
 from ipucnn.data.image_formats import IMAGE, IMAGE_SUFFIXES, OTHER, kind_of
 from ipucnn.data.images import check, decode, read_file
 from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +41,14 @@ class FileImages(ImageDataset):
         labels: class of each file; None when they have none.
         class_names: class names in the order of labels.
         notes: notes for the user.
+        read: returns the content of a file.
     """
 
     def __init__(self, paths: Sequence[str], labels: Optional[Sequence[int]] = None,
-                 class_names: Tuple[str, ...] = (), notes: Tuple[str, ...] = ()) -> None:
+                 class_names: Tuple[str, ...] = (), notes: Tuple[str, ...] = (),
+                 read: Callable[[str], bytes] = read_file) -> None:
         self._paths = paths
+        self._read = read
         self._labels = labels
         self.class_names = class_names
         self.notes = notes
@@ -44,11 +59,11 @@ class FileImages(ImageDataset):
 
     def image(self, index: int) -> torch.Tensor:
         """Return image `index`; see `ImageDataset.image`."""
-        return decode(read_file(self._paths[index]), self._paths[index])
+        return decode(self._read(self._paths[index]), self._paths[index])
 
     def encoded(self, index: int) -> Optional[bytes]:
         """Return the content of file `index`."""
-        return read_file(self._paths[index])
+        return self._read(self._paths[index])
 
     def fingerprint(self) -> str:
         """Return a digest of the files' names and labels; see `ImageDataset.fingerprint`.
@@ -58,6 +73,7 @@ class FileImages(ImageDataset):
         digest = hashlib.sha256(repr(self.class_names).encode())
         folders = {os.path.dirname(path) for path in self._paths}
         begin = len(os.path.commonpath(list(folders))) if folders else 0
+        begin += is_store(next(iter(folders), ""))  # of '//' one is left
         for index, path in enumerate(self._paths):
             digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
         return digest.hexdigest()
@@ -147,10 +163,27 @@ def no_images(folder: str, left: LeftOut, hint: str) -> DataError:
                      "; ".join(filter(None, (left.advice(), hint))))
 
 
-def _walk(folder: str, above: FrozenSet[Tuple[int, int]], left: LeftOut) -> Iterator[str]:
+@dataclass(frozen=True)
+class _StoredEntry:
+    """A file or folder on a store, for what reads `os.DirEntry`."""
+
+    name: str
+    path: str
+
+
+_Entry = Union["os.DirEntry[str]", _StoredEntry]
+
+
+def _identity(folder: str) -> Hashable:
+    if is_store(folder):  # stores have no links to follow
+        return folder
+    here = os.stat(folder)
+    return here.st_dev, here.st_ino
+
+
+def _walk(folder: str, above: FrozenSet[Hashable], left: LeftOut) -> Iterator[str]:
     try:
-        here = os.stat(folder)
-        identity = (here.st_dev, here.st_ino)
+        identity = _identity(folder)
         if identity in above:
             left.add(left_out.LOOP, folder)
             return
@@ -167,16 +200,36 @@ def _walk(folder: str, above: FrozenSet[Tuple[int, int]], left: LeftOut) -> Iter
             yield entry.path
 
 
-def _is_image(entry: os.DirEntry[str], left: LeftOut) -> bool:
-    kind = kind_of(entry.path)
+def _is_image(entry: _Entry, left: LeftOut) -> bool:
+    # one without a suffix would have to be fetched to be recognised
+    unknown = isinstance(entry, _StoredEntry) and not os.path.splitext(entry.name)[1]
+    kind = OTHER if unknown else kind_of(entry.path)
     if kind != IMAGE:
         left.add(left_out.OTHER if kind == OTHER else left_out.UNREAD, entry.path)
     return kind == IMAGE
 
 
-def _entries(folder: str, left: LeftOut) -> List[Tuple[os.DirEntry[str], bool]]:
+def _stored_entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
+    from ipucnn.data.remote.store_images import entries_of
+
+    found: List[Tuple[_Entry, bool]] = []
+    for stored in entries_of(folder):
+        path = os.path.join(folder, stored.name)
+        if stored.name.startswith("."):
+            if stored.folder or stored.name.lower().endswith(IMAGE_SUFFIXES):
+                left.add(left_out.HIDDEN, path)
+        elif stored.name == MACOS_FOLDER:
+            left.add(left_out.MACOS, path)
+        else:
+            found.append((_StoredEntry(stored.name, path), stored.folder))
+    return found
+
+
+def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
     """Return the entries of a folder, and whether each is a folder; some are left out."""
-    found = []
+    if is_store(folder):
+        return _stored_entries(folder, left)
+    found: List[Tuple[_Entry, bool]] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

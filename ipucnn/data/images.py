@@ -27,7 +27,8 @@ log = logging.getLogger("ipucnn.images")
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. Pillow, too, treats larger
-files as decompression bombs."""
+files as decompression bombs. Progressive JPEG files may have half to a third as many: their decoder
+keeps two bytes for each coefficient until the end."""
 
 MAX_BYTES = 1 << 29
 """The largest file of an image that is read."""
@@ -184,7 +185,10 @@ def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
     header = jpeg.read_header(data)
     if header is None:
         return None
-    _check_size(header.width, header.height)
+    area = max(1, header.width * header.height)
+    # beside 3 bytes for each pixel
+    _check_size(header.width, header.height,
+                3 * MAX_PIXELS * area // (3 * area + 2 * header.coefficients))
     if len(data) < header.least_bytes:  # decoders would fill up what is missing
         raise ValueError(f"it is truncated: {len(data):,} bytes cannot hold {header.width}x"
                          f"{header.height} pixels")

@@ -19,6 +19,7 @@ MAGIC = b"\xff\xd8\xff"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})  # the others are arithmetic or without loss
 _SEQUENTIAL = frozenset({0xC0, 0xC1})  # baseline and extended, with Huffman codes
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _START_OF_SCAN = 0xDA
 _RESTART_INTERVAL = 0xDD
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -73,6 +74,8 @@ class Header:
         least_bytes: the fewest bytes in which its pixels can be encoded.
         height_at: offset of the two bytes of the height in a file that stores its pixels from the
             first row to the last; 0 in all others.
+        coefficients: how many values a decoder keeps until the last scan, as in progressive files;
+            0 where one scan has everything.
     """
 
     width: int
@@ -81,6 +84,7 @@ class Header:
     orientation: int
     least_bytes: int = 0
     height_at: int = 0
+    coefficients: int = 0
 
     @property
     def turned(self) -> bool:
@@ -113,37 +117,43 @@ def read_header(data: bytes) -> Optional[Header]:
             if len(body) < 6:
                 return None
             height, width, channels = struct.unpack_from(">HHB", body, 1)
-            plain = marker in _SEQUENTIAL and _one_scan(data, position + 2 + length, channels)
-            least = _least_bytes(width, height, body[6:]) if marker in _HUFFMAN else 0
-            return Header(width, height, channels, orientation, least,
-                          position + 5 if plain else 0)
+            scanned, restarts = _first_scan(data, position + 2 + length)
+            plain = marker in _SEQUENTIAL and scanned == channels and not restarts
+            several = marker in _PROGRESSIVE or 0 < scanned < channels
+            blocks = _blocks(width, height, body[6:])
+            return Header(width, height, channels, orientation,
+                          blocks // 8 if marker in _HUFFMAN else 0,
+                          position + 5 if plain else 0, 64 * blocks if several else 0)
         if marker == _APP1 and body.startswith(_EXIF):
             orientation = exif_orientation(body)
         position += 2 + length
     return None
 
 
-def _least_bytes(width: int, height: int, components: bytes) -> int:
-    """Return the fewest bytes for the blocks of an image: each has a code of a bit at least."""
+def _blocks(width: int, height: int, components: bytes) -> int:
+    """Return the number of blocks of 8x8 values; each has a code of a bit at least."""
     factors = [divmod(factor, 16) for factor in components[1::3]]
     widest = max((h for h, _ in factors), default=0)
     highest = max((v for _, v in factors), default=0)
     if not all(h and v for h, v in factors) or not factors:
         return 0
     return sum(-(-width * h // (8 * widest)) * -(-height * v // (8 * highest))
-               for h, v in factors) // 8
+               for h, v in factors)
 
 
-def _one_scan(data: bytes, position: int, channels: int) -> bool:
-    """Return whether the frame at `position` has all channels in one scan, without restarts."""
+def _first_scan(data: bytes, position: int) -> Tuple[int, bool]:
+    """Return the channels of the first scan after `position`, and whether it may have restarts.
+
+    Without a scan there are 0 channels.
+    """
+    restarts = False
     while position + 5 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == _START_OF_SCAN:
-            return data[position + 4] == channels
-        if marker == _RESTART_INTERVAL:
-            return False
+            return data[position + 4], restarts
+        restarts = restarts or marker == _RESTART_INTERVAL
         position += 2 + int.from_bytes(data[position + 2:position + 4], "big")
-    return False
+    return 0, restarts
 
 
 def shortened(data: bytes, header: Header, rows: int) -> bytearray:

@@ -22,6 +22,14 @@ def label_of(dataset: ImageDataset, index: int) -> Optional[Label]:
 
 
 def label_tensor(labels: Sequence[Optional[Label]], classes: int) -> torch.Tensor:
+    """Return the labels of a batch as a tensor; see `labels_of_batch`."""
+    import torch
+
+    return torch.from_numpy(labels_of_batch(labels, classes))
+
+
+def labels_of_batch(labels: Sequence[Optional[Label]],
+                    classes: int) -> numpy.ndarray[Any, Any]:
     """Return labels as losses and accuracies take them.
 
     Args:
@@ -32,12 +40,10 @@ def label_tensor(labels: Sequence[Optional[Label]], classes: int) -> torch.Tenso
         `(n,)` int64 with `UNKNOWN` where the class is not known; or, where images may have several
         labels, `(n, classes)` float32, with 1 for each class of an image.
     """
-    import torch
-
     if not any(isinstance(label, tuple) for label in labels):
-        return torch.tensor([UNKNOWN if label is None else label for label in labels],
-                            dtype=torch.int64)
-    result = torch.zeros(len(labels), classes)
+        return numpy.array([UNKNOWN if label is None else label for label in labels],
+                           dtype=numpy.int64)
+    result = numpy.zeros((len(labels), classes), dtype=numpy.float32)
     for row, label in enumerate(labels):
         for number in label if isinstance(label, tuple) else ():
             result[row, number] = 1

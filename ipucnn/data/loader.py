@@ -35,8 +35,7 @@ from ipucnn.data.workers import Memory, Threads
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import torch
-
+    import numpy
 
 MAX_REPORTED = 100
 """How many skipped samples a loader remembers by name; all are counted."""
@@ -54,12 +53,12 @@ class Block:
     """Samples prepared by workers.
 
     Attributes:
-        pixels: `(n, size, size, 3)`.
+        pixels: array `(n, size, size, 3)`, or what else a loader's `joined` and `images` take.
         entries: the work item of each.
         failed: rows that could not be prepared, and the errors.
     """
 
-    pixels: torch.Tensor
+    pixels: Any
     entries: List[Entry]
     failed: Dict[int, DataError] = field(default_factory=dict)
 
@@ -69,7 +68,8 @@ class Batch:
     """Images ready for a session, with their indices and labels.
 
     Attributes:
-        images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory.
+        images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory: a
+            tensor, or an array if the loader's settings ask for it.
         indices: index of each image in the dataset.
         labels: class of each image, or a tuple of its classes where it may have several; None
             where the dataset does not know it.
@@ -77,7 +77,7 @@ class Batch:
             images included; the next batch continues from there.
     """
 
-    images: torch.Tensor
+    images: Any
     indices: List[int]
     labels: List[Optional[Label]]
     consumed: int = 0
@@ -101,6 +101,7 @@ class LoaderSettings:
         part: other instances load the remaining images, so it is not yet an error if none of
             these can be read.
         pixels: the pixel format, one of `PIXELS`; workers convert to it.
+        arrays: batches are arrays of numpy instead of tensors; torch is not imported.
     """
 
     workers: Optional[int] = None
@@ -110,6 +111,7 @@ class LoaderSettings:
     epoch: int = 0
     part: bool = False
     pixels: str = "uint8"
+    arrays: bool = False
 
 
 class Loader(ABC):
@@ -147,6 +149,7 @@ class Loader(ABC):
         self.indices = indices
         self.skip_bad = how.skip_bad
         self.part = how.part
+        self.arrays = how.arrays
         self.skipped: List[Tuple[str, str]] = []
         self._bad: Set[int] = set(how.bad) if how.skip_bad else set()
         self._running: Optional[Generator[Batch, None, None]] = None
@@ -195,15 +198,13 @@ class Loader(ABC):
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Yield the blocks' samples in batches without gaps for skipped samples."""
-        import torch
-
         size = self.batch_size
-        spare: Optional[Tuple[torch.Tensor, List[Entry]]] = None
+        spare: Optional[Tuple[Any, List[Entry]]] = None
         with closing(self.blocks(self._todo())) as blocks:
             for block in blocks:
                 pixels, entries = self._readable(block)
                 if spare is not None:
-                    pixels, entries = torch.cat([spare[0], pixels]), spare[1] + entries
+                    pixels, entries = self.joined(spare[0], pixels), spare[1] + entries
                 while len(entries) >= size:
                     yield self._batch(pixels[:size], entries[:size])
                     pixels, entries = pixels[size:], entries[size:]
@@ -211,7 +212,7 @@ class Loader(ABC):
         if spare is not None:
             yield self._batch(*spare)
 
-    def _readable(self, block: Block) -> Tuple[torch.Tensor, List[Entry]]:
+    def _readable(self, block: Block) -> Tuple[Any, List[Entry]]:
         for row in sorted(block.failed):
             self.skip(block.entries[row][1], block.failed[row])
         if not block.failed:
@@ -219,9 +220,20 @@ class Loader(ABC):
         kept = [row for row in range(len(block.entries)) if row not in block.failed]
         return block.pixels[kept], [block.entries[row] for row in kept]
 
-    def _batch(self, pixels: torch.Tensor, entries: Sequence[Entry]) -> Batch:
+    def joined(self, first: Any, second: Any) -> Any:
+        """Return the pixels of two blocks as one."""
+        import numpy
+
+        return numpy.concatenate([first, second])
+
+    def images(self, pixels: Any) -> Any:
+        """Return pixels as a batch of images, `(n, 3, size, size)`."""
+        images = pixels.transpose(0, 3, 1, 2)
+        return images if self.arrays else _tensor(images)
+
+    def _batch(self, pixels: Any, entries: Sequence[Entry]) -> Batch:
         indices = [index for _, index in entries]
-        return Batch(pixels.permute(0, 3, 1, 2), indices,
+        return Batch(self.images(pixels), indices,
                      [label_of(self.dataset, index) for index in indices], entries[-1][0])
 
     def skip(self, index: int, error: DataError) -> None:
@@ -300,32 +312,35 @@ class HostLoader(Loader):
             entries = list(islice(todo, self.batch_size))
             if not entries:
                 return
-            block, pixels = self._empty(entries)
-            self._fill(block, pixels, 0, len(entries))
+            block = self._empty(entries)
+            self._fill(block, 0, len(entries))
             yield block
 
-    def _empty(self, entries: List[Entry]) -> Tuple[Block, Any]:
-        import torch
-
-        pixels = self._memory.take(len(entries), (self.batch_size, *self.prepare.shape),
-                                   self.prepare.type)
-        return Block(torch.from_numpy(pixels), entries), pixels
+    def _empty(self, entries: List[Entry]) -> Block:
+        return Block(self._memory.take(len(entries), (self.batch_size, *self.prepare.shape),
+                                       self.prepare.type), entries)
 
     def _begun(self, threads: Threads,
                entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
-        block, pixels = self._empty(entries)
+        block = self._empty(entries)
         step = max(1, min(_TASK, len(entries) // self.workers))
-        return block, [threads.submit(partial(self._fill, block, pixels, first, first + step))
+        return block, [threads.submit(partial(self._fill, block, first, first + step))
                        for first in range(0, len(entries), step)]
 
-    def _fill(self, block: Block, pixels: Any, begin: int, end: int) -> None:
+    def _fill(self, block: Block, begin: int, end: int) -> None:
         for row in range(begin, min(end, len(block.entries))):
             try:
-                self.prepare(block.entries[row][1], self.epoch, pixels[row])
+                self.prepare(block.entries[row][1], self.epoch, block.pixels[row])
             except DataError as error:
                 block.failed[row] = error
                 if not self.skip_bad:
                     return  # the run ends here
+
+
+def _tensor(images: numpy.ndarray[Any, Any]) -> Any:
+    import torch
+
+    return torch.from_numpy(images)
 
 
 def none_readable(skipped: Sequence[Sequence[str]]) -> DataError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import torch
 from torch import nn
@@ -43,29 +43,6 @@ def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32,
     """
     scale, shift = _constants_on(images.device, preprocessing or Preprocessing())
     return (images.to(torch.float32) * scale - shift).to(dtype)
-
-
-def normalise_into(pixels: Any, out: Any, preprocessing: Preprocessing) -> None:
-    """Normalise one image into `out`, as `normalise` does.
-
-    Args:
-        pixels: uint8 array, `(height, width, 3)`.
-        out: float32 array of that shape.
-        preprocessing: of the network.
-    """
-    height, width, channels = pixels.shape
-    scale, shift = _rows(width, preprocessing)
-    # whole rows at once: the innermost dimension should be long
-    rows = torch.from_numpy(out).view(height, width * channels)
-    torch.mul(torch.from_numpy(pixels).reshape(height, width * channels), scale, out=rows)
-    rows.sub_(shift)
-
-
-@lru_cache(maxsize=4)
-def _rows(width: int, preprocessing: Preprocessing) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Return scale and shift of each value in a row of pixels."""
-    scale, shift = _constants(preprocessing)
-    return scale.flatten().repeat(width), shift.flatten().repeat(width)
 
 
 def fed(images: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple
 
 from ipucnn.core.errors import PluginError
@@ -116,8 +116,36 @@ class Preparation:
         if self.preprocessing.channel_order == "bgr":
             pixels = pixels[:, :, ::-1].copy()
         if self.pixels == "normalised":
-            from ipucnn.data.normalisation import normalise_into  # imports torch
-
             normalise_into(pixels, out, self.preprocessing)
         else:
             out[...] = pixels
+
+
+def normalise_into(pixels: Pixels, out: Any, preprocessing: Preprocessing) -> None:
+    """Normalise one image into `out`, as `ipucnn.data.normalisation.normalise` does.
+
+    Args:
+        pixels: uint8 array, `(height, width, 3)`.
+        out: float32 array of that shape.
+        preprocessing: of the network.
+    """
+    import numpy
+
+    height, width, channels = pixels.shape
+    scale, shift = _rows(width, preprocessing)
+    # whole rows at once: the innermost dimension should be long
+    rows = out.reshape(height, width * channels)
+    numpy.multiply(pixels.reshape(height, width * channels), scale, out=rows)
+    numpy.subtract(rows, shift, out=rows)
+
+
+@lru_cache(maxsize=4)
+def _rows(width: int, preprocessing: Preprocessing) -> Tuple[Any, Any]:
+    """Return scale and shift of each value in a row of pixels: x becomes x*scale - shift."""
+    import numpy
+
+    low, high = (numpy.float32(value) for value in preprocessing.value_range)
+    mean, std = (numpy.array(values, numpy.float32)
+                 for values in (preprocessing.mean, preprocessing.std))
+    return (numpy.tile((high - low) / (numpy.float32(255) * std), width),
+            numpy.tile((mean - low) / std, width))

@@ -5,6 +5,7 @@ Pixels are arrays `(height, width, 3)`: the layout of the decoders, and the fast
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Tuple
 
@@ -98,9 +99,9 @@ def mirrored(pixels: Pixels) -> Pixels:
 @lru_cache(maxsize=None)
 def native_resize() -> bool:
     """Return whether torch resizes uint8 images without converting to float (torch 2.1)."""
-    import torch
+    from importlib.metadata import version  # importing torch takes a second
 
-    major, minor = torch.__version__.split(".")[:2]
+    major, minor = version("torch").split(".")[:2]
     return (int(major), int(minor)) >= (2, 1)
 
 
@@ -118,6 +119,11 @@ def _resized(pixels: Pixels, place: Place, height: int, width: int,
     if not _native(interpolation):
         part = pixels[top:top + rows, left:left + columns]
         return _pillow_crop(part, (0, 0, columns, rows), (height, width), interpolation)
+    if "torch" not in sys.modules:
+        from ipucnn.data import antialias  # the same pixels
+
+        return antialias.resized(pixels[top:top + rows, left:left + columns], height, width,
+                                 interpolation)
     import torch
     from torch.nn.functional import interpolate
 

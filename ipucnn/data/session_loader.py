@@ -27,7 +27,7 @@ def feed(session: Fed, dataset: ImageDataset, plan: ExecutionPlan, batch_size: i
         indices: which images, in which order; may be a generator.
         **how: further arguments of a `Loader`.
     """
-    how["pixels"] = plan.pixels
+    how.update(pixels=plan.pixels, arrays=session.takes_arrays)
     own = session.feed(FeedRequest(dataset, plan.preprocessing, batch_size, indices, how))
     if own is not None:
         return cast(Loader, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import weakref
 from collections import defaultdict
@@ -22,8 +23,8 @@ PATIENCE = 3.0
 class Threads:
     """A thread pool that executes tasks in order until the end of the block.
 
-    Each thread sets torch's own thread count to 1: otherwise torch would start a thread team in
-    each of them, and these would spend their time waiting for each other.
+    Where torch is loaded, each thread sets torch's own thread count to 1: otherwise torch would
+    start a thread team in each of them, and these would spend their time waiting for each other.
 
     Pending tasks are then cancelled. A thread that is stuck, as when a server or disk does not
     respond, is abandoned: it blocks neither the end of the block nor that of the process, unlike
@@ -42,15 +43,15 @@ class Threads:
         self._start()
 
     def _start(self) -> None:
-        import torch
-
+        self._torch = sys.modules.get("torch")
         with _STARTING:  # torch applies a thread's setting to threads that start later, too
-            together = torch.get_num_threads()
+            together = self._torch.get_num_threads() if self._torch else 0
             self._ready = Barrier(len(self._threads) + 1)
             for thread in self._threads:
                 thread.start()
             self._ready.wait()
-            torch.set_num_threads(together)
+            if self._torch:
+                self._torch.set_num_threads(together)
 
     def submit(self, task: Callable[[], None]) -> Future[None]:
         """Queue a task and return its future."""
@@ -59,10 +60,10 @@ class Threads:
         return future
 
     def _work(self) -> None:
-        import torch
-
-        torch.get_num_threads()  # the first query in a thread sets its count to the global one
-        torch.set_num_threads(1)
+        if self._torch:
+            # the first query in a thread sets its count to the global one
+            self._torch.get_num_threads()
+            self._torch.set_num_threads(1)
         self._ready.wait()
         while True:
             item = self._todo.get()
@@ -91,6 +92,17 @@ class Threads:
             thread.join(max(0.0, until - time.monotonic()))
 
 
+class _Lease:
+    """Owner of an array's memory, which every view of the array keeps alive.
+
+    numpy links a view directly to the array that owns the memory, so that the array that was handed
+    out would be released while views of it are in use.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self.__array_interface__ = array.__array_interface__
+
+
 class Memory:
     """Batch memory, reused when a batch is no longer referenced.
 
@@ -101,11 +113,23 @@ class Memory:
         self._free: Dict[Any, List[Any]] = defaultdict(list)
 
     def take(self, rows: int, shape: Tuple[int, ...], type: str) -> Any:
-        """Return the first rows of a free array of this shape and type; tensors on it occupy it."""
+        """Return the first rows of a free array; its views, and tensors on it, occupy it.
+
+        Args:
+            rows: how many, at least 1.
+            shape: of the whole array.
+            type: of its values.
+        """
         import numpy
 
         free = self._free[shape, type]
-        memory = free.pop() if free else numpy.empty(shape, dtype=type)
-        array = memory[:rows]  # a separate object, which is freed with its last reference
-        weakref.finalize(array, free.append, memory).atexit = False
-        return array
+        memory = free.pop() if free else self.new(shape, type)
+        lease = _Lease(memory[:rows])
+        weakref.finalize(lease, free.append, memory).atexit = False
+        return numpy.asarray(lease)
+
+    def new(self, shape: Tuple[int, ...], type: str) -> Any:
+        """Return an array whose content is arbitrary."""
+        import numpy
+
+        return numpy.empty(shape, dtype=type)

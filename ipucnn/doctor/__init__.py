@@ -145,6 +145,9 @@ def _plugins(plugins: Optional[Registry]) -> List[Check]:
     others = sorted({row.provider.label for row in rows if not row.provider.builtin})
     checks = [Check("plugins", OK, f"{built_in} built-in, {_listed(others)}")]
     checks += [check for check in map(check_row, rows) if check]
+    checks += [Check(f"{row.kind} {row.name}", WARNING, f"{describe(row.provider)}: {use}",
+                     f"upgrade {row.provider.distribution} when there is a newer version")
+               for row in rows if row.spec is not None for use in row.spec.deprecated]
     for provider, seconds in used.load_seconds().items():
         if seconds > SLOW_SECONDS and not provider.builtin:
             checks.append(Check(

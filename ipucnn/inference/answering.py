@@ -6,7 +6,10 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
+import numpy
+
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.accuracy import best_classes
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.given import GivenImages, fitted
@@ -165,11 +168,11 @@ class Answering:
                top_k: int) -> Iterator[Prediction]:
         card = self.job.built.card
         probabilities = card.probabilities(outputs)
-        best = probabilities.topk(min(top_k, card.classes), dim=1)
+        best = best_classes(probabilities, top_k)
         names = card.names
         for index, finite, values, classes in zip(
-                indices, probabilities.isfinite().all(1).tolist(), best.values.tolist(),
-                best.indices.tolist()):
+                indices, numpy.isfinite(probabilities).all(1).tolist(),
+                numpy.take_along_axis(probabilities, best, 1).tolist(), best.tolist()):
             if not finite:
                 raise IpucnnError(
                     f"the model's outputs for {dataset.name(index)!r} are not finite",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Callable, Generator, List, Optional
+from typing import Any, Callable, Deque, Generator, List, Optional, Tuple
 
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -15,7 +16,11 @@ from ipucnn.inference.run_result import Meter
 
 @dataclass
 class HostCalls:
-    """Executes host calls, in device calls of the session's largest size."""
+    """Executes host calls, in device calls of the session's largest size.
+
+    As many device calls as the session can have in flight are started ahead of the one whose result
+    is read.
+    """
 
     plan: ExecutionPlan
     session: InferenceSession
@@ -28,28 +33,24 @@ class HostCalls:
         self.images = 0
         self.out_of_time = False
         self._started = time.perf_counter()
+        self._pending: Deque[Tuple[Optional[Batch], float, Callable[[], Any]]] = deque()
+        self._waited = 0.0
 
     def execute(self, deliver: Callable[[Batch, Any], None]) -> bool:
         """Execute one combined batch; return whether there may be more."""
-        samples, waited = 0, 0.0
+        samples, self._waited = 0, 0.0
         latencies: List[float] = []
         begin = time.perf_counter()
         more = True
         try:
             while more and samples < self.plan.local_batch:
-                asked = time.perf_counter()
-                if self.time_limit is not None and asked - self._started >= self.time_limit:
-                    self.out_of_time = True
-                    return False
-                try:
-                    batch = next(self.batches)
-                except StopIteration:
+                self._start_calls()
+                if not self._pending:
                     more = False
                     break
-                called = time.perf_counter()
-                logits = self.session(None if batch is None else batch.images)
+                batch, called, result = self._pending.popleft()
+                logits = result()
                 latencies.append(time.perf_counter() - called)
-                waited += called - asked
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)
                 if batch is not None:
                     deliver(batch, logits)
@@ -58,9 +59,25 @@ class HostCalls:
             self.images += samples
             if samples:
                 counters = self.session.device_latency()
-                self.meter.iteration(samples, time.perf_counter() - begin, waited,
+                self.meter.iteration(samples, time.perf_counter() - begin, self._waited,
                                      [counters[2]] if counters else latencies)
-        return more
+        return more and not (self.out_of_time and not self._pending)
+
+    def _start_calls(self) -> None:
+        """Start calls until as many are in flight as may be, or there are no more images."""
+        while len(self._pending) < max(1, self.session.in_flight):
+            asked = time.perf_counter()
+            if self.time_limit is not None and asked - self._started >= self.time_limit:
+                self.out_of_time = True
+                return
+            try:
+                batch = next(self.batches)
+            except StopIteration:
+                return
+            called = time.perf_counter()
+            self._waited += called - asked
+            self._pending.append((batch, called, self.session.start(
+                None if batch is None else batch.images)))
 
     def close(self) -> None:
         """Stop prefetching."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from itertools import islice
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
-
-import torch
+from threading import Thread
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, TypeVar
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import fitted, launched, launched_count
+from ipucnn.core.execution.launching import fitted, launched, sharing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, others_can, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -38,21 +38,29 @@ from ipucnn.data.opening import (
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
 from ipucnn.inference import predictions
-from ipucnn.inference.calibration_images import SAMPLES, calibration_of
+from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
-from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.inference.shared_predictions import SharedWriter
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.memory_checks import check_images
+from ipucnn.models.weights_card import preprocessing_of
+from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
 
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
+
+MANY_IMAGES = 256
+"""Images from which loading torch pays where only resizing uses it: it takes as long as resizing so
+many with numpy takes longer. The pixels are the same."""
 
 LOCAL = "local"
 """The launcher plugin of the processes of `--instances`."""
@@ -123,6 +131,7 @@ class Job:
         instances: the processes that share the run.
         notes: notes for the user.
         registry: where names are looked up.
+        graph: where the network's exported graph is stored; None where it is not.
     """
 
     options: RunOptions
@@ -137,6 +146,7 @@ class Job:
     instances: Instances
     notes: List[str]
     registry: Registry
+    graph: Optional[StoredGraph] = None
 
 
 def prepare(options: RunOptions, registry: Registry,
@@ -165,8 +175,11 @@ def prepare(options: RunOptions, registry: Registry,
                          f"leave it out, or leave {launch.launcher} out")
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
     notes += left_out_notes(options)
-    options = with_balanced_splits(options, registry)
-    plan = options.plan(data.on_device, launched_count())
+    if options.execution.pipeline_splits:
+        from ipucnn.models.balance import with_balanced_splits
+
+        options = with_balanced_splits(options, registry)
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
     chosen = choose_backend(options, executed, registry, refusals)
@@ -185,10 +198,6 @@ def prepare(options: RunOptions, registry: Registry,
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
                          "take images with '--data', or '--data generated' to measure speed only")
     instances = chosen.join(executed)
-    if options.results.predictions and instances.count > 1 and instances.in_step \
-            and launch is not None:
-        raise UsageError(f"'--predictions' is written by one process, and {launch.launcher} "
-                         f"started {instances.count}", "leave it out, or start one process")
     if options.results.predictions:
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
@@ -200,9 +209,14 @@ def prepare(options: RunOptions, registry: Registry,
         request = replace(request, num_classes=None)
     dataset = open_dataset(data, request, options.plugins, registry) if images is None \
         else given_at(images, preprocessing.input_size)
-    built = stored.built if stored else model_of(options, data, dataset, registry)
+    network = options.network if stored else network_of(options, data, dataset)
+    graph = None if stored else graph_of_run(chosen, options, network, executed, registry)
+    built = stored.built if stored else (graph and graph.read(registry)) or model_of(
+        options, network, registry)
+    if network.source == "random" and len(dataset.class_names) == built.card.classes:
+        built = built.with_card(class_names=tuple(dataset.class_names))
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
-    executed.check_memory()
+    check_images(executed)
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
@@ -213,7 +227,7 @@ def prepare(options: RunOptions, registry: Registry,
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry)
+               notes, registry, graph)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:
@@ -248,34 +262,55 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
                          options.dataset.match_classes, f"dataset {data.name!r}")
 
 
-def model_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
-             registry: Registry) -> BuiltModel:
-    """Return the network, with one output per class of the dataset unless the number is given.
+def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:
+    """Return which network to build: with one output per class of the dataset unless given."""
+    network = options.network
+    if network.source.startswith("pretrained"):
+        return network
+    return with_classes(network, data, dataset)  # a fresh head, or a file trained on such data
+
+
+def model_of(options: RunOptions, network: NetworkPart, registry: Registry) -> BuiltModel:
+    """Build the network.
 
     Raises:
         UsageError: an unknown name or an option that does not apply.
         WeightsError: the weights cannot be fetched or do not fit.
     """
-    network = options.network
-    if not network.source.startswith("pretrained"):  # a fresh head, or a file trained on such data
-        network = with_classes(network, data, dataset)
+    import torch
+
+    from ipucnn.models.build import build_model
+
     torch.manual_seed(options.dataset.seed)
-    built = build_model(network, options.plugins, registry)
-    if network.source == "random" and len(dataset.class_names) == built.card.classes:
-        return built.with_card(class_names=tuple(dataset.class_names))
-    return built
+    return build_model(network, options.plugins, registry)
 
 
 def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with session_of(job, result.notes) as session:
         progress("compile", 0, None)
+        with _loading_torch(session, job):
+            seconds = session.compile()
         # also a barrier: all instances are ready, so that they are measured concurrently
-        result.compile_seconds = max(job.instances.gather(session.compile()))
+        result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
+        result.notes += session.notes
         if not job.options.execution.compile_only:
             _classify(job, session, result, progress)
     return result
+
+
+@contextmanager
+def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
+    """Load torch while a session compiles that does not need it, to resize many images."""
+    if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
+            or _total(job) < MANY_IMAGES:
+        yield
+        return
+    thread = Thread(target=import_module, args=("torch",), daemon=True)
+    thread.start()
+    yield
+    thread.join()
 
 
 def session_of(job: Job, notes: List[str]) -> InferenceSession:
@@ -285,7 +320,11 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
     """
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
+        if job.graph is not None:
+            return job.graph.session(built, job.executed)
         return job.chosen.backend.inference(built.module, job.executed, built.input_size)
+    from ipucnn.inference.calibration_images import SAMPLES, calibration_of  # imports torch
+
     if options.dataset.calibration_dir or not data.finite:
         length = None if data.finite else 2 * (options.dataset.calibration_samples or SAMPLES)
         source = open_dataset(data, replace(
@@ -302,32 +341,24 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
     everything = _total(job)
-    total = len(range(instances.index, everything, instances.count))
-    loader: Optional[Loader] = None
-    if not data.on_device:
-        own = islice(order(len(dataset), everything), instances.index, None, instances.count)
-        loader = feed(session, dataset, job.executed, session.samples_per_call, own,
-                      workers=options.dataset.dataloader_worker,
-                      skip_bad=options.dataset.skip_bad_samples, part=instances.count > 1)
+    part = job.plan.own(instances.index, everything)
+    loader = None if data.on_device else _loader(job, session, part)
     scores: Optional[Scores] = None
-    ahead = instances.count if instances.in_step else 1  # count the others' images, too
-    calls = HostCalls(job.plan, session, batches(loader, total, session.samples_per_call),
+    writer: Optional[predictions.PredictionWriter] = None
+    ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
+    calls = HostCalls(job.plan, session, batches(loader, len(part), session.samples_per_call),
                        options.execution.time_limit,
                        lambda done: progress("run", done * ahead, everything))
     shared = not instances.in_step
     try:
         with ExitStack() as stack:
-            writer = None
             if options.results.predictions:
-                columns = predictions.columns(min(options.results.top_k, built.card.classes),
-                                              data.labelled, dataset.has_image_ids,
-                                              bool(dataset.split), dataset.multi_label)
                 writer = stack.enter_context(
-                    _prediction_writer(options.results.predictions, columns, instances))
+                    _prediction_writer(options.results.predictions, job, data))
                 result.predictions = options.results.predictions
             stack.callback(calls.close)
-            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer,
-                            instances)
+            scores = Scores(dataset, built.card, job.match, options.results.top_k, writer, part)
+            scores.evidence = _evidence(job)
             progress("run", 0, everything)
             while calls.execute(scores.add):
                 pass
@@ -346,8 +377,19 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
         raise
     finally:
         # instances in step would wait forever for one that has failed
+        if shared:
+            session.finish()
+        unwritten = writer.share(shared) if isinstance(writer, SharedWriter) else None
         _fill_in(result, calls, options.execution.warmup, scores, loader,
                  instances if shared else ALONE)
+    if unwritten is not None:
+        raise unwritten
+    _conclude(job, data, result, scores)
+
+
+def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[Scores]) -> None:
+    """Add notes to a result, or raise what is wrong with it."""
+    options, built, instances = job.options, job.built, job.instances
     if not data.finite:  # random images: their classes mean nothing
         result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
@@ -365,17 +407,43 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
             raise failure
 
 
-def _prediction_writer(path: str, columns: Sequence[str],
-                       instances: Instances) -> predictions.PredictionWriter:
-    """Return the writer of this instance's rows.
+def _evidence(job: Job) -> Optional[Evidence]:
+    """Return what collects the predictions for a report; None where none is wanted."""
+    if not job.options.results.documented or not job.data.finite:  # random images show nothing
+        return None
+    return Evidence(job.built.card.names)
 
-    Instances that are not in step write one file each, which their parent merges.
+
+def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
+    """Return the loader of this process's part of the images."""
+    own = islice(order(len(job.dataset), _total(job)), part.start, part.stop, part.step)
+    return feed(session, job.dataset, job.executed, session.samples_per_call, own,
+                workers=job.options.dataset.dataloader_worker,
+                skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
+
+
+@contextmanager
+def _prediction_writer(path: str, job: Job,
+                       data: DatasetSpec) -> Iterator[predictions.PredictionWriter]:
+    """Yield the writer of this instance's rows.
+
+    Instances that are not in step write one file each, which their parent merges and sends.
     """
+    dataset, instances = job.dataset, job.instances
+    columns = predictions.columns(min(job.options.results.top_k, job.built.card.classes),
+                                  data.labelled, dataset.has_image_ids, bool(dataset.split),
+                                  dataset.multi_label)
+    if instances.in_step and instances.count > 1:
+        yield SharedWriter(path, columns, instances)  # finished by `share`
+        return
     if instances.in_step:
-        return predictions.writer_class(path)(Path(path), columns)
+        with delivered(path) as target, predictions.writer_class(path)(target, columns) as writer:
+            yield writer
+        return
     from ipucnn.inference.bulk.prediction_parts import PartWriter  # `bulk` imports this module
 
-    return PartWriter(Path(path), columns, instances.index)
+    with PartWriter(target_of(path), columns, instances.index) as writer:
+        yield writer
 
 
 def _total(job: Job) -> int:
@@ -405,16 +473,22 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "scored": scores.as_plain() if scores else None,
         "answers": scores.answers.as_plain() if scores else None,
         "skipped": loader.skipped_count if loader else 0,
-        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by})
+        "first_skipped": loader.skipped if loader else [], "stopped_by": result.stopped_by,
+        "evidence": scores.shown() if scores else None})
     meter = Meter.together([part["calls"] for part in parts], instances.in_step)
     result.iterations = len(meter.seconds)
     result.images = sum(part["images"] for part in parts)
     result.seconds = sum(meter.seconds) if instances.in_step else max(
         sum(seconds for _, seconds, _, _ in part["calls"]) for part in parts)
     result.warmup_iterations = meter.warmup(warmup)
-    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch)
+    figures = meter.figures(result.warmup_iterations, calls.plan.combined_batch,
+                            calls.session.in_flight)
     for name, value in figures.items():
         setattr(result, name, value)
+    evidence = merged([part["evidence"] for part in parts if part["evidence"]])
+    result.evidence = {
+        **(scores.pictured(evidence) if scores and evidence else {}),
+        "latencies_ms": kept_latencies(meter.latencies_after(result.warmup_iterations))}
     if scores is not None:
         scores.together([part["scored"] for part in parts if part["scored"]])
         result.accuracy = scores.accuracy()
@@ -426,12 +500,14 @@ def _fill_in(result: RunResult, calls: HostCalls, warmup: int, scores: Optional[
         "first": [image for part in parts for image in part["first_skipped"]][:MAX_REPORTED]}
     result.stopped_by = next((part["stopped_by"] for part in parts if part["stopped_by"]), None)
     if instances.count > 1:
-        result.instances = [_own_figures(part, warmup, calls.plan.local_batch) for part in parts]
+        result.instances = [_own_figures(part, warmup, calls)
+                            for part in parts[:calls.plan.instances]]
 
 
-def _own_figures(part: Dict[str, Any], warmup: int, full: int) -> Dict[str, Any]:
+def _own_figures(part: Dict[str, Any], warmup: int, calls: HostCalls) -> Dict[str, Any]:
     """Return the measurements of one of several instances, as plain types."""
     meter = Meter.together([part["calls"]])
-    figures = meter.figures(meter.warmup(warmup), full)
+    figures = meter.figures(meter.warmup(warmup), calls.plan.local_batch,
+                            calls.session.in_flight)
     return {"index": part["index"], "images": part["images"], **{
         name: figures[name] and asdict(figures[name]) for name in ("throughput", "latency_ms")}}

@@ -17,6 +17,7 @@ from ipucnn.core.options.parts import (
 )
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import scored_as
+from ipucnn.data.remote.stores import is_store
 from ipucnn.models.weights_options import settled_otherwise, with_card
 
 if TYPE_CHECKING:
@@ -110,11 +111,19 @@ class RunResults(ResultPart):
         None, "Write a row per image: path, classes, names, probabilities.",
         metavar="FILE.csv|.json|.parquet", basic=True)
     top_k: int = option(5, "Classes per image in the predictions.", minimum=1)
+    report: Optional[str] = option(
+        None, "Write a report as an HTML page: predictions, accuracy, latency, options.",
+        metavar="FILE.html")
     log_path: Optional[str] = option(
         None, "Folder for the logs of instances, in a folder of each run (default: logs).",
         metavar="DIR")
     hide_output: bool = option(
         True, "Keep what instances print in their logs; otherwise it is shown as well.")
+
+    @property
+    def documented(self) -> bool:
+        """Whether what a report shows is collected."""
+        return bool(self.report or self.result)
 
     def __post_init__(self) -> None:
         if self.top_k != RunResults.top_k and not self.predictions:
@@ -163,7 +172,8 @@ class RunOptions(CommandOptions):
         values = with_card(sources, others, registry)
         weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
         if place and "data" not in values and not values.get("synthetic") \
-                and isinstance(weights, str) and Path(weights).expanduser().is_file():
+                and isinstance(weights, str) \
+                and (is_store(weights) or Path(weights).expanduser().is_file()):
             from ipucnn.onnx.any_card import card_in_file  # imports torch
 
             card = card_in_file(weights, registry)

@@ -13,7 +13,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Type
 
+import numpy
+
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.core.execution.accuracy import best_classes
 from ipucnn.core.files import json_text, kind_of, require_replaceable
 from ipucnn.core.staging import lock
 
@@ -277,14 +280,14 @@ def described(rows: Iterable[Row], label_names: Sequence[str], split: str) -> Li
 def rows(names: Sequence[str], labels: Optional[Sequence[Optional[int]]], probabilities: Any,
          class_names: Sequence[str], top_k: int,
          ids: Optional[Sequence[Optional[int]]] = None) -> List[Row]:
-    """Return one row per image from `(n, classes)` probabilities.
+    """Return one row per image from `(n, classes)` probabilities, an array.
 
     Without `labels`, and without `ids`, the rows lack that column.
     """
-    best = probabilities.topk(top_k, dim=1)
     result: List[Row] = []
+    best = best_classes(probabilities, top_k)
     for position, (name, values, classes) in enumerate(zip(
-            names, best.values.tolist(), best.indices.tolist())):
+            names, numpy.take_along_axis(probabilities, best, 1).tolist(), best.tolist())):
         row: Row = {"path": name}
         if ids is not None:
             row["image_id"] = ids[position]

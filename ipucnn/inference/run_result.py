@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 from array import array
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 from ipucnn.core.showing import Blocks, Facts, Shown, Table
@@ -103,25 +103,36 @@ class Meter:
         """Return the number of initial iterations to leave out: at most half of the run."""
         return min(wanted, len(self.seconds) // 2)
 
-    def figures(self, warmup: int, full: int) -> Dict[str, Any]:
+    def latencies_after(self, warmup: int) -> Sequence[float]:
+        """Return the seconds of each device call after `warmup` iterations."""
+        first = self.latency_starts[warmup] if warmup < len(self.latency_starts) else 0
+        return self.latencies[first:]
+
+    def figures(self, warmup: int, full: int, in_flight: int = 1) -> Dict[str, Any]:
         """Return the statistics after `warmup` iterations.
 
         Args:
             warmup: iterations to leave out.
             full: samples of a full iteration; a short last one is left out of the spread of
                 rates when there are others, because it measures padding.
+            in_flight: host calls that were in flight at a time; their results come in bursts, so
+                that a rate is that of so many calls.
         """
         kept = range(warmup, len(self.seconds))
         whole = [i for i in kept if self.samples[i] == full] or list(kept)
         total = sum(self.seconds[i] for i in kept)
-        first = self.latency_starts[warmup] if kept else 0
+        groups = [whole[begin:begin + in_flight] for begin in range(0, len(whole), in_flight)]
+        if len(groups) > 1 and len(groups[-1]) < in_flight:
+            groups.pop()
+        sums = [[sum(series[i] for i in group) for series in (
+            self.samples, self.seconds, self.waits)] for group in groups]
         return {
-            "throughput": Spread.of([self.samples[i] / self.seconds[i] for i in whole
-                                     if self.seconds[i] > 0]),
-            "compute_throughput": Spread.of([
-                self.samples[i] / (self.seconds[i] - self.waits[i]) for i in whole
-                if self.seconds[i] > self.waits[i]]),
-            "latency_ms": Percentiles.of([1000 * s for s in self.latencies[first:]]),
+            "throughput": Spread.of([samples / seconds for samples, seconds, _ in sums
+                                     if seconds > 0]),
+            "compute_throughput": Spread.of([samples / (seconds - waits)
+                                             for samples, seconds, waits in sums
+                                             if seconds > waits]),
+            "latency_ms": Percentiles.of([1000 * s for s in self.latencies_after(warmup)]),
             "data_wait_share": sum(self.waits[i] for i in kept) / total if total else 0.0,
         }
 
@@ -160,6 +171,8 @@ class RunResult(Shown):
             `throughput` and `latency_ms`; with `--instances` also the `log` file and the
             `exit_code`.
         notes: notes for the user.
+        evidence: what a report shows of the predictions and latencies, see
+            `ipucnn.reports.evidence`; not in `as_dict`.
     """
 
     model: str
@@ -190,10 +203,17 @@ class RunResult(Shown):
     stopped_by: Optional[str] = None
     instances: List[Dict[str, Any]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
+    evidence: Dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the result as plain types, for JSON."""
-        return {"format": "ipucnn.run/1", **asdict(self)}
+        plain = {"format": "ipucnn.run/1", **asdict(replace(self, evidence={}))}
+        del plain["evidence"]
+        return plain
+
+    def document(self) -> Dict[str, Any]:
+        """Return the result and the evidence as plain types, for a file and a report."""
+        return {**self.as_dict(), "evidence": self.evidence}
 
     def facts(self) -> Facts:
         """Return the result as names and values, for people."""

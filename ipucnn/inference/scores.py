@@ -5,20 +5,23 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
+import numpy
+
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK
-from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.data import ImageDataset
-from ipucnn.data.labels import label_tensor
+from ipucnn.data.labels import labels_of_batch
 from ipucnn.inference import predictions
 from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
+from ipucnn.reports.evidence import Evidence
+from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 if TYPE_CHECKING:
-    import torch
-
     from ipucnn.data.loader import Batch
+
+    Array = numpy.ndarray[Any, Any]
 
 
 class Scores:
@@ -30,33 +33,34 @@ class Scores:
         match: the model's class of each label; None where the dataset has no labels.
         top_k: classes per image in the predictions.
         writer: writes the predictions; None writes none.
-        instances: the processes that share the images, in round-robin order.
+        own: the images of this process; see `ExecutionPlan.own`.
 
     Attributes:
         answers: the first predictions, and how often each class was predicted.
+        evidence: collects what a report shows; None where no report is wanted.
     """
+
+    evidence: Optional[Evidence] = None
 
     def __init__(self, dataset: ImageDataset, card: ModelCard,
                  match: Optional[ClassMatch], top_k: int,
                  writer: Optional[predictions.PredictionWriter] = None,
-                 instances: Instances = ALONE) -> None:
+                 own: range = range(0)) -> None:
         self._dataset = dataset
         self._card, self._match = card, match
         self._top_k = min(top_k, card.classes)
         self._writer = writer
         self._class_names = card.names
         self._first_pass = True
-        self._next, self._stride = instances.index, instances.count
+        self._next, self._stride = own.start, own.step
         self._count = TopK()
         self.answers = Answers(self._class_names)
         self._labels = 0  # images with a label, known to the model or not
         self._failed = 0
         self._first_failed = ""
 
-    def add(self, batch: Batch, outputs: torch.Tensor) -> None:
-        """Score a batch; the model's outputs are `(n, num_outputs)`."""
-        import torch
-
+    def add(self, batch: Batch, outputs: Any) -> None:
+        """Score a batch; the model's outputs are `(n, num_outputs)`, an array or a tensor."""
         # a run longer than its data repeats it in order; in the second pass an index is lower
         # than the next one of the first pass, which lacks only images that cannot be read
         fresh: List[int] = []
@@ -69,9 +73,9 @@ class Scores:
             return
         names = [self._dataset.name(batch.indices[row]) for row in fresh]
         labels = [batch.labels[row] for row in fresh]
-        outputs = outputs[fresh].float()
+        outputs = numpy.asarray(outputs, numpy.float32)[fresh]
         probabilities = self._card.probabilities(outputs)
-        finite = probabilities.isfinite().all(1)
+        finite = numpy.isfinite(probabilities).all(1)
         if not bool(finite.all()):
             failed = [name for name, good in zip(names, finite.tolist()) if not good]
             self._first_failed = self._first_failed or failed[0]
@@ -96,22 +100,25 @@ class Scores:
             self._writer.write(lines, [batch.indices[row] for row in fresh])
         # the order of logits; probabilities close to 1 are rounded
         ranked = outputs if outputs.shape[1] > 1 else probabilities
-        ranked = torch.where(finite[:, None], ranked, ranked.new_tensor(0))
-        known: Optional[torch.Tensor] = None
+        ranked = numpy.where(finite[:, None], ranked, 0)
+        known: Optional[Array] = None
         if self._match is not None:
             self._labels += sum(label is not None for label in labels)
-            known = label_tensor(labels_by_output(self._match, labels, UNKNOWN), outputs.shape[1])
-            self._count.add(ranked, known * finite[:, None] if known.dim() > 1 else torch.where(
-                finite | (known == UNKNOWN), known, known.new_tensor(len(self._class_names))))
+            known = labels_of_batch(labels_by_output(self._match, labels, UNKNOWN),
+                                    outputs.shape[1])
+            self._count.add(ranked, known * finite[:, None] if known.ndim > 1 else numpy.where(
+                finite | (known == UNKNOWN), known, len(self._class_names)))
+        if self.evidence is not None:
+            self.evidence.add([batch.indices[row] for row in fresh], probabilities, known)
         best = ranked.argmax(1)
-        self._keep(batch, fresh, best, probabilities.gather(1, best[:, None])[:, 0], known)
+        self._keep(batch, fresh, best, _picked(probabilities, best), known)
 
-    def _keep(self, batch: Batch, fresh: Sequence[int], best: torch.Tensor,
-              certain: torch.Tensor, known: Optional[torch.Tensor]) -> None:
+    def _keep(self, batch: Batch, fresh: Sequence[int], best: Array, certain: Array,
+              known: Optional[Array]) -> None:
         """Give the predictions that are numbers to `answers`."""
         correct: List[Optional[bool]] = [None] * len(fresh)
-        if known is not None and known.dim() > 1:
-            correct = [value > 0 for value in known.gather(1, best[:, None])[:, 0].tolist()]
+        if known is not None and known.ndim > 1:
+            correct = [value > 0 for value in _picked(known, best).tolist()]
         elif known is not None:
             correct = [None if wanted == UNKNOWN else wanted == found
                        for wanted, found in zip(known.tolist(), best.tolist())]
@@ -121,6 +128,14 @@ class Scores:
                 label = batch.labels[row]
                 self.answers.add(self._dataset, batch.indices[row], Answer(
                     output, probability, label if isinstance(label, int) else None, right))
+
+    def shown(self) -> Optional[Dict[str, Any]]:
+        """Return the evidence of this process; None where no report is wanted."""
+        return None if self.evidence is None else self.evidence.reduced(self._dataset.name)
+
+    def pictured(self, evidence: Dict[str, Any]) -> Dict[str, Any]:
+        """Return evidence with thumbnails of the selected images, whose files are read again."""
+        return with_thumbnails(evidence, of_dataset(self._dataset))
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the counts of this process, for `together`."""
@@ -156,3 +171,8 @@ class Scores:
     def accuracy(self) -> Optional[Dict[str, float]]:
         """Return top-1 and top-5 in per cent and the images counted, or None without labels."""
         return self._count.accuracy()
+
+
+def _picked(values: Array, columns: Array) -> Array:
+    """Return one value of each row."""
+    return numpy.take_along_axis(values, columns[:, None], 1)[:, 0]

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any, Dict, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
+import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.models.build import outline
-from ipucnn.models.tracing import costs, usable_splits
+from ipucnn.models.build import DEFAULT_NORM_LAYER, outline
+from ipucnn.models.footprint import Trace, trace
+from ipucnn.models.stage_memory import (
+    IPU,
+    Device,
+    Storing,
+    device_of,
+    recompute_checkpoints,
+    storing,
+)
+from ipucnn.models.surgery import replace_norms
 
 OptionsT = TypeVar("OptionsT", bound=CommandOptions)
 
@@ -22,9 +36,11 @@ AUTOMATIC = "auto:"
 
 MOST_STAGES = 1024
 
+Fits = Callable[[int, int, int], bool]
+
 
 def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
-                  options: Any = None,
+                  options: Any = None, classes: Optional[int] = None,
                   registry: Optional[Registry] = None) -> List[str]:
     """Return the splits that divide the model called `name` into stages of balanced cost.
 
@@ -33,6 +49,7 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
         stages: pipeline stages.
         input_size: height and width of its images; those of its record when not given.
         options: an instance of the model's options class; its defaults when None.
+        classes: number of its outputs; that of its record when not given.
         registry: where names are looked up; this process's when not given.
 
     Raises:
@@ -40,19 +57,23 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
     """
     registry = registry or current_registry()
     spec = registry.get_typed(ModelSpec, name)
-    model = outline(spec, registry, options, input_size)
+    model = outline(spec, registry, options, classes, input_size)
     try:
         return balanced_splits(model, stages, input_size or spec.input_size)
     except UsageError as error:
         raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
 
 
-def with_balanced_splits(options: OptionsT, registry: Registry) -> OptionsT:
+def with_balanced_splits(options: OptionsT, registry: Registry,
+                         device: Optional[Device] = None) -> OptionsT:
     """Return options in which ``--pipeline-splits auto:N`` is replaced by the splits themselves.
+
+    Every stage fits the estimated memory of the device, if the model can be cut so.
 
     Args:
         options: of a training or a run.
         registry: where the model is looked up.
+        device: the device of a stage; that of the named backend when None, if it is an IPU.
 
     Raises:
         UsageError: N is no number of stages, or the model cannot be cut into as many.
@@ -65,9 +86,68 @@ def with_balanced_splits(options: OptionsT, registry: Registry) -> OptionsT:
         raise UsageError(f"option '--pipeline-splits': {given[0]!r} states no number of stages",
                          f"write 'auto:4' for four stages; at most {MOST_STAGES}")
     spec = registry.get_typed(ModelSpec, options.get("model"))
-    splits = model_balance(spec.name, int(text), input_size=options.get("input_size"),
-                           options=options.plugins.of("model", spec.name), registry=registry)
+    model, traced = network_of(options, registry)
+    device = device or device_of(options, registry)
+    rule = None
+    if device is not None:
+        size = options.get("input_size") or spec.input_size
+        plan = replace(options.with_values(pipeline_splits=()).plan(False),  # type: ignore[attr-defined]
+                       preprocessing=Preprocessing(input_size=size))
+        rule = rule_of(options, plan, registry, device, (model, traced))
+    try:
+        splits = cheapest_splits(model, traced, int(text), rule)
+    except UsageError as error:
+        raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
     return options.with_values(pipeline_splits=tuple(splits))
+
+
+def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, Trace]:
+    """Return the network that options name, without weights, and its trace.
+
+    The latest one is kept, because a plan asks for it several times.
+
+    Raises:
+        UsageError: an unknown name, or a model that cannot be followed.
+    """
+    spec = registry.get_typed(ModelSpec, options.get("model"))
+    layer = registry.get_typed(NormLayerSpec, options.get("normlayer"))
+    own, norm = (options.plugins.of(*one) for one in (("model", spec.name),
+                                                      ("norm-layer", layer.name)))
+    size = options.get("input_size") or spec.input_size
+    classes = options.get("num_classes")
+    asked = spec, layer, own, norm, size, classes
+    if _latest and _latest[0][0] == asked:
+        return _latest[0][1]
+    model = outline(spec, registry, own, classes, size)
+    if layer.name != DEFAULT_NORM_LAYER:
+        with torch.device("meta"):
+            replace_norms(model, functools.partial(registry.make, layer, options=norm))
+    _latest[:] = [(asked, (model, trace(model, size)))]
+    return _latest[0][1]
+
+
+_latest: List[Tuple[Any, Tuple[nn.Module, Trace]]] = []
+
+
+def rule_of(options: CommandOptions, plan: ExecutionPlan, registry: Registry, device: Device,
+            network: Tuple[nn.Module, Trace]) -> Storing:
+    """Return how a device stores the stages of a training or a run.
+
+    Args:
+        options: of the command.
+        plan: of it, with the size of its images; where the options leave the precision to the
+            device, that of an IPU is 16.16.
+        registry: where names are looked up.
+        device: the device of a stage.
+        network: what `network_of` returns.
+    """
+    if options.get("precision") is None and device.kind == IPU:
+        plan = replace(plan, precision="16.16")
+    model, traced = network
+    begins = [traced.begins[path] for path in block_begins(model, traced) if path]
+    blocks = tuple((call, traced.calls[call].passed_on) for call in begins)
+    return storing(options, plan, registry, device,
+                   recompute_checkpoints(model, traced, plan), blocks)
 
 
 def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]:
@@ -80,26 +160,53 @@ def balanced_splits(model: nn.Module, stages: int, input_size: int) -> List[str]
     Raises:
         UsageError: the model has fewer blocks than stages.
     """
-    begins = _cuts(model, input_size)
+    return cheapest_splits(model, trace(model, input_size), stages)
+
+
+def cheapest_splits(model: nn.Module, traced: Trace, stages: int,
+                    rule: Optional[Storing] = None) -> List[str]:
+    """Return the splits whose largest stage has the fewest multiply-adds; see `balanced_splits`.
+
+    Args:
+        model: the model.
+        traced: its trace.
+        stages: how many.
+        rule: how a stage is stored; each fits the device, if there are such splits.
+
+    Raises:
+        UsageError: the model has fewer blocks than stages.
+    """
+    begins = block_begins(model, traced)
     if len(begins) < stages:
         raise UsageError(f"it can be cut into {len(begins)} stages at most, not into {stages}",
                          "use fewer IPUs for a replica, or '--pipeline-splits'")
-    places = _partition([cost for _, cost in begins], stages)
-    return [begins[place][0] for place in places]
+    places = [traced.begins[path] if path else 0 for path in begins]
+    ends = [*places, len(traced.calls)]
+    sizes = [traced.total("multiply_adds", *part) for part in zip(ends, ends[1:])]
+
+    def fits(first: int, last: int, stage: int) -> bool:
+        assert rule is not None
+        memory = rule.memory(traced, (ends[first], ends[last]), stage, stages)
+        return memory.total <= rule.device.memory
+
+    found = partition(sizes, stages, fits if rule else None) or partition(sizes, stages)
+    assert found is not None  # there are at least as many blocks as stages
+    return [begins[place] for place in found]
 
 
-def _cuts(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
-    """Return the pieces that stages consist of: the first module of each, and its cost."""
-    usable = set(usable_splits(model, input_size)) & set(_outer(model))
+def block_begins(model: nn.Module, traced: Trace) -> List[str]:
+    """Return the first module of each of the pieces that stages consist of."""
+    usable = set(traced.usable) & set(_outer(model))
     pieces: List[Tuple[str, int]] = [("", 0)]
-    for path, cost in costs(model, input_size):
+    for call in traced.calls:
         begun, before = pieces[-1]
-        if path in usable and before:
-            pieces.append((path, 0))
-        elif path in usable and len(pieces) > 1 and not path.startswith(begun + "/"):
-            pieces[-1] = (path, 0)  # modules between blocks cost nothing; blocks begin with a layer
-        pieces[-1] = (pieces[-1][0], pieces[-1][1] + cost)
-    return [piece for piece in pieces if piece[1]]
+        if call.path in usable and before:
+            pieces.append((call.path, 0))
+        elif call.path in usable and len(pieces) > 1 and not call.path.startswith(begun + "/"):
+            # modules between blocks cost nothing; blocks begin with a layer
+            pieces[-1] = (call.path, 0)
+        pieces[-1] = (pieces[-1][0], pieces[-1][1] + call.multiply_adds)
+    return [path for path, cost in pieces if cost]
 
 
 def _outer(model: nn.Module, prefix: str = "") -> List[str]:
@@ -112,14 +219,35 @@ def _outer(model: nn.Module, prefix: str = "") -> List[str]:
     return paths
 
 
-def _partition(sizes: List[int], parts: int) -> List[int]:
-    """Return where parts 1, 2, ... of a sequence begin, minimising the largest part."""
+def partition(sizes: Sequence[int], parts: int, fits: Optional[Fits] = None
+              ) -> Optional[List[int]]:
+    """Return where parts 1, 2, ... of a sequence begin, minimising the largest part.
+
+    The search is exact: for every number of parts and every end, the best begin of the last part is
+    found from the results for one part fewer.
+
+    Args:
+        sizes: of the pieces; a part has at least one.
+        parts: how many.
+        fits: whether the pieces from `first` to before `last` may be part number `part`.
+
+    Returns:
+        None if there are no such parts.
+    """
     sums = [0, *accumulate(sizes)]
     count = len(sizes)
-    # for the first `end` pieces, the cost of the largest part and where the parts begin
-    best: Dict[int, Tuple[int, List[int]]] = {i: (sums[i], []) for i in range(1, count + 1)}
-    for _ in range(parts - 1):
-        best = {end: min((max(best[begin][0], sums[end] - sums[begin]), [*best[begin][1], begin])
-                         for begin in best if begin < end)
-                for end in range(min(best) + 1, count + 1)}
-    return best[count][1]
+    # by the end of the parts so far: the size of the largest, and where each begins
+    best: Dict[int, Tuple[int, Tuple[int, ...]]] = {0: (0, ())}
+    for part in range(parts):
+        ends = [count] if part == parts - 1 else range(part + 1, count - parts + part + 2)
+        found: Dict[int, Tuple[int, Tuple[int, ...]]] = {}
+        for end in ends:
+            for begin, (largest, begins) in best.items():
+                if begin >= end:
+                    continue
+                made = max(largest, sums[end] - sums[begin]), (*begins, begin)
+                if (end not in found or made < found[end]) and (
+                        fits is None or fits(begin, end, part)):
+                    found[end] = made
+        best = found
+    return list(best[count][1][1:]) if count in best else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
@@ -20,57 +20,18 @@ from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
+from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
-from ipucnn.models.weights import (
-    WeightsReport,
-    load_by_output,
-    load_weights,
-    published_weights,
-)
-from ipucnn.models.weights_card import file_card
+from ipucnn.models.weights import load_by_output, load_weights
+from ipucnn.models.weights_card import file_card, preprocessing_of
+from ipucnn.models.weights_source import published_weights
 
 DEFAULT_NORM_LAYER = "batch"
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model with its metadata.
-
-    Attributes:
-        module: maps normalised images `(n, 3, input_size, input_size)` to outputs
-            `(n, num_outputs)`; `card` says what they mean.
-        spec: its record.
-        weights: the source of its weights.
-        card: its description.
-    """
-
-    module: nn.Module
-    spec: ModelSpec
-    weights: WeightsReport
-    card: ModelCard
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How its images are prepared."""
-        return self.card.preprocessing
-
-    @property
-    def input_size(self) -> int:
-        """Height and width of its images in pixels."""
-        return self.card.preprocessing.input_size
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of values per image."""
-        return self.card.num_outputs
-
-    def with_card(self, **changes: Any) -> BuiltModel:
-        """Return the model with other values in its card."""
-        return replace(self, card=replace(self.card, **changes))
 
 
 def create_model(name: str, *, registry: Optional[Registry] = None,
@@ -93,7 +54,8 @@ def create_model(name: str, *, registry: Optional[Registry] = None,
 
 
 def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry,
-                outputs: Optional[Sequence[Optional[int]]] = None) -> BuiltModel:
+                outputs: Optional[Sequence[Optional[int]]] = None,
+                copies: int = 1) -> BuiltModel:
     """Build a model: network, norm layers, residual zero-init, weights, input padding.
 
     Random weights come from torch's global generator.
@@ -104,9 +66,11 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         registry: where names are looked up.
         outputs: the output of the weights file for each output of the model, where they differ;
             None keeps random weights.
+        copies: how often its weights are needed at once; see `memory_checks.check_weights`.
 
     Raises:
-        UsageError: an unknown name, or a model that cannot be built so.
+        UsageError: an unknown name, or a model that cannot be built so, or not with the memory
+            that is available.
         WeightsError: the weights cannot be obtained or do not match.
     """
     spec = registry.get_typed(ModelSpec, network.model)
@@ -116,7 +80,10 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     if network.input_size is not None:
         spec.check_input_size(network.input_size)
     size = preprocessing_of(network, registry).input_size
-    model = _build(spec, classes, plugins.of("model", spec.name), registry, size)
+    own = plugins.of("model", spec.name)
+    if classes > MANY_OUTPUTS or own is not None:  # others are as large as their authors meant
+        check_weights(outline(spec, registry, own, classes, size), spec.name, classes, copies)
+    model = _build(spec, classes, own, registry, size)
     _replace_norms(model, spec, network.normlayer, plugins, registry)
     if spec.zero_init_residual:
         zero_init_residual(model)
@@ -132,30 +99,6 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         card = replace(card, class_names=())
     provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
     return BuiltModel(model, spec, report, replace(card, provenance=provenance))
-
-
-def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
-    """Return how images are prepared for a network of the registry.
-
-    The card in the weights file decides, or the record of the published weights, then that of the
-    model; otherwise the usual values for ImageNet models are assumed.
-
-    Args:
-        network: the model and its weights, and the input size where it is given.
-        registry: where the model is looked up.
-
-    Raises:
-        UsageError: an unknown model, or there are no such published weights.
-        WeightsError: the card in the weights file is damaged.
-    """
-    spec = registry.get_typed(ModelSpec, network.model)
-    stored = file_card(network.source, registry)
-    published = published_weights(spec, network.source)
-    found = ((stored and stored.preprocessing) or (published and published.preprocessing)
-             or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
-    size = network.input_size or found.input_size
-    spec.check_input_size(size)
-    return found.sized(size)
 
 
 def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
@@ -246,21 +189,22 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
 
 
 def outline(spec: ModelSpec, registry: Registry, options: Any = None,
-            input_size: Optional[int] = None) -> nn.Module:
+            classes: Optional[int] = None, input_size: Optional[int] = None) -> nn.Module:
     """Return a model without weights where it allows that, else with random ones.
 
     Args:
         spec: its record.
         registry: where its target is looked up.
         options: an instance of its options class; the defaults when None.
+        classes: number of its outputs; that of its record when None.
         input_size: height and width of its images; those of its record when None.
     """
-    size = input_size or spec.input_size
+    classes, size = classes or spec.num_classes, input_size or spec.input_size
     try:
         with torch.device("meta"):
-            return _build(spec, spec.num_classes, options, registry, size)
+            return _build(spec, classes, options, registry, size)
     except (PluginError, RuntimeError, NotImplementedError):
-        return _build(spec, spec.num_classes, options, registry, size)
+        return _build(spec, classes, options, registry, size)
 
 
 def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,

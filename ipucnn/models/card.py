@@ -12,7 +12,7 @@ from ipucnn.core.options.parts import MOST_CLASSES
 from ipucnn.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    import torch
+    import numpy
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
@@ -88,21 +88,26 @@ class ModelCard:
         """A name for each class: `class 0`, `class 1` ... when they are unknown."""
         return list(self.class_names) or [f"class {index}" for index in range(self.classes)]
 
-    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, outputs: Any) -> numpy.ndarray[Any, Any]:
         """Return the probability of each class, float32 `(n, classes)`.
 
         Args:
-            outputs: of the model, `(n, num_outputs)`.
+            outputs: of the model, `(n, num_outputs)`, an array or a tensor of the host.
         """
-        outputs = outputs.float()
-        if self.outputs == LOGITS:
-            sigmoid = self.multi_label or self.num_outputs == 1
-            outputs = outputs.sigmoid() if sigmoid else outputs.softmax(1)
-        if self.classes > self.num_outputs:
-            import torch
+        import numpy
 
-            outputs = torch.cat([1 - outputs, outputs], 1)
-        return outputs
+        values: numpy.ndarray[Any, Any] = numpy.asarray(outputs, numpy.float32)
+        with numpy.errstate(invalid="ignore", over="ignore"):  # outputs may not be finite
+            if self.outputs != LOGITS:
+                pass
+            elif self.multi_label or self.num_outputs == 1:
+                values = 1 / (1 + numpy.exp(-values))
+            else:
+                values = numpy.exp(values - values.max(1, keepdims=True))
+                values = values / values.sum(1, keepdims=True)
+        if self.classes > self.num_outputs:
+            values = numpy.concatenate([1 - values, values], 1)
+        return values
 
     def facts(self) -> List[Tuple[str, str]]:
         """Return names and values for people."""

@@ -9,9 +9,10 @@ import zlib
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import kind_of
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.store_folder import present, shown_path
 
 FORMAT = "ipucnn.checkpoint/1"
 
@@ -26,10 +27,14 @@ def read_content(path: Path) -> Dict[str, Any]:
     """
     from ipucnn.models.weights_file import read_checkpoint
 
+    try:
+        present(path)
+    except DataError as error:
+        raise CheckpointError(error.message, error.hint) from error
     if kind_of(path):
         raise CheckpointError(f"'{path}' is {kind_of(path)}", "name a file")
     if not os.path.exists(str(path)):  # Path.exists raises for a name that is too long
-        raise CheckpointError(f"there is no checkpoint '{path}'", "check its name")
+        raise CheckpointError(f"there is no checkpoint '{shown_path(path)}'", "check its name")
     try:
         with zipfile.ZipFile(str(path)) as archive:
             bad = archive.testzip()  # torch.load checks no checksums
@@ -54,7 +59,7 @@ def read_content(path: Path) -> Dict[str, Any]:
 
 def damaged(path: Path, reason: str) -> CheckpointError:
     """Return the error of a file that is not what a training wrote."""
-    return CheckpointError(f"checkpoint '{path}' is damaged or incomplete: {reason}",
+    return CheckpointError(f"checkpoint '{shown_path(path)}' is damaged or incomplete: {reason}",
                            "use another one, or the folder: its newest whole checkpoint is taken")
 
 

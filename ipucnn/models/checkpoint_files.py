@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited
+from ipucnn.models.checkpoint_names import BEST, NAME
+from ipucnn.models.store_folder import on_store, shown_path
 
 log = logging.getLogger("ipucnn.checkpoints")
-
-BEST = "best.json"
-"""The file in a checkpoint folder that records the best validation."""
-
-NAME = re.compile(r"(?P<run>.+)_(?P<epoch>\d+)(?:\.step(?P<step>\d+))?"
-                  r"(?P<averaged>_averaged)?\.pt")
 
 
 class CheckpointError(IpucnnError):
@@ -54,24 +49,35 @@ def entries(folder: Path, averaged: bool = False) -> List[Entry]:
     Raises:
         CheckpointError: the folder cannot be read, or has those of several trainings.
     """
-    try:
-        names = sorted(os.listdir(str(folder)))
-    except OSError as error:
-        raise CheckpointError(f"cannot list folder '{folder}': {error.strerror}",
-                              "name the folder of a training's checkpoints") from error
     found = []
-    for name in names:
+    for name in names_in(folder):
         match = NAME.fullmatch(name)
         if match and not name.startswith("."):
             found.append(Entry(folder / name, match["run"], int(match["epoch"]),
                                int(match["step"] or 0), bool(match["averaged"])))
     runs = sorted({entry.run for entry in found})
     if len(runs) > 1:
-        raise CheckpointError(f"folder '{folder}' has checkpoints of {len(runs)} trainings: "
-                              + ", ".join(runs), "name one file")
+        raise CheckpointError(f"folder '{shown_path(folder)}' has checkpoints of "
+                              f"{len(runs)} trainings: " + ", ".join(runs), "name one file")
     kept = [entry for entry in found if averaged or not entry.averaged]
     # within epoch 3 comes before its end
     return sorted(kept, key=lambda e: (e.epoch, not e.step, e.step, e.averaged))
+
+
+def names_in(folder: Path) -> List[str]:
+    """Return the sorted names of the files in a folder; on a store, of its checkpoints.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+    """
+    stored = on_store(folder)
+    try:
+        return sorted(os.listdir(str(folder))) if stored is None else stored.names()
+    except DataError as error:
+        raise CheckpointError(error.message, error.hint) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot list folder '{folder}': {error.strerror}",
+                              "name the folder of a training's checkpoints") from error
 
 
 def best_of(folder: Path) -> Dict[str, Any]:
@@ -99,9 +105,10 @@ def chosen(folder: Path) -> Path:
         try:
             read_content(entry.path)
         except CheckpointError as error:
-            log.warning("%s is passed over: %s", entry.path, error.message)
+            log.warning("%s is passed over: %s", shown_path(entry.path), error.message)
         else:
             return entry.path
-    raise CheckpointError(f"there are no {'whole ' if found else ''}checkpoints in '{folder}'",
+    raise CheckpointError(f"there are no {'whole ' if found else ''}checkpoints in "
+                          f"'{shown_path(folder)}'",
                           "name a weights file, or a folder that '--checkpoint-path' of a "
                           "training wrote")

@@ -66,6 +66,17 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get(RATE_FACTOR, 1.0)
 
 
+def state_size(choice: OptimizerChoice) -> int:
+    """Return how many values of state an optimizer has for each weight."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.zeros(2, 2)
+    optimizer = choice.build([{"params": [weight], "weight_decay": choice.weight_decay}],
+                             lr=choice.lr)
+    optimizer.step()
+    return sum(isinstance(value, torch.Tensor) and value.shape == weight.shape
+               for state in optimizer.state.values() for value in state.values())
+
+
 def fused_if_possible(kind: Any, groups: List[Dict[str, Any]],
                       **values: Any) -> torch.optim.Optimizer:
     """Return ``kind(groups, **values)``, fused if torch supports it.

@@ -6,15 +6,17 @@ The model is called on the meta device, without computation or memory use.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
+
+Around = Callable[[Sequence[torch.Tensor], torch.Tensor], ContextManager[Any]]
 
 
 def execution_order(model: nn.Module, input_size: int) -> List[str]:
@@ -44,9 +46,15 @@ def resolve_splits(model: nn.Module, splits: Sequence[str], input_size: int) -> 
         UsageError: a split is unknown, repeated, out of order, not called exactly once, or leaves
             a stage without a layer.
     """
-    if not splits:
-        return []
-    calls = _calls(model, input_size)
+    return resolved(model, splits, _calls(model, input_size)) if splits else []
+
+
+def resolved(model: nn.Module, splits: Sequence[str], calls: Sequence[str]) -> List[str]:
+    """Return what `resolve_splits` returns, given the path of every module call in order.
+
+    Raises:
+        UsageError: see `resolve_splits`.
+    """
     known = {name.replace(".", "/") for name, _ in model.named_modules() if name}
     paths: List[str] = []
     begin = 0
@@ -137,7 +145,7 @@ def costs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
             module.register_forward_hook(end) for _, module in modules
             if isinstance(module, (nn.Conv2d, nn.Linear))]
 
-    _call(model, input_size, attach)
+    call_on_meta(model, input_size, attach)
     return calls
 
 
@@ -151,7 +159,7 @@ def outputs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
     def end(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         found.append((path, output.numel() if isinstance(output, torch.Tensor) else 0))
 
-    _call(model, input_size, lambda: [
+    call_on_meta(model, input_size, lambda: [
         module.register_forward_hook(partial(end, name.replace(".", "/")))
         for name, module in model.named_modules()
         if not module._modules and not getattr(module, "inplace", False)])
@@ -163,21 +171,39 @@ def _calls(model: nn.Module, input_size: int) -> List[str]:
     return [path for path, _ in costs(model, input_size) if path]
 
 
-def _call(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) -> None:
-    """Call the model for one image on the meta device, with the hooks returned by `attach`.
+def call_on_meta(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) -> None:
+    """Call the model for one image in evaluation mode; see `called_on_meta`."""
+    with torch.no_grad():
+        called_on_meta(model, input_size, attach)
+
+
+def called_on_meta(model: nn.Module, input_size: int, attach: Callable[[], List[Any]],
+                   images: int = 1, training: bool = False,
+                   around: Optional[Around] = None) -> None:
+    """Call the model on the meta device, with the hooks returned by `attach`.
+
+    Args:
+        model: the model to be called; its tensors and modes do not change.
+        input_size: height and width of its images.
+        attach: registers hooks and returns them; they are removed afterwards.
+        images: how many.
+        training: call it in training mode.
+        around: given the model's tensors on the meta device and the images, returns a context in
+            which the model is called.
 
     Raises:
         UsageError: the model does not run on the meta device, or not on images of this size.
     """
-    tensors: Dict[str, torch.Tensor] = {**dict(model.named_parameters()),
-                                        **dict(model.named_buffers())}
+    tensors: Dict[str, torch.Tensor] = {
+        name: tensor.to("meta") for name, tensor in (*model.named_parameters(),
+                                                     *model.named_buffers())}
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    images = torch.empty((1, 3, input_size, input_size), dtype=dtype, device="meta")
-    with _evaluating(model), torch.no_grad():
+    batch = torch.empty((images, 3, input_size, input_size), dtype=dtype, device="meta")
+    with _in_mode(model, training):
         hooks = attach()
         try:
-            torch.func.functional_call(
-                model, {name: tensor.to("meta") for name, tensor in tensors.items()}, (images,))
+            with around(list(tensors.values()), batch) if around else nullcontext():
+                torch.func.functional_call(model, tensors, (batch,))
         except (RuntimeError, TypeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [""])[0]
             raise UsageError(f"the model cannot be followed on images of {input_size} pixels: "
@@ -188,12 +214,12 @@ def _call(model: nn.Module, input_size: int, attach: Callable[[], List[Any]]) ->
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, and restore each module's mode afterwards."""
+def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Set training or evaluation mode, and restore each module's mode afterwards."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module, mode in modes.items():
+            module.training = mode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -10,58 +10,21 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
-from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
+from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
+from ipucnn.models.store_folder import shown_path
 from ipucnn.models.weights_file import StateDict, read_weights
-from ipucnn.models.weights_source import local_file, published_file
+from ipucnn.models.weights_source import local_file, named_weights, published_file
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on it
 _PARTIAL = "'--weights-partial' loads what fits and leaves the rest random"
 _ANOTHER_MODEL = 0.1
 """Share of mismatched entries from which a file counts as one of another model."""
-
-
-@dataclass(frozen=True)
-class WeightsReport:
-    """The result of `load_weights`.
-
-    Attributes:
-        source: `random`, the URL or the file.
-        tag: of the published weights.
-        path: the file they were read from.
-        sha256: of that file.
-        licence: of the published weights.
-        loaded: number of entries that were loaded.
-        kept_random: names of the model's entries that were not loaded.
-        dropped: names of the file's entries that the model lacks.
-        new_head: the model's outputs are others than the file's, and some have random weights.
-    """
-
-    source: str
-    tag: str = ""
-    path: str = ""
-    sha256: str = ""
-    licence: str = ""
-    loaded: int = 0
-    kept_random: Tuple[str, ...] = ()
-    dropped: Tuple[str, ...] = ()
-    new_head: bool = False
-
-    def summary(self) -> str:
-        """Return a one-line summary."""
-        if not self.path:
-            return "random weights"
-        parts = [f"{self.loaded} entries from {self.source} (sha256 {self.sha256[:8]})"]
-        if self.kept_random:
-            parts.append("random: " + _some(self.kept_random))
-        if self.dropped:
-            parts.append("dropped: " + _some(self.dropped))
-        return "; ".join(parts)
 
 
 def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool = False,
@@ -73,7 +36,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         spec: the model's record.
         weights: `random`, `pretrained` (the record's first), `pretrained:TAG` or a file: a
             safetensors file, or a PyTorch state dictionary or checkpoint without code in it. A
-            file may be a path, a `file://` URL or ``package:module/file``.
+            file may be a path, a URL of a file or a store, or ``package:module/file``.
         partial: accept entries that are missing, unexpected or of another shape.
         num_classes: the model's outputs if they were asked for; published weights of another
             number then leave the head random. None: the head must fit.
@@ -91,11 +54,11 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
         fit = _Fit(model, state)
         if not partial:
             fit.require_all(f"weights {weights!r}", spec)
-        return fit.load(source=str(path), path=path)
+        return fit.load(source=shown_path(path), path=path)
     if ema is not None:
         raise UsageError("'--ema' is for checkpoints, and published weights have no moving average",
                          "leave it out")
-    published = _published(spec, weights)
+    published = named_weights(spec, weights)
     address, path, state = _read_published(model, spec, published)
     fit = _Fit(model, state)
     if not partial:
@@ -126,7 +89,7 @@ def load_by_output(model: nn.Module, spec: ModelSpec, weights: str,
                                        for row, output in enumerate(outputs)])
     fit = _Fit(model, state)
     fit.require_all(f"weights {weights!r}", spec)
-    return replace(fit.load(source=str(path), path=path), new_head=True)
+    return replace(fit.load(source=shown_path(path), path=path), new_head=True)
 
 
 def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, StateDict]:
@@ -146,32 +109,6 @@ def _read_published(model: nn.Module, spec: ModelSpec,
         return published.url, Path(file), state
     address, path = published_file(published, spec)
     return address, path, unwrapped(read_weights(path), model)
-
-
-def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
-    """Return the published weights that a value of `--weights` names; None for others.
-
-    Raises:
-        UsageError: there are no such published weights.
-    """
-    if weights != "pretrained" and not weights.startswith("pretrained:"):
-        return None
-    return _published(spec, weights)
-
-
-def _published(spec: ModelSpec, weights: str) -> PublishedWeights:
-    tag = weights.partition(":")[2]
-    if not spec.weights:
-        raise WeightsError(f"model {spec.name!r} has no published weights",
-                           "use '--weights random', or '--weights FILE' with a file of your own")
-    if not tag:
-        return spec.weights[0]
-    for published in spec.weights:
-        if key(published.tag) == key(tag):
-            return published
-    tags = [published.tag for published in spec.weights]
-    raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
-                     f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
 
 
 def unwrapped(state: StateDict, model: nn.Module) -> StateDict:
@@ -319,9 +256,5 @@ class _Fit:
 
 
 def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:
-    return ", ".join(f"{len(names)} {what} ({_some(names)})" for names, what in groups if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown: List[str] = [repr(name) for name in names[:3]]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(f"{len(names)} {what} ({first_names(names)})"
+                     for names, what in groups if names)

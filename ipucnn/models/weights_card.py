@@ -14,18 +14,42 @@ from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import spellings
 from ipucnn.core.options.owners import builtin_owners
-from ipucnn.core.options.parts import NORMALISATION_PLACES
+from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of
-from ipucnn.models.weights_source import local_file
+from ipucnn.models.weights_source import local_file, published_weights
 
 CARD = "card"
 """Key of the card in a checkpoint."""
 
 _NETWORK = ("normlayer", "input_size", "input_image_padding", "num_classes")
+
+
+def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
+    """Return how images are prepared for a network of the registry.
+
+    The card in the weights file decides, or the record of the published weights, then that of the
+    model; otherwise the usual values for ImageNet models are assumed.
+
+    Args:
+        network: the model and its weights, and the input size where it is given.
+        registry: where the model is looked up.
+
+    Raises:
+        UsageError: an unknown model, or there are no such published weights.
+        WeightsError: the card in the weights file is damaged.
+    """
+    spec = registry.get_typed(ModelSpec, network.model)
+    stored = file_card(network.source, registry)
+    published = published_weights(spec, network.source)
+    found = ((stored and stored.preprocessing) or (published and published.preprocessing)
+             or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
+    size = network.input_size or found.input_size
+    spec.check_input_size(size)
+    return found.sized(size)
 
 
 def file_card(source: str, registry: Registry) -> Optional[ModelCard]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import Given
 from ipucnn.core.registry.records import KINDS
+from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
@@ -36,7 +37,12 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
     weights = _file(given.get("weights"))
     if weights is None:
         return given
-    if Path(str(given["weights"])).expanduser().is_dir():
+    place = str(given["weights"])
+    if is_store(place):
+        from ipucnn.models.store_folder import file_in
+
+        given["weights"] = file_in(place, Path(weights))
+    elif Path(place).expanduser().is_dir():
         given["weights"] = weights
     if given.get("weights_partial") or not Path(weights).expanduser().is_file():
         return given

@@ -12,9 +12,12 @@ from typing import Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from ipucnn.core.errors import DataError, WeightsError
+from ipucnn.core.errors import DataError, UsageError, WeightsError
+from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
 from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
+from ipucnn.data.remote.stores import is_store
+from ipucnn.data.remote.transfer import shown
 
 MIRROR_VARIABLE = "IPUCNN_WEIGHTS_URL"
 
@@ -59,12 +62,46 @@ def published_file(published: PublishedWeights, spec: ModelSpec) -> Tuple[str, P
             "hand and use '--weights FILE'") from error
 
 
+def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
+    """Return the published weights that a value of `--weights` names; None for others.
+
+    Raises:
+        UsageError: there are no such published weights.
+    """
+    if weights != "pretrained" and not weights.startswith("pretrained:"):
+        return None
+    return named_weights(spec, weights)
+
+
+def named_weights(spec: ModelSpec, weights: str) -> PublishedWeights:
+    """Return the published weights of a value of `--weights` that names some.
+
+    Raises:
+        WeightsError: the model has none.
+        UsageError: it has no such ones.
+    """
+    tag = weights.partition(":")[2]
+    if not spec.weights:
+        raise WeightsError(f"model {spec.name!r} has no published weights",
+                           "use '--weights random', or '--weights FILE' with a file of your own")
+    if not tag:
+        return spec.weights[0]
+    for published in spec.weights:
+        if key(published.tag) == key(tag):
+            return published
+    tags = [published.tag for published in spec.weights]
+    raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
+                     f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
+
+
 def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[Path]:
-    """Return the file that a `file://` or `package:` address names; None for any other text.
+    """Return the file that a URL or a `package:` address names; None for any other text.
 
     Args:
         address: ``file:///folder/net.pth``, or ``package:module/folder/net.pth`` for a file within
-            an importable package, which is not imported.
+            an importable package, which is not imported, or ``s3://bucket/net.pth`` for one on a
+            store, of which the copy in the cache is returned; for a folder of checkpoints there,
+            the folder of copies.
         requires: name the command that installs the package.
 
     Raises:
@@ -72,6 +109,8 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
     """
     if address.startswith("package:"):
         return _in_package(address, requires)
+    if is_store(address):
+        return _on_store(address)
     parts = urlsplit(address)
     if parts.scheme != "file":
         return None
@@ -82,6 +121,21 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
     if not path.is_file():
         raise WeightsError(f"there is no weights file {address!r}",
                            "correct the path, or " + _OWN)
+    return path
+
+
+def _on_store(address: str) -> Path:
+    from ipucnn.models.store_folder import on_store, place_of, present
+
+    try:
+        path = place_of(address)
+        if on_store(path) is None:
+            present(path)
+    except DataError as error:
+        raise WeightsError(error.message, error.hint) from error
+    if not path.exists():
+        raise WeightsError(f"there is no weights file {shown(address)!r}",
+                           "correct the address, or " + _OWN)
     return path
 
 

@@ -9,6 +9,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import chosen
+from ipucnn.models.store_folder import place_of, present, shown_path
 from ipucnn.models.weights_card import file_card
 from ipucnn.onnx.network import read_network
 
@@ -25,14 +26,15 @@ def card_of_file(place: str, registry: Registry) -> Tuple[str, ModelCard]:
         DataError: it cannot be read, or holds weights alone.
         IpucnnError: the folder has no checkpoints.
     """
-    path = Path(place).expanduser()
+    path = place_of(place)
     if path.is_dir():
         path = chosen(path)
+    present(path)
     card = card_in_file(str(path), registry)
     if card is None:
-        raise DataError(f"'{path}' does not say which model it is of",
+        raise DataError(f"'{shown_path(path)}' does not say which model it is of",
                         "checkpoints of 'ipucnn train' and files of 'ipucnn export' do")
-    return str(path), card
+    return shown_path(path), card
 
 
 def card_in_file(place: str, registry: Registry) -> Optional[ModelCard]:

@@ -8,7 +8,8 @@ import torch
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.machine import thread_count
-from ipucnn.onnx.tracing_export import INPUT, INSTALL, blamed
+from ipucnn.onnx.target import INSTALL
+from ipucnn.onnx.tracing_export import INPUT, blamed
 
 if TYPE_CHECKING:
     import onnx

@@ -1,24 +1,27 @@
-"""Base class of backends that read ONNX; exports a module, or reads a file, for their engine."""
+"""Base class of backends that read ONNX: from a file, or exported from a module.
+
+This module does not import torch, which an ONNX file does not need.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Callable, ClassVar, Dict, Optional, Tuple
-
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple, Union
 
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.data.normalisation import normalise_on_device
-from ipucnn.models.tracing import execution_order, resolve_splits
 from ipucnn.onnx.examples import memory_errors, random_images
 from ipucnn.onnx.network import OnnxNetwork, check_batch
 from ipucnn.onnx.target import OnnxTarget
-from ipucnn.onnx.tracing_export import INPUT, Tracing, exported
 
 if TYPE_CHECKING:
+    import numpy
     import onnx
+    import torch
+
+    Array = numpy.ndarray[Any, Any]
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Graph:
     """A model as passed to an engine.
 
     Attributes:
-        proto: the model; the engine may change it.
+        made: makes or reads the model; see `proto`.
         input_name: name of the image input.
         input_type: of its images: `uint8`, `float32` or `float16`.
         input_size: their height and width.
@@ -36,11 +39,14 @@ class Graph:
         modules: with splits, the paths of all modules in order of execution.
         remade: exports the model again with other weights, a state dictionary of the module; None
             for a file, which has no module.
+        path: a file that holds this model and all of its weights, until the engine changes it; may
+            be empty.
+        outline: the model without the values of its weights, where that is at hand.
     """
 
-    proto: onnx.ModelProto
+    made: Callable[[], onnx.ModelProto]
     input_name: str
-    input_type: torch.dtype
+    input_type: str
     input_size: int
     batch: Optional[int]
     half: bool = False
@@ -48,7 +54,37 @@ class Graph:
     modules: Tuple[str, ...] = ()
     remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
 
-    def example(self, plan: ExecutionPlan) -> torch.Tensor:
+    path: str = ""
+    outline: Optional[onnx.ModelProto] = None
+    _proto: Optional[onnx.ModelProto] = None
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The model, which the engine may change."""
+        if self._proto is None:
+            self._proto = self.made()
+        self.path = ""
+        return self._proto
+
+    @proto.setter
+    def proto(self, value: onnx.ModelProto) -> None:
+        self._proto, self.path = value, ""
+
+    def structure(self) -> bytes:
+        """Return a digest of operators and shapes, whatever the values of the weights."""
+        model = self.outline or self.proto
+        digest = hashlib.sha256()
+        for node in model.graph.node:
+            digest.update(node.SerializeToString())
+        for tensor in model.graph.initializer:
+            digest.update(repr((tensor.name, list(tensor.dims), tensor.data_type)).encode())
+        return digest.digest()
+
+    def stored(self) -> Union[str, bytes]:
+        """Return the model as engines load it: the path of a file, or its content."""
+        return self.path or bytes(self.proto.SerializeToString())
+
+    def example(self, plan: ExecutionPlan) -> Array:
         """Return a micro-batch of random images of the input type.
 
         Raises:
@@ -60,16 +96,51 @@ class Graph:
                                  plan.seed or 0)
 
 
+class ArraySession(InferenceSession):
+    """Base of sessions whose engine takes arrays of numpy: nothing of them needs torch."""
+
+    takes_arrays = True
+
+    @abstractmethod
+    def classify(self, images: Optional[Array]) -> Array:
+        """Return the logits of a batch, float32; see `InferenceSession.__call__`."""
+
+    def __call__(self, images: Any) -> Any:
+        """Classify a batch; arrays give an array, and tensors or None a tensor."""
+        if images is not None and not hasattr(images, "numpy"):
+            return self.classify(images)
+        import torch
+
+        return torch.from_numpy(self.classify(None if images is None else images.numpy()))
+
+    def start(self, images: Any) -> Callable[[], Any]:
+        """Start a call; see `InferenceSession.start`. None gives an array."""
+        logits = self.classify(None) if images is None else self(images)
+        return lambda: logits
+
+
+def filled(images: Array, count: int) -> Array:
+    """Return a batch of `count` images: further ones are zero."""
+    import numpy
+
+    missing = count - len(images)
+    if missing <= 0:
+        return images
+    return numpy.concatenate([images, numpy.zeros((missing, *images.shape[1:]), images.dtype)])
+
+
 class OnnxBackend(Backend):
     """A backend whose engine reads ONNX. A subclass defines `target` and `session`.
 
     Attributes:
         target: the subset of ONNX that the engine supports.
         dynamic_batch: it needs graphs that take any number of images, not just micro-batches.
+        runs_files: a session of a file does all that one of a module does.
     """
 
     target: ClassVar[OnnxTarget]
     dynamic_batch: ClassVar[bool] = False
+    runs_files: ClassVar[bool] = False
 
     @abstractmethod
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
@@ -89,75 +160,10 @@ class OnnxBackend(Backend):
         """
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)
-            self.target.check(model.proto, f"'{model.path}'")
-            return Graph(model.proto, model.input_name, getattr(torch, model.input_type),
-                         model.input_size, model.batch, half=model.half_weights)
+            self.target.check(model.outline, f"'{model.path}'")
+            return Graph(model.whole, model.input_name, model.input_type, model.input_size,
+                         model.batch, half=model.half_weights,
+                         path=model.path if model.one_file else "", outline=model.outline)
+        from ipucnn.onnx.module_graph import graph_of  # imports torch
+
         return graph_of(model, plan, input_size, self.target, self.dynamic_batch)
-
-
-def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, target: OnnxTarget,
-             dynamic_batch: bool) -> Graph:
-    """Return the graph of a module, normalising images where the plan requires it.
-
-    Args:
-        model: modified: set to evaluation mode, with normalisation added.
-        plan: the execution plan.
-        input_size: height and width of the images.
-        target: of the export.
-        dynamic_batch: accept any number of images.
-
-    Raises:
-        UsageError: a pipeline split is unknown or out of order.
-    """
-    splits = tuple(resolve_splits(model, plan.pipeline_splits, input_size))
-    modules = tuple(execution_order(model, input_size)) if splits else ()
-    with memory_errors(plan.micro_batch):
-        # with one image, tracing may treat a batch of 1 as constant
-        module, images = graph_module(
-            model, replace(plan, micro_batch=2) if dynamic_batch else plan, input_size)
-
-    def made() -> onnx.ModelProto:
-        return exported(module, images, target, Tracing(dynamic_batch=dynamic_batch),
-                        f"network {type(model).__name__!r}")
-
-    def remade(weights: Dict[str, torch.Tensor]) -> onnx.ModelProto:
-        model.load_state_dict(weights)
-        return made()
-
-    return Graph(made(), INPUT, images.dtype, input_size,
-                 None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
-                 remade=remade)
-
-
-def graph_module(model: torch.nn.Module, plan: ExecutionPlan,
-                 input_size: int) -> Tuple[torch.nn.Module, torch.Tensor]:
-    """Return the module to export, with its normalisation, and a micro-batch for it.
-
-    Args:
-        model: modified: set to evaluation mode, with normalisation added.
-        plan: the execution plan.
-        input_size: height and width of the images.
-    """
-    return with_images(model.eval().requires_grad_(False), plan, input_size)
-
-
-def with_images(model: torch.nn.Module, plan: ExecutionPlan,
-                input_size: int) -> Tuple[torch.nn.Module, torch.Tensor]:
-    """Make a model accept images in the plan's pixel format; return it with a micro-batch.
-
-    Args:
-        model: modified: it normalises images, or converts bytes to numbers of 0 to 255.
-        plan: the execution plan.
-        input_size: height and width of the images.
-    """
-    if plan.normalisation == "device":
-        normalise_on_device(model, preprocessing=plan.preprocessing)
-    elif plan.eight_bit_io:
-        model.register_forward_pre_hook(_as_floats)
-    return model, torch.zeros((plan.micro_batch, 3, input_size, input_size),
-                              dtype=torch.uint8 if plan.eight_bit_io else torch.float32)
-
-
-def _as_floats(_model: torch.nn.Module,
-               inputs: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, ...]:
-    return (inputs[0].float(), *inputs[1:])

@@ -1,36 +1,39 @@
-"""Creates random example images for tracing and compiling a graph."""
+"""Creates random example images for compiling a graph and for comparing it."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Iterator, Tuple
-
-import torch
+from typing import TYPE_CHECKING, Any, Iterator, Tuple
 
 from ipucnn.core.errors import IpucnnError
+
+if TYPE_CHECKING:
+    import numpy
 
 
 @contextmanager
 def memory_errors(micro_batch: int) -> Iterator[None]:
-    """Convert torch's allocation errors into a one-line error with a hint."""
+    """Convert allocation errors of numpy and torch into a one-line error with a hint."""
     try:
         yield
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise
         raise IpucnnError(f"there is no memory for a micro-batch of {micro_batch}",
                           "use a smaller '--batch-size'") from error
 
 
-def random_images(shape: Tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+def random_images(shape: Tuple[int, ...], dtype: str, seed: int) -> numpy.ndarray[Any, Any]:
     """Return random images, normalised or uint8.
 
     Args:
         shape: `(n, 3, size, size)`.
-        dtype: of the images; uint8 images are 0 to 255.
+        dtype: `uint8`, whose images are 0 to 255, `float32` or `float16`.
         seed: of the random numbers.
     """
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    if dtype == torch.uint8:
-        images = (images * 64 + 128).clamp(0, 255)
-    return images.to(dtype)
+    import numpy
+
+    images = numpy.random.default_rng(seed).standard_normal(shape, dtype=numpy.float32)
+    if dtype == "uint8":
+        images = (images * 64 + 128).clip(0, 255)
+    return images.astype(dtype, copy=False)

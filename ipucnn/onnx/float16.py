@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, List
 
-import torch
+import numpy
 
 if TYPE_CHECKING:
     import onnx
 
 
-def rounded(model: onnx.ModelProto, dtype: torch.dtype) -> onnx.ModelProto:
-    """Round float32 weights to values of `dtype`, stored as float32.
+def in_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Round float32 weights to values of bfloat16, to nearest even, stored as float32.
 
     Args:
         model: modified in place.
-        dtype: the narrower type.
     """
     from onnx import TensorProto, numpy_helper
 
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        tensor.CopyFrom(numpy_helper.from_array(value.to(dtype).float().numpy(), tensor.name))
+        value = numpy_helper.to_array(tensor)
+        bits = value.view(numpy.uint32)
+        # bfloat16 is the upper half of float32; half of its last digit carries into it
+        half = ((bits + (0x7FFF + (bits >> 16 & 1))) & 0xFFFF0000).astype(numpy.uint32)
+        tensor.CopyFrom(numpy_helper.from_array(
+            numpy.where(numpy.isfinite(value), half.view(numpy.float32), value), tensor.name))
     return model
 
 
@@ -38,11 +41,11 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnx import TensorProto, numpy_helper
 
-    largest = torch.finfo(torch.float16).max
+    largest = numpy.finfo(numpy.float16).max
     for tensor in _floats(model):
-        value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        value = numpy_helper.to_array(tensor).clip(-largest, largest)
         tensor.CopyFrom(numpy_helper.from_array(
-            value.clamp(-largest, largest).half().numpy(), tensor.name))
+            numpy.asarray(value, dtype=numpy.float16), tensor.name))
     for node in model.graph.node:
         for attribute in node.attribute:
             if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", TensorProto.FLOAT):

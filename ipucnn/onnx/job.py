@@ -17,12 +17,13 @@ from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.core.showing import Blocks, Facts, Shown
-from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.models.build import build_model
+from ipucnn.models.built import BuiltModel
 from ipucnn.onnx.comparison import TOLERANCE, compare
 from ipucnn.onnx.embedded_metadata import Metadata
-from ipucnn.onnx.engine_base import graph_module
 from ipucnn.onnx.examples import random_images
 from ipucnn.onnx.float16 import in_float16
+from ipucnn.onnx.module_graph import graph_module
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.onnx.target import OnnxTarget, opset_of
 from ipucnn.onnx.tracing_export import Tracing, chosen_opset, exported
@@ -123,8 +124,9 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
         proto = in_float16(proto)
     batches = COMPARED_BATCHES if options.file.dynamic_batch else (options.file.batch_size,)
     tolerance = TOLERANCE[options.file.precision]
-    examples = [random_images((batch, *images.shape[1:]), images.dtype, options.network.seed)
-                for batch in batches]
+    dtype = images.numpy().dtype.name
+    examples = [torch.from_numpy(random_images((batch, *images.shape[1:]), dtype,
+                                               options.network.seed)) for batch in batches]
     differences = compare(proto, module, examples, tolerance, what)
     provenance = {"weights": asdict(built.weights), "precision": options.file.precision,
                   "options": options.as_dict(), "ipucnn": __version__, "torch": torch.__version__}

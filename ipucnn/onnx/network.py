@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
-
-import torch
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import read_limited
@@ -16,8 +16,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.onnx.embedded_metadata import Metadata
-from ipucnn.onnx.target import MOST_BYTES
-from ipucnn.onnx.tracing_export import INSTALL
+from ipucnn.onnx.target import INSTALL, MOST_BYTES
 
 if TYPE_CHECKING:
     import onnx
@@ -26,15 +25,20 @@ _FLOATS = (1, 10, 11, 16)
 """Data types of outputs: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of `onnx.TensorProto`."""
 
 _INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
+_KEPT = 1024
+"""The largest weights in bytes whose values an outline keeps: those that a graph may compute with,
+such as shapes."""
+
 _HOW = "'ipucnn export' writes files of this form"
 
 
-class OnnxNetwork(torch.nn.Module):
-    """Placeholder module for an ONNX file; engines that read ONNX use `proto`.
+class OnnxNetwork:
+    """The network in an ONNX file, in place of a module; engines read the file, or use `whole`.
 
     Attributes:
-        proto: the model.
-        path: its file, for messages.
+        outline: the model without the values of its larger weights.
+        path: its file.
+        one_file: no weights are in other files.
         metadata: embedded in the file.
         card: of the model; completed from the graph for files of other programs.
         input_name: name of the image input.
@@ -44,10 +48,10 @@ class OnnxNetwork(torch.nn.Module):
         num_outputs: values per image.
     """
 
-    def __init__(self, proto: onnx.ModelProto, path: str) -> None:
-        super().__init__()
-        self.proto = proto
+    def __init__(self, proto: onnx.ModelProto, path: str, one_file: bool = True) -> None:
+        self.outline = proto
         self.path = path
+        self.one_file = one_file
         self.input_name, self.input_type, shape = _only_input(proto, path)
         self.batch: Optional[int] = shape[0]
         self.input_size: int = shape[2] or 0
@@ -61,10 +65,6 @@ class OnnxNetwork(torch.nn.Module):
             raise DataError(f"'{path}' has {self.num_outputs} outputs and describes "
                             f"{self.card.num_outputs}", "export it again")
 
-    def forward(self, *_: Any) -> torch.Tensor:
-        """Raise an error: torch does not execute ONNX."""
-        raise NotImplementedError(f"'{self.path}' is an ONNX file, which torch does not execute")
-
     @property
     def name(self) -> str:
         """The network's name: from the metadata, or the file's own name."""
@@ -76,7 +76,7 @@ class OnnxNetwork(torch.nn.Module):
         Raises:
             PluginError: the card is damaged, or contradicts the graph.
         """
-        outputs, sigmoid = _activation(self.proto)
+        outputs, sigmoid = _activation(self.outline)
         card = self.metadata.card
         if card is not None:
             return card if card.outputs == outputs else replace(card, outputs=outputs)
@@ -89,13 +89,25 @@ class OnnxNetwork(torch.nn.Module):
             preprocessing=Preprocessing(input_size=self.input_size, assumed=True),
             provenance={"weights": self.path})
 
+    def whole(self) -> onnx.ModelProto:
+        """Return the model with all of its weights, which is read again.
+
+        Raises:
+            DataError: the file cannot be read any more.
+        """
+        with _errors(Path(self.path)):
+            proto = _parsed(Path(self.path))
+            if not self.one_file:
+                _load_outside(proto, Path(self.path))
+            return proto
+
     @property
     def half_weights(self) -> bool:
         """Whether its weights are float16."""
         import onnx
 
         return any(tensor.data_type == onnx.TensorProto.FLOAT16
-                   for tensor in self.proto.graph.initializer)
+                   for tensor in self.outline.graph.initializer)
 
     @property
     def normalisation(self) -> str:
@@ -133,7 +145,7 @@ def find_file(path: str, model: str, batch: int) -> Path:
 
 
 def read_network(path: Path) -> OnnxNetwork:
-    """Read an ONNX file that classifies images.
+    """Read an ONNX file that classifies images; the values of larger weights are not kept.
 
     Raises:
         DataError: it is missing, damaged, too large, or its input and output are not those of an
@@ -141,28 +153,54 @@ def read_network(path: Path) -> OnnxNetwork:
         UnavailableError: the onnx package is missing.
     """
     try:
+        status = path.stat()
+    except OSError:  # reading it says why
+        return _read(path)
+    # options need the card of the file that the run reads then
+    return _read_once(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path, _state: Tuple[int, int, int]) -> OnnxNetwork:
+    return _read(path)
+
+
+def _read(path: Path) -> OnnxNetwork:
+    try:
         import onnx
-        from google.protobuf.message import DecodeError
     except ImportError as error:
         raise UnavailableError("reading ONNX files needs the onnx package", INSTALL) from error
 
-    try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise _too_large(path, size)
-        proto = onnx.load_model_from_string(read_limited(path, MOST_BYTES))
+    with _errors(path):
+        proto = _parsed(path)
         outside = [tensor for tensor in proto.graph.initializer
                    if tensor.data_location == onnx.TensorProto.EXTERNAL]
-        for tensor in outside:
-            _check_location(tensor)
-        size += sum(map(_bytes, outside))
-        if size > MOST_BYTES:
-            raise _too_large(path, size)
-        onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
-        for tensor in outside:
-            if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx check this
-                raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
-        onnx.checker.check_model(proto)
+        if outside:
+            for tensor in outside:
+                _check_location(tensor)
+            if path.stat().st_size + sum(map(_bytes, outside)) > MOST_BYTES:
+                raise _too_large(path, path.stat().st_size + sum(map(_bytes, outside)))
+            _load_outside(proto, path)
+            for tensor in outside:
+                if len(tensor.raw_data) != _bytes(tensor):  # newer releases of onnx check this
+                    raise ValueError(f"the weights of tensor '{tensor.name}' are cut short")
+            onnx.checker.check_model(proto)
+        for tensor in proto.graph.initializer:
+            if len(tensor.raw_data) > _KEPT:
+                tensor.ClearField("raw_data")
+        if not outside:
+            onnx.checker.check_model(str(path))  # in less memory than the parsed model takes
+    return OnnxNetwork(proto, str(path), one_file=not outside)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Convert the errors of reading a file into one line."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        yield
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
         raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
@@ -170,7 +208,23 @@ def read_network(path: Path) -> OnnxNetwork:
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}",
                         "check the file, and those beside it that hold its weights") from error
-    return OnnxNetwork(proto, str(path))
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
+    """Return the model in a file, without the weights in other files."""
+    import onnx
+
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise _too_large(path, size)
+    return onnx.load_model_from_string(read_limited(path, MOST_BYTES))
+
+
+def _load_outside(proto: onnx.ModelProto, path: Path) -> None:
+    """Read the weights that are in other files."""
+    import onnx
+
+    onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
 
 
 def _check_location(tensor: onnx.TensorProto) -> None:

@@ -10,8 +10,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.data.remote.download import sha256
-from ipucnn.models.build import BuiltModel
-from ipucnn.models.weights import WeightsReport
+from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.onnx.network import OnnxNetwork, check_batch, find_file, read_network
 
 
@@ -71,6 +70,6 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
                      input_size=network.input_size, num_classes=network.num_outputs,
                      family="onnx", source=str(path))
     report = WeightsReport(source=str(path), path=str(path), sha256=sha256(path),
-                           loaded=len(network.proto.graph.initializer))
+                           loaded=len(network.outline.graph.initializer))
     return StoredNetwork(BuiltModel(
         network, spec, report, replace(network.card, model=spec.name)))

@@ -10,6 +10,8 @@ from ipucnn.core.errors import UnsupportedNetworkError
 if TYPE_CHECKING:
     import onnx
 
+INSTALL = "pip install 'ipucnn[onnxruntime]'"
+
 MOST_BYTES = 2**31 - 1
 """Size limit of a model: a protocol buffer holds less than 2 GiB."""
 

@@ -21,7 +21,7 @@ from ipucnn.core.errors import (
     UsageError,
 )
 from ipucnn.onnx.simplify import simplified
-from ipucnn.onnx.target import MOST_BYTES, OnnxTarget
+from ipucnn.onnx.target import INSTALL, MOST_BYTES, OnnxTarget
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "images", "logits"
 """Names of the graph's input and output."""
 
-INSTALL = "pip install 'ipucnn[onnxruntime]'"
 
 _OLDEST, _NEWEST = 7, 20 if hasattr(torch, "export") else 17
 """The operator sets of torch's tracing exporter: up to 17 in torch 2.0, 20 in current releases."""

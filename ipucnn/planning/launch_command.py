@@ -1,4 +1,4 @@
-"""Builds the `poprun` command that launches a training on several instances."""
+"""Builds the command that launches a training on several instances, by the launcher's interface."""
 
 from __future__ import annotations
 
@@ -9,36 +9,53 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launcher_named
 from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
-from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.planning.options import POPRUN, LaunchOptions
+from ipucnn.core.registry.records import LauncherSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.planning.options import IPU_LAUNCHER, POPRUN, LaunchOptions
 from ipucnn.planning.training_plan import TrainingPlan
 from ipucnn.training.options import TrainOptions
 
 
-def poprun_command(made: TrainingPlan, given: Mapping[str, Any], settings: PluginSettings) -> str:
+def command_of(made: TrainingPlan, launcher: str, own: Any, given: Mapping[str, Any],
+               registry: Registry) -> str:
     """Return one line for a shell.
 
     Args:
         made: the training, and the system to launch it on.
+        launcher: name of the launcher.
+        own: an instance of its options class; its defaults when None.
         given: the training options that the user set, as text, by name.
-        settings: plugin settings for the training.
+        registry: where the launcher and the plugins are looked up.
 
     Raises:
-        UsageError: the hosts are not named, or IPUs cannot be allocated for this.
+        UsageError: the hosts are not named, IPUs cannot be allocated for this, or the launcher
+            prints no command.
     """
     plan, launch = made.plan, made.launch
-    if plan.devices != made.ipus:
-        raise UsageError(f"{made.need} need {plan.devices} IPUs, and IPUs are only given out in "
-                         "powers of two",
-                         "choose replicas and pipeline splits whose product is 1, 2, 4, 8 ...")
-    if launch.host_count > 1 and not launch.host_names:
+    spec = registry.get_typed(LauncherSpec, launcher)
+    flags = {}
+    if spec.name == IPU_LAUNCHER:
+        if plan.devices != made.ipus:
+            raise UsageError(f"{made.need} need {plan.devices} IPUs, and IPUs are only given out "
+                             "in powers of two",
+                             "choose replicas and pipeline splits whose product is 1, 2, 4, 8 ...")
+        flags = {item.flag: getattr(launch, item.name) for item in declared(LaunchOptions)
+                 if item.option.group == POPRUN and getattr(launch, item.name) is not None}
+    engine = launcher_named(launcher, own)
+    if launch.host_count > 1 and not launch.host_names and engine.processes() is None:
         raise UsageError(f"{launch.system} has {launch.host_count} hosts, and none is named",
                          "name them with '--hosts HOST1 HOST2 ...'")
-    flags = {item.flag: getattr(launch, item.name) for item in declared(LaunchOptions)
-             if item.option.group == POPRUN and getattr(launch, item.name) is not None}
-    words = launcher_named("poprun").command(plan, launch.host_names, flags)
-    return " ".join(map(shlex.quote, [*words, "ipucnn", *_plugins(settings), "train",
-                                      *train_words(given)]))
+    words = engine.command(plan, launch.host_names, flags)
+    if not words:
+        raise UsageError(f"launcher {spec.name!r} prints no command",
+                         "its plugin has no method 'command'; other launchers: 'ipucnn "
+                         "list-plugins launchers'")
+    given = {**given}
+    if "pipeline_splits" in given:  # 'auto:4' found them for the device of this plan
+        given["pipeline_splits"] = list(plan.pipeline_splits)
+    named = [] if registry.is_builtin("launcher", spec.name) else [f"--launcher={spec.name}"]
+    return " ".join(map(shlex.quote, [*words, "ipucnn", *_plugins(registry), "train",
+                                      *train_words(given), *named]))
 
 
 def train_words(given: Mapping[str, Any]) -> List[str]:
@@ -58,8 +75,9 @@ def _words(name: str, value: Any) -> List[str]:
     return [flag, *values]
 
 
-def _plugins(settings: PluginSettings) -> List[str]:
+def _plugins(registry: Registry) -> List[str]:
     """Return plugin options, written out because other hosts lack this shell's variables."""
+    settings = registry.settings
     words = [f"--plugin={extra}" for extra in settings.extra]
     if settings.disable_all:
         return [*words, "--no-plugins"]

@@ -1,10 +1,21 @@
-"""The options of `ipucnn plan` that `train` does not have: the system to launch on."""
+"""The options of `ipucnn plan` that `train` does not have: the system, and what is estimated."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.conversion import TooLargeError, size_in_bytes
 from ipucnn.core.options.declaration import option
+
+GENERATION_NAMES = ("mk1", "mk2")
+"""Generations of IPUs that `--device-memory` takes."""
+
+IPU_LAUNCHER = "poprun"
+"""The launcher that gives out IPUs; the others start processes on GPUs and CPUs."""
+
+ESTIMATE = "Estimate"
+"""Group of the options of estimates."""
 
 POPRUN = "PopRun"
 """Group of the options that are passed to `poprun` unchanged, under the same name."""
@@ -117,11 +128,54 @@ class PlanOptions(LaunchOptions):
     """Options of `ipucnn plan` that `train` does not have."""
 
     launch: Optional[str] = option(
-        None, "Launch profile or YAML file: a system and how a training is started on it.",
-        group="Launch", metavar="NAME|FILE", switch=True)
+        None, "Launch profile or YAML file: a system and how a training is started on it. The name "
+        "of a launcher ('poprun', 'torchrun') prints only its command.", group="Launch",
+        metavar="NAME|FILE", switch=True)
     poprun: bool = option(
         False, "Print only the 'poprun' command that launches this training.", group="Launch",
         switch=True)
+
+    device_memory: Optional[str] = option(
+        None, "Memory that a stage has to fit in: that of an IPU ('mk1', 'mk2'), or bytes of a GPU "
+        "('24GB'). '--pipeline-splits auto:N' keeps to it.", group=ESTIMATE,
+        metavar="mk1|mk2|SIZE", switch=True)
+    rate: Optional[str] = option(
+        None, "Measured rate for estimates of time: images per second of all devices, or the file "
+        "of a result ('--result' of train, run or data bench), scaled by its replicas.",
+        group=ESTIMATE, metavar="IMAGES/S|FILE", switch=True)
+    samples: Optional[int] = option(
+        None, "Images of an epoch, where the dataset's record does not state them.",
+        group=ESTIMATE, minimum=1, switch=True)
+    picture: Optional[str] = option(
+        None, "Write a picture of the stages to this file (SVG).", group=ESTIMATE,
+        metavar="FILE", switch=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.picture and Path(self.picture).suffix.lower() != ".svg":
+            raise UsageError(f"option '--picture': {self.picture!r} is no SVG file",
+                             "give it a name that ends in '.svg'")
+        _ = self.device  # refuses a size that is none
+
+    @property
+    def device(self) -> Optional[Tuple[str, int]]:
+        """What `--device-memory` names: a generation of IPUs, or "" and the bytes of a GPU.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        text = self.device_memory
+        if text is None or text.lower() in GENERATION_NAMES:
+            return text and (text.lower(), 0)  # type: ignore[return-value]
+        try:
+            size = size_in_bytes(text)
+        except TooLargeError:
+            size = text
+        if not isinstance(size, int) or size < 1:
+            raise UsageError(f"option '--device-memory': {text!r} is no memory of a device",
+                             "write 'mk1' or 'mk2' for an IPU, or the size of a GPU's memory: "
+                             "'24GB'")
+        return "", size
 
     @property
     def system(self) -> str:

@@ -6,16 +6,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.launching import launcher_named
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.names import key
+from ipucnn.core.options.composition import default_of
 from ipucnn.core.options.owners import AUTO
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.core.showing import Blocks, Facts, Shown, Table
-from ipucnn.models.balance import with_balanced_splits
-from ipucnn.planning.options import PlanOptions
-from ipucnn.planning.stages import Pipeline, pipeline_of, table_of
+from ipucnn.core.showing import Blocks, Facts, Shown
+from ipucnn.models.stage_memory import device_of
+from ipucnn.planning.options import IPU_LAUNCHER, PlanOptions
+from ipucnn.planning.stages import Pipeline, devices_of, pipeline_of
+from ipucnn.planning.times import Times, times_of
+from ipucnn.planning.warnings import warnings
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import (
@@ -34,10 +39,12 @@ class TrainingPlan(Shown):
         options: of the training.
         plan: execution plan of one host call, over all instances.
         fine_tuning: the plan of the fine-tuning after a half-resolution training.
-        epoch_samples: samples per epoch, where the dataset's record states it.
+        epoch_samples: samples per epoch, where they are known.
         launch: the system to launch on.
+        times: samples, and times at a measured rate.
         pipeline: its stages; None for a model that cannot be followed without computing.
         notes: notes for the user.
+        on_ipus: it may run on IPUs, by its backend and launcher.
     """
 
     options: TrainOptions
@@ -45,12 +52,16 @@ class TrainingPlan(Shown):
     fine_tuning: Optional[ExecutionPlan]
     epoch_samples: Optional[int]
     launch: PlanOptions
+    times: Times
     pipeline: Optional[Pipeline] = None
     notes: Tuple[str, ...] = ()
+    on_ipus: bool = True
 
     @property
     def ipus(self) -> int:
-        """The number of reserved IPUs: they are allocated in powers of two."""
+        """The number of reserved devices: IPUs are allocated in powers of two."""
+        if not self.on_ipus:
+            return self.plan.devices
         return 1 << (self.plan.devices - 1).bit_length()
 
     @property
@@ -67,12 +78,16 @@ class TrainingPlan(Shown):
             "plan": self.plan.algebra(), "learning_rate": self._rate(),
             "begins_at": ["input", *self.plan.pipeline_splits],
             "fine_tuning": self.fine_tuning.algebra() if self.fine_tuning else None,
-            "epoch_samples": self.epoch_samples,
+            "epoch_samples": self.epoch_samples, "times": self.times.as_dict(),
             "pipeline": self.pipeline.as_dict() if self.pipeline else None,
             "ipus": {"used": self.plan.devices, "reserved": self.ipus},
             "launch": {"profile": launch.launch, "hosts": launch.host_count,
                        "instances": self.plan.instances,
                        "replicas_per_instance": self.plan.local_replicas}}
+
+    def document(self) -> Dict[str, Any]:
+        """Return the plan with the options as plain types, for a file and a report."""
+        return {**self.as_dict(), "options": self.options.as_dict(), "notes": list(self.notes)}
 
     def facts(self) -> Facts:
         """Return the plan as names and values, for people."""
@@ -84,13 +99,13 @@ class TrainingPlan(Shown):
             ("replicas", plan.replicas),
             ("stages in turn" if plan.sharded else "pipeline stages", plan.stages),
             ("they begin at", ["input", *plan.pipeline_splits] if plan.pipeline_splits else None),
-            ("IPUs", f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
+            ("IPUs" if self.on_ipus else "devices",
+             f"{plan.devices:,}" + (spare if self.ipus != plan.devices else "")),
             ("hosts", launch.host_count),
             ("instances", plan.instances),
             ("replicas per instance", self.plan.local_replicas),
-            ("epoch", self.epoch_samples and f"{self.epoch_samples:,} generated samples"),
             ("learning rate", reduction_note(options) or options.optimisation.lr),
-            *_algebra(plan)]
+            *_algebra(plan), *self.times.facts()]
         if self.fine_tuning:
             lines += [(f"fine-tuning: {name}", value) for name, value in _algebra(self.fine_tuning)]
         return lines
@@ -104,7 +119,7 @@ class TrainingPlan(Shown):
 
     def blocks(self) -> Blocks:
         """Return the facts and the stages; see `Shown`."""
-        return [self.facts(), *([Table(*table_of(self.pipeline))] if self.pipeline else [])]
+        return [self.facts(), *(self.pipeline.tables() if self.pipeline else [])]
 
     def records(self) -> List[Dict[str, Any]]:
         """Return one row: the plan as plain types."""
@@ -120,10 +135,19 @@ def _algebra(plan: ExecutionPlan) -> Facts:
         ("samples per host call", plan.combined_batch)]
 
 
-def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry) -> TrainingPlan:
+def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry,
+                  launcher: Optional[Tuple[str, Any]] = None, stages: bool = True
+                  ) -> TrainingPlan:
     """Return the plan of a training with these options.
 
     A named backend need not be usable here, but must support the requested features.
+
+    Args:
+        options: of the training.
+        launch: the system.
+        registry: where names are looked up.
+        launcher: name and options of the launcher, where one is named.
+        stages: what they compute and store is asked for; it needs torch.
 
     Raises:
         UsageError: an unknown name, a training that no backend can execute, that its instances
@@ -131,30 +155,66 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     """
     for kind in ("model", "norm-layer", "optimizer", "lr-schedule"):
         registry.get(kind, options.get(KINDS[kind].selector))
+    spec = registry.get_typed(ModelSpec, options.network.model)
     if options.network.input_size is not None:
-        registry.get_typed(ModelSpec, options.network.model).check_input_size(
-            options.network.input_size)
+        spec.check_input_size(options.network.input_size)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
-    options = with_balanced_splits(options, registry)
+    asked = launch.device
+    devices = devices_of(options, asked, registry)
+    if options.execution.pipeline_splits:
+        from ipucnn.models.balance import with_balanced_splits
+
+        options = with_balanced_splits(options, registry, devices[0] if asked else None)
+    options, instances = _shared(options, launch, launcher)
     plan = options.plan(synthetic=data.on_device)
     second = fine_tuning_plan(options, data.on_device) \
         if options.half_resolution.half_res_training else None
-    plan = replace(plan, instances=launch.instances_for(plan.replicas))
+    size = Preprocessing(input_size=options.network.input_size or spec.input_size)
+    plan = replace(plan, instances=instances or launch.instances_for(plan.replicas),
+                   preprocessing=size)
     backend = options.execution.backend
     if key(backend) != AUTO:
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
     notes, pipeline = notes_on_idle(options, data, registry), None
     try:
-        pipeline = pipeline_of(options, plan, registry)
+        if stages or plan.pipeline_splits:
+            pipeline = pipeline_of(options, plan, registry, devices)
     except UsageError as error:
-        if plan.pipeline_splits:
+        if plan.pipeline_splits or plan.recompute_checkpoints:
             raise
         notes.append(f"its stages are not known: {error.message}")
-    made = TrainingPlan(options, plan, second,
-                        None if data.finite else endless_epoch(options, plan), launch, pipeline,
-                        (*notes, *accumulation_notes(options)))
+    samples = launch.samples or data.train_samples or None
+    epoch = endless_epoch(options, plan) if not data.finite else samples
+    times = times_of(plan, epoch, options.optimisation.epochs, launch.rate)
+    made = TrainingPlan(options, plan, second, epoch, launch, times, pipeline,
+                        (*notes, *accumulation_notes(options),
+                         *warnings(options, plan, registry, pipeline if asked else None)),
+                        (launcher is None or launcher[0] == IPU_LAUNCHER) and (
+                            key(backend) == AUTO or device_of(options, registry) is not None))
     _check_fit(made)
     return made
+
+
+def _shared(options: TrainOptions, launch: PlanOptions, launcher: Optional[Tuple[str, Any]]
+            ) -> Tuple[TrainOptions, Optional[int]]:
+    """Return the options with the replicas of a launcher's processes, and the instances.
+
+    The instances are None where `launch` decides on them. A launcher of IPUs is told how many there
+    are to be; another one starts a process for each replica, or for each stage of it.
+    """
+    if launcher is None or launcher[0] == IPU_LAUNCHER or launch.instances:
+        return options, None
+    plan = options.plan(False)
+    count, stages = launcher_named(*launcher).processes(), plan.stages if plan.pipelined else 1
+    if count is None:
+        return options, plan.replicas
+    if count % stages:
+        raise UsageError(f"{stages} pipeline stages cannot be divided among {count} processes",
+                         f"start a multiple of {stages}, or use other '--pipeline-splits'")
+    groups = count // stages
+    if options.execution.replicas == default_of(TrainOptions, "replicas"):
+        options = options.with_values(replicas=groups)
+    return options, groups
 
 
 def _check_fit(made: TrainingPlan) -> None:

@@ -35,6 +35,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())
+        launch.leave_to_first(error)
         if show_traceback:
             render.say_traceback()
         render.report_error(error)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import signal
 from dataclasses import dataclass
+from time import sleep
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.execution.launching import start
+from ipucnn.core.errors import DataError, IpucnnError
+from ipucnn.core.execution.launching import launched, start
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import option
+from ipucnn.terminal.exit_codes import USAGE
+
+_ENDED = 15.0
+"""Seconds in which a launcher ends the processes of a host after one has failed."""
 
 Command = Callable[[Dict[str, Any]], int]
 
@@ -42,14 +49,31 @@ def remember(arguments: Sequence[str]) -> None:
     _arguments[:] = arguments
 
 
+def leave_to_first(error: IpucnnError) -> None:
+    """Wait for the launcher to end this process, if another one of the host reports the same error.
+
+    Options and files are usually wrong in all processes of a command, which the first of a host
+    reports. This one returns from here, and reports an error of its own, if it has not been ended.
+    """
+    if error.exit_code != USAGE and not isinstance(error, DataError):
+        return
+    try:
+        launch = launched()
+    except IpucnnError:  # every process fails with this error
+        return
+    if launch is not None and launch.ends_all and launch.local_index:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sleep(_ENDED)
+
+
 def launchable(command: Command) -> Command:
     """Make a command start its processes where `--launcher` asks for them, instead of working."""
     @functools.wraps(command)
-    def launched(given: Dict[str, Any]) -> int:
+    def starting(given: Dict[str, Any]) -> int:
         code = started(given)
         return command(given) if code is None else code
 
-    return launched
+    return starting
 
 
 def started(given: Dict[str, Any]) -> Optional[int]:
@@ -60,6 +84,19 @@ def started(given: Dict[str, Any]) -> Optional[int]:
 
     Returns:
         The exit code; None if this process does the work.
+
+    Raises:
+        UsageError: an option of a launcher is not valid, or no launcher is named.
+    """
+    asked = launcher_of(given)
+    return start(*asked, _arguments) if asked else None
+
+
+def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
+    """Return the launcher that options ask for, and its options; None without one.
+
+    Args:
+        given: the options of the command, from which those of the launcher are removed.
 
     Raises:
         UsageError: an option of a launcher is not valid, or no launcher is named.
@@ -82,4 +119,4 @@ def started(given: Dict[str, Any]) -> Optional[int]:
     name = options.launch.launcher
     assert name is not None
     ((_, own),) = options.plugins.owned.items() or [(None, None)]
-    return start(name, own, _arguments)
+    return name, own

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import re
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple
 
 from ipucnn.core.names import printable
@@ -53,6 +54,34 @@ def by_family(rows: Sequence[Row], width: int) -> str:
         blocks.append("\n".join([KINDS[kind].plural if kind else "plugins",
                                  *_lines(lines, min(width, READABLE))]))
     return "\n\n".join(blocks)
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """Return an index page of plugins, a section per distribution with what its metadata states."""
+    from importlib import metadata
+
+    distributions: Dict[str, List[Row]] = {}
+    for row in rows:
+        distributions.setdefault(row.provider.label, []).append(row)
+    lines = ["# Plugins"]
+    for label, found in distributions.items():
+        lines += ["", f"## {_plain(label)}"]
+        with suppress(metadata.PackageNotFoundError):  # a file that was named by '--plugin'
+            stated = metadata.metadata(found[0].provider.distribution)
+            summary = stated.get_all("Summary") or [""]
+            urls = [*(url.partition(", ")[2] for url in stated.get_all("Project-URL") or ()),
+                    *(stated.get_all("Home-page") or ())]
+            lines += [f"\n{_plain(text)}" for text in (*summary[:1], *urls[:1]) if text]
+        lines += ["", "| kind | name | other names | summary | state |", "|---|---|---|---|---|"]
+        lines += ["| " + " | ".join(map(_plain, (
+            row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
+            row.spec.summary if row.spec else row.cause, row.state.value))) + " |" for row in found]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Return a text as one cell of a table, without Markdown's markup."""
+    return re.sub(r"([\\|<>`\[\]*])", r"\\\1", printable(text))
 
 
 def _families(rows: Sequence[Row]) -> List[Tuple[str, str]]:

@@ -17,6 +17,7 @@ from ipucnn.testing.backends import BackendSuite
 from ipucnn.testing.checking import SUITES, check_distribution, check_named, check_plugin
 from ipucnn.testing.datasets import DatasetSuite
 from ipucnn.testing.distributions import write_distribution
+from ipucnn.testing.importing import ImportSuite
 from ipucnn.testing.launchers import LauncherSuite
 from ipucnn.testing.loggers import LoggerSuite
 from ipucnn.testing.losses import LossSuite
@@ -29,6 +30,7 @@ __all__ = [
     "BackendSuite",
     "ConformanceError",
     "DatasetSuite",
+    "ImportSuite",
     "LauncherSuite",
     "LoggerSuite",
     "LossSuite",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
 from unittest import SkipTest
 
@@ -46,6 +48,10 @@ class DatasetSuite(Suite):
         dataset = self.made(*self.arguments()[0])
         require(isinstance(dataset, ImageDataset), f"the target returned {type(dataset).__name__}")
         return dataset  # type: ignore[no-any-return]
+
+    def exercise(self) -> None:
+        """Open the dataset."""
+        self.open()
 
     def indices(self, dataset: ImageDataset) -> List[int]:
         """Return the indices to check, spread over the dataset."""
@@ -100,6 +106,29 @@ class DatasetSuite(Suite):
             for other in (dataset, again):
                 require(torch.equal(images[position], other.image(indices[position])),
                         f"image {indices[position]} is not the same when it is read again")
+
+    def test_images_do_not_depend_on_the_workers(self) -> None:
+        """One thread, or several at the same time, read the images that this one reads."""
+        import torch
+
+        dataset = self.open()
+        indices = self.indices(dataset)
+        expected = [dataset.image(index) for index in indices]
+        for workers in (1, 4):
+            again, start = self.open(), threading.Barrier(workers)
+
+            def read(worker: int, count: int = workers, dataset: ImageDataset = again,
+                     start: threading.Barrier = start) -> Dict[int, Any]:
+                start.wait(60)  # each thread has a part
+                return {index: dataset.image(index) for index in indices[worker::count]}
+
+            with ThreadPoolExecutor(workers) as pool:
+                images = {index: image for part in pool.map(read, range(workers))
+                          for index, image in part.items()}
+            for index, image in zip(indices, expected):
+                require(torch.equal(image, images[index]),
+                        f"image {index} is another one when {workers} "
+                        f"worker{'s read' if workers > 1 else ' reads'} the dataset")
 
     def test_files_are_the_images(self) -> None:
         """The result of `encoded` decodes to the result of `image`."""

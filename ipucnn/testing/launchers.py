@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from tempfile import TemporaryDirectory
 from typing import Any, Dict, Iterator, Mapping, Tuple
 from unittest import SkipTest
 from unittest.mock import patch
@@ -16,7 +19,7 @@ from ipucnn.testing.suite import Suite, require
 
 
 class LauncherSuite(Suite):
-    """Checks a launcher without starting processes.
+    """Checks a launcher; processes are started if it can start them itself.
 
     Attributes:
         counts: numbers of instances whose variables are read back.
@@ -107,12 +110,48 @@ class LauncherSuite(Suite):
             instances.share(weights)
             require(torch.equal(weights["weight"], torch.ones(2)), "sharing changes the weights")
 
+    def test_start_returns_the_exit_code_of_a_rank(self) -> None:
+        """The exit code of `start` is 0 if all processes end with 0, else that of one that failed.
+
+        The processes are short Python programs.
+        """
+        launcher = self.made()
+        if type(launcher).start is Launcher.start:
+            raise SkipTest("its own program starts the processes")
+        with TemporaryDirectory() as folder:
+            code, count = _started(launcher, folder, 0, 0)
+            require(code == 0, f"'start' returned {code}, and every process ended with 0")
+            require(count > 0, "'start' started no process")
+            cases = [("all processes", 7, 7), ("all processes but the first", 0, 7)]
+            for which, mine, others in cases[:count]:
+                code, _ = _started(launcher, folder, mine, others)
+                require(code == 7, f"'start' returned {code}, and {which} ended with 7")
+
     def test_command_is_words(self) -> None:
         """The command that starts the processes is a list of words; it may be empty."""
         flags: Mapping[str, Any] = {"--name": "text", "--number": 2, "--switch": True}
         words = self.build().command(ExecutionPlan(), ("one", "two"), flags)
         require(isinstance(words, list) and all(isinstance(word, str) and word for word in words),
                 f"the command is {words!r}, not a list of words")
+
+
+_PROGRAM = """
+import json, os, sys, tempfile
+folder, names, first, codes = json.loads(sys.argv[1])
+tempfile.mkstemp(dir=folder)
+is_first = all(os.environ.get(name) == value for name, value in first.items() if name in names)
+sys.exit(codes[0] if is_first else codes[1])
+"""
+
+
+def _started(launcher: Launcher, folder: str, first: int, others: int) -> Tuple[int, int]:
+    """Start processes that end with a code; return the launcher's and the number of processes."""
+    one, two = launcher.environment(0, 2), launcher.environment(1, 2)
+    differ = [name for name in one if one[name] != two.get(name)]
+    before = len(os.listdir(folder))
+    code = launcher.start([sys.executable, "-c", _PROGRAM, json.dumps(
+        [folder, differ, one, [first, others]])])
+    return code, len(os.listdir(folder)) - before
 
 
 def _joined(launcher: Launcher) -> Instances:

@@ -76,10 +76,25 @@ class ModelSuite(Suite):
 
         model, images = self.network(), self.images()
         with torch.no_grad():
-            first, second, alone = model(images), model(images), model(images[:1])
+            first, second = model(images), model(images)
+            alone = torch.cat([model(image[None]) for image in images])
         require(torch.equal(first, second), "two evaluations of the same images differ")
-        require(torch.allclose(first[:1], alone, rtol=1e-3, atol=1e-4),
+        require(torch.allclose(first, alone, rtol=1e-3, atol=1e-4),
                 "an image's logits depend on its neighbours in the batch")
+
+    def test_outputs_are_logits(self) -> None:
+        """Outputs are float32 and no probabilities: losses and predictions apply softmax."""
+        import torch
+
+        with torch.no_grad():
+            found = self.network()(self.images())
+        require(found.dtype == torch.float32, f"logits are {found.dtype}, expected float32: the "
+                "backend decides on the precision")
+        positive = bool((found >= 0).all()) and bool((found > 0).any())
+        require(not (positive and torch.allclose(found.sum(1), torch.ones(len(found)), atol=1e-3)),
+                "outputs of an image add up to 1: it returns probabilities instead of logits")
+        require(not (positive and bool((found < 1).all())),
+                "all outputs are between 0 and 1: it returns probabilities instead of logits")
 
     def test_state_dict_round_trip(self) -> None:
         """The state dictionary holds all that the logits depend on."""
@@ -136,6 +151,30 @@ class ModelSuite(Suite):
             require(torch.allclose(traced(images), model(images), rtol=1e-3, atol=1e-4),
                     "the traced model gives other logits")
 
+    def test_preprocessing_is_that_of_the_weights(self) -> None:
+        """The record prepares images at a size that it computes, as files with a card say."""
+        from ipucnn.models.weights_card import file_card
+        from ipucnn.models.weights_source import local_file
+
+        spec = self.spec
+        for tag, used in (("", spec.preprocessing),
+                          *((one.tag, one.preprocessing) for one in spec.weights)):
+            if used is not None and spec.input_sizes:
+                low, high = spec.input_sizes
+                require(low <= used.input_size <= high,
+                        f"preprocessing{' of weights ' + repr(tag) if tag else ''} is for "
+                        f"{used.input_size} pixels, and the record computes {low} to {high}")
+        for published in spec.weights:
+            path = local_file(published.url, spec.requires)
+            card = file_card(str(path), self.used_registry) if path else None
+            stated = published.preprocessing or spec.preprocessing
+            if card is None or stated is None:
+                continue
+            own, said = (one.as_plain() for one in (stated, card.preprocessing))
+            wrong = [name for name in own if name != "assumed" and own[name] != said.get(name)]
+            require(not wrong, "; ".join(
+                f"weights '{published.tag}' say {name} {said.get(name)}, and the record "
+                f"{own[name]}" for name in wrong))
 
     def test_published_weights_load(self) -> None:
         """Downloads have a digest; other published weights fit, with the head or a new one."""

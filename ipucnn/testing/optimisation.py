@@ -34,6 +34,10 @@ class OptimizerSuite(Suite):
         """Return what the target is called with beside its options."""
         return ([],), {"lr": self.lr}
 
+    def exercise(self) -> None:
+        """Build the optimizer of some weights."""
+        self.build(self.weights())
+
     def build(self, *weights: torch.Tensor) -> torch.optim.Optimizer:
         """Return an optimizer with a parameter group for each of `weights`."""
         import torch

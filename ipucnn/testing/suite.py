@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple, Type
 from unittest import SkipTest
 
@@ -26,7 +27,25 @@ def require(holds: bool, complaint: str) -> None:
         raise ConformanceError(complaint)
 
 
-class Suite:
+class Checks:
+    """A set of checks, run by pytest or by `run`.
+
+    Attributes:
+        exclude: names of checks to skip, each with the reason.
+    """
+
+    exclude: ClassVar[Mapping[str, str]] = {}
+
+    def setup_method(self, method: Callable[[], None]) -> None:
+        """Skip an excluded check; pytest and `run` call this before each."""
+        unknown = set(self.exclude) - set(checks(type(self)))
+        require(not unknown, f"'exclude' names no check of this suite: {sorted(unknown)}")
+        reason = self.exclude.get(method.__name__)
+        if reason is not None:
+            raise SkipTest(f"excluded: {reason}")
+
+
+class Suite(Checks):
     """The checks of one record.
 
     A kind's suite is inherited in three lines::
@@ -38,24 +57,14 @@ class Suite:
 
     Attributes:
         name: the record, as on the command line; ``distribution:name`` is safest.
-        exclude: names of checks to skip, each with the reason.
         options: values of the record's own options by name, for the checks; the others have
             their defaults.
         registry: where the record is looked up; that of the process when None.
     """
 
     name: str = ""
-    exclude: ClassVar[Mapping[str, str]] = {}
     options: ClassVar[Mapping[str, Any]] = {}
     registry: ClassVar[Optional[Registry]] = None
-
-    def setup_method(self, method: Callable[[], None]) -> None:
-        """Skip an excluded check; pytest and `run` call this before each."""
-        unknown = set(self.exclude) - set(checks(type(self)))
-        require(not unknown, f"'exclude' names no check of this suite: {sorted(unknown)}")
-        reason = self.exclude.get(method.__name__)
-        if reason is not None:
-            raise SkipTest(f"excluded: {reason}")
 
     @property
     def used_registry(self) -> Registry:
@@ -93,6 +102,11 @@ class Suite:
     def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
         """Return what the target is called with beside its options: nothing."""
         return (), {}
+
+    def exercise(self) -> None:
+        """Call the target, as a run does."""
+        positional, keywords = self.arguments()
+        self.made(*positional, **keywords)
 
     def test_target_resolves(self) -> None:
         """The target can be imported and called."""
@@ -137,6 +151,37 @@ class Suite:
             raise ConformanceError(f"{self.spec.target!r} does not take what its record declares: "
                                    f"{error}") from error
 
+    def test_uses_nothing_deprecated(self) -> None:
+        """The record uses no deprecated part of the record contract; otherwise it is skipped."""
+        if self.spec.deprecated:
+            raise SkipTest("; ".join(map(str, self.spec.deprecated)))
+
+    def test_it_sets_no_random_seed(self) -> None:
+        """Calling the target draws random numbers at most: it sets the seed of no generator."""
+        import numpy
+        import torch
+
+        def draws() -> Dict[str, float]:
+            return {"Python's": random.random(), "numpy's": float(numpy.random.random()),
+                    "torch's": float(torch.rand(()))}
+
+        before = random.getstate(), numpy.random.get_state()
+        found = []
+        try:
+            with torch.random.fork_rng(devices=[]):
+                for seed in (1, 2):
+                    random.seed(seed)
+                    numpy.random.seed(seed)
+                    torch.manual_seed(seed)
+                    self.exercise()
+                    found.append(draws())
+        finally:
+            random.setstate(before[0])
+            numpy.random.set_state(before[1])
+        same = [name for name, value in found[0].items() if value == found[1][name]]
+        require(not same, f"it sets the seed of {' and '.join(same)} generator: use a generator "
+                "of its own")
+
 
 def _commands() -> List[Type[CommandOptions]]:
     """Return the commands that together take the options of every kind."""
@@ -147,7 +192,7 @@ def _commands() -> List[Type[CommandOptions]]:
     return [RunOptions, TrainOptions, ExportOptions]
 
 
-def checks(suite: Type[Suite]) -> List[str]:
+def checks(suite: Type[Checks]) -> List[str]:
     """Return the names of a suite's checks, the common ones first."""
     names: List[str] = []
     for cls in reversed(suite.__mro__):
@@ -155,7 +200,7 @@ def checks(suite: Type[Suite]) -> List[str]:
     return names
 
 
-def run(suite: Type[Suite]) -> Dict[str, str]:
+def run(suite: Type[Checks]) -> Dict[str, str]:
     """Run all checks of a suite, as pytest would.
 
     Returns:

@@ -6,13 +6,15 @@ import copy
 import functools
 import io
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, List, Optional, Sequence
 from unittest import SkipTest
 
 from ipucnn.core.execution.backend import Backend
+from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.registry.records import BackendSpec, LossSpec, OptimizerSpec
+from ipucnn.testing.plain_loop import plain_training
 from ipucnn.testing.suite import Suite, require
 
 if TYPE_CHECKING:
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
         StepResult,
         TrainingSession,
     )
-
-    Samples = Tuple[torch.Tensor, torch.Tensor]
+    from ipucnn.testing.plain_loop import Samples
 
 CALLS = 3
 """Host calls of a short training."""
@@ -51,6 +52,11 @@ class TrainingChecks(Suite):
     def spec(self) -> BackendSpec:
         """The record under test."""
         return self.used_registry.get_typed(BackendSpec, self.name)
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas that plans with several have."""
+        return 2 if self.spec.replicas else 1
 
     def trainer(self) -> Backend:
         """Return the backend; skips the check when it cannot train here."""
@@ -104,7 +110,7 @@ class TrainingChecks(Suite):
         generator = torch.Generator().manual_seed(7)
         size = self.image_size
         return [(torch.randn(plan.combined_batch, 3, size, size, generator=generator),
-                 torch.randint(0, 5, (plan.combined_batch,), generator=generator))
+                 torch.randint(0, 5, (plan.combined_batch,), generator=generator), None)
                 for _ in range(calls)]
 
     def session(self, model: torch.nn.Module, plan: ExecutionPlan,
@@ -128,11 +134,18 @@ class TrainingChecks(Suite):
         from ipucnn.core.execution.training_session import TrainingBatch
 
         results = []
-        for number, (images, labels) in enumerate(samples, first):
+        for number, sample in enumerate(samples, first):
             session.set_rates(lr(number), scaling)
-            results.append(session.step(TrainingBatch(images, labels),
-                                        number * plan.device_iterations))
+            results.append(session.step(TrainingBatch(*sample), number * plan.device_iterations))
         return results
+
+    def mixed_samples(self, plan: ExecutionPlan, mix: MixOptions) -> List[Samples]:
+        """Return `samples` with how their images are mixed."""
+        from ipucnn.data.mixup import draw
+
+        return [(images, labels, draw(mix, 5, call, range(plan.combined_batch), plan.micro_batch,
+                                      self.image_size))
+                for call, (images, labels, _) in enumerate(self.samples(plan))]
 
     def compare_training(self, model: torch.nn.Module, plan: ExecutionPlan,
                 optimizer: Optional[OptimizerChoice] = None,
@@ -172,6 +185,7 @@ class TrainingChecks(Suite):
         """An update is the mean gradient of its samples, for any division of the batch."""
         for micro, iterations, replicas, accumulation in (
                 (4, 1, 1, 1), (1, 1, 4, 1), (1, 1, 1, 4), (2, 3, 2, 2)):
+            replicas = replicas if self.spec.replicas else 1
             self.compare_training(self.network(), self.training_plan(
                 micro_batch=micro, device_iterations=iterations, replicas=replicas,
                 gradient_accumulation=accumulation))
@@ -181,12 +195,12 @@ class TrainingChecks(Suite):
         if not self.spec.has("accumulation-sum"):
             raise SkipTest("it does not offer sums over accumulation")
         self.compare_training(self.network(), self.training_plan(
-            micro_batch=2, replicas=2, gradient_accumulation=3, device_iterations=2,
+            micro_batch=2, replicas=self.replicas, gradient_accumulation=3, device_iterations=2,
             accumulation_reduction="sum"))
 
     def test_training_with_batch_norm(self) -> None:
         """Statistics are per micro-batch and replica; the first replica's are saved."""
-        for replicas, accumulation in ((1, 1), (1, 3), (2, 2)):
+        for replicas, accumulation in ((1, 1), (1, 3), (self.replicas, 2)):
             self.compare_training(self.network(batch_norm=True), self.training_plan(
                 micro_batch=3, device_iterations=2, replicas=replicas,
                 gradient_accumulation=accumulation))
@@ -197,8 +211,36 @@ class TrainingChecks(Suite):
             self.compare_training(self.network(), self.training_plan(
                 micro_batch=2, device_iterations=2, gradient_accumulation=2), self.choice(name))
 
+    def test_training_with_mixup(self) -> None:
+        """Mixup and cutmix mix images and labels within micro-batches; not with other images."""
+        if not self.spec.mixup:
+            raise SkipTest("it does not offer mixup")
+        plan = self.training_plan(micro_batch=4, device_iterations=2, gradient_accumulation=2,
+                                  replicas=self.replicas)
+        model, mix = self.network(), MixOptions(0.5, 0.3, 0.8)
+        samples = self.mixed_samples(plan, mix)
+        with self.session(model, plan, mix=mix) as session:
+            results = self.train(session, samples, plan)
+            found = session.weights()
+        expected, losses = plain_training(model, plan, self.choice(), samples)
+        self.require_equal(found, expected, self.training_tolerance)
+        mean = sum(losses[:plan.device_iterations]) / plan.device_iterations
+        require(abs(results[0].loss - mean) <= self.training_tolerance,
+                f"the loss of mixed images is {results[0].loss}, expected {mean}")
+
+    def test_recomputation_changes_nothing(self) -> None:
+        """Activations that are computed again give the same weights."""
+        if not self.spec.has("recompute"):
+            raise SkipTest("it does not offer recomputation")
+        for mode, checkpoints in (("auto", ()), ("manual", ("body",))):
+            self.compare_training(self.network(batch_norm=True), self.training_plan(
+                micro_batch=2, recompute=mode, recompute_checkpoints=checkpoints,
+                pipeline_splits=tuple(self.splits[:1]), gradient_accumulation=3))
+
     def test_training_in_a_pipeline(self) -> None:
         """Splitting a model changes no weight."""
+        if not self.spec.pipelining:
+            raise SkipTest("it does not offer pipelining")
         if not self.splits:
             raise SkipTest("no splits are checked")
         self.compare_training(self.network(batch_norm=True), self.training_plan(
@@ -217,14 +259,14 @@ class TrainingChecks(Suite):
     def test_loss_scaling_changes_nothing(self) -> None:
         """In single precision, loss scaling changes neither weights nor losses."""
         for name in ("sgd", "adamw", "lamb"):
-            self.compare_training(self.network(), self.training_plan(micro_batch=2, replicas=2),
-                                  self.choice(name), scaling=128.0)
+            self.compare_training(self.network(), self.training_plan(
+                micro_batch=2, replicas=self.replicas), self.choice(name), scaling=128.0)
 
     def test_training_resumes_exactly(self) -> None:
         """A training resumed from saved state gives the same bits, for each optimizer."""
         import torch
 
-        plan = self.training_plan(micro_batch=2, replicas=2, device_iterations=2)
+        plan = self.training_plan(micro_batch=2, replicas=self.replicas, device_iterations=2)
         model, samples = self.network(batch_norm=True), self.samples(plan, 4)
         for name in self.optimizers:
             with self.session(model, plan, self.choice(name)) as whole:
@@ -307,52 +349,3 @@ class TrainingChecks(Suite):
         require(not result.losses or abs(result.loss - sum(result.losses) / 3) < 1e-5,
                 "its loss is not their mean")
         require(0 <= result.correct <= result.samples, f"it counted {result.correct} hits")
-
-
-def plain_training(model: torch.nn.Module, plan: ExecutionPlan, optimizer: OptimizerChoice,
-                   samples: Sequence[Samples], lr: Callable[[int], float] = lambda _: 0.05
-                   ) -> Tuple[StateDict, List[float]]:
-    """Train as a device does, one micro-batch at a time, and return weights and losses.
-
-    Samples go to device iterations first, then to accumulation steps, then to replicas. Each
-    replica has its own buffers, and gradients are means over all samples of an update, times
-    `ExecutionPlan.gradient_factor`.
-    """
-    import torch
-
-    from ipucnn.models.optimisation import make_optimizer
-
-    model = copy.deepcopy(model).train()
-    updates = make_optimizer(model, optimizer)
-    buffers: List[Dict[str, torch.Tensor]] = [
-        {name: value.clone() for name, value in model.named_buffers()}
-        for _ in range(plan.replicas)]
-    losses = []
-    for number, (images, labels) in enumerate(samples):
-        for group in updates.param_groups:
-            group["lr"] = lr(number)
-        parts = list(zip(torch.split(images, plan.micro_batch),
-                         torch.split(labels, plan.micro_batch)))
-        share = 1 / (plan.replicas * plan.gradient_accumulation)
-        for iteration in range(plan.device_iterations):
-            updates.zero_grad()
-            total = 0.0
-            for step in range(plan.gradient_accumulation):
-                for replica in range(plan.replicas):
-                    _exchange(model, buffers[replica])
-                    part = parts[(iteration * plan.gradient_accumulation + step)
-                                 * plan.replicas + replica]
-                    loss = torch.nn.functional.cross_entropy(model(part[0]), part[1]) * share
-                    (loss * plan.gradient_factor).backward()  # type: ignore[no-untyped-call]
-                    total += float(loss.detach())
-                    buffers[replica] = {name: value.clone()
-                                        for name, value in model.named_buffers()}
-            updates.step()
-            losses.append(total)
-    _exchange(model, buffers[0])
-    return {name: value.detach() for name, value in model.state_dict().items()}, losses
-
-
-def _exchange(model: torch.nn.Module, values: Dict[str, torch.Tensor]) -> None:
-    for name, value in model.named_buffers():
-        value.copy_(values[name])

@@ -12,19 +12,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
+from ipucnn.models.store_folder import shown_path
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import StoredModel, load_stored
 
 
 @dataclass(frozen=True, repr=False)
 class AverageResult(Shown):
-    """The averaged checkpoint, its sources, and notes about images that were read for it."""
+    """The averaged checkpoint, its sources, and notes about images that were read for it.
+
+    `place` and `sources` name them, by their URLs where they are on a store.
+    """
 
     path: Path
     files: Tuple[Path, ...]
     epoch: int
     strategy: str
     notes: Tuple[str, ...] = ()
+    place: str = ""
+    sources: Tuple[str, ...] = ()
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the result as plain types, for JSON."""
@@ -32,8 +38,8 @@ class AverageResult(Shown):
 
     def facts(self) -> Facts:
         """Return the result as names and values, for people."""
-        return [("path", str(self.path)), ("strategy", self.strategy), ("epoch", self.epoch),
-                ("files", [str(path) for path in self.files])]
+        return [("path", self.place), ("strategy", self.strategy), ("epoch", self.epoch),
+                ("files", list(self.sources))]
 
     def blocks(self) -> Blocks:
         """Return the facts; see `Shown`."""
@@ -41,7 +47,7 @@ class AverageResult(Shown):
 
     def records(self) -> List[Dict[str, Any]]:
         """Return a row per averaged checkpoint."""
-        return [{"file": str(path), "averaged": str(self.path)} for path in self.files]
+        return [{"file": source, "averaged": self.place} for source in self.sources]
 
 
 def average(folder: Path, strategy: str, decay: float, last: int,
@@ -65,7 +71,7 @@ def average(folder: Path, strategy: str, decay: float, last: int,
     paths = [entry.path for entry in entries(folder) if not entry.step]
     paths = paths[-last:] if 0 < last < len(paths) else paths
     if not paths:
-        raise CheckpointError(f"there are no checkpoints to average in '{folder}'",
+        raise CheckpointError(f"there are no checkpoints to average in '{shown_path(folder)}'",
                               "name the folder that '--checkpoint-path' of a training wrote")
     sums: Dict[str, torch.Tensor] = {}
     stored: Optional[StoredModel] = None
@@ -73,7 +79,8 @@ def average(folder: Path, strategy: str, decay: float, last: int,
         stored = load_stored(path)
         if sums and {n: v.shape for n, v in stored.weights.items()} != {
                 n: v.shape for n, v in sums.items()}:
-            raise CheckpointError(f"'{path}' is of another model than '{paths[0]}'",
+            raise CheckpointError(f"'{shown_path(path)}' is of another model than "
+                                  f"'{shown_path(paths[0])}'",
                                   "average the checkpoints of one training")
         share = 1 - decay if strategy == "exponential" else 1 / (number + 1)
         for name, value in stored.weights.items():
@@ -90,7 +97,8 @@ def average(folder: Path, strategy: str, decay: float, last: int,
         progress={"averaged": [path.name for path in paths], "strategy": strategy},
         options=stored.options, class_names=stored.class_names, card=stored.card),
         target.parent, target.name)
-    return AverageResult(path, tuple(paths), stored.epoch, strategy)
+    return AverageResult(path, tuple(paths), stored.epoch, strategy, place=shown_path(path),
+                         sources=tuple(map(shown_path, paths)))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
 
 import torch
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
@@ -19,6 +20,7 @@ from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.store_folder import on_store
 from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.training.figures import Figures
 
@@ -96,7 +98,8 @@ def file_name(model: str, dataset: str, position: Position, extra: bool = False)
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     """Write a checkpoint and return its path.
 
-    It is written to a temporary file in the folder, synced, and renamed.
+    It is written to a temporary file in the folder, synced, and renamed. If the folder has the
+    copies of one on a store, it is then sent there.
 
     Raises:
         CheckpointError: it cannot be written; nothing is left behind.
@@ -125,6 +128,14 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"cannot write checkpoint '{target}': {reason}",
                               "make room or permission there") from error
+    stored = on_store(folder)
+    if stored is not None:
+        try:
+            stored.send(target.name)
+        except (DataError, OSError) as error:
+            reason = error.message if isinstance(error, DataError) else str(error)
+            raise CheckpointError(f"{reason}; a copy is in '{target}'",
+                                  "the next checkpoint is tried again") from error
     return target
 
 

@@ -61,7 +61,8 @@ class Feed:
         self.loader: Optional[Loader] = None
         options = prepared.options
         self._mix = prepared.setup.mix
-        if not prepared.data.on_device:
+        # processes that hold a later pipeline stage get no images
+        if not prepared.data.on_device and prepared.instances.index < prepared.plan.instances:
             self._left = len(prepared.dataset) - consumed
             order = own_part(prepared.dataset.order(options.dataset.seed, epoch)[consumed:],
                              prepared.plan, prepared.instances.index)

@@ -13,6 +13,8 @@ from typing import Callable, Dict, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.staging import is_at, lock
+from ipucnn.models.store_folder import on_store, shown_path
+from ipucnn.training.store_lease import leased
 
 FILE = ".lock"
 """Name of the file that is locked; it says which process holds it."""
@@ -24,6 +26,8 @@ _held: Dict[str, int] = {}
 @contextmanager
 def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a folder; a thread that holds it already may do so again.
+
+    For a folder that has the copies of one on a store, that is leased as well.
 
     Args:
         folder: an existing folder.
@@ -38,6 +42,7 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         yield
         return
     path = folder / FILE
+    stored = on_store(folder)
     try:
         descriptor, own = _acquired(path)
     except OSError as error:
@@ -45,7 +50,7 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
                          f"make room or permission there, or choose another '{option}'") from error
     try:
         if own is False or real in _held:
-            raise UsageError(f"folder '{folder}' is in use by {_holder(descriptor)}",
+            raise UsageError(f"folder '{shown_path(folder)}' is in use by {_holder(descriptor)}",
                              f"wait until it ends, or choose another '{option}'")
         if own is None:
             report(f"the file system of folder '{folder}' has no locks: see to it that no other "
@@ -53,7 +58,15 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         _held[real] = threading.get_ident()
         try:
             _sign(descriptor)
-            yield
+            if stored is None:
+                yield
+            else:
+                with leased(stored.store, option, report):
+                    stored.begin()
+                    try:
+                        yield
+                    finally:
+                        stored.close()
         finally:
             del _held[real]
             with suppress(OSError):  # while it is still locked

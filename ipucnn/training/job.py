@@ -17,6 +17,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
+from ipucnn.models.store_folder import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
@@ -70,6 +71,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             if not prepared.plan.compile_only:
                 trainer.run()
             result = trainer.finished()
+            trainer.records.evidence(validator.evidence(thumbnails=True))
             status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
             result = error.partial = trainer.finished()
@@ -118,7 +120,7 @@ class _Trainer:
         self.stopped_by: Optional[str] = None
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
-        self.restored = str(restored.path) if restored else ""
+        self.restored = shown_path(restored.path) if restored and restored.path else ""
         self.grown = restored is not None and restored.grown
 
     # -- epochs --------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ class _Trainer:
                 if feed.loader is not None:
                     self.figures.bad = list(feed.loader.bad)
                 self.figures.add(result)
-                samples = result.samples * self.instances.count
+                samples = result.samples * self.prepared.plan.instances
                 self.pace.add(samples, time.perf_counter() - asked, waited)
                 images += samples
                 self._tell(lr)
@@ -232,7 +234,8 @@ class _Trainer:
         good = self.records.last_good
         return IpucnnError(
             f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
-            f"loss scaling {scaling:g}); last good checkpoint: {good or 'none'}",
+            f"loss scaling {scaling:g}); last good checkpoint: "
+            f"{shown_path(good) if good else 'none'}",
             "use a lower '--lr' or '--loss-scaling', a longer '--warmup-epoch', more precision, or "
             "leave such steps out with '--skip-non-finite N'")
 
@@ -350,6 +353,7 @@ class _Trainer:
             better |= standing.offer(self.options.validation.best_metric, validation)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch
+        self.records.evidence(self.validator.evidence())
         if not better:
             return
         if self.options.checkpoints.keep_best and self.saved != self._name():
@@ -366,8 +370,8 @@ class _Trainer:
             if not self.instances.index:
                 averaged = average(self.folder, kept.weight_avg_strategy,
                                    kept.weight_avg_exp_decay, kept.weight_avg_n, None)
-                self.averaged = str(averaged.path)
-                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.path}")
+                self.averaged = averaged.place
+                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.place}")
             self.averaged = self.instances.gather(self.averaged)[0]
         if self.options.validation.mode != "after":
             return
@@ -376,16 +380,20 @@ class _Trainer:
         else:
             self.validator.validate_folder(self.folder)
 
+    def _log_dir(self) -> str:
+        return shown_path(self.records.log_dir) if self.records.log_dir else ""
+
     def finished(self) -> TrainResult:
         """Return the result of the training so far."""
-        prepared, plan = self.prepared, self.prepared.plan
+        prepared, plan, good = self.prepared, self.prepared.plan, self.records.last_good
         return TrainResult(
             model=prepared.built.spec.name, dataset=prepared.data.name,
             backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
             options=self.options.as_dict(),
             environment={**describe(), "backend": prepared.chosen.probe.versions},
             plan={**plan.algebra(), "half": prepared.chosen.probe.half if plan.half else ""},
-            session=self.session.facts, compile_seconds=prepared.compile_seconds,
+            session=self.session.facts, card=prepared.built.card.as_plain(),
+            compile_seconds=prepared.compile_seconds,
             epochs=self.epoch, updates=self.update,
             images=self.pace.images, seconds=self.pace.seconds,
             images_per_second=self.pace.average,
@@ -395,8 +403,8 @@ class _Trainer:
             loss=self.figures.loss(), accuracy=self._accuracy(),
             validations=[validation.figures() for validation in self.validator.done],
             best=self.figures.standing.as_plain() or None,
-            checkpoint=str(self.records.last_good or ""),
-            averaged=self.averaged, log_dir=str(self.records.log_dir or ""), restored=self.restored,
+            checkpoint=shown_path(good) if good else "",
+            averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
             stopped_by=self.stopped_by, history=self.history,
             notes=[*self.prepared.notes, *filter(None, [self.waiting])])

@@ -11,9 +11,11 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
-from ipucnn.models.checkpoint_files import BEST, CheckpointError, best_of, entries
+from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries, names_in
+from ipucnn.models.checkpoint_names import BEST
+from ipucnn.models.store_folder import SUPERSEDED, on_store, shown_path
 from ipucnn.training.checkpoint_folder import PROBE, check_unused, remove_best, remove_stale
 from ipucnn.training.checkpoints import Checkpoint, save
 
@@ -34,6 +36,9 @@ def prepare(folder: Path) -> None:
 def _require_room(folder: Path, size: int, option: str) -> None:
     """Raise `UsageError` when no file of `size` bytes can be written to a folder."""
     probe = folder / PROBE
+    stored = on_store(folder)
+    if stored is not None:
+        stored.store.probe()
     try:
         with probe.open("wb") as file:
             file.write(b"x")
@@ -70,6 +75,9 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
         prepare(folder)
         return []
     _require_room(folder, restored.stat().st_size, "--checkpoint-output-dir")
+    stored = on_store(folder)
+    if stored is not None:
+        stored.beside()
     found = entries(folder, averaged=True)
     epochs = [entry.epoch for entry in found if entry.path.name == restored.name]
     names = [entry.path.name for entry in found]
@@ -80,16 +88,17 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
         paths.append(folder / BEST)
     for path in paths:
         try:
-            os.replace(str(path), f"{path}{ASIDE}")
+            if stored is not None and path.name != BEST:
+                stored.set_aside(path.name)
+            else:
+                os.replace(str(path), f"{path}{SUPERSEDED}")
+        except DataError as error:
+            raise CheckpointError(error.message, error.hint) from error
         except OSError as error:
             raise CheckpointError(f"cannot rename '{path}': {error.strerror}",
                                   "make room or permission there, or name another folder with "
                                   "'--checkpoint-output-dir'") from error
     return [path.name for path in paths]
-
-
-ASIDE = ".superseded"
-"""Suffix added to the names of checkpoints that a restored training sets aside."""
 
 
 class Keeper:
@@ -107,6 +116,7 @@ class Keeper:
 
     def __init__(self, folder: Path, keep_last: int = 0, restored: Optional[Path] = None) -> None:
         self._folder = folder
+        self._stored = on_store(folder)
         self._keep_last = keep_last
         self._best: Dict[str, Any] = best_of(folder) if restored else {}
         self._unwritten: Optional[IpucnnError] = None
@@ -130,7 +140,7 @@ class Keeper:
             self._best = {}
             remove_best(self._folder)
         else:
-            record = {"file": file if (self._folder / file).is_file() else "", **figures}
+            record = {"file": file if file in names_in(self._folder) else "", **figures}
             if record != self._best:
                 self._best = record
                 self._write_best()
@@ -149,8 +159,9 @@ class Keeper:
             self.last_good = save(checkpoint, self._folder)
         except CheckpointError as error:
             self.failed = error
+            good = shown_path(self.last_good) if self.last_good else "none"
             return (f"{error.message}; training goes on and tries again; last good checkpoint: "
-                    f"{self.last_good or 'none'}")
+                    f"{good}")
         if self._unwritten:
             self._write_best()
         self._tidy()
@@ -171,20 +182,37 @@ class Keeper:
         return None
 
     def finish(self) -> Optional[IpucnnError]:
-        """Return the error if `best.json` still cannot be written."""
+        """Return the error if `best.json` or the files of loggers still cannot be written."""
         if self._unwritten:
             self._write_best()
+        elif self._stored is not None:
+            try:
+                self._send()
+            except DataError as error:
+                return error
         return self._unwritten
 
     def _write_best(self) -> None:
         try:
             write_json(str(self._folder / BEST), self._best)
+            self._send()
             self._unwritten = None
         except IpucnnError as error:
             self._unwritten = error
 
+    def _send(self) -> None:
+        """Send what has changed beside the checkpoints, if the folder is on a store.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        if self._stored is not None:
+            self._stored.send()
+
     def _folder_again(self) -> Optional[str]:
         there = self._folder.is_dir()
+        if self._stored is not None:  # the copies matter to nobody else
+            return None
         if there and (self.last_good is None or self.last_good.exists()):
             return None
         try:
@@ -200,16 +228,22 @@ class Keeper:
         """Remove expired checkpoints; the same ones however often it is called."""
         if self._unwritten:
             return  # `best.json` may name any of them
-        with suppress(CheckpointError):
+        with suppress(CheckpointError, DataError):  # what is not removed now is removed later
             found = entries(self._folder)
             whole = [entry for entry in found if not entry.step]
             gone = [entry for entry in found if entry.step and entry.path != self.last_good]
             if self._keep_last:
                 gone += whole[:-self._keep_last]
             for entry in gone:
-                if entry.path.name != self._best.get("file"):
-                    with suppress(OSError):  # it must never end a training
-                        entry.path.unlink()
+                if entry.path.name == self._best.get("file"):
+                    continue
+                if self._stored is not None:
+                    self._stored.discard(entry.path.name)
+                    continue
+                with suppress(OSError):  # it must never end a training
+                    entry.path.unlink()
+            if gone:
+                self._send()
 
 
 def _require_finite(checkpoint: Checkpoint, folder: Path) -> None:

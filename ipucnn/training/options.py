@@ -390,6 +390,9 @@ class TrainResults(ResultPart):
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
     disable_metrics: bool = option(
         False, "Compute no accuracy in training, to measure peak throughput.", negatable=False)
+    no_report: bool = option(
+        False, "Write no report; by default 'report.html' in the folder of metrics shows the "
+        "training.", switch=True, negatable=False)
     log_dir: Optional[str] = option(
         None, "Folder of metrics and options (default: that of the checkpoints, or a new one "
         "below 'logs').", metavar="DIR")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import List
 
 from ipucnn.core.errors import UsageError
@@ -50,7 +50,7 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
         "first_trainable_layer": phase.fine_tune_first_trainable_layer,
         "freeze": "", "optimizer": "sgd", "momentum": 0.0, "lr_schedule": "cosine",
         "warmup_epoch": 0.0, "lr_scheduler_freq": 0.0, "augmentation": "none",
-        "checkpoint_path": str(Path(str(options.checkpoints.checkpoint_path)) / FINE_TUNE)})
+        "checkpoint_path": os.path.join(str(options.checkpoints.checkpoint_path), FINE_TUNE)})
 
 
 def reduction_note(options: TrainOptions) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.effects import idle_notes
@@ -16,12 +15,13 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import open_dataset, request_of
-from ipucnn.models.build import preprocessing_of
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.weights_card import half_size
+from ipucnn.models.store_folder import on_store, place_of, shown_path
+from ipucnn.models.weights_card import half_size, preprocessing_of
 from ipucnn.training.averaging import AverageResult, average, reestimate
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint
+from ipucnn.training.folder_lock import locked
 from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import fine_tuning, fine_tuning_plan
@@ -56,10 +56,13 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
         return first
     further = fine_tuning(options, first.averaged, full)
     begun = None
-    if restored is not None and os.path.isdir(str(further.checkpoints.checkpoint_path)):
-        with suppress(CheckpointError):
-            begun, _ = newest(Path(str(further.checkpoints.checkpoint_path)))
-    listener.line(f"Fine-tuning at {full} pixels from {begun.path if begun else first.averaged}")
+    if restored is not None:
+        place = place_of(str(further.checkpoints.checkpoint_path))
+        if place.is_dir():
+            with suppress(CheckpointError):
+                begun, _ = newest(place)
+    start = shown_path(begun.path) if begun and begun.path else first.averaged
+    listener.line(f"Fine-tuning at {full} pixels from {start}")
     return train(further, registry, listener, begun)
 
 
@@ -70,10 +73,22 @@ def average_checkpoints(options: AverageOptions,
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
     """
-    output = Path(options.checkpoint_output_path) if options.checkpoint_output_path else None
-    result = average(Path(str(options.checkpoint_path)), options.weight_avg_strategy,
-                     options.weight_avg_exp_decay, options.weight_avg_n, output)
-    registry = registry or current_registry()
+    given = options.checkpoint_output_path
+    output = place_of(given, writes=True) if given else None
+    folder = place_of(str(options.checkpoint_path), writes=output is None)
+    notes: List[str] = []
+    with ExitStack() as held:
+        written = output.parent if output else folder
+        if on_store(written) is not None:
+            held.enter_context(locked(written, "--checkpoint-output-path", notes.append))
+        result = _averaged(folder, output, options, registry or current_registry())
+    return replace(result, notes=(*notes, *result.notes))
+
+
+def _averaged(folder: Path, output: Optional[Path], options: AverageOptions,
+              registry: Registry) -> AverageResult:
+    result = average(folder, options.weight_avg_strategy, options.weight_avg_exp_decay,
+                     options.weight_avg_n, output)
     notes = tuple(idle_notes(options, {}, registry))
     if options.reestimate_batch_norm:
         notes += _reestimated(result, options, registry)

@@ -9,7 +9,7 @@ import torch
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import fitted, launched_count
+from ipucnn.core.execution.launching import fitted, sharing
 from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -38,11 +38,15 @@ from ipucnn.data.opening import (
     with_classes,
 )
 from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import BuiltModel, build_model, preprocessing_of
+from ipucnn.models.build import build_model
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
-from ipucnn.models.weights_card import file_card, half_size
-from ipucnn.training.agreement import check_images, check_options
+from ipucnn.models.memory_checks import MANY_OUTPUTS, check_images
+from ipucnn.models.optimisation import state_size
+from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
+from ipucnn.training.agreement import check_images as check_shared_images
+from ipucnn.training.agreement import check_options
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
@@ -124,13 +128,17 @@ def prepare(options: TrainOptions, registry: Registry,
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
     asked, options = (with_balanced_splits(each, registry) for each in (asked, options))
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
-    plan = options.plan(data.on_device, launched_count())
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry)
     if options.execution.precision is None:
         chosen, plan = settled(chosen, plan)
         asked, options = (each.with_values(precision=plan.precision)
                           for each in (asked, options))
     check_offer(options, plan, chosen.spec, registry)
+    if _mixing(options).enabled and not chosen.spec.mixup:
+        raise UsageError(f"backend {chosen.spec.name!r} does not mix images: '--mixup-alpha' and "
+                         "'--cutmix-lambda-high' have no meaning there",
+                         "leave them out, or choose another '--backend'")
     instances = chosen.join(plan)
     if instances.count > 1:
         _check_shared(options)
@@ -173,8 +181,8 @@ def prepare(options: TrainOptions, registry: Registry,
     if decisions.note:
         notes.append(decisions.note)
     notes += accumulation_notes(options)
-    plan = replace(options.plan(data.on_device, launched_count()), preprocessing=preprocessing)
-    plan.check_memory()
+    plan = replace(options.plan(data.on_device, plan.instances), preprocessing=preprocessing)
+    check_images(plan)
     rate, scaling = learning_rate(options, registry), loss_scaling(options)
     optimizer = optimizer_choice(options, registry)
     _check_labels(as_opened(data, dataset), "train on")
@@ -182,7 +190,7 @@ def prepare(options: TrainOptions, registry: Registry,
     check_classes(data, dataset, chosen.spec)
     validation = _validation_images(options, data, replace(
         request, length=None if data.finite else min(length, plan.combined_batch)), registry)
-    check_images(instances, dataset)
+    check_shared_images(instances, dataset)
     calls = _calls(options, data, dataset, plan)
     notes += notes_on_length(options, rate, calls)
     if restored is not None and continued is not None:
@@ -301,6 +309,15 @@ def _usual(options: TrainOptions, data: DatasetSpec, found: Preprocessing) -> Pr
     return replace(found, assumed=False)
 
 
+def _copies(options: TrainOptions, network: NetworkPart, registry: Registry) -> int:
+    """Return how many values a large model has per weight: itself, gradient, state, average."""
+    if (network.num_classes or 0) <= MANY_OUTPUTS or options.fine_tuning.frozen_module \
+            or options.optimisation.first_trainable_layer:
+        return 1
+    return 2 + state_size(optimizer_choice(options, registry)) + bool(
+        options.optimisation.ema_decay)
+
+
 def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset, registry: Registry,
            restored: Optional[ModelCard], notes: List[str]) -> BuiltModel:
     """Return the model, with one output per class of the dataset by default; adds to `notes`.
@@ -313,10 +330,12 @@ def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset, regi
     network = options.network
     if restored is not None:
         network = replace(network, weights="random", num_classes=restored.num_outputs)
-        return replace(build_model(network, options.plugins, registry), card=restored)
+        return replace(build_model(network, options.plugins, registry,
+                                   copies=_copies(options, network, registry)), card=restored)
     network, names = with_classes(network, data, dataset), tuple(dataset.class_names)
     outputs = _outputs(network, names, registry)
-    built = build_model(network, options.plugins, registry, outputs)
+    built = build_model(network, options.plugins, registry, outputs,
+                        _copies(options, network, registry))
     if outputs is not None:
         notes.append(_on_outputs(names, outputs))
     card = built.card

@@ -16,7 +16,9 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import KINDS
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.store_folder import divided, on_store, place_of, shown_path
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked
@@ -44,12 +46,22 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     place = own.get("checkpoint_path")
     if not place:
         raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
-    folder = own.get("checkpoint_output_dir") or (
-        place if os.path.isdir(place) else os.path.dirname(place) or ".")
+    folder = own.get("checkpoint_output_dir") or _folder_of(place)
     with ExitStack() as held:
-        if speaks() and os.path.isdir(folder):  # before the newest checkpoint is looked for
-            held.enter_context(locked(Path(folder), "--checkpoint-output-dir", listener.note))
+        output = place_of(folder, writes=speaks())
+        if speaks() and output.is_dir():  # before the newest checkpoint is looked for
+            held.enter_context(locked(output, "--checkpoint-output-dir", listener.note))
+        own["checkpoint_path"] = place_of(place)
+        if is_store(place) and divided(place)[0] == folder:  # one folder of copies will do
+            own["checkpoint_path"] = output / divided(place)[1]
         return _restored(own, overrides, folder, registry, listener)
+
+
+def _folder_of(place: str) -> str:
+    """Return the folder of a checkpoint, or the folder that is named."""
+    if is_store(place):
+        return divided(place)[0]
+    return place if os.path.isdir(place) else os.path.dirname(place) or "."
 
 
 def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
@@ -85,7 +97,7 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
     if launch is None or not launch.restarts or not folder:
         return None
     try:
-        saved = newest(Path(folder))[0].options
+        saved = newest(place_of(folder))[0].options
     except CheckpointError:
         return None
     if any(value is not None and name != "replicas" and saved.get(name) != value
@@ -114,15 +126,16 @@ def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
 
 
 def _find(place: Path, listener: Listener) -> Checkpoint:
-    if not place.is_dir():
+    if on_store(place) is None and not place.is_dir():
         checkpoint = load(place)
     else:
         checkpoint, damaged = newest(place)
         for path, reason in damaged:
-            listener.note(f"'{path}' is skipped: {reason}")
+            listener.note(f"'{shown_path(path)}' is skipped: {reason}")
     position = checkpoint.position
     where = f"epoch {position.epoch}" + (f" and {position.call} calls" if position.call else "")
-    listener.note(f"restoring '{checkpoint.path}': {checkpoint.model} on {checkpoint.dataset}, "
+    name = shown_path(checkpoint.path) if checkpoint.path else ""
+    listener.note(f"restoring '{name}': {checkpoint.model} on {checkpoint.dataset}, "
                   f"{where}")
     return checkpoint
 

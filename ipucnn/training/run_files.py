@@ -11,11 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.files import make_folder
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.files import json_text, make_folder, write_text
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.progress import Listener
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.store_folder import SUPERSEDED, place_of
+from ipucnn.reports.run_folder import TRAINING, VALIDATION
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
@@ -27,6 +30,9 @@ from ipucnn.training.run_loggers import Loggers
 
 if TYPE_CHECKING:
     from ipucnn.training.preparation import Prepared
+
+RUNNING = "running"
+"""The status of a training that has not ended, or was killed."""
 
 RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""
@@ -60,7 +66,7 @@ def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: Train
         elif restored.position.epoch < options.optimisation.epochs:
             aside = keeping.continue_in(folder, restored.path, restored.grown)
             if aside:
-                listener.note(f"what is not of this training is set aside as '*{keeping.ASIDE}': "
+                listener.note(f"what is not of this training is set aside as '*{SUPERSEDED}': "
                               + ", ".join(aside))
         yield
 
@@ -80,7 +86,8 @@ def with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
         options = options.with_values(keep_last=options.checkpoints.to_keep,
                                       keep_best=options.validation.mode == "during"
                                       and options.checkpoints.checkpoint_save_freq > 1)
-    return options, Path(place) if place else None
+    # the others only read there
+    return options, place_of(place, writes=not prepared.instances.index) if place else None
 
 
 class Records:
@@ -109,6 +116,9 @@ class Records:
 
     def row(self, row: Dict[str, Any]) -> None:
         """Record a row of metrics."""
+
+    def evidence(self, validation: Dict[str, Any]) -> None:
+        """Record the last validation for a report; empty before the first one."""
 
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:  # noqa: ARG002
         """Finish recording, see `Logger.finish`; return what could not be recorded."""
@@ -147,6 +157,10 @@ class FileRecords(Records):
             self.log_dir = _log_dir(options, folder)
             self._loggers.start(RunInfo(options.as_dict(), self.log_dir, rows,
                                         restored.path if restored else None))
+            self._document(TRAINING, {
+                "format": "ipucnn.train/1", "status": RUNNING, "model": options.network.model,
+                "dataset": options.dataset.data, "options": options.as_dict(),
+                "environment": describe()})
 
     def due(self, minutes: Optional[float]) -> bool:
         """See `Records.due`."""
@@ -178,10 +192,26 @@ class FileRecords(Records):
         """See `Records.row`."""
         self._loggers.row(row)
 
+    def evidence(self, validation: Dict[str, Any]) -> None:
+        """See `Records.evidence`."""
+        if validation:
+            self._document(VALIDATION, validation)
+
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
         """See `Records.finish`."""
         unrecorded = self._loggers.finish(status, result)
+        self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded
+
+
+    def _document(self, name: str, value: Dict[str, Any]) -> None:
+        """Write a document into the log folder; a failure is a note, for metrics matter more."""
+        if self.log_dir is None:
+            return
+        try:
+            write_text(str(self.log_dir / name), json_text(value) + "\n")
+        except DataError as error:
+            self._report(f"{error.message}; a report lacks it")
 
 
 def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:

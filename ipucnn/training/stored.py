@@ -9,7 +9,8 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry, registry
-from ipucnn.models.build import BuiltModel, build_model
+from ipucnn.models.build import build_model
+from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError

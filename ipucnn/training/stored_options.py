@@ -68,6 +68,14 @@ class ValidationResults(ResultPart):
     per_class: bool = option(False, "Also report the accuracy of every class.", basic=True)
     confusion_matrix: Optional[str] = option(
         None, "Write a table of true and predicted classes.", metavar="FILE.csv", basic=True)
+    report: Optional[str] = option(
+        None, "Write a report as an HTML page: accuracy, confusion matrix, images, options.",
+        metavar="FILE.html")
+
+    @property
+    def documented(self) -> bool:
+        """Whether thumbnails of the selected images are made."""
+        return bool(self.report or self.result)
 
 
 @dataclass(frozen=True)

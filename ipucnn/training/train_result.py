@@ -25,6 +25,7 @@ class TrainResult(Shown):
         environment: versions and machine.
         plan: the batch algebra.
         session: the backend's details of its session.
+        card: of the model: its classes, preprocessing and outputs.
         compile_seconds: seconds spent on compiling the session.
         epochs: completed epochs, including those before a restore.
         updates: weight updates, likewise.
@@ -57,6 +58,7 @@ class TrainResult(Shown):
     environment: Dict[str, Any]
     plan: Dict[str, Any]
     session: Dict[str, Any] = field(default_factory=dict)
+    card: Dict[str, Any] = field(default_factory=dict)
     compile_seconds: float = 0.0
     epochs: int = 0
     updates: int = 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.execution.launching import fitted, launched_count, speaks
+from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
@@ -22,11 +23,12 @@ from ipucnn.data.formats.recognition import shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
+from ipucnn.models.store_folder import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
-from ipucnn.training.stored_options import ValidateOptions
+from ipucnn.training.stored_options import ValidateOptions, ValidationResults
 from ipucnn.training.validation import Evaluator, Interrupted, Validation, Validations
 
 
@@ -51,14 +53,15 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     if not options.checkpoints.checkpoint_path:
         raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
-    place = Path(options.checkpoints.checkpoint_path)
+    place = place_of(options.checkpoints.checkpoint_path)
     paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
     if not paths:
-        raise DataError(f"there are no checkpoints in '{place}'",
+        raise DataError(f"there are no checkpoints in '{shown_path(place)}'",
                         "name a folder that '--checkpoint-path' of a training wrote")
     found = Validations()
     evaluator: Optional[Evaluator] = None
     built_for: Tuple[Any, ...] = ()
+    details: Dict[str, Any] = {}
     try:
         for path in paths:
             try:
@@ -66,14 +69,15 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
             except IpucnnError as error:
                 if len(paths) == 1:
                     raise
-                listener.note(f"'{path}' is skipped: {error.message}")
+                listener.note(f"'{shown_path(path)}' is skipped: {error.message}")
                 continue
             if evaluator is None or built_for != _identity(stored):
                 if evaluator is not None:
                     evaluator.close()
-                evaluator = _evaluator(stored, options, registry, listener)
+                evaluator, details = _evaluator(stored, options, registry, listener)
                 built_for = _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
+            found.details = details
     except Interrupted as interrupt:
         found.stopped_by = str(interrupt)
     except IpucnnError as error:
@@ -83,24 +87,32 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
         if evaluator is not None:
             evaluator.close()
     if not found and not found.stopped_by:
-        raise DataError(f"none of the checkpoints in '{place}' can be read",
+        raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
-    if options.results.confusion_matrix and found and speaks():
-        _write_matrix(options.results.confusion_matrix, found[-1])
+    if found and evaluator is not None and speaks():
+        _document(found, evaluator.dataset, options.results)
     return found
+
+
+def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
+    """Write the confusion matrix of the last validation, and add its evidence, where wanted."""
+    if results.confusion_matrix:
+        _write_matrix(results.confusion_matrix, found[-1])
+    if results.documented:
+        found.picture(dataset)
 
 
 def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: ValidateOptions,
                listener: Listener) -> List[Validation]:
     if options.checkpoints.ema and stored.ema is None:
-        raise UsageError(f"checkpoint '{path}' has no moving average",
+        raise UsageError(f"checkpoint '{shown_path(path)}' has no moving average",
                          "leave '--ema' out")
     wanted = [("raw", stored.weights)] if options.checkpoints.ema is not True else []
     if stored.ema is not None and options.checkpoints.ema is not False:
         wanted.append(("ema", stored.ema))
     found = []
     for kind, weights in wanted:
-        validation = evaluator(weights, stored.epoch, kind, str(path), listener)
+        validation = evaluator(weights, stored.epoch, kind, shown_path(path), listener)
         found.append(validation)
         listener.line(f"{path.name}, epoch {stored.epoch}{validation.label}: "
                       f"loss {validation.loss:.4f}, top-5 {validation.top5:.2f}%")
@@ -113,7 +125,8 @@ def _identity(stored: StoredModel) -> Tuple[Any, ...]:
 
 
 def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
-               listener: Listener) -> Evaluator:
+               listener: Listener) -> Tuple[Evaluator, Dict[str, Any]]:
+    """Return the evaluator of a stored model, and what a report says of it."""
     options = validation_options(stored, given, registry)
     _check_backend_options(given, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
@@ -123,7 +136,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
     options, notes = fitted(options)
     for note in (*notes, *notes_on_idle(options, data, registry, given.overrides())):
         listener.note(note)
-    plan = options.validation_plan(launched_count())
+    plan = options.validation_plan(sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry, trains=True)
     check_offer(options, plan, chosen.spec, registry)
     instances = chosen.join(plan)
@@ -148,9 +161,14 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                               options.dataset.match_classes, f"dataset {data.name!r}")
         if match.note:
             listener.note(match.note)
-    return Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
-                     built.card, match, options.dataset.dataloader_worker,
-                     options.dataset.skip_bad_samples, instances)
+    evaluator = Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
+                          built.card, match, options.dataset.dataloader_worker,
+                          options.dataset.skip_bad_samples, instances)
+    return evaluator, {
+        "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
+        "device": chosen.probe.device, "options": options.as_dict(),
+        "environment": {**describe(), "backend": chosen.probe.versions},
+        "card": built.card.as_plain()}
 
 
 def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:

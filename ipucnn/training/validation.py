@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
@@ -26,6 +26,8 @@ from ipucnn.data.loader import Batch
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
+from ipucnn.reports.evidence import Evidence, merged
+from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 
 class Interrupted(Exception):
@@ -49,6 +51,7 @@ class Validation(Shown):
             several classes.
         class_names: of rows and columns.
         unknown: images of classes that the model does not have; they are not counted.
+        evidence: what a report shows of the predictions, see `ipucnn.reports.evidence.merged`.
     """
 
     epoch: int
@@ -62,6 +65,7 @@ class Validation(Shown):
     confusion: List[List[int]] = field(default_factory=list)
     class_names: List[str] = field(default_factory=list)
     unknown: int = 0
+    evidence: Dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -78,10 +82,19 @@ class Validation(Shown):
         return rows
 
     def figures(self) -> Dict[str, Any]:
-        """Return the scores as plain types, without the confusion matrix."""
-        kept = asdict(self)
-        del kept["confusion"], kept["class_names"]
-        return kept
+        """Return the scores as plain types, without the confusion matrix and the evidence."""
+        return {item.name: getattr(self, item.name) for item in fields(self)
+                if item.name not in ("confusion", "class_names", "evidence")}
+
+    def document(self, dataset: Optional[ImageDataset] = None) -> Dict[str, Any]:
+        """Return the scores and the evidence as plain types, for a report.
+
+        Args:
+            dataset: the images, to add thumbnails of the selected ones; None adds none.
+        """
+        evidence = self.evidence if dataset is None else with_thumbnails(
+            self.evidence, of_dataset(dataset))
+        return {"format": "ipucnn.validation/1", **self.figures(), "evidence": evidence}
 
     def blocks(self) -> Blocks:
         """Return the scores; see `Shown`."""
@@ -97,9 +110,12 @@ class Validations(List[Validation], Shown):
 
     Attributes:
         stopped_by: `SIGINT` or `SIGTERM` when not all were validated.
+        details: of the last one, for a report: model, dataset, backend, options, environment and
+            card, and the evidence with thumbnails.
     """
 
     stopped_by: Optional[str] = None
+    details: Dict[str, Any] = {}
     __repr__ = Shown.__repr__
 
     def as_dict(self, per_class: bool = False) -> Dict[str, Any]:
@@ -107,6 +123,15 @@ class Validations(List[Validation], Shown):
         return {"format": "ipucnn.validate/1", "validations": [
             {**one.figures(), **({"per_class": one.per_class()} if per_class else {})}
             for one in self]}
+
+    def picture(self, dataset: ImageDataset) -> None:
+        """Add the evidence of the last validation to the details, with thumbnails."""
+        if self:
+            self.details = {**self.details, "evidence": self[-1].document(dataset)["evidence"]}
+
+    def document(self, per_class: bool = False) -> Dict[str, Any]:
+        """Return the validations and their details as plain types, for a file and a report."""
+        return {**self.as_dict(per_class), **self.details}
 
     def blocks(self) -> Blocks:
         """Return the scores; see `Shown`."""
@@ -188,20 +213,24 @@ class Evaluator:
         """
         total = len(self.dataset)
         # images are interleaved over the instances, so that their parts differ by one at most
-        own = range(self.instances.index, total, self.instances.count)
+        own = self.plan.own(self.instances.index, total)
         count, stopped = _Count(self.loss), ""
+        evidence = Evidence(self.card.names)
         with self._session(weights) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
                      workers=self.workers, skip_bad=self.skip_bad) as loader:
             for batch in loader:
                 logits = session(batch.images)
-                count.add(logits, self._labels(batch, logits.shape[1]))
+                labels = self._labels(batch, logits.shape[1])
+                count.add(logits, labels)
+                evidence.add(batch.indices, self.card.probabilities(logits.float()), labels)
                 if listener:
-                    done = count.top.images * self.instances.count
+                    done = count.top.images * self.plan.instances
                     listener.status(Status("validating", epoch, done=done, total=total))
                     stopped = listener.stop()
                     if stopped:
                         break
+            session.finish()
             count.skipped = loader.skipped_count
         stopped = next((reason for reason in self.instances.gather(stopped) if reason), "")
         if stopped:
@@ -217,9 +246,10 @@ class Evaluator:
         if images + skipped + count.unknown != total:
             raise DataError(f"{images} of {total} validation images were counted",
                             "this is a fault of the dataset or of ipucnn; please report it")
+        shown = merged(self.instances.gather(evidence.reduced(self.dataset.name)))
         return Validation(epoch, kind, images, count.mean_loss(), per_cent(count.top.top1, images),
                           per_cent(count.top.top5, images), skipped, checkpoint, count.matrix(),
-                          self.card.names, count.unknown)
+                          self.card.names, count.unknown, shown)
 
     def _labels(self, batch: Batch, classes: int) -> torch.Tensor:
         if self.match is None:
@@ -257,7 +287,8 @@ class _Count:
             return
         if self._matrix is None:
             self._matrix = torch.zeros(classes * classes, dtype=torch.int64)
-        self._matrix += torch.bincount(labels * classes + best[:, 0], minlength=classes**2)
+        self._matrix += torch.bincount(labels * classes + torch.from_numpy(best[:, 0]),
+                                       minlength=classes**2)
 
     def share(self, instances: Instances) -> None:
         """Reduce the sums over all instances."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from ipucnn.core.execution.selection import validating
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
@@ -33,7 +33,7 @@ class Validator:
         self._evaluator: Optional[Evaluator] = None
         options = prepared.options
         if prepared.validation is not None:
-            plan = replace(options.validation_plan(prepared.instances.count),
+            plan = replace(options.validation_plan(prepared.plan.instances),
                            preprocessing=prepared.plan.preprocessing)
             backend = validating(prepared.chosen, options, plan, prepared.registry)
             self._evaluator = Evaluator(
@@ -65,6 +65,18 @@ class Validator:
                 self._prepared.instances.share(weights)
                 done.append(self._scored(weights, epoch, kind))
         return done
+
+    def evidence(self, thumbnails: bool = False) -> Dict[str, Any]:
+        """Return the last validation for a report as plain types.
+
+        It is empty before the first one, and in all instances but the first, which records it.
+
+        Args:
+            thumbnails: add small images of the selected predictions, whose files are read again.
+        """
+        if not self.done or self._evaluator is None or self._prepared.instances.index:
+            return {}
+        return self.done[-1].document(self._evaluator.dataset if thumbnails else None)
 
     def validate_folder(self, folder: Path) -> None:
         """Validate all end-of-epoch checkpoints.

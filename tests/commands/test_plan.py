@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +14,13 @@ from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
-from ipucnn.core.registry.registry import registry, use
+from ipucnn.core.registry.registry import registry
 from ipucnn.planning.options import LaunchOptions, PlanOptions
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
 from ipucnn.training.options import TrainOptions
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # the options of poprun in SDK 3.3
 POPRUN_OPTIONS = {
@@ -28,23 +31,6 @@ POPRUN_OPTIONS = {
     "--mpi-local-args", "--numa-aware", "--print-topology", "--only-output-from-instance",
     "--only-stdout-from-instance", "--offline-mode", "--allow-run-as-root", "--import-config",
     "--export-config", "-v", "--vv"}
-
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.delenv("IPUCNN_PLUGIN", raising=False)
-    yield
-    use(None)
-
-
-@pytest.fixture
-def plan(capsys):
-    def run(*argv: str):
-        code = invoke(["plan", *map(str, argv)])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def split_command(line: str):
@@ -75,7 +61,10 @@ def test_a_plan_says_what_a_training_is(plan):
                           "--device-iteration", "2", "--pipeline-splits", "layer1/2", "layer2/3",
                           "layer3/3", "--precision", "16.32")
     assert (code, err) == (0, "")
-    facts, stages, use = out.split("\n\n")
+    facts, stages, memory, fit, work, _, use = out.split("\n\n")
+    assert memory.startswith("Estimated memory of a replica on Mk2/Bow, 16.32, MiB\n")
+    assert [row.split()[0] for row in fit.splitlines()[2:]] == ["Mk2/Bow", "Mk1"]
+    assert work.startswith("multiply-adds\n")
     assert [row.split()[0] for row in stages.splitlines()[1:]] == [
         "input", "layer1/2", "layer2/3", "layer3/3"]
     assert use.startswith("The largest stage has work for 96% of the time")
@@ -86,7 +75,9 @@ def test_a_plan_says_what_a_training_is(plan):
         "pipeline stages": "4", "they begin at": "input, layer1/2, layer2/3, layer3/3",
         "IPUs": "16", "hosts": "1", "instances": "1", "replicas per instance": "4",
         "micro-batch": "4", "gradient accumulation": "64", "device iterations": "2",
-        "samples per weight update": "1,024", "samples per host call": "2,048"}
+        "samples per weight update": "1,024", "samples per host call": "2,048",
+        "samples per epoch": "50,000", "updates per epoch": "48",
+        "images from the host": "150.5 kB for an image, 308.3 MB for a host call"}
 
 
 def test_json_is_the_plan_in_the_terms_of_a_result(plan):
@@ -94,16 +85,18 @@ def test_json_is_the_plan_in_the_terms_of_a_result(plan):
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert len(found.pop("pipeline")["stages"]) == 2
+    assert found.pop("times")["updates_per_epoch"] == 1_281_167 // 8192 * 4
     assert found == {
         "format": "ipucnn.plan/1", "model": "efficientnet-b4", "dataset": "imagenet",
         "backend": "auto", "begins_at": ["input", "_blocks/10"], "fine_tuning": None,
             "learning_rate": {"lr": 0.1, "of_mean_gradient": 0.1},
-        "epoch_samples": None, "ipus": {"used": 16, "reserved": 16},
+        "epoch_samples": 1_281_167, "ipus": {"used": 16, "reserved": 16},
         "plan": {"micro_batch": 4, "device_iterations": 4, "replicas": 8, "precision": "16.32",
                  "instances": 8, "gradient_accumulation": 64,
                  "accumulation_reduction": "mean", "stages": 2, "devices": 16,
                  "update_batch": 2048, "combined_batch": 8192},
-        "launch": {"profile": "pod16", "hosts": 1, "instances": 8, "replicas_per_instance": 1}}
+        "launch": {"profile": "pod16", "hosts": 1, "instances": 8, "replicas_per_instance": 1,
+                   "command": None}}
 
 
 def test_the_command_line_wins_over_the_profile(plan):
@@ -113,7 +106,7 @@ def test_the_command_line_wins_over_the_profile(plan):
 
 @pytest.mark.parametrize(("options", "samples"), [
     (["--data", "generated"], 60_000), (["--data", "synthetic", "--iterations", "3"], 24),
-    (["--data", "cifar10"], None)])
+    (["--data", "cifar10"], 50_000), (["--data", "image_folder", "--data-dir", "x"], None)])
 def test_an_epoch_is_told_where_no_data_need_be_read(plan, options, samples):
     _, out, _ = plan("--batch-size", "8", *options, "--json")
     assert json.loads(out)["epoch_samples"] == samples
@@ -215,7 +208,7 @@ COMMANDS = [
     ["--replicas=8", "--lr-epoch-decay", "30", "60", "--checkpoint-path", "it's $HOME; ls",
      "--progress", "off"],
     ["--replicas", "8", "--checkpoint-path=-odd", "--first-trainable-layer", "layer4",
-     "--recompute-mode", "manual", "--recompute-checkpoints=-a", "--no-eight-bit-io"],
+     "--recompute-mode", "manual", "--recompute-checkpoints=-a|.*conv", "--no-eight-bit-io"],
 ]
 
 
@@ -334,15 +327,48 @@ def test_automatic_splits_are_those_of_the_plan(plan, model, options):
     assert found["pipeline"]["balance"] > 0.6
 
 
-@pytest.mark.parametrize("profile", [
-    profile.name for profile in profiles.available("train")
-    if profile.values.get("pipeline_splits")])
-def test_automatic_splits_are_balanced_no_worse_than_published_ones(plan, profile):
-    wanted = ["--config", profile, "--data", "cifar10", "--backend", "poptorch", "--json"]
+PUBLISHED = [["--config", profile.name] for profile in profiles.available("train")
+             if profile.values.get("pipeline_splits")] + [
+    # the README of the old training application
+    ["--model", "resnet50", "--normlayer", "group", "--groupnorm-group-num", "32", "--replicas",
+     "4", "--batch-size", "4", "--device-iteration", "2", "--pipeline-splits", "layer1/2",
+     "layer2/3", "layer3/3", "--precision", "half", "--gradient-accumulation", "64"],
+    ["--model", "efficientnet-b0", "--precision", "half", "--pipeline-splits",
+     "_blocks/1/_project_conv", "_blocks/4/_bn1", "_blocks/10", "--batch-size", "4",
+     "--gradient-accumulation", "128", "--replicas", "4"]]
+
+
+@pytest.mark.parametrize("words", PUBLISHED, ids=lambda words: " ".join(words)[:50])
+def test_published_splits_fit_and_automatic_ones_are_balanced_no_worse(plan, words):
+    wanted = [*words, "--data", "cifar10", "--backend", "poptorch", "--json"]
     published = json.loads(plan(*wanted)[1])
     stages = published["plan"]["stages"]
+    if "--pipeline-splits" in words:
+        begin = wanted.index("--pipeline-splits")
+        del wanted[begin:begin + stages]
     found = json.loads(plan(*wanted, "--pipeline-splits", f"auto:{stages}")[1])
     assert found["pipeline"]["balance"] >= published["pipeline"]["balance"] - 1e-4
+    estimates = {row["device"]: row for row in published["pipeline"]["memory"]}
+    # they ran: on Mk1 where they are for it
+    assert estimates["Mk2/Bow"]["share"] < 1
+    assert estimates["Mk1"]["share"] < 1 or "mk1" not in words[1]
+
+
+def test_committed_plans_are_those_of_every_model(plan):
+    committed = json.loads((ROOT / "benchmarks" / "results" / "plans.json").read_text())
+    assert list(committed["models"]) == registry().names("model")
+    assert committed["longest_seconds"] < 10
+    assert all(rows["4"]["balance"] > 0.6 for rows in committed["models"].values())
+    for model, stages in (("mobilenet-v3-small", 4), ("resnet20-cifar", 2)):
+        words = [word for name, value in committed["options"].items()
+                 for word in ("--" + name.replace("_", "-"), str(value))]
+        found = json.loads(plan("--model", model, "--pipeline-splits", f"auto:{stages}", *words,
+                                "--json")[1])
+        row = committed["models"][model][str(stages)]
+        assert found["begins_at"] == row["begins_at"]
+        assert found["pipeline"]["balance"] == row["balance"]
+        assert {one["device"]: one["verdict"] for one in found["pipeline"]["memory"]} == {
+            name: one["estimate"] for name, one in row["memory"].items()}
 
 
 @pytest.mark.parametrize(("splits", "message", "hint"), [

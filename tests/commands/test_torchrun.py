@@ -108,6 +108,8 @@ def test_an_interrupt_of_all_saves_once(photos, tmp_path):
     (["--launcher", "torchrun", "--nnodes", "2"], "2 hosts have no place", "'--rdzv-endpoint"),
     (["--launcher", "torchrun", "--nnodes", "3:2"], "'3:2' is no number of hosts", "'2:4'"),
     (["--launcher", "torchrun", "--rdzv-endpoint", "here"], "'here' is not HOST:PORT", "29400"),
+    (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "no-such-host.invalid:1"],
+     "host 'no-such-host.invalid' of '--rdzv-endpoint' is not known", "one of the hosts"),
     (["--launcher", "poprun"], "own program starts the processes", "leave '--launcher' out"),
     (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "127.0.0.1:{port}"],
      "'127.0.0.1:{port}' is in use by another program", "the same on all hosts"),
@@ -128,6 +130,14 @@ def test_wrong_usage_starts_nothing(photos, tmp_path, capsys, monkeypatch, optio
     assert not (tmp_path / "saved").exists()
     assert dict(os.environ) == before
     assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_what_is_wrong_in_all_processes_is_said_once(photos, tmp_path):
+    code, _, err = ended(started(*words(
+        photos, tmp_path / "saved", "--launcher", "torchrun", "--nproc", "2", "--replicas", "3")))
+    assert code == 2, err
+    assert err.count("3 replicas cannot be divided among 2 instances") == 1
+    assert not (tmp_path / "saved").exists()
 
 
 def test_hosts_that_do_not_come_are_said(photos, tmp_path):

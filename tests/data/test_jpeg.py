@@ -4,6 +4,7 @@ import io
 import pytest
 from PIL import Image
 
+from ipucnn.core.errors import DataError
 from ipucnn.data import images, jpeg
 
 
@@ -22,7 +23,9 @@ def encoded(size=(12, 7), mode="RGB", orientation=None, endian="<", **options):
 def test_header_of_every_kind_of_jpeg(mode, channels, progressive):
     data = encoded(mode=mode, progressive=progressive)
     header = jpeg.read_header(data)
-    assert header == jpeg.Header(12, 7, channels, 1, header.least_bytes, header.height_at)
+    assert header == jpeg.Header(12, 7, channels, 1, header.least_bytes, header.height_at,
+                                 header.coefficients)
+    assert bool(header.coefficients) == progressive
     assert bool(header.height_at) != progressive
     if header.height_at:
         assert data[header.height_at:][:4] == b"\0\x07\0\x0c"
@@ -76,3 +79,32 @@ def test_an_image_of_one_pixel_width_is_turned(orientation, size):
     Image.new("RGB", size, (200, 90, 10)).save(buffer, "JPEG", exif=exif)
     wanted = size if orientation >= 5 else size[::-1]
     assert images.decode(buffer.getvalue(), "x").shape == (3, *wanted)
+
+
+def sized(data, width, height):
+    """The file with another size in its header."""
+    header = jpeg.read_header(data)
+    at = data.index(header.height.to_bytes(2, "big") + header.width.to_bytes(2, "big"))
+    return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4:]
+
+
+@pytest.mark.parametrize(("mode", "options", "each"), [
+    ("L", {"progressive": True}, 1), ("RGB", {"progressive": True, "subsampling": 0}, 3),
+    ("RGB", {"progressive": True, "subsampling": 2}, 1.5), ("RGB", {"subsampling": 2}, 0),
+    ("RGB", {"subsampling": 2, "restart_marker_rows": 1}, 0)])
+def test_the_buffer_of_a_progressive_file_counts_to_the_limit_of_memory(mode, options, each):
+    data = encoded((64, 64), mode, **options)
+    assert jpeg.read_header(data).coefficients == 64 * 64 * each
+    # 3 bytes for each pixel, and 2 for each coefficient
+    limit = int((images.MAX_PIXELS * 3 / (3 + 2 * each)) ** 0.5) // 16 * 16
+    for size, cause in ((limit, "is truncated"),
+                        (limit + 16, rf"{limit + 16}x{limit + 16} is more than [0-9,]+ pixels")):
+        with pytest.raises(DataError, match=cause):
+            images.decode(sized(data, size, size), "x")
+
+
+def test_a_file_with_a_scan_for_each_channel_is_buffered_like_a_progressive_one():
+    data = encoded((64, 64), subsampling=0)
+    start = data.index(b"\xff\xda\0\x0c\x03")  # one scan of three channels
+    several = data[:start] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + data[start + 14:]
+    assert jpeg.read_header(several).coefficients == 3 * 64 * 64

@@ -76,6 +76,15 @@ def test_a_disabled_plugin_is_no_problem(install):
     assert report.ok
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_deprecated_part_is_reported_with_its_plugin(install):
+    install("old-net", more=", options=('width',)")
+    check = one(examined(), "model tinynet")
+    assert check.status == "warning"
+    assert "of old-net 1.0: a tuple as 'options' of ModelSpec is deprecated" in check.detail
+    assert check.remedy == "upgrade old-net when there is a newer version"
+
+
 def test_a_broken_local_plugin_is_a_problem(tmp_path):
     (tmp_path / "mine.py").write_text("1 / 0")
     report = examined(extra=(str(tmp_path / "mine.py"),), disable_all=True)

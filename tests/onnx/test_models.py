@@ -11,9 +11,9 @@ from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.build import create_model
 from ipucnn.onnx.comparison import TOLERANCE, compare
-from ipucnn.onnx.engine_base import graph_module
-from ipucnn.onnx.examples import random_images
+from ipucnn.onnx.examples import random_images as random_arrays
 from ipucnn.onnx.float16 import in_float16
+from ipucnn.onnx.module_graph import graph_module
 from ipucnn.onnx.target import opset_of
 from ipucnn.onnx.tracing_export import Tracing, exported
 from ipucnn.plugins.backends.onnxruntime.target import TARGET as NEW
@@ -62,10 +62,14 @@ def made(name, norm="batch", seed=0):
     hooks = [layer.register_forward_hook(_scale) for layer in module.modules()
              if isinstance(layer, (nn.Conv2d, nn.Linear))]
     with torch.no_grad():
-        module(random_images((2, 3, size(name), size(name)), torch.float32, 1))
+        module(random_images((2, 3, size(name), size(name)), "float32", 1))
     for hook in hooks:
         hook.remove()
     return module
+
+
+def random_images(shape, dtype, seed):
+    return torch.from_numpy(random_arrays(shape, dtype, seed))
 
 
 def _scale(layer, _, output):
@@ -86,7 +90,7 @@ def test_it_computes_what_torch_does(name, norm, target):
     proto = exported(module, images, target, Tracing(dynamic_batch=True))
     assert opset_of(proto) == (11 if target is POPART else 17 if torch.__version__ < "2.1" else 20)
     batches = [3] if name in LARGER else [1, 3]
-    examples = [random_images((n, *images.shape[1:]), torch.float32, n) for n in batches]
+    examples = [random_images((n, *images.shape[1:]), "float32", n) for n in batches]
     with torch.no_grad():
         logits = module(examples[-1])
     # or the comparison would say nothing
@@ -101,7 +105,7 @@ def test_half_precision_is_within_its_tolerance(name):
                          eight_bit_io=True)
     module, images = graph_module(made(name), plan, 32)
     proto = in_float16(exported(module, images, POPART))
-    ((_, difference),) = compare(proto, module, [random_images(images.shape, torch.uint8, 2)],
+    ((_, difference),) = compare(proto, module, [random_images(images.shape, "uint8", 2)],
                                  TOLERANCE["16.16"])
     assert difference > 1e-5  # it is not single precision
 

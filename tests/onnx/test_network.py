@@ -221,8 +221,8 @@ def test_weights_in_a_file_beside_it(tmp_path):
     proto, raw = external(tmp_path, 60)
     (tmp_path / "weights.bin").write_bytes(raw)
     network = read_network(written(tmp_path, proto))
-    assert network.proto.SerializeToString() == classifier().SerializeToString() or (
-        network.proto.graph.initializer[0].raw_data == raw)
+    assert network.whole().SerializeToString() == classifier().SerializeToString() or (
+        network.whole().graph.initializer[0].raw_data == raw)
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -150,6 +150,21 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(tmp_path, number):
         "--progress", "off")
 
 
+def test_the_first_of_several_ranks_writes_to_a_store_and_all_read_it(alone, photos, tmp_path):
+    pytest.importorskip("fsspec")
+    words = [*TRAINING, "--checkpoint-path", f"local://{tmp_path}/saved"]
+    words[words.index(str(photos))] = f"local://{photos}"
+    caches = [{"IPUCNN_CACHE": str(tmp_path / f"cache{rank}")} for rank in range(2)]  # two hosts
+    ranks = Ranks(tmp_path, [words] * 2, variables=caches)
+    assert ranks.codes() == [0, 0], ranks.err()
+    same(tmp_path / "saved", alone)
+    ranks = Ranks(tmp_path, [["restore", "--checkpoint-path", f"local://{tmp_path}/saved",
+                              "--epoch", "3", "--progress", "off"]] * 2, variables=caches)
+    assert ranks.codes() == [0, 0], ranks.err()
+    assert list((tmp_path / "saved").glob("*_3.pt"))
+    assert not (tmp_path / "cache1" / "sent").exists()
+
+
 # -- other launchers ------------------------------------------------------------------------------
 
 

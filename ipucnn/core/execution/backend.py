@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Type
 
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -58,9 +58,14 @@ class InferenceSession(Fed, ABC):
             the device; other devices may take less at a time.
         facts: session details for the result (arithmetic, fused layers, stage balance ...).
         reloadable: whether it can load other weights without recompilation (`load`, `pause`).
+        in_flight: how many calls may be started before the result of the first is read; known once
+            the session is compiled.
+        notes: notes for the user; known once it is compiled.
     """
 
     reloadable: bool = False
+    in_flight: int = 1
+    notes: Tuple[str, ...] = ()
     samples_per_call: int
     facts: Dict[str, Any]
 
@@ -80,6 +85,17 @@ class InferenceSession(Fed, ABC):
             Logits, float32 on the host, `(n, classes)`.
         """
 
+    def start(self, images: Optional[torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """Start a call and return a function that waits for its logits.
+
+        At most `in_flight` calls are started at a time, and their results are read in order.
+
+        Args:
+            images: see `__call__`.
+        """
+        logits = self(images)
+        return lambda: logits
+
     def load(self, weights: Dict[str, torch.Tensor]) -> None:
         """Load other weights of the same model; only supported by `reloadable` sessions."""
         raise NotImplementedError
@@ -90,6 +106,12 @@ class InferenceSession(Fed, ABC):
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
         """Return (min, max, mean) seconds of the last call by the device's own counters."""
         return None
+
+    def finish(self) -> None:
+        """End a pass over images; collective where several processes hold the model's stages.
+
+        Those that hold a later stage have no images of their own: this call serves the first.
+        """
 
     def close(self) -> None:
         """Free the device."""

@@ -28,7 +28,14 @@ class FeedRequest:
 
 
 class Fed:
-    """Base of sessions, which consume images from a loader."""
+    """Base of sessions, which consume images from a loader.
+
+    Attributes:
+        takes_arrays: a run gives it images as arrays of numpy, and gets logits as such, so that it
+            imports no torch. Given tensors, the session returns a tensor.
+    """
+
+    takes_arrays: bool = False
 
     def feed(self, request: FeedRequest) -> Optional[Any]:  # noqa: ARG002
         """Return the session's own loader, an `ipucnn.data.loader.Loader`, or None.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ContextManager, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,8 @@ class Instances:
         index: number of this instance, from 0.
         count: number of instances.
         by_torch: whether a group of torch.distributed connects them.
+        timeout: seconds that an exchange may take, for groups that a session makes of its own; None
+            leaves it to the library.
         in_step: whether the instances execute the same host call at about the same time; otherwise
             they run independently.
     """
@@ -31,6 +33,7 @@ class Instances:
     index: int = 0
     count: int = 1
     by_torch: bool = False
+    timeout: Optional[float] = None
     in_step: bool = True
 
     def gather(self, value: Any) -> List[Any]:

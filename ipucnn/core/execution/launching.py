@@ -45,6 +45,7 @@ class Launch:
         local_index: number of this instance on its host, from 0; None if the launcher does not
             give each instance a device of its own.
         restarts: how often the launcher has started the processes anew after a failure.
+        ends_all: the launcher ends the other instances of a host as soon as one has failed.
 
     Raises:
         UsageError: the index or the count is not valid.
@@ -56,6 +57,7 @@ class Launch:
     launcher: str = ""
     local_index: Optional[int] = None
     restarts: int = 0
+    ends_all: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -141,6 +143,13 @@ class Launcher(ABC):
         del plan, hosts, flags
         return []
 
+    def processes(self) -> Optional[int]:
+        """Return the number of processes that the options ask for; None if they leave it open.
+
+        `plan` calls it. The base class returns None.
+        """
+        return None
+
 
 _selected: Optional[str] = None
 _joined: Dict[Launch, Instances] = {}
@@ -183,15 +192,19 @@ def start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
     return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 
 
-def launcher_named(name: str) -> Launcher:
+def launcher_named(name: str, options: Any = None) -> Launcher:
     """Return a built-in or third-party launcher by name.
+
+    Args:
+        name: of the launcher.
+        options: an instance of its options class; its defaults when None.
 
     Raises:
         UnknownNameError: no plugin provides it.
         PluginError: it is broken.
         UnavailableError: a module that it requires is missing.
     """
-    return _resolved(_registry().get_typed(LauncherSpec, name))
+    return _resolved(_registry().get_typed(LauncherSpec, name), options)
 
 
 def launched(environment: Optional[Mapping[str, str]] = None,
@@ -216,6 +229,42 @@ def launched_count() -> int:
     """Return the number of instances; 1 without a launcher."""
     launch = launched()
     return 1 if launch is None else launch.count
+
+
+def sharing(splits: Sequence[str]) -> int:
+    """Return the number of instances that share the replicas of a run.
+
+    Where each process has a device of its own, a pipeline stage takes a process: the instances that
+    share the replicas are then groups of as many processes as there are stages.
+
+    Args:
+        splits: of the pipeline, one less than its stages.
+
+    Raises:
+        UsageError: the processes cannot be divided into such groups.
+    """
+    launch, stages = launched(), len(splits) + 1
+    if launch is None or not _apart(launch, stages):
+        return launched_count()
+    if launch.count % stages:
+        fewer = launch.count < stages
+        raise UsageError(
+            f"{stages} pipeline stages need {'as many' if fewer else 'a multiple of as many'} "
+            f"processes, and {launch.launcher} started {launch.count}",
+            f"start {stages} processes for each replica, or a single one, which computes all "
+            "stages, or use other '--pipeline-splits'")
+    return launch.count // stages
+
+
+def stages_apart(stages: int) -> bool:
+    """Return whether the pipeline stages of a run are divided among processes; see `sharing`."""
+    launch = launched()
+    return launch is not None and _apart(launch, stages)
+
+
+def _apart(launch: Launch, stages: int) -> bool:
+    return stages > 1 and launch.count > 1 and launch.replicas is None \
+        and launch.local_index is not None
 
 
 def speaks() -> bool:
@@ -252,7 +301,7 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
         # the processes of '--instances' have replicas of their own
         if asked != default or launch.local_index is None:
             return options, []
-        return options.with_values(replicas=launch.count), []
+        return options.with_values(replicas=max(1, launch.count // _stages(options))), []
     if asked == launch.replicas:
         return options, []
     options = options.with_values(replicas=launch.replicas)
@@ -260,6 +309,14 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
         return options, []
     return options, [f"{launch.launcher} started {launch.replicas} replicas: "
                      f"'--replicas {asked}' is not used"]
+
+
+def _stages(options: Any) -> int:
+    """Return the number of pipeline stages that options ask for; 'auto:4' asks for four."""
+    splits = options.get("pipeline_splits")
+    kind, _, number = "".join(splits[:1]).partition(":")
+    return int(number) if kind == "auto" and number.isdecimal() and int(number) \
+        else len(splits) + 1
 
 
 def joined(plan: Optional[ExecutionPlan] = None) -> Instances:

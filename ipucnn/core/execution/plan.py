@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.machine import memory_limit
 from ipucnn.core.preprocessing import Preprocessing
 
 PRECISIONS = ("16.16", "16.32", "32.32", "int8")
@@ -174,29 +173,19 @@ class ExecutionPlan:
         """Return the plan for one instance that executes its part alone."""
         return replace(self, replicas=self.local_replicas, instances=1)
 
+    def own(self, index: int, total: int) -> range:
+        """Return the images of an inference that an instance reads, which are interleaved.
+
+        Args:
+            index: of the instance; one that holds a later pipeline stage reads none.
+            total: number of images.
+        """
+        return range(index, total, self.instances) if index < self.instances else range(0)
+
     @property
     def local_batch(self) -> int:
         """Samples per host call of one instance."""
         return self.combined_batch // self.instances
-
-    def check_memory(self) -> None:
-        """Check that the images of one instance's host calls fit into this machine's memory.
-
-        Two host calls are prepared while the device computes one.
-
-        Raises:
-            UsageError: they do not; it says how many do.
-        """
-        size = self.preprocessing.input_size
-        each = 3 * 3 * size * size * (1 if self.pixels == "uint8" else 4)
-        memory = memory_limit()
-        if self.local_batch * each > memory:
-            raise UsageError(
-                f"host calls of {self.local_batch:,} images of {size} x {size} pixels, three at a "
-                f"time, need {self.local_batch * each / 1e9:,.0f} GB and this machine has "
-                f"{memory / 1e9:,.0f} GB of memory",
-                f"at most {memory // each:,} images fit: use a smaller '--batch-size', or fewer "
-                "'--device-iterations' or micro-batches per weight update")
 
     @property
     def local_devices(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Collection, List, Optional, Tuple
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.backend import Backend, Probe
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import joined, launched
+from ipucnn.core.execution.launching import joined, launched, stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
@@ -172,6 +172,7 @@ def _lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
            registry: Registry) -> bool:
     """Return whether `check_offer` would raise."""
     return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
+            or (plan.replicas > 1 and not spec.replicas)
             or bool(_without_feature(options, plan, spec))
             or bool(not_owned(options, spec, registry)))
 
@@ -225,6 +226,11 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
     if plan.stages > 1 and not spec.pipelining:
         raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
                          "no meaning there", _offered_by(registry, lambda s: s.pipelining))
+    if stages_apart(plan.stages):
+        _check_apart(plan, spec, registry)
+    if plan.replicas > 1 and not spec.replicas:
+        raise UsageError(f"backend {spec.name!r} has no replicas, and there are {plan.replicas}",
+                         _offered_by(registry, lambda s: s.replicas))
     refused = [(item.flag, item.boolean, [other.name for other in _specs(registry)
                                           if other.has(item.option.feature)])
                for item in _without_feature(options, plan, spec)]
@@ -234,6 +240,16 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
                 for name in not_owned(options, spec, registry)]
     if refused:
         raise _not_offered(options, spec, refused)
+
+
+def _check_apart(plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> None:
+    """Check that the pipeline stages of a plan can be divided among processes."""
+    if not spec.has("stage-processes"):
+        raise UsageError(f"backend {spec.name!r} does not divide pipeline stages among processes",
+                         _offered_by(registry, lambda s: s.has("stage-processes")))
+    if plan.sharded:
+        raise UsageError("stages in several processes form a pipeline: '--sharded' has no meaning "
+                         "there", "leave it out, or start one process")
 
 
 def _not_offered(options: CommandOptions, spec: BackendSpec,

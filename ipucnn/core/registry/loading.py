@@ -26,6 +26,7 @@ import pluggy
 from ipucnn.core.errors import IpucnnError, PluginError
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
+from ipucnn.core.registry.deprecations import announce
 from ipucnn.core.registry.discovery import (
     GROUP,
     Found,
@@ -139,14 +140,14 @@ class Loader:
         name = Path(extra).stem if extra.endswith(".py") else extra
         provider = Provider(name, "", LOCAL, extra)
         if provider not in self.loaded:
-            return self._load(provider, lambda: _import_local(extra))
+            return self._load(provider, lambda: import_plugin(extra, True))
         return self.loaded[provider]
 
     def _load(self, provider: Provider, importer: Callable[[], Any]) -> Loaded:
         start = time.perf_counter()
         guard: ContextManager[None] = (
             contextlib.nullcontext() if provider.builtin else isolated(describe(provider)))
-        collected = _Collected()
+        collected = _Collected(describe(provider))
         with guard:
             try:
                 plugin = importer()
@@ -214,7 +215,8 @@ class Loader:
 class _Collected:
     """The records of one plugin, and its failures with the kind and name concerned."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str) -> None:
+        self.who = who
         self.records: List[Tuple[Kind, PluginSpec]] = []
         self.failures: List[Tuple[BaseException, str, str]] = []
 
@@ -229,6 +231,7 @@ class _Collected:
             for record in _items(kind, hook()):
                 try:
                     _check_record(kind, record, spellings)
+                    announce(self.who, f"{kind.name} {record.name!r}", record.deprecated)
                 except GUARDED as error:
                     self.fail(error, *_kind_and_name(kind, record))
                 else:
@@ -361,8 +364,9 @@ def remedy_for(provider: Provider) -> str:
         f"'pip uninstall {provider.distribution}'")
 
 
-def _import_local(extra: str) -> ModuleType:
-    if not extra.endswith(".py") and os.sep not in extra:
+def import_plugin(extra: str, local: bool) -> ModuleType:
+    """Import a plugin module by its name; with `local`, it may be a file."""
+    if not local or (not extra.endswith(".py") and os.sep not in extra):
         return importlib.import_module(extra)
     path = Path(extra)
     if not path.is_file():

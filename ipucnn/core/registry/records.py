@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple, Typ
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.deprecations import Deprecation
 
 API_VERSION = 1
 """The newest version of the record contract.
@@ -127,6 +128,8 @@ class PluginSpec:
                     "spellings made of letters, digits, '.', '_' and '-'")
         self._tuple_of(Requirement, "requires")
         if isinstance(self.options, tuple):  # the names that the first records listed
+            if self.options:
+                self._deprecate(f"a tuple as 'options' of {type(self).__name__}")
             object.__setattr__(self, "options", None)
         self._check(self.options is None
                     or (isinstance(self.options, type) and dataclasses.is_dataclass(self.options))
@@ -145,6 +148,21 @@ class PluginSpec:
         value = getattr(self, field_name)
         self._check(isinstance(value, tuple) and all(isinstance(v, item_type) for v in value),
                     field_name, f"a tuple of {item_type.__name__}")
+
+    def _deprecate(self, what: str, ends: int = 2,
+                   instead: str = "declare a dataclass as 'options'") -> None:
+        """Note a deprecated part of the contract that the record uses; refuse it once it ended."""
+        use = Deprecation(what, ends, instead)
+        if ends <= self.api_version <= API_VERSION:
+            raise PluginError(f"bad {type(self).__name__} {self.name!r}: {what} ended with record "
+                              f"contract {ends}: {instead}")
+        object.__setattr__(self, "_deprecated", (*self.deprecated, use))
+
+    @property
+    def deprecated(self) -> Tuple[Deprecation, ...]:
+        """The deprecated parts of the contract that the record uses."""
+        found: Tuple[Deprecation, ...] = getattr(self, "_deprecated", ())
+        return found
 
     @property
     def keys(self) -> Tuple[str, ...]:
@@ -242,6 +260,7 @@ class DatasetSpec(PluginSpec):
         also: other datasets that are read instead if the folder has their markers; their
             options can be given with this dataset too.
         streams: `--data-dir` may be a URL.
+        stores: `--data-dir` may be the URL of a store, which lists its files.
         preprocessing: how its images are usually prepared for a network that is trained on them
             alone; that of the network's record when None.
         convert: ``"module:attribute"`` of what writes other datasets in this format, a
@@ -249,6 +268,8 @@ class DatasetSpec(PluginSpec):
         recipe: how training images are cropped, one of `RECIPES`.
         native_size: height and width in pixels of all of its images; 0 if they differ, or are
             created at the model's input size. A padded crop needs it.
+        train_samples: number of its training images, for `plan`, which reads none; 0 if that
+            depends on the folder.
     """
 
     labelled: bool = False
@@ -262,10 +283,12 @@ class DatasetSpec(PluginSpec):
     markers: Tuple[str, ...] = ()
     also: Tuple[str, ...] = ()
     streams: bool = False
+    stores: bool = False
     convert: str = ""
     preprocessing: Optional[Preprocessing] = None
     recipe: str = RANDOM_RESIZED_CROP
     native_size: int = 0
+    train_samples: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -274,6 +297,8 @@ class DatasetSpec(PluginSpec):
         self._check(self.preprocessing is None or isinstance(self.preprocessing, Preprocessing),
                     "preprocessing", "a Preprocessing")
         self._check(self.recipe in RECIPES, "recipe", "one of " + ", ".join(RECIPES))
+        self._check(type(self.train_samples) is int and self.train_samples >= 0, "train_samples",
+                    "a number of images")
         self._check(type(self.native_size) is int
                     and self.native_size >= (self.recipe == PADDED_CROP), "native_size",
                     "a number of pixels")
@@ -344,11 +369,12 @@ class ScheduleSpec(PluginSpec):
 
 FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "compile-only", "ema", "fine-tuning",
                                     "full-precision-norm", "multi-label", "recompute",
-                                    "sharding"})
+                                    "sharding", "stage-processes"})
 """Features that only some backends have; common options may require one of them. `accumulation-sum`
 adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `multi-label` trains on images
 with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
-`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`)."""
+`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`),
+`stage-processes` divides pipeline stages among processes with a device each."""
 
 
 @dataclass(frozen=True)
@@ -370,6 +396,12 @@ class BackendSpec(PluginSpec):
         pipelining: a model can be split into stages.
         onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes which
             ONNX files its engine reads; empty when it reads none.
+        rules: ``"module:attribute"`` of ``rules(plan, choice, options) -> List[str]``, given an
+            `ExecutionPlan`, an `OptimizerChoice` and the backend's options: a line for each rule of
+            its API by which a training would be refused. `plan` calls it, also where the plugin's
+            requirements are missing; empty when there are none.
+        mixup: its trainings mix images by mixup and cutmix (`TrainingBatch.mixing`).
+        replicas: it has data-parallel replicas.
     """
 
     inference: bool = True
@@ -381,7 +413,10 @@ class BackendSpec(PluginSpec):
     instances: bool = False
     pipelining: bool = True
     onnx: str = ""
+    rules: str = ""
     training_options: InitVar[Tuple[str, ...]] = ()
+    mixup: bool = True
+    replicas: bool = True
 
     def __post_init__(self, training_options: Tuple[str, ...]) -> None:
         super().__post_init__()
@@ -391,8 +426,10 @@ class BackendSpec(PluginSpec):
         known = {"16.16", "16.32", "32.32", "int8"}
         self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
         self._check(set(self.features) <= FEATURES, "features", "of " + ", ".join(sorted(FEATURES)))
-        self._check(not self.onnx or bool(_TARGET.fullmatch(self.onnx)), "onnx",
-                    "'package.module:attribute'")
+        for name in ("onnx", "rules"):
+            target = getattr(self, name)
+            self._check(not target or (isinstance(target, str) and bool(_TARGET.fullmatch(target))),
+                        name, "'package.module:attribute'")
 
     def has(self, feature: str) -> bool:
         """Return whether it has a feature; `onnx` and `int8` follow from other fields."""
@@ -441,6 +478,8 @@ def _check_names(record: PluginSpec, field_name: str, value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
         raise PluginError(f"bad {type(record).__name__} {record.name!r}: {field_name} is "
                           f"{value!r}, expected a tuple of str")
+    if value:
+        record._deprecate(f"the field {field_name!r} of {type(record).__name__}")
 
 
 @dataclass(frozen=True)

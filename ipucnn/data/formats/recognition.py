@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Collection, Optional
+from typing import Collection, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry, registry
+from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 
 
@@ -37,18 +38,21 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
         `data`, or where only that one reads URLs.
 
     Raises:
-        UsageError: it is a URL, and the dataset does not read URLs.
+        UsageError: it is a URL, and the dataset does not read URLs, or not of this kind.
     """
     if not data_dir:
         return data
     others = [used.get_typed(DatasetSpec, name) for name in data.also]
     if is_url(data_dir):
-        streaming = next((spec for spec in (data, *others) if spec.streams), None)
+        store = is_store(data_dir)
+        streaming = next((spec for spec in (data, *others)
+                          if spec.streams or (spec.stores and store)), None)
         if streaming is None:
-            raise UsageError(f"dataset {data.name!r} is not read from a URL "
+            where = "a store" if store else "a URL"
+            offers = [offering("streams", used), *([offering("stores", used)] if store else [])]
+            raise UsageError(f"dataset {data.name!r} is not read from {where} "
                              f"({shown(data_dir)!r})",
-                             "copy it to this machine; datasets that are: "
-                             + offering("streams", used))
+                             "copy it to this machine; datasets that are: " + ", ".join(offers))
         return streaming
     if not others or _marked(data, data_dir):
         return data
@@ -58,6 +62,11 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
 def dataset_in(data_dir: str, used: Registry, default: str) -> str:
     """Return the name of the dataset that a folder or URL holds, or `default` if none is known."""
     if is_url(data_dir):
+        if is_store(data_dir) and not _streams_from(data_dir, used):
+            images = default and used.get_typed(DatasetSpec, default).stores
+            return default if images else next(
+                (name for name in used.names("dataset") for spec in [
+                    used.get_typed(DatasetSpec, name)] if spec.stores and spec.labelled), default)
         return next((name for name in used.names("dataset")
                      if used.get_typed(DatasetSpec, name).streams), default)
     try:
@@ -85,13 +94,14 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
         class_names: of the model.
         used: the registry in which datasets are looked up.
     """
-    if is_url(data_dir):
+    if is_url(data_dir) and not is_store(data_dir):
         return None
+    if is_store(data_dir) and _streams_from(data_dir, used):
+        return dataset_in(data_dir, used, "") or None
     root = os.path.expanduser(data_dir)
     known = {key(name).replace(" ", "-") for name in class_names}
     numbers = {str(number) for number in range(len(class_names))}
-    for folder, folders, _ in os.walk(root):
-        depth = os.path.relpath(folder, root).count(os.sep) + (folder != root)
+    for depth, folders in _folder_names(root):
         if any(key(name).replace(" ", "-") in known for name in folders) \
                 or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
@@ -100,9 +110,32 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
     return shards_in(data_dir, used)
 
 
+def _folder_names(root: str) -> Iterator[Tuple[int, List[str]]]:
+    """Yield the depth of each folder and the names of the folders in it, which may be cleared."""
+    if is_store(root):
+        from ipucnn.data.image_files import folders_in
+
+        names = folders_in(root)
+        yield 0, names
+        for folder in names:
+            yield 1, folders_in(f"{root.rstrip('/')}/{folder}")
+        return
+    for folder, folders, _ in os.walk(root):
+        yield os.path.relpath(folder, root).count(os.sep) + (folder != root), folders
+
+
+def _streams_from(url: str, used: Registry) -> bool:
+    """Return whether a folder on a store has the markers of a dataset that streams."""
+    store = Store(url)
+    return any(store.stat(marker) is not None for name in used.names("dataset")
+               for spec in [used.get_typed(DatasetSpec, name)] if spec.streams
+               for marker in spec.markers if "*" not in marker)
+
+
 def shards_in(data_dir: str, used: Registry) -> Optional[str]:
     """Return the name of the dataset of shards that a folder holds, or None."""
-    found = "" if is_url(data_dir) else dataset_in(data_dir, used, "")
+    local = not is_url(data_dir) or (is_store(data_dir) and _streams_from(data_dir, used))
+    found = dataset_in(data_dir, used, "") if local else ""
     # a format that is also read from a URL holds nothing but its own files
     return found if found and used.get_typed(DatasetSpec, found).streams else None
 

@@ -21,12 +21,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, Hashable, Iterator, List, Optional, Set, Tuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import new_file, private_folder
 from ipucnn.data.remote.download import cache_dir as user_cache
-from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
+from ipucnn.data.remote.stores import below, fetched, host_of
+from ipucnn.data.remote.transfer import Expected, Patience, shown
 
 GREATEST_DEFAULT = 20 * 10**9
 """Default size of the cache in bytes, on a disk with at least ten times as much free space."""
@@ -46,19 +47,21 @@ class RemoteFiles:
     Any number of threads may use it. It can be pickled and survives a fork.
 
     Args:
-        base_url: of their folder, http or https; its query is added to every file's URL.
+        base_url: of their folder, on a web server or a store; the query of an http address is
+            added to every file's URL.
         cache_dir: folder for copies; the user's cache when None.
         cache_bytes: size of the cache for all servers; when None 20 GB, or a tenth of the free
             disk space if that is less.
         patience: timeout and retry policy; `PATIENCE` when None.
 
     Raises:
-        UsageError: the URL is not an http or https address.
+        UsageError: the URL is neither an http or https address nor one of a store.
+        UnavailableError: the package of the store is missing.
     """
 
     def __init__(self, base_url: str, cache_dir: Optional[str] = None,
                  cache_bytes: Optional[int] = None, patience: Optional[Patience] = None) -> None:
-        host = _host(base_url)
+        host = host_of(base_url)
         if not host:
             raise UsageError(f"{shown(base_url)!r} is no address of http or https",
                              "serve the files with a web server, or copy them to this machine")
@@ -88,9 +91,7 @@ class RemoteFiles:
 
     def url(self, name: str) -> str:
         """Return the URL of a file."""
-        parts = urlsplit(self.base_url)
-        return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{quote(name)}",
-                           parts.query, ""))
+        return below(self.base_url, name)
 
     def text(self, name: str, limit: int) -> str:
         """Return the current content of a small file on the server.
@@ -103,7 +104,7 @@ class RemoteFiles:
             DataError: it cannot be fetched, or is not text.
         """
         content = io.BytesIO()
-        transfer(self.url(name), content, self.patience, Expected(limit=limit))
+        fetched(self.url(name), content, self.patience, Expected(limit=limit))
         try:
             return content.getvalue().decode()
         except UnicodeDecodeError as error:
@@ -249,7 +250,7 @@ class _Cache:
                 try:
                     with new_file(file.part) as part:
                         self._reserve(file, part)
-                        transfer(file.url, part, patience, Expected(file.size, file.md5))
+                        fetched(file.url, part, patience, Expected(file.size, file.md5))
                         part.flush()
                         os.fsync(part.fileno())
                     os.replace(str(file.part), str(file.path))
@@ -366,14 +367,6 @@ class _Wait:
             self._seen, self._since = seen, time.monotonic()
         elif time.monotonic() - self._since > self._silence:
             raise DataError(self._what, self._hint)
-
-
-def _host(url: str) -> Optional[str]:
-    """Return the host of a URL; None when it is not one of http or https."""
-    with suppress(ValueError):  # unbalanced brackets
-        parts = urlsplit(url)
-        return parts.hostname if parts.scheme in ("http", "https") else None
-    return None
 
 
 def _part(path: Path) -> Path:

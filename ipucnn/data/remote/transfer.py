@@ -104,7 +104,10 @@ def shown(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # unbalanced brackets
         return "URL"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    host = parts.netloc.rpartition("@")[2]
+    if not host and "://" in url:  # memory:///folder, of which `urlunsplit` drops the slashes
+        return f"{parts.scheme}://{parts.path}"
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 class _Failed(Exception):

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
@@ -21,6 +21,7 @@ from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.inference.bulk import prediction_parts as parts
 from ipucnn.inference.bulk.failures import failure_of
 from ipucnn.inference.bulk.processes import Child, log_folder
+from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.job import LOCAL
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import RunResult
@@ -52,8 +53,12 @@ def run(options: RunOptions, plugins: PluginSettings, progress: Progress) -> Run
             result so far.
     """
     folder = log_folder(options.results.log_path)
-    target = Path(options.results.predictions) if options.results.predictions else None
-    with parts.claimed(target) if target else nullcontext():
+    with ExitStack() as stack:
+        target: Optional[Path] = None
+        if options.results.predictions:
+            target = target_of(options.results.predictions)
+            stack.enter_context(parts.claimed(target))
+            stack.enter_context(delivered(options.results.predictions))
         return _run(options, plugins, folder, target, progress)
 
 

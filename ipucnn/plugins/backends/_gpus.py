@@ -12,11 +12,12 @@ def of_instance(wanted: Optional[str]) -> Optional[str]:
 
     Each takes one of its own where the launcher gives it one, and otherwise they take turns.
     """
+    launch = launched()
+    if wanted not in (None, "cuda") or launch is None or launch.count == 1:
+        return wanted
     import torch
 
-    launch = launched()
-    if wanted not in (None, "cuda") or launch is None or launch.count == 1 \
-            or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return wanted
     own = launch.local_index
     return f"cuda:{launch.index % torch.cuda.device_count() if own is None else own}"

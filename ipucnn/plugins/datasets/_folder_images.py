@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import List, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.data import DatasetRequest, ImageDataset, check_classes
 from ipucnn.data.image_files import FileImages, faults, list_images
+from ipucnn.data.images import read_file
 from ipucnn.data.left_out import LeftOut, printable
 from ipucnn.plugins.datasets import _held_out
+from ipucnn.plugins.datasets._cache_options import on_store
 from ipucnn.plugins.datasets._class_folders import (
     Layout,
     class_names,
@@ -33,15 +35,17 @@ def make(request: DatasetRequest, options: Optional[ImageFolderOptions] = None) 
             there are more classes than the model has outputs.
     """
     options = options or ImageFolderOptions()
-    root = given_folder(request, "image_folder", LAYOUT)
+    stored = on_store(request.data_dir, options)
+    root = stored.root if stored else given_folder(request, "image_folder", LAYOUT)
+    read = stored.read if stored else read_file
     if options.labels:
-        return listed_images(root, request, options)
+        return listed_images(root, request, options, read)
     layout = find_layout(root)
-    return _of_layout(root, layout, request, options)
+    return _of_layout(root, layout, request, options, read)
 
 
 def _of_layout(root: str, layout: Layout, request: DatasetRequest,
-               options: ImageFolderOptions) -> ImageDataset:
+               options: ImageFolderOptions, read: Callable[[str], bytes]) -> ImageDataset:
     place, share = _part(root, layout, request, options.validation_split)
     classes = request.class_names or class_names(layout.train or place)
     paths, labels, names = images_by_class(place, _HINT, classes, layout.left)
@@ -57,7 +61,7 @@ def _of_layout(root: str, layout: Layout, request: DatasetRequest,
         wanted = [held == (request.split == "validation") for held in kept]
         paths = _chosen(paths, wanted)
         labels = _chosen(labels, wanted)
-    images = FileImages(paths, labels, names, (*notes, *layout.left.notes()))
+    images = FileImages(paths, labels, names, (*notes, *layout.left.notes()), read)
     if share:
         images.split = str(request.split)
         images.held_out = request.split == "validation"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Hashable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Hashable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data import DatasetRequest, ImageDataset, check_classes, left_out
@@ -24,13 +24,15 @@ class SeveralLabels(FileImages):
         labels: classes of each file.
         class_names: class names in the order of labels.
         notes: notes for the user.
+        read: returns the content of a file.
     """
 
     multi_label = True
 
     def __init__(self, paths: Sequence[str], labels: Sequence[Tuple[int, ...]],
-                 class_names: Tuple[str, ...], notes: Tuple[str, ...]) -> None:
-        super().__init__(paths, None, class_names, notes)
+                 class_names: Tuple[str, ...], notes: Tuple[str, ...],
+                 read: Callable[[str], bytes]) -> None:
+        super().__init__(paths, None, class_names, notes, read)
         self._several = labels
         self.labels_in_memory = True
 
@@ -39,8 +41,15 @@ class SeveralLabels(FileImages):
         return self._several[index]
 
 
-def listed_images(root: str, request: DatasetRequest, options: ImageFolderOptions) -> ImageDataset:
+def listed_images(root: str, request: DatasetRequest, options: ImageFolderOptions,
+                  read: Callable[[str], bytes]) -> ImageDataset:
     """Return the images below `root` that a file of labels names, of one split.
+
+    Args:
+        root: the folder of the images.
+        request: the arguments for the dataset.
+        options: those of the dataset; `labels` is on this machine.
+        read: returns the content of an image file.
 
     Raises:
         DataError: the file cannot be read or contradicts itself, names none of the images, or
@@ -61,8 +70,8 @@ def listed_images(root: str, request: DatasetRequest, options: ImageFolderOption
     labels = [tuple(sorted(numbers[name] for name in row.classes)) for _, row in rows]
     paths = [path for path, _ in rows]
     notes = (*file.notes, *notes, *left.notes())
-    images = SeveralLabels(paths, labels, names, notes) if file.several else FileImages(
-        paths, [label for label, in labels], names, notes)
+    images = SeveralLabels(paths, labels, names, notes, read) if file.several else FileImages(
+        paths, [label for label, in labels], names, notes, read)
     if len(rows) < len(found):
         images.split = request.split or "validation"
     return images

@@ -27,7 +27,8 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
             target=f"{files}make_cifar{classes}", verify=f"{files}verify_cifar{classes}",
             preprocessing=Preprocessing(32, 1.0, mean=_STATISTICS[classes][0],
                                         std=_STATISTICS[classes][1]),
-            recipe=PADDED_CROP, native_size=32, markers=_MARKERS[classes],
+            recipe=PADDED_CROP, native_size=32, train_samples=50_000,
+            markers=_MARKERS[classes],
             default_data_dir=f"data/cifar{classes}",
             layout=f"the published archive's folder, pickled or binary, in --data-dir "
                    f"(data/cifar{classes} when not given)")

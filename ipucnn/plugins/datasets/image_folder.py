@@ -8,6 +8,7 @@ from typing import Iterable, Optional
 from ipucnn.core.options.declaration import TRAINING, option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.plugins.datasets._cache_options import CacheOptions
 
 LAYOUT = ("--data-dir/<class>/ with image files at any depth, or such folders in --data-dir/train "
           "and --data-dir/validation (or val, valid, test); or image files whose classes are in "
@@ -15,15 +16,15 @@ LAYOUT = ("--data-dir/<class>/ with image files at any depth, or such folders in
 
 
 @dataclass(frozen=True)
-class ImageFolderOptions:
+class ImageFolderOptions(CacheOptions):
     """Options of folders of labelled images."""
 
     labels: Optional[str] = option(
-        None, "CSV file with the images' file names and labels, instead of class folders; "
-        "'|' separates several labels of an image.", metavar="FILE.csv")
+        None, "CSV file with file names and labels, instead of class folders; '|' separates "
+        "several labels.", metavar="FILE.csv")
     validation_split: Optional[float] = option(
-        None, "Share of each class that is held out for validation, where '--data-dir' has no "
-        "validation images (default: 0.1).", minimum=0.0, maximum=0.9,
+        None, "Share of each class held out where '--data-dir' has no validation images "
+        "(default: 0.1).", minimum=0.0, maximum=0.9,
         only=TRAINING, fixed="state")
 
 
@@ -34,4 +35,4 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     return [DatasetSpec(
         name="image_folder", summary="labelled images, one folder per class", labelled=True,
         needs_data_dir=True, target=f"{files}make", layout=LAYOUT, verify=f"{files}verify",
-        markers=("*/*",), options=ImageFolderOptions)]
+        markers=("*/*",), options=ImageFolderOptions, stores=True)]

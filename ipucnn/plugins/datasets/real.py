@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable
+from dataclasses import dataclass
+from typing import Iterable, Optional
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry.hookspecs import hookimpl
@@ -11,7 +12,9 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
+from ipucnn.data.images import read_file
 from ipucnn.data.left_out import LeftOut
+from ipucnn.plugins.datasets._cache_options import CacheOptions, on_store
 
 DEFAULT_FOLDER = "data/images"
 
@@ -19,22 +22,29 @@ _WAYS = ("bring sample images with 'make get_data' or 'ipucnn data fetch sample-
          "with 'ipucnn data shapes --out DIR', or name your own folder with '--data-dir'")
 
 
-def make(request: DatasetRequest) -> ImageDataset:
+@dataclass(frozen=True)
+class RealOptions(CacheOptions):
+    """Options of images on a store."""
+
+
+def make(request: DatasetRequest, options: Optional[RealOptions] = None) -> ImageDataset:
     """Return the images in the folder, or the one image that `data_dir` names.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
     place = request.data_dir or DEFAULT_FOLDER
+    stored = on_store(place, options or RealOptions())
+    place = stored.root if stored else place
     if os.path.isfile(place):
         return FileImages([place])
-    if not os.path.isdir(place):
+    if not stored and not os.path.isdir(place):
         raise DataError(f"image folder {place!r} does not exist", _WAYS)
     left = LeftOut(place)
     paths = list_images(place, left)
     if not paths:
         raise no_images(place, left, f"files ending in {', '.join(IMAGE_SUFFIXES)} count; {_WAYS}")
-    return FileImages(paths, notes=left.notes())
+    return FileImages(paths, notes=left.notes(), read=stored.read if stored else read_file)
 
 
 @hookimpl
@@ -42,6 +52,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     return [DatasetSpec(
         name="real", summary="any images in a folder, without labels",
-        target="ipucnn.plugins.datasets.real:make", default_data_dir=DEFAULT_FOLDER,
+        target="ipucnn.plugins.datasets.real:make", default_data_dir=DEFAULT_FOLDER, stores=True,
+        options=RealOptions,
         layout=f"image files at any depth below --data-dir ({DEFAULT_FOLDER} when not given), or "
                "one image file")]

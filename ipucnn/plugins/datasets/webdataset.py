@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable, Optional
+from typing import Iterable
 
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.plugins.datasets._cache_options import CacheOptions
 
 
 @dataclass(frozen=True)
-class WebDatasetOptions:
+class WebDatasetOptions(CacheOptions):
     """Options of shards behind a URL, and of those in a folder."""
 
-    data_cache_dir: Optional[str] = option(
-        None, "Folder for copies of shards behind a URL (default: the user's cache).",
-        metavar="DIR", machine=True)
-    data_cache_size: Optional[int] = option(
-        None, "How many bytes of copies are kept, the last used ones ('20G') (default: 20G, or a "
-        "tenth of what the disk has room for).", size=True, minimum=1, metavar="SIZE",
-        machine=True)
     webdataset_memory_cache_ratio: float = option(
         0.0, "Share of the shards in a folder, the first ones, that the system is asked to read "
         "into its memory at the start. It keeps what it has read as long as there is memory.",

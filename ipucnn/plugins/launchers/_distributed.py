@@ -85,6 +85,7 @@ class DistributedInstances(Instances):
 
     def __init__(self, launch: Launch, store: Store) -> None:
         self.index, self.count = launch.index, launch.count
+        self.timeout = _timeout().total_seconds()
         self._store = store
 
     def gather(self, value: Any) -> List[Any]:

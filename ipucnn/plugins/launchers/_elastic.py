@@ -6,15 +6,19 @@ import logging
 import os
 import signal
 import socket
-import threading
+import time
+import warnings
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.machine import thread_count
 from ipucnn.core.orphans import PARENT
 from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
+
+_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+"""What torch writes of its own; the agent's errors are reported in one line."""
 
 _NOTICED = 1.0
 """Seconds within which the agent notices that a process has ended."""
@@ -35,7 +39,8 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         UnavailableError: the hosts did not find each other.
         IpucnnError: a process was killed.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
+    wanted = os.environ.get(_LOG_LEVEL)
+    os.environ.setdefault(_LOG_LEVEL, "FATAL")  # read when torch is imported
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -43,17 +48,17 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
 
     count = _count(options)
     first, last = options.hosts
-    if options.rdzv_endpoint:
-        _check_port(options.rdzv_endpoint)
+    place: Dict[str, Any] = _place(options.rdzv_endpoint) if options.rdzv_endpoint else {}
     settings: Dict[str, Any] = {
         "min_nodes": first, "max_nodes": last, "nproc_per_node": count,
         "run_id": "ipucnn", "role": "ipucnn", "rdzv_backend": "c10d",
         "rdzv_endpoint": options.rdzv_endpoint or "localhost:0",
         "rdzv_configs": {"timeout": options.rdzv_timeout, "join_timeout": options.rdzv_timeout,
-                         "read_timeout": options.rdzv_timeout},
+                         "read_timeout": options.rdzv_timeout, **place.pop("configs", {})},
+        **place,
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
     threads = str(max(1, thread_count() // count))
-    inherited = {PARENT: str(os.getpid()),
+    inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:
         with _silent(), _environment(inherited):
@@ -100,34 +105,67 @@ def _count(options: TorchRunOptions) -> int:
     return options.nproc or max(1, devices)
 
 
-def _check_port(endpoint: str) -> None:
-    """Reject a port on which another program listens, which would never answer.
+def _place(endpoint: str) -> Dict[str, Any]:
+    """Return what the agent has to know of the place where hosts find each other.
 
-    A port on which nobody listens is left to the agent: this host may be the first one.
+    That is this host's address as the others see it, and whether the place is on this host, which
+    the agent finds out by the host's name only.
 
     Raises:
-        UsageError: names the port.
+        UsageError: there is no such host, or another program listens on the port.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     host, _, port = endpoint.rpartition(":")
     try:
         socket.create_connection((host, int(port)), 2).close()
-    except OSError:
-        return
-    answered: List[bool] = []
-
-    def ask() -> None:
-        with suppress(RuntimeError, ValueError, OSError):
-            TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=_ANSWER)).set(
-                "ipucnn", "")
-            answered.append(True)
-
-    asking = threading.Thread(target=ask, daemon=True)  # it cannot be interrupted
-    asking.start()
-    asking.join(_ANSWER)
-    if not answered:
+    except socket.gaierror as error:
+        raise UsageError(f"host {host!r} of '--rdzv-endpoint' is not known: {error.strerror}",
+                         "write the name or address of one of the hosts") from error
+    except OSError:  # nobody listens: this host may be the first one
+        own = _own_address(host, int(port))
+        return {"local_addr": own, "configs": {"is_host": True}} if own and own == \
+            socket.gethostbyname(host) and not own.startswith("127.") else {}
+    if not _answers(host, int(port)):
         raise _in_use(endpoint)
+    own = _own_address(host, int(port))
+    return {"local_addr": own} if own else {}
+
+
+def _own_address(host: str, port: int) -> str:
+    """Return the address of this host on the way to another one; empty if there is no way."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.connect((host, port or 9))
+        return str(own.getsockname()[0])
+    return ""
+
+
+def _answers(host: str, port: int) -> bool:
+    """Return whether the store of a rendezvous answers.
+
+    A process of its own asks: waiting cannot be interrupted, and a thread would outlive the error.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads exist: none is needed
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_ANSWER)).set(
+                "ipucnn", "")
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + _ANSWER
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
 
 
 def _in_use(endpoint: str) -> UsageError:
@@ -154,7 +192,7 @@ def _failed(error: Any) -> int:
 
 def _no_rendezvous(error: Exception, options: TorchRunOptions) -> IpucnnError:
     place = options.rdzv_endpoint or "localhost"
-    text = str(error)
+    text = str(error.__cause__ or error)
     if "address already in use" in text.lower() or "EADDRINUSE" in text:
         return _in_use(place)
     return UnavailableError(

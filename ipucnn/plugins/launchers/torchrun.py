@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
@@ -13,11 +13,17 @@ from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec, Requirement
 
 if TYPE_CHECKING:
+    from ipucnn.core.execution.plan import ExecutionPlan
     from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
 RUN = "TORCHELASTIC_RUN_ID"
 RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+AGENT = "TORCHELASTIC_USE_AGENT_STORE"
+"""Set by the elastic agent, not by those who set the other variables themselves."""
+
+PORT = 29400
+"""The port at which the hosts of a printed command find each other; torchrun's own default."""
 
 
 class TorchRunLauncher(Launcher):
@@ -37,7 +43,7 @@ class TorchRunLauncher(Launcher):
             return None
         return Launch(_number(environment, RANK), _number(environment, WORLD),
                       local_index=_number(environment, LOCAL_RANK),
-                      restarts=_number(environment, RESTARTS))
+                      restarts=_number(environment, RESTARTS), ends_all=AGENT in environment)
 
     def environment(self, index: int, count: int) -> Dict[str, str]:
         """Return the variables of one process of a host; see `Launcher.environment`."""
@@ -50,6 +56,40 @@ class TorchRunLauncher(Launcher):
         from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
         return _elastic.start(command, self.options or TorchRunOptions())
+
+    def processes(self) -> Optional[int]:
+        """Return `--nproc` times `--nnodes`; see `Launcher.processes`."""
+        options = self.options
+        return options.nproc * options.hosts[1] if options and options.nproc else None
+
+    def command(self, plan: ExecutionPlan, hosts: Sequence[str],
+                flags: Mapping[str, Any]) -> List[str]:
+        """Return the `torchrun` command of a plan; see `Launcher.command`.
+
+        A pipeline takes a process for each stage.
+
+        Raises:
+            UsageError: the hosts cannot share the processes.
+        """
+        from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
+
+        options = self.options or TorchRunOptions()
+        nodes = options.nnodes if options.hosts[1] > 1 else str(len(hosts) or 1)
+        most = int(nodes.rpartition(":")[2])
+        count = plan.instances * (plan.stages if plan.pipelined else 1)
+        if options.nproc is None and count % most:
+            raise UsageError(f"{count} processes cannot be divided among {most} hosts",
+                             f"use a number that is a multiple of {most}")
+        words = ["torchrun", f"--nproc-per-node={options.nproc or count // most}"]
+        if most == 1:
+            words.append("--standalone")
+        else:
+            place = options.rdzv_endpoint or f"{hosts[0]}:{PORT}"
+            words += [f"--nnodes={nodes}", "--rdzv-backend=c10d", "--rdzv-id=ipucnn",
+                      f"--rdzv-endpoint={place}"]
+        if options.max_restarts:
+            words.append(f"--max-restarts={options.max_restarts}")
+        return [*words, *(f"{flag}={value}" for flag, value in flags.items()), "-m"]
 
     def join(self) -> Instances:
         """Connect the processes by a group of torch.distributed; see `Launcher.join`."""

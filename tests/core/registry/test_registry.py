@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from plugin_sources import fresh, model, of, plugin, row
 
 from ipucnn.core.errors import PluginError, UnavailableError, UnknownNameError, UsageError
 from ipucnn.core.registry import records, states
+from ipucnn.core.registry.deprecations import PluginDeprecationWarning
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.loading import missing_requirements
 from ipucnn.core.registry.records import KINDS, ModelSpec, OptimizerSpec
@@ -58,11 +60,29 @@ def test_hook_may_be_a_generator_and_the_entry_point_an_object(fake_distribution
 def test_plugin_of_the_first_contract_works(install):
     install("frozen", FROZEN_V1, entry_point="everything")
     reg = fresh()
+    with warnings.catch_warnings(record=True) as emitted:
+        warnings.simplefilter("always")
+        found = reg.get("optimizer", "frozen-optimizer").deprecated
+    assert [use.what for use in found] == ["the field 'hyperparameters' of OptimizerSpec"]
+    assert {warning.category for warning in emitted} == {PluginDeprecationWarning}
+    texts = [str(warning.message) for warning in emitted]
+    assert len(texts) == 3
+    assert ("of frozen 1.0: norm-layer 'frozen-norm-layer': a tuple as 'options' of NormLayerSpec "
+            "is deprecated and ends with record contract 2: declare a dataclass as 'options'"
+            ) in texts[0]
     for kind in ("model", "dataset", "norm-layer", "optimizer", "schedule", "backend"):
         spec = reg.get(kind, f"frozen-{kind}")
         assert spec.api_version == 1
         assert callable(reg.resolve(spec))
         assert row(reg.rows(kind), "frozen").state is State.OK
+
+
+def test_a_deprecated_part_fails_where_warnings_are_errors(install):
+    install("frozen", FROZEN_V1, entry_point="everything")
+    rows = fresh().rows("optimizer")
+    assert row(rows, "frozen").state is State.FAILED
+    assert "PluginDeprecationWarning" in row(rows, "frozen").cause
+    assert row(fresh().rows("model"), "frozen").state is State.OK  # it uses nothing deprecated
 
 
 def test_one_distribution_may_give_every_kind(install):

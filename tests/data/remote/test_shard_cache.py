@@ -139,7 +139,7 @@ class TestTransfer:
         assert read(files.path(*described(1))) == content(1)
         assert 0.3 <= time.monotonic() - begin < 10
 
-    @pytest.mark.parametrize("url", ["ftp://host/x", "http://", "http://[", "HOST", "/data"])
+    @pytest.mark.parametrize("url", ["file:///x", "http://", "http://[", "HOST", "/data"])
     def test_what_is_no_address_is_refused(self, url):
         with pytest.raises(UsageError, match="is no address of http or https"):
             RemoteFiles(url)
@@ -312,7 +312,7 @@ class TestBound:
         def full(*_):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(shard_cache, "transfer", full)
+        monkeypatch.setattr(shard_cache, "fetched", full)
         with pytest.raises(DataError, match=f"'{tmp_path}.*cache': No space left") as caught:
             remote(server, tmp_path).path(*described(1))
         assert "'--data-cache-size'" in caught.value.hint

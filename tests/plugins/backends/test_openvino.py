@@ -189,6 +189,28 @@ def _quantised(**options):
                        "batch_size": 4, **options})
 
 
+def test_a_quantised_network_is_stored(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    options = {"data_dir": str(folder), "calibration_samples": 12}
+    first = _quantised(**options)
+    stored = list((tmp_path / "quantised").iterdir())
+    assert len(stored) == 1
+    made = []
+    quantise = session.quantise
+    monkeypatch.setattr(session, "quantise", lambda *args: made.append(1) or quantise(*args))
+    again = _quantised(**options, batch_size=3)
+    assert not made
+    assert again.session["quantisation"] == first.session["quantisation"]
+    assert [answer["class"] for answer in again.answers] == [
+        answer["class"] for answer in first.answers]
+    (stored[0] / "model.xml").write_text("<net")  # damaged
+    assert _quantised(**options).session["quantisation"] == first.session["quantisation"]
+    assert made == [1]
+    _quantised(**options, seed=1)  # other images, and other random weights
+    assert made == [1, 1]
+    assert len(list((tmp_path / "quantised").iterdir())) == 2
+
+
 def test_what_quantising_does_is_told(folder):
     result = _quantised(data_dir=str(folder), calibration_samples=40)
     quantisation = result.session["quantisation"]

@@ -44,7 +44,8 @@ def test_records_say_what_the_datasets_are():
     assert [n for n, s in specs.items() if s.on_device] == ["synthetic"]
     assert [n for n, s in specs.items() if s.needs_data_dir] == ["image_folder", "imagenet", "coco"]
     assert {n: options_of(n) for n in registry().names("dataset") if options_of(n)} == {
-        "coco": ["annotations", "centre_crop"], "image_folder": ["labels", "validation_split"],
+        "coco": ["annotations", "centre_crop"], "real": ["data_cache_dir", "data_cache_size"],
+        "image_folder": ["data_cache_dir", "data_cache_size", "labels", "validation_split"],
         "webdataset": ["data_cache_dir", "data_cache_size", "webdataset_memory_cache_ratio"]}
     assert [n for n, s in specs.items() if s.verify] == [
         "image_folder", "cifar10", "cifar100", "imagenet", "coco"]

@@ -4,8 +4,7 @@ import time
 
 import torch
 
-from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
-from ipucnn.data.normalisation import normalise
+from ipucnn.plugin import Backend, InferenceSession, Probe, normalise
 
 
 class Reference(Backend):
@@ -60,5 +59,5 @@ class ReferenceSession(InferenceSession):
         with torch.no_grad():
             # On the host the loader has normalised already; 'none' feeds 0..255 as they are.
             if self._plan.normalisation == "device":
-                images = normalise(images)
+                images = normalise(images, preprocessing=self._plan.preprocessing)
             return self._model(images.to(self._type)).float()

@@ -2,14 +2,14 @@
 
 import torch
 
-from ipucnn.data import ImageDataset
+from ipucnn.plugin import ImageDataset
 
 
 class Stripes(ImageDataset):
     """Drawn images whose stripes run in one of three directions.
 
     Args:
-        request: what the run wants (`ipucnn.data.DatasetRequest`).
+        request: what the run wants (`ipucnn.plugin.DatasetRequest`).
         options: the period of the stripes (`options.StripesOptions`).
     """
 

@@ -7,7 +7,7 @@ def build(site, options):
     """Return the layer that takes the place of the batch norm at `site`.
 
     Args:
-        site: the layer's name, channels and own epsilon (`ipucnn.models.norms.NormSite`).
+        site: the layer's name, channels and own epsilon (`ipucnn.plugin.NormSite`).
         options: the epsilon (`options.InstanceNormOptions`).
     """
     eps = site.eps if options.norm_eps is None else options.norm_eps

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 import ipucnn
-from ipucnn.core.errors import UsageError
+from ipucnn.plugin import UsageError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The schedule: a pure function of the fractional epoch."""
 
-from ipucnn.core.errors import UsageError
+from ipucnn.plugin import UsageError
 
 
 def factor(epoch, epochs):

@@ -111,6 +111,15 @@ def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOption
         raise UsageError("'--skip-non-finite' has no meaning on an IPU, which has made its "
                          "update when the host sees the loss", "leave it out; "
                          "'--auto-loss-scaling' or a lower '--loss-scaling' may help")
+    check_training_options(plan, options)
+
+
+def check_training_options(plan: ExecutionPlan, options: IpuOptions) -> None:
+    """Reject training options that no IPU supports with this plan.
+
+    Raises:
+        UsageError: an option requires it.
+    """
     if options.auto_loss_scaling and not plan.half:
         raise UsageError("'--auto-loss-scaling' follows gradients in half precision, and precision "
                          f"{plan.precision} has none",

@@ -6,15 +6,15 @@ import time
 from functools import lru_cache
 from typing import Any, Dict, Optional, Tuple
 
+import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
-import torch
 
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
-from ipucnn.onnx.engine_base import Graph, OnnxBackend
-from ipucnn.onnx.float16 import in_float16, rounded
+from ipucnn.onnx.engine_base import ArraySession, Graph, OnnxBackend, filled
+from ipucnn.onnx.float16 import in_bfloat16, in_float16
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
@@ -29,7 +29,7 @@ class OnnxRuntimeBackend(OnnxBackend):
     """Runs inference plans on CPU or CUDA with ONNX Runtime."""
 
     target = TARGET
-    dynamic_batch = True
+    dynamic_batch = runs_files = True
 
     def __init__(self, options: Optional[OnnxRuntimeOptions] = None) -> None:
         self.options = options or OnnxRuntimeOptions()
@@ -105,7 +105,7 @@ def _described(device: Tuple[str, int], half: bool) -> Probe:
                  half="bfloat16", notes=(note,) if half else (), preference=_CPU)
 
 
-class OnnxRuntimeSession(InferenceSession):
+class OnnxRuntimeSession(ArraySession):
     """Calls take one micro-batch; replicas share the device."""
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int) -> None:
@@ -115,8 +115,7 @@ class OnnxRuntimeSession(InferenceSession):
         self._type = graph.input_type
         emulated = plan.half and kind == "cpu"
         if plan.half and not graph.half:
-            graph.proto = (rounded(graph.proto, torch.bfloat16) if emulated
-                           else in_float16(graph.proto))
+            graph.proto = (in_bfloat16 if emulated else in_float16)(graph.proto)
         self._provider: Tuple[str, Dict[str, Any]] = (
             # TensorFloat-32 has 10 bits of fraction, which is not single precision
             _PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
@@ -138,7 +137,7 @@ class OnnxRuntimeSession(InferenceSession):
         images = self._graph.example(self._plan)
         try:
             self._session = onnxruntime.InferenceSession(
-                self._graph.proto.SerializeToString(), self._options, providers=[self._provider])
+                self._graph.stored(), self._options, providers=[self._provider])
         except Exception as error:  # its exceptions have no other common base
             raise _refused(error) from error
         if self._session.get_providers()[0] != self._provider[0]:
@@ -150,27 +149,24 @@ class OnnxRuntimeSession(InferenceSession):
         self._run(images)
         return time.perf_counter() - started
 
-    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
-        """Classify up to a micro-batch; see `InferenceSession.__call__`."""
+    def classify(self, images: Optional[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:
+        """Classify up to a micro-batch; see `ArraySession.classify`."""
         if images is None:
             return self._run(self._synthetic)
-        count = len(images)
-        if self._graph.batch and count < self._graph.batch:  # a file of one batch size
-            images = torch.cat([images, images.new_zeros(
-                (self._graph.batch - count, *images.shape[1:]))])
-        return self._run(images)[:count]
+        # a file may have one batch size
+        return self._run(filled(images, self._graph.batch or 0))[:len(images)]
 
     def close(self) -> None:
         """Release the graph and the engine."""
         self._session = self._synthetic = None
 
-    def _run(self, images: torch.Tensor) -> torch.Tensor:
-        fed = images.to(self._type).contiguous().numpy()
+    def _run(self, images: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+        fed = numpy.ascontiguousarray(images, self._type)
         try:
             logits = self._session.run([self._output], {self._graph.input_name: fed})[0]
         except Exception as error:
             raise _refused(error) from error
-        return torch.from_numpy(logits).float()
+        return numpy.asarray(logits, numpy.float32)
 
 
 def _refused(error: Exception) -> Exception:

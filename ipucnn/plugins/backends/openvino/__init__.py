@@ -21,4 +21,5 @@ def ipucnn_backends() -> List[BackendSpec]:
         inference=True, instances=True, precisions=("16.16", "32.32", "int8"),
         options="ipucnn.plugins.backends.openvino.options:OpenVinoOptions",
         features=("compile-only",),
-        pipelining=False, onnx="ipucnn.plugins.backends.openvino.target:TARGET", preference=20)]
+        pipelining=False, mixup=False, onnx="ipucnn.plugins.backends.openvino.target:TARGET",
+        preference=20)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from functools import lru_cache
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import openvino  # a backend's engine is loaded when it is used
-import torch
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
@@ -20,6 +19,9 @@ from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.target import TARGET
+
+if TYPE_CHECKING:
+    import torch
 
 
 @lru_cache(maxsize=None)
@@ -37,7 +39,7 @@ class OpenVinoBackend(OnnxBackend):
     """Runs inference plans with OpenVINO."""
 
     target = TARGET
-    dynamic_batch = True
+    dynamic_batch = runs_files = True
 
     def __init__(self, options: Optional[OpenVinoOptions] = None) -> None:
         self.options = options or OpenVinoOptions()

@@ -5,33 +5,38 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+import numpy
 import openvino  # a backend's engine is loaded when it is used
-import torch
 
-from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
-from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
-from ipucnn.data.normalisation import fed
-from ipucnn.onnx.engine_base import Graph
-from ipucnn.onnx.float16 import rounded
+from ipucnn.onnx.engine_base import ArraySession, Graph, filled
+from ipucnn.onnx.float16 import in_bfloat16
+from ipucnn.plugins.backends.openvino import tuning
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
+from ipucnn.plugins.backends.openvino.quantised_cache import QuantisedCache
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = numpy.ndarray[Any, Any]
 
 _FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't fully", "Summary:")
 """Prefixes of message lines that are for OpenVINO's developers."""
 
 
-class OpenVinoSession(InferenceSession):
+class OpenVinoSession(ArraySession):
     """Runs the micro-batches of a host call in parallel, each on its share of the cores.
 
     Replicas share the device. A call takes one micro-batch, or, if the combined batch has
-    several, as many as there are cores.
+    several, as many as there are cores. Of one micro-batch, several calls may be in flight.
 
     Args:
         core: of OpenVINO.
@@ -48,21 +53,27 @@ class OpenVinoSession(InferenceSession):
         self._device = picked(core, options.device)
         half = half_type(core, self._device) if plan.half else ""
         if plan.half and not half and not graph.half:
-            graph.proto = rounded(graph.proto, torch.bfloat16)
-        steps = plan.device_iterations * plan.local_replicas
-        count = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
-        self.samples_per_call = plan.micro_batch * count
+            graph.proto = in_bfloat16(graph.proto)
+        steps = self._steps = plan.device_iterations * plan.local_replicas
+        self._parts = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
+        self.samples_per_call = plan.micro_batch * self._parts
+        if steps > 1 and (options.requests or options.tune):
+            flag = "--requests" if options.requests else "--tune"
+            raise UsageError(
+                f"'{flag}' is for one micro-batch per host call, and a call of "
+                f"{plan.device_iterations} device iterations and {plan.local_replicas} replicas "
+                "has its micro-batches in flight", "leave it out, or '--device-iterations' and "
+                "'--replicas'")
         # never half precision silently: single precision is set explicitly, too
-        self._config: Dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
-            "PERFORMANCE_HINT_NUM_REQUESTS": count, "INFERENCE_PRECISION_HINT": half or "f32"}
+        self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
             self._config["INFERENCE_NUM_THREADS"] = thread_count()
         if options.model_cache_path:
             self._config["CACHE_DIR"] = trusted_folder(options.model_cache_path,
                                                        "--model-cache-path")
-        self._requests: List[Any] = [None] * count
-        self._inputs: List[Any] = [None] * count
+        self._requests: List[Any] = []
+        self._inputs: List[Any] = []
+        self._next = 0
         self.facts: Dict[str, Any] = {
             "weights_type": "int8" if calibration else "float32" if not plan.half else
             "float16" if graph.half else NAMES[half or "bf16"]}
@@ -73,16 +84,13 @@ class OpenVinoSession(InferenceSession):
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
         with _errors(plan.micro_batch):
-            model = self._core.read_model(graph.proto.SerializeToString())
-            if calibration is not None:
-                size = graph.batch or 1
-                _reshape(model, graph, size)
-                model = quantise(model, [
-                    self._array(part) for part in _whole_batches(calibration.calibrating, size,
-                                                                 plan)])
+            model, stored = self._model()
             _reshape(model, graph, plan.micro_batch)
-            compiled = self._core.compile_model(model, self._device, self._config)
-            self._requests = [compiled.create_infer_request() for _ in self._requests]
+            count = self._parts if self._steps > 1 else self._calls_in_flight(model, images)
+            compiled = self._loaded(model, count)
+            self._requests = [compiled.create_infer_request() for _ in range(count)]
+            self._inputs = [None] * count
+            self.in_flight = 1 if self._steps > 1 else count
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
                           threads=thread_count(), streams=compiled.get_property("NUM_STREAMS"),
@@ -91,17 +99,38 @@ class OpenVinoSession(InferenceSession):
             self._feed(place, images)
         self._infer(len(self._requests))
         if calibration is not None:
-            self.facts["quantisation"] = self._compared(calibration)
+            full, quantised = self._compared(calibration, stored)
+            self.facts["quantisation"] = calibration.report(full, quantised)
         return time.perf_counter() - started
 
-    def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
-        """Classify up to a micro-batch for each request; see `InferenceSession.__call__`."""
+    def start(self, images: Any) -> Callable[[], Any]:
+        """Start a call; see `InferenceSession.start`."""
+        if self._steps > 1 or hasattr(images, "numpy"):  # tensors: see `ArraySession`
+            return super().start(images)
+        place, self._next = self._next, (self._next + 1) % self.in_flight
+        request = self._requests[place]
+        if images is not None:
+            self._feed(place, images)
+        with _errors(self._plan.micro_batch):
+            request.start_async()
+
+        def logits() -> Array:
+            with _errors(self._plan.micro_batch):
+                request.wait()
+            output = numpy.array(request.get_output_tensor().data, numpy.float32)
+            return output if images is None else output[:len(images)]
+
+        return logits
+
+    def classify(self, images: Optional[Array]) -> Array:
+        """Classify up to a micro-batch for each request; see `ArraySession.classify`."""
         if images is None:  # each request has kept its images
-            return self._infer(len(self._requests))
-        parts = torch.split(images, self._plan.micro_batch)
-        for place, part in enumerate(parts):
-            self._feed(place, part)
-        return self._infer(len(parts))[:len(images)]
+            return self._infer(self._parts)
+        size = self._plan.micro_batch
+        firsts = range(0, len(images), size)
+        for place, first in enumerate(firsts):
+            self._feed(place, images[first:first + size])
+        return self._infer(len(firsts))[:len(images)]
 
     def close(self) -> None:
         """Release the graph and the engine; wait for requests in flight."""
@@ -110,22 +139,23 @@ class OpenVinoSession(InferenceSession):
 
     def classified(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of any number of images, uint8."""
+        import torch
+
+        from ipucnn.data.normalisation import fed
+
         return torch.cat([self(fed(part, self._plan))
                           for part in torch.split(images, self.samples_per_call)])
 
-    def _feed(self, place: int, images: torch.Tensor) -> None:
+    def _feed(self, place: int, images: Array) -> None:
         """Set a request's micro-batch, which is read in place."""
-        missing = self._plan.micro_batch - len(images)
-        if missing:
-            images = torch.cat([images, images.new_zeros((missing, *images.shape[1:]))])
-        self._inputs[place] = self._array(images)
+        self._inputs[place] = self._array(filled(images, self._plan.micro_batch))
         self._requests[place].set_input_tensor(
             openvino.Tensor(self._inputs[place], shared_memory=True))
 
-    def _array(self, images: torch.Tensor) -> Any:
-        return images.to(self._graph.input_type).contiguous().numpy()
+    def _array(self, images: Array) -> Array:
+        return numpy.ascontiguousarray(images, self._graph.input_type)
 
-    def _infer(self, count: int) -> torch.Tensor:
+    def _infer(self, count: int) -> Array:
         requests = self._requests[:count]
         with _errors(self._plan.micro_batch):
             if count == 1:
@@ -136,26 +166,80 @@ class OpenVinoSession(InferenceSession):
                 for request in requests:
                     request.wait()
         # a copy, because the next call writes to the same place
-        return torch.cat([torch.from_numpy(request.get_output_tensor().data).float()
-                          for request in requests])
+        return numpy.concatenate([request.get_output_tensor().data for request in requests],
+                                 dtype=numpy.float32)
 
-    def _compared(self, calibration: Calibration) -> Dict[str, Any]:
+    def _loaded(self, model: Any, count: int) -> Any:
+        """Compile a model for `count` requests in flight."""
+        return self._core.compile_model(model, self._device, {
+            **self._config, "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
+            "PERFORMANCE_HINT_NUM_REQUESTS": count})
+
+    def _calls_in_flight(self, model: Any, images: Array) -> int:
+        """Return how many calls to have in flight: as asked for, as measured, or one."""
+        if self._options.requests is not None:
+            return self._options.requests
+        record = tuning.Record.of(self._graph, {
+            **self._config, "device": self._device, "batch": self._plan.micro_batch,
+            "threads": thread_count(), "openvino": openvino.__version__,
+            "int8": self._calibration is not None})
+        if not self._options.tune:
+            return record.read() or 1
+        rates = tuning.measured(lambda count: self._loaded(model, count), self._array(images))
+        count = max(rates, key=lambda n: rates[n])
+        record.write(count)
+        self.facts["tuned"] = {str(n): round(rate, 1) for n, rate in rates.items()}
+        self.notes = (f"tuned: '--requests {count}' is fastest here (" + ", ".join(
+            f"{n}: {rate:.1f} images/s" for n, rate in rates.items())
+            + "), and is used for this network from now on",)
+        return count
+
+    def _model(self) -> Tuple[Any, Optional[Tuple[Array, Array]]]:
+        """Return the network, quantised if it is to be, and the logits stored with it."""
+        graph, calibration = self._graph, self._calibration
+        if calibration is None:
+            return self._core.read_model(graph.stored()), None
+        self._cache = QuantisedCache.of(graph, calibration, self._device)
+        model, logits = self._cache.read(self._core)
+        if model is not None:
+            return model, logits
+        model, size = self._core.read_model(graph.stored()), graph.batch or 1
+        _reshape(model, graph, size)
+        self._quantised = quantise(model, [
+            self._array(part) for part in _whole_batches(calibration.calibrating, size,
+                                                         self._plan)])
+        return self._quantised.clone(), None
+
+    def _compared(self, calibration: Calibration, stored: Optional[Tuple[Array, Array]],
+                  ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits of the full and of the quantised network on the same images."""
+        import torch
+
+        if stored is not None:
+            return torch.from_numpy(stored[0]), torch.from_numpy(stored[1])
         plan = replace(self._plan, precision="32.32")
-        full = OpenVinoSession(self._core, self._graph, plan, self._options)
+        options = replace(self._options, requests=1, tune=False)
+        full = OpenVinoSession(self._core, self._graph, plan, options)
         with full:
             full.compile()
             logits = full.classified(calibration.compared)
-        return calibration.report(logits, self.classified(calibration.compared))
+        quantised = self.classified(calibration.compared)
+        self._cache.write(self._quantised, logits.numpy(), quantised.numpy())
+        return logits, quantised
 
 
 def _reshape(model: Any, graph: Graph, batch: int) -> None:
     model.reshape({graph.input_name: [batch, 3, graph.input_size, graph.input_size]})
 
 
-def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[torch.Tensor]:
+def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[Array]:
     """Yield images as the plan feeds them, wrapping around to fill the last batch."""
+    import torch
+
+    from ipucnn.data.normalisation import fed
+
     for first in range(0, len(images), size):
-        yield fed(images[torch.arange(first, first + size) % len(images)], plan)
+        yield fed(images[torch.arange(first, first + size) % len(images)], plan).numpy()
 
 
 @contextmanager

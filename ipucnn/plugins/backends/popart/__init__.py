@@ -23,6 +23,7 @@ def ipucnn_backends() -> List[BackendSpec]:
                   Requirement("onnx", "pip install onnx")),
         inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
         checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
+        rules="ipucnn.plugins.backends.popart.recomputation:popart_rules",
         options="ipucnn.plugins.backends.popart.options:PopArtOptions",
         features=("accumulation-sum", "compile-only", "recompute", "sharding"),
         onnx="ipucnn.plugins.backends.popart.operators:TARGET", preference=25)]

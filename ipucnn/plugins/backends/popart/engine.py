@@ -6,7 +6,7 @@ from typing import Dict, Optional
 
 import torch  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.errors import UnavailableError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
@@ -22,6 +22,7 @@ from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.popart.losses import loss_form
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.options import PopArtOptions
+from ipucnn.plugins.backends.popart.recomputation import check_recomputation
 from ipucnn.plugins.backends.popart.sdk import POPART, load
 
 _WITHOUT_HARDWARE = ("emulate an IPU with '--ipu-model', or compile for one with "
@@ -109,15 +110,4 @@ class PopArtBackend(OnnxBackend):
 def _check_training(plan: ExecutionPlan, setup: TrainingSetup, options: PopArtOptions) -> None:
     loss_form(setup.loss)
     check_training(plan, setup, options)
-    if plan.recompute == "auto" and plan.recompute_checkpoints:
-        raise UsageError("backend 'popart' keeps '--recompute-checkpoints' only with "
-                         "'--recompute-mode manual': PopART does not combine them with what it "
-                         "chooses", "use 'manual', or '--backend poptorch'")
-    if options.num_io_tiles and plan.recompute != "none":
-        raise UsageError("backend 'popart' does not recompute where transfers overlap with "
-                         "computation: PopART's explicit loops have a recomputation of their own",
-                         "leave '--num-io-tiles' or the recomputation out, or use "
-                         "'--backend poptorch'")
-    if plan.recompute == "manual" and plan.pipelined:
-        raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
-                         "a pipeline recomputes whole stages", "use '--recompute-mode auto'")
+    check_recomputation(plan, options)

@@ -45,7 +45,7 @@ class PopArtInferenceSession(InferenceSession):
         self._chosen = options
         self._output = graph.proto.graph.output[0].name
         self._convert = plan.half and not graph.half
-        self._type = (torch.float16 if self._convert and graph.input_type == torch.float32
+        self._type = ("float16" if self._convert and graph.input_type == "float32"
                       else graph.input_type)
         self._shape = (plan.local_batch, 3, graph.input_size, graph.input_size)
         group_norms(graph.proto)
@@ -63,7 +63,7 @@ class PopArtInferenceSession(InferenceSession):
         self._device: Any = None
         self._session: Any = None
         # the program has no stream for images then, and only their number is used
-        self._synthetic = numpy.zeros(self._shape, self._numpy_type) if plan.synthetic else None
+        self._synthetic = numpy.zeros(self._shape, self._type) if plan.synthetic else None
 
     def compile(self) -> float:
         """Compile for the IPUs, or take the program from the cache, and load it."""
@@ -95,7 +95,7 @@ class PopArtInferenceSession(InferenceSession):
         count = len(images)
         if count > self.samples_per_call:
             raise ValueError(f"{count} images for a program of {self.samples_per_call}")
-        batch = images.to(self._type).contiguous()
+        batch = images.to(getattr(torch, self._type)).contiguous()
         if count < self.samples_per_call:
             # a compiled program has one shape: pad the last short batch, cut its logits
             padding = batch.new_zeros((self.samples_per_call - count, *batch.shape[1:]))
@@ -123,10 +123,6 @@ class PopArtInferenceSession(InferenceSession):
         if self._device is not None:
             release(self._device)
             self._device = None
-
-    @property
-    def _numpy_type(self) -> str:
-        return str(self._type).replace("torch.", "")
 
     def _run(self, batch: Any) -> torch.Tensor:
         with device_errors("run", self._plan):

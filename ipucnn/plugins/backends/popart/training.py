@@ -24,7 +24,7 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.data.mixup import draw
-from ipucnn.onnx.engine_base import with_images
+from ipucnn.onnx.module_graph import with_images
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.cache import set_cache_folder
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release

@@ -27,6 +27,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         requires=(Requirement("poptorch", INSTALL, "the Poplar SDK"),),
         inference=True, training=True, precisions=("16.16", "16.32", "32.32"),
         checks="ipucnn.plugins.backends._ipu.checks:check_sdk",
+        rules="ipucnn.plugins.backends._ipu.rules:poptorch_rules",
         options="ipucnn.plugins.backends.poptorch.options:PopTorchOptions",
         features=("accumulation-sum", "compile-only", "full-precision-norm", "recompute",
                   "sharding"),

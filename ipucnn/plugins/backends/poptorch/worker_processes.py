@@ -264,13 +264,13 @@ class PopTorchLoader(Loader):
                 return
             for number, (pixels, failed) in enumerate(workers.load(part[:, 1], self.epoch)):
                 entries = part[number * size:(number + 1) * size].tolist()
-                yield self._tried_again(Block(pixels[:len(entries)], entries), failed)
+                yield self._tried_again(Block(pixels[:len(entries)].numpy(), entries), failed)
 
     def _tried_again(self, block: Block, failed: torch.Tensor) -> Block:
         """Return a block after retrying what failed in a worker, to report its error."""
         for row in failed.nonzero().flatten().tolist():
             try:
-                self.prepare(block.entries[row][1], self.epoch, block.pixels[row].numpy())
+                self.prepare(block.entries[row][1], self.epoch, block.pixels[row])
             except DataError as error:
                 block.failed[row] = error
         return block

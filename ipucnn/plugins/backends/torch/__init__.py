@@ -20,5 +20,5 @@ def ipucnn_backends() -> List[BackendSpec]:
         precisions=("16.16", "16.32", "32.32"),
         options="ipucnn.plugins.backends.torch.options:TorchOptions",
         features=("accumulation-sum", "compile-only", "ema", "fine-tuning", "full-precision-norm",
-                  "multi-label", "recompute", "sharding"),
+                  "multi-label", "recompute", "sharding", "stage-processes"),
         preference=27)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any, Callable, ContextManager, Dict, List, Optional, cast
 
 import torch
@@ -20,6 +21,7 @@ from ipucnn.core.execution.launching import joined, launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
+from ipucnn.plugins.backends.torch.synchronised import synchronise
 
 
 class DataParallel:
@@ -39,7 +41,7 @@ class DataParallel:
             UsageError: they are not connected by torch.distributed.
         """
         self.count, self.total = plan.local_replicas, plan.replicas
-        self.alone = plan.instances == 1
+        self.alone = not self._shared(plan)
         self._instances = ALONE if self.alone else joined()
         self.first = 0 if self.alone else self._instances.index * self.count
         self._device = device
@@ -52,11 +54,21 @@ class DataParallel:
             raise UsageError("the torch backend averages gradients with torch.distributed, which "
                              f"{launch.launcher if launch else 'the launcher'} does not set up",
                              "start the command with 'torchrun', or '--launcher torchrun'")
-        if device.place.type == "cuda":
-            if not distributed.is_nccl_available():
-                raise UsageError("this build of torch has no NCCL, which connects GPUs",
-                                 "install the torch of pytorch.org, or use '--device cpu'")
-            self._group = distributed.new_group(backend="nccl")
+        if device.place.type == "cuda" and not distributed.is_nccl_available():
+            raise UsageError("this build of torch has no NCCL, which connects GPUs",
+                             "install the torch of pytorch.org, or use '--device cpu'")
+        self._connect()
+
+    def _shared(self, plan: ExecutionPlan) -> bool:
+        """Return whether there are other processes."""
+        return plan.instances > 1
+
+    def _connect(self) -> None:
+        """Make the group of the gradients, where it is another than that of the hosts."""
+        if self._device.place.type == "cuda":
+            seconds = self._instances.timeout
+            self._group = distributed.new_group(
+                backend="nccl", timeout=None if seconds is None else timedelta(seconds=seconds))
 
     def number(self, micro_batch: int) -> int:
         """Return the number over all processes of a micro-batch of an update of this one."""
@@ -91,6 +103,10 @@ class DataParallel:
             return nullcontext()
         context: ContextManager[Any] = self._module.no_sync()
         return context
+
+    def synchronise(self, model: nn.Module) -> int:
+        """Make batch norms use the statistics of all processes, and return their number."""
+        return synchronise(model, self._group, self.total // self.count)
 
     def connected(self) -> ContextManager[None]:
         """Return the context of the exchanges; see `Instances.connected`."""

@@ -9,6 +9,7 @@ import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
+from ipucnn.core.execution.launching import stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
 from ipucnn.plugins.backends._gpus import of_instance
@@ -18,6 +19,8 @@ from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.errors import device_errors
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
+from ipucnn.plugins.backends.torch.pipeline_inference import PipelineInferenceSession
+from ipucnn.plugins.backends.torch.pipeline_training import PipelineTrainingSession
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 _CPU, _NATIVE_HALF = 10, 17
@@ -41,6 +44,14 @@ class TorchBackend(Backend):
 
     def probe_for(self, plan: ExecutionPlan) -> Probe:
         """Describe the selected device, or the best one, for a plan."""
+        probe = self._probe_for(plan)
+        if not probe.usable or plan.stages == 1 or stages_apart(plan.stages):
+            return probe
+        return replace(probe, notes=(
+            *probe.notes, f"one process computes all {plan.stages} pipeline stages: the splits are "
+            "checked, and change nothing"))
+
+    def _probe_for(self, plan: ExecutionPlan) -> Probe:
         probe = self.probe()
         if not probe.usable:
             return probe
@@ -54,6 +65,19 @@ class TorchBackend(Backend):
             native = device.place.type == "cpu" and not device.emulates_half
             return replace(probe, preference=_NATIVE_HALF) if native else probe
         return replace(probe, notes=())  # the notes are about half precision
+
+    def _staged(self, plan: ExecutionPlan) -> bool:
+        """Return whether this process holds one stage of the model.
+
+        Raises:
+            UsageError: it does, and the options are for whole models.
+        """
+        if not stages_apart(plan.stages):
+            return False
+        if self.options.compile:
+            raise UsageError("'--compile' is for whole models, and each process has one of "
+                             f"{plan.stages} pipeline stages", "leave it out")
+        return True
 
     def _device(self) -> Device:
         return pick(of_instance(self.options.device))
@@ -80,7 +104,8 @@ class TorchBackend(Backend):
         if options.compile:
             compiler.check()
         with device_errors(plan.micro_batch):
-            return TorchInferenceSession(model, plan.local(), input_size, self._device(), options)
+            kind = PipelineInferenceSession if self._staged(plan) else TorchInferenceSession
+            return kind(model, plan, input_size, self._device(), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> TrainingSession:
@@ -92,14 +117,21 @@ class TorchBackend(Backend):
             if given:
                 raise UsageError(f"'{flag}' has no meaning in training on the torch backend",
                                  "leave it out")
+        if options.sync_batchnorm and stages_apart(plan.stages) and plan.local_replicas > 1:
+            raise UsageError(
+                f"'--sync-batchnorm' over {plan.local_replicas} replicas of a process is not for "
+                "stages in several processes", f"start {plan.replicas * plan.stages} processes")
         if options.compile:
             compiler.check()
+            if options.sync_batchnorm and plan.instances > 1:
+                raise UsageError("'--compile' does not compile what '--sync-batchnorm' exchanges",
+                                 "leave one of them out")
             if plan.local_replicas > 1:
                 raise UsageError("'--compile' cannot train several replicas on one device",
                                  "leave it out, or use '--gradient-accumulation' instead")
         with device_errors(plan.micro_batch):
-            return TorchTrainingSession(model, plan, setup, input_size,
-                                        self._device().for_training(), options)
+            kind = PipelineTrainingSession if self._staged(plan) else TorchTrainingSession
+            return kind(model, plan, setup, input_size, self._device().for_training(), options)
 
 
 def _name(kind: torch.dtype) -> str:

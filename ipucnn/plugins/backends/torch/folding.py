@@ -9,25 +9,31 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_tracing = threading.Lock()
+tracing = threading.Lock()
 """Held while a model is traced: torch.fx replaces `Module.__call__` meanwhile."""
 
 
-class _Tracer(fx.Tracer):
-    """A tracer that does not enter convolutions, including subclasses of `Conv2d`.
-
-    It leaves calls of other threads alone, which torch.fx would trace as well.
-    """
+class ThreadTracer(fx.Tracer):
+    """A tracer that leaves calls of other threads alone, which torch.fx would trace as well."""
 
     def __init__(self) -> None:
         super().__init__()
         self._thread = threading.get_ident()
 
+    def is_own_thread(self) -> bool:
+        """Return whether the calling thread is the one that traces."""
+        return threading.get_ident() == self._thread
+
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Tuple[Any, ...],
                     kwargs: Dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
+        """Trace a call; see `torch.fx.Tracer.call_module`."""
+        if not self.is_own_thread():
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
+
+
+class _Tracer(ThreadTracer):
+    """A tracer that does not enter convolutions, including subclasses of `Conv2d`."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
@@ -40,7 +46,7 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
     be traced symbolically is returned unchanged, with 0.
     """
     try:
-        with _tracing:
+        with tracing:
             graph = _Tracer().trace(model)
     except Exception:  # tracing runs the model's own Python code on proxies: it may raise anything
         return model, 0

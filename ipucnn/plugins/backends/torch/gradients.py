@@ -1,8 +1,8 @@
-"""Removes the loss scaling from gradients, and finds out whether they are finite."""
+"""Removes the loss scaling from gradients, and reads the figures of an update."""
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 from torch import nn
@@ -43,3 +43,13 @@ def _checked(gradients: List[torch.Tensor], scaling: float) -> torch.Tensor:
     if scaling != 1.0:
         torch._foreach_mul_(gradients, 1.0 / scaling)
     return (~torch.isfinite(norms).all()).float().reshape(1)
+
+
+def figures_of(value: torch.Tensor, overflow: Optional[torch.Tensor],
+          hits: Optional[torch.Tensor]) -> Tuple[float, bool, int]:
+    """Return the figures of an update, in one transfer: each would wait for the device."""
+    zero = value.new_zeros(1, dtype=torch.float64)
+    rows = (zero if row is None else row.reshape(1).to(value.device, torch.float64)
+            for row in (value, overflow, hits))
+    found = torch.cat(list(rows)).tolist()
+    return found[0], bool(found[1]), int(found[2])

@@ -11,6 +11,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import normalise_on_device
+from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.surgery import full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler
@@ -19,16 +20,21 @@ from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 
 
-class TorchInferenceSession(InferenceSession):
+class TorchInferenceSession(Prefetching, InferenceSession):
     """Calls take one micro-batch, because the device does not run all D x R at once.
 
     Replicas share the device, so the combined batch of the plan is D x R such calls.
     """
 
+    _gets_images = True
+    """Whether the images are an input of this process's part of the model."""
+
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                  device: Device, options: TorchOptions) -> None:
+        plan = plan.local()
         self.samples_per_call = plan.micro_batch
         self._plan = plan
         self._options = options
@@ -37,8 +43,9 @@ class TorchInferenceSession(InferenceSession):
         self._type = device.half_arithmetic if plan.half else torch.float32
         if device.place.type == "cpu":
             torch.set_num_threads(thread_count())
+            check_layers(model, plan, input_size)
         self._settings = CudaSettings(device, plan.half, training=False)
-        model = model.eval().requires_grad_(False).to(device.place)
+        model = self._placed(model.eval().requires_grad_(False))
         splits = resolve_splits(model, plan.pipeline_splits, input_size)
         self.facts: Dict[str, Any] = {
             "weights_type": _name(device.half if plan.half else torch.float32),
@@ -47,12 +54,21 @@ class TorchInferenceSession(InferenceSession):
         }
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
-        if splits:
-            self.facts["stages"] = _stage_balance(
-                model, splits, self._floats(device.place), self._wait)
-        self._model = self._made_ready(model)
+        self._model = self._made_ready(self._own(model, splits))
         self._call: Callable[..., torch.Tensor] = self._model
         self._synthetic = self._example() if plan.synthetic else None
+
+    def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return the model on the device, unless only a part of it is used."""
+        return model.to(self._device.place)
+
+    def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
+        """Return the part of the model that this process computes."""
+        if splits:
+            self.facts["stages"] = _stage_balance(
+                model, splits, self._floats(self._device.place), self._wait)
+            self.facts["stage_processes"] = 1
+        return model
 
     def compile(self) -> float:
         """Compile if selected, and make one call so that buffers are allocated."""
@@ -84,7 +100,7 @@ class TorchInferenceSession(InferenceSession):
     def close(self) -> None:
         """Release the model and its device memory."""
         self._call = self._model = None  # type: ignore[assignment]
-        self._synthetic = None
+        self._synthetic = self._pinned = self._lane = None
         self._settings.restore()
         empty_cache(self._device)
 
@@ -109,7 +125,7 @@ class TorchInferenceSession(InferenceSession):
         model = model.to(self._type)
         if keep_norms:
             full_precision_norms(model)
-        if plan.normalisation == "device":
+        if plan.normalisation == "device" and self._gets_images:
             normalise_on_device(model, preprocessing=plan.preprocessing)
         return model.to(device.place).to(memory_format=torch.channels_last)
 

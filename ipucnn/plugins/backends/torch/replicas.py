@@ -42,3 +42,14 @@ class Replicas:
             given = values[number] if number < len(values) else values[0]
             for key, value in buffers.items():
                 value.copy_(given[key])
+
+
+def on_host(value: Any) -> Any:
+    """Return nested plain containers with their tensors copied to the host."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: on_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_host(item) for item in value)
+    return value

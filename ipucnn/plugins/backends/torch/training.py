@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -11,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import numpy
 import torch
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
@@ -25,27 +24,34 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
+from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
 from ipucnn.plugins.backends.torch.devices import Device
-from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache, out_of_memory
+from ipucnn.plugins.backends.torch.errors import (
+    device_errors,
+    empty_cache,
+    norm_errors,
+    out_of_memory,
+)
 from ipucnn.plugins.backends.torch.freezing import Body
-from ipucnn.plugins.backends.torch.gradients import unscale
+from ipucnn.plugins.backends.torch.gradients import figures_of, unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
+from ipucnn.plugins.backends.torch.prefetch import Prefetching
 from ipucnn.plugins.backends.torch.recompute import recompute
-from ipucnn.plugins.backends.torch.replicas import Replicas
+from ipucnn.plugins.backends.torch.replicas import Buffers, Replicas, on_host
 
 
-class TorchTrainingSession(TrainingSession):
+class TorchTrainingSession(Prefetching, TrainingSession):
     """Runs an update's micro-batches one by one, or together if that is equivalent."""
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int, device: Device, options: TorchOptions) -> None:
-        self._parallel = DataParallel(plan, device)
+        self._parallel = self._processes(plan, device)
         plan = plan.local()
         self._plan, self._setup, self._device = plan, setup, device
         self._options = options
@@ -54,27 +60,63 @@ class TorchTrainingSession(TrainingSession):
             torch.set_num_threads(thread_count())
         self._settings = CudaSettings(device, plan.half, training=True)
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
-        self._model = model.to(device.place).to(memory_format=torch.channels_last).train()
+        own = self._own(model.train(), splits)
+        if device.place.type == "cpu" and own is model:
+            check_layers(model, plan, input_size)
+        self._model = own.to(device.place).to(memory_format=torch.channels_last)
         parts = [] if plan.recompute == "none" else recompute(
             model, plan.recompute, plan.recompute_checkpoints)
-        self._precision = Precision(model, plan, device)
+        synchronised = self._parallel.synchronise(own) if options.sync_batchnorm else 0
+        self._precision = Precision(own, plan, device)
         self._precision.end_update()
-        self._replicas = Replicas(model, plan.replicas)
-        self._optimizer = make_optimizer(model, setup.optimizer, setup.rate_factors,
-                                         setup.head)
-        self._body = Body(model, setup.head)
-        self._average = MovingAverage(model, setup.ema_decay) if setup.ema_decay else None
+        self._replicas = Replicas(own, 1 if synchronised else plan.replicas)
+        self._optimizer = self._made_optimizer(model)
+        self._body = Body(own, setup.head)
+        self._average = MovingAverage(own, setup.ema_decay) if setup.ema_decay else None
         self._scaling = setup.loss_scaling
-        self._module = compiler.compiled_for_training(model) if options.compile else model
+        self._module: Callable[..., Any] = compiler.compiled_for_training(
+            own) if options.compile else own
         self._unused = False
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = model  # until it is compiled
-        self._together = 1
+        self._forward: Callable[..., torch.Tensor] = own  # until it is compiled
+        # with statistics over all replicas, those of this process are computed as one
+        self._together = self._least = plan.replicas if synchronised else 1
         self._synthetic = self._made_batch() if plan.synthetic else None
         self.facts: Dict[str, Any] = {
             "arithmetic": self._precision.name, "compiled": options.compile,
             "splits": list(splits), "recomputed": len(parts), "micro_batches_together": 1}
+        if splits:
+            self.facts["stage_processes"] = 1
+        if synchronised:
+            self.facts["sync_batchnorm"] = synchronised
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
+
+    # -- what a pipeline of several processes does in another way -------------------------------
+
+    def _processes(self, plan: ExecutionPlan, device: Device) -> DataParallel:
+        return DataParallel(plan, device)
+
+    def _own(self, model: torch.nn.Module, splits: List[str]) -> torch.nn.Module:
+        """Return the part of the model that this process trains."""
+        del splits
+        return model
+
+    def _made_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        return make_optimizer(model, self._setup.optimizer, self._setup.rate_factors,
+                              self._setup.head)
+
+    def _optimizer_state(self) -> Dict[str, Any]:
+        found: Dict[str, Any] = on_host(self._optimizer.state_dict())
+        return found
+
+    def _own_state(self, state: Dict[str, Any]) -> Dict[str, Any]:
+        """Return the optimizer state of this process's part of the model."""
+        return state
+
+    def _entropy(self, update: int, micro_batch: int) -> Tuple[int, ...]:
+        return (self._plan.seed or 0, update, *([micro_batch] if micro_batch else []))
+
+    # -- the interface --------------------------------------------------------------------------
 
     def compile(self) -> float:
         """Determine how many micro-batches fit into memory together."""
@@ -177,9 +219,9 @@ class TorchTrainingSession(TrainingSession):
 
     def state(self) -> Dict[str, Any]:
         """Return optimizer state, replicas' buffers and moving average."""
-        return {"optimizer": _on_host(self._optimizer.state_dict()),
+        return {"optimizer": self._optimizer_state(),
                 "replica_buffers": [
-                    _on_host(buffers)
+                    on_host(buffers)
                     for buffers in self._parallel.all_buffers(self._replicas.snapshot())[1:]],
                 "ema_updates": self._average.updates if self._average else 0}
 
@@ -195,17 +237,17 @@ class TorchTrainingSession(TrainingSession):
             if ema is None:
                 raise IpucnnError("the checkpoint has no moving average",
                                   "restore without '--ema-decay'")
-            self._model.load_state_dict(ema)
+            self._loaded(ema)
             self._average.load(state["ema_updates"])
-        self._model.load_state_dict(weights)
+        self._loaded(weights)
         first = self._replicas.snapshot()[0]
         self._replicas.put(self._parallel.own([first, *state["replica_buffers"]]))
         # the state is restored, but its settings only if these options do not set them
         settings = [{name: value for name, value in group.items() if name != "params"}
                     for group in self._optimizer.param_groups]
         try:
-            self._optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as error:
+            self._optimizer.load_state_dict(self._own_state(state["optimizer"]))
+        except (ValueError, KeyError, IndexError) as error:
             raise IpucnnError(f"the saved state is not of optimizer "
                               f"{self._setup.optimizer.name!r}: {error}",
                               "restore with the options of the training") from error
@@ -217,6 +259,7 @@ class TorchTrainingSession(TrainingSession):
         self._synthetic = self._average = None
         self._forward = self._module = self._model = None  # type: ignore[assignment]
         self._optimizer = self._replicas = self._body = None  # type: ignore[assignment]
+        self._pinned = self._lane = None
         self._parallel.close()
         self._settings.restore()
         empty_cache(self._device)
@@ -233,7 +276,8 @@ class TorchTrainingSession(TrainingSession):
             try:
                 return self._update(images, labels, mixing, update)
             except RuntimeError as error:
-                if self._together == 1 or not self._parallel.alone or not out_of_memory(error):
+                if self._together == self._least or not self._parallel.alone \
+                        or not out_of_memory(error):
                     raise
             self._optimizer.zero_grad(set_to_none=True)
             self._precision.before_optimizer()
@@ -276,18 +320,27 @@ class TorchTrainingSession(TrainingSession):
         self._replicas.enter(0)
         overflow = unscale(self._model, self._scaling,
                            self._plan.half or self._setup.tolerate_non_finite)
-        value, overflowed, right_ones = _read(mean(), overflow, hits)
+        value, overflowed, right_ones = figures_of(mean(), overflow, hits)
+        return self._finished(update, before, value, overflowed), right_ones
+
+    def _finished(self, update: int, before: Optional[List[Buffers]], value: float,
+                  overflowed: bool) -> Optional[float]:
+        """Update the weights, or skip the update; return its loss, or None.
+
+        Raises:
+            NonFiniteLoss: this is not tolerated.
+        """
         if overflowed or not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             if before is None:
                 raise NonFiniteLoss(update, value, gradients=math.isfinite(value))
             self._replicas.put(before)
-            return None, 0
+            return None
         self._optimizer.step()
         self._precision.end_update()
         if self._average:
             self._average.update()
-        return value, right_ones
+        return value
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor,
               mixing: Any) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -330,8 +383,7 @@ class TorchTrainingSession(TrainingSession):
 
     def _seed(self, update: int, micro_batch: int) -> None:
         """Seed all generators for a micro-batch, by its number over all instances."""
-        entropy = (self._plan.seed or 0, update, *([micro_batch] if micro_batch else []))
-        words = numpy.random.SeedSequence(entropy).generate_state(2)
+        words = numpy.random.SeedSequence(self._entropy(update, micro_batch)).generate_state(2)
         torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
     def _generator_state(self) -> torch.Tensor:
@@ -351,6 +403,9 @@ class TorchTrainingSession(TrainingSession):
                 .cpu().clone(memory_format=torch.contiguous_format)
                 for name, value in self._model.state_dict().items()}
 
+    def _loaded(self, weights: StateDict) -> None:
+        self._model.load_state_dict(weights)
+
     def _tensors(self) -> Dict[str, torch.Tensor]:
         return tensors_of(self._model)
 
@@ -358,42 +413,3 @@ class TorchTrainingSession(TrainingSession):
     def _put(self, values: Dict[str, torch.Tensor]) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(values[name])
-
-
-@contextmanager
-def norm_errors(micro_batch: int) -> Iterator[None]:
-    """Report a norm layer that has a single value per channel, and so no variance."""
-    try:
-        yield
-    except ValueError as error:
-        found = re.search(r"more than 1 (?:value|spatial element).*?torch\.Size\(\[([\d, ]+)\]\)",
-                          str(error))
-        if found is None:
-            raise
-        *_, height, width = found.group(1).split(", ")
-        raise UsageError(
-            f"a norm layer sees {height}x{width} pixels of {micro_batch} image"
-            f"{'s' if micro_batch > 1 else ''}, which is a single value per channel and has no "
-            "variance", "use '--batch-size 2' or more, a larger '--input-size', or '--normlayer "
-            "group'") from error
-
-
-def _read(value: torch.Tensor, overflow: Optional[torch.Tensor],
-          hits: Optional[torch.Tensor]) -> Tuple[float, bool, int]:
-    """Return the figures of an update, in one transfer: each would wait for the device."""
-    zero = value.new_zeros(1, dtype=torch.float64)
-    rows = (zero if row is None else row.reshape(1).to(value.device, torch.float64)
-            for row in (value, overflow, hits))
-    found = torch.cat(list(rows)).tolist()
-    return found[0], bool(found[1]), int(found[2])
-
-
-def _on_host(value: Any) -> Any:
-    """Return nested plain containers with their tensors copied to the host."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _on_host(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_on_host(item) for item in value)
-    return value

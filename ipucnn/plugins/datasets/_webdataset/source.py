@@ -204,10 +204,7 @@ def source_of(request: DatasetRequest, options: WebDatasetOptions) -> Source:
             raise UsageError("'--webdataset-memory-cache-ratio' is for shards in a folder, and "
                              "'--data-dir' is a URL", "leave it out: copies are fetched ahead")
         return Server(folder, options.data_cache_dir, options.data_cache_size)
-    if options.data_cache_dir or options.data_cache_size:
-        flag = "--data-cache-dir" if options.data_cache_dir else "--data-cache-size"
-        raise UsageError(f"'{flag}' is for data behind a URL, and none is named",
-                         "leave it out, or name a URL with '--data-dir'")
+    options.refuse_local()
     if not os.path.isdir(folder):
         raise DataError(f"folder {folder!r} does not exist",
                         f"name a folder of shards with its '{FILE}'")

@@ -1,0 +1,505 @@
+"""Files on stores that fsspec reaches, such as `s3://`; the only module that knows fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Callable, Dict, List, Optional, Tuple, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.core.names import printable
+from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
+
+PATIENCE = Patience()
+_ANYTHING = Expected()
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "ssh": "ssh", "sftp": "ssh"}
+"""The extra of ipucnn that brings the package of each scheme; others need a package of fsspec."""
+
+_OBJECTS = ("s3", "s3a", "gs", "gcs", "hf", "abfs", "abfss", "az", "adl", "oss", "oci")
+"""Stores that write an object whole or not at all, and have no folders to make."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BLOCK = 1 << 22
+_SLOWEST = 1 << 19  # bytes per second of an upload, which shows no progress within a part
+_PART = 1 << 26
+_LISTING = 10.0  # times the timeout, for a listing shows no progress either
+_VERSION = ("ETag", "etag", "md5Hash", "blob_id", "oid", "mtime", "LastModified", "last_modified",
+            "updated", "modified", "created")
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError,
+          TypeError, NotImplementedError, ImportError)
+_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound",
+                "DefaultCredentialsError", "PermissionDenied")
+_CHECK = "check the address, the network and the credentials"
+ResultT = TypeVar("ResultT")
+log = logging.getLogger("ipucnn.stores")
+
+
+def is_store(place: Any) -> bool:
+    """Return whether a text is the URL of a store: neither a path, nor http, https or file."""
+    found = _SCHEME.match(place) if isinstance(place, str) else None
+    return found is not None and found[1].lower() not in ("http", "https", "file")
+
+
+def fetched(url: str, file: IO[bytes], patience: Patience,
+            expected: Expected = _ANYTHING) -> None:
+    """Write the content at a URL of any scheme into a file; see `transfer`."""
+    if is_store(url):
+        base, _, name = url.rpartition("/")
+        Store(base, patience).download(name, file, expected)
+    else:
+        transfer(url, file, patience, expected)
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, or scheme and bucket; empty when the URL names none.
+
+    Raises:
+        IpucnnError: the scheme is unknown, or its package is missing.
+    """
+    with suppress(ValueError):  # unbalanced brackets
+        parts = urlsplit(url)
+        if is_store(url):
+            Store(url)
+            return re.sub(r"[^\w.-]", "-", f"{parts.scheme}-{parts.netloc.rpartition('@')[2]}")
+        return (parts.hostname or "") if parts.scheme in ("http", "https") else ""
+    return ""
+
+
+def below(base_url: str, name: str) -> str:
+    """Return the URL of a file below a URL."""
+    if is_store(base_url):
+        return f"{base_url.rstrip('/')}/{name}"
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{quote(name)}",
+                       parts.query, ""))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file or folder on a store.
+
+    Attributes:
+        name: the last part of its path.
+        folder: whether it is a folder.
+        size: of a file, in bytes.
+        version: changes with the content, if the store says one; else empty.
+    """
+
+    name: str
+    folder: bool = False
+    size: int = 0
+    version: str = ""
+
+
+class Store:
+    """A folder on a store. Any thread may use it; it can be pickled, and used after a fork.
+
+    Every call is repeated after errors that may pass and after `Patience.timeout` seconds without
+    progress.
+
+    Args:
+        url: of the folder.
+        patience: timeout and retry policy; `PATIENCE` when None.
+
+    Raises:
+        UsageError: the scheme is unknown, or the URL is not one.
+        UnavailableError: the package of the scheme is missing.
+    """
+
+    def __init__(self, url: str, patience: Optional[Patience] = None) -> None:
+        self.url = url.rstrip("/")
+        self.patience = patience or PATIENCE
+        found = _SCHEME.match(url)
+        self.scheme = found[1].lower() if found else ""
+        self._opened: Optional[Tuple[int, Any, str]] = None
+        self._check()
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def shown(self, name: str = "") -> str:
+        """Return the URL of a file, without credentials."""
+        return printable(shown(f"{self.url}/{name}" if name else self.url))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the store writes a file whole or not at all."""
+        return self.scheme in _OBJECTS
+
+    def _check(self) -> None:
+        """Raise an error for a URL that cannot be one of a store; nothing is connected."""
+        try:
+            import fsspec
+        except ImportError as error:
+            raise UnavailableError(f"{self.shown()!r} needs fsspec", "pip install fsspec"
+                                   ) from error
+        if self.scheme not in (*fsspec.registry, *fsspec.available_protocols()):
+            raise UsageError(f"scheme {self.scheme!r} of {self.shown()!r} is unknown",
+                             "schemes: s3, gs, hf, ssh, memory and what else fsspec has; https for "
+                             "datasets on a web server; or name a path")
+        if self.whole and not urlsplit(self.url).netloc:
+            raise UsageError(f"{self.url!r} names no bucket or repository",
+                             f"write it as {self.scheme}://NAME/FOLDER")
+        try:
+            fsspec.get_filesystem_class(self.scheme)
+        except ImportError as error:
+            extra = EXTRAS.get(self.scheme)
+            raise UnavailableError(f"{self.shown()!r} needs a package that is not installed"
+                                   + ("" if extra else f": {_reason(error)}"),
+                                   f"pip install 'ipucnn[{extra}]'" if extra else
+                                   "install it, and see fsspec's documentation") from error
+
+    def _located(self, name: str) -> Tuple[Any, str]:
+        """Return the file system, which may have to be connected, and a path in it."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            import fsspec.core
+
+            self._opened = (os.getpid(), *fsspec.core.url_to_fs(self.url))
+        root = self._opened[2].rstrip("/")
+        return self._opened[1], f"{root}/{name}" if name else root
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def stat(self, name: str) -> Optional[Stored]:
+        """Return what has a name; None if there is nothing.
+
+        Raises:
+            DataError: the store does not answer, or refuses.
+        """
+        try:
+            return self._call("look up", name, lambda fs, path, _: _stored(
+                _fresh(fs).info(path), name))
+        except _Missing:
+            return None
+
+    def listing(self, name: str = "") -> List[Stored]:
+        """Return what is directly in a folder, sorted by name; empty if there is nothing.
+
+        Raises:
+            DataError: the store does not answer, or refuses.
+        """
+        def listed(fs: Any, path: str, _: _Pulse) -> List[Stored]:
+            found = [(info["name"].rstrip("/"), info) for info in _fresh(fs).ls(path, detail=True)]
+            # an object with the folder's name, or the only one if it is a file, is not in it
+            return [_stored(info, full.rpartition("/")[2]) for full, info in found
+                    if full.strip("/") != path.strip("/")]
+
+        try:
+            return sorted(self._call("list", name, listed, _LISTING * self.patience.timeout),
+                          key=lambda stored: stored.name)
+        except _Missing:
+            return []
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return the content of a file of at most `limit` bytes.
+
+        Raises:
+            DataError: it cannot be read, or is larger.
+        """
+        content = io.BytesIO()
+        self.download(name, content, Expected(limit=limit))
+        return content.getvalue()
+
+    def content(self, name: str, size: int) -> bytes:
+        """Return the content of a small file whose size is known, by a single request.
+
+        Raises:
+            DataError: it cannot be fetched, or has another size.
+        """
+        def read(fs: Any, path: str, _: _Pulse) -> bytes:
+            found: bytes = fs.cat_file(path)
+            if len(found) != size:
+                raise _Failed(f"{len(found)} of {size} bytes arrived")
+            return found
+
+        return self._call("fetch", name, read)
+
+    def download(self, name: str, file: IO[bytes], expected: Expected = _ANYTHING) -> Stored:
+        """Write the content of a file into `file`, from its start.
+
+        An attempt goes on where the last one ended if the file has not changed.
+
+        Args:
+            name: of the file.
+            file: open for writing, seekable.
+            expected: what is known of the content.
+
+        Returns:
+            What the store says of the file.
+
+        Raises:
+            DataError: it cannot be fetched or is not what is expected.
+            OSError: writing `file` failed.
+        """
+        return self._call("fetch", name, _Content(file, expected).receive)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def upload(self, path: Path, name: str) -> None:
+        """Write a file and verify it; until then it has another name where that is needed.
+
+        Raises:
+            DataError: it cannot be written, or does not come back as it was written.
+            OSError: the local file cannot be read.
+        """
+        digests = (hashlib.md5(), hashlib.sha256())
+        size = 0
+        with open(path, "rb") as file:
+            for chunk in iter(lambda: file.read(_BLOCK), b""):
+                size += len(chunk)
+                for digest in digests:
+                    digest.update(chunk)
+        md5, sha256 = (digest.hexdigest() for digest in digests)
+
+        def put(fs: Any, target: str, pulse: _Pulse) -> None:
+            from fsspec.callbacks import Callback
+
+            class Progress(Callback):  # type: ignore[misc]
+                def call(self, *_: Any, **__: Any) -> None:
+                    pulse.beat()
+
+            part = target if self.whole else _beside(target)
+            if not self.whole:
+                fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            fs.put_file(str(path), part, callback=Progress())
+            pulse.beat()
+            self._verify(fs, part, (size, md5, sha256), pulse)
+            if not self.whole:
+                fs.mv(part, target)
+
+        self._call("write", name, put, self.patience.timeout + min(size, _PART) / _SLOWEST)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, as `upload` does."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="ipucnn-") as folder:
+            path = Path(folder, "content")
+            path.write_bytes(content)
+            self.upload(path, name)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that does not exist is none.
+
+        Raises:
+            DataError: the store does not answer, or refuses.
+        """
+        with suppress(_Missing):
+            self._call("remove", name, lambda fs, path, _: fs.rm_file(path))
+
+    def probe(self) -> None:
+        """Write and remove a small file.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        name = f".writable.{os.getpid()}"
+        self.write(name, b"x")
+        self.remove(name)
+
+    def _verify(self, fs: Any, path: str, wanted: Tuple[int, str, str], pulse: _Pulse) -> None:
+        """Raise `_Failed` unless a file is there as it was written."""
+        size, md5, sha256 = wanted
+        info = _fresh(fs).info(path)
+        if info.get("size") != size:
+            raise _Failed(f"{info.get('size')} of {size} bytes arrived")
+        if str(info.get("ETag", "")).strip('"') == md5:  # a tag of another kind proves nothing
+            return
+        digest = hashlib.sha256()
+        for start in range(0, size, _BLOCK):
+            digest.update(fs.cat_file(path, start=start, end=min(start + _BLOCK, size)))
+            pulse.beat()
+        if digest.hexdigest() != sha256:
+            raise _Failed("it does not come back as it was written")
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def _call(self, action: str, name: str, call: Callable[[Any, str, _Pulse], ResultT],
+              timeout: float = 0.0) -> ResultT:
+        """Return what a call returns, after as many attempts as it takes."""
+        attempts = self.patience.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                return _within(timeout or self.patience.timeout, lambda pulse: call(
+                    *self._located(name), pulse))
+            except _Local as error:
+                raise error.cause from None
+            except Exception as error:  # those of the packages are their own
+                final = isinstance(error, _FINAL) or type(error).__name__ in _CREDENTIALS \
+                    or (isinstance(error, _Failed) and error.final)
+                if isinstance(error, FileNotFoundError) and action != "write":
+                    raise _Missing(f"there is no file {self.shown(name)!r}", _CHECK) from error
+                if final or attempt == attempts:
+                    counted = f" (attempt {attempt} of {attempts})" if attempt > 1 else ""
+                    raise self._error(action, name, _reason(error) + counted) from error
+                pause = self.patience.before(attempt + 1)
+                log.warning("%s: cannot %s it yet: %s; trying again in %.1f s", self.shown(name),
+                            action, _reason(error), pause)
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _error(self, action: str, name: str, reason: str) -> DataError:
+        return DataError(f"cannot {action} {self.shown(name)!r}: {reason}", _CHECK)
+
+
+class _Missing(DataError):
+    """There is no such file."""
+
+
+class _Failed(Exception):
+    """A failed attempt; `final` when another would not help."""
+
+    def __init__(self, what: str, final: bool = False) -> None:
+        super().__init__(what)
+        self.final = final
+
+
+class _Local(Exception):
+    """An error of this machine's files, which is not the store's."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Pulse:
+    """The progress of an attempt; a given-up attempt ends at its next beat."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self.lock = threading.Lock()
+        self.over = False
+
+    def beat(self) -> None:
+        """Report progress."""
+        if self.over:
+            raise _Failed("it was given up")
+        self.at = time.monotonic()
+
+
+def _within(timeout: float, call: Callable[[_Pulse], ResultT]) -> ResultT:
+    """Return what a call returns, unless it makes no progress for `timeout` seconds.
+
+    It runs in a daemon thread: nothing can end a call that waits for a silent store.
+    """
+    pulse, done = _Pulse(), threading.Event()
+    result: List[ResultT] = []
+    failure: List[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(call(pulse))
+        except BaseException as error:
+            failure.append(error)
+        done.set()
+
+    threading.Thread(target=run, name="ipucnn-store", daemon=True).start()
+    while not done.wait(max(0.0, pulse.at + timeout - time.monotonic())):
+        if time.monotonic() - pulse.at >= timeout:
+            with pulse.lock:
+                pulse.over = True
+            raise _Failed("the store does not answer in time")
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+class _Content:
+    """The content received so far, by several attempts."""
+
+    def __init__(self, file: IO[bytes], expected: Expected) -> None:
+        self._file, self._expected = file, expected
+        self._version = ""
+        self._restart()
+
+    def _restart(self) -> None:
+        self._received = 0
+        self._digest = hashlib.md5()
+
+    def receive(self, fs: Any, path: str, pulse: _Pulse) -> Stored:
+        """Receive the missing content."""
+        stored = self._looked_up(fs, path)
+        if stored.version != self._version or not stored.version:
+            self._restart()
+        self._version = stored.version
+        blocks = 0
+        while self._received < stored.size:
+            end = min(self._received + _BLOCK, stored.size)
+            block = fs.cat_file(path, start=self._received, end=end)
+            self._store(block[:end - self._received], pulse)
+            blocks += 1
+            if self._received < end:
+                raise _Failed(f"the store ended it after {self._received} of {stored.size} bytes")
+        if blocks > 1 and self._looked_up(fs, path).version != stored.version:
+            self._restart()
+            raise _Failed("it was replaced meanwhile")
+        found = self._digest.hexdigest()
+        if self._expected.md5 and found != self._expected.md5.lower():
+            self._restart()
+            raise _Failed(f"its MD5 is {found}, expected {self._expected.md5}")
+        with _ours():
+            self._file.truncate(stored.size)
+        return stored
+
+    def _looked_up(self, fs: Any, path: str) -> Stored:
+        stored = _stored(_fresh(fs).info(path), path.rpartition("/")[2])
+        if stored.folder:
+            raise _Failed("it is a folder", final=True)
+        if self._expected.size is not None and stored.size != self._expected.size:
+            raise _Failed(f"it has {stored.size} bytes, expected {self._expected.size}")
+        if self._expected.limit is not None and stored.size > self._expected.limit:
+            raise _Failed(f"it has more than {self._expected.limit:,} bytes, the limit for such a "
+                          "file", final=True)
+        return stored
+
+    def _store(self, block: bytes, pulse: _Pulse) -> None:
+        with pulse.lock, _ours():  # a given-up attempt writes nothing after the next has begun
+            pulse.beat()
+            self._file.seek(self._received)
+            self._file.write(block)
+            self._digest.update(block)
+            self._received += len(block)
+
+
+class _ours:  # noqa: N801 - used as a function
+    """Mark errors of local files in the block."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        if isinstance(error, OSError):
+            raise _Local(error) from error
+
+
+def _fresh(fs: Any) -> Any:
+    """Return a file system without what it remembers of earlier listings."""
+    fs.invalidate_cache()
+    return fs
+
+
+def _stored(info: Dict[str, Any], name: str) -> Stored:
+    version = next((str(info[key]) for key in _VERSION if info.get(key) is not None), "")
+    return Stored(name, info.get("type") == "directory", int(info.get("size") or 0), version)
+
+
+def _beside(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.partial"
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error, without credentials in URLs."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    text = re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+", lambda url: shown(url[0]), text)
+    return printable(text[:200])

@@ -1,0 +1,70 @@
+"""Predictions on a store: rows are written to a file of this machine, which is sent at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Iterator
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.files import private_folder
+from ipucnn.data.remote.download import cache_dir
+from ipucnn.data.remote.stores import Store, is_store
+from ipucnn.data.remote.transfer import shown
+
+log = logging.getLogger("ipucnn.delivery")
+
+
+def target_of(path: str) -> Path:
+    """Return the file in which rows are written: of one on a store, a file in the user's cache.
+
+    Raises:
+        DataError: its folder cannot be made.
+    """
+    if not is_store(path):
+        return Path(path)
+    folder = cache_dir() / "predictions" / hashlib.sha256(shown(path).encode()).hexdigest()[:12]
+    try:
+        private_folder(folder.parent)
+        private_folder(folder)
+    except OSError as error:
+        raise DataError(f"cannot write in '{folder}': {error.strerror or error}",
+                        "free space, or set IPUCNN_CACHE to another folder") from error
+    return folder / path.rpartition("/")[2]
+
+
+@contextmanager
+def delivered(path: str) -> Iterator[Path]:
+    """Yield the file in which rows are written, and send it to the store that `path` names.
+
+    It is sent after an interrupt or an error, too, with the rows so far. If it cannot be sent, it
+    stays where it is.
+
+    Raises:
+        IpucnnError: the store cannot be written, which is tried first as well.
+    """
+    target = target_of(path)
+    if not is_store(path):
+        yield target
+        return
+    folder, _, name = path.rpartition("/")
+    store = Store(folder)
+    store.probe()
+    with suppress(FileNotFoundError):  # of a run that could not send it
+        target.unlink()
+    try:
+        yield target
+    finally:
+        failing = sys.exc_info()[0] is not None
+        if target.exists():
+            try:
+                store.upload(target, name)
+                target.unlink()
+            except DataError as error:
+                unsent = DataError(f"{error.message}; the rows are in '{target}'", error.hint)
+                if not failing:
+                    raise unsent from error
+                log.error("%s", unsent.message)

@@ -1,0 +1,92 @@
+"""A built model and the source of its weights; this module does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Sequence, Tuple
+
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.models.card import ModelCard
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """The result of `load_weights`.
+
+    Attributes:
+        source: `random`, the URL or the file.
+        tag: of the published weights.
+        path: the file they were read from.
+        sha256: of that file.
+        licence: of the published weights.
+        loaded: number of entries that were loaded.
+        kept_random: names of the model's entries that were not loaded.
+        dropped: names of the file's entries that the model lacks.
+        new_head: the model's outputs are others than the file's, and some have random weights.
+    """
+
+    source: str
+    tag: str = ""
+    path: str = ""
+    sha256: str = ""
+    licence: str = ""
+    loaded: int = 0
+    kept_random: Tuple[str, ...] = ()
+    dropped: Tuple[str, ...] = ()
+    new_head: bool = False
+
+    def summary(self) -> str:
+        """Return a one-line summary."""
+        if not self.path:
+            return "random weights"
+        parts = [f"{self.loaded} entries from {self.source} (sha256 {self.sha256[:8]})"]
+        if self.kept_random:
+            parts.append("random: " + first_names(self.kept_random))
+        if self.dropped:
+            parts.append("dropped: " + first_names(self.dropped))
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model with its metadata.
+
+    Attributes:
+        module: of torch; maps normalised images `(n, 3, input_size, input_size)` to outputs
+            `(n, num_outputs)`, whose meaning `card` describes. For a file that torch does not
+            execute, what stands for it (`ipucnn.onnx.network.OnnxNetwork`).
+        spec: its record.
+        weights: the source of its weights.
+        card: its description.
+    """
+
+    module: Any
+    spec: ModelSpec
+    weights: WeightsReport
+    card: ModelCard
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its images are prepared."""
+        return self.card.preprocessing
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of its images in pixels."""
+        return self.card.preprocessing.input_size
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of values per image."""
+        return self.card.num_outputs
+
+    def with_card(self, **changes: Any) -> BuiltModel:
+        """Return the model with other values in its card."""
+        return replace(self, card=replace(self.card, **changes))
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three of some names, and the number of the others, for a message."""
+    more = len(names) - 3
+    return ", ".join(map(repr, names[:3])) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,433 @@
+"""Folders of checkpoints on a store, with copies in a folder of this machine.
+
+Not every store can rename, so a file with its final name need not be whole. A record beside the
+checkpoints lists those that are: a file is written and verified, and only then the record is
+replaced. Two files take turns to hold the record, each with a digest of itself, so that one of them
+is whole at any time. A folder without a record (files that somebody copied there) is read as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
+from ipucnn.core.staging import staged
+from ipucnn.data.remote.download import cache_dir
+from ipucnn.data.remote.shard_cache import GREATEST_DEFAULT
+from ipucnn.data.remote.stores import Store, host_of, is_store
+from ipucnn.data.remote.transfer import Expected, shown
+from ipucnn.models.checkpoint_names import BEST, NAME
+
+FORMAT = "ipucnn.checkpoints/1"
+RECORDS = ("checkpoints.0.json", "checkpoints.1.json")
+"""The two files that take turns to hold the record."""
+
+SUPERSEDED = ".superseded"
+"""Suffix of the names of checkpoints that a restored training sets aside."""
+
+UNSENT = "unsent"
+"""Subfolder of checkpoints that could not be written to the store."""
+
+_WEIGHTS = (".pt", ".pth", ".safetensors")
+_BESIDE = ("metrics.jsonl", "metrics.csv", "options.yaml")
+"""Files of a training that go with its checkpoints, as they are when one is written."""
+
+_LARGEST = 1 << 36
+log = logging.getLogger("ipucnn.store_folder")
+_folders: Dict[str, StoreFolder] = {}
+_Recorded = Dict[str, Tuple[int, str]]
+
+
+class StoreFolder:
+    """A folder of checkpoints on a store.
+
+    Args:
+        url: of the folder.
+        root: the folder of copies.
+        writes: whether this process writes there; others read the record anew when it may have
+            changed.
+
+    Attributes:
+        store: the folder on the store.
+        root, writes: see above.
+    """
+
+    def __init__(self, url: str, root: Path, writes: bool) -> None:
+        self.store = Store(url)
+        self.root = root
+        self.writes = writes
+        self._lock = threading.RLock()
+        self._sequence = 0
+        self._recorded: Optional[_Recorded] = None
+        self._pointed: Any = None
+        self._good: Dict[str, Tuple[int, int]] = {}
+        self._sent: Dict[str, Tuple[int, int]] = {}
+        self._gone: Set[str] = set()
+        private_folder(root.parent)
+        private_folder(root)
+        if not writes:
+            self.refresh()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Read the record, and the best validation that goes with it.
+
+        Raises:
+            DataError: the store does not answer.
+        """
+        with self._lock:
+            found = [record for name in RECORDS for record in [self._read_record(name)] if record]
+            newest = max(found, key=lambda record: int(record["sequence"]), default=None)
+            self._sequence = int(newest["sequence"]) if newest else 0
+            self._recorded = None if newest is None else {
+                name: (size, sha256) for name, (size, sha256) in newest["files"].items()}
+            best = newest["best"] if newest else self._loose_best()
+            path = self.root / BEST
+            if best:
+                with staged(path) as partial:
+                    partial.write_text(json_text(best, indent=2) + "\n")
+            else:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+
+    def _read_record(self, name: str) -> Optional[Dict[str, Any]]:
+        if self.store.stat(name) is None:
+            return None
+        try:
+            record = parsed_json(self.store.read(name, LARGEST_JSON))
+            content = {key: record[key] for key in ("format", "sequence", "files", "best")}
+            named = all(os.path.basename(file) == file and type(size) is int and size >= 0
+                        for file, (size, _) in content["files"].items())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None  # it was being written when its process ended
+        same = _digest(content) == record.get("sha256")
+        return content if named and same and content["format"] == FORMAT else None
+
+    def _loose_best(self) -> Any:
+        if self.store.stat(BEST) is None:
+            return None
+        with suppress(ValueError):
+            best = parsed_json(self.store.read(BEST, LARGEST_JSON))
+            return best if isinstance(best, dict) else None
+        return None
+
+    def names(self) -> List[str]:
+        """Return the names of the checkpoints, sorted; of a writer, those not yet sent as well.
+
+        Raises:
+            DataError: the store does not answer.
+        """
+        with self._lock:
+            if not self.writes:
+                self.refresh()
+            names = set(self._recorded) if self._recorded is not None else {
+                stored.name for stored in self.store.listing() if not stored.folder}
+            if self.writes:
+                names |= set(os.listdir(str(self.root)))
+            return sorted(name for name in names - self._gone if NAME.fullmatch(name))
+
+    def copy(self, name: str) -> None:
+        """Make sure that there is a right copy of a file, downloading it if there is none.
+
+        A file that the store lacks has none.
+
+        Raises:
+            DataError: the store does not answer, or the file is damaged.
+            OSError: the copy cannot be written.
+        """
+        with self._lock:
+            path = self.root / name
+            if self._good.get(name) == _identity(path) is not None:
+                return
+            wanted = (self._recorded or {}).get(name)
+            if wanted is None and self.writes and path.exists():
+                return  # written here, and not sent yet
+            if wanted is not None:
+                if not (path.exists() and _sha256(path) == wanted[1]):
+                    self._download(name, Expected(size=wanted[0]))
+                    if _sha256(path) != wanted[1]:
+                        path.unlink()
+                        raise DataError(f"{self.store.shown(name)!r} is not what was written: its "
+                                        "hash is another one", "use another checkpoint")
+            elif self._recorded is not None and NAME.fullmatch(name):
+                with suppress(FileNotFoundError):
+                    path.unlink()
+                return
+            else:
+                self._loose_copy(name)
+            self._good[name] = _identity(path) or (0, 0)
+
+    def _loose_copy(self, name: str) -> None:
+        path, note = self.root / name, self.root / f".{name}.version"
+        stored = self.store.stat(name)
+        if stored is None or stored.folder:
+            with suppress(FileNotFoundError):
+                path.unlink()
+            return
+        version = f"{stored.size} {stored.version}"
+        with suppress(OSError):
+            if stored.version and read_limited(note, 4096).decode() == version \
+                    and path.stat().st_size == stored.size:
+                return
+        self._download(name, Expected(size=stored.size))
+        note.write_text(version)
+
+    def _download(self, name: str, expected: Expected) -> None:
+        _make_room(self.root, expected.size or 0)
+        log.debug("fetching %s", self.store.shown(name))
+        with staged(self.root / name) as partial, partial.open("wb") as file:
+            self.store.download(name, file, expected)
+
+    def beside(self) -> None:
+        """Fetch the files that go with the checkpoints of a training that continues."""
+        with self._lock:
+            for name in _BESIDE:
+                if self.store.stat(name) is not None:
+                    self._download(name, Expected(limit=_LARGEST))
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Read the record, and clear the folder of copies of what an earlier process left.
+
+        Call it when no other process writes there.
+        """
+        with self._lock:
+            self.refresh()
+            for path in list(self.root.iterdir()):
+                if not path.is_file() or path.name in (BEST, ".lock"):
+                    continue
+                if NAME.fullmatch(path.name) and path.name not in (self._recorded or {}):
+                    (self.root / UNSENT).mkdir(exist_ok=True)
+                    os.replace(str(path), str(self.root / UNSENT / path.name))
+                elif path.name in _BESIDE:
+                    path.unlink()
+
+    def send(self, name: str = "") -> None:
+        """Write a checkpoint to the store, then the files beside it, then the record.
+
+        Args:
+            name: of the checkpoint in the folder of copies; empty sends the others only.
+
+        Raises:
+            DataError: it cannot be written; the record is unchanged.
+        """
+        with self._lock:
+            recorded = dict(self._adopted())
+            unsent = [other for other in os.listdir(str(self.root))
+                      if NAME.fullmatch(other) and other not in recorded]
+            for checkpoint in dict.fromkeys([*unsent, *([name] if name else [])]):
+                self._send_checkpoint(checkpoint, recorded)
+            for other in _BESIDE:
+                self._send_beside(other)
+            self._point({other: value for other, value in recorded.items()
+                         if other not in self._gone})
+            for other in list(self._gone):
+                with suppress(DataError):  # nobody reads it any more
+                    self.store.remove(other)
+                self._gone.discard(other)
+
+    def _adopted(self) -> _Recorded:
+        """Return the record; of a folder without one, that of the files in it."""
+        if self._recorded is None:
+            loose = [stored.name for stored in self.store.listing()
+                     if NAME.fullmatch(stored.name) and not stored.folder]
+            for name in loose:
+                self.copy(name)
+            self._recorded = {name: _measured(self.root / name) for name in loose}
+        return self._recorded
+
+    def _send_checkpoint(self, name: str, recorded: _Recorded) -> None:
+        path = self.root / name
+        measured = _measured(path)
+        self._gone.discard(name)
+        if recorded.get(name) == measured:
+            return
+        if recorded.pop(name, None):  # while it is replaced it is nothing that may be read
+            self._point(recorded)
+        self.store.upload(path, name)
+        recorded[name] = measured
+        self._good[name] = _identity(path) or (0, 0)
+
+    def _send_beside(self, name: str) -> None:
+        path = self.root / name
+        now = _identity(path)
+        if now is not None and self._sent.get(name) != now:
+            self.store.upload(path, name)
+            self._sent[name] = now
+
+    def _point(self, recorded: _Recorded) -> None:
+        """Replace the record, where anything in it changes."""
+        best = None
+        with suppress(OSError, ValueError):
+            best = parsed_json(read_limited(self.root / BEST, LARGEST_JSON))
+        files = {name: list(value) for name, value in sorted(recorded.items())}
+        content = {"format": FORMAT, "sequence": self._sequence + 1, "files": files, "best": best}
+        if (files, best) == self._pointed:
+            return
+        text = json_text({**content, "sha256": _digest(content)}, indent=1)
+        self.store.write(RECORDS[(self._sequence + 1) % 2], text.encode())
+        self._sequence += 1
+        self._recorded, self._pointed = dict(recorded), (files, best)
+        if best:  # for people and for other tools; ipucnn reads the record
+            with suppress(DataError):
+                self.store.write(BEST, (json_text(best, indent=2) + "\n").encode())
+
+    def discard(self, name: str) -> None:
+        """Remove a checkpoint with the next `send`."""
+        with self._lock:
+            with suppress(OSError):
+                (self.root / name).unlink()
+            if name in (self._recorded or {}):
+                self._gone.add(name)
+
+    def set_aside(self, name: str) -> None:
+        """Rename a checkpoint such that it is none any more.
+
+        Raises:
+            DataError: it cannot be written.
+            OSError: it cannot be copied.
+        """
+        with self._lock:
+            recorded = dict(self._adopted())
+            self.copy(name)
+            if recorded.pop(name, None):
+                self._point(recorded)
+            self.store.upload(self.root / name, name + SUPERSEDED)
+            self.store.remove(name)
+            (self.root / name).unlink()
+
+    def close(self) -> None:
+        """Remove the copies of what the store has."""
+        with self._lock:
+            for name in (*(self._recorded or {}), *self._sent):
+                unsent = self._recorded is not None and name in _BESIDE \
+                    and self._sent.get(name) != _identity(self.root / name)
+                if not unsent:
+                    with suppress(OSError):
+                        (self.root / name).unlink()
+            self._good.clear()
+            _folders.pop(str(self.root), None)
+
+
+def place_of(place: str, writes: bool = False) -> Path:
+    """Return the path of a file or folder: of a store's, that of its copy.
+
+    The copy of a file is made when it is read (`present`).
+
+    Args:
+        place: a path, or the URL of a folder of checkpoints or a file of weights.
+        writes: whether this process writes to the folder.
+
+    Raises:
+        IpucnnError: the URL is wrong, or the store does not answer.
+    """
+    if not is_store(place):
+        return Path(place).expanduser()
+    url, name = divided(place)
+    key = hashlib.sha256(shown(url).encode()).hexdigest()[:12]
+    root = Path(os.path.abspath(str(
+        cache_dir() / ("sent" if writes else "checkpoints") / f"{host_of(url)}-{key}")))
+    folder = _folders.get(str(root))
+    if folder is None or folder.store.url != url.rstrip("/"):
+        try:
+            folder = _folders[str(root)] = StoreFolder(url, root, writes)
+        except OSError as error:
+            raise _unstored(root, error) from error
+    elif not writes:
+        folder.refresh()
+    return root / name if name else root
+
+
+def divided(url: str) -> Tuple[str, str]:
+    """Return the folder of a URL, and the file if it names one of weights."""
+    folder, _, name = url.rstrip("/").rpartition("/")
+    return (folder, name) if name.endswith(_WEIGHTS) else (url.rstrip("/"), "")
+
+
+def file_in(url: str, copy: Path) -> str:
+    """Return the URL of the file of a copy: `url`, or one in that folder."""
+    return url if divided(url)[1] else f"{url.rstrip('/')}/{copy.name}"
+
+
+def on_store(folder: Path) -> Optional[StoreFolder]:
+    """Return the folder on a store that a folder has the copies of; None for others."""
+    return _folders.get(os.path.abspath(str(folder)))
+
+
+def present(path: Path) -> None:
+    """Make sure that there is a copy of a file that is on a store.
+
+    Raises:
+        DataError: it cannot be fetched.
+    """
+    folder = on_store(path.parent)
+    if folder is not None:
+        try:
+            folder.copy(path.name)
+        except OSError as error:
+            raise _unstored(folder.root, error) from error
+
+
+def shown_path(path: Path) -> str:
+    """Return a path for messages and results: of a copy, the URL."""
+    folder, own = on_store(path.parent), on_store(path)
+    if own is not None:
+        return own.store.shown()
+    return str(path) if folder is None else folder.store.shown(path.name)
+
+
+def _unstored(root: Path, error: OSError) -> DataError:
+    return DataError(f"cannot keep copies in '{root}': {error.strerror or error}",
+                     "free space, or set IPUCNN_CACHE to another folder")
+
+
+def _make_room(root: Path, size: int) -> None:
+    """Remove the copies that were not read for longest, if there are too many."""
+    if root.parent.name == "sent":
+        return
+    found = []
+    for path in root.parent.glob("*/*"):
+        with suppress(OSError):
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    used = sum(length for _, length, _ in found)
+    limit = min(GREATEST_DEFAULT, (shutil.disk_usage(str(root)).free + used) // 10)
+    for _, length, path in sorted(found):
+        if used + size <= limit:
+            return
+        if path.suffix in _WEIGHTS:
+            with suppress(OSError):
+                path.unlink()
+                used -= length
+
+
+def _identity(path: Path) -> Optional[Tuple[int, int]]:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _sha256(path: Path) -> str:
+    from ipucnn.data.remote.download import sha256
+
+    return sha256(path)
+
+
+def _measured(path: Path) -> Tuple[int, str]:
+    return path.stat().st_size, _sha256(path)
+
+
+def _digest(content: Dict[str, Any]) -> str:
+    return hashlib.sha256(json_text(content).encode()).hexdigest()

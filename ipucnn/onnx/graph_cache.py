@@ -1,0 +1,187 @@
+"""Stores exported graphs of built-in models, so that later runs neither export nor import torch.
+
+A file is named by a digest of everything that it depends on: the network and its options, its
+weights, the images that it takes, the engine, and the code that exports it. The files used last are
+kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.selection import Chosen
+from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.options.composition import CommandOptions
+from ipucnn.core.options.parts import NetworkPart
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.core.staging import staged
+from ipucnn.data.remote.download import cache_dir, sha256
+from ipucnn.models.built import BuiltModel, WeightsReport
+from ipucnn.models.checkpoint_files import best_of
+from ipucnn.models.weights_source import published_weights
+from ipucnn.onnx.embedded_metadata import Metadata
+from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.network import OnnxNetwork, read_network
+from ipucnn.version import __version__
+
+log = logging.getLogger("ipucnn.graphs")
+
+KEPT_BYTES = 4 << 30
+"""How many bytes of graphs are kept."""
+
+_WEIGHTS = "ipucnn.run_weights"
+"""Key of the report on the weights in the metadata of a stored graph."""
+
+_CODE = ("onnx", "models", "plugins/models", "plugins/norm_layers", "plugins/backends")
+_LIBRARIES = ("torch", "torchvision", "onnx", "efficientnet-pytorch", "pretrainedmodels", "timm")
+
+
+@dataclass(frozen=True)
+class StoredGraph:
+    """The place of a network's exported graph.
+
+    Attributes:
+        path: the file, which may not exist yet.
+        network: what is built.
+        backend: the engine that runs it.
+    """
+
+    path: Path
+    network: NetworkPart
+    backend: OnnxBackend
+
+    def read(self, registry: Registry) -> Optional[BuiltModel]:
+        """Return the network in the file; None where there is none that can be read."""
+        if not self.path.is_file():
+            return None
+        try:
+            stored = read_network(self.path)
+            entry = next(one for one in stored.outline.metadata_props if one.key == _WEIGHTS)
+            report = WeightsReport(**_tuples(parsed_json(entry.value)))
+            os.utime(str(self.path))  # the files used last are kept
+        except (IpucnnError, OSError, StopIteration, TypeError, ValueError) as error:
+            log.info("graph '%s' is not used: %s", self.path, error)
+            return None
+        spec = registry.get_typed(ModelSpec, self.network.model)
+        return BuiltModel(stored, spec, report, stored.card)
+
+    def session(self, built: BuiltModel, plan: ExecutionPlan) -> InferenceSession:
+        """Return a session of the network, whose graph is stored if it was not.
+
+        Raises:
+            UsageError: see `Backend.inference`.
+        """
+        graph = self.backend.graph(built.module, plan, built.input_size)
+        if not isinstance(built.module, OnnxNetwork):
+            try:
+                self._store(graph, built, plan)
+            except OSError as error:  # a full disk, or a folder that is not the user's
+                log.info("the graph is not stored in '%s': %s", self.path, error)
+        return self.backend.session(graph, plan)
+
+    def _store(self, graph: Graph, built: BuiltModel, plan: ExecutionPlan) -> None:
+        proto = graph.proto
+        Metadata(built.card, plan.normalisation).embed(proto)
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = _WEIGHTS, json.dumps(asdict(built.weights))
+        private_folder(self.path.parent)
+        _make_room(self.path.parent, proto.ByteSize())
+        with staged(self.path) as partial, open(partial, "wb") as file:
+            file.write(proto.SerializeToString())
+        graph.path = str(self.path)
+
+
+def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
+                 plan: ExecutionPlan, registry: Registry) -> Optional[StoredGraph]:
+    """Return where the graph of a run's network is stored; None where it is not.
+
+    Stored are the graphs of built-in models and norm layers for engines that read files: the code
+    of other plugins may change without a change of their version.
+
+    Args:
+        chosen: the backend.
+        options: of the run.
+        network: what is built, with its number of outputs.
+        plan: of this process.
+        registry: where names are looked up.
+    """
+    backend = chosen.backend
+    if not isinstance(backend, OnnxBackend) or not backend.runs_files or plan.pipeline_splits \
+            or not (registry.is_builtin("model", network.model)
+                    and registry.is_builtin("norm-layer", network.normlayer)):
+        return None
+    spec = registry.get_typed(ModelSpec, network.model)
+    values: Dict[str, Any] = {
+        **asdict(network), "weights": _weights(network, spec),
+        "seed": options.get("seed") if network.source == "random" else None,
+        "model options": repr(options.plugins.of("model", spec.name)),
+        "norm options": repr(options.plugins.of("norm-layer", network.normlayer)),
+        "images": [plan.normalisation, plan.eight_bit_io],
+        "batch": None if backend.dynamic_batch else plan.micro_batch,
+        "engine": repr(backend.target), "code": _code()}
+    if values["weights"] is None:
+        return None
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    name = f"{spec.name.replace('/', '-')}-{digest[:32]}.onnx"
+    return StoredGraph(cache_dir() / "graphs" / name, network, backend)
+
+
+def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:
+    """Return what identifies the weights; None where nothing does."""
+    source = network.source
+    if source == "random":
+        return ["random"]
+    published = published_weights(spec, source)
+    if published is not None:
+        return ["published", published.tag, published.url, published.sha256]
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return None
+    # the validations beside a checkpoint decide whether its moving average is taken
+    return ["file", sha256(path), repr(best_of(path.parent))]
+
+
+@lru_cache(maxsize=None)
+def _code() -> str:
+    """Return a digest of the code that builds and exports models, and of its libraries."""
+    root = Path(__file__).parents[1]
+    state: List[Tuple[Any, ...]] = [(__version__,)]
+    for folder in _CODE:
+        for path in sorted((root / folder).rglob("*.py")):
+            status = path.stat()
+            state.append((str(path.relative_to(root)), status.st_size, status.st_mtime_ns))
+    for name in _LIBRARIES:
+        try:
+            state.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
+def _tuples(values: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()}
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove the files that have not been used for longest, so that `size` bytes fit."""
+    files = sorted((path.stat().st_mtime, path.stat().st_size, path)
+                   for path in folder.glob("*.onnx"))
+    total = size + sum(entry[1] for entry in files)
+    for _, length, path in files:
+        if total <= KEPT_BYTES:
+            return
+        path.unlink()
+        total -= length

@@ -1,0 +1,38 @@
+"""The rules of PopART by which a training would be refused, beside those of all IPU backends."""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import OptimizerChoice
+from ipucnn.plugins.backends._ipu.rules import rules
+from ipucnn.plugins.backends.popart.options import PopArtOptions
+
+
+def popart_rules(plan: ExecutionPlan, choice: OptimizerChoice,
+                 options: Optional[PopArtOptions]) -> List[str]:
+    """Return the rules that a training breaks; see `BackendSpec.rules`."""
+    return rules(plan, choice, options,
+                 lambda: check_recomputation(plan, options or PopArtOptions()))
+
+
+def check_recomputation(plan: ExecutionPlan, options: PopArtOptions) -> None:
+    """Reject a recomputation that PopART does not support.
+
+    Raises:
+        UsageError: the plan or an option requires it.
+    """
+    if plan.recompute == "auto" and plan.recompute_checkpoints:
+        raise UsageError("backend 'popart' keeps '--recompute-checkpoints' only with "
+                         "'--recompute-mode manual': PopART does not combine them with what it "
+                         "chooses", "use 'manual', or '--backend poptorch'")
+    if options.num_io_tiles and plan.recompute != "none":
+        raise UsageError("backend 'popart' does not recompute where transfers overlap with "
+                         "computation: PopART's explicit loops have a recomputation of their own",
+                         "leave '--num-io-tiles' or the recomputation out, or use "
+                         "'--backend poptorch'")
+    if plan.recompute == "manual" and plan.pipelined:
+        raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
+                         "a pipeline recomputes whole stages", "use '--recompute-mode auto'")

@@ -1,0 +1,154 @@
+"""Copies images to a CUDA device ahead of their use, from memory that the device reads by itself.
+
+While the device computes with one batch, the next one is copied in a stream of its own. That needs
+pinned memory; a copy from other memory makes the calling thread wait. Pinned memory is filled with
+other images only after the event behind its copy, because the call that begins a copy returns
+before it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from concurrent.futures import Future
+from typing import Any, Deque, Generator, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
+
+from ipucnn.core.execution.feeding import Fed, FeedRequest
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data.loader import Block, Entry, HostLoader
+from ipucnn.data.workers import Memory, Threads
+from ipucnn.plugins.backends.torch.devices import Device
+
+log = logging.getLogger("ipucnn.torch")
+
+
+class PinnedMemory(Memory):
+    """Batch memory that a CUDA device reads without the processor."""
+
+    def new(self, shape: Tuple[int, ...], type: str) -> Any:
+        """Return an array in pinned memory, or in other memory where the system has too little."""
+        try:
+            return torch.empty(shape, dtype=getattr(torch, type), pin_memory=True).numpy()
+        except RuntimeError as error:
+            log.warning("images are copied to the device from memory that is not pinned, which "
+                        "takes longer: %s", str(error).strip().splitlines()[0])
+            return super().new(shape, type)
+
+
+class Copy(NamedTuple):
+    """A copy to the device that has begun.
+
+    Attributes:
+        host: its source.
+        device: its target.
+        done: the event behind it.
+    """
+
+    host: torch.Tensor
+    device: torch.Tensor
+    done: Any
+
+
+class Lane:
+    """A stream of a CUDA device for copies.
+
+    Args:
+        place: the device.
+    """
+
+    def __init__(self, place: torch.device) -> None:
+        self._place = place
+        self._stream = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
+
+    def begin(self, host: torch.Tensor) -> Copy:
+        """Begin a copy to the device."""
+        with torch.cuda.stream(self._stream):
+            device = host.to(self._place, non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(self._stream)
+        return Copy(host, device, done)
+
+    def use(self, copy: Copy) -> None:
+        """Make the computations that follow wait for a copy; the calling thread does not wait."""
+        current = torch.cuda.current_stream(self._place)
+        current.wait_event(copy.done)
+        # its memory belongs to the stream of copies, and must not be reused before these end
+        copy.device.record_stream(current)
+
+
+class DeviceLoader(HostLoader):
+    """Batches on a device; the next one is copied there while the last one is used.
+
+    Args:
+        request: of the session.
+        memory: for the batches, pinned.
+        lane: for the copies.
+    """
+
+    def __init__(self, request: FeedRequest, memory: Memory, lane: Lane) -> None:
+        super().__init__(request.dataset, request.preprocessing, request.batch_size,
+                         request.indices, memory=memory, **request.how)
+        self._lane = lane
+        self._coming: Deque[Tuple[Block, List[Future[None]]]] = deque()
+        self._leaving: Deque[Tuple[torch.Tensor, Any]] = deque()
+
+    def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
+        """Yield whole batches on the device; see `Loader.blocks`."""
+        ahead: Optional[Copy] = None
+        try:
+            for block in super().blocks(todo):
+                if self._coming:
+                    self._coming.popleft()
+                copy = ahead or self._lane.begin(torch.from_numpy(block.pixels))
+                # the next one is not waited for: this thread has something to compute
+                ahead = self._lane.begin(torch.from_numpy(self._coming[0][0].pixels)) \
+                    if self._coming and all(task.done() for task in self._coming[0][1]) else None
+                self._lane.use(copy)
+                self._release()
+                self._leaving.append((copy.host, copy.done))
+                yield Block(copy.device, block.entries, block.failed)
+        finally:
+            self._coming.clear()
+            if ahead is not None:
+                self._leaving.append((ahead.host, ahead.done))
+            for _, done in self._leaving:
+                done.synchronize()
+            self._leaving.clear()
+
+    def _begun(self, threads: Threads,
+               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
+        begun = super()._begun(threads, entries)
+        self._coming.append(begun)
+        return begun
+
+    def joined(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Return two blocks' pixels as one; see `Loader.joined`."""
+        return torch.cat([first, second])
+
+    def images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return pixels as a batch of images; see `Loader.images`."""
+        return pixels.permute(0, 3, 1, 2)
+
+    def _release(self) -> None:
+        """Give memory back whose copy is done."""
+        while self._leaving and self._leaving[0][1].query():
+            self._leaving.popleft()
+
+
+class Prefetching(Fed):
+    """A session whose images are copied ahead to a CUDA device; on a CPU nothing is copied."""
+
+    _device: Device
+    _plan: ExecutionPlan
+    _pinned: Optional[PinnedMemory] = None
+    _lane: Optional[Lane] = None
+
+    def feed(self, request: FeedRequest) -> Optional[Any]:
+        """Return a loader of batches on the device; see `Fed.feed`."""
+        if self._device.place.type != "cuda" or self._plan.synthetic:
+            return None
+        self._pinned = self._pinned or PinnedMemory()
+        self._lane = self._lane or Lane(self._device.place)
+        return DeviceLoader(request, self._pinned, self._lane)

@@ -1,0 +1,234 @@
+"""One finished work as a report sees it, read from a folder or a file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited, require_file
+from ipucnn.reports import run_folder
+from ipucnn.reports.prediction_rows import SUFFIXES, evidence_of_file
+from ipucnn.reports.thumbnails import of_file, with_thumbnails
+
+TRAINING, INFERENCE, VALIDATION = "training", "inference run", "validation"
+BENCHMARK, PLAN, PREDICTIONS = "data benchmark", "plan", "predictions"
+
+FORMATS = {"ipucnn.train": TRAINING, "ipucnn.run": INFERENCE, "ipucnn.validate": VALIDATION,
+           "ipucnn.data-bench": BENCHMARK, "ipucnn.plan": PLAN}
+"""The kinds of documents, by the name in their field `format`."""
+
+_MOST_ROWS = 10 ** 6
+_WRITES = ("name the folder of a training, a file of '--result' or '--predictions', or several of "
+           "them")
+
+
+@dataclass
+class FinishedRun:
+    """One work of a report.
+
+    Attributes:
+        name: distinguishes it from the others.
+        kind: `TRAINING`, `INFERENCE` ...
+        place: the path that was named.
+        document: the result, plain types from a file.
+        rows: the rows of metrics of a training.
+        validation: the scores of the last validation of a training.
+        evidence: what `ipucnn.reports.evidence` collects.
+        notes: what is missing.
+    """
+
+    name: str
+    kind: str
+    place: str
+    document: Dict[str, Any] = field(default_factory=dict)
+    rows: List[Dict[str, Any]] = field(default_factory=list)
+    validation: Dict[str, Any] = field(default_factory=dict)
+    evidence: Dict[str, Any] = field(default_factory=dict)
+    notes: List[str] = field(default_factory=list)
+
+    def part(self, name: str) -> Dict[str, Any]:
+        """Return a part of the document by name; empty where it has no such part."""
+        value = self.document.get(name)
+        return value if isinstance(value, dict) else {}
+
+
+def read_run(place: str) -> FinishedRun:
+    """Return the work of a folder or a file.
+
+    Args:
+        place: the log folder of a training, or a file of `--result` or `--predictions`.
+
+    Raises:
+        DataError: there is none, it cannot be read, or its content is not that of such a file.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return _training(path)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {place!r}", _WRITES)
+    if path.suffix.lower() in SUFFIXES and (path.suffix.lower() != ".json" or _is_list(path)):
+        return FinishedRun(path.name, PREDICTIONS, place, evidence=evidence_of_file(path))
+    document = _document(path)
+    kind = FORMATS.get(str(document.get("format")).rpartition("/")[0])
+    if kind is None:
+        raise DataError(f"{place!r} is not a result of ipucnn that a report can show", _WRITES)
+    found = FinishedRun(path.stem, kind, place, document)
+    found.evidence = found.part("evidence")
+    if kind == TRAINING and isinstance(document.get("log_dir"), str):
+        folder = Path(document["log_dir"])
+        found.rows = _rows(folder / run_folder.METRICS, found.notes)
+        _add_validation(found, folder)
+    return found
+
+
+def _training(folder: Path) -> FinishedRun:
+    """Return the training of a log folder, or of the only one in a folder."""
+    metrics, training = folder / run_folder.METRICS, folder / run_folder.TRAINING
+    if not (metrics.exists() or training.exists()):
+        inner = sorted(path for path in folder.iterdir() if (path / run_folder.METRICS).exists())
+        if len(inner) == 1:
+            return _training(inner[0])
+        if inner:
+            raise DataError(f"folder '{folder}' holds {len(inner)} trainings",
+                            "name them one by one, for example " + str(inner[0]))
+        raise DataError(f"folder '{folder}' holds no training: it has no {run_folder.METRICS}",
+                        _WRITES)
+    found = FinishedRun(folder.resolve().name, TRAINING, str(folder))
+    if training.exists():
+        found.document = _document(training)
+    else:
+        found.notes.append(f"there is no {run_folder.TRAINING}: the environment, the model card "
+                           "and the result are not known")
+    if not found.part("options") and (folder / run_folder.OPTIONS).exists():
+        found.document["options"] = _options(folder / run_folder.OPTIONS)
+    found.rows = _rows(metrics, found.notes)
+    _add_validation(found, folder)
+    return found
+
+
+def _add_validation(found: FinishedRun, folder: Path) -> None:
+    path = folder / run_folder.VALIDATION
+    if not path.exists():
+        return
+    document = _document(path)
+    # a training that was killed has made no thumbnails
+    found.evidence = with_thumbnails(document.pop("evidence", None) or {},
+                                     lambda row: of_file(str(row["name"])))
+    found.validation = document
+
+
+def _document(path: Path) -> Dict[str, Any]:
+    try:
+        value = parsed_json(read_limited(path, LARGEST_JSON))
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}", "check the file"
+                        ) from error
+    except ValueError as error:
+        raise DataError(f"'{path}' is not a JSON file: {error}", "check the file") from error
+    if not isinstance(value, dict):
+        raise DataError(f"'{path}' holds no result", _WRITES)
+    return value
+
+
+def _is_list(path: Path) -> bool:
+    """Return whether a JSON file is a list, as predictions are."""
+    if kind_of(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip()[:1] == b"["
+    except OSError:
+        return False  # reported when it is read
+
+
+def _options(path: Path) -> Dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(read_limited(path, LARGEST_JSON))
+    except (OSError, yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(path: Path, notes: List[str]) -> List[Dict[str, Any]]:
+    """Return the rows of metrics; those that cannot be read are counted in a note."""
+    if not path.exists():
+        return []
+    rows: List[Dict[str, Any]] = []
+    bad = 0
+    try:
+        for line in _lines(path):
+            try:
+                row = parsed_json(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and len(rows) < _MOST_ROWS:
+                rows.append(row)
+            else:
+                bad += 1
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}", "check the file"
+                        ) from error
+    if bad:
+        notes.append(f"{bad} rows of {path.name} cannot be read")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[str]:
+    require_file(path)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        while True:
+            line = file.readline(1 << 20)
+            if not line:
+                return
+            if line.strip():
+                yield line
+
+
+def number(value: Any) -> Optional[float]:
+    """Return a value of a document as a number, or None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)
+
+
+def named_apart(runs: List[FinishedRun]) -> List[FinishedRun]:
+    """Give runs of one name the paths by which they were named, or numbers; return them."""
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [os.path.normpath(run.place) for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({position})" for position, name in enumerate(names, start=1)]
+    for run, name in zip(runs, names):
+        run.name = name
+    return runs
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Dict[str, str]:
+    """Return nested values as text by dotted name."""
+    found: Dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found.update(flattened(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = shown(value)
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return a value of a document as text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(item)}" for name, item in value.items())
+    return str(value)

@@ -1,0 +1,129 @@
+"""The job behind `ipucnn report`: writes the page of one finished work, or of several compared."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import List, Optional, Sequence, Union
+
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.files import kind_of, write_bytes
+from ipucnn.reports import run_folder
+from ipucnn.reports.finished_run import FORMATS, FinishedRun, named_apart, read_run
+
+MOST_RUNS = 100
+"""Runs of one page."""
+
+_MARK = b'<meta name="generator" content="ipucnn '
+_FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError,
+           ZeroDivisionError)
+
+
+def report(places: Sequence[str], out: Optional[str] = None) -> Path:
+    """Write a report and return the path of the page.
+
+    Args:
+        places: log folders of trainings, and files of `--result` and `--predictions`.
+        out: file to write; by default beside a single run, `report.html` here for several.
+
+    Raises:
+        UsageError: no run is named, or too many.
+        DataError: one cannot be read, or the page cannot be written.
+    """
+    runs = read_runs(places)
+    path = _place(places, out)
+    write_page(runs, path)
+    return path
+
+
+def read_runs(places: Sequence[str]) -> List[FinishedRun]:
+    """Return the works of folders and files, with names that distinguish them.
+
+    Raises:
+        UsageError: none is named, or too many.
+        DataError: one cannot be read.
+    """
+    if not places:
+        raise UsageError("no run is named", "name the folder of a training or a file of '--result'")
+    if len(places) > MOST_RUNS:
+        raise UsageError(f"{len(places)} runs are too many for one page",
+                         f"name at most {MOST_RUNS}")
+    runs = []
+    for place in places:
+        try:
+            runs.append(read_run(place))
+        except _FAULTS as error:
+            raise _unexpected(place, error) from error
+    return named_apart(runs)
+
+
+def write_page(runs: Sequence[FinishedRun], path: Path) -> None:
+    """Write the page of works.
+
+    Raises:
+        DataError: it cannot be written, or the content of a work is not what it must be.
+    """
+    from ipucnn.reports.page import page_of
+
+    try:
+        text = page_of(runs)
+    except _FAULTS as error:
+        raise _unexpected(", ".join(run.place for run in runs), error) from error
+    write_bytes(str(path), text.encode("utf-8"))
+
+
+def of_document(document: dict, path: Union[str, os.PathLike[str]]) -> Path:  # type: ignore[type-arg]
+    """Write the page of a result that was computed in this process.
+
+    Args:
+        document: what its file would hold.
+        path: of the page.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    kind = FORMATS[str(document["format"]).rpartition("/")[0]]
+    run = FinishedRun(f"{document.get('model', kind)} on {document.get('dataset', 'images')}", kind,
+                      "", document, evidence=document.get("evidence") or {})
+    write_page([run], Path(path))
+    return Path(path)
+
+
+def of_training(log_dir: str) -> Optional[str]:
+    """Write the report of a training into its log folder; return a note where that fails."""
+    try:
+        report([log_dir])
+    except IpucnnError as error:
+        return f"no report is written: {error.message}"
+    return None
+
+
+def _place(places: Sequence[str], out: Optional[str]) -> Path:
+    if out:
+        if Path(out).suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"report {out!r} has no known format", "its name must end in .html")
+        return Path(out)
+    first = Path(places[0])
+    if len(places) > 1:
+        path = Path(run_folder.REPORT)
+    elif first.is_dir():
+        path = first / run_folder.REPORT
+    else:
+        path = first.with_suffix(".html")
+    if path.exists() and not kind_of(path) and not _ours(path):
+        raise UsageError(f"'{path}' exists and is no report of ipucnn",
+                         "choose another place with '--out FILE.html'")
+    return path
+
+
+def _ours(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return _MARK in file.read(1024)
+    except OSError:
+        return False
+
+
+def _unexpected(place: str, error: Exception) -> DataError:
+    return DataError(f"'{place}' has unexpected content: {type(error).__name__}: {error}",
+                     "was it written by 'ipucnn', and not changed since?")

@@ -1,0 +1,100 @@
+"""Draws images with captions: contact sheets and class activation maps as PNG or JPEG files."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+
+from ipucnn.core.names import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ipucnn.reports.contact_sheet import Sheet
+
+_SIDE, _GAP, _LINE = 96, 8, 18
+_BACK, _INK, _SOFT = (255, 255, 255), (27, 32, 39), (90, 100, 114)
+_ROW = 12
+"""Images beside each other."""
+
+
+def encoded(picture: Image.Image, suffix: str) -> bytes:
+    """Return an image as the content of a file with a suffix."""
+    content = io.BytesIO()
+    if suffix == ".png":
+        picture.save(content, "PNG", optimize=True)
+    else:
+        picture.save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def sheet_picture(sheet: Sheet) -> Image.Image:
+    """Return a contact sheet as an image: for each class a line of text and rows of images."""
+    from PIL import Image, ImageDraw
+
+    blocks: List[Tuple[str, List[Any]]] = [
+        (sheet.title + ": " + ", ".join(f"{name} {value}" for name, value in sheet.summary), []),
+        (f"each stored image, then what the network sees ({sheet.prepared})", [])]
+    for name, count in sheet.counts.items():
+        pixels = [one for shown in sheet.classes.get(name, [])
+                  for one in (shown.stored, *shown.prepared) if one is not None]
+        blocks.append((f"{name}: {count:,} images", pixels))
+    rows = [-(-len(pixels) // _ROW) for _, pixels in blocks]
+    height = sum(_LINE + _GAP + lines * (_SIDE + _GAP) for lines in rows) + _GAP
+    picture = Image.new("RGB", (_GAP + _ROW * (_SIDE + _GAP), height), _BACK)
+    draw, y = ImageDraw.Draw(picture), _GAP
+    for (title, pixels), lines in zip(blocks, rows):
+        caption(draw, (_GAP, y), title)
+        y += _LINE
+        for place, one in enumerate(pixels):
+            small = fitted(one, _SIDE)
+            picture.paste(small, (_GAP + place % _ROW * (_SIDE + _GAP) + (_SIDE - small.width) // 2,
+                                  y + place // _ROW * (_SIDE + _GAP)))
+        y += lines * (_SIDE + _GAP) + _GAP
+    return picture
+
+
+def fitted(pixels: Any, side: int) -> Image.Image:
+    """Return pixels as an image whose longer side has `side` pixels."""
+    from PIL import Image
+
+    from ipucnn.data.resize import to_pillow
+
+    picture = to_pillow(pixels)
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.BICUBIC)  # type: ignore[attr-defined]
+
+
+def caption(draw: Any, place: Tuple[int, int], text: str, soft: bool = False) -> None:
+    """Write a line of text into an image."""
+    from PIL import ImageFont
+
+    shown = printable(text)
+    try:
+        font = ImageFont.load_default(size=13)
+    except TypeError:  # of Pillow before 10.1: a bitmap font of Latin-1
+        font = ImageFont.load_default()
+        shown = shown.encode("latin-1", "replace").decode("latin-1")
+    draw.text(place, shown, fill=_SOFT if soft else _INK, font=font)
+
+
+def side_by_side(columns: Sequence[Tuple[str, str, Any]], side: int = 320) -> Image.Image:
+    """Return images beside each other, each with two lines of text below.
+
+    Args:
+        columns: the two lines, and uint8 pixels `(height, width, 3)`.
+        side: longer side of each image in pixels.
+    """
+    from PIL import Image, ImageDraw
+
+    pictures = [fitted(pixels, side) for _, _, pixels in columns]
+    width = _GAP + len(columns) * (side + _GAP)
+    picture = Image.new("RGB", (width, side + 2 * _LINE + 3 * _GAP), _BACK)
+    draw = ImageDraw.Draw(picture)
+    for place, ((first, second, _), one) in enumerate(zip(columns, pictures)):
+        left = _GAP + place * (side + _GAP)
+        picture.paste(one, (left + (side - one.width) // 2, _GAP + (side - one.height) // 2))
+        caption(draw, (left, side + 2 * _GAP), first[:44])
+        caption(draw, (left, side + 2 * _GAP + _LINE), second[:44], soft=True)
+    return picture

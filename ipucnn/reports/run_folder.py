@@ -1,0 +1,18 @@
+"""Names of the files in the log folder of a training."""
+
+from __future__ import annotations
+
+TRAINING = "training.json"
+"""The result of a training, or what is known of it while it runs."""
+
+VALIDATION = "validation.json"
+"""The last validation: its scores, and what a report shows of its predictions."""
+
+METRICS = "metrics.jsonl"
+"""Rows of metrics, one JSON object a line."""
+
+OPTIONS = "options.yaml"
+"""The resolved options."""
+
+REPORT = "report.html"
+"""The report."""

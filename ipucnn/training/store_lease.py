@@ -1,0 +1,104 @@
+"""The lease of a training on a folder of a store, which has no locks.
+
+It is a file that says who writes there and when it was renewed last. Of two trainings that start at
+the same time, the one that reads its own lease back goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import Any, Callable, Dict, Iterator, Optional
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.execution.launching import launched
+from ipucnn.core.files import json_text, parsed_json
+from ipucnn.core.names import printable
+from ipucnn.data.remote.stores import Store
+
+FILE = "lease.json"
+RENEWED = 30.0
+"""Seconds after which a lease is renewed."""
+
+VALID = 150.0
+"""Seconds after which one that was not renewed is of a training that has ended."""
+
+_LARGEST = 1 << 16
+_LAST = 10.0  # seconds that a renewal under way has at the end
+
+
+@contextmanager
+def leased(store: Store, option: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lease of a folder on a store, and renew it.
+
+    Args:
+        store: the folder.
+        option: the option that names another folder, for messages.
+        report: receives a note when the lease of a training that has ended is taken over.
+
+    Raises:
+        UsageError: another training holds it.
+        DataError: the store cannot be written.
+    """
+    found = _read(store)
+    if found is not None:
+        age = time.time() - found["time"]
+        launch = launched()
+        # nothing of this host writes there, for its own lock is held
+        ended = found["host"] == socket.gethostname() or (launch is not None and launch.restarts)
+        if age < VALID and not ended:
+            raise UsageError(
+                f"folder {store.shown()!r} is in use by another training, process "
+                f"{found['process']} on {found['host']!r}: {found['command']!r}, seen "
+                f"{max(0.0, age):.0f} s ago",
+                f"wait until it ends ({VALID - age:.0f} s if it was killed), or choose another "
+                f"'{option}'")
+        report(f"{store.shown()!r} was left by process {found['process']} on {found['host']!r} "
+               "without an end")
+    token = secrets.token_hex(8)
+    _write(store, token)
+    again = _read(store)
+    if again is None or again["token"] != token:
+        raise UsageError(f"folder {store.shown()!r} is in use by another training, which has just "
+                         "started", f"wait until it ends, or choose another '{option}'")
+    over = threading.Event()
+    thread = threading.Thread(target=_renew, args=(store, token, over), name="ipucnn-lease",
+                              daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_LAST)  # or it would write the lease again
+        with suppress(DataError):
+            store.remove(FILE)
+
+
+def _renew(store: Store, token: str, over: threading.Event) -> None:
+    while not over.wait(RENEWED):
+        with suppress(DataError):  # checkpoints report a store that fails
+            _write(store, token)
+
+
+def _write(store: Store, token: str) -> None:
+    lease = {"token": token, "process": os.getpid(), "host": socket.gethostname(),
+             "time": time.time(), "command": " ".join(["ipucnn", *sys.argv[1:]])[:200]}
+    store.write(FILE, json_text(lease).encode())
+
+
+def _read(store: Store) -> Optional[Dict[str, Any]]:
+    """Return the lease; None without one, and for what is none."""
+    if store.stat(FILE) is None:
+        return None
+    try:
+        found = parsed_json(store.read(FILE, _LARGEST))
+        return {"token": str(found["token"]), "process": int(found["process"]),
+                "time": float(found["time"]),
+                **{name: printable(str(found[name]))[:200] for name in ("host", "command")}}
+    except (ValueError, KeyError, TypeError):
+        return None

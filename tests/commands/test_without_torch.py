@@ -1,0 +1,104 @@
+"""Runs of ONNX files, and of stored graphs of models, which import no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy
+import pytest
+from PIL import Image
+
+from ipucnn.__main__ import invoke
+from ipucnn.data.resize import native_resize
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(not native_resize(), reason="this torch resizes in float")
+
+PROGRAM = ("import sys\nfrom ipucnn.__main__ import invoke\ncode = invoke(sys.argv[1:])\n"
+           "print('torch' if 'torch' in sys.modules else 'light', file=sys.stderr)\n"
+           "sys.exit(code)")
+NETWORK = ["--model", "resnet8-cifar", "--weights", "random", "--num-classes", "7"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    random = numpy.random.default_rng(3)
+    for number, size in enumerate([(40, 60), (61, 47), (32, 32)]):
+        pixels = random.integers(0, 256, (*size, 3), dtype=numpy.uint8)
+        Image.fromarray(pixels).save(str(folder / f"{number}.jpg"), "JPEG")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "graphs"
+
+
+def alone(*argv):
+    """Run a command line in a process of its own; return whether it imported torch."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, argv)], timeout=120,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          universal_newlines=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()[-1] == "torch"
+
+
+def run(photos, target, *argv):
+    return ["run", "--data-dir", photos, "--predictions", target, "--progress", "off", *argv]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_file_is_run_without_torch_and_its_answers_are_the_same(engine, photos, tmp_path):
+    pytest.importorskip(engine)
+    file = tmp_path / "net.onnx"
+    assert invoke(["export", *NETWORK, "--output", str(file)]) == 0
+    argv = ["--onnx", file, "--backend", engine]
+    assert not alone(*run(photos, tmp_path / "light.csv", *argv))
+    assert invoke(list(map(str, run(photos, tmp_path / "torch.csv", *argv)))) == 0
+    assert (tmp_path / "light.csv").read_text() == (tmp_path / "torch.csv").read_text()
+
+
+def test_a_model_of_the_registry_is_exported_once(photos, tmp_path, cache):
+    argv = [*NETWORK, "--backend", "onnxruntime"]
+    assert invoke(list(map(str, run(photos, tmp_path / "first.csv", *argv)))) == 0
+    (stored,) = cache.iterdir()
+    written = stored.stat().st_ctime_ns
+    assert not alone(*run(photos, tmp_path / "second.csv", *argv))
+    assert (tmp_path / "first.csv").read_text() == (tmp_path / "second.csv").read_text()
+    assert list(cache.iterdir()) == [stored]
+    content = stored.read_bytes()
+    stored.write_bytes(content[:1000])  # a damaged file is replaced
+    assert invoke(list(map(str, run(photos, tmp_path / "third.csv", *argv)))) == 0
+    assert len(stored.read_bytes()) == len(content)
+    assert stored.stat().st_ctime_ns != written
+    assert (tmp_path / "third.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+
+@pytest.mark.parametrize("other", [["--seed", "1"], ["--normlayer", "none"],
+                                   ["--input-size", "40"], ["--num-classes", "9"],
+                                   ["--normalization-location", "host"]])
+def test_another_network_is_another_file(other, photos, tmp_path, cache):
+    argv = [*NETWORK, "--backend", "onnxruntime"]
+    for further in ([], other):
+        assert invoke(list(map(str, run(photos, tmp_path / "a.csv", *argv, *further)))) == 0
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(photos, tmp_path, cache):
+    cache.parent.mkdir()
+    cache.write_text("no folder")
+    argv = run(photos, tmp_path / "a.csv", *NETWORK, "--backend", "onnxruntime")
+    assert invoke(list(map(str, argv))) == 0
+    assert (tmp_path / "a.csv").is_file()
+
+
+def test_the_files_used_last_are_kept(photos, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("ipucnn.onnx.graph_cache.KEPT_BYTES", 500_000)  # one file has 320 kB
+    argv = run(photos, tmp_path / "a.csv", *NETWORK, "--backend", "onnxruntime")
+    for seed in ("0", "1"):
+        assert invoke([*map(str, argv), "--seed", seed]) == 0
+    assert len(list(cache.iterdir())) == 1

@@ -1,0 +1,16 @@
+"""The schedule: a pure function of the fractional epoch."""
+
+from ipucnn.core.errors import UsageError
+
+
+def factor(epoch, epochs):
+    """Return ``1 - |2 epoch / epochs - 1|``, and 0 after the last epoch.
+
+    Args:
+        epoch: fractional epoch, from 0.
+        epochs: epochs of the whole training.
+    """
+    if not epochs > 0:
+        raise UsageError(f"schedule 'triangular': {epochs!r} epochs are too few",
+                         "it must be more than 0")
+    return max(1.0 - abs(2.0 * epoch / epochs - 1.0), 0.0)

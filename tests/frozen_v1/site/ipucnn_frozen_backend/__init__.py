@@ -1,0 +1,1 @@
+"""Training backend 'frozen-backend' for ipucnn."""

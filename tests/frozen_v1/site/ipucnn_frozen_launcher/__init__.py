@@ -1,0 +1,1 @@
+"""Launcher 'frozen-launcher' for ipucnn."""

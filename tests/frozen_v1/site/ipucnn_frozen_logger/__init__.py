@@ -1,0 +1,1 @@
+"""Logger 'frozen-logger' for ipucnn."""

@@ -1,0 +1,1 @@
+"""Loss 'frozen-loss' for ipucnn."""

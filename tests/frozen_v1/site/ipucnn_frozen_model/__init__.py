@@ -1,0 +1,1 @@
+"""Model 'frozen-model' for ipucnn."""

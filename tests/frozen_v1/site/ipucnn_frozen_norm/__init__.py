@@ -1,0 +1,1 @@
+"""Norm layer 'frozen-norm' for ipucnn."""

@@ -1,0 +1,1 @@
+"""Optimizer 'frozen-optimizer' for ipucnn."""

@@ -1,0 +1,216 @@
+"""Copies ahead to a CUDA device, on one that pretends: its copies run when the test says so."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+
+import pytest
+import torch
+from test_torch_training import network, session
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution.feeding import FeedRequest
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.data import ImageDataset
+from ipucnn.data.loader import HostLoader
+from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
+from ipucnn.plugins.backends.torch.options import TorchOptions
+from ipucnn.plugins.backends.torch.prefetch import DeviceLoader
+
+CPU = Device(torch.device("cpu"), "CPU", torch.bfloat16, torch.float32)
+CARD = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
+
+
+class Numbers(ImageDataset):
+    """Image i is filled with i; some are bad."""
+
+    ready = True
+
+    def __init__(self, length, bad=()):
+        self.length, self.bad = length, bad
+
+    def __len__(self):
+        return self.length
+
+    def image(self, index):
+        if index in self.bad:
+            raise DataError(f"image {index} is bad")
+        return torch.full((3, 4, 4), index, dtype=torch.uint8)
+
+    def name(self, index):
+        return str(index)
+
+
+class Card:
+    """A CUDA device that copies only in `run`, in order, from whatever the memory then holds.
+
+    An eager one has done so when computations begin to wait for it.
+    """
+
+    eager = False
+
+    def __init__(self):
+        self.waiting, self.begun, self.ran, self.pinned, self.orders = [], 0, 0, 0, []
+
+    def copy(self, host):
+        target = torch.full_like(host, 255)
+        # an address, as a real one has: it does not keep the source from being used again
+        self.waiting.append((target, host.data_ptr(), host.numel() * host.element_size()))
+        self.begun += 1
+        return target
+
+    def run(self):
+        for target, source, size in self.waiting:
+            ctypes.memmove(target.data_ptr(), source, size)
+        self.ran, self.waiting = self.begun, []
+
+
+class Stream:
+    card = None
+
+    def __init__(self, *_):
+        pass
+
+    def wait_event(self, event):
+        self.card.orders.append(("wait for copy", event.number))
+        if self.card.eager:
+            self.card.run()
+
+
+class Event:
+    card = None
+
+    def record(self, _):
+        self.number = self.card.begun
+
+    def query(self):
+        return self.card.ran >= self.number
+
+    def synchronize(self):
+        self.card.run()
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The pretended device, in the place of torch's interface to CUDA."""
+    made = Stream.card = Event.card = Card()
+    to, empty = torch.Tensor.to, torch.empty
+
+    def moved(tensor, *rest, **named):
+        if CARD.place not in rest:
+            return to(tensor, *rest, **named)
+        assert named["non_blocking"]
+        return made.copy(tensor)
+
+    def allocated(*shape, pin_memory=False, **named):
+        made.pinned += pin_memory
+        return empty(*shape, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: made.orders.append("keep"))
+    monkeypatch.setattr(torch, "empty", allocated)
+    for name, value in (("Stream", Stream), ("Event", Event),
+                        ("stream", lambda _: contextlib.nullcontext()),
+                        ("current_stream", Stream)):
+        monkeypatch.setattr(torch.cuda, name, value)
+    return made
+
+
+def feeding(dataset, size=4, **how):
+    """A training session on the card, and its loader of all images."""
+    made = session(network(), micro_batch=4)
+    made._device = CARD
+    return made, made.feed(FeedRequest(dataset, Preprocessing(4), size, range(len(dataset)),
+                                       {"workers": 2, **how}))
+
+
+def after_the_workers(loader):
+    """Wait until the next batch is prepared on the host."""
+    until = time.monotonic() + 20
+    while loader._coming and not all(task.done() for _, tasks in loader._coming
+                                     for task in tasks):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def test_pinned_memory_is_filled_again_only_behind_its_copy(card):
+    made, loader = feeding(Numbers(40))
+    batches = list(loader)  # faster than the device, which has copied nothing until the end
+    assert card.waiting == []  # the end of the loader waits for the copies
+    assert card.pinned == 10
+    for batch in batches:
+        assert batch.images[:, 0, 0, 0].tolist() == batch.indices
+    assert made._pinned is not None
+
+
+def test_pinned_memory_is_used_again(card):
+    made, loader = feeding(Numbers(80))
+    for batch in loader:
+        after_the_workers(loader)
+        card.run()
+        assert batch.images[:, 0, 0, 0].tolist() == batch.indices
+        del batch
+    assert card.pinned <= 7
+    before = card.pinned
+    again = made.feed(FeedRequest(Numbers(12), Preprocessing(4), 4, range(12), {"workers": 2}))
+    assert [batch.indices[0] for batch in again] == [0, 4, 8]
+    assert card.pinned == before
+
+
+def test_the_next_batch_is_copied_while_the_last_one_is_used(card):
+    _, loader = feeding(Numbers(24))
+    running = iter(loader)
+    next(running)
+    after_the_workers(loader)
+    for number in range(2, 6):
+        next(running)
+        assert card.begun == number + 1  # this one, and the next
+        assert card.orders[-2:] == [("wait for copy", number), "keep"]
+        after_the_workers(loader)
+    loader.close()
+    assert card.waiting == []
+    assert loader._coming == loader._leaving == type(loader._coming)()
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("pixels", ["uint8", "normalised"])
+def test_batches_are_those_of_the_host(card, workers, pixels):
+    dataset = Numbers(23, bad={0, 6, 7, 21})
+    how = {"workers": workers, "skip_bad": True, "pixels": pixels}
+    _, loader = feeding(dataset, 5, **how)
+    assert isinstance(loader, DeviceLoader)
+    card.eager = True  # batches are joined from what the device has
+    found = list(loader)
+    expected = HostLoader(dataset, Preprocessing(4), 5, range(23), **how)
+    wanted = list(expected)
+    assert [(batch.indices, batch.labels, batch.consumed) for batch in found] \
+        == [(batch.indices, batch.labels, batch.consumed) for batch in wanted]
+    assert loader.skipped == expected.skipped
+    assert all(torch.equal(mine.images, other.images) for mine, other in zip(found, wanted))
+
+
+def test_without_pinned_memory_images_are_copied_all_the_same(card, monkeypatch, caplog):
+    def fails(*_, pin_memory=False, **__):
+        raise RuntimeError("CUDA error: out of memory\nmore")
+
+    _, loader = feeding(Numbers(8))
+    monkeypatch.setattr(torch, "empty", fails)
+    batches = list(loader)
+    assert [batch.images[0, 0, 0, 0].item() for batch in batches] == [0, 4]
+    assert "not pinned, which takes longer: CUDA error: out of memory" in caplog.text
+
+
+def test_nothing_changes_on_a_cpu_and_with_images_of_the_device(card):
+    training = session(network(), micro_batch=4)
+    inference = TorchInferenceSession(network(), ExecutionPlan(micro_batch=4, precision="32.32"),
+                                      8, CPU, TorchOptions())
+    request = FeedRequest(Numbers(8), Preprocessing(4), 4, range(8), {})
+    assert training.feed(request) is inference.feed(request) is None
+    inference._device = CARD
+    assert isinstance(inference.feed(request), DeviceLoader)
+    inference._plan = ExecutionPlan(micro_batch=4, precision="32.32", synthetic=True)
+    assert inference.feed(request) is None

@@ -1,0 +1,140 @@
+"""Pages and texts from files: what they say, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from made_runs import HOSTILE, evidence, training
+
+from ipucnn.core.errors import DataError, UsageError
+from ipucnn.reports.evidence import Evidence
+from ipucnn.reports.job import read_runs, report
+from ipucnn.reports.text_report import BLOCKS, sparkline, text_of
+
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+
+
+def test_a_hostile_name_is_text_everywhere(tmp_path):
+    page = report([str(training(tmp_path / "run"))]).read_text(encoding="utf-8")
+    assert page.count("<script") == 1
+    assert "&lt;script&gt;alert" in page
+    assert not CONTROL.search(page)
+    assert "script-src 'sha256-" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in page
+
+
+def test_a_page_names_what_differs_between_runs(tmp_path):
+    places = [str(training(tmp_path / name, lr=lr)) for name, lr in (("a", 0.1), ("b", 0.5))]
+    out = report(places, str(tmp_path / "both.html")).read_text()
+    rows = dict(re.findall(r'<tr( class="differs")?><th scope="row">(\w+)</th><td>', out)
+                [::-1])  # by class
+    assert rows[' class="differs"'] == "lr"
+    assert out.count('class="line ') >= 12
+    text = text_of(read_runs(places))
+    assert "lr: 0.1 | 0.5" in text
+    assert "epoch:" not in text
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    places = [str(training(tmp_path / one / "run")) for one in "ab"]
+    assert [run.name for run in read_runs(places)] == places
+    assert [run.name for run in read_runs(places[:1] * 2)] == [
+        f"{places[0]} (1)", f"{places[0]} (2)"]
+
+
+def test_a_killed_training_is_shown_without_what_it_lacks(tmp_path):
+    folder = training(tmp_path / "run")
+    (folder / "training.json").unlink()
+    (folder / "validation.json").unlink()
+    (folder / "options.yaml").write_text("lr: 0.125\n")
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "ep')
+    (run,) = read_runs([str(folder)])
+    assert run.part("options") == {"lr": 0.125}
+    assert len(run.notes) == 2
+    assert "0.125" in report([str(folder)]).read_text()
+    # the only training below a folder
+    assert read_runs([str(tmp_path)])[0].place == str(folder)
+
+
+def test_text_has_80_columns_and_curves(tmp_path):
+    text = text_of(read_runs([str(training(tmp_path / "run", epochs=40))]))
+    assert max(map(len, text.splitlines())) <= 80 or "/" in max(text.splitlines(), key=len)
+    assert re.search(f"training +[{BLOCKS}]+ +1.5 to 0.0732, best 0.0732 at 40", text)
+    assert "Most frequent mistakes" in text
+    assert not CONTROL.search(text)
+
+
+def test_sparklines():
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 80, BLOCKS) == BLOCKS
+    assert sparkline([5.0], 10, "_#") == "_"
+    assert sparkline(range(1000), 8, "_.-=+*#@") == "_.-=+*#@"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "is not a JSON file"), ("[1]", "no list of rows"),
+    ('[{"path": "x"}]', "no rows with path"), ("{}", "not a result of ipucnn"),
+    ('{"format": "ipucnn.doctor/1"}', "not a result of ipucnn"),
+    ('{"format": "ipucnn.run/1", "evidence": {"classes": 7}}', "unexpected content"),
+    ('{"format": "ipucnn.run/1", "evidence": {"classes": ["a"], "confusion": [[0, 3, 1]], '
+     '"calibration": []}}', "unexpected content"),
+    ('{"format": "ipucnn.plan/1", "pipeline": {"stages": [{}]}}', "unexpected content"),
+    ('{"format": "ipucnn.plan/1", "x": ' + "9" * 99 + "}", "not a JSON file"),
+    ("[" * 100_000, "nested too deeply")])
+def test_other_files_are_one_line(tmp_path, content, message):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        report([str(tmp_path / "x.json")])
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_what_cannot_be_named(tmp_path):
+    with pytest.raises(DataError, match="no file or folder"):
+        report([str(tmp_path / "none")])
+    with pytest.raises(DataError, match="holds no training"):
+        report([str(tmp_path)])
+    training(tmp_path / "a"), training(tmp_path / "b")
+    with pytest.raises(DataError, match="holds 2 trainings"):
+        report([str(tmp_path)])
+    with pytest.raises(UsageError, match="no known format"):
+        report([str(tmp_path / "a")], str(tmp_path / "x.pdf"))
+    with pytest.raises(UsageError, match="too many"):
+        report(["x"] * 101)
+
+
+def test_a_page_of_someone_else_is_not_replaced(tmp_path):
+    folder = training(tmp_path / "run")
+    (folder / "report.html").write_text("<p>my own notes")
+    with pytest.raises(UsageError, match="no report of ipucnn"):
+        report([str(folder)])
+    assert (folder / "report.html").read_text() == "<p>my own notes"
+    (folder / "report.html").unlink()
+    assert report([str(folder)]) == report([str(folder)])
+
+
+def test_a_result_with_evidence_of_many_classes(tmp_path):
+    names = [f"class {number}" for number in range(1000)]
+    (tmp_path / "r.json").write_text(json.dumps({
+        "format": "ipucnn.run/1", "model": "m", "dataset": HOSTILE.encode(
+            "utf-8", "replace").decode(), "images": 2000, "latency_ms": {
+                "p50": 1.0, "p90": 2.0, "p99": 30.0},
+        "evidence": {**evidence(names, 2000), "latencies_ms": [1.0] * 99 + [100.0]}}))
+    page = report([str(tmp_path / "r.json")])
+    assert page.stat().st_size < 5e6
+    text = page.read_text()
+    assert "of 1000 classes with the most mistakes" in re.sub(r"of \d+ classes with",
+                                                              "of 1000 classes with", text)
+    assert "p99 30" in text
+
+
+def test_evidence_of_a_card_with_one_class(tmp_path):
+    import torch
+
+    found = Evidence(["only"])
+    found.add([0, 1], torch.ones(2, 1), torch.zeros(2, dtype=torch.int64))
+    (tmp_path / "r.json").write_text(json.dumps(
+        {"format": "ipucnn.run/1", "evidence": found.reduced(str)}))
+    assert "100.0" in report([str(tmp_path / "r.json")]).read_text()

@@ -1,0 +1,26 @@
+"""A model whose logits depend on a tensor that its state dictionary lacks."""
+
+import ipucnn
+
+
+def build(num_classes):
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, stride=2)
+            self.head = nn.Linear(4, num_classes)
+            self.offset = torch.rand(num_classes)
+
+        def forward(self, images):
+            logits = self.head(self.conv(images).relu().mean((2, 3)))
+            return logits + self.offset
+
+    return Net()
+
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="planted", summary="planted", input_size=32, target=build)]

@@ -1,0 +1,31 @@
+"""A dataset with a label beyond its classes."""
+
+import ipucnn
+from ipucnn.plugin import ImageDataset
+
+
+class Planted(ImageDataset):
+    class_names = ("a", "b")
+    ready = True
+
+    def __init__(self, request):
+        self.size, self.length = request.input_size, request.length
+
+    def __len__(self):
+        return self.length
+
+    def name(self, index):
+        return f"planted/{index}"
+
+    def label(self, index):
+        return index % 3
+
+    def image(self, index):
+        import torch
+
+        return torch.full((3, self.size, self.size), index, dtype=torch.uint8)
+
+
+@ipucnn.hookimpl
+def ipucnn_datasets():
+    return [ipucnn.DatasetSpec(name="planted", summary="planted", target=Planted, labelled=True)]

@@ -1,0 +1,34 @@
+"""What a backend's record does not offer is refused before a training begins."""
+
+from __future__ import annotations
+
+import pytest
+
+PLUGIN = """
+import ipucnn
+
+def build():
+    from ipucnn.plugins.backends.torch.engine import TorchBackend
+    return TorchBackend()
+
+@ipucnn.hookimpl
+def ipucnn_backends():
+    return [ipucnn.BackendSpec(name="small", summary="s", target=build, training=True,
+                               mixup=False, replicas=False)]
+"""
+TRAIN = ("train", "--backend", "small", "--model", "resnet8-cifar", "--data", "shapes", "--epoch",
+         "1", "--iterations", "1", "--batch-size", "4", "--precision", "full", "--no-validation")
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--mixup-alpha", "0.2"), "backend 'small' does not mix images: '--mixup-alpha'"),
+    (("--cutmix-lambda-low", "0.2", "--cutmix-lambda-high", "0.8"),
+     "backend 'small' does not mix images"),
+    (("--replicas", "2"), "backend 'small' has no replicas, and there are 2"),
+    ((), ""),
+])
+def test_a_backend_refuses_what_its_record_lacks(cli, tmp_path, words, message):
+    (tmp_path / "small.py").write_text(PLUGIN)
+    done = cli("--plugin", tmp_path / "small.py", *TRAIN, *words)
+    assert done.code == (2 if message else 0), done.err
+    assert message in done.err
