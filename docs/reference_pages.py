@@ -23,7 +23,7 @@ FILES: Sequence[Tuple[str, str, str]] = (
     ("MODEL_DATASET_EPOCH.pt", "ipucnn.models.checkpoint_files",
      "A checkpoint: weights, state of the optimizer, model card and options. `.stepN` is added "
      "within an epoch, `_averaged` to an average."),
-    ("best.json", "ipucnn.models.checkpoint_files",
+    ("best.json", "ipucnn.models.checkpoint_names",
      "In a folder of checkpoints: the one that validated best, and its figures."),
     (".lock", "ipucnn.training.folder_lock",
      "In a folder of checkpoints: the process that trains there."),

@@ -37,6 +37,11 @@ class Found:
     problem: str = ""
 
 
+def bordered(config: Any) -> bool:
+    """Return whether images do not fill the input."""
+    return bool(config.crop_mode == "border" or config.crop_pct > 1)
+
+
 def preprocessing(config: Any) -> List[Any]:
     """Return the size, crop, mode, interpolation, mean and standard deviation of weights."""
     return [config.input_size[-1], config.crop_pct, config.crop_mode, config.interpolation,
@@ -51,7 +56,7 @@ def examined(name: str, build: bool = False) -> Found:
     channels, height, width = config.input_size
     if channels != 3 or height != width:
         return Found(problem=f"it reads images of {height}x{width} pixels, {channels} channels")
-    if config.crop_mode == "border":
+    if bordered(config):
         return Found(problem="its images are resized with a border")
     if name.endswith("_enc"):
         return Found(problem="it is an encoder for language models")
@@ -83,7 +88,7 @@ def weights_of(name: str) -> List[List[Any]]:
     default, found = get_pretrained_cfg(name).tag, []
     for full_name in list_pretrained(f"{name}.*"):
         config, tag = get_pretrained_cfg(full_name), full_name.partition(".")[2]
-        if config.crop_mode != "border":
+        if not bordered(config):
             place = config.hf_hub_id or config.url
             found.append([tag, preprocessing(config), config.num_classes,
                           config.license or "not stated",

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 import torch
 
-import ipucnn
 from ipucnn.core.errors import UsageError
-
-
-@dataclass(frozen=True)
-class TimmOptions:
-    """Options of the networks; those without stochastic depth refuse it."""
-
-    drop_path: float = ipucnn.option(
-        0.0, "Stochastic depth: the probability with which the last residual branch is left out "
-        "for an image in training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)
+from ipucnn_timm.options import TimmOptions
 
 
 def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = None,

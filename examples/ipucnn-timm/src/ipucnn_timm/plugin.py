@@ -12,7 +12,7 @@ import ipucnn
 NETWORKS = Path(__file__).with_name("networks.json")
 
 REQUIRES = (ipucnn.Requirement("timm", "pip install 'timm>=1.0.31'"),)
-OPTIONS = "ipucnn_timm.network:TimmOptions"
+OPTIONS = "ipucnn_timm.options:TimmOptions"
 READER = "ipucnn_timm.weights:read"
 
 IMAGENET_CLASSES = 1000

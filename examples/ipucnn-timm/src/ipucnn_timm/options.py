@@ -1,0 +1,16 @@
+"""The options, which listings read without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ipucnn
+
+
+@dataclass(frozen=True)
+class TimmOptions:
+    """Options of the networks; those without stochastic depth refuse it."""
+
+    drop_path: float = ipucnn.option(
+        0.0, "Stochastic depth: the probability with which the last residual branch is left out "
+        "for an image in training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)
