@@ -22,9 +22,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def new_plugin(
-    name: str = typer.Argument(metavar="NAME", help="Of the plugin; 'my-net' becomes the "
-                               "distribution ipucnn-my-net."),
-    kinds: List[str] = typer.Option(..., "--kind", metavar="KIND", help="What it offers; may be "
+    name: str = typer.Argument(metavar="NAME", help="Name of the plugin; 'my-net' becomes "
+                               "the distribution ipucnn-my-net."),
+    kinds: List[str] = typer.Option(..., "--kind", metavar="KIND", help="Kind of plugin; may be "
                                     "repeated. Kinds: " + CHOICES + "."),
     into: Optional[str] = typer.Option(None, "--into", metavar="DIR", help="Write the files into "
                                        "DIR itself, for example an empty repository (default: a "
@@ -35,7 +35,7 @@ def new_plugin(
 ) -> None:
     """Write a new plugin: a distribution with options, tests, README and licence, or one file.
 
-    It works as it is written: change its parts one by one, and check it with 'check-plugin'.
+    The plugin works at once: change its parts one by one, and check it with 'check-plugin'.
     """
     from ipucnn.scaffolding.scaffold import NewPlugin, choices_named, write
 

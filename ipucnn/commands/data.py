@@ -115,7 +115,7 @@ def convert(given: Dict[str, Any]) -> None:
 @app.command("verify")
 def verify(
     path: str = typer.Argument(help="Folder of the dataset."),
-    data: Optional[str] = typer.Option(None, "--data", help="Its format (default: recognised by "
+    data: Optional[str] = typer.Option(None, "--data", help="Format (default: recognised by "
                                        "its layout)."),
     as_json: bool = JSON,
 ) -> int:
@@ -151,16 +151,16 @@ def show(  # noqa: PLR0913 - one per option
                                         "to show (default: those of training)."),
     model: str = typer.Option("resnet18", "--model", help="Model that the images are prepared "
                               "for."),
-    weights: str = typer.Option("random", "--weights", metavar="FILE|DIR|pretrained", help="Its "
-                                "weights, which may have a preprocessing of their own."),
+    weights: str = typer.Option("random", "--weights", metavar="FILE|DIR|pretrained", help="The "
+                                "model's weights, which may have their own preprocessing."),
     input_size: Optional[int] = typer.Option(
         None, "--input-size", min=8, max=LARGEST_INPUT, help="Height and width of the input in "
         "pixels (default: the model's own)."),
     rand_augment: int = typer.Option(0, "--rand-augment", min=0, max=100, help="Operations of "
                                      "RandAugment per image, with '--augmented'."),
     min_crop_area: Optional[float] = typer.Option(
-        None, "--min-crop-area", min=0.001, max=1.0, help="Least share of an image's area that a "
-        "random crop takes, with '--augmented' (default: 0.35, as for few images in 'train')."),
+        None, "--min-crop-area", min=0.001, max=1.0, help="Minimum share of an image's area for a "
+        "random crop, with '--augmented' (default: 0.35, as for few images in 'train')."),
     seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE, help="Random seed."),
     as_json: bool = JSON,
 ) -> None:

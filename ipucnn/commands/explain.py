@@ -26,7 +26,7 @@ def explain(  # noqa: PLR0913 - one per option
     image: str = typer.Argument(metavar="FILE", help="An image file."),
     weights: Optional[str] = typer.Option(
         None, "--weights", metavar="pretrained|FILE|DIR", help="Weights, as in 'ipucnn run'; a "
-        "checkpoint says which model it is of (default: pretrained)."),
+        "checkpoint states its model (default: pretrained)."),
     model: Optional[str] = typer.Option(None, "--model", help="Model (default: resnet18, or that "
                                         "of the weights)."),
     classes: Optional[List[str]] = typer.Option(
@@ -44,7 +44,7 @@ def explain(  # noqa: PLR0913 - one per option
         help="Image to write (default: NAME-explained.png here)."),
     as_json: bool = JSON,
 ) -> None:
-    """Show which parts of an image speak for a class, as a map over the image (Grad-CAM)."""
+    """Show which parts of an image support a class, as a map over the image (Grad-CAM)."""
     from ipucnn.core.files import write_bytes
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.registry import registry

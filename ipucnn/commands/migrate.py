@@ -35,8 +35,8 @@ def migrate(
 ) -> int:
     """Translate a command line of Graphcore's examples, timm or torchvision.
 
-    Prints the command that replaces it and explains every option: what it is here, or why it is
-    dropped. Exit code 1 when something has to be decided first, such as a model that is not
+    Prints the command that replaces it and, for every option, its counterpart or why it is dropped.
+    Exit code 1 when the command needs a change first, for example because a model is not
     installed.
     """
     from ipucnn.migration.job import AUTO

@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 def plan(given: Dict[str, Any]) -> None:
     """Preview a training: sizes, memory and time; or print the command that launches it.
 
-    Nothing is compiled, downloaded or read; the backend need not be usable on this machine.
+    Nothing is compiled or downloaded, and no images are read; the backend need not be usable here.
     """
     from ipucnn.api.jobs import planned
     from ipucnn.core.files import write_text

@@ -102,15 +102,15 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
 
 
 def show(
-    kind: Optional[str] = typer.Argument(None, metavar="[KIND]", help="May be left out "
-                                         "when no other kind has the name. Kinds: " + KINDS),
+    kind: Optional[str] = typer.Argument(None, metavar="[KIND]", help="Kind; optional "
+                                         "unless several kinds have the name. Kinds: " + KINDS),
     name: Optional[str] = typer.Argument(None, metavar="NAME", help="Its name."),
     splits: bool = typer.Option(False, "--splits",
                                 help="List the modules of a model that can begin a stage."),
     plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
                               "'train' may follow ('--lr 0.1 --epoch 90 --warmup-epoch 5')."),
     settings: Optional[List[str]] = typer.Argument(None, metavar="[TRAIN OPTION]...",
-                                                   help="With '--plot'."),
+                                                   help="Options of 'train', with '--plot'."),
     as_json: bool = JSON,
 ) -> None:
     """Show a plugin: its options, the size and weights of a model, the curve of a schedule.

@@ -31,7 +31,7 @@ def runs(
 ) -> None:
     """List trainings with their key figures.
 
-    Every folder with 'metrics.jsonl' or 'status.json' is one, wherever it is below DIR.
+    Every folder in or below DIR with 'metrics.jsonl' or 'status.json' is listed.
     """
     from ipucnn.runs.found import folders, read
     from ipucnn.runs.selection_of_runs import filtered, ordered
@@ -65,11 +65,11 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
 def watch(
     run: str = typer.Argument("logs", metavar="[RUN]", help="Log folder of a training, or a folder "
                               "with several: the newest is shown."),
-    once: bool = typer.Option(False, "--once", help="Print one picture, and leave."),
+    once: bool = typer.Option(False, "--once", help="Print the current state once and exit."),
 ) -> int:
     """Show a training of another process live: curves, figures, worst classes.
 
-    Ctrl-C leaves; the training goes on. When it ends, the last picture is printed.
+    Ctrl-C ends the display, not the training. When that ends, its last state is printed.
     """
     from ipucnn.runs.dashboard import drawn
     from ipucnn.runs.watching import Watched

@@ -34,8 +34,8 @@ class RunNetwork(NetworkPart):
 
     random_weights: bool = option(False, "The same as '--weights random'.")
     onnx: Optional[str] = option(
-        None, "Run this ONNX file, or that of '--model' and '--batch-size' in a folder which "
-        "'ipucnn export' filled, instead of a network of the registry.",
+        None, "Run this ONNX file, or the file of '--model' and '--batch-size' in a folder of "
+        "'ipucnn export', instead of a network of the registry.",
         names=("--model-path",), metavar="FILE|DIR", feature="onnx", basic=True)
 
     def __post_init__(self) -> None:
@@ -87,17 +87,18 @@ class RunExecution(ExecutionPart):
         "one replica unless '--replicas' gives the number of all.", minimum=1,
         names=("--num-ipus",), basic=True)
     oversubscribe: bool = option(
-        False, "Start '--instances' beyond what the cores and the memory of this machine carry.",
+        False, "Start '--instances' even if cores or memory of this machine do not suffice.",
         negatable=False)
     precision: Optional[str] = option(
-        None, "Numbers of compute and weights: half (16.16), full (32.32), or 8-bit integers "
-        "(int8) for which a network is calibrated (default: half where the device computes in "
-        "it, else full).", choices=_PRECISIONS, basic=True)
+        None, "Precision of compute and weights: half (16.16), full (32.32), or 8-bit integers "
+        "after calibration (int8) (default: half where the device computes in it, else full).",
+        choices=_PRECISIONS, basic=True)
     iterations: Optional[int] = option(
         None, "Host calls (default: one pass over real data, 100 otherwise).", minimum=1,
         basic=True)
     warmup: int = option(
-        2, "First host calls left out of the statistics, at most half of the run.", minimum=0)
+        2, "Number of first host calls left out of the statistics, at most half of the run.",
+        minimum=0)
     time_limit: Optional[float] = option(
         None, "Stop after this many seconds and report what was done.",
         exclusive_minimum=0.0, metavar="SECONDS")
@@ -108,17 +109,17 @@ class RunResults(ResultPart):
     """The output of a run."""
 
     predictions: Optional[str] = option(
-        None, "Write a row per image: path, classes, names, probabilities.",
+        None, "Write a row per image to this file: path, classes, names, probabilities.",
         metavar="FILE.csv|.json|.parquet", basic=True)
     top_k: int = option(5, "Classes per image in the predictions.", minimum=1)
     report: Optional[str] = option(
         None, "Write a report as an HTML page: predictions, accuracy, latency, options.",
         metavar="FILE.html")
     log_path: Optional[str] = option(
-        None, "Folder for the logs of instances, in a folder of each run (default: logs).",
+        None, "Folder for the logs of instances, with a subfolder per run (default: logs).",
         metavar="DIR")
     hide_output: bool = option(
-        True, "Keep what instances print in their logs; otherwise it is shown as well.")
+        True, "Write the output of instances only to their logs, instead of also showing it.")
 
     @property
     def documented(self) -> bool:

@@ -36,27 +36,28 @@ class ExportFile:
 
     # a file for PopART runs in every engine
     target: str = option(
-        "popart", "Backend that the file is for; it decides which operators and versions the file "
-        "may have.", kind="backend", basic=True)
+        "popart", "Backend for which the file is written; it determines the operators and versions "
+        "that the file may have.", kind="backend", basic=True)
     batch_size: int = option(1, "Images per call.", minimum=1, names=("--micro-batch-size",),
                              basic=True)
-    dynamic_batch: bool = option(False, "Let a call take any number of images.", basic=True)
+    dynamic_batch: bool = option(False, "Accept any number of images per call.", basic=True)
     opset: Optional[int] = option(
         None, "Version of the ai.onnx operator set (default: the newest that the target reads).",
         minimum=1, basic=True)
     precision: str = option(
-        "32.32", "Floating point of the weights and of computation in the file: full (32.32) or "
-        "half (16.16). PopART makes its own half of a full one.",
+        "32.32", "Precision of compute and weights in the file: full (32.32) or half (16.16); "
+        "PopART converts a full file to half precision by itself.",
         choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
         basic=True)
     normalization_location: str = option(
-        "host", "Where images are normalised: before they enter ('host'), in the file, whose "
-        "input is then uint8 ('device'), or nowhere.", choices=NORMALISATION_PLACES,
+        "host", "Where images are normalised: before they are passed to the file ('host'), in the "
+        "file, whose input is then uint8 ('device'), or nowhere ('none').",
+        choices=NORMALISATION_PLACES,
         names=("--normalisation-location",), basic=True)
     model_path: str = option(
         "models", "Folder of the files, which are '<model>/model_<batch>.onnx' or "
         "'<model>/model.onnx' for any batch.", metavar="DIR", basic=True)
-    output: Optional[str] = option(None, "The file itself, wherever it should be.",
+    output: Optional[str] = option(None, "Path of the file, instead of a folder.",
                                    metavar="FILE.onnx", basic=True)
 
     def __post_init__(self) -> None:

@@ -30,16 +30,16 @@ class LaunchOptions:
     """
 
     instances: Optional[int] = option(
-        None, "Host processes that share the replicas evenly; as many as '--instances-per-host' "
-        "allows when not given.", group="Launch", minimum=1)
+        None, "Host processes that share the replicas evenly (default: as many as "
+        "'--instances-per-host' allows).", group="Launch", minimum=1)
     instances_per_host: int = option(
-        1, "Most instances on one host; the largest number that shares the replicas evenly is "
-        "taken.", group="Launch", minimum=1)
+        1, "Maximum number of instances on one host; the largest number that shares the replicas "
+        "evenly is used.", group="Launch", minimum=1)
     ipus: Optional[int] = option(
         None, "IPUs of the system; a training that needs more is refused.", group="Launch",
         minimum=1)
     num_hosts: Optional[int] = option(
-        None, "Host servers; as many as '--hosts' names, or this one, when not given.",
+        None, "Number of host servers (default: as many as '--hosts' names, or 1).",
         group="Launch", minimum=1)
     hosts: Tuple[str, ...] = option(
         (), "Names or addresses of the host servers.", group="Launch", names=("--host",),
@@ -53,21 +53,21 @@ class LaunchOptions:
     vipu_partition: Optional[str] = option(None, "V-IPU partition to use or to create.",
                                            group=POPRUN)
     vipu_partition_attempts: Optional[int] = option(
-        None, "How often binding to the partition is tried.", group=POPRUN, minimum=1)
+        None, "Number of attempts to bind to the partition.", group=POPRUN, minimum=1)
     vipu_allocation: Optional[str] = option(
         None, "V-IPU allocation in which a partition is created.", group=POPRUN)
     update_partition: Optional[bool] = option(None, "Update the partition if needed.",
                                               group=POPRUN)
     reset_partition: Optional[bool] = option(None, "Reset the partition first.", group=POPRUN)
     remove_partition: Optional[bool] = option(
-        None, "Remove a partition that was created for this.", group=POPRUN)
-    num_ilds: Optional[int] = option(None, "IPU-Link domains.", group=POPRUN, minimum=1)
+        None, "Remove the partition afterwards, if it was created for this.", group=POPRUN)
+    num_ilds: Optional[int] = option(None, "Number of IPU-Link domains.", group=POPRUN, minimum=1)
     executable_cache_path: Optional[str] = option(
         None, "Folder of compiled models, so that one instance compiles for all.", group=POPRUN,
         metavar="DIR")
     numa_aware: Optional[bool] = option(None, "Bind instances to NUMA nodes.", group=POPRUN)
-    print_topology: Optional[bool] = option(None, "Print where instances and replicas are.",
-                                            group=POPRUN)
+    print_topology: Optional[bool] = option(
+        None, "Print the placement of instances and replicas.", group=POPRUN)
     only_output_from_instance: Optional[int] = option(
         None, "Show the output of this instance only, and no errors of the others.", group=POPRUN,
         minimum=0)
@@ -78,8 +78,8 @@ class LaunchOptions:
         None, "Arguments of 'mpirun' for all instances together, as one text.", group=POPRUN,
         metavar="ARGUMENTS")
     mpi_local_args: Optional[str] = option(
-        None, "Arguments of 'mpirun' for each instance, as one text: '-x NAME' passes a variable "
-        "on.", group=POPRUN, metavar="ARGUMENTS")
+        None, "Arguments of 'mpirun' for each instance, as one text: '-x NAME' passes on a "
+        "variable.", group=POPRUN, metavar="ARGUMENTS")
 
     def __post_init__(self) -> None:
         for name in self.host_names:
@@ -128,23 +128,24 @@ class PlanOptions(LaunchOptions):
     """Options of `ipucnn plan` that `train` does not have."""
 
     launch: Optional[str] = option(
-        None, "Launch profile or YAML file: a system and how a training is started on it. The name "
-        "of a launcher ('poprun', 'torchrun') prints only its command.", group="Launch",
+        None, "Launch profile or YAML file that describes a system and how a training is started "
+        "on it, or the name of a launcher ('poprun', 'torchrun') to print only its command.",
+        group="Launch",
         metavar="NAME|FILE", switch=True)
     poprun: bool = option(
         False, "Print only the 'poprun' command that launches this training.", group="Launch",
         switch=True)
 
     device_memory: Optional[str] = option(
-        None, "Memory that a stage has to fit in: that of an IPU ('mk1', 'mk2'), or bytes of a GPU "
-        "('24GB'). '--pipeline-splits auto:N' keeps to it.", group=ESTIMATE,
+        None, "Memory that a stage must fit into, also with '--pipeline-splits auto:N': that of an "
+        "IPU ('mk1', 'mk2'), or the bytes of a GPU ('24GB').", group=ESTIMATE,
         metavar="mk1|mk2|SIZE", switch=True, basic=True)
     rate: Optional[str] = option(
-        None, "Measured rate for estimates of time: images per second of all devices, or the file "
-        "of a result ('--result' of train, run or data bench), scaled by its replicas.",
+        None, "Measured rate for estimates of time: images per second of all devices, or a file of "
+        "'--result' (of train, run or data bench), whose rate is scaled by the replicas.",
         group=ESTIMATE, metavar="IMAGES/S|FILE", switch=True, basic=True)
     samples: Optional[int] = option(
-        None, "Images of an epoch, where the dataset's record does not state them.",
+        None, "Images per epoch, if the dataset's record does not state them.",
         group=ESTIMATE, minimum=1, switch=True, basic=True)
     picture: Optional[str] = option(
         None, "Write a picture of the stages to this file (SVG).", group=ESTIMATE,

@@ -135,7 +135,8 @@ class OptimisationPart:
     heading: ClassVar[str] = "Training"
 
     epoch: Optional[int] = option(
-        None, "Epochs in all (default: by the images).", minimum=0, names=("--epochs",), basic=True)
+        None, "Total number of epochs (default: by the images).", minimum=0, names=("--epochs",),
+        basic=True)
     optimizer: str = option("sgd", "Optimizer.", kind="optimizer", fixed="state", basic=True)
     lr: Optional[float] = option(
         None, "Learning rate, for the mean gradient of an update's samples (default: the "
@@ -143,22 +144,22 @@ class OptimisationPart:
         basic=True)
     weight_decay: float = option(
         1e-4, "Weight decay; biases and norm layers have none.", minimum=0.0, basic=True)
-    loss: str = option("cross-entropy", "Loss that is minimised.", kind="loss", basic=True)
+    loss: str = option("cross-entropy", "Loss to minimise.", kind="loss", basic=True)
     reduction: Optional[str] = option(
         None, "'sum' or 'mean' of the old trainer, which divided the rate of a sum: the same "
         "update. '--accumulation-reduction' changes it.", choices=("sum", "mean"), switch=True,
         in_profiles=True)
     loss_scaling: float = option(
-        1.0, "Factor on the loss against underflow of half-precision gradients; the last one of "
-        "the schedule.", exclusive_minimum=0.0)
+        1.0, "Factor on the loss against underflow of half-precision gradients; with "
+        "'--initial-loss-scaling', the final one.", exclusive_minimum=0.0)
     initial_loss_scaling: Optional[float] = option(
-        None, "Where loss scaling begins; it doubles at even distances until '--loss-scaling'.",
+        None, "Loss scaling at the start; it doubles at regular intervals up to '--loss-scaling'.",
         exclusive_minimum=0.0)
     ema_decay: float = option(
         0.0, "Decay of an exponential moving average of the weights; 0 keeps none.",
         minimum=0.0, maximum=1.0, feature="ema", fixed="state")
     skip_non_finite: int = option(
-        0, "Weight updates with a loss that is not finite that are left out before training "
+        0, "Number of weight updates with a loss that is not finite to skip before the training "
         "stops.", minimum=0)
     first_trainable_layer: str = option(
         "", "Train from this module on; earlier layers stay frozen.", metavar="MODULE",
@@ -193,7 +194,7 @@ class SchedulePart:
         0.0, "Updates of the learning rate per epoch; 0 updates it at every host call.",
         minimum=0.0)
     warmup_epoch: Optional[float] = option(
-        None, "Epochs of rising rate (default: a tenth, at most 5).", minimum=0.0,
+        None, "Epochs of warm-up (default: a tenth, at most 5).", minimum=0.0,
         names=("--warmup-epochs",), basic=True)
 
 
@@ -207,26 +208,26 @@ class AugmentationPart:
         "standard", "Random crop and flip of training images, or only what validation does.",
         choices=("standard", "none"), basic=True, idle=FIXED_IMAGES)
     min_crop_area: Optional[float] = option(
-        None, "Least share of an image's area that a random crop takes (default: 0.08 as for "
+        None, "Minimum share of an image's area that a random crop takes (default: 0.08 as for "
         "ImageNet, 0.35 for fewer than 100,000 images).", exclusive_minimum=0.0, maximum=1.0,
         idle=(FIXED_IMAGES, "without augmentation standard"))
     use_bbox_info: bool = option(
         False, "Crop so that the object's bounding box is hit (datasets with boxes).",
         idle=(FIXED_IMAGES, "without augmentation standard"))
     rand_augment: int = option(
-        0, "Random operations of RandAugment per image; 0 makes none.", minimum=0,
+        0, "Number of RandAugment operations per image; 0 for none.", minimum=0,
         maximum=100,
         idle=(FIXED_IMAGES, "without augmentation standard"))
     rand_augment_magnitude: int = option(
         9, "Strength of RandAugment.", minimum=0, maximum=30,
         idle=(FIXED_IMAGES, "without rand_augment", "without augmentation standard"))
     mixup_alpha: float = option(
-        0.0, "Images are mixed with a coefficient from Beta(alpha, alpha); 0 mixes none.",
+        0.0, "Mix images with a coefficient from Beta(alpha, alpha); 0 switches it off.",
         minimum=0.0)
     cutmix_lambda_low: float = option(
-        0.0, "Least share of an image that cutmix keeps.", minimum=0.0, maximum=1.0)
+        0.0, "Minimum share of an image that cutmix keeps.", minimum=0.0, maximum=1.0)
     cutmix_lambda_high: float = option(
-        0.0, "Largest share of an image that cutmix keeps; both 0 or both 1 switch it off.",
+        0.0, "Maximum share of an image that cutmix keeps; both 0 or both 1 switch it off.",
         minimum=0.0, maximum=1.0)
     cutmix_disable_prob: float = option(
         0.0, "Probability that a micro-batch is not cut.", minimum=0.0, maximum=1.0,
@@ -318,9 +319,10 @@ class CheckpointPart:
         "none", "Average the checkpoints after training.",
         choices=("none", "mean", "exponential"), idle=NO_CHECKPOINTS)
     weight_avg_exp_decay: float = option(
-        0.99, "Weight of the older ones in the exponential average.", minimum=0.0, maximum=1.0,
+        0.99, "Weight of the older checkpoints in the exponential average.", minimum=0.0,
+        maximum=1.0,
         idle="without weight_avg_strategy exponential")
-    weight_avg_n: int = option(-1, "Checkpoints to average, the last ones; -1 takes all.",
+    weight_avg_n: int = option(-1, "Number of last checkpoints to average; -1 for all.",
                                minimum=-1, names=("--weight-avg-N",),
                                idle="without weight_avg_strategy mean exponential")
 
@@ -383,7 +385,7 @@ class TrainResults(ResultPart):
     """Options of the records of a training."""
 
     logger: Tuple[str, ...] = option(
-        ("files",), "What records metrics and options; several may be named.", kind="logger",
+        ("files",), "Loggers that record metrics and options; several may be named.", kind="logger",
         metavar="NAME...")
     logs_per_epoch: int = option(1, "Rows of metrics per epoch.", minimum=1)
     steps_per_log: Optional[int] = option(

@@ -15,7 +15,7 @@ class ValidatedCheckpoints:
     heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
-        None, "Checkpoint, or a folder, all of whose checkpoints are validated in order.",
+        None, "Checkpoint, or a folder whose checkpoints are all validated in order.",
         names=("--checkpoint-input-path", "--checkpoint-input-dir", "--weights"),
         metavar="FILE|DIR", basic=True)
     ema: Optional[bool] = option(
@@ -50,13 +50,13 @@ class ValidationExecution:
 
     backend: Optional[str] = option(None, "Execution engine.", kind="backend", basic=True)
     batch_size: Optional[int] = option(
-        None, "Micro-batch; it changes no result.", minimum=1, names=("--micro-batch-size",),
-        basic=True)
+        None, "Micro-batch; it does not change the result.", minimum=1,
+        names=("--micro-batch-size",), basic=True)
     device_iterations: Optional[int] = option(
         None, "Steps on the device per host call.", minimum=1, names=("--device-iteration",))
     replicas: Optional[int] = option(None, "Data-parallel copies.", minimum=1)
     precision: Optional[str] = option(
-        None, "Floating point: half (16.16) or full (32.32).",
+        None, "Precision: half (16.16) or full (32.32).",
         choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
         basic=True)
 
@@ -106,21 +106,21 @@ class AverageOptions:
         None, "Folder of checkpoints of one training.", group="Checkpoints",
         names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="DIR")
     checkpoint_output_path: Optional[str] = option(
-        None, "Where the average goes; beside the checkpoints when not given.",
+        None, "File for the average (default: beside the checkpoints).",
         group="Checkpoints", names=("--output",), metavar="FILE")
     weight_avg_strategy: str = option(
-        "mean", "Equal weights, or exponentially less for older checkpoints.",
+        "mean", "Equal weights, or exponentially lower ones for older checkpoints.",
         group="Averaging", choices=("mean", "exponential"))
     weight_avg_exp_decay: float = option(
-        0.99, "Weight of the older ones in the exponential average.", group="Averaging",
+        0.99, "Weight of the older checkpoints in the exponential average.", group="Averaging",
         minimum=0.0, maximum=1.0, idle="without weight_avg_strategy exponential")
-    weight_avg_n: int = option(-1, "Checkpoints to average, the last ones; -1 takes all.",
+    weight_avg_n: int = option(-1, "Number of last checkpoints to average; -1 for all.",
                                group="Averaging", minimum=-1, names=("--weight-avg-N",))
     reestimate_batch_norm: int = option(
-        0, "Images of the training set from which batch norm's statistics are estimated anew; 0 "
-        "averages them too.", group="Averaging", minimum=0, metavar="IMAGES")
+        0, "Training images from which batch norm's statistics are estimated again; 0 averages "
+        "the statistics instead.", group="Averaging", minimum=0, metavar="IMAGES")
     data_dir: Optional[str] = option(
-        None, "Folder of the dataset; as trained when not given.", group="Averaging",
+        None, "Folder of the dataset (default: that of the training).", group="Averaging",
         names=("--imagenet-data-path",), metavar="DIR", idle="without reestimate_batch_norm")
     json: bool = option(False, "Print the result as JSON instead of text.", group="Results",
                         switch=True)

@@ -42,8 +42,8 @@ class NetworkPart:
                         fixed="model", basic=True)
     weights: str = option(
         "pretrained", "'pretrained', 'pretrained:TAG', 'random', a weights file, or a folder of "
-        "checkpoints, of which the best one is taken, else the newest. A checkpoint says which "
-        "model it is of.", metavar="pretrained|random|FILE|DIR", fixed="start", basic=True)
+        "checkpoints (the best, else the newest); a checkpoint states its model.",
+        metavar="pretrained|random|FILE|DIR", fixed="start", basic=True)
     ema: Optional[bool] = option(
         None, "Take the moving average of a checkpoint's weights, or the weights themselves "
         "(default: the average if it validated best).", fixed="start")

@@ -21,19 +21,19 @@ class ConvertSource:
     heading: ClassVar[str] = "Source"
 
     source: Optional[str] = option(
-        None, "Folder of the dataset to convert; not for one that makes its images.",
+        None, "Folder of the dataset to convert; not for a dataset that generates images.",
         metavar="DIR", basic=True)
     data: Optional[str] = option(
-        None, "Its format (default: recognised by its layout).", kind="dataset", basic=True)
+        None, "Format of the source (default: recognised by its layout).", kind="dataset",
+        basic=True)
     splits: Tuple[str, ...] = option(
-        (), "Which of its splits (default: those that it has). A dataset without classes has "
-        "'validation'.", choices=SPLITS, basic=True)
+        (), "Splits to convert (default: all; a dataset without classes has only "
+        "'validation').", choices=SPLITS, basic=True)
     skip_bad_samples: bool = option(
         False, "Leave out images that cannot be read, and count them, instead of stopping.",
         basic=True)
     check: bool = option(
-        False, "Decode images that are stored as they are, too, so that a damaged one is found.",
-        basic=True)
+        False, "Also decode images that are stored unchanged, to find damaged ones.", basic=True)
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ class ConvertTarget:
     heading: ClassVar[str] = "Target"
 
     target: Optional[str] = option(
-        None, "Folder to make, or one that the same call has begun.", metavar="DIR", basic=True)
-    to: str = option("webdataset", "Format to convert into.", kind="dataset", basic=True)
-    samples_per_shard: int = option(1024, "Most samples of a shard.", minimum=1, basic=True)
+        None, "Folder to write; one that the same command has begun is continued.",
+        metavar="DIR", basic=True)
+    to: str = option("webdataset", "Format to write.", kind="dataset", basic=True)
+    samples_per_shard: int = option(
+        1024, "Maximum number of samples per shard.", minimum=1, basic=True)
     bytes_per_shard: Optional[int] = option(
-        None, "Most bytes of a shard ('100M'), unless one sample has more.", size=True, minimum=1,
-        metavar="SIZE", basic=True)
+        None, "Maximum size of a shard ('100M'), unless one sample is larger.", size=True,
+        minimum=1, metavar="SIZE", basic=True)
     # unlike the old tool: class-sorted shards train poorly
-    shuffle: bool = option(True, "Shuffle each split before it is divided.", basic=True)
-    seed: int = option(0, "Seed of the order, and of images that are drawn.", minimum=0,
+    shuffle: bool = option(True, "Shuffle each split before it is written.", basic=True)
+    seed: int = option(0, "Seed of the order, and of generated images.", minimum=0,
                        maximum=LARGEST_SIZE, basic=True)
 
     def __post_init__(self) -> None:
@@ -74,8 +76,8 @@ class ConvertImages:
     validation_preprocess_steps: Tuple[str, ...] = option(
         (), "Steps applied to validation images.", metavar="STEP", basic=True)
     image_quality: Optional[int] = option(
-        None, "Encode every image as JPEG of this quality. When not given, image files that no "
-        f"step changes are stored as they are, and others with {DEFAULT_QUALITY}.",
+        None, "Encode every image as JPEG of this quality (default: store image files that no step "
+        f"changes unchanged, and others with quality {DEFAULT_QUALITY}).",
         minimum=1, maximum=100, basic=True)
 
     def __post_init__(self) -> None:

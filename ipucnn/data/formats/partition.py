@@ -153,7 +153,7 @@ def _put(source: str, target: str, ways: Sequence[Way]) -> str:
     real = os.path.realpath(source)  # a relative link target would be wrong from here
     if not os.path.isfile(real):
         raise DataError(f"image {source!r} is a link to nothing, or no file",
-                        "nothing was made: mend or remove it first")
+                        "nothing was made: fix or remove it first")
     (way, put), *others = ways
     try:
         put(real, target)

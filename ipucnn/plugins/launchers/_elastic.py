@@ -74,7 +74,7 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Silence the agent: what it reports is said in one line, and by the processes themselves."""
+    """Silence the agent: the processes and one line of the launcher report the same."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -21,10 +21,10 @@ class TorchRunOptions:
         None, "Where the hosts find each other: the first one's address and a free port.",
         metavar="HOST:PORT", machine=True, switch=True)
     rdzv_timeout: int = option(
-        300, "Seconds in which all hosts must have arrived.", minimum=1, maximum=86400,
+        300, "Seconds that the hosts wait for each other at the start.", minimum=1, maximum=86400,
         metavar="SECONDS", machine=True, switch=True)
     max_restarts: int = option(
-        0, "How often the processes are started anew after a failure; they continue from the last "
+        0, "How often the processes are restarted after a failure; they continue from the last "
         "checkpoint in '--checkpoint-path'.", minimum=0, maximum=1000, machine=True, switch=True)
 
     def __post_init__(self) -> None:

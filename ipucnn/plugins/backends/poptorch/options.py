@@ -24,8 +24,8 @@ class PopTorchOptions(IpuOptions):
     # threads start at once and need no shared memory: a default for any machine
     dataloader_mode: str = option(
         THREADS, "How images are decoded: by threads of this process, or by worker processes of "
-        "PopTorch's data loader in one of its modes, which decode more images per second than one "
-        "process.", choices=(THREADS, *LOADER_MODES), role=LOADER, validation=True, machine=True,
+        "PopTorch's data loader in one of its modes, which decode faster than one process.",
+        choices=(THREADS, *LOADER_MODES), role=LOADER, validation=True, machine=True,
         idle=DEVICE_IMAGES)
     disable_async_loading: bool = option(
         False, "The same as '--dataloader-mode sync'.", role=LOADER, validation=True,
