@@ -235,7 +235,9 @@ class TrainingChecks(Suite):
         for mode, checkpoints in (("auto", ()), ("manual", ("body",))):
             self.compare_training(self.network(batch_norm=True), self.training_plan(
                 micro_batch=2, recompute=mode, recompute_checkpoints=checkpoints,
-                pipeline_splits=tuple(self.splits[:1]), gradient_accumulation=3))
+                # in a pipeline, some recompute whole stages only
+                pipeline_splits=tuple(self.splits[:1]) if mode == "auto" else (),
+                gradient_accumulation=3))
 
     def test_training_in_a_pipeline(self) -> None:
         """Splitting a model changes no weight."""

@@ -469,8 +469,12 @@ def test_exported_files_run(popart_double, registry, tmp_path, monkeypatch, dyna
         result = inference.run(build(RunOptions, {
             "backend": backend, "predictions": str(path), **common, **more}), registry)
         assert result.images == 24
-        rows[backend] = [line.split(",")[:2] for line in path.read_text().splitlines()]
-    assert rows["popart"] == rows["torch"]
+        rows[backend] = [line.split(",") for line in path.read_text().splitlines()]
+    for found, wanted in zip(rows["popart"], rows["torch"]):
+        # of two classes that are equal in bfloat16, either may be the better one in float16
+        either = [wanted[1], wanted[4]] if wanted[3] == wanted[6] else [wanted[1]]
+        assert found[0] == wanted[0]
+        assert found[1] in either
 
 
 def test_shapes_among_the_weights_of_a_file_become_constants(popart_double, made, tmp_path):

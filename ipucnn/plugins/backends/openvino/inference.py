@@ -218,7 +218,7 @@ class OpenVinoSession(ArraySession):
         if stored is not None:
             return torch.from_numpy(stored[0]), torch.from_numpy(stored[1])
         plan = replace(self._plan, precision="32.32")
-        options = replace(self._options, requests=1, tune=False)
+        options = replace(self._options, requests=None, tune=False)
         full = OpenVinoSession(self._core, self._graph, plan, options)
         with full:
             full.compile()
