@@ -149,7 +149,8 @@ def card_of(dataset):
 def validated(folders, form, count, workers, batch_size):
     """Evaluate with `count` instances side by side; return the validations and what each saw."""
     board, barrier = [None] * count, threading.Barrier(count)
-    seen, results, plan = [[] for _ in range(count)], [None] * count, _plan()
+    seen, results, plan = [[] for _ in range(count)], [None] * count, replace(
+        _plan(), replicas=count, instances=count)
 
     def work(index):
         dataset = dataset_of(folders, form, "validation")
@@ -160,11 +161,12 @@ def validated(folders, form, count, workers, batch_size):
             instances=Together(index, count, board, barrier))
         results[index] = evaluator({"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}, 0)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
+    barrier.abort()  # one that waits for an instance that failed must not go on
     assert all(results), "an instance did not finish"
     return results, seen
 
