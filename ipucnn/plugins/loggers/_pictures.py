@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, List, Sequence, Tuple
 
-import numpy as np
-
 SIDE = 512
 """Smallest height and width of the heat map of a confusion matrix, in pixels."""
 
@@ -18,6 +16,8 @@ def heat_map(confusion: Sequence[Sequence[int]]) -> Any:
 
     A row is a true class, and its share of images decides the colour: white is none, dark blue all.
     """
+    import numpy as np  # inside: the modules of loggers are imported to list plugins
+
     counts = np.asarray(confusion, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
@@ -41,6 +41,8 @@ def png(image: Any) -> bytes:
 def worst(confusion: Sequence[Sequence[int]], names: Sequence[str],
           most: int = 20) -> List[Tuple[str, str, int]]:
     """Return the most frequent mistakes: true class, predicted class, images."""
+    import numpy as np
+
     counts = np.array(confusion, dtype=np.int64)
     np.fill_diagonal(counts, 0)
     order = np.argsort(counts, axis=None, kind="stable")[::-1][:most]
