@@ -189,11 +189,17 @@ def run(folder: Path, argv: Sequence[str], at: int = NEVER,
     return os.waitstatus_to_exitcode(status), int(points or 0), said_text
 
 
+OF_THE_CLOCK = ("report.html", "status.json", "training.json")
+"""Files that state times and speeds; a training is not continued from them."""
+
+
 def remains(folder: Path) -> Dict[str, Any]:
     """Return everything that a training leaves behind, without what the clock wrote."""
     found: Dict[str, Any] = {}
     for path in sorted((folder / "c").rglob("*")):
         name = str(path.relative_to(folder / "c"))
+        if path.name in OF_THE_CLOCK:
+            continue
         if path.is_dir():
             found[name] = "a folder"
         elif path.name == "metrics.jsonl":

@@ -52,7 +52,8 @@ class LiveStatus:
     def _save(self, state: str) -> None:
         content = {**self._last, "state": state, "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
-        part = self._path.with_suffix(f".{os.getpid()}.part")
+        # one name, so that what a killed process left is written over
+        part = self._path.with_name(f".{FILE}.part")
         with suppress(OSError):  # it only informs, and need not survive a power cut
             part.write_text(json_text(content), encoding="utf-8")
             os.replace(part, self._path)

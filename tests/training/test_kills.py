@@ -33,8 +33,8 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path
 
 
-REPORTED = ("training.json", "validation.json", "report.html")
-"""Files of the report."""
+REPORTED = ("training.json", "validation.json", "report.html", "status.json")
+"""Files of the report and of `ipucnn watch`."""
 
 
 def left(folder):
@@ -66,7 +66,7 @@ def test_a_kill_at_any_renaming_changes_nothing(pictures, monkeypatch, losses):
         patch.setattr(os, "replace", replacing)
         ipucnn.train(**TRAINING)
     expected = left(pictures / "c")
-    assert sorted(expected[1]) == ["best.json", "options.yaml",
+    assert sorted(expected[1]) == ["best.json", "classes.json", "options.yaml",
                                    *(f"resnet8-cifar_image_folder_{epoch}.pt"
                                      for epoch in ((4, 5) if len(losses) == 5 else (2, 4))),
                                    "validation"]

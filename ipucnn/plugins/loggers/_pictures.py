@@ -16,7 +16,7 @@ def heat_map(confusion: Sequence[Sequence[int]]) -> Any:
 
     A row is a true class, and its share of images decides the colour: white is none, dark blue all.
     """
-    import numpy as np  # inside: the modules of loggers are imported to list plugins
+    import numpy as np
 
     counts = np.asarray(confusion, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
