@@ -228,11 +228,13 @@ def test_light_commands_import_nothing_heavy(argv):
 
 def test_completion_knows_plugin_names_without_torch():
     program = (
-        "import sys\nfrom ipucnn.terminal.options_command import _completion\n"
-        "print(*_completion('model')('resnet1'))\n"
-        "assert 'torch' not in sys.modules\n")
+        "import sys\nfrom ipucnn.__main__ import invoke\ninvoke([])\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n")
+    asked = {"_IPUCNN_COMPLETE": "complete_bash", "COMP_WORDS": "ipucnn run --model resnet1",
+             "COMP_CWORD": "3"}
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
-                          universal_newlines=True, env=ENVIRONMENT, timeout=60, check=True)
+                          universal_newlines=True, env={**ENVIRONMENT, **asked}, timeout=60,
+                          check=True)
     names = done.stdout.split()
     assert {"resnet18", "resnet101", "resnet152"} <= set(names)
     assert all(name.startswith("resnet1") for name in names)

@@ -200,8 +200,10 @@ def test_old_shards_are_not_listed(cli, server, folder, tmp_path):
      "'--data-cache-size'"),
     (["--data", "webdataset", "--data-dir", "{folder}", "--data-cache-dir", "here"],
      "'--data-cache-dir'"),
-    (["--data", "webdataset", "--data-dir", "ftp://me:secret@localhost/x"],
-     "'ftp://localhost/x' is no address of http or https"),
+    (["--data", "webdataset", "--data-dir", "nowhere://me:secret@localhost/x"],
+     "scheme 'nowhere' of 'nowhere://localhost/x' is unknown"),
+    (["--data", "webdataset", "--data-dir", "https:///x"],
+     "'https:///x' is no address of http or https"),
 ])
 def test_what_has_no_meaning_is_refused(cli, server, folder, words, what):
     words = [word.format(url=server.url, folder=folder) for word in words]

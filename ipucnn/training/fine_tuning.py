@@ -17,8 +17,8 @@ class FineTuningPart:
     heading: ClassVar[str] = "Fine-tuning"
 
     freeze: str = option(
-        "", "Freeze all but the output layer for this many epochs, or this module and all before "
-        "it throughout.",
+        "", "Freeze all but the output layer for these epochs, or always all up "
+        "to this module.",
         metavar="EPOCHS|MODULE", feature=FEATURE, fixed="state", basic=True)
     layer_decay: float = option(
         1.0, "Factor on the learning rate from each block of layers to the one before it; the "

@@ -300,7 +300,7 @@ class CheckpointPart:
     heading: ClassVar[str] = "Checkpoints"
 
     checkpoint_path: Optional[str] = option(
-        None, "Folder of checkpoints (default: one of its own in 'logs').",
+        None, "Folder of checkpoints (default: a new one in 'logs').",
         names=("--checkpoint-output-dir",), metavar="DIR", basic=True)
     no_checkpoints: bool = option(False, "Write no checkpoints.", negatable=False)
     checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1,

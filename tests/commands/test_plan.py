@@ -389,7 +389,7 @@ def test_splits_are_checked_as_a_run_checks_them(plan, splits, message, hint):
 
 
 ONE_DEVICE = ("resnet20-cifar", "resnet-main-py", "train-py", "cpu", "gpu", "resnet50-gpu",
-              "fine-tune")
+              "fine-tune", "timm-train-py", "torchvision-train-py")
 
 
 @pytest.mark.parametrize("profile", [p for p in profiles.available("train")

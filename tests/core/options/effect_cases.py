@@ -83,10 +83,18 @@ CONTEXT = {
 """Further options that a job needs, or (None) that it must not have, to show an effect."""
 
 _CLI, _PROCESS = "commands/test_cli.py", "test_process.py"
+_REPORTS, _RUNS = "commands/test_report_cli.py", "runs/test_runs.py"
 ELSEWHERE = {
     ("*", "json"): _CLI + "::test_old_spellings_and_new_ones_mean_the_same",
     ("*", "progress"): "terminal/test_progress.py::",
     ("*", "result"): _CLI + "::test_a_run_on_labelled_files_reports_and_predicts",
+    ("run", "report"): _REPORTS + "::test_a_run_and_a_validation_write_theirs",
+    ("validate", "report"): _REPORTS + "::test_a_run_and_a_validation_write_theirs",
+    ("train", "no_report"): _REPORTS + "::test_no_report_is_written_where_none_is_wanted",
+    ("restore", "no_report"): _REPORTS + "::test_no_report_is_written_where_none_is_wanted",
+    ("train", "resume"): _RUNS + "::test_resume_auto_continues_the_newest_or_begins",
+    ("train", "dashboard"): _RUNS + "::test_the_dashboard_of_a_training_prints_its_lines_"
+                                    "afterwards",
     ("run", "time_limit"): _CLI + "::test_every_example_of_the_old_readme_runs",
     ("run", "onnx"): "commands/test_export_cli.py::test_a_file_predicts_what_the_model_does",
     ("run", "instances"): "commands/test_bulk.py::",

@@ -391,7 +391,7 @@ def test_a_conversion_knows_the_format_later(given):
     assert caught.value.message == ("'--annotations' is an option of dataset coco; this is "
                                     "dataset image_folder")
     plain = build(ConvertOptions, {"target": "there", "annotations": None}).plugins
-    assert settled(plain, "dataset", registry().get("dataset", "real"), registry()) is None
+    assert settled(plain, "dataset", registry().get("dataset", "synthetic"), registry()) is None
 
 
 # -- one plugin ----------------------------------------------------------------------------------
