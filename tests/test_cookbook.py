@@ -108,5 +108,5 @@ def test_logger(plugin, cli, tmp_path, monkeypatch):
     assert kinds[-2:] == ["artifact", "end"]
     assert mlflow.calls[-1] == ("end", "FINISHED")
     assert (tmp_path / "logs" / "mlflow-run.txt").read_text() == "17"
-    monkeypatch.delitem(sys.modules, "mlflow")
+    del sys.modules["mlflow"]
     discovery.forget_modules()

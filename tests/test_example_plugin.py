@@ -101,7 +101,8 @@ def test_it_passes_the_conformance_checks(python):
                 for check, result in checks.items()
                 if result not in ("passed", "skipped: it offers no training",
                                 "skipped: it does not offer fine-tuning",
-                                "skipped: it does not offer sums over accumulation")}
+                                "skipped: it does not offer sums over accumulation",
+                                "skipped: it does not offer recomputation")}
     assert outcomes == {("backend/reference", "test_every_declared_precision_works"):
                         "skipped: it declares single precision only"}
 

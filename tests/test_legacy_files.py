@@ -290,7 +290,8 @@ def test_saved_options_of_a_validation(work):
     check_rows(document["validations"],
                [row for row in recorded["validated"] if row["weights"] == "ema"])
     assert Path("matrix.csv").exists()
-    assert json.loads(Path("validated.json").read_text()) == document
+    written = json.loads(Path("validated.json").read_text())  # with what a report shows
+    assert {name: written[name] for name in document} == document
 
 
 @pytest.mark.parametrize("name", ["average", "average_anew"])

@@ -130,7 +130,8 @@ class LauncherSuite(Suite):
     def test_command_is_words(self) -> None:
         """The command that starts the processes is a list of words; it may be empty."""
         flags: Mapping[str, Any] = {"--name": "text", "--number": 2, "--switch": True}
-        words = self.build().command(ExecutionPlan(), ("one", "two"), flags)
+        plan = ExecutionPlan(replicas=2, instances=2)
+        words = self.build().command(plan, ("one", "two"), flags)
         require(isinstance(words, list) and all(isinstance(word, str) and word for word in words),
                 f"the command is {words!r}, not a list of words")
 

@@ -142,8 +142,9 @@ class SeenBackend(Backend):
 
 
 def card_of(dataset):
-    return ModelCard(model="m", num_outputs=len(dataset.class_names),
-                     class_names=tuple(dataset.class_names))
+    """Return the card of a model with ten outputs, of which the dataset may have eight."""
+    names = [*dataset.class_names, *"ab"][:10]
+    return ModelCard(model="m", num_outputs=10, class_names=tuple(names))
 
 
 def validated(folders, form, count, workers, batch_size):
