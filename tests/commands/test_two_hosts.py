@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
@@ -99,6 +100,8 @@ def await_epoch(folder, epoch, processes):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.__version__ < "2.1", reason="the agent of torch 2.0 waits for minutes "
+                    "for a host that is cut off, after the error was printed")
 def test_a_host_that_is_cut_off_comes_back_or_is_named(hosts, tmp_path):
     write_made("shapes", str(tmp_path / "photos"), GeneratedFiles(per_class=4, size=20))
     saved = tmp_path / "saved"

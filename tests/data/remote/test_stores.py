@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 
 import pytest
 
@@ -172,6 +173,8 @@ def test_a_missing_package_is_one_command(url, extra, monkeypatch):
     assert caught.value.hint == f"pip install 'ipucnn[{extra}]'"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="the last fsspec for Python 3.8 fails in the "
+                    "destructor of a connection that was never made")
 def test_a_store_that_cannot_be_connected_is_one_line():
     with pytest.raises(DataError, match=r"cannot look up 'ftp://127.0.0.1:1/x/a': .*attempt 3"):
         Store("ftp://127.0.0.1:1/x").stat("a")
