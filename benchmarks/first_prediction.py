@@ -2,8 +2,7 @@
 
 Each round runs, in turn: a script that decodes one JPEG and calls ONNX Runtime or OpenVINO; the
 same with `ipucnn run --onnx`; `ipucnn run --model` with a stored graph; and the same model with a
-plain torch script and with `ipucnn run --backend torch`. Seconds are of the wall clock, memory is
-the peak of the process.
+plain torch script and with `ipucnn run --backend torch`. Seconds are of the wall clock.
 """
 
 from __future__ import annotations
@@ -65,15 +64,12 @@ def commands(photo: Path, file: Path) -> Dict[str, List[str]]:
     return found
 
 
-def measured(command: List[str], environment: Dict[str, str]) -> Dict[str, float]:
-    """Run a command; return its seconds and its peak memory in megabytes."""
+def measured(command: List[str], environment: Dict[str, str]) -> float:
+    """Run a command and return its seconds."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return {"seconds": time.perf_counter() - started, "megabytes": usage.ru_maxrss / 1024}
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+                   env=environment)
+    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -92,19 +88,16 @@ def main() -> None:
                         "--dynamic-batch", "--output", str(file)], check=True,
                        stdout=subprocess.DEVNULL, env=environment)
         todo = commands(photo, file)
-        rows: Dict[str, List[Dict[str, float]]] = {name: [] for name in todo}
+        seconds: Dict[str, List[float]] = {name: [] for name in todo}
         for turn in range(rounds + 1):
             for name, command in todo.items():
-                row = measured(command, environment)
+                once = measured(command, environment)
                 if turn:  # the first fills the caches
-                    rows[name].append(row)
-    seconds = {name: [row["seconds"] for row in values] for name, values in rows.items()}
+                    seconds[name].append(once)
     save("first_prediction", {
         "what": f"one photograph of 500 x 500 pixels, {MODEL}, processes in turn",
         "rounds": rounds,
         "seconds": {name: summary(values) for name, values in seconds.items()},
-        "megabytes": {name: max(row["megabytes"] for row in values)
-                      for name, values in rows.items()},
         "ratio_to_the_script_of_the_engine": {
             name: summary([a / b for a, b in zip(
                 values, seconds[f"{name.partition(',')[0]}, script"])])
