@@ -1,4 +1,4 @@
-"""A store of fsspec in memory that fails as it is told: `faulty://`."""
+"""An in-memory fsspec store that fails on request: `faulty://`."""
 
 from __future__ import annotations
 

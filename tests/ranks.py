@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import socket
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 TINY = ["--plugin", str(Path(__file__).parent / "tiny_plugin.py")]
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -88,3 +92,23 @@ def run(folder, count, *words):
     codes = ranks.codes()
     assert codes == [0] * count, [ranks.err(rank) for rank in range(count)]
     return ranks
+
+
+def last(folder, epoch=2):
+    """Return the checkpoint of an epoch."""
+    return torch.load(next(folder.glob(f"*_{epoch}.pt")), weights_only=True)
+
+
+def same_progress(folder, other, rel):
+    """Compare positions and metrics of two trainings, without the measured speeds."""
+    assert last(folder)["position"] == last(other)["position"]
+    rows = [[{name: value for name, value in json.loads(line).items()
+              if name not in ("images_per_second", "data_wait_share")}
+             for line in (each / "metrics.jsonl").read_text().splitlines()]
+            for each in (folder, other)]
+    assert len(rows[0]) == len(rows[1]) > 4
+    for own, expected in zip(*rows):
+        assert own.keys() == expected.keys()
+        for name, value in own.items():
+            assert value == (pytest.approx(expected[name], rel=rel)
+                             if isinstance(value, float) else expected[name]), name

@@ -1,4 +1,4 @@
-"""A real HTTP server on localhost that fails as it is told."""
+"""A real HTTP server on localhost that fails on request."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class FaultyServer:
 
 
 class FaultyProxy:
-    """Passes requests on to another server, and fails as it is told.
+    """Forwards requests to another server, and fails those listed in `faults`.
 
     Each request for an object takes the next of `faults[its last name]`: a status, `("cut", n)`,
     `("stall", n)` as in `FaultyServer`, or `"well"`.

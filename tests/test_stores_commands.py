@@ -46,7 +46,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def s3(photos):
-    """A real S3 server behind a proxy that fails as it is told, with the images in a bucket."""
+    """A real S3 server that holds the images, behind a proxy that fails on request."""
     moto = pytest.importorskip("moto.server", reason="moto is not installed")
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     with pytest.MonkeyPatch.context() as patch:

@@ -248,7 +248,7 @@ def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
     Args:
         given: the options by name.
         launcher: name and options of the launcher that starts it.
-        stages: what they compute and store is asked for.
+        stages: also estimate the computation and memory of each stage.
 
     Raises:
         UsageError: see `plan`.

@@ -1,7 +1,7 @@
 """Estimates the memory of a pipeline stage from what its calls compute and store.
 
-`ASSUMPTIONS` states what the estimate rests on. It is not what a compiler will use: that depends on
-how it lays out tensors and reuses memory.
+`ASSUMPTIONS` lists the assumptions of the estimate. A compiler may use more or less memory,
+depending on how it lays out tensors and reuses memory.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ ASSUMPTIONS = {
         "in a pipeline, stage i of N stores min(N - i + 1, accumulation) micro-batches (1F1B), or "
         "all of an update with GPipe",
         "two micro-batches of images, and two gradients of the largest tensor, exist at a time")}
-"""What the estimate rests on, by kind of device."""
+"""The assumptions of the estimate, by kind of device."""
 
 COMMON_ASSUMPTIONS = (
     "activations are the tensors that torch's autograd saves, each once; with recomputation, the "

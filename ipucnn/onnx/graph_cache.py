@@ -45,7 +45,7 @@ _WEIGHTS = "ipucnn.run_weights"
 """Key of the report on the weights in the metadata of a stored graph."""
 
 _CODE = ("onnx", "models", "plugins/models", "plugins/norm_layers", "plugins/backends")
-_LIBRARIES = ("torch", "torchvision", "onnx", "efficientnet-pytorch", "pretrainedmodels", "timm")
+_LIBRARIES = ("torch", "torchvision", "onnx", "efficientnet-pytorch", "pretrainedmodels")
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def svg(title: str, pipeline: Pipeline) -> str:
                     'height="12"/>')
         body.append(_text(left + 17, height - 44, name))
         left += 36 + 8 * len(name)
-    body.append(_text(16, height - 18, "An estimate; 'ipucnn plan --json' states what it rests on.",
+    body.append(_text(16, height - 18, "An estimate; 'ipucnn plan --json' lists its assumptions.",
                       "small"))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
             f'viewBox="0 0 {_WIDTH} {height}" role="img">\n<title>{escape(title)}</title>\n'

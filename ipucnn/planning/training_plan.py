@@ -147,7 +147,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         launch: the system.
         registry: where names are looked up.
         launcher: name and options of the launcher, where one is named.
-        stages: what they compute and store is asked for; it needs torch.
+        stages: also estimate the computation and memory of each stage, which imports torch.
 
     Raises:
         UsageError: an unknown name, a training that no backend can execute, that its instances

@@ -105,5 +105,5 @@ def watch(place: Path, every: float = EVERY, sleep: Callable[[float], Any] = tim
                 if view.state != RUNNING:
                     return view
                 sleep(every)
-    except KeyboardInterrupt:  # the way to leave; the training goes on
+    except KeyboardInterrupt:  # leaves the view; the training continues
         return view

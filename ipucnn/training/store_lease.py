@@ -1,7 +1,7 @@
 """The lease of a training on a folder of a store, which has no locks.
 
-It is a file that says who writes there and when it was renewed last. Of two trainings that start at
-the same time, the one that reads its own lease back goes on.
+The lease is a file with the owner of the folder and the time of the last renewal. Of two trainings
+that start at the same time, the one that reads back its own lease continues.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_tables_and_curves_are_used_with_keys(browser, tmp_path):
     found = [float(value) for value in browser.run(recall)]
     assert found == sorted(found, reverse=True)
     assert len(found) == 3
-    # a curve tells its values at the epoch that the arrow keys choose
+    # a curve shows its values at the epoch selected with the arrow keys
     browser.run("document.querySelector('.plot').focus()")
     at = "document.querySelector('.plot').parentElement.querySelector('.values-at').textContent"
     assert browser.run(at).startswith("epoch 5: b: training 0.5")

@@ -8,7 +8,7 @@ import json
 
 import pytest
 import torch
-from ranks import Ranks, run
+from ranks import Ranks, last, run, same_progress
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
@@ -41,10 +41,6 @@ def alone(photos, tmp_path_factory):
     return folder / "saved"
 
 
-def last(folder, epoch=2):
-    return torch.load(next(folder.glob(f"*_{epoch}.pt")), weights_only=True)
-
-
 def same(folder, other):
     """Compare weights, averages, statistics, optimizer state and metrics."""
     one, two = last(folder), last(other)
@@ -61,15 +57,7 @@ def same(folder, other):
         for name, value in found.items():
             if isinstance(value, torch.Tensor):
                 assert torch.allclose(value.double(), expected[name].double(), atol=1e-5), name
-    assert one["position"] == two["position"]
-    rows = [[json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()]
-            for each in (folder, other)]
-    assert len(rows[0]) == len(rows[1]) > 4
-    for own, expected in zip(*rows):
-        for name, value in own.items():
-            if name not in ("images_per_second", "data_wait_share"):
-                assert value == (pytest.approx(expected[name], rel=1e-4)
-                                 if isinstance(value, float) else expected[name]), name
+    same_progress(folder, other, 1e-4)
 
 
 @needs_pipelines

@@ -239,8 +239,8 @@ def lease(**values):
 def test_a_training_on_another_host_is_not_disturbed():
     lease()
     _, lock = writing()
-    told = f"folder '{URL}' is in use by another training, process 12 on 'elsewhere'"
-    with pytest.raises(UsageError, match=told), lock:
+    message = f"folder '{URL}' is in use by another training, process 12 on 'elsewhere'"
+    with pytest.raises(UsageError, match=message), lock:
         pass
     assert FILE in stored()
 

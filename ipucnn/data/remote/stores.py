@@ -227,7 +227,7 @@ class Store:
     def download(self, name: str, file: IO[bytes], expected: Expected = _ANYTHING) -> Stored:
         """Write the content of a file into `file`, from its start.
 
-        An attempt goes on where the last one ended if the file has not changed.
+        An attempt resumes where the last one ended, unless the file has changed.
 
         Args:
             name: of the file.

@@ -274,7 +274,7 @@ def tried(case: Case) -> Tuple[Case, str]:
     failure = ""
     try:
         run(case)
-    except Exception as error:  # the matrix goes on, and tells all of them
+    except Exception as error:  # the matrix continues, and reports every failure
         failure = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if "poptorch" in sys.modules:  # its double keeps every program
         sys.modules["poptorch._machine"].MACHINE.programs.clear()

@@ -1,4 +1,4 @@
-"""Copies ahead to a CUDA device, on one that pretends: its copies run when the test says so."""
+"""Prefetching to a CUDA device, tested on a fake one whose copies complete on request."""
 
 from __future__ import annotations
 

@@ -17,6 +17,6 @@ def build(num_classes, options):
 
 
 def _block(channels, outputs, stride):
-    # Batch norm is what `--normlayer` replaces by the layer that is asked for.
+    # `--normlayer` replaces batch norm by the selected layer.
     return [nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
