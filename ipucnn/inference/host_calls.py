@@ -61,7 +61,7 @@ class HostCalls:
                 counters = self.session.device_latency()
                 self.meter.iteration(samples, time.perf_counter() - begin, self._waited,
                                      [counters[2]] if counters else latencies)
-        return more and not (self.out_of_time and not self._pending)
+        return more
 
     def _start_calls(self) -> None:
         """Start calls until as many are in flight as may be, or there are no more images."""

@@ -154,7 +154,7 @@ def read_network(path: Path) -> OnnxNetwork:
     """
     try:
         status = path.stat()
-    except OSError:  # reading it says why
+    except OSError:  # reading it reports the cause
         return _read(path)
     # options need the card of the file that the run reads then
     return _read_once(path, (status.st_ino, status.st_mtime_ns, status.st_size))

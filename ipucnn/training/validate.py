@@ -126,7 +126,7 @@ def _identity(stored: StoredModel) -> Tuple[Any, ...]:
 
 def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                listener: Listener) -> Tuple[Evaluator, Dict[str, Any]]:
-    """Return the evaluator of a stored model, and what a report says of it."""
+    """Return the evaluator of a stored model, and the details of it for a report."""
     options = validation_options(stored, given, registry)
     _check_backend_options(given, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)

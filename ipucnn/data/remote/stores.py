@@ -92,7 +92,7 @@ class Stored:
         name: the last part of its path.
         folder: whether it is a folder.
         size: of a file, in bytes.
-        version: changes with the content, if the store says one; else empty.
+        version: changes with the content, if the store provides one; else empty.
     """
 
     name: str
@@ -235,7 +235,7 @@ class Store:
             expected: what is known of the content.
 
         Returns:
-            What the store says of the file.
+            The metadata of the file from the store.
 
         Raises:
             DataError: it cannot be fetched or is not what is expected.
