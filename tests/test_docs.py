@@ -63,7 +63,8 @@ def test_documented_runs_are_accepted(line):
 @pytest.mark.parametrize("line", [
     line.partition("  #")[0].partition(" |")[0] for page in PAGES
     for line in page.read_text().splitlines() if line.startswith("ipucnn plan ")])
-def test_documented_plans_can_be_made(line, capsys):
+def test_documented_plans_can_be_made(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a line may write a picture
     assert invoke(shlex.split(line.partition("#")[0])[1:]) == 0, capsys.readouterr().err
 
 
