@@ -78,13 +78,8 @@ def main(descriptor: int) -> int:
             forget_peak()
             try:
                 facts = measure(contender, case, _Pipe(connection))
-            except IpucnnError as error:
-                connection.send((REFUSED, error.message))
-            except RefusedError as error:
-                connection.send((REFUSED, str(error)))
-            except (ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, OSError,
-                    RuntimeError, TypeError, ValueError) as error:  # of another program
-                connection.send((REFUSED, f"{type(error).__name__}: {_first_line(error)}"))
+            except FAILURES as error:
+                connection.send((REFUSED, reason_of(error)))
             else:
                 connection.send((OVER, {**facts, "peak_memory": peak_memory()}))
             gc.collect()
@@ -92,8 +87,21 @@ def main(descriptor: int) -> int:
         return 1
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+FAILURES = (IpucnnError, RefusedError, ArithmeticError, AttributeError, ImportError, LookupError,
+            MemoryError, OSError, RuntimeError, TypeError, ValueError)
+"""What keeps a contender from a case; other programs raise many kinds of errors."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a contender is left out."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, IpucnnError):
+        return error.message
+    if isinstance(error, RefusedError):
+        return text
+    if isinstance(error, ImportError):
+        return f"it is not installed, or cannot be imported: {text}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _import(contender: Contender) -> None:

@@ -199,12 +199,12 @@ class NetworkBench(Shown):
             own, peer, limit = case.best(OWN), case.best(PEER), case.limit
             ratio = case.ratio
             rows.append((
-                case.model, str(case.batch_size), case.precision,
+                f"{case.model}, {case.batch_size}", case.precision,
                 own.name if own else "", f"{own.images_per_second.median:,.1f}" if own else "",
                 f"{100 * own.of_limit:.0f} %" if own and own.of_limit is not None and limit else "",
-                peer.label if peer else "", "" if ratio is None else f"{ratio:.2f}"))
-        headings = ["network", "batch", "type", "fastest", "images/s", "of limit", "best other",
-                    "ratio"]
+                "" if ratio is None else f"{ratio:.2f}", peer.label if peer else ""))
+        headings = ["network, batch", "type", "fastest", "images/s", "of limit", "ratio",
+                    "best other"]
         if not any(row[-1] or row[-2] for row in rows):
             headings, rows = headings[:-2], [row[:-2] for row in rows]  # type: ignore[misc]
         return Table(headings, rows)
