@@ -10,7 +10,8 @@ from ipucnn.core.preprocessing import Preprocessing
 SYNTHETIC, GENERATED, FILES = "synthetic", "generated", "files"
 """Where images come from: they are on the device; `ipucnn` makes them on the host; image files."""
 
-INFERENCE, TRAIN = "inference", "train"
+INFERENCE, TRAIN, TUNE = "inference", "train", "tune"
+"""What a contender does; `TUNE` measures the backends of `auto` and stores the result."""
 
 OWN, PEER, LIMIT = "ipucnn", "peer", "limit"
 """The kinds of contenders."""
@@ -44,13 +45,14 @@ class Case:
     Attributes:
         model: the network's name in the registry.
         batch_size: images per call.
-        precision: `32.32`, `16.16`, `16.32` or `int8`.
-        job: `INFERENCE` or `TRAIN`.
+        precision: `32.32`, `16.16`, `16.32` or `int8`; empty for that of the device.
+        job: `INFERENCE`, `TRAIN` or `TUNE`.
         data: `SYNTHETIC`, `GENERATED` or `FILES`.
         preprocessing: of the network.
         folder: of image files.
         samples: images of a pass over files.
         onnx: the network as a file, for engines that read one.
+        limit: seconds that a measurement of backends should take.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Case:
     folder: str = ""
     samples: int = 256
     onnx: str = ""
+    limit: float = 30.0
 
     @property
     def shape(self) -> Tuple[int, int, int, int]:

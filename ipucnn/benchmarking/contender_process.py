@@ -18,6 +18,7 @@ from ipucnn.benchmarking.case import (
     READY,
     REFUSED,
     TRAIN,
+    TUNE,
     TURN,
     Case,
     Contender,
@@ -131,7 +132,7 @@ def _function(contender: Contender, case: Case) -> Any:
     if contender.kind == OWN:
         from ipucnn.benchmarking import own
 
-        return own.training if case.job == TRAIN else own.inference
+        return {TRAIN: own.training, TUNE: own.tuning}.get(case.job, own.inference)
     from ipucnn.benchmarking import peers
 
     return peers.training if case.job == TRAIN else peers.inference

@@ -55,27 +55,42 @@ def _product(case: Case) -> Tuple[Callable[[], Any], str]:
     """Return a function that computes one product, and the type in which it does."""
     import torch
 
-    from ipucnn.plugins.backends.torch.devices import pick
-
-    device = pick()
+    cuda = torch.cuda.is_available()
+    place = "cuda" if cuda else "cpu"
     torch.set_num_threads(thread_count())
+    function: Any = torch.matmul
     if case.precision == "int8":
-        left = torch.ones(SIZE, SIZE, dtype=torch.int8, device=device.place)
-        right = left.t() if device.place.type == "cuda" else left
-        function: Any = getattr(torch, "_int_mm", None)
+        left = torch.ones(SIZE, SIZE, dtype=torch.int8, device=place)
+        right = left.t() if cuda else left
+        function = getattr(torch, "_int_mm", None)
         if function is None:
             raise RefusedError("this version of torch has no product of 8-bit integers")
     else:
-        kind = torch.float32 if case.precision == "32.32" else device.half_arithmetic
-        left = right = torch.ones(SIZE, SIZE, dtype=kind, device=device.place)
-        function = torch.matmul
+        kind = torch.float32 if case.precision in ("", "32.32") else _half(cuda)
+        left = right = torch.ones(SIZE, SIZE, dtype=kind, device=place)
 
     def product() -> None:
         function(left, right)
-        if device.place.type == "cuda":
+        if cuda:
             torch.cuda.synchronize()
 
     return product, str(left.dtype).rpartition(".")[2]
+
+
+def _half(cuda: bool) -> Any:
+    """Return the type of half precision; on a CPU that is float32 where bfloat16 is slower."""
+    import torch
+
+    if cuda:
+        return torch.float16
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(SIZE // 4, SIZE // 4, dtype=kind)
+        torch.matmul(matrix, matrix)
+        begin = time.perf_counter()
+        torch.matmul(matrix, matrix)
+        seconds[kind] = time.perf_counter() - begin
+    return min(seconds, key=lambda kind: seconds[kind])
 
 
 def jpeg_files(folder: str, most: int) -> List[Path]:

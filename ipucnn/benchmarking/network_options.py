@@ -35,8 +35,9 @@ class BenchNetworks:
         (), "Micro-batches: images that are computed at once (default: 1 4 16 64; with '--quick' "
         "1 16).", minimum=1, names=("--micro-batch-size",), metavar="N...", basic=True)
     precision: Tuple[str, ...] = option(
-        ("32.32",), "Floating point: half (16.16), half with single precision weights (16.32, "
-        "training), full (32.32), or 8-bit integers (int8).", choices=_PRECISIONS,
+        (), "Floating point: half (16.16), half with single precision weights (16.32, training), "
+        "full (32.32), or 8-bit integers (int8) (default: full; with '--quick' that in which the "
+        "device computes).", choices=_PRECISIONS,
         metavar="NAME...", basic=True)
     train: bool = option(
         False, "Measure training instead of inference, on backends that train.", negatable=False,
@@ -130,6 +131,8 @@ class NetworkBenchOptions(CommandOptions):
         train, precisions = self.networks.train, self.networks.precision
         if self.extent.quick:
             allowed = {"quick", "model", "batch_size", "precision", "result"}
+            if "int8" in precisions:
+                raise UsageError("'--quick' measures no 8-bit integers", "leave 'int8' out")
             others = [item.flag for item in changed(self)
                       if item.name not in allowed and not item.option.switch]
             if others:
@@ -148,6 +151,12 @@ class NetworkBenchOptions(CommandOptions):
                              "name files with '--data-dir', or leave it out")
         if train and any(key(name) == AUTO for name in self.contenders.backend):
             raise UsageError("'--backend auto' is for inference", "name a backend that trains")
+
+    @property
+    def precisions(self) -> Tuple[str, ...]:
+        """The precisions to measure; an empty one is that of the device."""
+        return tuple(dict.fromkeys(self.networks.precision)) or (
+            ("",) if self.extent.quick else ("32.32",))
 
     @property
     def batch_sizes(self) -> Tuple[int, ...]:

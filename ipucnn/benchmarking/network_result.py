@@ -135,18 +135,26 @@ class CaseResult:
 
     def table(self) -> Table:
         """Return the contenders as a table of at most 80 columns."""
-        return Table(
-            ("contender", "images/s", "min", "max", "to best", "of limit", "memory"),
-            [(entry.label, f"{entry.images_per_second.median:,.1f}",
-              f"{entry.images_per_second.min:,.1f}", f"{entry.images_per_second.max:,.1f}",
+        rows = [(entry.label, f"{entry.images_per_second.median:,.1f}",
+              *(("", "") if len(entry.turns) == 1 else (
+                  f"{entry.images_per_second.min:,.1f}", f"{entry.images_per_second.max:,.1f}")),
               "" if entry.to_best_peer is None else f"{entry.to_best_peer:.2f}",
               "" if entry.of_limit is None else f"{100 * entry.of_limit:.0f} %",
               "" if entry.peak_memory is None else f"{entry.peak_memory / 1e6:,.0f} MB")
-             for entry in self.entries], self.title)
+             for entry in self.entries]
+        return _filled(Table(("contender", "images/s", "min", "max", "to best", "of limit",
+                              "memory"), rows, self.title))
 
     def as_dict(self) -> Dict[str, Any]:
         """Return the case as plain types."""
         return {**asdict(self), "ratio": self.ratio}
+
+
+def _filled(table: Table) -> Table:
+    """Return a table without the columns whose cells are all empty."""
+    kept = [place for place in range(len(table.headings)) if any(row[place] for row in table.rows)]
+    return Table([table.headings[place] for place in kept],
+                 [[row[place] for place in kept] for row in table.rows], table.title)
 
 
 @dataclass(repr=False)
@@ -202,12 +210,9 @@ class NetworkBench(Shown):
                 f"{case.model}, {case.batch_size}", case.precision,
                 own.name if own else "", f"{own.images_per_second.median:,.1f}" if own else "",
                 f"{100 * own.of_limit:.0f} %" if own and own.of_limit is not None and limit else "",
-                "" if ratio is None else f"{ratio:.2f}", peer.label if peer else ""))
-        headings = ["network, batch", "type", "fastest", "images/s", "of limit", "ratio",
-                    "best other"]
-        if not any(row[-1] or row[-2] for row in rows):
-            headings, rows = headings[:-2], [row[:-2] for row in rows]  # type: ignore[misc]
-        return Table(headings, rows)
+                "" if ratio is None or peer is None else f"{ratio:.2f} {peer.label}"))
+        return _filled(Table(("network, batch", "type", "fastest", "images/s", "of limit",
+                              "to the best other"), rows))
 
     def tables(self) -> List[Table]:
         """Return a table per case, and the summary."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.benchmarking import limits
 from ipucnn.benchmarking.case import (
@@ -18,6 +18,7 @@ from ipucnn.benchmarking.case import (
     OWN,
     PEER,
     TRAIN,
+    TUNE,
     Case,
     Contender,
     Facts,
@@ -26,6 +27,7 @@ from ipucnn.benchmarking.case import (
 from ipucnn.benchmarking.contenders import Process
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
 from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, NetworkBench, Rates
+from ipucnn.benchmarking.own import run_options
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import launched
@@ -39,7 +41,17 @@ from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.inference.measured import Record
 from ipucnn.models.weights_card import preprocessing_of
+
+QUICK_SECONDS = 270.0
+"""Seconds for all of `--quick`, so that it ends in five minutes."""
+
+LEAST_SECONDS = 3.0
+"""Seconds for the backends of a case, in any event."""
+
+PRODUCT_SECONDS = 0.3
+"""Seconds of the matrix product that the figures of `--quick` are compared with."""
 
 ONNX_PEERS = ("onnxruntime", "openvino-latency", "openvino-throughput")
 
@@ -66,14 +78,17 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
         raise UsageError(f"'bench' measures one process, and {launch.launcher} started "
                          f"{launch.count}", f"leave {launch.launcher} out")
     cases = list(_cases(options, registry))
-    contenders = _contenders(options, registry)
+    quick = options.extent.quick
+    contenders = [] if quick else _contenders(options, registry)
     result = NetworkBench(options.as_dict(), describe(),
                           datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     begin = time.perf_counter()
     measured = _Measurement(options, registry, result, progress or (lambda *_: None))
-    measured.total = len(cases) * len(contenders) * options.extent.rounds
+    measured.total = len(cases) * (1 if quick else len(contenders) * options.extent.rounds)
     try:
-        for model in dict.fromkeys(case.model for case in cases):
+        if quick:
+            measured.quick(cases)
+        for model in [] if quick else dict.fromkeys(case.model for case in cases):
             measured.network([case for case in cases if case.model == model], contenders)
     except KeyboardInterrupt as interrupt:
         result.stopped_by = str(interrupt) or "SIGINT"
@@ -99,7 +114,7 @@ def _cases(options: NetworkBenchOptions, registry: Registry) -> Iterator[Case]:
     networks, images = options.networks, options.images
     for name in networks.model:
         model = registry.get_typed(ModelSpec, name).name
-        for precision in dict.fromkeys(networks.precision):
+        for precision in options.precisions:
             for batch_size in options.batch_sizes:
                 yield Case(
                     model, batch_size, precision, TRAIN if networks.train else INFERENCE,
@@ -164,17 +179,66 @@ class _Measurement:
                  progress: Progress) -> None:
         self._options, self._registry, self._result = options, registry, result
         self._progress = progress
+        self._costs: Dict[str, int] = {}
         self._done = 0
         self.total = 0
 
+    def quick(self, cases: Sequence[Case]) -> None:
+        """Measure what `--backend auto` considers in every case, and store it for later runs."""
+        deadline = time.perf_counter() + QUICK_SECONDS
+        with ExitStack() as stack:
+            product = Process(Contender(LIMIT, limits.PRODUCT), self._registry.settings)
+            stack.callback(product.close)
+            for number, case in enumerate(cases):
+                self._tell()
+                left = (deadline - time.perf_counter()) / (len(cases) - number)
+                found = self._new(case)
+                try:
+                    facts = tuned(replace(case, limit=max(LEAST_SECONDS, left / 2)),
+                                  self._registry)
+                    found.precision = str(facts["precision"])
+                    _fill_in(found, *_product(product, replace(case, precision=found.precision)))
+                    limit = found.limit
+                    for name, rate in facts["rates"]:
+                        found.entries.append(Entry(
+                            OWN, name, Rates.of([rate]), [rate], of_limit=None if limit is None
+                            else rate / limit.images_per_second.median))
+                    for reason in facts["left_out"]:
+                        name, _, text = reason.partition(": ")
+                        found.left_out[name] = text
+                except RefusedError as reason:
+                    found.left_out[AUTO] = str(reason)
+                self._done += 1
+        self._tell()
+        self._result.notes.append("'--backend auto' uses what was fastest here from now on, for "
+                                  "these networks and micro-batches")
+
+    def _new(self, case: Case) -> CaseResult:
+        """Add a case to the result, and return it."""
+        found = CaseResult(case.model, case.batch_size, case.precision, case.job, case.data,
+                           case.preprocessing.input_size, self._multiply_adds(case.model))
+        self._result.cases.append(found)
+        return found
+
+    def _multiply_adds(self, model: str) -> int:
+        if model not in self._costs:
+            from ipucnn.models.build import create_model
+            from ipucnn.models.tracing import count
+
+            built = create_model(model, weights="random")
+            self._costs[model] = count(built.module, built.input_size)[1]
+        return self._costs[model]
+
     def network(self, cases: Sequence[Case], contenders: Sequence[Contender]) -> None:
         """Measure the cases of one network, in processes that stay for all of them."""
-        from ipucnn.models.build import create_model
-        from ipucnn.models.tracing import count
-
         first = cases[0]
-        built = create_model(first.model, weights="random")
-        _, multiply_adds = count(built.module, built.input_size)
+        if Contender(OWN, AUTO) in contenders:
+            for case in cases:
+                options = run_options(AUTO, case)
+                if Record.of(options, self._registry, AUTO).read(self._registry) is None:
+                    self._tell()
+                    with suppress(RefusedError):  # the contender says so
+                        tuned(case, self._registry)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             processes = []
@@ -186,11 +250,7 @@ class _Measurement:
                                               for one in contenders):
                 onnx = _exported(first.model, folder)
             for case in cases:
-                found = CaseResult(
-                    case.model, case.batch_size, case.precision, case.job, case.data,
-                    case.preprocessing.input_size, multiply_adds)
-                self._result.cases.append(found)
-                self._case(replace(case, onnx=onnx), processes, found)
+                self._case(replace(case, onnx=onnx), processes, self._new(case))
 
     def _case(self, case: Case, processes: Sequence[Process], found: CaseResult) -> None:
         """Measure a case; what was measured before an interrupt is kept."""
@@ -233,6 +293,28 @@ class _Measurement:
 
     def _tell(self) -> None:
         self._progress("measure", min(self._done, self.total), self.total)
+
+
+def _product(process: Process, case: Case) -> Tuple[Dict[Process, List[float]],
+                                                    Dict[Process, Facts]]:
+    """Return the rate of the matrix product, and what its process says."""
+    process.prepare(case)
+    rate = process.turn(PRODUCT_SECONDS)
+    return {process: [rate]}, {process: process.end()}
+
+
+def tuned(case: Case, registry: Registry) -> Facts:
+    """Measure the backends of a case in a process of its own, for later runs with `auto`.
+
+    Raises:
+        RefusedError: none can be measured.
+    """
+    process = Process(Contender(OWN, AUTO), registry.settings)
+    try:
+        process.prepare(replace(case, job=TUNE))
+        return process.end()
+    finally:
+        process.close()
 
 
 def _turned(processes: Sequence[Process], number: int) -> List[Process]:

@@ -35,15 +35,39 @@ def inference(backend: str, case: Case, link: Link) -> Facts:
     Raises:
         IpucnnError: it cannot run there.
     """
-    given = {"model": case.model, "weights": "random", "backend": backend, "precision":
-             case.precision, "batch_size": case.batch_size, "data": case.data}
+    options = run_options(backend, case)
     if case.data == SYNTHETIC:
-        return attempted(build(RunOptions, given), registry(), None,
-                         lambda job: _of_session(job, link))
-    given["iterations"] = max(1, case.samples // case.batch_size)
+        return attempted(options, registry(), None, lambda job: _of_session(job, link))
+    return _of_runs(options, link)
+
+
+def tuning(backend: str, case: Case, link: Link) -> Facts:
+    """Measure what `--backend auto` considers, as `run --tune` does; the result is stored.
+
+    Raises:
+        IpucnnError: no backend can be measured.
+    """
+    from ipucnn.inference.tuning import measure
+
+    found = measure(run_options(backend, case), registry(), case.limit)
+    link.ready()
+    link.wait()
+    return {"precision": found.precision, "left_out": list(found.left_out),
+            "rates": [(rate.words.partition(" ")[2], rate.images_per_second)
+                      for rate in found.rates]}
+
+
+def run_options(backend: str, case: Case) -> RunOptions:
+    """Return the options of a run of a case on a backend."""
+    given: Dict[str, Any] = {"model": case.model, "weights": "random", "backend": backend,
+                             "batch_size": case.batch_size, "data": case.data}
+    if case.precision:
+        given["precision"] = case.precision
+    if case.data != SYNTHETIC:
+        given["iterations"] = max(1, case.samples // case.batch_size)
     if case.data == FILES:
         given.update(data="image_folder", data_dir=case.folder, match_classes="position")
-    return _of_runs(build(RunOptions, given), link)
+    return build(RunOptions, given)
 
 
 def _of_session(job: Job, link: Link) -> Facts:

@@ -37,9 +37,10 @@ from ipucnn.data.opening import (
 )
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
-from ipucnn.inference import predictions
+from ipucnn.inference import predictions, tuning
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
+from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
@@ -85,12 +86,14 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on.
     """
-    return attempted(options, registry or current_registry(), images,
-                     lambda job: _execute(job, progress or (lambda *_: None)))
+    registry, progress = registry or current_registry(), progress or (lambda *_: None)
+    return attempted(options, registry, images, lambda job: _execute(job, progress),
+                     tuning.asked(options, registry, progress))
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
-              execute: Callable[[Job], ResultT]) -> ResultT:
+              execute: Callable[[Job], ResultT],
+              measured: Optional[Measured] = None) -> ResultT:
     """Prepare a run and execute it; where `auto` chose a backend that cannot, try the next one.
 
     Args:
@@ -98,13 +101,14 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
         registry: where names are looked up.
         images: see `run`.
         execute: what to do with the prepared run.
+        measured: see `prepare`.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals: Dict[str, str] = {}
     while True:
-        job = prepare(options, registry, refusals, images)
+        job = prepare(options, registry, refusals, images, measured)
         try:
             return execute(job)
         except UnsupportedNetworkError as error:
@@ -132,6 +136,9 @@ class Job:
         notes: notes for the user.
         registry: where names are looked up.
         graph: where the network's exported graph is stored; None where it is not.
+        images: number of images that all instances together classify.
+        measured: the choice of the backend, if measurements made it.
+        again: prepares the run again, with a measurement that may take so many seconds.
     """
 
     options: RunOptions
@@ -147,11 +154,15 @@ class Job:
     notes: List[str]
     registry: Registry
     graph: Optional[StoredGraph] = None
+    images: int = 0
+    measured: Optional[tuning.Choice] = None
+    again: Optional[Callable[[float, Progress], Job]] = None
 
 
 def prepare(options: RunOptions, registry: Registry,
             refusals: Optional[Mapping[str, str]] = None,
-            images: Optional[ImageDataset] = None) -> Job:
+            images: Optional[ImageDataset] = None,
+            measured: Optional[Measured] = None) -> Job:
     """Check a run and create its dataset and network, in the order of their cost.
 
     Args:
@@ -159,11 +170,17 @@ def prepare(options: RunOptions, registry: Registry,
         registry: where names are looked up.
         refusals: backends that `auto` must not choose, and why.
         images: see `run`.
+        measured: a measurement of backends; that of an earlier run when None.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals = refusals or {}
+
+    def again(limit: float, progress: Progress, asked: RunOptions = options) -> Job:
+        return prepare(asked, registry, refusals, images,
+                       tuning.measure(asked, registry, limit, progress))
+
     model = registry.get_typed(ModelSpec, options.network.model)
     data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
         else _record_of(images)
@@ -182,7 +199,14 @@ def prepare(options: RunOptions, registry: Registry,
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
-    chosen = choose_backend(options, executed, registry, refusals)
+    choice = tuning.choice(options, executed, registry, refusals, measured)
+    if choice is not None:
+        options, chosen = choice.options, choice.chosen
+        plan, executed = (replace(each, precision=options.execution.precision or "32.32")
+                          for each in (plan, executed))
+        notes += choice.notes
+    else:
+        chosen = choose_backend(options, executed, registry, refusals)
     if options.execution.precision is None:
         chosen, executed = settled(chosen, executed)
         plan = replace(plan, precision=executed.precision)
@@ -217,6 +241,8 @@ def prepare(options: RunOptions, registry: Registry,
         built = built.with_card(class_names=tuple(dataset.class_names))
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     check_images(executed)
+    total = _total(options, data, len(dataset), plan)
+    executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch)))
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
@@ -227,7 +253,7 @@ def prepare(options: RunOptions, registry: Registry,
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry, graph)
+               notes, registry, graph, total, choice, again)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:
@@ -295,8 +321,11 @@ def _execute(job: Job, progress: Progress) -> RunResult:
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
         result.notes += session.notes
-        if not job.options.execution.compile_only:
+        limit = tuning.time_for(job, session)
+        if not limit and not job.options.execution.compile_only:
             _classify(job, session, result, progress)
+    if limit and job.again is not None:
+        return _execute(job.again(limit, progress), progress)
     return result
 
 
@@ -304,7 +333,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
 def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
     """Load torch while a session compiles that does not need it, to resize many images."""
     if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
-            or _total(job) < MANY_IMAGES:
+            or job.images < MANY_IMAGES:
         yield
         return
     thread = Thread(target=import_module, args=("torch",), daemon=True)
@@ -340,7 +369,7 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
-    everything = _total(job)
+    everything = job.images
     part = job.plan.own(instances.index, everything)
     loader = None if data.on_device else _loader(job, session, part)
     scores: Optional[Scores] = None
@@ -416,7 +445,7 @@ def _evidence(job: Job) -> Optional[Evidence]:
 
 def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
     """Return the loader of this process's part of the images."""
-    own = islice(order(len(job.dataset), _total(job)), part.start, part.stop, part.step)
+    own = islice(order(len(job.dataset), job.images), part.start, part.stop, part.step)
     return feed(session, job.dataset, job.executed, session.samples_per_call, own,
                 workers=job.options.dataset.dataloader_worker,
                 skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
@@ -446,11 +475,11 @@ def _prediction_writer(path: str, job: Job,
         yield writer
 
 
-def _total(job: Job) -> int:
+def _total(options: RunOptions, data: DatasetSpec, length: int, plan: ExecutionPlan) -> int:
     """Return the number of images: by default one pass over real data; see `--iterations`."""
-    if job.options.execution.iterations is None and job.data.finite:
-        return len(job.dataset)
-    return job.plan.combined_batch * (job.options.execution.iterations or BENCHMARK_ITERATIONS)
+    if options.execution.iterations is None and data.finite:
+        return length
+    return plan.combined_batch * (options.execution.iterations or BENCHMARK_ITERATIONS)
 
 
 def _empty_result(job: Job) -> RunResult:

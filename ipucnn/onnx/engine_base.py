@@ -70,16 +70,6 @@ class Graph:
     def proto(self, value: onnx.ModelProto) -> None:
         self._proto, self.path = value, ""
 
-    def structure(self) -> bytes:
-        """Return a digest of operators and shapes, whatever the values of the weights."""
-        model = self.outline or self.proto
-        digest = hashlib.sha256()
-        for node in model.graph.node:
-            digest.update(node.SerializeToString())
-        for tensor in model.graph.initializer:
-            digest.update(repr((tensor.name, list(tensor.dims), tensor.data_type)).encode())
-        return digest.digest()
-
     def stored(self) -> Union[str, bytes]:
         """Return the model as engines load it: the path of a file, or its content."""
         return self.path or bytes(self.proto.SerializeToString())
@@ -94,6 +84,16 @@ class Graph:
         with memory_errors(batch):
             return random_images((batch, 3, self.input_size, self.input_size), self.input_type,
                                  plan.seed or 0)
+
+
+def structure_of(model: onnx.ModelProto) -> str:
+    """Return a digest of operators and shapes, whatever the values of the weights."""
+    digest = hashlib.sha256()
+    for node in model.graph.node:
+        digest.update(node.SerializeToString())
+    for tensor in model.graph.initializer:
+        digest.update(repr((tensor.name, list(tensor.dims), tensor.data_type)).encode())
+    return digest.hexdigest()
 
 
 class ArraySession(InferenceSession):

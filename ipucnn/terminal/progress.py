@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.progress import Listener, Status
 from ipucnn.terminal import signals
@@ -254,7 +254,11 @@ class RunProgress:
     """
 
     WORDS: ClassVar[Dict[str, str]] = {
-        "compile": COMPILING, "run": "classifying", "convert": "converting", "measure": "measuring"}
+        "compile": COMPILING, "run": "classifying", "convert": "converting", "measure": "measuring",
+        "tune": "measuring backends"}
+
+    UNCOUNTED: ClassVar[Tuple[str, ...]] = ("compile", "tune")
+    """The phases that count no images."""
 
     def __init__(self, choice: str, reason: str = PREPARING, unit: str = "images") -> None:
         self._unit = unit
@@ -278,9 +282,9 @@ class RunProgress:
         signals.raise_if_swallowed()
         words = self.WORDS[phase]
         if not self._show:
-            self._lines.line(lambda: words if phase == "compile" else
+            self._lines.line(lambda: words if phase in self.UNCOUNTED else
                              counted(done, total, self._unit))
-        elif phase == "compile":
+        elif phase in self.UNCOUNTED:
             self._spinner.say(words)
         else:
             if self._bar is None:

@@ -17,6 +17,8 @@ from ipucnn.benchmarking.process_memory import forget_peak, peak_memory
 from ipucnn.core.options.building import build
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import registry
+from ipucnn.inference.measured import Record
 from ipucnn.terminal import layout
 
 SMALL = Preprocessing(input_size=32)
@@ -239,8 +241,8 @@ def made_result():
     case = CaseResult("efficientnet-b0", 64, "32.32", "inference", "files", 224, 10 ** 9,
                       [Limit("product", rates, "bfloat16", 1e12), Limit(
                           "decoding", Rates(999.9, 900.0, 1000.0))],
-                      [Entry("ipucnn", "onnxruntime", rates, [1234.5], 0.98, 0.634, 10 ** 9),
-                       Entry("peer", "openvino-throughput", rates, [1234.5], 1.0, 0.65, 10 ** 9)],
+                      [Entry("ipucnn", "onnxruntime", rates, [1234.5] * 2, 0.98, 0.634, 10 ** 9),
+                       Entry("peer", "openvino-throughput", rates, [1234.5] * 2, 1.0, 0.65, 10)],
                       {"timm": "ModuleNotFoundError: No module named 'timm'"})
     return NetworkBench({"rounds": 3}, {"processor": "a processor", "cores": 2, "threads": 2},
                         "2026-01-01 00:00 UTC", [case], 12.0)
@@ -259,3 +261,28 @@ def test_tables_fit_80_columns():
     assert "openvino throughput" in repr(result)
     assert [row["contender"] for row in result.records()] == [
         "ipucnn onnxruntime", "openvino throughput"]
+
+
+def test_quick_stores_what_auto_uses(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    made = own.run_options("auto", Case("resnet8-cifar", 2, precision=""))
+    facts = []
+
+    def tuned(case, registry):  # in this process
+        link = Turns(0)
+        facts.append(own.tuning("auto", replace(case, limit=1.0), link))
+        assert link.readies == 1
+        return facts[-1]
+
+    monkeypatch.setattr(networks, "tuned", tuned)
+    done = cli("bench", "--quick", "--model", "resnet8-cifar", "--batch-size", "2", "--json",
+               "--progress", "off")
+    assert done.code == 0, done.err
+    assert "'--backend auto' uses what was fastest here" in done.err
+    [case] = json.loads(done.out)["cases"]
+    assert [entry["name"] for entry in case["entries"]] == [name for name, _ in facts[0]["rates"]]
+    assert case["precision"] == facts[0]["precision"]
+    assert case["limits"][0]["arithmetic"] in ("float32", "bfloat16", "float16")
+    kept = Record.of(made, registry(), "auto").read(registry())
+    assert kept is not None
+    assert [one.images_per_second for one in kept.rates] == [rate for _, rate in facts[0]["rates"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
@@ -50,7 +50,14 @@ class OnnxRuntimeBackend(OnnxBackend):
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""
-        return OnnxRuntimeSession(graph, plan, *_device(self.options.device))
+        return OnnxRuntimeSession(graph, plan, *_device(self.options.device),
+                                  spinning=self.options.spinning)
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return both kinds of waiting threads; on a GPU there is nothing to choose."""
+        if _device(self.options.device)[0] != "cpu" or thread_count() == 1:
+            return ({},)
+        return ({"spinning": True}, {"spinning": False})
 
 
 def _device(wanted: Optional[str]) -> Tuple[str, int]:
@@ -108,7 +115,11 @@ def _described(device: Tuple[str, int], half: bool) -> Probe:
 class OnnxRuntimeSession(ArraySession):
     """Calls take one micro-batch; replicas share the device."""
 
-    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int) -> None:
+    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
+                 spinning: bool = True) -> None:
+        if not spinning and kind != "cpu":
+            raise UsageError(f"'--no-spinning' is for the threads of a CPU, and the device is "
+                             f"{kind}", "leave it out, or use '--device cpu'")
         self.samples_per_call = plan.micro_batch
         self._graph = graph
         self._plan = plan
@@ -122,6 +133,8 @@ class OnnxRuntimeSession(ArraySession):
             if kind == "cuda" else {})
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = thread_count()
+        self._options.add_session_config_entry("session.intra_op.allow_spinning",
+                                               str(int(spinning)))
         self._options.log_severity_level = 3  # errors: other messages are for its developers
         self._session: Any = None
         self._synthetic: Any = None
@@ -129,7 +142,7 @@ class OnnxRuntimeSession(ArraySession):
             "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
-            "provider": self._provider[0], "threads": thread_count()}
+            "provider": self._provider[0], "threads": thread_count(), "spinning": spinning}
 
     def compile(self) -> float:
         """Optimise the graph, and make one call so that buffers are allocated."""

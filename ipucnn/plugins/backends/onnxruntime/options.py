@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+from ipucnn.core.options.declaration import option
 from ipucnn.plugins.backends._options import DeviceOptions
 
 
 @dataclass(frozen=True)
 class OnnxRuntimeOptions(DeviceOptions):
     """Options of the `onnxruntime` backend."""
+
+    spinning: bool = option(
+        True, "Threads on a CPU wait actively for the next operator, which is faster on idle cores "
+        "and slower where other processes use them.")

@@ -1,0 +1,452 @@
+"""Measures which backend, with which of its options, runs a network fastest on this machine."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+)
+
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.launching import launched
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.selection import (
+    Chosen,
+    choose_backend,
+    lacks,
+    probed,
+    rank_of,
+    settled,
+)
+from ipucnn.core.names import key
+from ipucnn.core.options.assignment import options_for
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.owners import AUTO
+from ipucnn.core.registry.records import BackendSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.data.given import GivenImages
+from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
+from ipucnn.inference.options import RunOptions
+from ipucnn.onnx.examples import random_images
+
+if TYPE_CHECKING:
+    from ipucnn.core.progress import Progress
+    from ipucnn.inference.job import Job
+
+log = logging.getLogger("ipucnn.tuning")
+
+ROUNDS = 3
+SECONDS = 0.3
+"""Each candidate is measured in so many rounds of so many seconds, in turn with the others."""
+
+LIMIT, CALLING = 30.0, 10.0
+"""Seconds after which no other candidate is compiled, and of calls after which no further round
+begins."""
+
+SLOW, HOPELESS = 0.6, 0.3
+"""A candidate below these shares of the fastest one is measured once only; and of its backend, no
+further options are measured."""
+
+CALLS = 64
+"""Host calls that a candidate may have in flight, as a long run allows."""
+
+
+def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
+            progress: Optional[Progress] = None) -> Measured:
+    """Measure the usable backends that support a run, and store the result for later runs.
+
+    With `--backend auto` these are all that own the given options, with a named backend only this
+    one; each with the options that it finds worth measuring (`Backend.variants`), except those that
+    are given. Candidates are called in turn, with random images of the run's type and micro-batch.
+
+    Args:
+        options: of the run. Its images are not read, except to calibrate 8-bit integers.
+        registry: where names are looked up.
+        limit: seconds after which no other candidate is compiled.
+        progress: receives the phase `tune`.
+
+    Raises:
+        IpucnnError: no backend can be used, or none could be measured.
+    """
+    begin = time.perf_counter()
+    progress = progress or (lambda *_: None)
+    record = Record.of(options, registry, options.execution.backend)
+    contest = _Contest(_without_images(options), registry, begin + limit, progress)
+    candidates = contest.candidates()
+    try:
+        rates = contest.rates(candidates)
+    finally:
+        for candidate in candidates:
+            candidate.close()
+    if not rates:
+        raise IpucnnError("no backend could be measured", "; ".join(contest.left_out))
+    measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
+                        round(time.perf_counter() - begin, 1))
+    log.info("measured in %.1f s: %s", measured.seconds, rates)
+    record.write(measured)
+    return measured
+
+
+@dataclass
+class _Candidate:
+    """A backend with values of its options.
+
+    Attributes:
+        backend: its name.
+        options: values of its options.
+        order: the place of its backend, and that among its variants.
+    """
+
+    backend: str
+    options: Mapping[str, Any]
+    order: Tuple[int, int]
+    session: Optional[InferenceSession] = None
+    images: Any = None
+    rates: List[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Images per second: the median over rounds; the first one is for warming up."""
+        return statistics.median(self.rates[1:] or self.rates)
+
+    def close(self) -> None:
+        """Free the device."""
+        if self.session is not None:
+            self.session.close()
+            self.session = self.images = None
+
+
+class _Contest:
+    """Candidates that are measured in turn."""
+
+    def __init__(self, options: RunOptions, registry: Registry, deadline: float,
+                 progress: Progress) -> None:
+        self._options, self._registry = options, registry
+        self._deadline, self._progress = deadline, progress
+        self.left_out: List[str] = []
+        self._plan = options.plan(synthetic=False)
+        self._first = choose_backend(options, self._plan, registry)
+        if options.execution.precision is None:
+            self._first, self._plan = settled(self._first, self._plan)
+        self.precision = self._plan.precision
+
+    def candidates(self) -> List[_Candidate]:
+        """Return what is to be measured: the first variant of every backend, then the others.
+
+        Raises:
+            UsageError: the backend that would be used otherwise cannot be measured.
+        """
+        given = given_options(self._options)
+        found: List[_Candidate] = []
+        for place, chosen in enumerate(self._backends()):
+            name = chosen.spec.name
+            try:
+                variants = variants_of(chosen, self._plan, given)
+            except Exception as error:
+                self._leave_out(name, error)
+                continue
+            if not variants and chosen.spec is self._first.spec:
+                raise UsageError(f"backend {name!r} cannot be measured by '--tune'",
+                                 "leave it out, or name another backend with '--backend'")
+            found += [_Candidate(name, values, (place, number))
+                      for number, values in enumerate(variants)]
+        return sorted(found, key=lambda one: (min(one.order[1], 1), one.order))
+
+    def _backends(self) -> Iterator[Chosen]:
+        """Yield the usable backends that support the run, the preferred ones first."""
+        yield self._first
+        if key(self._options.execution.backend) != AUTO:
+            return
+        options, registry = self._options, self._registry
+        names = registry.names("backend")
+        if options.execution.tune:  # asked for, so that third-party plugins are loaded, too
+            names += [row.name for row in registry.rows("backend")
+                      if row.spec is not None and row.name not in names]
+        found = []
+        for name in names:
+            try:
+                spec = registry.get_typed(BackendSpec, name)
+                if not spec.inference or spec is self._first.spec \
+                        or lacks(options, self._plan, spec, registry):
+                    continue
+                chosen = probed(spec, options, self._plan, registry)
+            except Exception as error:
+                self._leave_out(name, error)
+                continue
+            if chosen.probe.usable:
+                found.append(chosen)
+        yield from sorted(found, key=lambda chosen: -rank_of(chosen))
+
+    def rates(self, candidates: List[_Candidate]) -> List[Rate]:
+        """Measure candidates, and return their rates in the order of preference."""
+        for number, candidate in enumerate(candidates):
+            self._progress("tune", number, len(candidates))
+            if self._worth_opening(candidate, candidates) and self._open(candidate):
+                self._round([candidate])
+                self._drop_slow(candidates)
+        end = time.perf_counter() + CALLING
+        for rounds in range(ROUNDS):
+            running = [candidate for candidate in candidates if candidate.session is not None]
+            now = time.perf_counter()
+            if len(running) < 2 or (rounds and now > end):
+                break
+            self._round(running)
+            self._drop_slow(candidates)
+        return [Rate(one.backend, one.options, round(one.rate, 2),
+                     source_of(one.backend, self._registry))
+                for one in sorted(candidates, key=lambda one: one.order) if one.rates]
+
+    def _worth_opening(self, candidate: _Candidate, candidates: List[_Candidate]) -> bool:
+        """Return whether a candidate can be the fastest, and there is time to measure it."""
+        best = max((one.rate for one in candidates if one.rates), default=0.0)
+        if not best:
+            return True
+        first = next(one for one in candidates if one.order == (candidate.order[0], 0))
+        if first is not candidate and (not first.rates or first.rate < HOPELESS * best):
+            return False
+        if time.perf_counter() > self._deadline:
+            self.left_out.append(f"{_named(candidate)}: the time was up")
+            return False
+        return True
+
+    def _open(self, candidate: _Candidate) -> bool:
+        """Compile a candidate; return whether it can be measured."""
+        from ipucnn.inference.job import prepare, session_of
+
+        options = as_chosen(self._options, candidate.backend, candidate.options, self.precision,
+                            self._registry)
+        # without images: calibration alone needs those of the run
+        images = None if self.precision == "int8" else GivenImages([])
+        try:
+            job = prepare(options, self._registry, images=images)
+            job = replace(job, executed=replace(job.executed, calls_in_flight=CALLS))
+            session = candidate.session = session_of(job, [])
+            session.compile()
+            candidate.images = _images(session, job.executed, job.built.input_size)
+        except Exception as error:
+            self._leave_out(_named(candidate), error)
+            candidate.close()
+            return False
+        return True
+
+    def _round(self, running: List[_Candidate]) -> None:
+        for candidate in running:
+            assert candidate.session is not None
+            try:
+                candidate.rates.append(images_per_second(candidate.session, candidate.images))
+            except Exception as error:
+                self._leave_out(_named(candidate), error)
+                candidate.rates.clear()
+                candidate.close()
+
+    def _drop_slow(self, candidates: List[_Candidate]) -> None:
+        best = max((one.rate for one in candidates if one.rates), default=0.0)
+        for one in candidates:
+            if one.rates and one.rate < SLOW * best:
+                one.close()
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        lines = str(getattr(error, "message", error)).strip().splitlines()
+        self.left_out.append(f"{name}: {lines[0] if lines else type(error).__name__}")
+
+
+def images_per_second(session: InferenceSession, images: Any) -> float:
+    """Return the rate of a session with as many calls in flight as it can have.
+
+    Args:
+        session: compiled.
+        images: of a call; None where the device makes them.
+    """
+    flying: Deque[Callable[[], Any]] = deque()
+    count = max(1, session.in_flight)
+    begin, calls, seconds = time.perf_counter(), 0, 0.0
+    for _ in range(count):
+        flying.append(session.start(images))
+    while seconds < SECONDS:
+        for _ in range(count):  # calls in flight end in bursts
+            flying.popleft()()
+            calls += 1
+            flying.append(session.start(images))
+        seconds = time.perf_counter() - begin
+    for wait in flying:
+        wait()
+    return calls * session.samples_per_call / seconds
+
+
+def _images(session: InferenceSession, plan: ExecutionPlan, input_size: int) -> Any:
+    """Return random images for a call, in the form in which a loader gives them."""
+    shape = (session.samples_per_call, 3, input_size, input_size)
+    images = random_images(shape, "float32" if plan.pixels == "normalised" else "uint8",
+                           plan.seed or 0)
+    if plan.pixels == "float":
+        images = images.astype("float32")
+    if session.takes_arrays:
+        return images
+    import torch
+
+    return torch.from_numpy(images)
+
+
+def variants_of(chosen: Chosen, plan: ExecutionPlan,
+                given: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """Return the values of a backend's options to measure, without those that are given."""
+    found: List[Dict[str, Any]] = []
+    for variant in chosen.backend.variants(plan):
+        values = {name: value for name, value in variant.items() if name not in given}
+        if values not in found:
+            found.append(values)
+    return found
+
+
+def _named(candidate: _Candidate) -> str:
+    return Rate(candidate.backend, candidate.options, 0.0).words.partition(" ")[2]
+
+
+def _without_images(options: RunOptions) -> RunOptions:
+    """Return the options without results, and without images where none are calibrated with."""
+    options = options.with_values(predictions=None, top_k=5, report=None, result=None)
+    if options.execution.precision == "int8":
+        return options
+    return options.with_values(data="real", data_dir=None, synthetic=None, skip_bad_samples=False)
+
+
+def as_chosen(options: RunOptions, backend: str, values: Mapping[str, Any], precision: str,
+              registry: Registry) -> RunOptions:
+    """Return options that name a backend and values of its options, beside those given.
+
+    Raises:
+        IpucnnError: there is no such backend, or a value is not valid.
+    """
+    spec = registry.get_typed(BackendSpec, backend)
+    plugins = options.plugins
+    own = plugins.of("backend", spec.name)
+    given = dict(plugins.deferred) if own is None else {
+        item.name: getattr(own, item.name) for item in declared(type(own))}
+    made = options_for(spec, "backend", {**given, **values}, registry)
+    owned = {(kind, name): value for (kind, name), value in plugins.owned.items()
+             if kind != "backend"}
+    if made is not None:
+        owned["backend", spec.name] = made
+    return replace(
+        options.with_values(backend=spec.name, precision=precision, tune=False),
+        plugins=replace(plugins, owned=owned, deferred={}, undecided={}, shipped=frozenset()))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice by measurement.
+
+    Attributes:
+        options: of the run, with the backend and its options.
+        chosen: the backend; `why` is empty if the user named it.
+        notes: notes for the user.
+    """
+
+    options: RunOptions
+    chosen: Chosen
+    notes: Tuple[str, ...] = ()
+
+
+def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
+           refusals: Mapping[str, str], measured: Optional[Measured] = None) -> Optional[Choice]:
+    """Return the fastest backend and options that were measured; None where nothing was.
+
+    Args:
+        options: of the run.
+        plan: of this process.
+        registry: where names are looked up.
+        refusals: backends that cannot execute the network.
+        measured: a new measurement; what is stored when None.
+    """
+    name = options.execution.backend
+    if options.execution.tune is False or not _alone(options, plan):
+        return None
+    only = ""
+    with suppress(IpucnnError):  # what is missing is reported where it is used
+        if key(name) != AUTO:
+            only = registry.get_typed(BackendSpec, name).name
+        for backend in (name, AUTO):
+            measured = measured or Record.of(options, registry, backend).read(registry)
+        best = measured.best(refusals, only) if measured else None
+        if measured is None or best is None \
+                or options.execution.precision not in (None, measured.precision):
+            return None
+        made = as_chosen(options, best.backend, best.options, measured.precision, registry)
+        executed = replace(plan, precision=measured.precision)
+        chosen = choose_backend(made, executed, registry)
+        own = chosen.backend.probe_for(replace(plan, precision="32.32")).precision
+        further = "" if measured.precision in (own, options.execution.precision) \
+            else f" --precision {measured.precision}"
+        notes = tuple(f"not measured: {reason}" for reason in measured.left_out)
+        if not only:
+            return Choice(made, replace(chosen, why=measured.why(best, further)), notes)
+        own_rates = tuple(rate for rate in measured.rates if rate.backend == only)
+        if len(own_rates) > 1:
+            notes = (replace(measured, rates=own_rates).why(best, further), *notes)
+        return Choice(made, chosen, notes)
+    return None
+
+
+def _alone(options: RunOptions, plan: ExecutionPlan) -> bool:
+    """Return whether one process computes the whole network: others might choose another engine."""
+    return options.execution.instances == 1 and launched() is None and plan.stages == 1
+
+
+def asked(options: RunOptions, registry: Registry, progress: Progress) -> Optional[Measured]:
+    """Measure if `--tune` asks for it.
+
+    Raises:
+        UsageError: several processes share the run, or the network.
+    """
+    if not options.execution.tune:
+        return None
+    if not _alone(options, options.plan(synthetic=False)):
+        raise UsageError("'--tune' measures one process that computes the whole network",
+                         "leave it out")
+    return measure(options, registry, progress=progress)
+
+
+MANY = 2048
+"""Images from which a run without a measurement considers one."""
+
+SHARE, LEAST = 0.05, 10.0
+"""The share of a run that a measurement may take, and the seconds that it needs to be of use."""
+
+
+def time_for(job: Job, session: InferenceSession) -> float:
+    """Return the seconds that a measurement during a run may take; 0 where it does not pay.
+
+    Args:
+        job: the run.
+        session: of the run, compiled.
+    """
+    execution = job.options.execution
+    if execution.tune is not None or job.executed.compile_only or job.images < MANY \
+            or not job.data.finite or job.executed.precision == "int8" \
+            or not _alone(job.options, job.executed) or not _varies(job):
+        return 0.0
+    images = _images(session, job.executed, job.built.input_size)
+    seconds = job.images / images_per_second(session, images)
+    seconds = SHARE * min(seconds, execution.time_limit or seconds)
+    return min(LIMIT, seconds - CALLING / 2) if seconds >= LEAST else 0.0
+
+
+def _varies(job: Job) -> bool:
+    """Return whether there is something to choose for a run."""
+    variants = variants_of(job.chosen, job.executed, given_options(job.options))
+    return len(variants) > 1 or bool(variants and job.chosen.why)
