@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs screenshots bench bench-data conformance faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs screenshots bench bench-types bench-small bench-data conformance faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -81,13 +81,38 @@ docs: $(STAMP) .venv-docs/.installed  ## the reference pages, from the code, and
 	.venv-docs/bin/python -m pip install --quiet $(PIP_ARGS) 'mkdocs>=1.6,<2' 'mkdocs-material>=9.5,<10'
 	touch $@
 
-bench: $(STAMP)  ## the committed comparisons, measured anew
+# networks and micro-batches of `make bench`, which takes about 20 minutes on two quiet cores
+BENCH_MODELS ?= resnet18 resnet50 mobilenet efficientnet-b0
+BENCH_BATCHES ?= 1 4 16 64
+BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance_
+
+bench: $(STAMP)  ## docs/performance.md, measured anew, against other programs, of which timm is installed
+	$(BIN)/python -m pip install --quiet timm
+	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --seconds 0.3 \
+	  --backend auto --against torchvision onnxruntime openvino
+	$(BENCH)further.json --model resnet50 mobilenet resnext50 --batch-size 1 16 --seconds 0.3 \
+	  --backend auto --against torch-compile timm onnxruntime openvino
+	$(BENCH)training.json --train --model resnet18 mobilenet --batch-size 16 --seconds 2 \
+	  --against torchvision timm
+	rm -rf build/photos
+	$(BIN)/ipucnn data shapes --out build/photos --per-class 32 --size 500
+	$(BENCH)training_files.json --train --model resnet18 --batch-size 16 --seconds 5 \
+	  --data-dir build/photos --against torchvision timm
+	$(BIN)/python benchmarks/first_prediction.py --rounds 3
+	$(BIN)/python benchmarks/end_to_end.py --rounds 2 --models resnet50 mobilenet
+	$(BIN)/python docs/generate.py
+
+bench-types: $(STAMP)  ## the same in half precision and in 8-bit integers, where the processor has them
+	$(BENCH)half.json --precision half --model resnet50 mobilenet --batch-size 1 16 \
+	  --backend auto --against torchvision openvino
+	$(BENCH)int8.json --precision full int8 --data generated --model resnet50 mobilenet \
+	  --batch-size 16 --rounds 2 --backend onnxruntime openvino
+	$(BIN)/python docs/generate.py
+
+bench-small: $(STAMP)  ## the costs of start-up, listings and options, measured anew
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/options.py
-	$(BIN)/python benchmarks/inference.py
-	$(BIN)/python benchmarks/engines.py
-	$(BIN)/python benchmarks/training.py
 
 bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm is installed for it
 	$(BIN)/python -m pip install --quiet timm

@@ -2,7 +2,8 @@
 
 Each round runs, in turn: a script that decodes one JPEG and calls ONNX Runtime or OpenVINO; the
 same with `ipucnn run --onnx`; `ipucnn run --model` with a stored graph; and the same model with a
-plain torch script and with `ipucnn run --backend torch`. Seconds are of the wall clock.
+plain torch script and with `ipucnn run --backend torch`. Seconds are of the wall clock; memory is
+the largest that a process had.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Dict, List
 
 from common import save, summary
+from processes import described, in_turn
 
 MODEL = "resnet50"
 DECODED = """
@@ -64,14 +65,6 @@ def commands(photo: Path, file: Path) -> Dict[str, List[str]]:
     return found
 
 
-def measured(command: List[str], environment: Dict[str, str]) -> float:
-    """Run a command and return its seconds."""
-    started = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
-                   env=environment)
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Measure all commands in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -87,17 +80,12 @@ def main() -> None:
         subprocess.run([*ipucnn, "export", "--model", MODEL, "--weights", "random",
                         "--dynamic-batch", "--output", str(file)], check=True,
                        stdout=subprocess.DEVNULL, env=environment)
-        todo = commands(photo, file)
-        seconds: Dict[str, List[float]] = {name: [] for name in todo}
-        for turn in range(rounds + 1):
-            for name, command in todo.items():
-                once = measured(command, environment)
-                if turn:  # the first fills the caches
-                    seconds[name].append(once)
+        found = in_turn(commands(photo, file), environment, rounds)
+    seconds = {name: [one.seconds for one in each] for name, each in found.items()}
     save("first_prediction", {
         "what": f"one photograph of 500 x 500 pixels, {MODEL}, processes in turn",
         "rounds": rounds,
-        "seconds": {name: summary(values) for name, values in seconds.items()},
+        **described(found),
         "ratio_to_the_script_of_the_engine": {
             name: summary([a / b for a, b in zip(
                 values, seconds[f"{name.partition(',')[0]}, script"])])

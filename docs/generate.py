@@ -20,7 +20,8 @@ from ipucnn.testing import SUITES, ImportSuite
 from ipucnn.testing.suite import Suite, checks
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from man_page import PAGE, man_page  # a script beside this one
+import performance_page
+from man_page import PAGE, man_page  # scripts beside this one
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 STUB = Path(ipucnn.__file__).with_suffix(".pyi")
@@ -209,6 +210,8 @@ def main() -> int:
         (REFERENCE / name).write_text(text, encoding="utf-8")
     (REFERENCE / "migration.md").write_text(migration_page(), encoding="utf-8")
     (REFERENCE.parent / PAGE).write_text(man_page(), encoding="utf-8")
+    (REFERENCE.parent / performance_page.PAGE).write_text(
+        performance_page.page(performance_page.read()), encoding="utf-8")
     STUB.write_text(stub(), encoding="utf-8")
     return 0
 

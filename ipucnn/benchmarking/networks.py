@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.benchmarking import limits
 from ipucnn.benchmarking.case import (
@@ -80,7 +81,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
     cases = list(_cases(options, registry))
     quick = options.extent.quick
     contenders = [] if quick else _contenders(options, registry)
-    result = NetworkBench(options.as_dict(), describe(),
+    result = NetworkBench(options.as_dict(), _environment(),
                           datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     begin = time.perf_counter()
     measured = _Measurement(options, registry, result, progress or (lambda *_: None))
@@ -96,6 +97,15 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
     if not result.stopped_by and not any(case.entries for case in result.cases):
         raise _nothing(result)
     return result
+
+
+def _environment() -> Dict[str, Any]:
+    """Return the environment, with the command as a user types it."""
+    found = describe()
+    program, *words = found["command"] or [""]
+    if os.path.basename(program) in ("__main__.py", "ipucnn"):
+        found["command"] = ["ipucnn", *words]
+    return found
 
 
 def _nothing(result: NetworkBench) -> IpucnnError:

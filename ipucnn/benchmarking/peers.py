@@ -67,7 +67,7 @@ class _Torch(Engine):
         self._module = module.eval().to(self._place, self._kind)
         self._images = torch.randn(case.shape, device=self._place, dtype=self._kind)
         self.facts = {"device": self._place.type, "type": str(self._kind).rpartition(".")[2],
-                      "threads": torch.get_num_threads()}
+                      "threads": torch.get_num_threads(), "version": torch.__version__}
 
     def compiled(self) -> _Torch:
         """Return this, compiled with frozen weights."""
@@ -207,6 +207,8 @@ def inference(name: str, case: Case, link: Link) -> Facts:
     if case.data not in (SYNTHETIC, FILES):
         raise RefusedError("has no images of '--data generated'")
     engine = ENGINES[name](case)
+    if name == "timm":
+        engine.facts["timm"] = import_module("timm").__version__
 
     def calls(wanted: float) -> Tuple[float, float]:
         begin, count, least = time.perf_counter(), 0, 1 if engine.in_flight == 1 \

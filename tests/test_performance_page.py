@@ -1,0 +1,84 @@
+"""The page of performance is what the committed results give."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    yield importlib.import_module("performance_page")
+    sys.modules.pop("performance_page", None)
+
+
+def rates(median):
+    return {"median": median, "min": 0.9 * median, "max": 1.1 * median}
+
+
+def entry(kind, name, median, limit):
+    return {"kind": kind, "name": name, "images_per_second": rates(median), "turns": [median],
+            "to_best_peer": None, "of_limit": median / limit, "peak_memory": 123_000_000,
+            "facts": {"backend": "openvino", "in_flight": 2}}
+
+
+def case(ours, peer, **values):
+    return {"model": "resnet50", "batch_size": 16, "precision": "32.32", "job": "inference",
+            "data": "synthetic", "input_size": 224, "multiply_adds": 1, "limits": [
+                {"what": "product", "images_per_second": rates(200.0), "arithmetic": "float32"}],
+            "entries": [entry("ipucnn", "auto", ours, 200.0),
+                        entry("peer", "openvino-throughput", peer, 200.0)],
+            "left_out": {"timm": "it is not installed"}, "ratio": ours / peer, **values}
+
+
+def bench(*cases):
+    return {"format": "ipucnn.bench/1", "date": "2026-01-02 03:04 UTC", "options": {"rounds": 3},
+            "cases": list(cases), "environment": {
+                "processor": "A processor", "cores": 2, "packages": {"torch": "2.0"},
+                "command": ["ipucnn", "bench", "--out", "x.json"]}}
+
+
+def test_the_page_is_what_the_files_give(pages):
+    assert pages.page(pages.read()) == (ROOT / "docs" / pages.PAGE).read_text(encoding="utf-8"), \
+        "run 'make docs'"
+
+
+def test_every_case_has_its_figures_limit_and_ratio(pages):
+    page = pages.page({"performance_inference": bench(case(100.0, 80.0))})
+    assert "A processor, 2 cores; torch 2.0; 2026-01-02 03:04 UTC, 3 rounds." in page
+    assert "ipucnn bench --out x.json" in page
+    assert ("| resnet50, 16, full | 100.0 (90.0\u2013110.0) | 80.0 (72.0\u201388.0) | 1.25 | 200.0 "
+            "| 50 % |") in page
+    assert "| resnet50, 16, full | 123 | 123 |" in page
+    assert "- timm: it is not installed" in page
+    assert "| resnet50, 16, full | openvino | 2 |" in page
+
+
+def test_targets_are_met_or_missed(pages):
+    page = pages.page({
+        "performance_inference": bench(case(100.0, 80.0), case(99.0, 100.0, batch_size=1)),
+        "performance_int8": bench(case(100.0, 80.0), case(
+            150.0, 80.0, precision="int8", ratio=None)),
+        "performance_training_files": bench(case(
+            104.0, 100.0, job="train", data="files",
+            entries=[entry("ipucnn", "torch", 104.0, 200.0), entry("peer", "timm", 100.0, 200.0)])),
+        "first_prediction": {
+            "what": "one", "rounds": 1, "environment": bench()["environment"],
+            "seconds": {"openvino, script": rates(1.0), "openvino, --onnx": rates(1.9)},
+            "peak_megabytes": {"openvino, script": rates(200.0), "openvino, --onnx": rates(310.0)},
+            "ratio_to_the_script_of_the_engine": {"openvino, --onnx": rates(1.9)}}})
+    assert "3 of 7 are met." in page
+    for what, where, figure, met in (
+            ("inference as fast as the best other program", "resnet50, 16, full", "1.25", True),
+            ("inference as fast as the best other program", "resnet50, 1, full", "0.99", False),
+            ("8-bit integers 1.6 times as fast as single precision", "resnet50, 16", "1.50", False),
+            ("training 1.1 times as fast as timm", "resnet50, 16, full, files", "1.04", False),
+            ("one photograph in 2.0 times a bare script", "openvino, --onnx", "1.90", True),
+            ("one photograph in 300 MB", "openvino, --onnx", "310 MB", False)):
+        assert f"| {what} | {where} | {figure} | {'yes' if met else '**no**'} |" in page
