@@ -1,7 +1,6 @@
 """The options of `ipucnn bench`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
@@ -82,9 +81,6 @@ class BenchImages:
         elif self.data != BenchImages.data:
             raise UsageError(f"'--data-dir' and '--data {self.data}' contradict each other",
                              "leave one of them out")
-        elif not Path(self.data_dir).is_dir():
-            raise UsageError(f"there is no folder {self.data_dir!r}",
-                             "name a folder of JPEG files with '--data-dir'")
 
 
 @dataclass(frozen=True)

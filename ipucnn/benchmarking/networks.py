@@ -119,9 +119,12 @@ def _cases(options: NetworkBenchOptions, registry: Registry) -> Iterator[Case]:
     """Yield what is measured, network by network.
 
     Raises:
-        UsageError: an unknown network.
+        UsageError: an unknown network, or no such folder.
     """
     networks, images = options.networks, options.images
+    if images.data_dir is not None and not Path(images.data_dir).is_dir():
+        raise UsageError(f"there is no folder {images.data_dir!r}",
+                         "name a folder of JPEG files with '--data-dir'")
     for name in networks.model:
         model = registry.get_typed(ModelSpec, name).name
         for precision in options.precisions:

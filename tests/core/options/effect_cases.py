@@ -16,6 +16,7 @@ BASES = {
     "data convert": {"source": "PHOTOS", "target": "shards", "data": "image_folder"},
     "data bench": {"data": "image_folder", "data_dir": "PHOTOS", "batch_size": 2,
                    "iterations": 1, "input_size": 32},
+    "bench": {"model": ("resnet8-cifar",), "batch_size": (1,), "rounds": 1, "backend": ("torch",)},
 }
 """A job of each command. Words in capitals stand for files, see `test_effects.places`."""
 
@@ -42,6 +43,9 @@ VALUES = {
     "num_io_tiles": 64, "offline_target_ipu_version": 21, "validation_split": 0.3,
     ("export", "normalization_location"): "device", ("data bench", "iterations"): 2,
     ("data convert", "target"): "elsewhere", ("plan", "backend"): "popart",
+    ("bench", "model"): ("resnet14-cifar",), ("bench", "backend"): ("onnxruntime",),
+    ("bench", "batch_size"): (2,), ("bench", "precision"): ("16.16",),
+    ("bench", "against"): ("torchvision",), ("bench", "data"): "generated",
     ("plan", "data"): "shapes", ("validate", "data"): "real",
 }
 """Values that suit the jobs, where `other_value` does not, by option or command and option."""
@@ -74,6 +78,7 @@ CONTEXT = {
     ("run", "warmup"): {"batch_size": 1},
     ("plan", "use_bbox_info"): {},
     ("data bench", "seed"): {"samples": 5},
+    ("bench", "samples"): {"data_dir": "PHOTOS"},
     # each of these brings the defaults of the old trainer, so that one more has to be there
     **{("train", name): {"num_ipus": 1} for name in (
         "size", "base_learning_rate", "learning_rate_schedule", "valid_per_epoch",

@@ -224,9 +224,41 @@ def _bench(given):
         result.notes
 
 
+def _networks(given):
+    """Measure networks with contenders that only record what they are asked."""
+    from ipucnn.benchmarking import networks
+    from ipucnn.benchmarking.network_options import NetworkBenchOptions
+
+    asked, real = [], networks.Process
+
+    class Recorder:
+        def __init__(self, contender, settings):
+            self.contender = contender
+
+        def prepare(self, case):
+            asked.append((self.contender, case))
+
+        def turn(self, seconds):
+            asked.append(seconds)
+            return 1.0
+
+        def end(self):
+            return {}
+
+        def close(self):
+            asked.append("closed")
+
+    networks.Process = Recorder
+    try:
+        result = networks.bench(build(NetworkBenchOptions, given))
+    finally:
+        networks.Process = real
+    return asked, result.all_notes()
+
+
 _JOBS = {"train": _train, "run": _run, "restore": _restore, "validate": _validate,
          "average": _average, "export": _export, "plan": _plan, "data convert": _convert,
-         "data bench": _bench}
+         "data bench": _bench, "bench": _networks}
 
 
 def plugins_loaded():

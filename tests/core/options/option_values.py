@@ -23,6 +23,7 @@ COMPANIONS = {
     "top_k": {"predictions": "p.csv"}, "target": {},
     "compute_batch_size": {"model": "resnet18"},
     "dataloader_rebatch_size": {"dataloader_mode": "rebatched"},
+    "samples": {"data_dir": "."},
     "nesterov": {"momentum": 0.9}, "lr_factors": {"lr_epoch_decay": (3.0,)},
 }
 """What else must be given with an option for its command to accept it."""
