@@ -18,6 +18,24 @@ def pages(monkeypatch):
     sys.modules.pop("performance_page", None)
 
 
+@pytest.fixture
+def processes(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module("processes")
+    for name in ("processes", "common"):
+        sys.modules.pop(name, None)
+
+
+def test_processes_are_measured_without_the_memory_of_this_one(processes):
+    small = processes.finished([sys.executable, "-S", "-c", "pass"], {})
+    large = processes.finished([sys.executable, "-S", "-c", "bytearray(100_000_000)"], {})
+    assert small.peak < 40e6 < 100e6 < large.peak
+    assert 0 < small.seconds < 60
+    with pytest.raises(RuntimeError, match="exit code 3: lost"):
+        processes.finished([sys.executable, "-c", "import sys; sys.stderr.write('lost'); "
+                            "sys.exit(3)"], {})
+
+
 def rates(median):
     return {"median": median, "min": 0.9 * median, "max": 1.1 * median}
 

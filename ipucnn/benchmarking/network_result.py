@@ -127,7 +127,7 @@ class CaseResult:
         most = ""
         if limit is not None:
             by = "decoding alone" if limit.what == "decoding" else \
-                f"products in {limit.arithmetic}"
+                f"matrix products in {limit.arithmetic}" if limit.arithmetic else "matrix products"
             most = f": at most {limit.images_per_second.median:,.1f} images/s by {by}"
         images = "" if self.data == "synthetic" else f", {self.data}"
         return (f"{self.model}, {job}micro-batch {self.batch_size}, {self.precision}{images}"
