@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
-from ipucnn.benchmarking.case import OWN, PEER, Facts
+from ipucnn.benchmarking.case import OWN, PEER, Contender, Facts
 from ipucnn.core.showing import Blocks, Shown, Table
 
 FORMAT = "ipucnn.bench/1"
@@ -53,7 +53,7 @@ class Entry:
     @property
     def label(self) -> str:
         """Its name in tables."""
-        return f"ipucnn {self.name}" if self.kind == OWN else self.name.replace("-", " ")
+        return Contender(self.kind, self.name).label
 
 
 @dataclass(frozen=True)
