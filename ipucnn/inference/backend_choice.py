@@ -66,7 +66,8 @@ def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
     with suppress(IpucnnError):  # what is missing is reported where it is used
         if key(name) != AUTO:
             only = registry.get_typed(BackendSpec, name).name
-        for backend in (name, AUTO):
+        fresh = measured is not None
+        for backend in (only or AUTO, AUTO):
             measured = measured or Record.of(options, registry, backend).read(registry)
         best = measured.best(refusals, only) if measured else None
         if measured is None or best is None \
@@ -83,7 +84,7 @@ def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
         if not only:
             return Choice(made, replace(chosen, why=measured.why(best, further)), rates, notes)
         own_rates = tuple(rate for rate in measured.rates if rate.backend == only)
-        if len(own_rates) > 1:
+        if fresh or len(own_rates) > 1:
             notes = (replace(measured, rates=own_rates).why(best, further), *notes)
         return Choice(made, chosen, rates, notes)
     return None
@@ -148,5 +149,8 @@ def hint(job: Job, seconds: float) -> List[str]:
 
 def _varies(job: Job) -> bool:
     """Return whether there is something to choose for a run."""
-    variants = variants_of(job.chosen, job.executed, given_options(job.options))
+    try:
+        variants = variants_of(job.chosen, job.executed, given_options(job.options))
+    except Exception:  # of a plugin: a measurement would report it
+        return False
     return len(variants) > 1 or bool(variants and job.chosen.why)

@@ -31,6 +31,7 @@ from ipucnn.core.execution.selection import (
     rank_of,
     settled,
 )
+from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.declaration import declared
@@ -82,7 +83,7 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
     """
     begin = time.perf_counter()
     progress = progress or (lambda *_: None)
-    record = Record.of(options, registry, options.execution.backend)
+    options = fitted_to_machine(options, False, registry)
     contest = _Contest(_without_images(options), registry, limit, progress)
     candidates = contest.candidates()
     try:
@@ -96,7 +97,9 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
                         round(time.perf_counter() - begin, 1))
     log.info("measured in %.1f s: %s", measured.seconds, rates)
     if options.execution.tune or not contest.out_of_time:
-        record.write(measured)
+        for precision in contest.spellings():
+            Record.of(options.with_values(precision=precision), registry,
+                      options.execution.backend).write(measured)
     return measured
 
 
@@ -141,9 +144,14 @@ class _Contest:
         self._calling = min(CALLING, limit)
         self._plan = options.plan(synthetic=False)
         self._first = choose_backend(options, self._plan, registry)
+        self._usual = settled(self._first, self._plan)[1].precision
         if options.execution.precision is None:
             self._first, self._plan = settled(self._first, self._plan)
         self.precision = self._plan.precision
+
+    def spellings(self) -> List[Optional[str]]:
+        """Return the values of `--precision` for which this is measured: None leaves it open."""
+        return [self.precision, *([None] if self.precision == self._usual else [])]
 
     def candidates(self) -> List[_Candidate]:
         """Return what is to be measured: the first variant of every backend, then the others.
@@ -273,16 +281,14 @@ def images_per_second(session: InferenceSession, images: Any) -> float:
         session: compiled.
         images: of a call; None where the device makes them.
     """
-    flying: Deque[Callable[[], Any]] = deque()
     count = max(1, session.in_flight)
     begin, calls, seconds = time.perf_counter(), 0, 0.0
-    for _ in range(count):
-        flying.append(session.start(images))
+    flying: Deque[Callable[[], Any]] = deque(session.start(images) for _ in range(count - 1))
     while seconds < SECONDS:
         for _ in range(count):  # calls in flight end in bursts
-            flying.popleft()()
-            calls += 1
             flying.append(session.start(images))
+            flying.popleft()()
+        calls += count
         seconds = time.perf_counter() - begin
     for wait in flying:
         wait()

@@ -67,8 +67,10 @@ class Mole(Tortoise):
 @ipucnn.hookimpl
 def ipucnn_backends():
     """Return the records."""
+    both = ("16.16", "32.32")
     return [
-        ipucnn.BackendSpec(name="tortoise", summary="slow", target=Tortoise, preference=9),
+        ipucnn.BackendSpec(name="tortoise", summary="slow", target=Tortoise, preference=9,
+                           precisions=both),
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
-                           options=LaneOptions),
+                           options=LaneOptions, precisions=both),
         ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1)]
