@@ -155,6 +155,13 @@ def _networks(result: Dict[str, Any]) -> Iterable[str]:
     cases = [case for case in result["cases"] if case["entries"]]
     columns = _Columns.of(cases)
     yield from _machine(result, result["date"], f"{result['options']['rounds']} rounds")
+    ranges: Dict[str, List[int]] = {}
+    for limit in (limit for case in cases for limit in case["limits"]):
+        if limit["what"] == "product":
+            ranges.setdefault(limit["arithmetic"], []).append(
+                round(limit["operations_per_second"] / 1e9))
+    if ranges:
+        yield from [f"The limit is a matrix product: {_products(ranges)}.", ""]
     peers = any(case["ratio"] is not None for case in cases)
     headings = ["network, micro-batch, type", *columns.labels]
     headings += ["to the best"] if peers else []
@@ -185,6 +192,12 @@ def _networks(result: Dict[str, Any]) -> Iterable[str]:
                             for name, reason in case["left_out"].items())
     if reasons:
         yield from ["", "Left out:", "", *(f"- {reason}" for reason in reasons)]
+
+
+def _products(ranges: Mapping[str, Sequence[int]]) -> str:
+    """Return the rates of the products of each type, which vary from case to case."""
+    return ", ".join(f"{min(rates):,}\u2013{max(rates):,} GFLOP/s in {kind}"
+                     for kind, rates in ranges.items())
 
 
 def _first(result: Dict[str, Any]) -> Iterable[str]:

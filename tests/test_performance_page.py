@@ -49,7 +49,8 @@ def entry(kind, name, median, limit):
 def case(ours, peer, **values):
     return {"model": "resnet50", "batch_size": 16, "precision": "32.32", "job": "inference",
             "data": "synthetic", "input_size": 224, "multiply_adds": 1, "limits": [
-                {"what": "product", "images_per_second": rates(200.0), "arithmetic": "float32"}],
+                {"what": "product", "images_per_second": rates(200.0), "arithmetic": "float32",
+                 "operations_per_second": 142e9}],
             "entries": [entry("ipucnn", "auto", ours, 200.0),
                         entry("peer", "openvino-throughput", peer, 200.0)],
             "left_out": {"timm": "it is not installed"}, "ratio": ours / peer, **values}
@@ -74,6 +75,7 @@ def test_every_case_has_its_figures_limit_and_ratio(pages):
     assert ("| resnet50, 16, full | 100.0 (90.0\u2013110.0) | 80.0 (72.0\u201388.0) | 1.25 | 200.0 "
             "| 50 % |") in page
     assert "| resnet50, 16, full | 123 | 123 |" in page
+    assert "142\u2013142 GFLOP/s in float32" in page
     assert "- timm: it is not installed" in page
     assert "| resnet50, 16, full | openvino | 2 |" in page
 

@@ -37,7 +37,7 @@ from ipucnn.data.opening import (
 )
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
-from ipucnn.inference import predictions, tuning
+from ipucnn.inference import backend_choice, predictions
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.measured import Measured
@@ -45,6 +45,7 @@ from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
 from ipucnn.inference.shared_predictions import SharedWriter
+from ipucnn.inference.tuning import measure
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
@@ -88,7 +89,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     """
     registry, progress = registry or current_registry(), progress or (lambda *_: None)
     return attempted(options, registry, images, lambda job: _execute(job, progress),
-                     tuning.asked(options, registry, progress))
+                     backend_choice.asked(options, registry, progress))
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
@@ -155,7 +156,7 @@ class Job:
     registry: Registry
     graph: Optional[StoredGraph] = None
     images: int = 0
-    measured: Optional[tuning.Choice] = None
+    measured: Optional[backend_choice.Choice] = None
     again: Optional[Callable[[float, Progress], Job]] = None
 
 
@@ -179,7 +180,7 @@ def prepare(options: RunOptions, registry: Registry,
 
     def again(limit: float, progress: Progress, asked: RunOptions = options) -> Job:
         return prepare(asked, registry, refusals, images,
-                       tuning.measure(asked, registry, limit, progress))
+                       measure(asked, registry, limit, progress))
 
     model = registry.get_typed(ModelSpec, options.network.model)
     data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
@@ -199,7 +200,7 @@ def prepare(options: RunOptions, registry: Registry,
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
-    choice = tuning.choice(options, executed, registry, refusals, measured)
+    choice = backend_choice.choice(options, executed, registry, refusals, measured)
     if choice is not None:
         options, chosen = choice.options, choice.chosen
         plan, executed = (replace(each, precision=options.execution.precision or "32.32")
@@ -320,8 +321,10 @@ def _execute(job: Job, progress: Progress) -> RunResult:
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
+        if job.measured is not None:
+            result.session["measured"] = dict(job.measured.rates)
         result.notes += session.notes
-        limit = tuning.time_for(job, session)
+        limit = backend_choice.time_for(job, session)
         if not limit and not job.options.execution.compile_only:
             _classify(job, session, result, progress)
     if limit and job.again is not None:
@@ -424,6 +427,7 @@ def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[S
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
     if waiting and not data.on_device:
         result.notes.append(waiting)
+    result.notes += backend_choice.hint(job, result.seconds)
     if instances.count > 1 and result.skipped["count"] and not (
             result.images or result.stopped_by):
         raise none_readable(result.skipped["first"])

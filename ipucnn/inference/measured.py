@@ -24,6 +24,7 @@ from ipucnn.core.files import parsed_json, private_folder
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.names import key
 from ipucnn.core.options.declaration import CACHE
+from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.staging import staged
@@ -145,11 +146,13 @@ class Record:
         Args:
             options: of the run.
             registry: where names are looked up.
-            backend: the only backend that was measured; `auto` for all of them.
+            backend: the only backend that is measured; `auto` for all of them.
 
         Raises:
             IpucnnError: the options name something that is missing.
         """
+        if key(backend) != AUTO:
+            backend = registry.get("backend", backend).name
         values = {"backend": key(backend), **_conditions(options, registry)}
         text = json.dumps(values, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()

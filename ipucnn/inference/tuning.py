@@ -6,7 +6,6 @@ import logging
 import statistics
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import (
     TYPE_CHECKING,
@@ -23,7 +22,6 @@ from typing import (
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
-from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import (
     Chosen,
@@ -33,6 +31,7 @@ from ipucnn.core.execution.selection import (
     rank_of,
     settled,
 )
+from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.declaration import declared
@@ -46,7 +45,6 @@ from ipucnn.onnx.examples import random_images
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress
-    from ipucnn.inference.job import Job
 
 log = logging.getLogger("ipucnn.tuning")
 
@@ -56,7 +54,7 @@ SECONDS = 0.3
 
 LIMIT, CALLING = 30.0, 10.0
 """Seconds after which no other candidate is compiled, and of calls after which no further round
-begins."""
+begins; at most the former."""
 
 SLOW, HOPELESS = 0.6, 0.3
 """A candidate below these shares of the fastest one is measured once only; and of its backend, no
@@ -85,8 +83,8 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
     """
     begin = time.perf_counter()
     progress = progress or (lambda *_: None)
-    record = Record.of(options, registry, options.execution.backend)
-    contest = _Contest(_without_images(options), registry, begin + limit, progress)
+    options = fitted_to_machine(options, False, registry)
+    contest = _Contest(_without_images(options), registry, limit, progress)
     candidates = contest.candidates()
     try:
         rates = contest.rates(candidates)
@@ -98,7 +96,10 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
     measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
                         round(time.perf_counter() - begin, 1))
     log.info("measured in %.1f s: %s", measured.seconds, rates)
-    record.write(measured)
+    if options.execution.tune or not contest.out_of_time:
+        for precision in contest.spellings():
+            Record.of(options.with_values(precision=precision), registry,
+                      options.execution.backend).write(measured)
     return measured
 
 
@@ -134,16 +135,23 @@ class _Candidate:
 class _Contest:
     """Candidates that are measured in turn."""
 
-    def __init__(self, options: RunOptions, registry: Registry, deadline: float,
+    def __init__(self, options: RunOptions, registry: Registry, limit: float,
                  progress: Progress) -> None:
         self._options, self._registry = options, registry
-        self._deadline, self._progress = deadline, progress
+        self._deadline, self._progress = time.perf_counter() + limit, progress
         self.left_out: List[str] = []
+        self.out_of_time = False
+        self._calling = min(CALLING, limit)
         self._plan = options.plan(synthetic=False)
         self._first = choose_backend(options, self._plan, registry)
+        self._usual = settled(self._first, self._plan)[1].precision
         if options.execution.precision is None:
             self._first, self._plan = settled(self._first, self._plan)
         self.precision = self._plan.precision
+
+    def spellings(self) -> List[Optional[str]]:
+        """Return the values of `--precision` for which this is measured: None leaves it open."""
+        return [self.precision, *([None] if self.precision == self._usual else [])]
 
     def candidates(self) -> List[_Candidate]:
         """Return what is to be measured: the first variant of every backend, then the others.
@@ -199,7 +207,7 @@ class _Contest:
             if self._worth_opening(candidate, candidates) and self._open(candidate):
                 self._round([candidate])
                 self._drop_slow(candidates)
-        end = time.perf_counter() + CALLING
+        end = time.perf_counter() + self._calling
         for rounds in range(ROUNDS):
             running = [candidate for candidate in candidates if candidate.session is not None]
             now = time.perf_counter()
@@ -221,6 +229,7 @@ class _Contest:
             return False
         if time.perf_counter() > self._deadline:
             self.left_out.append(f"{_named(candidate)}: the time was up")
+            self.out_of_time = True
             return False
         return True
 
@@ -237,7 +246,7 @@ class _Contest:
             job = replace(job, executed=replace(job.executed, calls_in_flight=CALLS))
             session = candidate.session = session_of(job, [])
             session.compile()
-            candidate.images = _images(session, job.executed, job.built.input_size)
+            candidate.images = random_call(session, job.executed, job.built.input_size)
         except Exception as error:
             self._leave_out(_named(candidate), error)
             candidate.close()
@@ -272,23 +281,21 @@ def images_per_second(session: InferenceSession, images: Any) -> float:
         session: compiled.
         images: of a call; None where the device makes them.
     """
-    flying: Deque[Callable[[], Any]] = deque()
     count = max(1, session.in_flight)
     begin, calls, seconds = time.perf_counter(), 0, 0.0
-    for _ in range(count):
-        flying.append(session.start(images))
+    flying: Deque[Callable[[], Any]] = deque(session.start(images) for _ in range(count - 1))
     while seconds < SECONDS:
         for _ in range(count):  # calls in flight end in bursts
-            flying.popleft()()
-            calls += 1
             flying.append(session.start(images))
+            flying.popleft()()
+        calls += count
         seconds = time.perf_counter() - begin
     for wait in flying:
         wait()
     return calls * session.samples_per_call / seconds
 
 
-def _images(session: InferenceSession, plan: ExecutionPlan, input_size: int) -> Any:
+def random_call(session: InferenceSession, plan: ExecutionPlan, input_size: int) -> Any:
     """Return random images for a call, in the form in which a loader gives them."""
     shape = (session.samples_per_call, 3, input_size, input_size)
     images = random_images(shape, "float32" if plan.pixels == "normalised" else "uint8",
@@ -345,108 +352,3 @@ def as_chosen(options: RunOptions, backend: str, values: Mapping[str, Any], prec
     return replace(
         options.with_values(backend=spec.name, precision=precision, tune=False),
         plugins=replace(plugins, owned=owned, deferred={}, undecided={}, shipped=frozenset()))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A choice by measurement.
-
-    Attributes:
-        options: of the run, with the backend and its options.
-        chosen: the backend; `why` is empty if the user named it.
-        notes: notes for the user.
-    """
-
-    options: RunOptions
-    chosen: Chosen
-    notes: Tuple[str, ...] = ()
-
-
-def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
-           refusals: Mapping[str, str], measured: Optional[Measured] = None) -> Optional[Choice]:
-    """Return the fastest backend and options that were measured; None where nothing was.
-
-    Args:
-        options: of the run.
-        plan: of this process.
-        registry: where names are looked up.
-        refusals: backends that cannot execute the network.
-        measured: a new measurement; what is stored when None.
-    """
-    name = options.execution.backend
-    if options.execution.tune is False or not _alone(options, plan):
-        return None
-    only = ""
-    with suppress(IpucnnError):  # what is missing is reported where it is used
-        if key(name) != AUTO:
-            only = registry.get_typed(BackendSpec, name).name
-        for backend in (name, AUTO):
-            measured = measured or Record.of(options, registry, backend).read(registry)
-        best = measured.best(refusals, only) if measured else None
-        if measured is None or best is None \
-                or options.execution.precision not in (None, measured.precision):
-            return None
-        made = as_chosen(options, best.backend, best.options, measured.precision, registry)
-        executed = replace(plan, precision=measured.precision)
-        chosen = choose_backend(made, executed, registry)
-        own = chosen.backend.probe_for(replace(plan, precision="32.32")).precision
-        further = "" if measured.precision in (own, options.execution.precision) \
-            else f" --precision {measured.precision}"
-        notes = tuple(f"not measured: {reason}" for reason in measured.left_out)
-        if not only:
-            return Choice(made, replace(chosen, why=measured.why(best, further)), notes)
-        own_rates = tuple(rate for rate in measured.rates if rate.backend == only)
-        if len(own_rates) > 1:
-            notes = (replace(measured, rates=own_rates).why(best, further), *notes)
-        return Choice(made, chosen, notes)
-    return None
-
-
-def _alone(options: RunOptions, plan: ExecutionPlan) -> bool:
-    """Return whether one process computes the whole network: others might choose another engine."""
-    return options.execution.instances == 1 and launched() is None and plan.stages == 1
-
-
-def asked(options: RunOptions, registry: Registry, progress: Progress) -> Optional[Measured]:
-    """Measure if `--tune` asks for it.
-
-    Raises:
-        UsageError: several processes share the run, or the network.
-    """
-    if not options.execution.tune:
-        return None
-    if not _alone(options, options.plan(synthetic=False)):
-        raise UsageError("'--tune' measures one process that computes the whole network",
-                         "leave it out")
-    return measure(options, registry, progress=progress)
-
-
-MANY = 2048
-"""Images from which a run without a measurement considers one."""
-
-SHARE, LEAST = 0.05, 10.0
-"""The share of a run that a measurement may take, and the seconds that it needs to be of use."""
-
-
-def time_for(job: Job, session: InferenceSession) -> float:
-    """Return the seconds that a measurement during a run may take; 0 where it does not pay.
-
-    Args:
-        job: the run.
-        session: of the run, compiled.
-    """
-    execution = job.options.execution
-    if execution.tune is not None or job.executed.compile_only or job.images < MANY \
-            or not job.data.finite or job.executed.precision == "int8" \
-            or not _alone(job.options, job.executed) or not _varies(job):
-        return 0.0
-    images = _images(session, job.executed, job.built.input_size)
-    seconds = job.images / images_per_second(session, images)
-    seconds = SHARE * min(seconds, execution.time_limit or seconds)
-    return min(LIMIT, seconds - CALLING / 2) if seconds >= LEAST else 0.0
-
-
-def _varies(job: Job) -> bool:
-    """Return whether there is something to choose for a run."""
-    variants = variants_of(job.chosen, job.executed, given_options(job.options))
-    return len(variants) > 1 or bool(variants and job.chosen.why)

@@ -146,7 +146,8 @@ class Backend(ABC):
         """Return values of its own options whose speed is worth measuring on this machine.
 
         `ipucnn run --tune` measures inference with each of them. The first is measured before the
-        others. An option that the user gave is left as given.
+        others. An option that the user gave is left as given; its default is None, so that a given
+        value can be recognised.
 
         Args:
             plan: of the inference.

@@ -116,9 +116,10 @@ class OnnxRuntimeSession(ArraySession):
     """Calls take one micro-batch; replicas share the device."""
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
-                 spinning: bool = True) -> None:
-        if not spinning and kind != "cpu":
-            raise UsageError(f"'--no-spinning' is for the threads of a CPU, and the device is "
+                 spinning: Optional[bool] = None) -> None:
+        if spinning is not None and kind != "cpu":
+            flag = "--spinning" if spinning else "--no-spinning"
+            raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
                              f"{kind}", "leave it out, or use '--device cpu'")
         self.samples_per_call = plan.micro_batch
         self._graph = graph
@@ -134,7 +135,7 @@ class OnnxRuntimeSession(ArraySession):
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = thread_count()
         self._options.add_session_config_entry("session.intra_op.allow_spinning",
-                                               str(int(spinning)))
+                                               str(int(spinning is not False)))
         self._options.log_severity_level = 3  # errors: other messages are for its developers
         self._session: Any = None
         self._synthetic: Any = None
@@ -142,7 +143,9 @@ class OnnxRuntimeSession(ArraySession):
             "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
-            "provider": self._provider[0], "threads": thread_count(), "spinning": spinning}
+            "provider": self._provider[0], "threads": thread_count()}
+        if kind == "cpu":
+            self.facts["spinning"] = spinning is not False
 
     def compile(self) -> float:
         """Optimise the graph, and make one call so that buffers are allocated."""

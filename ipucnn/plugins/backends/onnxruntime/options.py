@@ -1,6 +1,7 @@
 """The options of the `onnxruntime` backend."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 from ipucnn.core.options.declaration import option
 from ipucnn.plugins.backends._options import DeviceOptions
@@ -10,6 +11,6 @@ from ipucnn.plugins.backends._options import DeviceOptions
 class OnnxRuntimeOptions(DeviceOptions):
     """Options of the `onnxruntime` backend."""
 
-    spinning: bool = option(
-        True, "Threads on a CPU wait actively for the next operator, which is faster on idle cores "
-        "and slower where other processes use them.")
+    spinning: Optional[bool] = option(
+        None, "Threads on a CPU wait actively for the next operator, which is faster on idle cores "
+        "and slower where other processes use them (default: what '--tune' found, or yes).")
