@@ -49,7 +49,8 @@ def tuning(backend: str, case: Case, link: Link) -> Facts:
     """
     from ipucnn.inference.tuning import measure
 
-    found = measure(run_options(backend, case), registry(), case.limit)
+    options = run_options(backend, case).with_values(tune=True)
+    found = measure(options, registry(), case.limit)
     link.ready()
     link.wait()
     return {"precision": found.precision, "left_out": list(found.left_out),
