@@ -90,7 +90,7 @@ def test_errors_and_checks_are_wrapped_at_words():
     code, lines = Screen(80, ["trian"]).end()
     assert lines[0] == "error: unknown command 'trian'"
     assert lines[1].startswith("hint: did you mean 'train'? commands: train, restore,")
-    assert lines[2].startswith("  runs, watch, export, plan, report,")
+    assert lines[2].startswith("  bench, runs, watch, export, plan, report,")
     assert max(map(cells, lines)) <= 80
     _, lines = Screen(80, ["doctor"]).end()
     assert max(map(cells, lines)) <= 80 or "/" in max(lines, key=cells)
