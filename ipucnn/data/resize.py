@@ -115,7 +115,7 @@ def _native(interpolation: str) -> bool:
     return interpolation in ("bilinear", "bicubic") and native_resize()
 
 
-def _resized(pixels: Pixels, place: Place, height: int, width: int,  # noqa: PLR0913 - one image
+def _resized(pixels: Pixels, place: Place, height: int, width: int,
              interpolation: str = "bilinear", crop: Optional[int] = None) -> Pixels:
     """Return a part of an image (top, left, height, width) at another size.
 

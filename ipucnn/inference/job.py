@@ -289,6 +289,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with session_of(job, result.notes) as session:
         progress("compile", 0, None)
+        session.warm_up = not job.data.finite or _total(job) > session.samples_per_call
         with _loading_torch(session, job):
             seconds = session.compile()
         # also a barrier: all instances are ready, so that they are measured concurrently
