@@ -14,11 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List
 
-from common import save, summary
+from common import Measured, measured, save, summary
 
 DECODED = """
 import sys, numpy
@@ -52,14 +51,6 @@ print(logits.argmax(1))
 }
 
 
-class Measured(NamedTuple):
-    """What one process took."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-
-
 def commands(photo: Path, file: Path, network: str) -> Dict[str, List[str]]:
     """Return the command lines, by name."""
     run = [sys.executable, "-m", "ipucnn", "run", "--data-dir", str(photo), "--progress", "off"]
@@ -71,32 +62,6 @@ def commands(photo: Path, file: Path, network: str) -> Dict[str, List[str]]:
         found[f"{engine}, --model"] = [*run, *model, "--backend", engine]
     found["torch, --model"] = [*run, *model, "--backend", "torch", "--no-compile"]
     return found
-
-
-def measured(command: List[str], environment: Dict[str, str]) -> Measured:
-    """Run a command and return what it took."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env=environment)
-    peak = 0
-    # `ru_maxrss` of a child begins with what its parent had when it was started
-    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        peak = max(peak, _peak_kib(process.pid))
-        time.sleep(0.005)
-    seconds = time.perf_counter() - started
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command} failed: {status}")
-    return Measured(seconds, usage.ru_utime + usage.ru_stime, peak / 1024)
-
-
-def _peak_kib(process: int) -> int:
-    """Return the peak of a process's resident memory so far; 0 where it has just ended."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def main() -> None:

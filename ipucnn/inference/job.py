@@ -58,9 +58,10 @@ ResultT = TypeVar("ResultT")
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
 
-MANY_IMAGES = 256
-"""Images from which loading torch pays where only resizing uses it: it takes as long as resizing so
-many with numpy takes longer. The pixels are the same."""
+FEW_IMAGES, MANY_BYTES = 32, 128 << 20
+"""Loading torch pays from so many bytes of encoded images where only resizing uses it: it takes as
+long as resizing more than a thousand images of 500x375 pixels with numpy takes longer. The pixels
+are the same."""
 
 LOCAL = "local"
 """The launcher plugin of the processes of `--instances`."""
@@ -305,13 +306,25 @@ def _execute(job: Job, progress: Progress) -> RunResult:
 def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
     """Load torch while a session compiles that does not need it, to resize many images."""
     if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
-            or _total(job) < MANY_IMAGES:
+            or not _much_to_resize(job):
         yield
         return
     thread = Thread(target=import_module, args=("torch",), daemon=True)
     thread.start()
     yield
     thread.join()
+
+
+def _much_to_resize(job: Job) -> bool:
+    """Return whether there is so much to resize that loading torch for it pays."""
+    total = _total(job)
+    if total < FEW_IMAGES or job.dataset.ready:
+        return False
+    try:
+        first = job.dataset.encoded(0)
+    except IpucnnError:  # reported or skipped when its turn comes
+        return True
+    return first is None or total * len(first) > MANY_BYTES
 
 
 def session_of(job: Job, notes: List[str]) -> InferenceSession:

@@ -106,9 +106,13 @@ def structure_of(model: onnx.ModelProto) -> str:
 
 
 def identity(path: Path) -> str:
-    """Return what identifies the content of a file: the name of a stored graph, or its hash."""
-    folder = cache_dir() / "graphs"
-    return path.stem if path.parent == folder else sha256(path)
+    """Return what identifies the content of a file: its hash.
+
+    The name of a stored graph says the same; its size shows that it is whole.
+    """
+    if path.parent == cache_dir() / "graphs":
+        return f"{path.stem} {path.stat().st_size}"
+    return sha256(path)
 
 
 def kept(path: Path) -> Optional[GraphFacts]:
