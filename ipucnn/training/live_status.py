@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional, Tuple
 
 from ipucnn.core.files import json_text
 from ipucnn.core.progress import Status
@@ -49,7 +49,7 @@ class LiveStatus:
         self._path = folder / FILE
         self._stored = on_store(folder)
         self._next = self._written = 0.0
-        self._last: Dict[str, Any] = {}
+        self._last: Tuple[Optional[Status], Mapping[str, Any]] = (None, {})
         self._begun = time.time()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -57,12 +57,12 @@ class LiveStatus:
 
     def write(self, status: Status, facts: Mapping[str, Any]) -> None:
         """Write the current status, unless that was done in the last second."""
+        self._last = status, facts
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + EVERY
         with self._lock:
-            self._last = {**asdict(status), **facts}
             self._save(RUNNING)
         if self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="ipucnn-live", daemon=True)
@@ -87,7 +87,9 @@ class LiveStatus:
 
     def _save(self, state: str) -> None:
         self._written = time.monotonic()
-        content = {**self._last, "state": state, "time": time.time(), "begun": self._begun,
+        status, facts = self._last
+        content = {**(asdict(status) if status else {}), **facts, "state": state,
+                   "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
         # one name, so that what a killed process left is written over
         part = self._path.with_name(f".{FILE}.part")

@@ -155,7 +155,7 @@ def test_the_status_is_written_once_per_second(tmp_path, monkeypatch):
     assert (tmp_path / "status.json").read_text() == first
     live.end("completed")
     content = json.loads((tmp_path / "status.json").read_text())
-    assert (content["state"], content["loss"], content["model"]) == ("completed", 1.0, "m")
+    assert (content["state"], content["loss"], content["model"]) == ("completed", 2.0, "m")
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
