@@ -84,6 +84,7 @@ docs: $(STAMP) .venv-docs/.installed  ## the reference pages, from the code, and
 # networks and micro-batches of `make bench`, which takes about 20 minutes on two quiet cores
 BENCH_MODELS ?= resnet18 resnet50 mobilenet efficientnet-b0
 BENCH_BATCHES ?= 1 4 16 64
+BENCH_FILES ?= mobilenet resnet18
 BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance_
 
 bench: $(STAMP)  ## docs/performance.md, measured anew, against other programs, of which timm is installed
@@ -99,7 +100,7 @@ bench: $(STAMP)  ## docs/performance.md, measured anew, against other programs, 
 	$(BENCH)training_files.json --train --model resnet18 --batch-size 16 --seconds 5 \
 	  --data-dir build/photos --against torchvision timm
 	$(BIN)/python benchmarks/first_prediction.py --rounds 3
-	$(BIN)/python benchmarks/end_to_end.py --rounds 2 --models resnet50 mobilenet
+	$(BIN)/python benchmarks/end_to_end.py --rounds 1 --networks $(BENCH_FILES)
 	$(BIN)/python docs/generate.py
 
 bench-types: $(STAMP)  ## the same in half precision and in 8-bit integers, where the processor has them

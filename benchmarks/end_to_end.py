@@ -1,10 +1,12 @@
-"""From the start of a process to a file of predictions of many photographs.
+"""512 photographs to predictions: whole processes, from their start to the written file.
 
-Each round runs, in turn: `ipucnn run`; a plain loop with torchvision, Pillow and torch's
-`DataLoader`; and a loop with timm's network, dataset and loader, as timm's `inference.py` has it.
-All of them write a table with a class for every file. What the machine needs at least is measured
-in the same rounds: the same network on as many images that are in memory already, and decoding the
-files with libjpeg-turbo alone.
+Each round runs, in turn and for each network: `ipucnn run` with its default precision and in single
+precision, a plain loop (torchvision, eager, with Pillow in a DataLoader), a loop as timm's
+`inference.py` has it (channels last, bytes from the loader, normalised after it), timm itself with
+its own network, dataset and loader where it is installed, the same run on
+images that need no decoding (`compute alone`), and decoding with nothing after it (`decode alone`).
+Ratios are of one round. Seconds are of the wall clock; those of the processors show how much work
+there is, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -15,167 +17,167 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, List
 
-from common import save, summary
-from processes import Finished, described, finished
+sys.path.insert(0, str(Path(__file__).resolve().parent / "data"))
 
-from ipucnn.benchmarking.peers import TIMM_NAMES, TORCHVISION_NAMES
+from common import Measured, measured, save, summary
+from images import photograph
 
-NETWORKS = ("resnet50", "mobilenet", "efficientnet-b0")
+from ipucnn.benchmarking.peers import TIMM_NAMES
 
-PLAIN = """
-import csv, sys, torch, torchvision
-from pathlib import Path
+NETWORKS = ("mobilenet", "efficientnet-b0", "resnet18", "resnet50")
+IMAGES, BATCH, DIFFERENT = 512, 16, 64
+LOOP = """
+import csv, sys, numpy, torch, torchvision
 from PIL import Image
-from torch.utils.data import DataLoader
-from torchvision import transforms
-folder, name, batch, workers, out = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:5]), sys.argv[5]
-prepare = transforms.Compose([
-    transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(),
-    transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
-
-class Photos:
-    files = sorted(Path(folder).rglob("*.jpg"))
-    def __len__(self):
-        return len(self.files)
-    def __getitem__(self, index):
-        return prepare(Image.open(self.files[index]).convert("RGB")), str(self.files[index])
-
-if __name__ == "__main__":
-    model = getattr(torchvision.models, name)(weights=None).eval()
-    with open(out, "w", newline="") as file, torch.inference_mode():
-        rows = csv.writer(file)
-        for images, names in DataLoader(Photos(), batch, num_workers=workers):
-            best = model(images).softmax(1).topk(5)
-            rows.writerows([path, *classes, *values] for path, classes, values in zip(
-                names, best.indices.tolist(), best.values.tolist()))
+folder, target, name, timms, batch = sys.argv[1:]
+timms, batch = timms == "timm", int(batch)
+transforms = torchvision.transforms
+steps = [transforms.Resize(256), transforms.CenterCrop(224)]
+mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+if timms:
+    steps += [lambda image: torch.from_numpy(numpy.array(image).transpose(2, 0, 1))]
+else:
+    steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
+data = torchvision.datasets.ImageFolder(folder, transforms.Compose(steps))
+loader = torch.utils.data.DataLoader(data, batch, num_workers=torch.get_num_threads())
+model = getattr(torchvision.models, name)().eval()
+if timms:
+    model = model.to(memory_format=torch.channels_last)
+mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (mean, std))
+rows = []
+with torch.inference_mode():
+    for images, _ in loader:
+        if timms:
+            images = images.float().sub_(mean).div_(std).contiguous(
+                memory_format=torch.channels_last)
+        best = model(images).softmax(1).topk(5)
+        rows += zip(best.indices.tolist(), best.values.tolist())
+with open(target, "w", newline="") as file:
+    writer = csv.writer(file)
+    for (path, _), (classes, values) in zip(data.samples, rows):
+        writer.writerow([path, *classes, *values])
 """
-
+DECODE = """
+import sys, time
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.data import DatasetRequest
+from ipucnn.data.loader import HostLoader
+from ipucnn.plugins.datasets.real import make
+data = make(DatasetRequest(sys.argv[1]))
+started = time.perf_counter()
+images = HostLoader(data, Preprocessing(224), int(sys.argv[2]), range(len(data)), arrays=True)
+for _ in images:
+    pass
+print(time.perf_counter() - started)
+"""
 TIMM = """
 import csv, sys, timm, torch
 from timm.data import create_dataset, create_loader, resolve_data_config
-folder, name, batch, workers, out = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:5]), sys.argv[5]
-
-if __name__ == "__main__":
-    model = timm.create_model(name, pretrained=False).eval()
-    config = resolve_data_config({}, model=model)
-    dataset = create_dataset("", root=folder)
-    loader = create_loader(dataset, batch_size=batch, use_prefetcher=False, num_workers=workers,
-                           **config)
-    classes, values = [], []
-    with torch.no_grad():
-        for images, _ in loader:
-            best = model(images).softmax(1).topk(5)
-            classes += best.indices.tolist()
-            values += best.values.tolist()
-    with open(out, "w", newline="") as file:
-        csv.writer(file).writerows([path, *one, *other] for path, one, other in zip(
-            loader.dataset.filenames(basename=True), classes, values))
+folder, target, name, batch = sys.argv[1:]
+model = timm.create_model(name, pretrained=False).eval()
+loader = create_loader(
+    create_dataset("", root=folder), batch_size=int(batch), use_prefetcher=False,
+    num_workers=torch.get_num_threads(), **resolve_data_config({}, model=model))
+rows = []
+with torch.no_grad():
+    for images, _ in loader:
+        best = model(images).softmax(1).topk(5)
+        rows += zip(best.indices.tolist(), best.values.tolist())
+with open(target, "w", newline="") as file:
+    writer = csv.writer(file)
+    for path, (classes, values) in zip(loader.dataset.filenames(), rows):
+        writer.writerow([path, *classes, *values])
 """
+"""What timm's `inference.py` does, with its own network, dataset and loader."""
+
+TORCHVISIONS = {"mobilenet": "mobilenet_v2", "efficientnet-b0": "efficientnet_b0"}
 
 
-def commands(network: str, folder: Path, batch: int, out: Path) -> Dict[str, List[str]]:
-    """Return the command lines of a network, by name."""
-    peers = {"torchvision, plain loop": (PLAIN, TORCHVISION_NAMES),
-             "timm, loop of its inference.py": (TIMM, TIMM_NAMES)}
-    workers = str(len(os.sched_getaffinity(0)))
-    found = {"ipucnn run": [
-        *_run(network, batch), "--data", "image_folder", "--data-dir", str(folder),
-        "--match-classes", "position", "--predictions", str(out / "ours.csv")]}
-    for name, (script, names) in peers.items():
-        other = names.get(network, network.replace("-", "_"))
-        found[name] = [sys.executable, "-c", script, str(folder), other, str(batch), workers,
-                       str(out / "theirs.csv")]
-    return found
+def commands(network: str, photos: Path, folder: Path) -> Dict[str, List[str]]:
+    """Return the command lines for a network, by name."""
+    run = [sys.executable, "-m", "ipucnn", "run", "--model", network, "--weights", "random",
+           "--batch-size", str(BATCH), "--progress", "off"]
+    real = [*run, "--data-dir", str(photos), "--predictions", str(folder / "ours.csv")]
+    loop = [sys.executable, "-c", LOOP, str(photos), str(folder / "loop.csv"),
+            TORCHVISIONS.get(network, network)]
+    timm = {} if find_spec("timm") is None else {"timm": [
+        sys.executable, "-c", TIMM, str(photos), str(folder / "timm.csv"),
+        TIMM_NAMES.get(network, network.replace("-", "_")), str(BATCH)]}
+    return {
+        "ipucnn": [*real, "--result", str(folder / "ipucnn.json")],
+        "ipucnn, full": [*real, "--precision", "full", "--result", str(folder / "full.json")],
+        "compute alone": [*run, "--data", "synthetic", "--iterations", str(IMAGES // BATCH),
+                          "--result", str(folder / "compute.json")],
+        "compute alone, full": [
+            *run, "--data", "synthetic", "--iterations", str(IMAGES // BATCH), "--precision",
+            "full", "--result", str(folder / "compute_full.json")],
+        "plain loop": [*loop, "plain", str(BATCH)],
+        "loop as timm's": [*loop, "timm", str(BATCH)], **timm,
+    }
 
 
-def _run(network: str, batch: int) -> List[str]:
-    return [sys.executable, "-m", "ipucnn", "run", "--model", network, "--weights", "random",
-            "--batch-size", str(batch), "--precision", "full", "--progress", "off"]
+def computed(name: str, folder: Path) -> float:
+    """Return the seconds of the host calls of a run without images."""
+    file = "compute_full.json" if name.endswith("full") else "compute.json"
+    return float(json.loads((folder / file).read_text())["seconds"])
 
 
-def computed(network: str, batch: int, images: int, out: Path,
-             environment: Dict[str, str]) -> float:
-    """Return the seconds of `ipucnn run` on images in memory, without its preparation."""
-    place = out / "computed.json"
-    finished([*_run(network, batch), "--data", "synthetic", "--iterations", str(images // batch),
-              "--result", str(place)], environment)
-    return float(json.loads(place.read_text())["seconds"])
-
-
-def decoded(folder: Path) -> float:
-    """Return the seconds of decoding the files with libjpeg-turbo alone, on all cores."""
-    from ipucnn.benchmarking.case import Case
-    from ipucnn.benchmarking.limits import measured
-
-    class Once:
-        """A link that asks for one turn."""
-
-        def __init__(self) -> None:
-            self.left, self.seconds = 1, 0.0
-
-        def ready(self) -> None:
-            """Do nothing."""
-
-        def wait(self) -> Any:
-            """Ask for the turn."""
-            self.left -= 1
-            return 0.0 if self.left >= 0 else None
-
-        def done(self, _: float, seconds: float) -> None:
-            """Keep the seconds."""
-            self.seconds = seconds
-
-    link = Once()
-    measured("decoding", Case("", 1, folder=str(folder), samples=10 ** 9), link)
-    return link.seconds
+def of_network(network: str, rounds: int, photos: Path, folder: Path,
+               environment: Dict[str, str]) -> Dict[str, Any]:
+    """Measure everything for a network."""
+    todo = commands(network, photos, folder)
+    found: Dict[str, List[Measured]] = {name: [] for name in todo}
+    alone: Dict[str, List[float]] = {name: [] for name in todo if name.startswith("compute")}
+    for turn in range(rounds + 1):
+        for name, command in todo.items():
+            once = measured(command, environment)
+            if turn:  # the first fills the caches
+                found[name].append(once)
+                if name in alone:
+                    alone[name].append(computed(name, folder))
+    loops = [name for name in ("plain loop", "loop as timm's", "timm") if name in found]
+    return {
+        **{figure: {name: summary([getattr(one, figure) for one in many], 3)
+                    for name, many in found.items()} for figure in Measured._fields},
+        "compute_alone_seconds": {name: summary(values, 3) for name, values in alone.items()},
+        "seconds_beside_compute": {name: summary([
+            one.seconds - bare for one, bare in zip(
+                found[name], alone[name.replace("ipucnn", "compute alone")])], 3)
+            for name in ("ipucnn", "ipucnn, full")},
+        "times_as_fast_as": {name: {loop: summary([
+            slow.seconds / one.seconds for slow, one in zip(found[loop], found[name])], 3)
+            for loop in loops} for name in ("ipucnn", "ipucnn, full")}}
 
 
 def main() -> None:
-    """Measure each network in turn."""
+    """Measure the networks, one after another."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--models", nargs="+", default=list(NETWORKS))
-    arguments = parser.parse_args()
-    measured: Dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        out, photos = Path(temporary), Path(temporary, "photos")
-        environment = {**os.environ, "IPUCNN_CACHE": str(out / "cache")}
-        subprocess.run([sys.executable, "-m", "ipucnn", "data", "shapes", "--out", str(photos),
-                        "--per-class", str(-(-arguments.images // 8)), "--size", "500"],
-                       check=True, stdout=subprocess.DEVNULL)
-        images = len(list(photos.rglob("*.jpg")))
-        for network in arguments.models:
-            batch = arguments.batch_size
-            todo = commands(network, photos, batch, out)
-            finished([*todo["ipucnn run"], "--tune"], environment)
-            found: Dict[str, List[Finished]] = {name: [] for name in todo}
-            compute, decode = [], []
-            begin = time.perf_counter()
-            for _ in range(arguments.rounds):
-                for name, command in todo.items():
-                    found[name].append(finished(command, environment))
-                compute.append(computed(network, batch, images, out, environment))
-                decode.append(decoded(photos))
-            ours = summary([one.seconds for one in found["ipucnn run"]])["median"]
-            measured[network] = {
-                **described(found),
-                "seconds_of_computing_alone": summary(compute),
-                "seconds_of_decoding_alone": summary(decode),
-                "seconds_beyond_computing": round(ours - summary(compute)["median"], 3),
-                "times_faster": {
-                    name: round(summary([one.seconds for one in each])["median"] / ours, 3)
-                    for name, each in found.items()},
-                "measured_in": round(time.perf_counter() - begin, 1)}
-    save("end_to_end", {
-        "what": "JPEG files of 500 x 500 pixels to a file of predictions, from the start of the "
-                "process to its end, in single precision", "images": images,
-        "batch_size": arguments.batch_size, "rounds": arguments.rounds, "networks": measured})
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = folder / "photos"
+        environment = {**os.environ, "IPUCNN_CACHE": str(folder / "cache")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
+        (photos / "all").mkdir(parents=True)
+        files = [photograph(number) for number in range(DIFFERENT)]
+        for number in range(IMAGES):
+            (photos / "all" / f"{number:04d}.jpg").write_bytes(files[number % DIFFERENT])
+        decoding = [float(subprocess.run(
+            [sys.executable, "-c", DECODE, str(photos), str(BATCH)], check=True,
+            stdout=subprocess.PIPE, env=environment).stdout) for _ in range(given.rounds)]
+        save("end_to_end", {
+            "what": f"{IMAGES} JPEG files of 500x375 pixels to a file of predictions, batches of "
+                    f"{BATCH}, whole processes in turn",
+            "rounds": given.rounds,
+            "decode_alone_seconds": summary(decoding, 3),
+            "networks": {network: of_network(network, given.rounds, photos, folder, environment)
+                         for network in given.networks}})
 
 
 if __name__ == "__main__":

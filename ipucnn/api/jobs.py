@@ -99,11 +99,18 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
     """
     from ipucnn.core.options.profiles import resolve
 
-    made = resolve(TrainOptions, {"config": config, **refuse(options)}, "train")
+    given = {"config": config, **refuse(options)}
+    made = resolve(TrainOptions, given, "train")
 
     def job(listener: Listener) -> TrainResult:
         from ipucnn.training.phases import train_all
 
+        if made.results.resume:
+            from ipucnn.runs.resuming import resumed
+
+            continued = resumed(given, made, listener)
+            if continued is not None:
+                return continued
         return train_all(made, listener=listener)
 
     return _reported(_written(trained(job, progress, callbacks), made.results.result),

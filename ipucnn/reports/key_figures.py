@@ -46,8 +46,7 @@ def facts(run: FinishedRun) -> Pairs:
         ("compile", _duration(document.get("compile_seconds"))),
         ("skipped", shown(document.get("skipped")) if any(
             run.part("skipped").get(name) for name in ("count", "images", "updates")) else ""),
-        ("command", _command(run.part("environment").get("command"))),
-        ("from", run.place)]
+        ("from", run.place), ("command", _command(run.part("environment").get("command")))]
     return [(name, value) for name, value in found if value]
 
 
@@ -57,8 +56,10 @@ def _command(words: Any) -> str:
 
 
 def _best(best: Dict[str, Any]) -> str:
-    value = _unit(best.get("value"), "", 4)
-    return f"{best.get('metric')} {value} at epoch {shown(best.get('epoch'))} " \
+    metric = shown(best.get("metric"))
+    accuracy = metric.startswith("top")
+    value = _unit(best.get("value"), "%" if accuracy else "", 2 if accuracy else 4)
+    return f"{metric.replace('top', 'top-')} {value} at epoch {shown(best.get('epoch'))} " \
            f"({best.get('weights')} weights)" if value else ""
 
 
