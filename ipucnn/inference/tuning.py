@@ -95,8 +95,8 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
         raise IpucnnError("no backend could be measured", "; ".join(contest.left_out))
     measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
                         round(time.perf_counter() - begin, 1))
-    log.info("measured in %.1f s: %s", measured.seconds, rates)
-    if options.execution.tune or not contest.out_of_time:
+    log.debug("measured in %.1f s: %s", measured.seconds, rates)
+    if len(rates) > 1 or options.execution.tune or not contest.out_of_time:
         for precision in contest.spellings():
             Record.of(options.with_values(precision=precision), registry,
                       options.execution.backend).write(measured)
