@@ -31,7 +31,6 @@ from ipucnn.core.staging import staged
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.weights_card import preprocessing_of
-from ipucnn.onnx.engine_base import structure_of
 from ipucnn.onnx.network import find_file, read_network
 from ipucnn.version import __version__
 
@@ -222,7 +221,7 @@ def _network(options: RunOptions, registry: Registry) -> Dict[str, Any]:
         path = find_file(network.onnx, registry.get_typed(ModelSpec, network.model).name,
                          options.execution.batch_size)
         stored = read_network(path)
-        return {"structure": structure_of(stored.outline), "size": stored.input_size}
+        return {"structure": stored.facts.structure, "size": stored.input_size}
     spec = registry.get_typed(ModelSpec, network.model)
     place, eight_bit = options.dataset.input
     return {

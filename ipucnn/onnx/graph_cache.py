@@ -31,8 +31,10 @@ from ipucnn.data.remote.download import cache_dir, sha256
 from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.weights_source import published_weights
+from ipucnn.onnx import graph_facts
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.graph_facts import GraphFacts
 from ipucnn.onnx.network import OnnxNetwork, read_network
 from ipucnn.version import __version__
 
@@ -68,10 +70,9 @@ class StoredGraph:
             return None
         try:
             stored = read_network(self.path)
-            entry = next(one for one in stored.outline.metadata_props if one.key == _WEIGHTS)
-            report = WeightsReport(**_tuples(parsed_json(entry.value)))
+            report = WeightsReport(**_tuples(parsed_json(stored.facts.properties[_WEIGHTS])))
             os.utime(str(self.path))  # the files used last are kept
-        except (IpucnnError, OSError, StopIteration, TypeError, ValueError) as error:
+        except (IpucnnError, OSError, LookupError, TypeError, ValueError) as error:
             log.info("graph '%s' is not used: %s", self.path, error)
             return None
         spec = registry.get_typed(ModelSpec, self.network.model)
@@ -100,6 +101,7 @@ class StoredGraph:
         _make_room(self.path.parent, proto.ByteSize())
         with staged(self.path) as partial, open(partial, "wb") as file:
             file.write(proto.SerializeToString())
+        graph_facts.keep(self.path, GraphFacts.of(proto, str(self.path)))
         graph.path = str(self.path)
 
 

@@ -61,10 +61,13 @@ class InferenceSession(Fed, ABC):
         in_flight: how many calls may be started before the result of the first is read; known once
             the session is compiled.
         notes: notes for the user; known once it is compiled.
+        warm_up: whether `compile` makes a call, so that the first one for images is as fast as
+            those after it; a run of one call clears it.
     """
 
     reloadable: bool = False
     in_flight: int = 1
+    warm_up: bool = True
     notes: Tuple[str, ...] = ()
     samples_per_call: int
     facts: Dict[str, Any]

@@ -77,7 +77,7 @@ class OpenVinoSession(ArraySession):
             "float16" if graph.half else NAMES[half or "bf16"]}
 
     def compile(self) -> float:
-        """Quantise if the plan requires it, compile, and make one call with each request."""
+        """Quantise if the plan requires it, compile, and warm up: a call with each request."""
         started = time.perf_counter()
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
@@ -97,7 +97,8 @@ class OpenVinoSession(ArraySession):
                           requests=len(self._requests))
         for place in range(len(self._requests)):
             self._feed(place, images)
-        self._infer(len(self._requests))
+        if self.warm_up:
+            self._infer(len(self._requests))
         if calibration is not None:
             full, quantised = self._compared(calibration, stored)
             self.facts["quantisation"] = calibration.report(full, quantised)
