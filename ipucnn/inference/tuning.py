@@ -20,7 +20,7 @@ from typing import (
     Tuple,
 )
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import (
@@ -34,9 +34,9 @@ from ipucnn.core.execution.selection import (
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
-from ipucnn.core.options.declaration import declared
-from ipucnn.core.options.owners import AUTO
-from ipucnn.core.registry.records import BackendSpec
+from ipucnn.core.options.declaration import INFERENCE, declared
+from ipucnn.core.options.owners import AUTO, owner_of
+from ipucnn.core.registry.records import KINDS, BackendSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.given import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
@@ -95,8 +95,8 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
         raise IpucnnError("no backend could be measured", "; ".join(contest.left_out))
     measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
                         round(time.perf_counter() - begin, 1))
-    log.info("measured in %.1f s: %s", measured.seconds, rates)
-    if options.execution.tune or not contest.out_of_time:
+    log.debug("measured in %.1f s: %s", measured.seconds, rates)
+    if len(rates) > 1 or options.execution.tune or not contest.out_of_time:
         for precision in contest.spellings():
             Record.of(options.with_values(precision=precision), registry,
                       options.execution.backend).write(measured)
@@ -237,11 +237,11 @@ class _Contest:
         """Compile a candidate; return whether it can be measured."""
         from ipucnn.inference.job import prepare, session_of
 
-        options = as_chosen(self._options, candidate.backend, candidate.options, self.precision,
-                            self._registry)
         # without images: calibration alone needs those of the run
         images = None if self.precision == "int8" else GivenImages([])
         try:
+            options = as_chosen(self._options, candidate.backend, candidate.options,
+                                self.precision, self._registry)
             job = prepare(options, self._registry, images=images)
             job = replace(job, executed=replace(job.executed, calls_in_flight=CALLS))
             session = candidate.session = session_of(job, [])
@@ -340,6 +340,10 @@ def as_chosen(options: RunOptions, backend: str, values: Mapping[str, Any], prec
         IpucnnError: there is no such backend, or a value is not valid.
     """
     spec = registry.get_typed(BackendSpec, backend)
+    owner = owner_of(KINDS["backend"], spec, registry)
+    for name in values:
+        if owner is None or owner.option(name, INFERENCE) is None:
+            raise PluginError(f"backend {spec.name!r} has no option {name!r} to measure")
     plugins = options.plugins
     own = plugins.of("backend", spec.name)
     given = dict(plugins.deferred) if own is None else {

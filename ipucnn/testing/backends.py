@@ -169,6 +169,23 @@ class BackendSuite(TrainingChecks):
             else:
                 require(False, f"precision {precision} is not declared and not refused")
 
+    def test_what_is_measured_are_options_of_its_own(self) -> None:
+        """The options that `run --tune` varies are the backend's own, and their default is None."""
+        from ipucnn.core.options.declaration import declared
+
+        options = self.used_registry.options_class(self.spec)
+        own = {item.name: item for item in declared(options)} if options else {}
+        variants = [values for values in self.usable().variants(self.plan(iterations=1)) if values]
+        if not variants:
+            raise SkipTest("it has no options to measure")
+        for values in variants:
+            for name, value in values.items():
+                require(name in own, f"a variant has {name!r}, which is none of its options")
+                require(own[name].default is None,
+                        f"option {name!r} of a variant has the default {own[name].default!r}, "
+                        "expected None")
+                own[name].coerce(value)
+
     def _needs(self, precision: str) -> None:
         if precision not in self.spec.precisions:
             raise SkipTest(f"it does not declare {precision}")

@@ -64,6 +64,13 @@ class Mole(Tortoise):
         raise RuntimeError("the mole is underground\nand stays there")
 
 
+class Shrew(Tortoise):
+    """Wants to vary an option that it does not have."""
+
+    def variants(self, plan):
+        return [{"holes": 2}]
+
+
 @ipucnn.hookimpl
 def ipucnn_backends():
     """Return the records."""
@@ -73,4 +80,5 @@ def ipucnn_backends():
                            precisions=both),
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
                            options=LaneOptions, precisions=both),
-        ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1)]
+        ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1),
+        ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew)]

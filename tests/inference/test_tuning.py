@@ -25,7 +25,7 @@ SPRINT = {"model": "resnet8-cifar", "weights": "random", "num_classes": 5, "data
 class _Sleeping(Registry):
     """A registry whose built-in backends are those of this test."""
 
-    builtin = ("tortoise", "hare", "mole")
+    builtin = ("tortoise", "hare", "mole", "shrew")
 
     def names(self, kind_name):
         return list(self.builtin) if kind_name == "backend" else super().names(kind_name)
@@ -68,6 +68,8 @@ def test_the_fastest_is_used_from_then_on(registry, cache):
     (note,) = [note for note in first.notes if "measured on this machine" in note]
     assert re.search(r"'--backend hare --lanes 2': \S+ images/s .*\(--lanes 1 \S+, tortoise", note)
     assert "not measured: mole: the mole is underground" in first.notes
+    assert any(note.startswith("not measured: shrew --holes 2: backend 'shrew' has no option")
+               for note in first.notes)
     again = sprint(registry)
     assert taken(again) == ("hare", 2)
     assert note in again.notes
@@ -180,6 +182,21 @@ def test_a_long_run_without_a_measurement_mentions_them(registry, monkeypatch):
     for values in ({"tune": False}, {"tune": True}, {},
                    {"backend": "hare", "lanes": 2}):
         assert not any("'--tune' finds" in note for note in sprint(registry, **values).notes)
+
+
+def test_the_engines_are_measured(cli, monkeypatch):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    done = cli("run", "--model", "resnet8-cifar", "--weights", "random", "--data", "synthetic",
+               "--iterations", 3, "--precision", "full", "--tune", "--json", "--progress", "off")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    rates = result["session"]["measured"]
+    assert {name.split()[1] for name in rates} == {"openvino", "onnxruntime", "torch"}
+    assert result["images"] == 3
+    fastest = f"--backend {result['backend']}"
+    assert max(rates[name] for name in rates if name.startswith(fastest)) >= 0.98 * max(
+        rates.values())
 
 
 def test_several_processes_are_refused(registry, capsys):
