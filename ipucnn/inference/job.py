@@ -85,8 +85,19 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on.
     """
-    return attempted(options, registry or current_registry(), images,
-                     lambda job: _execute(job, progress or (lambda *_: None)))
+    registry = registry or current_registry()
+    notes: List[str] = []
+    if options.execution.measured:
+        from ipucnn.inference.batch_size import with_measured_batch
+
+        options, note = with_measured_batch(options, registry, images, prepare, session_of)
+        notes.append(note)
+
+    def execute(job: Job) -> RunResult:
+        job.notes[:0] = notes
+        return _execute(job, progress or (lambda *_: None))
+
+    return attempted(options, registry, images, execute)
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
