@@ -50,8 +50,8 @@ class Found:
     def note(self) -> str:
         """The result in words."""
         when = ", measured in an earlier run" if self.remembered else " measured"
-        return (f"micro-batch {self.size}: {_rate(self.rates[self.size])} images/s{when}; {self.why}; "
-                f"reproduce with '--batch-size {self.size}'")
+        return (f"micro-batch {self.size}: {_rate(self.rates[self.size])} images/s{when}; "
+                f"{self.why}; reproduce with '--batch-size {self.size}'")
 
 
 def _rate(value: float) -> str:
@@ -136,8 +136,9 @@ class Record:
         with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
             stored = parsed_json(self.path.read_text())
             rates = {int(size): float(rate) for size, rate in stored["rates"].items()}
-            if stored["size"] in rates and min(rates.values()) > 0 and isinstance(stored["why"], str):
-                return Found(int(stored["size"]), rates, stored["why"], remembered=True)
+            size, why = stored["size"], stored["why"]
+            if size in rates and min(rates.values()) > 0 and isinstance(why, str):
+                return Found(int(size), rates, why, remembered=True)
         return None
 
     def write(self, found: Found) -> None:

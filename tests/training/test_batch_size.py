@@ -59,6 +59,7 @@ def test_accumulation_and_a_given_rate_stay(cli, photos, tmp_path):
     assert "an update has 8 images, learning rate 0.01 as given" in text
 
 
+@pytest.mark.slow  # it starts processes
 def test_instances_agree(photos, tmp_path):
     ranks = run(tmp_path, 2, *TRAINING, "--data-dir", photos, "--checkpoint-path", tmp_path / "a",
                 "--batch-size", "auto", "--replicas", "2", "--dataloader-worker", "1")
