@@ -88,7 +88,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     registry = registry or current_registry()
     notes: List[str] = []
     if options.execution.measured:
-        from ipucnn.inference.batch_size import with_measured_batch
+        from ipucnn.inference.batch_of_run import with_measured_batch
 
         options, note = with_measured_batch(options, registry, images, prepare, session_of)
         notes.append(note)

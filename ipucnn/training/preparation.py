@@ -48,7 +48,7 @@ from ipucnn.models.optimisation import state_size
 from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
 from ipucnn.training.agreement import check_images as check_shared_images
 from ipucnn.training.agreement import check_options
-from ipucnn.training.batch_size import with_measured_batch
+from ipucnn.training.batch_of_training import with_measured_batch
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
