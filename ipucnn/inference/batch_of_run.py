@@ -55,12 +55,14 @@ def with_measured_batch(options: RunOptions, registry: Registry, images: Optiona
     if found is None:
         found = _found(options, registry, images, most, (prepare, open_session))
         record.write(found)
-    return options.with_values(batch_size=found.size), found.note
+    note = f"{found.note} (backend {first.chosen.spec.name!r})"
+    return options.with_values(batch_size=found.size), note
 
 
 def _check(options: RunOptions) -> None:
     reasons = {
         "several instances": options.execution.instances > 1 or launched() is not None,
+        "'--tune', which measures with one micro-batch": options.execution.tune,
         "'--onnx', whose file may have a micro-batch of its own": bool(options.network.onnx),
         "'--pipeline-splits'": bool(options.execution.pipeline_splits),
         "8-bit integers": options.execution.precision == "int8"}

@@ -433,8 +433,8 @@ class NewTrainResults(TrainResults):
         negatable=False)
     resume: str = option(
         "", "Continue a training: that of a checkpoint or folder, or 'auto' for the newest one in "
-        "'--checkpoint-path', or in 'logs'; without one, 'auto' begins.", switch=True,
-        metavar="auto|DIR|FILE")
+        "'--checkpoint-path', or in 'logs'; without one, 'auto' starts a new training.",
+        switch=True, metavar="auto|DIR|FILE|URL")
     dashboard: bool = option(
         False, "Show curves, figures and the worst classes on the whole terminal.", switch=True,
         negatable=False)

@@ -236,7 +236,8 @@ def test_mistyped_name_does_not_import_torch(call):
         print(json.dumps([hint, [m for m in ("torch", "numpy") if m in sys.modules]]))"""
     hint, imported = python(code)
     assert imported == []
-    assert "did you mean" in hint or "ipucnn:resnet50" in hint or "'ipucnn list-plugins models'" in hint
+    assert "did you mean" in hint or "ipucnn:resnet50" in hint \
+        or "'ipucnn list-plugins models'" in hint
 
 
 # -- text of plugins ---------------------------------------------------------------------
