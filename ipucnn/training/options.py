@@ -93,15 +93,15 @@ class TrainExecution(ExecutionPart):
     """Options of the execution of host calls."""
 
     batch_size: Optional[int] = option(
-        None, "Micro-batch: samples a replica computes at once, or 'auto', the fastest by "
-        "measurement (default: up to 32).", minimum=1, words=(AUTO_BATCH,),
+        None, "Micro-batch of a replica, or 'auto': the fastest (default: up to 32).", minimum=1,
+        words=(AUTO_BATCH,),
         names=("--micro-batch-size",), basic=True)
     precision: Optional[str] = option(
         None, "Compute and weights: half (16.16), half with single-precision weights (16.32), or "
         "full (32.32) (default: by the device).",
         choices=_PRECISIONS, metavar="PRECISION", basic=True)
     gradient_accumulation: int = option(
-        1, "Micro-batches of a replica per weight update.", minimum=1,
+        1, "Micro-batches per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)
     accumulation_reduction: str = option(
         "mean", "Gradient of an update: mean over '--gradient-accumulation', or sum, as "
