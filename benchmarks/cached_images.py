@@ -46,7 +46,7 @@ def write_images(folder: Path, kind: str, count: int) -> None:
     if kind == "small":
         write_made("shapes", str(folder), GeneratedFiles(per_class=count // CLASSES, size=48))
         return
-    different = [photograph(number) for number in range(min(count, 200))]
+    different = [photograph(number) for number in range(min(count, 48))]
     for number in range(count):
         place = folder / f"class{number % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)

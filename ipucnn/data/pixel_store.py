@@ -109,14 +109,14 @@ class PixelStore:
         """Return height and width of a whole image that decoders can reduce, if it is known."""
         if not self._kinds[image]:
             self.refresh()
-        if self._kinds[image] != FACTORS[1] + 1:
+        if self._kinds[image] != _kind(FACTORS[1]):
             return None
         height, width = self._sizes[image]
         return int(height), int(width)
 
     def never(self, image: int) -> bool:
         """Return whether an image is known not to be kept."""
-        return bool(self._kinds[image] == NEVER + 1)
+        return bool(self._kinds[image] == _kind(NEVER))
 
     def read(self, image: int, slot: int) -> Optional[Pixels]:
         """Return stored pixels, uint8 `(height, width, 3)`; None where there are none."""
@@ -194,17 +194,31 @@ class PixelStore:
             images = some["image"].astype(numpy.int64)
             if slot != PREPARED:
                 self._sizes[images, 0], self._sizes[images, 1] = some["rows"], some["columns"]
-                self._kinds[images] = (slot if slot in (ONLY, NEVER) else FACTORS[1]) + 1
+                self._kinds[images] = _kind(slot)
             if slot == NEVER:
                 continue
-            if slot not in self._slots:
-                self._slots[slot] = numpy.zeros(self.count, [
-                    ("offset", "u8"), ("height", "u4"), ("width", "u4"), ("pixels", "u4"),
-                    ("checked", "?")])
-            table = self._slots[slot]
+            table = self._table(slot)
             table["checked"][images] = False
             for name in ("offset", "pixels", "height", "width"):  # a width makes it visible
                 table[name][images] = some[name]
+
+    def _put(self, image: int, offset: int, *values: int) -> None:
+        """Add an entry of this process to the tables."""
+        height, width, rows, columns, pixels, slot = values
+        if slot != PREPARED:
+            self._sizes[image] = rows, columns
+            self._kinds[image] = _kind(slot)
+        if slot != NEVER:
+            self._table(slot)[image] = offset, height, width, pixels, True
+
+    def _table(self, slot: int) -> Any:
+        import numpy
+
+        if slot not in self._slots:
+            self._slots[slot] = numpy.zeros(self.count, [
+                ("offset", "u8"), ("height", "u4"), ("width", "u4"), ("pixels", "u4"),
+                ("checked", "?")])
+        return self._slots[slot]
 
     def _found(self, image: int, slot: int) -> Any:
         table = self._slots.get(slot)
@@ -233,6 +247,10 @@ class PixelStore:
                 for word in struct.unpack("<10I", _ENTRY.pack(*values, 0)[:-4]):
                     check ^= word
                 os.write(self._entries, _ENTRY.pack(*values, check))
+                # nothing of other processes in between: it need not be read
+                if os.lseek(self._entries, 0, os.SEEK_CUR) == self._read + _ENTRY.size:
+                    self._read += _ENTRY.size
+                    self._put(*values)
             except OSError as error:
                 why = (error.strerror or str(error)).lower()
                 self._stop(why if error.errno in _FULL else f"it cannot be written ({why})")
@@ -250,6 +268,11 @@ class PixelStore:
             os.dup2(file, number, inheritable=False)
             os.close(file)
         self._process, self._lock = os.getpid(), lock
+
+
+def _kind(slot: int) -> int:
+    """Return how an image is kept, from a slot of it: reduced or not, or never; 0 is unknown."""
+    return (slot if slot in (ONLY, NEVER) else FACTORS[1]) + 1
 
 
 def _type() -> Any:

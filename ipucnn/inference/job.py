@@ -89,7 +89,18 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         IpucnnError: anything the user can act on.
     """
     registry, progress = registry or current_registry(), progress or (lambda *_: None)
-    return attempted(options, registry, images, lambda job: _execute(job, progress),
+    notes: List[str] = []
+    if options.execution.measured:
+        from ipucnn.inference.batch_of_run import with_measured_batch
+
+        options, note = with_measured_batch(options, registry, images, prepare, session_of)
+        notes.append(note)
+
+    def execute(job: Job) -> RunResult:
+        job.notes[:0] = notes
+        return _execute(job, progress)
+
+    return attempted(options, registry, images, execute,
                      backend_choice.asked(options, registry, progress))
 
 

@@ -28,6 +28,10 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.
                "int8": "int8"}
 
 
+AUTO_BATCH = "auto"
+"""The value of `--batch-size` that is replaced by a measured number."""
+
+
 @dataclass(frozen=True)
 class RunNetwork(NetworkPart):
     """The network: one of the registry, or an ONNX file."""
@@ -80,8 +84,9 @@ class RunDataset(DatasetPart):
 class RunExecution(ExecutionPart):
     """Batching, execution and duration of a run."""
 
-    batch_size: int = option(1, "Micro-batch: samples that one replica computes at once.",
-                             minimum=1, names=("--micro-batch-size",), basic=True)
+    batch_size: int = option(
+        1, "Micro-batch: samples that one replica computes at once, or 'auto', the fastest by "
+        "measurement.", minimum=1, words=(AUTO_BATCH,), names=("--micro-batch-size",), basic=True)
     instances: int = option(
         1, "Processes on this machine that share the images, the cores and the replicas; each has "
         "one replica unless '--replicas' gives the number of all.", minimum=1,
@@ -106,6 +111,12 @@ class RunExecution(ExecutionPart):
     time_limit: Optional[float] = option(
         None, "Stop after this many seconds and report what was done.",
         exclusive_minimum=0.0, metavar="SECONDS")
+
+
+    @property
+    def measured(self) -> bool:
+        """Whether the micro-batch is to be measured."""
+        return str(self.batch_size) == AUTO_BATCH
 
 
 @dataclass(frozen=True)
@@ -230,6 +241,9 @@ class RunOptions(CommandOptions):
         from ipucnn.core.execution.plan import ExecutionPlan
 
         execution = self.execution
+        if execution.measured:
+            raise UsageError("'--batch-size auto' cannot be used here: it is measured by a run of "
+                             "one process", "give a number")
         place, eight_bit = self.dataset.input
         instances = max(instances, execution.instances)
         return ExecutionPlan(

@@ -153,6 +153,9 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         UsageError: an unknown name, a training that no backend can execute, that its instances
             cannot share, or that needs more IPUs than there are.
     """
+    if options.execution.measured:
+        raise UsageError("'--batch-size auto' cannot be used with 'plan', which measures nothing",
+                         "give a number, or leave it out")
     for kind in ("model", "norm-layer", "optimizer", "lr-schedule"):
         registry.get(kind, options.get(KINDS[kind].selector))
     spec = registry.get_typed(ModelSpec, options.network.model)

@@ -48,6 +48,10 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.
                "32.32": "32.32", "16": "16.16", "32": "32.32"}
 
 
+AUTO_BATCH = "auto"
+"""The value of `--batch-size` that is replaced by a measured number."""
+
+
 @dataclass(frozen=True)
 class TrainNetwork(NetworkPart):
     """Options of the network and its initial weights."""
@@ -89,14 +93,15 @@ class TrainExecution(ExecutionPart):
     """Options of the execution of host calls."""
 
     batch_size: Optional[int] = option(
-        None, "Micro-batch: samples a replica computes at once (default: up to 32).", minimum=1,
+        None, "Micro-batch of a replica, or 'auto': the fastest (default: up to 32).", minimum=1,
+        words=(AUTO_BATCH,),
         names=("--micro-batch-size",), basic=True)
     precision: Optional[str] = option(
         None, "Compute and weights: half (16.16), half with single-precision weights (16.32), or "
         "full (32.32) (default: by the device).",
         choices=_PRECISIONS, metavar="PRECISION", basic=True)
     gradient_accumulation: int = option(
-        1, "Micro-batches of a replica per weight update.", minimum=1,
+        1, "Micro-batches per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)
     accumulation_reduction: str = option(
         "mean", "Gradient of an update: mean over '--gradient-accumulation', or sum, as "
@@ -125,9 +130,14 @@ class TrainExecution(ExecutionPart):
                              "add '--recompute-mode manual' or 'auto', or leave them out")
 
     @property
+    def measured(self) -> bool:
+        """Whether the micro-batch is to be measured."""
+        return str(self.batch_size) == AUTO_BATCH
+
+    @property
     def micro_batch(self) -> int:
         """The micro-batch; 32 while it is undecided."""
-        return 32 if self.batch_size is None else self.batch_size
+        return 32 if self.batch_size is None or self.measured else self.batch_size
 
     @property
     def recompute(self) -> str:
@@ -518,7 +528,7 @@ class TrainOptions(TrainingOptions):
         return values
 
     def __post_init__(self) -> None:
-        if self.execution.batch_size is not None:
+        if self.execution.batch_size is not None and not self.execution.measured:
             self.augmentation.check_micro_batch(self.execution.batch_size)
         if self.checkpoints.keep_best and self.validation.mode != "during":
             raise UsageError("'--keep-best' has nothing to go by without validation",

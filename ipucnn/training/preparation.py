@@ -48,6 +48,7 @@ from ipucnn.models.optimisation import state_size
 from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
 from ipucnn.training.agreement import check_images as check_shared_images
 from ipucnn.training.agreement import check_options
+from ipucnn.training.batch_of_training import with_measured_batch
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
@@ -178,6 +179,13 @@ def prepare(options: TrainOptions, registry: Registry,
         asked, options = (each.with_values(input_size=size) for each in (asked, options))
         request = replace(request, input_size=size)
         dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
+    if options.execution.measured:
+        network = with_classes(options.network, data, dataset)
+        options, note = with_measured_batch(options, network, chosen, plan,
+                                            len(dataset) if data.finite else None,
+                                            (instances, registry))
+        asked = asked.with_values(batch_size=options.execution.batch_size)
+        notes.append(note)
     decisions = decided(options, len(dataset) if data.finite else None, registry,
                         restored is not None)
     asked, options = (each.with_values(**decisions.values) for each in (asked, options))

@@ -367,11 +367,12 @@ class ScheduleSpec(PluginSpec):
         _check_names(self, "parameters", parameters)
 
 
-FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "compile-only", "ema", "fine-tuning",
-                                    "full-precision-norm", "multi-label", "recompute",
-                                    "sharding", "stage-processes"})
+FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "batch-size-auto", "compile-only", "ema",
+                                    "fine-tuning", "full-precision-norm", "multi-label",
+                                    "recompute", "sharding", "stage-processes"})
 """Features that only some backends have; common options may require one of them. `accumulation-sum`
-adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `multi-label` trains on images
+adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `batch-size-auto` makes sessions
+of any micro-batch in little time, so that several are measured, `multi-label` trains on images
 with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
 `sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`),
 `stage-processes` divides pipeline stages among processes with a device each."""

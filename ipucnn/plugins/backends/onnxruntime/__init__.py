@@ -19,7 +19,7 @@ def ipucnn_backends() -> List[BackendSpec]:
         target="ipucnn.plugins.backends.onnxruntime.engine:OnnxRuntimeBackend",
         requires=(Requirement("onnxruntime", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, instances=True, precisions=("16.16", "32.32"), pipelining=False,
-        mixup=False,
+        mixup=False, features=("batch-size-auto",),
         options="ipucnn.plugins.backends.onnxruntime.options:OnnxRuntimeOptions",
         onnx="ipucnn.plugins.backends.onnxruntime.target:TARGET",
         preference=26)]

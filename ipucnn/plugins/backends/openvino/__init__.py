@@ -20,6 +20,6 @@ def ipucnn_backends() -> List[BackendSpec]:
         requires=(Requirement("openvino", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, instances=True, precisions=("16.16", "32.32", "int8"),
         options="ipucnn.plugins.backends.openvino.options:OpenVinoOptions",
-        features=("compile-only",),
+        features=("batch-size-auto", "compile-only"),
         pipelining=False, mixup=False, onnx="ipucnn.plugins.backends.openvino.target:TARGET",
         preference=20)]

@@ -19,6 +19,6 @@ def ipucnn_backends() -> List[BackendSpec]:
         inference=True, training=True, instances=True,
         precisions=("16.16", "16.32", "32.32"),
         options="ipucnn.plugins.backends.torch.options:TorchOptions",
-        features=("accumulation-sum", "compile-only", "ema", "fine-tuning", "full-precision-norm",
-                  "multi-label", "recompute", "sharding", "stage-processes"),
+        features=("accumulation-sum", "batch-size-auto", "compile-only", "ema", "fine-tuning",
+                  "full-precision-norm", "multi-label", "recompute", "sharding", "stage-processes"),
         preference=27)]

@@ -1,0 +1,150 @@
+"""Finds the micro-batch that a device computes fastest, and remembers it: `--batch-size auto`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.machine import memory_limit, thread_count
+from ipucnn.core.staging import staged
+from ipucnn.data.remote.download import cache_dir
+
+GAIN = 1.02
+"""A micro-batch of twice the size has to be faster by this factor."""
+
+SECONDS = 15.0
+"""How long the search may take, without building the model."""
+
+_CALLS, _FEWEST_SECONDS = 3, 0.3
+"""Each size is measured with at least so many calls, for at least so long."""
+
+_PATIENCE = 2
+"""So many sizes in a row that are not faster end the search."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        size: the micro-batch.
+        rates: images per second by micro-batch, of those that were measured.
+        why: why no larger one was measured.
+        remembered: it was measured in an earlier run.
+    """
+
+    size: int
+    rates: Mapping[int, float]
+    why: str
+    remembered: bool = False
+
+    @property
+    def note(self) -> str:
+        """The result in words."""
+        when = ", measured in an earlier run" if self.remembered else " measured"
+        return (f"micro-batch {self.size}: {_rate(self.rates[self.size])} images/s{when}; "
+                f"{self.why}; reproduce with '--batch-size {self.size}'")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
+           seconds: float = SECONDS) -> Found:
+    """Measure doubled micro-batches until one does not fit or is not faster.
+
+    Of sizes that are about equally fast the smaller one is taken.
+
+    Args:
+        caller: returns what computes one micro-batch of a size; raises `IpucnnError` if it does
+            not fit.
+        fewest: the first size, at least 1.
+        most: the largest one that makes sense.
+        seconds: after which no further size is measured.
+
+    Raises:
+        IpucnnError: the first size cannot be computed.
+    """
+    begin = time.perf_counter()
+    rates: Dict[int, float] = {}
+    best, size, why = fewest, fewest, "larger ones are not faster"
+    while True:
+        started = time.perf_counter()
+        try:
+            rates[size] = size / _shortest(caller(size))
+        except IpucnnError:
+            if not rates:
+                raise
+            why = f"{size} needs more memory than there is"
+            break
+        doublings = (size // best).bit_length() - 1
+        if rates[size] > GAIN ** doublings * rates[best]:
+            best = size
+        elif size >= best << _PATIENCE:
+            break
+        if 2 * size > most:
+            why = f"at most {most} here"
+            break
+        # calls of the next size, its first one included, take about twice as long
+        now = time.perf_counter()
+        if now - begin + now - started + (_CALLS + 1) * size / rates[size] > seconds:
+            why = "larger ones take too long to be measured"
+            break
+        size *= 2
+    return Found(best, rates, why)
+
+
+def _shortest(call: Callable[[], Any]) -> float:
+    """Return the seconds of the fastest of some calls; the first one is not counted."""
+    call()
+    times: List[float] = []
+    begin = time.perf_counter()
+    while len(times) < _CALLS or time.perf_counter() - begin < _FEWEST_SECONDS:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The file that remembers the result for a network on a machine."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, structure: str, values: Mapping[str, Any]) -> Record:
+        """Return the record of a network by a text of its structure, and of what else decides."""
+        machine = describe()
+        text = json.dumps({
+            **values, "machine": {name: machine[name] for name in ("processor", "packages")},
+            "threads": thread_count(), "memory": memory_limit() >> 28}, sort_keys=True, default=str)
+        digest = hashlib.sha256((structure + text).encode()).hexdigest()[:32]
+        return cls(cache_dir() / "tuning" / f"batch-{digest}.json")
+
+    def read(self) -> Optional[Found]:
+        """Return what was measured; None where nothing was, or the file cannot be read."""
+        with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
+            stored = parsed_json(self.path.read_text())
+            rates = {int(size): float(rate) for size, rate in stored["rates"].items()}
+            size, why = stored["size"], stored["why"]
+            if size in rates and min(rates.values()) > 0 and isinstance(why, str):
+                return Found(int(size), rates, why, remembered=True)
+        return None
+
+    def write(self, found: Found) -> None:
+        """Store a result; a folder that cannot be written loses it."""
+        with suppress(OSError):
+            private_folder(self.path.parent)
+            with staged(self.path) as partial:
+                partial.write_text(json.dumps({
+                    "size": found.size, "rates": dict(found.rates), "why": found.why}))

@@ -1,0 +1,81 @@
+"""The search for the fastest micro-batch, with calls of known length, and what is remembered."""
+
+import time
+
+import pytest
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.models import batch_search
+from ipucnn.models.batch_search import Found, Record, search
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only calls move."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def calls(clock, seconds, fits=10**9):
+    """Return a caller of calls that take `seconds(size)`."""
+
+    def caller(size):
+        if size > fits:
+            raise IpucnnError("out of memory")
+
+        def call():
+            clock[0] += seconds(size)
+
+        return call
+
+    return caller
+
+
+@pytest.mark.parametrize(("seconds", "limits", "size", "measured", "why"), [
+    # a fixed cost beside that of each image: gains fall below 2 % after 32 (1.5 %)
+    (lambda n: 0.001 + 0.002 * n, (1, 1024), 16, [1, 2, 4, 8, 16, 32, 64], "are not faster"),
+    (lambda n: 0.002 * n, (1, 1024), 1, [1, 2, 4], "are not faster"),
+    (lambda n: 0.01, (1, 20), 16, [1, 2, 4, 8, 16], "at most 20 here"),
+    (lambda n: 0.01, (4, 4), 4, [4], "at most 4 here"),
+    # one size that is slower does not end the search
+    (lambda n: 0.02 if n == 4 else 0.01, (1, 8), 8, [1, 2, 4, 8], "at most 8 here"),
+    (lambda n: 1 + n, (1, 1024), 1, [1], "take too long")])
+def test_the_fastest_size_is_found(clock, seconds, limits, size, measured, why):
+    found = search(calls(clock, seconds), *limits)
+    assert (found.size, list(found.rates)) == (size, measured)
+    assert why in found.why
+    assert clock[0] < 20
+    assert found.note.endswith(f"reproduce with '--batch-size {size}'")
+
+
+def test_a_size_that_does_not_fit_ends_the_search(clock):
+    found = search(calls(clock, lambda _: 0.01, fits=7), 1, 1024)
+    assert (found.size, found.why) == (4, "8 needs more memory than there is")
+    with pytest.raises(IpucnnError, match="out of memory"):
+        search(calls(clock, lambda _: 0.01, fits=0), 1, 1024)
+
+
+def test_a_result_is_remembered_for_the_same_network_and_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    record = Record.of("network", {"precision": "32.32"})
+    assert record.read() is None
+    record.write(Found(8, {4: 10.0, 8: 20.5}, "larger ones are not faster"))
+    again = Record.of("network", {"precision": "32.32"}).read()
+    assert (again.size, again.rates, again.remembered) == (8, {4: 10.0, 8: 20.5}, True)
+    assert "20.5 images/s, measured in an earlier run" in again.note
+    assert Record.of("network", {"precision": "16.16"}).read() is None
+    assert Record.of("other", {"precision": "32.32"}).read() is None
+    monkeypatch.setattr(batch_search, "thread_count", lambda: 99)
+    assert Record.of("network", {"precision": "32.32"}).read() is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"size": 8, "rates": {"4": 1}, "why": ""}',
+                                     '{"size": 8, "rates": {"8": 0}, "why": ""}',
+                                     '{"size": "8", "rates": {"8": 1}, "why": ""}'])
+def test_a_damaged_record_is_measured_anew(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    record = Record.of("network", {})
+    record.path.parent.mkdir()
+    record.path.write_text(content)
+    assert record.read() is None
