@@ -192,8 +192,9 @@ def _completion(flag: Flag, command: str) -> Optional[Callable[[str], List[str]]
                       if profile.name.startswith(incomplete)]
         if kind:
             from ipucnn.core.registry.registry import registry
+            from ipucnn.terminal.completed_names import completions
 
-            found += registry().completions(kind, incomplete)
+            found += completions(registry(), kind, incomplete)
         return list(dict.fromkeys(found))
 
     return complete
