@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.reports.job import report
@@ -34,7 +37,8 @@ def main() -> int:
         browser = Browser(Path(folder))
         for name, width, height, dark in SHOTS:
             browser.open(page, width, dark, height)
-            (PICTURES / name).write_bytes(browser.screenshot())
+            picture = Image.open(io.BytesIO(browser.screenshot())).convert("RGB")
+            picture.quantize(256, dither=Image.Dither.NONE).save(PICTURES / name, optimize=True)
         browser.close()
     return 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
 import sys
+import time
 
 import pytest
 import torch
@@ -141,6 +143,17 @@ def test_a_training_on_s3_is_that_of_folders(cli, s3, photos, tmp_path):
     assert len(rows) == 5
     assert rows[1].startswith("s3://bucket/photos/validation/class0/12.jpg,")
     assert not list((tmp_path / "cache" / "predictions").rglob("*.csv"))
+    code, out, err = cli("watch", "s3://bucket/run", "--once")
+    assert code == 0, err
+    assert "s3://bucket/run   completed" in out
+    code, out, err = cli("runs", "s3://bucket", "--json", "--filter", "epoch=3")
+    (found,) = json.loads(out)["runs"]
+    assert (found["folder"], found["state"]) == ("s3://bucket/run", "completed")
+    assert abs(time.time() - found["changed"]) < 300
+    assert Store("s3://bucket/run").read("report.html", 10**7).startswith(b"<!doctype html>")
+    code, out, err = cli("report", "s3://bucket/run", "--text")
+    assert code == 0, err
+    assert "s3://bucket/run" in out
     code, out, err = cli("show", "s3://bucket/run/resnet8-cifar_image_folder_1.pt")
     assert (code, err) == (0, "")
 

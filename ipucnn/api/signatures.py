@@ -38,7 +38,6 @@ _PATH = re.compile(r"\b(FILE|DIR)\b")
 _COMMAND_LINE = {
     "json": "a result has 'as_dict()'; result='FILE.json' writes it",
     "poprun": "'ipucnn plan --poprun' prints the command",
-    "resume": "'ipucnn.restore' continues a training",
     "dashboard": "'callbacks' of 'ipucnn.train' follow a training"}
 """Options that only act on the command line, and what to do in Python."""
 

@@ -6,10 +6,10 @@ import functools
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.progress import Status
+from ipucnn.models.store_folder import place_of
 from ipucnn.runs.dashboard import View, drawn
 from ipucnn.runs.found import CLASSES, changed, folders, read_json
 from ipucnn.runs.watching import EVERY, screen
@@ -28,7 +28,7 @@ class DashboardProgress(TrainProgress):
 
     def __init__(self, folder: str, summary: bool = True) -> None:
         super().__init__("off", summary)
-        self._folder = Path(folder)
+        self._folder = folder
         self._view = View("ipucnn train")
         self._validated = False
         self._rows: List[Dict[str, Any]] = []
@@ -88,6 +88,7 @@ class DashboardProgress(TrainProgress):
 
     def _classes(self) -> List[Dict[str, Any]]:
         """Return the classes of the last validation, which the logger `files` has written."""
-        found = sorted(folders(self._folder), key=changed) if self._folder.is_dir() else []
+        folder = place_of(self._folder, writes=True)  # on a store: the copies that it is sent from
+        found = sorted(folders(folder), key=changed) if folder.is_dir() else []
         classes = read_json(found[-1] / CLASSES).get("classes") if found else None
         return classes if isinstance(classes, list) else []

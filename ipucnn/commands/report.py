@@ -19,10 +19,11 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     runs: List[str] = typer.Argument(metavar="RUN...", help="Log folder of a training, or a file "
-                                     "of '--result' or '--predictions'; several are compared."),
+                                     "of '--result' or '--predictions', also on a store "
+                                     "(s3://...); several are compared."),
     out: Optional[str] = typer.Option(
-        None, "--out", metavar="FILE.html", help="Page to write (default: beside a single RUN, "
-        "else report.html here)."),
+        None, "--out", metavar="FILE.html", help="Page to write (default: beside a single "
+        "local RUN, else report.html here)."),
     open_page: bool = typer.Option(False, "--open", help="Open the page in a browser."),
     text: bool = typer.Option(False, "--text", help="Print text with small curves instead."),
     as_json: bool = JSON,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any, List, Mapping
 
 import typer
@@ -21,7 +20,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def runs(
-    folder: str = typer.Argument("logs", metavar="[DIR]", help="Folder with trainings."),
+    folder: str = typer.Argument("logs", metavar="[DIR|URL]",
+                                  help="Folder with trainings, also on a store (s3://...)."),
     conditions: List[str] = typer.Option(
         [], "--filter", metavar="CONDITION", help="Only runs that meet a condition: "
         "'model=resnet50', 'top1>=80', 'state=running'; may be repeated."),
@@ -33,10 +33,10 @@ def runs(
 
     Every folder in or below DIR with 'metrics.jsonl' or 'status.json' is listed.
     """
-    from ipucnn.runs.found import folders, read
+    from ipucnn.runs.found import listed
     from ipucnn.runs.selection_of_runs import filtered, ordered
 
-    found = [read(place).as_dict() for place in folders(Path(os.path.expanduser(folder)))]
+    found = [run.as_dict() for run in listed(folder)]
     shown = ordered(filtered(found, conditions), sort)
     if as_json:
         render.emit_json({"runs": [dict(row) for row in shown]})
@@ -64,7 +64,7 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
 
 def watch(
     run: str = typer.Argument("logs", metavar="[RUN]", help="Log folder of a training, or a folder "
-                              "with several: the newest is shown."),
+                              "with several: the newest is shown. Also on a store (s3://...)."),
     once: bool = typer.Option(False, "--once", help="Print the current state once and exit."),
 ) -> int:
     """Show a training of another process live: curves, figures, worst classes.
@@ -75,11 +75,10 @@ def watch(
     from ipucnn.runs.watching import Watched
     from ipucnn.runs.watching import watch as watched
 
-    place = Path(os.path.expanduser(run))
     if once or sys.stderr is None or not sys.stderr.isatty():
-        view = Watched(place).view()
+        view = Watched(run).view()
     else:
-        view = watched(place)
+        view = watched(run)
     size = os.get_terminal_size() if sys.stdout is not None and sys.stdout.isatty() \
         else os.terminal_size((80, 24))
     render.emit(drawn(view, size.columns, size.lines - 1))

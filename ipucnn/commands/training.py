@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
     from ipucnn.core.options.profiles import resolve
-    from ipucnn.runs.resuming import continued as resumed
+    from ipucnn.runs.resuming import resumed
 
     options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
@@ -40,13 +40,8 @@ def train(given: Dict[str, Any]) -> int:
         from ipucnn.training.restore import restarted
 
         listener.preparing()
-        continued = resumed(given, options)
-        if continued is not None:
-            from ipucnn.training.restore import restore as restored
-
-            listener.note(f"the training in '{continued['checkpoint_path']}' is continued")
-            return restored(continued, listener=listener)
-        return restarted(options, listener=listener) or train_all(options, listener=listener)
+        return resumed(given, options, listener) or restarted(options, listener=listener) \
+            or train_all(options, listener=listener)
 
     return _trained(given, job)
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
@@ -21,6 +22,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
 from ipucnn.core.staging import staged
 from ipucnn.data.remote.download import cache_dir
+from ipucnn.data.remote.mirror import local_path
 from ipucnn.data.remote.shard_cache import GREATEST_DEFAULT
 from ipucnn.data.remote.stores import Store, host_of, is_store
 from ipucnn.data.remote.transfer import Expected, shown
@@ -39,6 +41,11 @@ UNSENT = "unsent"
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 _BESIDE = ("metrics.jsonl", "metrics.csv", "options.yaml")
 """Files of a training that go with its checkpoints, as they are when one is written."""
+
+_BRIEF = 10.0  # seconds without progress after which the transfer of a watched file is given up
+_WATCHED = ("status.json", "metrics.jsonl", "classes.json", "options.yaml", "training.json",
+            "validation.json")
+"""Files that `ipucnn watch`, `runs` and `report` read."""
 
 _LARGEST = 1 << 36
 log = logging.getLogger("ipucnn.store_folder")
@@ -65,6 +72,7 @@ class StoreFolder:
         self.root = root
         self.writes = writes
         self._lock = threading.RLock()
+        self._beside_lock = threading.Lock()  # a live status must not wait for a checkpoint
         self._sequence = 0
         self._recorded: Optional[_Recorded] = None
         self._pointed: Any = None
@@ -209,7 +217,7 @@ class StoreFolder:
                 if NAME.fullmatch(path.name) and path.name not in (self._recorded or {}):
                     (self.root / UNSENT).mkdir(exist_ok=True)
                     os.replace(str(path), str(self.root / UNSENT / path.name))
-                elif path.name in _BESIDE:
+                elif path.name in (*_BESIDE, *_WATCHED):
                     path.unlink()
 
     def send(self, name: str = "") -> None:
@@ -235,6 +243,7 @@ class StoreFolder:
                 with suppress(DataError):  # nobody reads it any more
                     self.store.remove(other)
                 self._gone.discard(other)
+            self.send_watched()
 
     def _adopted(self) -> _Recorded:
         """Return the record; of a folder without one, that of the files in it."""
@@ -258,12 +267,26 @@ class StoreFolder:
         recorded[name] = measured
         self._good[name] = _identity(path) or (0, 0)
 
-    def _send_beside(self, name: str) -> None:
+    def _send_beside(self, name: str, store: Optional[Store] = None) -> None:
         path = self.root / name
-        now = _identity(path)
-        if now is not None and self._sent.get(name) != now:
-            self.store.upload(path, name)
-            self._sent[name] = now
+        with self._beside_lock:
+            now = _identity(path)
+            if now is not None and self._sent.get(name) != now:
+                # the content as it is now: rows may be added during the transfer
+                (store or self.store).write(name, path.read_bytes())
+                self._sent[name] = now
+
+    def send_watched(self) -> None:
+        """Write what others watch, where it has changed; any thread may call this.
+
+        It is attempted once: a failure is ignored, and the next call sends what is current then.
+        """
+        patience = self.store.patience
+        store = Store(self.store.url, replace(
+            patience, attempts=1, timeout=min(_BRIEF, patience.timeout)))
+        with suppress(DataError, OSError):
+            for name in _WATCHED:
+                self._send_beside(name, store)
 
     def _point(self, recorded: _Recorded) -> None:
         """Replace the record, where anything in it changes."""
@@ -332,7 +355,7 @@ def place_of(place: str, writes: bool = False) -> Path:
         IpucnnError: the URL is wrong, or the store does not answer.
     """
     if not is_store(place):
-        return Path(place).expanduser()
+        return Path(local_path(place))
     url, name = divided(place)
     key = hashlib.sha256(shown(url).encode()).hexdigest()[:12]
     root = Path(os.path.abspath(str(

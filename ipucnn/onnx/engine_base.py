@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.examples import memory_errors, random_images
-from ipucnn.onnx.graph_facts import structure_of
 from ipucnn.onnx.network import OnnxNetwork, check_batch
 from ipucnn.onnx.target import OnnxTarget
 
@@ -41,7 +40,6 @@ class Graph:
             for a file, which has no module.
         path: a file that holds this model and all of its weights, until the engine changes it; may
             be empty.
-        digest: of operators and shapes, where that is at hand.
     """
 
     made: Callable[[], onnx.ModelProto]
@@ -55,7 +53,6 @@ class Graph:
     remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
 
     path: str = ""
-    digest: str = ""
     _proto: Optional[onnx.ModelProto] = None
 
     @property
@@ -69,10 +66,6 @@ class Graph:
     @proto.setter
     def proto(self, value: onnx.ModelProto) -> None:
         self._proto, self.path = value, ""
-
-    def structure(self) -> bytes:
-        """Return a digest of operators and shapes, whatever the values of the weights."""
-        return bytes.fromhex(self.digest or structure_of(self.proto))
 
     def stored(self) -> Union[str, bytes]:
         """Return the model as engines load it: the path of a file, or its content."""
@@ -160,7 +153,7 @@ class OnnxBackend(Backend):
                 self.target.check(model.outline, f"'{model.path}'")
             return Graph(model.whole, model.input_name, model.input_type, model.input_size,
                          model.batch, half=model.half_weights,
-                         path=model.path if model.one_file else "", digest=model.facts.structure)
+                         path=model.path if model.one_file else "")
         from ipucnn.onnx.module_graph import graph_of  # imports torch
 
         return graph_of(model, plan, input_size, self.target, self.dynamic_batch)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -132,7 +132,8 @@ def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
         "norm options": repr(options.plugins.of("norm-layer", network.normlayer)),
         "images": [plan.normalisation, plan.eight_bit_io],
         "batch": None if backend.dynamic_batch else plan.micro_batch,
-        "engine": repr(backend.target), "code": _code()}
+        # engines that read the same operators share a file
+        "engine": repr(replace(backend.target, name="")), "code": _code()}
     if values["weights"] is None:
         return None
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited, require_file
+from ipucnn.data.remote.mirror import local_path, on_disk
+from ipucnn.data.remote.stores import is_store
+from ipucnn.data.remote.transfer import shown as shown_url
 from ipucnn.reports import run_folder
 from ipucnn.reports.prediction_rows import SUFFIXES, evidence_of_file
 from ipucnn.reports.thumbnails import of_file, with_thumbnails
 
 TRAINING, INFERENCE, VALIDATION = "training", "inference run", "validation"
-BENCHMARK, PLAN, PREDICTIONS = "data benchmark", "plan", "predictions"
+BENCHMARK, NETWORKS = "data benchmark", "benchmark of networks"
+PLAN, PREDICTIONS = "plan", "predictions"
 
 FORMATS = {"ipucnn.train": TRAINING, "ipucnn.run": INFERENCE, "ipucnn.validate": VALIDATION,
-           "ipucnn.data-bench": BENCHMARK, "ipucnn.plan": PLAN}
+           "ipucnn.data-bench": BENCHMARK, "ipucnn.bench": NETWORKS, "ipucnn.plan": PLAN}
 """The kinds of documents, by the name in their field `format`."""
 
 _MOST_ROWS = 10 ** 6
@@ -59,12 +63,21 @@ def read_run(place: str) -> FinishedRun:
     """Return the work of a folder or a file.
 
     Args:
-        place: the log folder of a training, or a file of `--result` or `--predictions`.
+        place: the log folder of a training, or a file of `--result` or `--predictions`; a path,
+            or a URL on a store.
 
     Raises:
         DataError: there is none, it cannot be read, or its content is not that of such a file.
     """
-    path = Path(place)
+    place = local_path(place)
+    with on_disk(place, run_folder.FILES) as path:
+        found = _read(path, place)
+    if is_store(place):
+        found.place = shown_url(place)
+    return found
+
+
+def _read(path: Path, place: str) -> FinishedRun:
     if path.is_dir():
         return _training(path)
     if not path.exists():
@@ -78,9 +91,12 @@ def read_run(place: str) -> FinishedRun:
     found = FinishedRun(path.stem, kind, place, document)
     found.evidence = found.part("evidence")
     if kind == TRAINING and isinstance(document.get("log_dir"), str):
-        folder = Path(document["log_dir"])
-        found.rows = _rows(folder / run_folder.METRICS, found.notes)
-        _add_validation(found, folder)
+        try:
+            with on_disk(document["log_dir"], run_folder.FILES) as folder:
+                found.rows = _rows(folder / run_folder.METRICS, found.notes)
+                _add_validation(found, folder)
+        except IpucnnError as error:  # it is on a store
+            found.notes.append(f"{error.message}; the curves are left out")
     return found
 
 
@@ -200,7 +216,7 @@ def named_apart(runs: List[FinishedRun]) -> List[FinishedRun]:
     """Give runs of one name the paths by which they were named, or numbers; return them."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        names = [os.path.normpath(run.place) for run in runs]
+        names = [run.place if is_store(run.place) else os.path.normpath(run.place) for run in runs]
     if len(set(names)) < len(names):
         names = [f"{name} ({position})" for position, name in enumerate(names, start=1)]
     for run, name in zip(runs, names):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import kind_of, write_bytes
+from ipucnn.data.remote.mirror import local_path
+from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.reports import run_folder
 from ipucnn.reports.finished_run import FORMATS, FinishedRun, named_apart, read_run
 
@@ -24,7 +27,8 @@ def report(places: Sequence[str], out: Optional[str] = None) -> Path:
 
     Args:
         places: log folders of trainings, and files of `--result` and `--predictions`.
-        out: file to write; by default beside a single run, `report.html` here for several.
+        out: file to write; by default beside a single run, `report.html` here for several and for
+            one on a store.
 
     Raises:
         UsageError: no run is named, or too many.
@@ -92,7 +96,12 @@ def of_document(document: dict, path: Union[str, os.PathLike[str]]) -> Path:  # 
 def of_training(log_dir: str) -> Optional[str]:
     """Write the report of a training into its log folder; return a note where that fails."""
     try:
-        report([log_dir])
+        if is_store(log_dir):
+            with tempfile.TemporaryDirectory(prefix="ipucnn-") as folder:
+                path = report([log_dir], str(Path(folder, run_folder.REPORT)))
+                Store(log_dir).upload(path, run_folder.REPORT)
+        else:
+            report([log_dir])
     except IpucnnError as error:
         return f"no report is written: {error.message}"
     return None
@@ -103,8 +112,8 @@ def _place(places: Sequence[str], out: Optional[str]) -> Path:
         if Path(out).suffix.lower() not in (".html", ".htm"):
             raise UsageError(f"report {out!r} has no known format", "its name must end in .html")
         return Path(out)
-    first = Path(places[0])
-    if len(places) > 1:
+    first = Path(local_path(places[0]))
+    if len(places) > 1 or is_store(places[0]):
         path = Path(run_folder.REPORT)
     elif first.is_dir():
         path = first / run_folder.REPORT

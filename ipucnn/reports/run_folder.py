@@ -16,3 +16,6 @@ OPTIONS = "options.yaml"
 
 REPORT = "report.html"
 """The report."""
+
+FILES = (TRAINING, VALIDATION, METRICS, OPTIONS)
+"""The files that a report reads."""

@@ -8,21 +8,28 @@ import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 from ipucnn.core.errors import UsageError
+from ipucnn.data.remote.mirror import Mirror, local_path
+from ipucnn.data.remote.stores import is_store
 from ipucnn.training.live_status import FILE as STATUS
 from ipucnn.training.live_status import RUNNING
 
 METRICS = "metrics.jsonl"
 OPTIONS = "options.yaml"
 CLASSES = "classes.json"
+FILES = (METRICS, OPTIONS, CLASSES, STATUS)
+"""Files of a log folder that are read here."""
 
 LARGEST = 1 << 26
 """Largest file that is read, in bytes."""
 
 SILENT = 90.0
 """Seconds after which a training of another host that writes nothing counts as ended."""
+
+SILENT_STORE = 600.0
+"""The same for one that is read from a store, which may be away for minutes."""
 
 DEPTH = 4
 """Levels of folders below the given one that are searched."""
@@ -80,6 +87,8 @@ class FoundRun:
         last: the last row of a training.
         best: the validation with the highest top-1 accuracy.
         validation: the last validation.
+        changed: when it was last written to, in seconds since the epoch.
+        place: where the folder is, for messages.
     """
 
     folder: Path
@@ -89,12 +98,14 @@ class FoundRun:
     last: Mapping[str, Any]
     best: Mapping[str, Any]
     validation: Mapping[str, Any]
+    changed: float
+    place: str = ""
 
     def as_dict(self) -> Dict[str, Any]:
         """Return its key figures, plain types for JSON."""
         begun, now = self.status.get("begun"), self.status.get("time")
         return {
-            "folder": str(self.folder), "state": self.state,
+            "folder": self.place or str(self.folder), "state": self.state,
             "model": self.options.get("model"), "data": self.options.get("data"),
             "epoch": self.last.get("epoch"), "epochs": self.options.get("epoch"),
             "update": self.last.get("update"), "loss": self.last.get("loss"),
@@ -106,7 +117,7 @@ class FoundRun:
             "batch_size": self.options.get("batch_size"), "backend": self.status.get("backend"),
             "device": self.status.get("device"), "begun": begun,
             "seconds": now - begun if isinstance(now, (int, float)) and isinstance(
-                begun, (int, float)) else None, "changed": changed(self.folder)}
+                begun, (int, float)) else None, "changed": self.changed}
 
 
 def changed(folder: Path) -> float:
@@ -131,12 +142,15 @@ def read_json(path: Path) -> Dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read(folder: Path, metrics: Optional[Metrics] = None) -> FoundRun:
+def read(folder: Path, metrics: Optional[Metrics] = None, place: str = "",
+         silent: Optional[float] = None) -> FoundRun:
     """Return the run in a log folder.
 
     Args:
-        folder: the folder.
+        folder: the folder, or the copies of one on a store.
         metrics: its rows, if they are read on.
+        place: the URL of a folder on a store.
+        silent: seconds since it was last seen writing; by its clock if not given.
     """
     if metrics is None:
         metrics = Metrics(folder / METRICS)
@@ -146,21 +160,47 @@ def read(folder: Path, metrics: Optional[Metrics] = None) -> FoundRun:
     validations = [row for row in rows if row.get("kind") == "validation"]
     trained = [row for row in rows if row.get("kind") == "train"]
     return FoundRun(
-        folder, _options(folder / OPTIONS), status, state_of(status),
+        folder, _options(folder / OPTIONS), status,
+        state_of(status, silent, SILENT_STORE if place else SILENT),
         trained[-1] if trained else {}, max(validations, key=_top1, default={}),
-        validations[-1] if validations else {})
+        validations[-1] if validations else {}, changed(folder), place)
 
 
-def state_of(status: Mapping[str, Any]) -> str:
-    """Return the state of a training; see `FoundRun`."""
+def listed(place: Union[str, os.PathLike[str]]) -> List[FoundRun]:
+    """Return the trainings in a folder and below it.
+
+    Args:
+        place: a path, or the URL of a folder on a store.
+
+    Raises:
+        IpucnnError: there is no such folder, or the store does not answer.
+    """
+    name = local_path(place)
+    if not is_store(name):
+        return [read(folder) for folder in folders(Path(name))]
+    mirror = Mirror(name, FILES, DEPTH)
+    mirror.refresh()
+    return [read(folder, place=mirror.shown(folder)) for folder in folders(mirror.folder)]
+
+
+def state_of(status: Mapping[str, Any], silent: Optional[float] = None,
+             limit: float = SILENT) -> str:
+    """Return the state of a training; see `FoundRun`.
+
+    Args:
+        status: what it wrote last.
+        silent: seconds since it was last seen writing; by its clock if not given.
+        limit: seconds after which a training of another host counts as ended.
+    """
     state = str(status.get("state", "unknown"))
     if state != RUNNING:
         return state
     if status.get("host") == socket.gethostname():
         return state if _alive(status.get("pid")) else ENDED
-    written = status.get("time")
-    silent = time.time() - written if isinstance(written, (int, float)) else 0.0
-    return state if silent < SILENT else ENDED
+    if silent is None:
+        written = status.get("time")
+        silent = time.time() - written if isinstance(written, (int, float)) else 0.0
+    return state if silent < limit else ENDED
 
 
 def _alive(process: Any) -> bool:

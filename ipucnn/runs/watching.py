@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping, Optional, Union
 
 from ipucnn.core.errors import UsageError
+from ipucnn.data.remote.mirror import Mirror, Polling, local_path
+from ipucnn.data.remote.stores import is_store
 from ipucnn.runs.dashboard import View, age, drawn, facts_of
 from ipucnn.runs.found import (
     CLASSES,
+    DEPTH,
+    FILES,
     METRICS,
     OPTIONS,
     Metrics,
@@ -27,42 +32,83 @@ from ipucnn.training.live_status import RUNNING
 EVERY = 1.0
 """Seconds between two pictures."""
 
-STALE = 15.0
-"""Seconds without a new status after which its age is shown."""
+STALE, STALE_STORE = 15.0, 30.0
+"""Seconds without a new status after which its age is shown; on a store, which is polled."""
+
+POLLED = 4.0
+"""Seconds between two looks at a store."""
 
 
 class Watched:
     """A run that is read again and again.
 
     Args:
-        place: its log folder, or one with runs below, of which the newest is taken.
+        place: its log folder, or one with runs below, of which the newest is taken; a path, or the
+            URL of a folder on a store.
 
     Raises:
-        UsageError: there is no run.
+        IpucnnError: there is no run, or the store does not answer.
     """
 
-    def __init__(self, place: Path) -> None:
-        own = any((place / name).is_file() for name in (METRICS, STATUS, OPTIONS))
-        found = [place] if own else sorted(folders(place), key=changed)
+    def __init__(self, place: Union[str, os.PathLike[str]]) -> None:
+        name = local_path(place)
+        self._mirror: Optional[Mirror] = None
+        self._polling: Optional[Polling] = None
+        if is_store(name):
+            self._mirror = Mirror(name, FILES, DEPTH)
+            self._mirror.refresh()
+        root = self._mirror.folder if self._mirror else Path(name)
+        own = any((root / file).is_file() for file in (METRICS, STATUS, OPTIONS))
+        found = [root] if own else sorted(folders(root), key=changed)
         if not found:
             raise UsageError(f"there is no training in '{place}'",
-                             "name the folder that '--log-dir' or '--checkpoint-path' named")
+                             "name the folder of '--log-dir' or '--checkpoint-path'")
         self._folder = found[-1]
+        self._url = ""
+        if self._mirror:
+            self._url = self._mirror.shown(self._folder)
+            self._mirror = self._mirror.of(self._folder)
+            self._mirror.refresh()
+            self._folder = self._mirror.folder
         self._metrics = Metrics(self._folder / METRICS)
+        self._written: Any = None
+        self._seen = 0.0
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Look at a store again and again within the block; it may be silent meanwhile."""
+        if self._mirror:
+            self._polling = Polling(self._mirror, POLLED)
+        try:
+            yield
+        finally:
+            if self._polling:
+                self._polling.stop()
 
     def view(self) -> View:
         """Return the run as it is now."""
         self._metrics.read_on()
-        run = read(self._folder, self._metrics)
+        status = read_json(self._folder / STATUS)
+        silent = self._silent(status)
+        run = read(self._folder, self._metrics, self._url, silent)
         notes = []
-        silent = age(run.status)
-        if run.state == RUNNING and silent > STALE:
-            notes.append(f"no news for {silent:.0f} s")
-        status = {**facts_of(run.options), **{
+        if self._polling and self._polling.failed:
+            notes.append(self._polling.failed)
+        if run.state == RUNNING and silent > (STALE_STORE if self._url else STALE):
+            notes.append(f"not seen for {silent:.0f} s")
+        shown = {**facts_of(run.options), **{
             name: value for name, value in run.status.items() if value is not None}}
         classes = read_json(self._folder / CLASSES).get("classes", [])
-        return View(str(self._folder), run.state, status, self._metrics.rows,
+        return View(self._url or str(self._folder), run.state, shown, self._metrics.rows,
                     classes if isinstance(classes, list) else [], notes)
+
+    def _silent(self, status: Mapping[str, Any]) -> float:
+        """Return the seconds since the status was new; clocks of hosts may differ."""
+        now = time.monotonic()
+        if status.get("time") != self._written:
+            first, self._written = self._written is None, status.get("time")
+            self._seen = now - (age(status) if first else 0.0)
+        return now - self._seen if self._written is not None else 0.0
 
 
 def coloured(picture: str) -> Any:
@@ -93,12 +139,12 @@ def screen() -> Iterator[Callable[[Callable[[int, int], str]], None]]:
         yield show
 
 
-def watch(place: Path, every: float = EVERY, sleep: Callable[[float], Any] = time.sleep) -> View:
+def watch(place: str, every: float = EVERY, sleep: Callable[[float], Any] = time.sleep) -> View:
     """Show a run until it ends or Ctrl-C is pressed; return its last view."""
     watched = Watched(place)
     view = watched.view()
     try:
-        with screen() as show:
+        with watched.followed(), screen() as show:
             while True:
                 view = watched.view()
                 show(functools.partial(drawn, view))

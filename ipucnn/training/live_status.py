@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Mapping, Optional, Tuple
 
 from ipucnn.core.files import json_text
 from ipucnn.core.progress import Status
+from ipucnn.models.store_folder import on_store
 
 FILE = "status.json"
 """Name of the file."""
 
 EVERY = 1.0
 """Seconds between two writings."""
+
+BEAT = 10.0
+"""Seconds after which the last status is written again, with the time: validations take long.
+
+On a store, also the seconds between two transfers, at least."""
+
+SHARE = 50.0
+"""A transfer to a store is followed by a pause of so many times its duration, up to `LONGEST`."""
+
+LONGEST = 60.0
 
 RUNNING = "running"
 """The state of a training that has not ended, or was killed: then the file is old."""
@@ -26,31 +38,58 @@ RUNNING = "running"
 class LiveStatus:
     """Writes the status at most once per second; a failure to write is ignored.
 
+    If the folder has the copies of one on a store, a thread sends what changed there, at a rate
+    that costs nothing: the training does not wait for it.
+
     Args:
         folder: the log folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self._next = 0.0
-        self._last: Dict[str, Any] = {}
+        self._stored = on_store(folder)
+        self._next = self._written = 0.0
+        self._last: Tuple[Optional[Status], Mapping[str, Any]] = (None, {})
         self._begun = time.time()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread: Optional[threading.Thread] = None
 
     def write(self, status: Status, facts: Mapping[str, Any]) -> None:
         """Write the current status, unless that was done in the last second."""
+        self._last = status, facts
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + EVERY
-        self._last = {**asdict(status), **facts}
-        self._save(RUNNING)
+        with self._lock:
+            self._save(RUNNING)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, name="ipucnn-live", daemon=True)
+            self._thread.start()
 
     def end(self, state: str) -> None:
-        """Write that the training has ended."""
-        self._save(state)
+        """Write that the training has ended; the last transfer is that of the checkpoints."""
+        self._over.set()
+        with self._lock:
+            self._save(state)
+
+    def _beat(self) -> None:
+        pause = 0.0
+        while not self._over.wait(pause):
+            with self._lock:
+                if time.monotonic() - self._written >= BEAT and not self._over.is_set():
+                    self._save(RUNNING)
+            begun = time.monotonic()
+            if self._stored is not None:
+                self._stored.send_watched()
+            pause = min(LONGEST, max(BEAT, SHARE * (time.monotonic() - begun)))
 
     def _save(self, state: str) -> None:
-        content = {**self._last, "state": state, "time": time.time(), "begun": self._begun,
+        self._written = time.monotonic()
+        status, facts = self._last
+        content = {**(asdict(status) if status else {}), **facts, "state": state,
+                   "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
         # one name, so that what a killed process left is written over
         part = self._path.with_name(f".{FILE}.part")

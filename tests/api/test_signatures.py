@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
                                      "plan"])
 def test_a_signature_lists_every_option_of_its_command(command):
     parameters = inspect.signature(getattr(ipucnn, command)).parameters
-    left_out = {"json", "poprun", "resume", "dashboard"} | (
+    left_out = {"json", "poprun", "dashboard"} | (
         {"progress"} if command == "plan" else set())
     for options_class in COMMANDS[command]:
         for item in common_options(options_class):
@@ -80,7 +80,7 @@ def test_signatures_import_neither_torch_nor_the_command_line():
     (lambda: ipucnn.run(json=True), "option 'json' is for the command line"),
     (lambda: ipucnn.train(progress="bar"), "option 'progress' is 'bar'"),
     (lambda: ipucnn.plan(poprun=True), "option 'poprun' is for the command line"),
-    (lambda: ipucnn.train(resume="auto"), "option 'resume' is for the command line"),
+    (lambda: ipucnn.train(resume="nowhere"), "there is no checkpoint 'nowhere' to resume"),
     (lambda: ipucnn.train(dashboard=True), "option 'dashboard' is for the command line"),
     (lambda: ipucnn.plan(progress=True), "option 'progress' has no effect on a plan"),
     (lambda: ipucnn.train(callbacks=[3]), "callback 3 cannot be called"),

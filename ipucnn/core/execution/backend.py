@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type
 
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -144,6 +144,22 @@ class Backend(ABC):
         Requirements differ by plan: compile-only plans may need no device.
         """
         return self.probe()
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return values of its own options whose speed is worth measuring on this machine.
+
+        `ipucnn run --tune` measures inference with each of them. The first is measured before the
+        others. An option that the user gave is left as given; its default is None, so that a given
+        value can be recognised.
+
+        Args:
+            plan: of the inference.
+
+        Returns:
+            Values by the names of options, of which an empty mapping has none; nothing if the
+            backend is not to be measured, because its compilation takes minutes for example.
+        """
+        return ({},)
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

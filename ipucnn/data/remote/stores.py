@@ -10,6 +10,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, List, Optional, Tuple, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -35,6 +36,7 @@ _PART = 1 << 26
 _LISTING = 10.0  # times the timeout, for a listing shows no progress either
 _VERSION = ("ETag", "etag", "md5Hash", "blob_id", "oid", "mtime", "LastModified", "last_modified",
             "updated", "modified", "created")
+_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError,
           TypeError, NotImplementedError, ImportError)
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound",
@@ -93,12 +95,14 @@ class Stored:
         folder: whether it is a folder.
         size: of a file, in bytes.
         version: changes with the content, if the store provides one; else empty.
+        modified: when it was written, in seconds since the epoch; 0 if that is not known.
     """
 
     name: str
     folder: bool = False
     size: int = 0
     version: str = ""
+    modified: float = 0.0
 
 
 class Store:
@@ -421,7 +425,21 @@ def _fresh(fs: Any) -> Any:
 
 def _stored(info: Dict[str, Any], name: str) -> Stored:
     version = next((str(info[key]) for key in _VERSION if info.get(key) is not None), "")
-    return Stored(name, info.get("type") == "directory", int(info.get("size") or 0), version)
+    return Stored(name, info.get("type") == "directory", int(info.get("size") or 0), version,
+                  _modified(info))
+
+
+def _modified(info: Dict[str, Any]) -> float:
+    for key in _TIMES:
+        value = info.get(key)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return 0.0
 
 
 def _beside(path: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -23,12 +24,18 @@ COLUMNS = ("kind", "epoch", "update", "loss", "accuracy", "learning_rate", "loss
 CLASSES = "classes.json"
 """The accuracy of each class in the last validation, with its confusion matrix."""
 
+SYNC = 10.0
+"""Seconds between two synchronisations of the metrics with the disk."""
+
 LARGEST = 1024
 """Classes of the largest matrix that is written."""
 
 
 class MetricsWriter:
-    """Appends rows to the two files of metrics; each row is on disk when `add` returns.
+    """Appends rows to the two files of metrics; each row is in them when `add` returns.
+
+    They are synchronised with the disk at most every `SYNC` seconds and by `sync`: that may take
+    as long as a step, and only a power cut loses what is not.
 
     A row that cannot be written is kept and retried with the next row, so that a temporarily full
     disk leaves no gap.
@@ -47,6 +54,7 @@ class MetricsWriter:
         self._folder = folder
         self._pending: Dict[str, str] = {}
         self.failed: Optional[str] = None
+        self._synced = 0.0
         kept = _read(folder / "metrics.jsonl")[:rows]
         self.rows = len(kept)
         for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
@@ -67,9 +75,24 @@ class MetricsWriter:
             try:
                 self._append(name, text.encode("utf-8"))
             except OSError as error:
-                self.failed = f"cannot write metrics in '{self._folder}': {error.strerror or error}"
+                self.failed = self._failure(error)
             else:
                 del self._pending[name]
+        if time.monotonic() - self._synced >= SYNC:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make sure that the rows written so far survive a power cut."""
+        self._synced = time.monotonic()
+        for name in ("metrics.jsonl", "metrics.csv"):
+            try:
+                with open(self._folder / name, "rb") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                self.failed = self.failed or self._failure(error)
+
+    def _failure(self, error: OSError) -> str:
+        return f"cannot write metrics in '{self._folder}': {error.strerror or error}"
 
     def _append(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +104,6 @@ class MetricsWriter:
             try:
                 while content:
                     content = content[file.write(content):]
-                os.fsync(file.fileno())
             except OSError:
                 file.truncate(end)  # no half row
                 raise
@@ -111,6 +133,10 @@ class FilesLogger(Logger):
             return None
         return self._metrics.failed + "; it is tried again with the next row"
 
+    def checkpoint(self, path: Path, epoch: int, update: int) -> None:  # noqa: ARG002
+        """Synchronise the rows with the disk, for a training may resume here."""
+        self._metrics.sync()
+
     def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
                   names: Sequence[str]) -> Optional[str]:
         """Write the last confusion matrix and the accuracy of each class; see `Logger.confusion`.
@@ -129,6 +155,7 @@ class FilesLogger(Logger):
     def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Write the rows that could not be written before; see `Logger.finish`."""
         self._metrics.flush()
+        self._metrics.sync()
         if self._metrics.failed:
             raise DataError(self._metrics.failed + "; its last rows are lost",
                             "free space or choose another place with '--log-dir'")

@@ -14,9 +14,13 @@ from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LoggerSpec, Requirement
 from ipucnn.plugins.loggers._continued import Continued, kind_of
 from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, worst
+from ipucnn.plugins.loggers._sending import Sender
 
 RUN_FILE = "wandb-run.txt"
 """File in the log folder with the id of the run, as earlier versions wrote it."""
+
+PATIENCE = 600.0
+"""Seconds that the end of a training waits for the service, which may receive a checkpoint."""
 
 BINS = 64
 """Of a histogram of weights."""
@@ -87,6 +91,7 @@ class WandbLogger(Logger):
         # a restored training records rows again: their update orders them, not their number
         self._run.define_metric("update")
         self._run.define_metric("*", step_metric="update")
+        self._sender = Sender(self.name)
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """Send the numbers of a row, named `train/loss` and the like; see `Logger.row`."""
@@ -96,61 +101,71 @@ class WandbLogger(Logger):
             return None
         values = {f"{kind}/{name}": value for name, value in row.items()
                   if isinstance(value, (int, float)) and name != "update"}
-        self._run.log({**values, "update": update})
-        self._state.recorded(kind_of(row), update)
+
+        def send() -> None:
+            self._run.log({**values, "update": update})
+            self._state.recorded(kind_of(row), update)
+
+        failing = self._sender.put(send)
         note, self._note = self._note, ""
-        return note or None
+        return note or failing
 
     def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
-                  names: Sequence[str]) -> None:
+                  names: Sequence[str]) -> Optional[str]:
         """Send the confusion matrix and a table of the mistakes; see `Logger.confusion`."""
         kind, update = kind_of(figures), int(figures["update"])
         if len(confusion) > LARGEST or not self._state.is_new("confusion_" + kind, update):
-            return
+            return None
         import wandb
 
-        self._run.log({
-            "update": update, f"{kind}/confusion": wandb.Image(heat_map(confusion)),
-            f"{kind}/mistakes": wandb.Table(["class", "taken for", "images"], [
-                list(row) for row in worst(confusion, names)])})
-        self._state.recorded("confusion_" + kind, update)
+        def send() -> None:
+            self._run.log({
+                "update": update, f"{kind}/confusion": wandb.Image(heat_map(confusion)),
+                f"{kind}/mistakes": wandb.Table(["class", "taken for", "images"], [
+                    list(row) for row in worst(confusion, names)])})
+            self._state.recorded("confusion_" + kind, update)
 
-    def samples(self, images: Any, names: Sequence[str], update: int) -> None:
+        return self._sender.put(send)
+
+    def samples(self, images: Any, names: Sequence[str], update: int) -> Optional[str]:
         """Send training images; see `Logger.samples`."""
         import wandb
 
-        self._run.log({"update": update, "samples": [
-            wandb.Image(image, caption=name) for image, name in zip(images, names)]})
+        return self._sender.put(lambda: self._run.log({"update": update, "samples": [
+            wandb.Image(image, caption=name) for image, name in zip(images, names)]}))
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:
         """Send a checkpoint and histograms, if they are selected; see `Logger.checkpoint`."""
         self._checkpoint = str(path)
         if self._options.wandb_checkpoints == "all":
-            self._store(self._checkpoint)
+            self._sender.put(lambda: self._store(str(path)))
         if not self._options.wandb_weight_histogram:
             return
         import wandb
 
         from ipucnn.models.weights_file import read_weights
 
-        self._run.log({"update": update, "epoch": epoch, **{
+        weights = read_weights(path)  # now: the file may be removed by the next checkpoint
+        self._sender.put(lambda: self._run.log({"update": update, "epoch": epoch, **{
             f"weights/{name}": wandb.Histogram(tensor.float().flatten().tolist(), num_bins=BINS)
-            for name, tensor in read_weights(path).items()
-            if tensor.is_floating_point() and tensor.numel()}})
+            for name, tensor in weights.items()
+            if tensor.is_floating_point() and tensor.numel()}}))
 
     def best(self, figures: Mapping[str, Any]) -> None:
         """Put the best validation into the run's summary; see `Logger.best`."""
-        self._run.summary.update({f"best/{name}": value for name, value in figures.items()})
+        best = {f"best/{name}": value for name, value in figures.items()}
+        self._sender.put(lambda: self._run.summary.update(best))
 
-    def finish(self, status: str, result: Mapping[str, Any]) -> None:
+    def finish(self, status: str, result: Mapping[str, Any]) -> Optional[str]:
         """Store the last checkpoint and end the run; see `Logger.finish`."""
         if self._options.wandb_checkpoints == "last" and self._checkpoint:
-            self._store(self._checkpoint)
-        self._run.summary.update({"status": status, **{
+            self._sender.put(lambda: self._store(self._checkpoint))
+        final = {"status": status, **{
             name: result[name] for name in ("epochs", "updates", "images_per_second",
-                                            "compute_images_per_second") if name in result}})
-        self._run.finish(exit_code=0 if status == COMPLETED else 1)
-
+                                            "compute_images_per_second") if name in result}}
+        self._sender.put(lambda: self._run.summary.update(final))
+        self._sender.put(lambda: self._run.finish(exit_code=0 if status == COMPLETED else 1))
+        return self._sender.close(PATIENCE)
 
     def _store(self, path: str) -> None:
         import wandb

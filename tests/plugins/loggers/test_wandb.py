@@ -90,8 +90,10 @@ def test_histograms_of_weights(runs, tmp_path):
     torch.save({"model_state_dict": {"a.weight": torch.tensor([[1.0, -2.0]]),
                                      "a.count": torch.tensor(3)}}, path)
     for selected in (False, True):
-        logger = WandbLogger(WandbOptions(wandb_mode="offline", wandb_weight_histogram=selected))
+        logger = WandbLogger(WandbOptions(wandb_mode="offline", wandb_checkpoints="none",
+                                          wandb_weight_histogram=selected))
         logger.start(RunInfo({}, tmp_path))
         logger.checkpoint(path, 1, 10)
+        assert logger.finish(COMPLETED, {}) is None
     assert [run.rows for run in runs] == [
         [], [{"update": 10, "epoch": 1, "weights/a.weight": (-2.0, 1.0, 64)}]]

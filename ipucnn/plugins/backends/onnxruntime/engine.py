@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
@@ -51,7 +51,14 @@ class OnnxRuntimeBackend(OnnxBackend):
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""
-        return OnnxRuntimeSession(graph, plan, *_device(self.options.device))
+        return OnnxRuntimeSession(graph, plan, *_device(self.options.device),
+                                  spinning=self.options.spinning)
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return both kinds of waiting threads; on a GPU there is nothing to choose."""
+        if _device(self.options.device)[0] != "cpu" or thread_count() == 1:
+            return ({},)
+        return ({"spinning": True}, {"spinning": False})
 
 
 def _device(wanted: Optional[str]) -> Tuple[str, int]:
@@ -109,7 +116,12 @@ def _described(device: Tuple[str, int], half: bool) -> Probe:
 class OnnxRuntimeSession(ArraySession):
     """Calls take one micro-batch; replicas share the device."""
 
-    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int) -> None:
+    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
+                 spinning: Optional[bool] = None) -> None:
+        if spinning is not None and kind != "cpu":
+            flag = "--spinning" if spinning else "--no-spinning"
+            raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
+                             f"{kind}", "leave it out, or use '--device cpu'")
         self.samples_per_call = plan.micro_batch
         self._graph = graph
         self._plan = plan
@@ -121,6 +133,7 @@ class OnnxRuntimeSession(ArraySession):
             # TensorFloat-32 has 10 bits of fraction, which is not single precision
             _PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
             if kind == "cuda" else {})
+        self._spinning = spinning is not False
         self._session: Any = None
         self._synthetic: Any = None
         self.facts: Dict[str, Any] = {
@@ -128,6 +141,8 @@ class OnnxRuntimeSession(ArraySession):
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
             "provider": self._provider[0], "threads": thread_count()}
+        if kind == "cpu":
+            self.facts["spinning"] = spinning is not False
 
     def compile(self) -> float:
         """Optimise the graph; to warm up, make one call so that buffers are allocated."""
@@ -148,8 +163,16 @@ class OnnxRuntimeSession(ArraySession):
     def _loaded(self) -> onnxruntime.InferenceSession:
         stored = self._graph.stored()
         if isinstance(stored, str) and self._provider[0] == _PROVIDERS["cpu"]:
-            return stored_session.session(stored, _options, self._provider)
-        return onnxruntime.InferenceSession(stored, _options(), providers=[self._provider])
+            return stored_session.session(stored, self._options, self._provider)
+        return onnxruntime.InferenceSession(stored, self._options(), providers=[self._provider])
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = thread_count()
+        options.add_session_config_entry("session.intra_op.allow_spinning",
+                                         str(int(self._spinning)))
+        options.log_severity_level = 3  # errors: other messages are for its developers
+        return options
 
     def classify(self, images: Optional[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:
         """Classify up to a micro-batch; see `ArraySession.classify`."""
@@ -169,13 +192,6 @@ class OnnxRuntimeSession(ArraySession):
         except Exception as error:
             raise _refused(error) from error
         return numpy.asarray(logits, numpy.float32)
-
-
-def _options() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = thread_count()
-    options.log_severity_level = 3  # errors: other messages are for its developers
-    return options
 
 
 def _refused(error: Exception) -> Exception:
