@@ -60,9 +60,9 @@ ResultT = TypeVar("ResultT")
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
 
-FEW_IMAGES, MANY_BYTES = 32, 128 << 20
+FEW_IMAGES, MANY_BYTES = 32, 80 << 20
 """Loading torch pays from so many bytes of encoded images where only resizing uses it: it takes as
-long as resizing more than a thousand images of 500x375 pixels with numpy takes longer. The pixels
+long as resizing eight hundred images of 500x375 pixels with numpy takes longer. The pixels
 are the same."""
 
 LOCAL = "local"

@@ -16,12 +16,13 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.data.resize import native_resize
 from ipucnn.inference.measured import Measured, Rate, Record, source_of
 from ipucnn.inference.options import RunOptions
+from ipucnn.plugins.backends._gpus import may_have_gpu
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(not native_resize(), reason="this torch resizes in float")
 
 PROGRAM = ("import sys\nfrom ipucnn.__main__ import invoke\ncode = invoke(sys.argv[1:])\n"
-           "print('torch' if 'torch' in sys.modules else 'light', file=sys.stderr)\n"
+           "print([name for name in ('torch', 'onnx') if name in sys.modules], file=sys.stderr)\n"
            "sys.exit(code)")
 NETWORK = ["--model", "resnet8-cifar", "--weights", "random", "--num-classes", "7"]
 
@@ -42,13 +43,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "graphs"
 
 
-def alone(*argv):
-    """Run a command line in a process of its own; return whether it imported torch."""
+def alone(*argv, absent="torch"):
+    """Run a command line in a process of its own; return whether it imported a package."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, argv)], timeout=120,
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           universal_newlines=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    return done.stderr.splitlines()[-1] == "torch"
+    return repr(absent) in done.stderr.splitlines()[-1]
 
 
 def run(photos, target, *argv):
@@ -64,6 +65,31 @@ def test_a_file_is_run_without_torch_and_its_answers_are_the_same(engine, photos
     assert not alone(*run(photos, tmp_path / "light.csv", *argv))
     assert invoke(list(map(str, run(photos, tmp_path / "torch.csv", *argv)))) == 0
     assert (tmp_path / "light.csv").read_text() == (tmp_path / "torch.csv").read_text()
+
+
+@pytest.mark.skipif(may_have_gpu(), reason="torch is asked for the GPU here")
+def test_auto_asks_torch_for_no_gpu_that_is_not_there(photos, tmp_path):
+    pytest.importorskip("openvino")
+    argv = [*NETWORK, "--precision", "full"]
+    assert invoke(list(map(str, run(photos, tmp_path / "a.csv", *argv)))) == 0
+    assert not alone(*run(photos, tmp_path / "b.csv", *argv))
+
+
+def test_later_runs_neither_parse_nor_optimise_a_graph(photos, tmp_path):
+    """With warm caches no engine compiles, and the onnx package is not imported."""
+    file = tmp_path / "net.onnx"
+    assert invoke(["export", *NETWORK, "--output", str(file)]) == 0
+    how = ["--onnx", file, "--backend", "onnxruntime"]
+    assert invoke(list(map(str, run(photos, tmp_path / "a.csv", *how)))) == 0
+    kept = {path: path.stat().st_ino for path in (tmp_path / "cache").rglob("*")}
+    assert {path.parent.name for path in kept} >= {"networks", "onnxruntime"}
+    assert not alone(*run(photos, tmp_path / "b.csv", *how), absent="onnx")
+    assert {path: path.stat().st_ino for path in (tmp_path / "cache").rglob("*")} == kept
+    (weights,) = (tmp_path / "cache").rglob("weights.bin")
+    weights.write_bytes(b"")  # a damaged graph is optimised again
+    assert not alone(*run(photos, tmp_path / "b.csv", *how))
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    assert weights.stat().st_size
 
 
 def test_a_model_of_the_registry_is_exported_once(photos, tmp_path, cache):

@@ -1,7 +1,9 @@
-"""Divides the GPUs of a host among the instances of a run."""
+"""Finds the GPUs of a host and divides them among the instances of a run."""
 
 from __future__ import annotations
 
+import sys
+from glob import glob
 from typing import Optional
 
 from ipucnn.core.execution.launching import launched
@@ -21,3 +23,11 @@ def of_instance(wanted: Optional[str]) -> Optional[str]:
         return wanted
     own = launch.local_index
     return f"cuda:{launch.index % torch.cuda.device_count() if own is None else own}"
+
+
+def may_have_gpu() -> bool:
+    """Return whether this machine may have a GPU for torch, which takes a second to ask."""
+    if not sys.platform.startswith("linux"):
+        return True
+    # NVIDIA's driver, on boards (Tegra) and in WSL, and AMD's
+    return any(glob(f"/dev/{name}") for name in ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd"))

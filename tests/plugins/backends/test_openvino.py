@@ -220,6 +220,8 @@ def test_what_quantising_does_is_told(folder):
     assert quantisation["top1_difference"] == pytest.approx(
         quantisation["top1_int8"] - quantisation["top1_full"])
     assert result.session["weights_type"] == result.session["arithmetic"] == "int8"
+    offered = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert result.session["arithmetic_of_other_layers"] == ("bfloat16" if offered else "float32")
     assert result.images == 64
     assert result.as_dict()["session"]["quantisation"] == quantisation
     assert "with 40 images; same class as full precision for" in render.facts(result.facts())

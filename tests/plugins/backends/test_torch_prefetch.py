@@ -214,3 +214,54 @@ def test_nothing_changes_on_a_cpu_and_with_images_of_the_device(card):
     assert isinstance(inference.feed(request), DeviceLoader)
     inference._plan = ExecutionPlan(micro_batch=4, precision="32.32", synthetic=True)
     assert inference.feed(request) is None
+
+
+def inference(**options):
+    """An inference session on the card; its model computes on the host."""
+    plan = ExecutionPlan(micro_batch=4, precision="32.32", synthetic=False)
+    made = TorchInferenceSession(network(), plan, 8, CPU, TorchOptions(**options))
+    made._device, made.in_flight = CARD, 2
+    return made
+
+
+def test_answers_are_read_while_the_next_call_is_on_its_way(card, monkeypatch):
+    def copied(target, source, non_blocking=False):
+        if not non_blocking:
+            return copy(target, source)
+        kept.append(source.clone())
+        target.fill_(-1)
+        card.waiting.append((target, kept[-1].data_ptr(), 4 * source.numel()))
+        card.begun += 1
+        return target
+
+    copy, kept = torch.Tensor.copy_, []
+    monkeypatch.setattr(torch.Tensor, "copy_", copied)
+    made = inference()
+    found = [torch.full((4, 5), value) for value in (1.0, 2.0, 3.0)]
+    remaining = iter(found)
+    monkeypatch.setattr(made, "_run", lambda _: next(remaining))
+    images = torch.zeros((4, 3, 8, 8))
+    assert made.in_flight == 2
+    begun = [made.start(images), made.start(images)]
+    assert card.ran == 0  # nothing has waited for the device
+    assert torch.equal(begun[0](), found[0])
+    begun.append(made.start(images[:3]))
+    assert torch.equal(begun[1](), found[1])
+    assert torch.equal(begun[2](), found[2][:3])
+
+
+@pytest.mark.parametrize(("size", "graphs"), [(4, True), (64, False)])
+def test_small_compiled_calls_are_one_graph(monkeypatch, size, graphs):
+    modes = []
+    monkeypatch.setattr(torch, "compile",
+                        lambda model, dynamic, mode: modes.append(mode) or model)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    plan = ExecutionPlan(micro_batch=size, precision="32.32")
+    for device, expected in ((CARD, graphs), (CPU, False)):
+        made = TorchInferenceSession(network(), plan, 8, CPU, TorchOptions(compile=True))
+        images = made._example()
+        made._device = device
+        monkeypatch.setattr(made, "_example", lambda found=images: found)
+        made.compile()
+        assert made.facts["cuda_graphs"] == expected
+        assert modes.pop() == ("reduce-overhead" if expected else None)

@@ -50,7 +50,8 @@ class OpenVinoSession(ArraySession):
         self._core, self._graph, self._plan, self._options = core, graph, plan, options
         self._calibration = calibration
         self._device = picked(core, options.device)
-        half = half_type(core, self._device) if plan.half else ""
+        # layers that are not quantised are as fast as the others only in half precision
+        half = half_type(core, self._device) if plan.half or calibration else ""
         if plan.half and not half and not graph.half:
             graph.proto = in_bfloat16(graph.proto)
         steps = self._steps = plan.device_iterations * plan.local_replicas
@@ -92,6 +93,8 @@ class OpenVinoSession(ArraySession):
             self._inputs = [None] * count
             self.in_flight = 1 if self._steps > 1 else count
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if calibration is not None:
+            self.facts["arithmetic_of_other_layers"] = NAMES.get(kind, kind)
         self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
                           threads=thread_count(), streams=compiled.get_property("NUM_STREAMS"),
                           requests=len(self._requests))
@@ -184,7 +187,8 @@ class OpenVinoSession(ArraySession):
         graph, calibration = self._graph, self._calibration
         if calibration is None:
             return self._core.read_model(graph.stored()), None
-        self._cache = QuantisedCache.of(graph, calibration, self._device)
+        self._cache = QuantisedCache.of(
+            graph, calibration, f"{self._device} {self._config['INFERENCE_PRECISION_HINT']}")
         model, logits = self._cache.read(self._core)
         if model is not None:
             return model, logits

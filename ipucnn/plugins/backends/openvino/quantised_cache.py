@@ -14,6 +14,7 @@ import openvino
 
 from ipucnn.data.remote.download import sha256
 from ipucnn.onnx.kept_folders import KeptFolder
+from ipucnn.version import __version__
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.calibration import Calibration
@@ -40,7 +41,8 @@ class QuantisedCache:
         for images in (calibration.calibrating, calibration.compared):
             digest.update(repr(tuple(images.shape)).encode() + numpy.ascontiguousarray(
                 images.numpy()).tobytes())
-        digest.update(repr((device, openvino.__version__, metadata.version("nncf"))).encode())
+        versions = __version__, openvino.__version__, metadata.version("nncf")
+        digest.update(repr((device, versions)).encode())
         return cls(KeptFolder("quantised", digest.hexdigest()[:32], "model.xml"))
 
     def read(self, core: Any) -> Tuple[Any, Optional[Tuple[Array, Array]]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import List
 
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import BackendSpec, Requirement
+from ipucnn.plugins.backends._gpus import may_have_gpu
 
 
 @hookimpl
@@ -21,4 +23,5 @@ def ipucnn_backends() -> List[BackendSpec]:
         options="ipucnn.plugins.backends.torch.options:TorchOptions",
         features=("accumulation-sum", "batch-size-auto", "compile-only", "ema", "fine-tuning",
                   "full-precision-norm", "multi-label", "recompute", "sharding", "stage-processes"),
-        preference=27)]
+        # above all engines for CPUs where there is a GPU; `engine` has those of CPUs
+        preference=27 if "torch" in sys.modules or may_have_gpu() else 17)]

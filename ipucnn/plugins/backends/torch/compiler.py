@@ -24,8 +24,15 @@ def check() -> None:
                                "install g++ (Debian: 'apt-get install g++') or leave it out")
 
 
-def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]:
-    """Return `model` compiled for fixed shapes, caching its code in folder `cache` if given.
+def compiled(model: torch.nn.Module, cache: Optional[str],
+             graphs: bool = False) -> Callable[..., Any]:
+    """Return `model` compiled for fixed shapes.
+
+    Args:
+        model: in eval mode.
+        cache: folder for the compiled code, if given.
+        graphs: record its kernels as a CUDA graph, which is launched at once. A call overwrites the
+            result of the one before.
 
     Raises:
         UsageError: the cache folder cannot be created, or is open to others.
@@ -38,7 +45,7 @@ def compiled(model: torch.nn.Module, cache: Optional[str]) -> Callable[..., Any]
     inductor.freezing = True  # weights become constants, laid out once for the kernels
     if hasattr(inductor, "fx_graph_cache"):
         inductor.fx_graph_cache = True
-    return torch.compile(model, dynamic=False)
+    return torch.compile(model, dynamic=False, mode="reduce-overhead" if graphs else None)
 
 
 def compiled_for_training(model: torch.nn.Module) -> Callable[..., Any]:

@@ -20,7 +20,14 @@ from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings
-from ipucnn.plugins.backends.torch.prefetch import Prefetching
+from ipucnn.plugins.backends.torch.prefetch import Prefetching, begun_answer
+
+_ON_CARDS = 2
+"""Calls in flight on a CUDA device: it computes one while the answer to the other is read."""
+
+_GRAPHED = 32
+"""Images of a compiled call, at most, that is recorded as a CUDA graph: larger ones keep the device
+busy for longer than it takes to launch their kernels one by one, and a graph keeps their memory."""
 
 
 class TorchInferenceSession(Prefetching, InferenceSession):
@@ -55,6 +62,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             self.facts["threads"] = torch.get_num_threads()
         self._model = self._made_ready(self._own(model, splits))
         self._call: Callable[..., torch.Tensor] = self._model
+        if device.place.type == "cuda":
+            self.in_flight = _ON_CARDS
         self._synthetic = self._example() if plan.synthetic else None
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -76,7 +85,9 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         started = time.perf_counter()
         if self._options.compile:
             example = self._example()
-            self._call = compiler.compiled(self._model, self._options.model_cache_path)
+            graphs = self._device.place.type == "cuda" and self.samples_per_call <= _GRAPHED
+            self.facts["cuda_graphs"] = graphs
+            self._call = compiler.compiled(self._model, self._options.model_cache_path, graphs)
             compiler.first_call(lambda: self._run(example))
         elif self.warm_up:
             self._run(self._example())
@@ -85,18 +96,39 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
         """Classify up to a micro-batch; see `InferenceSession.__call__`."""
+        return self._on_device(images).cpu()
+
+    def start(self, images: Optional[torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """Start a call; see `InferenceSession.start`. A CUDA device has then a call to go on with.
+
+        Its logits are copied behind it, and its stream orders them before the next call's.
+        """
+        if self.in_flight == 1:
+            return super().start(images)
+        logits = self._on_device(images)
+        with device_errors(self._plan.micro_batch):
+            answer = begun_answer(logits, self._device.place)
+
+        def read() -> torch.Tensor:
+            with device_errors(self._plan.micro_batch):  # those of the call are found here
+                answer.done.synchronize()
+            return answer.host
+
+        return read
+
+    def _on_device(self, images: Optional[torch.Tensor]) -> torch.Tensor:
+        """Return the logits of up to a micro-batch where they were computed, float32."""
         if images is None:
             if self._synthetic is None:
                 raise ValueError("this session's plan is not synthetic: it needs images")
-            logits = self._run(self._synthetic)
-            return logits.float().cpu()
+            return self._run(self._synthetic).float()
         count = images.shape[0]
         images = images.to(self._device.place, non_blocking=True)
         if count < self.samples_per_call and self._options.compile:
             # a compiled program has one shape: pad the last short batch, cut its logits
             padding = images.new_zeros((self.samples_per_call - count, *images.shape[1:]))
             images = torch.cat([images, padding])
-        return self._run(images)[:count].float().cpu()
+        return self._run(images)[:count].float()
 
     def close(self) -> None:
         """Release the model and its device memory."""

@@ -31,6 +31,7 @@ class PipelineInferenceSession(TorchInferenceSession):
         self._line = StageProcesses(plan, device)
         self._gets_images = self._line.is_first
         super().__init__(model, plan, input_size, device, options)
+        self.in_flight = 1
         local = plan.local()
         self._count = local.device_iterations * local.replicas
         self.samples_per_call = self._count * plan.micro_batch

@@ -1,4 +1,4 @@
-"""Copies images to a CUDA device ahead of their use, from memory that the device reads by itself.
+"""Copies images to a CUDA device ahead of their use, and answers back while the next are computed.
 
 While the device computes with one batch, the next one is copied in a stream of its own. That needs
 pinned memory; a copy from other memory makes the calling thread wait. Pinned memory is filled with
@@ -49,6 +49,27 @@ class Copy(NamedTuple):
     host: torch.Tensor
     device: torch.Tensor
     done: Any
+
+
+class Answer(NamedTuple):
+    """A copy of logits to the host that has begun.
+
+    Attributes:
+        host: its target, in pinned memory.
+        done: the event behind it.
+    """
+
+    host: torch.Tensor
+    done: Any
+
+
+def begun_answer(logits: torch.Tensor, place: torch.device) -> Answer:
+    """Begin to copy logits to the host, in the stream that computes them."""
+    host = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
+    host.copy_(logits, non_blocking=True)
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done.record(torch.cuda.current_stream(place))
+    return Answer(host, done)
 
 
 class Lane:
