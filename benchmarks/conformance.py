@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
+import ipucnn
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
 from ipucnn.testing import check_plugin
@@ -24,10 +25,34 @@ from ipucnn.testing.reports import STATUSES, status_of
 RESULT = Path(__file__).parent / "results" / "conformance.json"
 
 
-def checked(registry: Registry, kind: str, name: str, folder: str) -> Dict[str, str]:
+def written(place: Path) -> Callable[[str], str]:
+    """Write small data in every layout, and return a function that gives the folder of a dataset.
+
+    Args:
+        place: folder in which they are written.
+    """
+    images = write_tiny_images(place / "images")
+    for split in ("train", "validation"):
+        write_tiny_images(place / "imagenet" / split)
+    ipucnn.convert(images, place / "webdataset", data="image-folder", progress="off")
+    pixels = bytes(range(256)) * 12
+    for classes, header, names in ((10, b"\3", ("batches.meta.txt", "data_batch_{}.bin",
+                                                "test_batch.bin")),
+                                   (100, b"\3\7", ("fine_label_names.txt", "train.bin",
+                                                   "test.bin"))):
+        folder = place / f"cifar{classes}"
+        folder.mkdir()
+        (folder / names[0]).write_text("".join(f"class{i}\n" for i in range(classes)))
+        for name in {names[1].format(i) for i in range(1, 6)} | {names[2]}:
+            (folder / name).write_bytes(2 * (header + pixels))
+    return lambda name: str(place / name if (place / name).is_dir() else images)
+
+
+def checked(registry: Registry, kind: str, name: str,
+            folder_of: Callable[[str], str]) -> Dict[str, str]:
     """Return the results of one plugin."""
     if kind == "dataset":
-        return check_plugin(kind, name, registry, data_dir=folder)
+        return check_plugin(kind, name, registry, data_dir=folder_of(name))
     if kind != "model":
         return check_plugin(kind, name, registry)
     results = check_plugin(kind, name, registry, input_size=64)
@@ -43,11 +68,11 @@ def main() -> int:
     others = []
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = str(write_tiny_images(Path(temporary, "images")))
+        folder_of = written(Path(temporary))
         found = {"import/ipucnn": import_checks("ipucnn", registry)}
         for row in registry.rows():
             name = f"{row.kind}/{row.name}"
-            found[name] = checked(registry, row.kind, row.name, folder)
+            found[name] = checked(registry, row.kind, row.name, folder_of)
             print(f"{time.perf_counter() - start:6.0f} s  {name}", flush=True)
     for name, results in found.items():
         outcomes = [(check, *status_of(result)) for check, result in results.items()]

@@ -22,18 +22,19 @@ MANY = """
 import ipucnn
 @ipucnn.hookimpl
 def ipucnn_models():
-    return [ipucnn.ModelSpec(name=f"zoo/net{{i}}.v1", summary="a net", target="json:loads",
-                             aliases=(f"net{{i}}",)) for i in range({count})]
+    return [ipucnn.ModelSpec(name=f"{zoo}/net{{i}}.v1", summary="a net", target="json:loads",
+                             aliases=(f"{zoo}{{i}}",)) for i in range({count})]
 """
 TIMED = """
 import json, sys, time
 start = time.process_time()
 from ipucnn.core.registry.registry import registry
+from ipucnn.terminal.completed_names import completions
 imported = time.process_time()
-result = registry().{call}
+result = {call}
 done = time.process_time()
 for _ in range(20):
-    registry().{call}
+    {call}
 print(json.dumps({{"first": done - imported, "again": (time.process_time() - done) / 20,
                    "third_party": sorted(m for m in sys.modules if m.startswith("fake_"))}}))
 """
@@ -42,6 +43,7 @@ print(json.dumps({{"first": done - imported, "again": (time.process_time() - don
 def measured(folder: Path, call: str) -> Dict[str, Any]:
     """Return processor seconds of a registry call, the first and a later one, in a new process."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("IPUCNN_")}
+    environment["IPUCNN_CACHE"] = str(folder / "cache")
     environment["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), str(folder)])
     done = subprocess.run([sys.executable, "-c", TIMED.format(call=call)], env=environment,
                           check=True, capture_output=True, text=True)
@@ -58,23 +60,27 @@ def main() -> None:
         cases = {}
         for count in RECORDS:
             folder = Path(temporary, f"records-{count}")
-            write_distribution(folder, "fake-zoo", {"fake_zoo.py": MANY.format(count=count)},
+            source = MANY.format(zoo="zoo", count=count)
+            write_distribution(folder, "fake-zoo", {"fake_zoo.py": source},
                                {"models.zoo": "fake_zoo"})
-            cases[f"list, {count} records of one plugin"] = (folder, "rows()")
+            cases[f"list, {count} records of one plugin"] = (folder, "registry().rows()")
             cases[f"a third party's name, {count} records"] = (
-                folder, f"get('model', 'zoo/net{count - 1}.v1')")
+                folder, f"registry().get('model', 'zoo/net{count - 1}.v1')")
         del cases["a third party's name, 0 records"]
         for count in DISTRIBUTIONS:
             folder = Path(temporary, f"distributions-{count}")
             folder.mkdir()
             for i in range(count):
-                write_distribution(folder, f"fake-{i}", {f"fake_{i}.py": MANY.format(count=1)},
+                source = MANY.format(zoo=f"zoo{i}", count=1)
+                write_distribution(folder, f"fake-{i}", {f"fake_{i}.py": source},
                                    {f"models.fake{i}": f"fake_{i}"})
             cases[f"a built-in name, {count} distributions"] = (
-                folder, "get('optimizer', 'sgd')")
-            cases[f"list, {count} distributions"] = (folder, "rows()")
+                folder, "registry().get('optimizer', 'sgd')")
+            cases[f"list, {count} distributions"] = (folder, "registry().rows()")
+            cases[f"all names of a kind, {count} distributions"] = (
+                folder, "registry().spellings('model')")
             cases[f"completion of a third party's name, {count} distributions"] = (
-                folder, "completions('model', 'zoo/net0')")
+                folder, "completions(registry(), 'model', 'zoo0/net0')")
         seconds: Dict[str, Any] = {name: {"first": [], "again": []} for name in cases}
         for turn in range(rounds + 1):
             for name, (folder, call) in cases.items():

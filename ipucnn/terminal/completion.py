@@ -25,8 +25,9 @@ def of_plugins(kind: str, *words: str) -> Callable[[str], List[str]]:
     """Return a function that completes the names of plugins of a kind, and some words."""
     def complete(incomplete: str) -> List[str]:
         from ipucnn.core.registry.registry import registry
+        from ipucnn.terminal.completed_names import completions
 
-        return [*of_words(*words)(incomplete), *registry().completions(kind, incomplete)]
+        return [*of_words(*words)(incomplete), *completions(registry(), kind, incomplete)]
 
     return complete
 

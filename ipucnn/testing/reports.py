@@ -110,7 +110,9 @@ def check_all(names: List[str], wishes: Wishes, registry: Optional[Registry] = N
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith(".py") or os.sep in name
+    """Return whether a file is meant; names of plugins may have a namespace (``timm/resnet50``)."""
+    return name.endswith(".py") or os.path.isabs(name) or name.startswith(".") or (
+        os.sep in name and os.path.exists(name))
 
 
 def _check_exclusions(wishes: Wishes) -> None:

@@ -1,12 +1,15 @@
-"""New plugins of every kind, built as wheels and installed in one fresh environment."""
+"""New plugins of every kind and the examples, as wheels installed in one fresh environment."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from ipucnn.scaffolding.scaffold import CHOICES, NewPlugin, write
 
 pytestmark = pytest.mark.slow
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = {kind: f"wheel-{kind.replace('training-', 'trained-')}" for kind in CHOICES}
 
 
@@ -32,13 +36,18 @@ def environment(tmp_path_factory):
     for kind, name in NAMES.items():
         folders.append(root / f"ipucnn-{name}")
         write(NewPlugin(name, (kind,)).files(), folders[-1])
+    examples = sorted(path.name for path in EXAMPLES.glob("ipucnn-*"))
+    for name in examples:
+        shutil.copytree(str(EXAMPLES / name), str(root / name), ignore=shutil.ignore_patterns(
+            "build", "*.egg-info", "__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation"]
     wheels = root / "wheels"
-    done = run(*pip, "wheel", *offline, "--wheel-dir", wheels, *folders)
+    done = run(*pip, "wheel", *offline, "--wheel-dir", wheels, *folders,
+               *(root / name for name in examples))
     assert done.returncode == 0, done.stderr
     built = sorted(wheels.glob("*.whl"))
-    assert len(built) == len(CHOICES)
+    assert len(built) == len(CHOICES) + len(examples)
     done = run(sys.executable, "-m", "venv", "--without-pip", root / "venv")
     assert done.returncode == 0, done.stderr
     python = root / "venv" / "bin" / "python"
@@ -51,11 +60,16 @@ def environment(tmp_path_factory):
     return root, python, folders
 
 
-def test_they_are_listed_checked_and_pass_their_tests(environment):
-    root, python, folders = environment
+@pytest.fixture
+def how(environment):
+    """The working folder and the variables of a command."""
     variables = {name: value for name, value in os.environ.items()
                  if not name.startswith("IPUCNN_")}
-    how = {"cwd": str(root), "env": {**variables, "IPUCNN_STRICT_PLUGINS": "1"}}
+    return {"cwd": str(environment[0]), "env": {**variables, "IPUCNN_STRICT_PLUGINS": "1"}}
+
+
+def test_they_are_listed_checked_and_pass_their_tests(environment, how):
+    _, python, folders = environment
     listed = json.loads(run(python, "-m", "ipucnn", "list-plugins", "--filter", "wheel-*",
                             "--json", **how).stdout)
     assert {(row["name"], row["state"]) for row in listed} == {
@@ -71,3 +85,25 @@ def test_they_are_listed_checked_and_pass_their_tests(environment):
     assert len(results) == 2 * len(cheap)
     assert all(result == "passed" or result.startswith("skipped: ")
                for found in results.values() for result in found.values())
+
+
+def test_the_networks_of_the_examples_are_listed_checked_and_run(environment, how):
+    _, python, _ = environment
+    listed = {}
+    for names in ("timm/test_*", "efficientnet-lite*"):
+        rows = json.loads(run(python, "-m", "ipucnn", "list-plugins", "models", "--filter", names,
+                              "--json", **how).stdout)
+        listed.update({row["name"]: row for row in rows})
+    assert listed["timm/test_resnet"]["distribution"] == "ipucnn-timm"
+    assert listed["efficientnet-lite0"]["distribution"] == "ipucnn-efficientnet-lite"
+    if not find_spec("timm"):
+        assert listed["timm/test_resnet"]["state"] == "unavailable"
+        return
+    assert listed["timm/test_resnet"]["state"] == "ok"
+    checked = run(python, "-m", "ipucnn", "check-plugin", "timm/test_resnet", **how)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    done = run(python, "-m", "ipucnn", "run", "--model", "timm/test_resnet", "--weights", "random",
+               "--data", "synthetic", "--iterations", "2", "--batch-size", "2", "--backend",
+               "torch", "--json", **how)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 4

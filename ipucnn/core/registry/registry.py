@@ -57,12 +57,16 @@ class Registry:
 
     Raises:
         PluginError: ipucnn itself is not installed, so that it has no entry points.
+
+    Attributes:
+        settings: which plugins the user allows.
+        given: the entry points that were given; None where the installed ones are used.
     """
 
     def __init__(self, settings: Optional[PluginSettings] = None,
                  entry_points: Optional[Sequence[Found]] = None) -> None:
         self.settings = PluginSettings.from_environment() if settings is None else settings
-        self._given = entry_points
+        self.given = entry_points
         found = discovery.builtins() if entry_points is None else entry_points
         self._builtins = [item for item in found if item.provider.builtin]
         self._others: Optional[List[Found]] = None
@@ -217,23 +221,19 @@ class Registry:
         records = self._records[kind.name]
         return bool(records.meant_by(name, lambda provider: provider.builtin))
 
-    def completions(self, kind_name: str, incomplete: str) -> List[str]:
-        """Return the names that begin with `incomplete`, for shell completion.
+    def spellings(self, kind_name: str) -> List[str]:
+        """Return the names of a kind, each with and without its distribution.
 
-        Third-party plugins are loaded only if no built-in name matches.
+        Third-party plugins are loaded, except entry points that are named for another kind.
         """
         kind = kind_named(kind_name)
-        start = key(incomplete)
-        names = [name for name in self.names(kind.name) if key(name).startswith(start)]
-        if names:
-            return names
+        self._load_builtins(kind)
         self._load_locals()
         self._load_others(kind)
-        records = self._records[kind.name]
-        spellings = [spelling for record in records.all
-                     for spelling in (record.spec.name, f"{record.provider.distribution}:"
-                                                        f"{record.spec.name}")]
-        return [name for name in dict.fromkeys(spellings) if key(name).startswith(start)]
+        return list(dict.fromkeys(
+            spelling for record in self._records[kind.name].all
+            for spelling in (record.spec.name,
+                             f"{record.provider.distribution}:{record.spec.name}")))
 
     def load_seconds(self) -> Dict[Provider, float]:
         """Return the load time of each plugin loaded so far, in seconds."""
@@ -272,7 +272,7 @@ class Registry:
 
     def _third_parties(self) -> List[Found]:
         if self._others is None:
-            found = discovery.scan() if self._given is None else self._given
+            found = discovery.scan() if self.given is None else self.given
             self._others = [item for item in found if not item.provider.builtin]
             for item in self._others:
                 for name in {item.provider.distribution, item.provider.entry_point}:

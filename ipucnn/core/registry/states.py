@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from itertools import islice
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ipucnn.core.names import close_matches, key, printable
 from ipucnn.core.registry.discovery import Provider
@@ -11,6 +12,9 @@ from ipucnn.core.registry.loading import LOCAL, Problem, State, missing_requirem
 from ipucnn.core.registry.records import KINDS, SUPPORTED, Kind, PluginSpec
 
 _KIND_OF_PREFIX = {kind.prefix: kind for kind in KINDS.values()}
+
+MOST_NAMED = 3
+"""A conflict names so many other distributions at most."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,8 @@ class Records:
     def qualified(self, record: Record) -> str:
         """Return the shortest qualified name that identifies `record` uniquely."""
         provider = record.provider
-        same = [other for other in self._rivals(record)
-                if other.provider.distribution == provider.distribution]
+        same = any(other.provider.distribution == provider.distribution
+                   for other in self._rivals(record))
         owner = provider.entry_point if same else provider.distribution
         return f"{owner}:{record.spec.name}"
 
@@ -175,9 +179,11 @@ class Records:
         if not provider.builtin and record.keys[0] in self._builtin_keys:
             return (State.CONFLICT, f"{spec.name!r} is a built-in name",
                     f"use {self.qualified(record)!r}")
-        rivals = [] if provider.builtin else self._rivals(record)
+        rivals = [] if provider.builtin else list(islice(self._rivals(record), MOST_NAMED + 1))
         if rivals:
-            labels = ", ".join(other.provider.label for other in rivals)
+            labels = ", ".join(other.provider.label for other in rivals[:MOST_NAMED])
+            if len(rivals) > MOST_NAMED:
+                labels += " and others"
             return (State.CONFLICT, f"{spec.name!r} is also provided by {labels}",
                     f"use {self.qualified(record)!r}")
         if missing_requirements(spec):
@@ -189,10 +195,10 @@ class Records:
                             "")
         return State.OK, "", ""
 
-    def _rivals(self, record: Record) -> List[Record]:
-        """Return the other usable records of the same name."""
-        return [other for other in self._named[record.keys[0]]
-                if other is not record and other.supported]
+    def _rivals(self, record: Record) -> Iterator[Record]:
+        """Yield the other usable records of the same name."""
+        return (other for other in self._named[record.keys[0]]
+                if other is not record and other.supported)
 
 
 def kind_of(provider: Provider) -> Optional[Kind]:

@@ -1,5 +1,7 @@
 """Many records, many distributions, names with a namespace, and what is never imported."""
 
+import sys
+import textwrap
 import time
 from importlib import metadata
 
@@ -10,6 +12,7 @@ from ipucnn.core.errors import UnavailableError, UnknownNameError
 from ipucnn.core.registry import discovery, listing
 from ipucnn.core.registry.registry import Registry, State, use
 from ipucnn.terminal import tables
+from ipucnn.terminal.completed_names import completions
 from ipucnn.testing.distributions import write_distribution
 
 ZOO = """
@@ -107,7 +110,7 @@ def test_built_in_look_ups_read_no_metadata_of_others(fake_distribution, read):
     reg.get("model", "resnet50")
     reg.get("model", "ipucnn:resnet50")
     reg.names("optimizer")
-    assert reg.completions("model", "resnet1")
+    assert completions(reg, "model", "resnet1")
     assert {name.partition("-")[0] for name, _ in read} == {"ipucnn"}
     assert not any(name.startswith("other") for name, _ in read)
     reg.rows("model")
@@ -133,7 +136,8 @@ def test_a_name_in_many_distributions_is_ambiguous_in_all(tmp_path, monkeypatch)
     rows = fresh().rows("model", "tinynet")
     discovery.refresh()
     assert [r.state for r in rows] == [State.CONFLICT] * 20
-    assert rows[0].cause.count(" 1.0") == 19
+    assert rows[0].cause.count(" 1.0") == 3
+    assert rows[0].cause.endswith(" and others")
 
 
 # -- names with a namespace --------------------------------------------------------------
@@ -175,11 +179,43 @@ def test_close_match_with_a_namespace(zoo, wrong, suggested):
 
 
 def test_completion(zoo):
-    assert {"resnet18", "resnet101"} < set(zoo.completions("model", "ResNet1"))
-    assert zoo.completions("model", "timm/r") == ["timm/resnet50.a1_in1k"]
-    assert zoo.completions("model", "TIMM/VIT-") == ["timm/vit_tiny"]
-    assert zoo.completions("model", "pytorch-models:hub") == ["pytorch-models:hub/resnet50"]
-    assert zoo.completions("model", "nothing") == []
+    assert {"resnet18", "resnet101"} < set(completions(zoo, "model", "ResNet1"))
+    assert completions(zoo, "model", "timm/r") == ["timm/resnet50.a1_in1k"]
+    assert completions(zoo, "model", "TIMM/VIT-") == ["timm/vit_tiny"]
+    assert completions(zoo, "model", "pytorch-models:hub") == ["pytorch-models:hub/resnet50"]
+    assert completions(zoo, "model", "nothing") == []
+
+
+def test_completion_remembers_names_until_a_plugin_changes(fake_distribution, tmp_path,
+                                                          monkeypatch):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+
+    def pressed():
+        discovery.refresh()
+        registry = fresh()
+        return completions(registry, "model", "remembered"), len(registry.load_seconds())
+
+    source = """
+        import ipucnn
+
+        @ipucnn.hookimpl
+        def ipucnn_models():
+            return [ipucnn.ModelSpec(name="NAME", summary="a net", target="json:loads")]
+        """
+    code = textwrap.dedent(source)
+    folder = fake_distribution("nets", {"nets_of_ours.py": code.replace("NAME", "remembered-1")},
+                               {"models.nets": "nets_of_ours"})
+    names, loaded = pressed()
+    assert names == ["remembered-1"]
+    assert pressed() == (names, loaded - 1)  # the plugin is not imported
+
+    next(tmp_path.glob("cache/completion/*.json")).write_text('{"damaged": ')
+    assert pressed() == (names, loaded)
+
+    module = folder / "nets_of_ours.py"
+    module.write_text(code.replace("NAME", "remembered-22"))
+    sys.modules.pop("nets_of_ours", None)
+    assert pressed() == (["remembered-22"], loaded)
 
 
 # -- what is never imported --------------------------------------------------------------
@@ -187,7 +223,7 @@ def test_completion(zoo):
 
 @pytest.mark.parametrize("call", ["get('model', 'resnte50')", "get('modl', 'resnet50')",
                                   "rows('modls')", "get('model', 'nobody:resnet50')",
-                                  "completions('model', 'resnte')"])
+                                  "spellings('model')"])
 def test_mistyped_name_does_not_import_torch(call):
     code = f"""if True:
         import json, sys
@@ -200,7 +236,8 @@ def test_mistyped_name_does_not_import_torch(call):
         print(json.dumps([hint, [m for m in ("torch", "numpy") if m in sys.modules]]))"""
     hint, imported = python(code)
     assert imported == []
-    assert "did you mean" in hint or hint == "[]" or "'ipucnn list-plugins models'" in hint
+    assert "did you mean" in hint or "ipucnn:resnet50" in hint \
+        or "'ipucnn list-plugins models'" in hint
 
 
 # -- text of plugins ---------------------------------------------------------------------

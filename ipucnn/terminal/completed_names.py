@@ -1,0 +1,77 @@
+"""Names of plugins for shell completion: those of third parties are remembered between presses.
+
+To know the names of third-party plugins they are imported, which takes a third of a millisecond
+each and more for some. A file remembers the names; a plugin that is installed, removed, or whose
+module was edited makes it stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.names import key
+from ipucnn.core.registry import discovery
+from ipucnn.core.registry.registry import Registry
+from ipucnn.core.staging import staged
+from ipucnn.data.remote.download import cache_dir
+from ipucnn.version import __version__
+
+
+def completions(registry: Registry, kind: str, incomplete: str) -> List[str]:
+    """Return the names of a kind that begin with `incomplete`.
+
+    Names of third-party plugins are only looked for if no built-in name matches.
+    """
+    start = key(incomplete)
+    found = [name for name in registry.names(kind) if key(name).startswith(start)]
+    return found or [name for name in _others(registry, kind) if key(name).startswith(start)]
+
+
+def _others(registry: Registry, kind: str) -> Sequence[str]:
+    """Return the spellings of all names of a kind, from the file if it is current."""
+    path = _path(registry, kind)
+    if path is None:
+        return registry.spellings(kind)
+    with suppress(OSError, ValueError):
+        names = parsed_json(path.read_text())
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    names = registry.spellings(kind)
+    with suppress(OSError):
+        private_folder(path.parent)
+        for older in path.parent.glob(f"{kind}-*.json"):
+            older.unlink()
+        with staged(path) as partial:
+            partial.write_text(json.dumps(names))
+    return names
+
+
+def _path(registry: Registry, kind: str) -> Optional[Path]:
+    """Return the file of a kind; None where plugins are given that are not installed."""
+    if registry.settings.extra or registry.given is not None:
+        return None
+    digest = hashlib.sha256(repr((__version__, registry.settings)).encode())
+    for found in discovery.scan():
+        if not found.provider.builtin:
+            digest.update(repr((found.provider, _edited(found.provider.value))).encode())
+    return cache_dir() / "completion" / f"{kind}-{digest.hexdigest()[:32]}.json"
+
+
+def _edited(value: str) -> Optional[float]:
+    """Return when the module of an entry point was edited; None where that is not known."""
+    with suppress(ImportError, ValueError, OSError, AttributeError):
+        spec = importlib.util.find_spec(value.partition(":")[0].partition(".")[0])
+        if spec is not None and spec.origin:
+            if spec.submodule_search_locations is None:
+                return os.stat(spec.origin).st_mtime
+            folder = os.path.dirname(spec.origin)
+            return max(entry.stat().st_mtime for entry in os.scandir(folder)
+                       if entry.name.endswith(".py"))
+    return None
