@@ -919,7 +919,7 @@ def run(
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
     Ctrl-C while images are classified ends the run; the result has what was done, and
-    `stopped_by` says `SIGINT`.
+    `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -1140,7 +1140,7 @@ def train(
     """Train a model: `ipucnn train` in Python.
 
     Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` says `SIGINT`.
+    written; the result has what was done, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -1220,7 +1220,7 @@ def validate(
 ) -> Validations:
     """Evaluate saved checkpoints: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` says `SIGINT`.
+    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -1245,7 +1245,7 @@ def verify(
         data: its format; recognised by its layout when None.
 
     Returns:
-        The problems, one line each; `ok` says that there are none.
+        The problems, one line each; `ok` is true where there are none.
 
     Raises:
         DataError: there is no such folder, or its format is not recognised.
@@ -1261,5 +1261,5 @@ def doctor(
         deep: also import and test torch and the engines.
 
     Returns:
-        The checks; `ok` says that none found a problem.
+        The checks; `ok` is true if none found a problem.
     """

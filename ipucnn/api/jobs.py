@@ -37,7 +37,7 @@ def run(config: Optional[PathLike] = None, *, images: Any = None, progress: Prog
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
     Ctrl-C while images are classified ends the run; the result has what was done, and
-    `stopped_by` says `SIGINT`.
+    `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -76,7 +76,7 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
     """Train a model: `ipucnn train` in Python.
 
     Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` says `SIGINT`.
+    written; the result has what was done, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -149,7 +149,7 @@ def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
              **options: Any) -> Validations:
     """Evaluate saved checkpoints: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` says `SIGINT`.
+    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.

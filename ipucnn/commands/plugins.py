@@ -215,14 +215,14 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
         raise UsageError(f"the name of the {kind.name} is missing",
                          f"'ipucnn list-plugins {kind.plural}' lists them")
     if os.path.isdir(first):
-        raise UsageError(f"folder {first!r} has no checkpoints, and no plugin is called so",
+        raise UsageError(f"folder {first!r} has no checkpoints, and no plugin has this name",
                          "name a weights file, or a folder that '--checkpoint-path' of a training "
                          "wrote")
     if os.sep in first or os.path.splitext(first)[1] in (".pt", ".pth", ".onnx", ".safetensors"):
-        raise UsageError(f"there is no file {first!r}, and no plugin is called so",
+        raise UsageError(f"there is no file {first!r}, and no plugin has this name",
                          "check its name")
     suggestion = did_you_mean(first, [name for kind in ALL for name in registry().names(kind)])
-    raise UnknownNameError(f"no plugin is called {first!r}", (
+    raise UnknownNameError(f"there is no plugin {first!r}", (
         suggestion + " " if suggestion else "") + "'ipucnn list-plugins' lists all")
 
 

@@ -203,7 +203,7 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
-        raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
+        raise DataError(f"'{path}' is damaged or not an ONNX file: {reason}",
                         "fetch or export it again") from error
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}",
@@ -247,7 +247,7 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 
 def _too_large(path: Path, size: int) -> DataError:
     return DataError(f"'{path}' holds {size / 2**30:.1f} GiB, and a protocol buffer less than 2",
-                     "take a smaller network, or half precision")
+                     "use a smaller network, or half precision")
 
 
 def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Optional[int], ...]]:

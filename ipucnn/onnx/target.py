@@ -61,7 +61,7 @@ class OnnxTarget:
         if missing:
             raise UnsupportedNetworkError(
                 f"{what} needs operators that {self.name} lacks: " + ", ".join(missing),
-                "take another network or norm layer, or another engine")
+                "use another network, norm layer or engine")
 
     def _missing(self, model: onnx.ModelProto, opset: int) -> Iterator[str]:
         import onnx

@@ -77,11 +77,11 @@ def test_signatures_import_neither_torch_nor_the_command_line():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: ipucnn.run(json=True), "option 'json' is for the command line"),
+    (lambda: ipucnn.run(json=True), "option 'json' applies to the command line only"),
     (lambda: ipucnn.train(progress="bar"), "option 'progress' is 'bar'"),
-    (lambda: ipucnn.plan(poprun=True), "option 'poprun' is for the command line"),
+    (lambda: ipucnn.plan(poprun=True), "option 'poprun' applies to the command line only"),
     (lambda: ipucnn.train(resume="nowhere"), "there is no checkpoint 'nowhere' to resume"),
-    (lambda: ipucnn.train(dashboard=True), "option 'dashboard' is for the command line"),
+    (lambda: ipucnn.train(dashboard=True), "option 'dashboard' applies to the command line only"),
     (lambda: ipucnn.plan(progress=True), "option 'progress' has no effect on a plan"),
     (lambda: ipucnn.train(callbacks=[3]), "callback 3 cannot be called"),
     (lambda: ipucnn.restore("folder", config="x"), "option 'config' cannot be used"),

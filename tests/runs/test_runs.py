@@ -82,7 +82,7 @@ def test_conditions_and_orders():
     assert [row["model"] for row in ordered(found, "model")] == ["a", "b", "c"]
     assert [row["model"] for row in filtered(found, ["loss<3"])] == ["a"]
     assert [row["model"] for row in filtered(found, ["model!=a"])] == ["b", "c"]
-    for condition, message in (("loss", "is no condition"), ("los=1", "no figure"),
+    for condition, message in (("loss", "is not a condition"), ("los=1", "no figure"),
                                ("loss=x", "is no number")):
         with pytest.raises(UsageError, match=message):
             filtered(found, [condition])

@@ -237,7 +237,7 @@ class TestOldFolders:
     def test_a_number_of_samples_that_is_wrong(self, tmp_path):
         write_old(tmp_path)
         (tmp_path / "train-000001.tar").unlink()
-        with pytest.raises(DataError, match=r"hold 6 samples and metadata.json says 10"):
+        with pytest.raises(DataError, match=r"hold 6 samples, and metadata.json states 10"):
             load(tmp_path, split="train")
 
     def test_a_truncated_shard(self, tmp_path):
