@@ -2,7 +2,9 @@
 
 Each round runs, in turn: a script that decodes one JPEG and calls ONNX Runtime or OpenVINO; the
 same with `ipucnn run --onnx`; `ipucnn run --model` with a stored graph; and the same model with a
-plain torch script and with `ipucnn run --backend torch`. Seconds are of the wall clock.
+plain torch script and with `ipucnn run --backend torch`. Beside the seconds of the wall clock there
+are those of the processors, which other processes of the machine change less, and the peak of
+resident memory.
 """
 
 from __future__ import annotations
@@ -12,13 +14,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Dict, List
 
-from common import save, summary
+from common import Measured, measured, save, summary
 
-MODEL = "resnet50"
 DECODED = """
 import sys, numpy
 from PIL import Image
@@ -40,10 +40,10 @@ kind = numpy.uint8 if "u8" in str(model.input(0).element_type) else numpy.float3
 logits = model(numpy.ascontiguousarray(images, kind))[0]
 print(logits.argmax(1))
 """,
-    "torch": DECODED + f"""
+    "torch": DECODED + """
 import torch, torchvision
 torch.manual_seed(0)
-model = torchvision.models.{MODEL}().eval()
+model = getattr(torchvision.models, sys.argv[3])().eval()
 with torch.inference_mode():
     logits = model(torch.from_numpy(images.copy()).float())
 print(logits.argmax(1))
@@ -51,11 +51,11 @@ print(logits.argmax(1))
 }
 
 
-def commands(photo: Path, file: Path) -> Dict[str, List[str]]:
+def commands(photo: Path, file: Path, network: str) -> Dict[str, List[str]]:
     """Return the command lines, by name."""
     run = [sys.executable, "-m", "ipucnn", "run", "--data-dir", str(photo), "--progress", "off"]
-    model = ["--model", MODEL, "--weights", "random"]
-    found = {f"{name}, script": [sys.executable, "-c", script, str(photo), str(file)]
+    model = ["--model", network, "--weights", "random"]
+    found = {f"{name}, script": [sys.executable, "-c", script, str(photo), str(file), network]
              for name, script in SCRIPTS.items()}
     for engine in ("onnxruntime", "openvino"):
         found[f"{engine}, --onnx"] = [*run, "--onnx", str(file), "--backend", engine]
@@ -64,44 +64,41 @@ def commands(photo: Path, file: Path) -> Dict[str, List[str]]:
     return found
 
 
-def measured(command: List[str], environment: Dict[str, str]) -> float:
-    """Run a command and return its seconds."""
-    started = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
-                   env=environment)
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Measure all commands in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--model", default="resnet50")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "IPUCNN_CACHE": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
         ipucnn = [sys.executable, "-m", "ipucnn"]
         subprocess.run([*ipucnn, "data", "shapes", "--out", f"{folder}/shapes", "--per-class", "1",
                         "--size", "500"], check=True, stdout=subprocess.DEVNULL)
         photo = next(Path(folder, "shapes").rglob("*.jpg"))
         file = Path(folder, "net.onnx")
-        subprocess.run([*ipucnn, "export", "--model", MODEL, "--weights", "random",
+        subprocess.run([*ipucnn, "export", "--model", given.model, "--weights", "random",
                         "--dynamic-batch", "--output", str(file)], check=True,
                        stdout=subprocess.DEVNULL, env=environment)
-        todo = commands(photo, file)
-        seconds: Dict[str, List[float]] = {name: [] for name in todo}
-        for turn in range(rounds + 1):
+        todo = commands(photo, file, given.model)
+        found: Dict[str, List[Measured]] = {name: [] for name in todo}
+        for turn in range(given.rounds + 1):
             for name, command in todo.items():
                 once = measured(command, environment)
                 if turn:  # the first fills the caches
-                    seconds[name].append(once)
+                    found[name].append(once)
     save("first_prediction", {
-        "what": f"one photograph of 500 x 500 pixels, {MODEL}, processes in turn",
-        "rounds": rounds,
-        "seconds": {name: summary(values) for name, values in seconds.items()},
+        "what": f"one photograph of 500 x 500 pixels, {given.model}, processes in turn",
+        "rounds": given.rounds,
+        **{figure: {name: summary([getattr(one, figure) for one in many], 3)
+                    for name, many in found.items()} for figure in Measured._fields},
         "ratio_to_the_script_of_the_engine": {
-            name: summary([a / b for a, b in zip(
-                values, seconds[f"{name.partition(',')[0]}, script"])])
-            for name, values in seconds.items() if not name.endswith("script")}})
+            figure: {name: summary([
+                getattr(one, figure) / getattr(bare, figure) for one, bare in zip(
+                    many, found[f"{name.partition(',')[0]}, script"])], 3)
+                for name, many in found.items() if not name.endswith("script")}
+            for figure in Measured._fields}})
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ RESULTS = {
     "AverageResult": "ipucnn.training.averaging", "Converted": "ipucnn.data.formats.convert",
     "ExportResult": "ipucnn.onnx.job", "ImageDataset": "ipucnn.data",
     "LoadedModel": "ipucnn.api.loaded_model", "Partitions": "ipucnn.data.formats.partition",
+    "NetworkBench": "ipucnn.benchmarking.network_result",
     "Report": "ipucnn.doctor.report", "RunResult": "ipucnn.inference.run_result",
     "Status": "ipucnn.core.progress", "TrainResult": "ipucnn.training.train_result",
     "TrainingPlan": "ipucnn.planning.training_plan",

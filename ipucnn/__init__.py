@@ -2,7 +2,7 @@
 
 Train, run and export, as the commands of the same names:
 
-    train, restore, validate, average, run, export, plan, report
+    train, restore, validate, average, run, export, plan, bench, report
 
 Models and datasets as objects:
 
@@ -26,7 +26,7 @@ from typing import Any, List
 from ipucnn.version import __version__
 
 _HOMES = {
-    **dict.fromkeys(("average", "export", "plan", "report", "restore", "run", "train",
+    **dict.fromkeys(("average", "bench", "export", "plan", "report", "restore", "run", "train",
                      "validate"),
                     "ipucnn.api.jobs"),
     **dict.fromkeys(("create_model", "list_models", "load", "load_dataset"),
@@ -48,10 +48,10 @@ _HOMES = {
 __all__ = [
     "BackendSpec", "DatasetSpec", "IpucnnError", "LauncherSpec", "LoggerSpec", "LossSpec",
     "ModelSpec", "NormLayerSpec", "OptimizerSpec", "Preprocessing", "PublishedWeights",
-    "Requirement", "ScheduleSpec", "StopTraining", "__version__", "average", "convert",
+    "Requirement", "ScheduleSpec", "StopTraining", "__version__", "average", "bench", "convert",
     "create_model", "doctor", "export", "fetch", "hookimpl", "list_models", "load",
-    "load_dataset", "option", "partition", "plan", "report", "restore", "run", "shapes", "train",
-    "validate", "verify"]
+    "load_dataset", "option", "partition", "plan", "report", "restore", "run", "shapes",
+    "train", "validate", "verify"]
 
 
 def __getattr__(name: str) -> Any:

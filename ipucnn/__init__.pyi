@@ -9,6 +9,9 @@ from torch import nn
 from ipucnn.api.loaded_model import (
     LoadedModel,
 )
+from ipucnn.benchmarking.network_result import (
+    NetworkBench,
+)
 from ipucnn.core.errors import (
     IpucnnError as IpucnnError,
 )
@@ -92,6 +95,7 @@ __all__ = [
     "StopTraining",
     "__version__",
     "average",
+    "bench",
     "convert",
     "create_model",
     "doctor",
@@ -135,6 +139,41 @@ def average(
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
+    """
+
+def bench(
+    *,
+    progress: Callable[[Status], Any] | bool | str = 'auto',
+    model: Sequence[str] | str = ('resnet18', 'resnet50', 'mobilenet', 'efficientnet-b0', 'resnext50'),
+    batch_size: Sequence[int] | int = (),
+    precision: Sequence[str] | str = (),
+    train: bool = False,
+    backend: Sequence[str] | str = (),
+    against: Sequence[str] | str = (),
+    data: str = 'synthetic',
+    data_dir: os.PathLike[str] | str | None = None,
+    samples: int = 256,
+    quick: bool = False,
+    rounds: int = 3,
+    seconds: float = 1.0,
+    result: os.PathLike[str] | str | None = None,
+    **options: Any,
+) -> NetworkBench:
+    """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
+
+    Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
+    measured, and `stopped_by` says `SIGINT`.
+
+    Args:
+        progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
+            or a function that receives each `ipucnn.core.progress.Status`, whose images are turns.
+        options: options of `ipucnn bench` by name (``model=["resnet50"], batch_size=16``).
+
+    Returns:
+        The measurements; rates in images per second, memory in bytes.
+
+    Raises:
+        IpucnnError: anything the user can act on.
     """
 
 def convert(
@@ -329,9 +368,9 @@ def load(
     batchnorm_momentum: float | None = None,
     groupnorm_group_num: int = 32,
     device: str | None = None,
+    spinning: bool | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
-    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -450,6 +489,8 @@ def plan(
     match_classes: str = 'name',
     seed: int = 0,
     sampler: str = 'shuffle',
+    cache_images: str = 'none',
+    cache_images_dir: os.PathLike[str] | str | None = None,
     backend: str = 'auto',
     batch_size: int | None = None,
     device_iterations: int = 1,
@@ -598,9 +639,9 @@ def plan(
     wandb_weight_histogram: bool = False,
     wandb_checkpoints: str = 'last',
     device: str | None = None,
+    spinning: bool | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
-    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -686,6 +727,8 @@ def restore(
     match_classes: str = 'name',
     seed: int = 0,
     sampler: str = 'shuffle',
+    cache_images: str = 'none',
+    cache_images_dir: os.PathLike[str] | str | None = None,
     backend: str = 'auto',
     batch_size: int | None = None,
     device_iterations: int = 1,
@@ -795,9 +838,9 @@ def restore(
     wandb_weight_histogram: bool = False,
     wandb_checkpoints: str = 'last',
     device: str | None = None,
+    spinning: bool | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
-    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -876,6 +919,7 @@ def run(
     precision: str | None = None,
     iterations: int | None = None,
     warmup: int = 2,
+    tune: bool | None = None,
     time_limit: float | None = None,
     result: os.PathLike[str] | str | None = None,
     predictions: os.PathLike[str] | str | None = None,
@@ -896,9 +940,9 @@ def run(
     batchnorm_momentum: float | None = None,
     groupnorm_group_num: int = 32,
     device: str | None = None,
+    spinning: bool | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
-    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -986,6 +1030,8 @@ def train(
     match_classes: str = 'name',
     seed: int = 0,
     sampler: str = 'shuffle',
+    cache_images: str = 'none',
+    cache_images_dir: os.PathLike[str] | str | None = None,
     backend: str = 'auto',
     batch_size: int | None = None,
     device_iterations: int = 1,
@@ -1107,9 +1153,9 @@ def train(
     wandb_weight_histogram: bool = False,
     wandb_checkpoints: str = 'last',
     device: str | None = None,
+    spinning: bool | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
-    tune: bool = False,
     half_partial: bool = False,
     available_memory_proportion: Sequence[float] | float = (),
     enable_fast_groupnorm: bool = False,
@@ -1187,9 +1233,9 @@ def validate(
     validation_split: float | None = None,
     webdataset_memory_cache_ratio: float | None = None,
     device: str | None = None,
+    spinning: bool | None = None,
     model_cache_path: os.PathLike[str] | str | None = None,
     requests: int | None = None,
-    tune: bool | None = None,
     half_partial: bool | None = None,
     available_memory_proportion: Sequence[float] | float | None = None,
     enable_fast_groupnorm: bool | None = None,

@@ -10,6 +10,7 @@ import typer
 
 from ipucnn.commands import (
     authoring,
+    bench,
     config,
     data,
     doctor,
@@ -75,7 +76,8 @@ def _globals(  # noqa: PLR0913 - one per global option
 
 
 for _group in (
-        training, run, runs, export, plan, report, explain, plugins, authoring, doctor, migrate):
+        training, run, bench, runs, export, plan, report, explain, plugins, authoring, doctor,
+        migrate):
     _group.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

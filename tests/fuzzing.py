@@ -235,12 +235,7 @@ def properties() -> st.SearchStrategy[Any]:
 
 
 def _read_properties(pairs: Any) -> None:
-    from onnx import ModelProto
-
-    model = ModelProto()
-    for name, text in pairs:
-        model.metadata_props.add(key=name, value=text.encode("utf-8", "replace").decode())
-    Metadata.of(model, 2)
+    Metadata.of({name: text.encode("utf-8", "replace").decode() for name, text in pairs}, 2)
 
 
 # -- images and checkpoints ----------------------------------------------------------------------

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "ipucnn"
 # From the top of the house to its ground floor; a room imports only from rooms below it.
 ROOMS = (
     "__main__", "cli", "commands", "api", "testing", "scaffolding", "plugin", "migration", "runs",
-    "bench", "planning", "inference", "onnx", "training", "doctor", "terminal", "reports", "models",
-    "data", "core.execution", "core.options", "core.registry", "core", "version")
+    "benchmarking", "planning", "inference", "onnx", "training", "doctor", "terminal", "reports",
+    "models", "data", "core.execution", "core.options", "core.registry", "core", "version")
 
 LIBRARIES = {"data", "models", "onnx", "version"}
 """What plugins may import beside core."""

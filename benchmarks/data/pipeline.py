@@ -34,7 +34,7 @@ from common import save, summary
 from images import photograph, write_files, write_shards
 
 from ipucnn import load_dataset
-from ipucnn.bench.host import bare_decoding
+from ipucnn.benchmarking.host import bare_decoding
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.images import decoder_versions

@@ -1,4 +1,4 @@
-"""The commands `run`, `train`, `restore`, `validate`, `export`, `plan`, `report` ... in Python."""
+"""The commands `run`, `train`, `restore`, `validate`, `export`, `plan`, `bench` ... in Python."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 
 from ipucnn.api.reporting import Callback, Progress, counted, trained
 from ipucnn.api.signatures import PathLike, refuse, takes_options
+from ipucnn.benchmarking.network_options import NetworkBenchOptions
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
 from ipucnn.inference.options import RunOptions
@@ -17,6 +18,7 @@ from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.stored_options import AverageOptions, ValidateOptions
 
 if TYPE_CHECKING:
+    from ipucnn.benchmarking.network_result import NetworkBench
     from ipucnn.core.progress import Listener
     from ipucnn.data import ImageDataset
     from ipucnn.inference.run_result import RunResult
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ipucnn.training.train_result import TrainResult
     from ipucnn.training.validation import Validations
 
-ResultT = TypeVar("ResultT", "RunResult", "TrainResult", "TrainingPlan")
+ResultT = TypeVar("ResultT", "NetworkBench", "RunResult", "TrainResult", "TrainingPlan")
 
 Callbacks = Union[Callback, Sequence[Callback]]
 
@@ -275,6 +277,34 @@ def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
     return _written(plan_training(made, launch, registry(), launcher, stages), made.results.result)
 
 
+@takes_options(NetworkBenchOptions)
+def bench(*, progress: Progress = "auto", **options: Any) -> NetworkBench:
+    """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
+
+    Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
+    measured, and `stopped_by` says `SIGINT`.
+
+    Args:
+        progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
+            or a function that receives each `ipucnn.core.progress.Status`, whose images are turns.
+        options: options of `ipucnn bench` by name (``model=["resnet50"], batch_size=16``).
+
+    Returns:
+        The measurements; rates in images per second, memory in bytes.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    from ipucnn.core.options.building import build
+
+    made = build(NetworkBenchOptions, refuse(options))
+    with counted(progress, "preparing the networks") as report:
+        from ipucnn.benchmarking.networks import bench as measured
+
+        result = measured(made, progress=report)
+    return _written(result, made.results.result)
+
+
 def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:
     """Return the images of this process as a dataset.
 
@@ -334,5 +364,6 @@ def report(runs: Union[PathLike, Sequence[PathLike]], out: Optional[PathLike] = 
     return written([os.fspath(run) for run in named], None if out is None else os.fspath(out))
 
 
-COMMANDS: Sequence[Callable[..., Any]] = (run, train, restore, validate, average, export, plan)
+COMMANDS: Sequence[Callable[..., Any]] = (
+    run, train, restore, validate, average, export, plan, bench)
 """The functions whose signatures are generated."""

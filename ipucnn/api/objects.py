@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _OF_RUNS = ("data", "data_dir", "synthetic", "instances", "predictions", "top_k", "result",
             "progress", "iterations", "warmup", "time_limit", "onnx", "log_path", "hide_output",
-            "match_classes", "calibration_samples", "calibration_dir", "compile_only")
+            "match_classes", "calibration_samples", "calibration_dir", "compile_only",
+            "tune")
 """Options of runs that a loaded model has no use for."""
 
 

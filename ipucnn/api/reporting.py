@@ -87,7 +87,7 @@ def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
         with line:
             line.show(reason)
             yield lambda phase, done, total: line.show(
-                RunProgress.WORDS[phase] + ("" if phase == "compile" else
+                RunProgress.WORDS[phase] + ("" if phase in RunProgress.UNCOUNTED else
                                             f" {in_words(done, total)}"))
     else:
         from ipucnn.terminal.progress import RunProgress

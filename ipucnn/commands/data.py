@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 import typer
 
-from ipucnn.bench.options import BenchOptions
+from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import printable
 from ipucnn.core.options.conversion import LARGEST_SIZE
@@ -207,7 +207,7 @@ def bench(given: Dict[str, Any]) -> None:
 
     options = build(BenchOptions, given)  # before torch, whose import takes seconds
     with importing_torch(options.results.progress):
-        from ipucnn.bench.job import bench as measured
+        from ipucnn.benchmarking.job import bench as measured
 
     with RunProgress(options.results.progress, "opening the data") as progress:
         result = measured(options, progress=progress)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Mapping, Tuple
 
-from ipucnn.bench.options import BenchOptions
+from ipucnn.benchmarking.network_options import NetworkBenchOptions
+from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
@@ -16,5 +17,5 @@ COMMANDS: Mapping[str, Tuple[type, ...]] = {
     "run": (RunOptions,), "train": (TrainOptions,), "restore": (RestoreOptions,),
     "validate": (ValidateOptions,), "average": (AverageOptions,), "export": (ExportOptions,),
     "plan": (TrainOptions, PlanOptions), "data convert": (ConvertOptions,),
-    "data bench": (BenchOptions,)}
+    "data bench": (BenchOptions,), "bench": (NetworkBenchOptions,)}
 """Each command and the classes that declare its options."""

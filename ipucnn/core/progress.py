@@ -9,7 +9,8 @@ CALLBACK = "callback"
 """Why a training ended that a callback stopped: its result's `stopped_by`."""
 
 Progress = Callable[[str, int, Optional[int]], None]
-"""Called with a phase (`compile`, `run`, `convert`, `measure`), images done, and total or None."""
+"""Called with a phase (`compile`, `tune`, `run`, `convert`, `measure`), images done, and total or
+None; `tune` counts what is measured."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class ImageDataset(ABC):
         has_boxes: some images have a bounding box, which `box` returns.
         has_image_ids: some images have an id, which `image_id` returns.
         labels_in_memory: `label` and `labels` read no file.
+        in_memory: `image` reads no file and computes nothing.
         multi_label: an image may have several classes or none, which `labels` returns; `label`
             returns None.
         split: the split of its images, `train` or `validation`; empty when it has no splits.
@@ -83,6 +84,7 @@ class ImageDataset(ABC):
     has_boxes: bool = False
     has_image_ids: bool = False
     labels_in_memory: bool = False
+    in_memory: bool = False
     multi_label: bool = False
     split: str = ""
     held_out: bool = False
@@ -162,6 +164,14 @@ class ImageDataset(ABC):
         import hashlib
 
         return hashlib.sha256(repr((len(self), self.class_names)).encode()).hexdigest()
+
+    def version(self) -> str:
+        """Return a digest that differs once a stored image may have changed, or an empty text.
+
+        Pixels that are kept on disk are used again as long as it is the same; empty means that the
+        dataset cannot know.
+        """
+        return ""
 
     def original(self, index: int) -> int:
         """Return the image that sample `index` of an order shows: itself, unless it is repeated."""

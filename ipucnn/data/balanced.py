@@ -36,6 +36,7 @@ class BalancedImages(ImageDataset):
         self.split, self.ready, self.flippable = dataset.split, dataset.ready, dataset.flippable
         self.has_boxes, self.has_image_ids = dataset.has_boxes, dataset.has_image_ids
         self.recipe, self.native_size = dataset.recipe, dataset.native_size
+        self.in_memory = dataset.in_memory
 
     def __len__(self) -> int:
         return self._length
@@ -66,6 +67,10 @@ class BalancedImages(ImageDataset):
     def fingerprint(self) -> str:
         """Return the digest of the dataset."""
         return self._dataset.fingerprint()
+
+    def version(self) -> str:
+        """Return the digest of the dataset's stored images."""
+        return self._dataset.version()
 
     def original(self, index: int) -> int:
         """Return the image that a sample is a repetition of."""

@@ -78,6 +78,20 @@ class FileImages(ImageDataset):
             digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
         return digest.hexdigest()
 
+    def version(self) -> str:
+        """Return a digest of the files' paths, sizes and times; empty for those on a store."""
+        if self._read is not read_file:
+            return ""
+        digest = hashlib.sha256()
+        for path in self._paths:
+            try:
+                found = os.stat(path)
+            except OSError:  # reported when it is read
+                digest.update(os.fsencode(path) + b"\0missing\0")
+                continue
+            digest.update(os.fsencode(path) + f"\0{found.st_size} {found.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
     def name(self, index: int) -> str:
         """Return the path of image `index`."""
         return printable(self._paths[index])

@@ -118,6 +118,22 @@ def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted]
     return pixels, size
 
 
+def decode_whole(data: bytes, name: Callable[[], str], wanted: Optional[Wanted] = None,
+                 ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
+    """Decode strictly, for pixels that are kept; None where libjpeg complains about the file.
+
+    Args:
+        data: as in `decode`.
+        name: as in `decode_pixels`.
+        wanted: as in `decode_pixels`.
+
+    Raises:
+        DataError: as in `decode`.
+    """
+    pixels, size, damage = _decoded(data, name, wanted, strict=True)
+    return None if damage else (pixels, size)
+
+
 def check(data: bytes, name: Callable[[], str]) -> None:
     """Decode a whole image strictly: damage from which `decode` recovers is an error here.
 
@@ -150,8 +166,8 @@ def pillow_flavour() -> str:
 
 
 def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
-             ) -> Tuple[Pixels, Tuple[int, int], str]:
-    """Return pixels, size, and a description of recovered damage."""
+             strict: bool = False) -> Tuple[Pixels, Tuple[int, int], str]:
+    """Return pixels, size, and a description of recovered damage: if strict, any complaint."""
     if not data:
         raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
     damage = ""
@@ -162,7 +178,7 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
                 if found is not None:
                     return (*found, "")
             except jpeg.ComplaintError as error:
-                damage = error.damage
+                damage = error.damage or (str(error) if strict else "")
         pixels = _decode_with_pillow(data, name)
     except Exception as error:  # Pillow raises almost any exception on a damaged file
         unread = image_formats.unread_format(data)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     import numpy
 
+    from ipucnn.data.pixel_cache import PixelCache
+
 MAX_REPORTED = 100
 """How many skipped samples a loader remembers by name; all are counted."""
 
@@ -102,6 +104,7 @@ class LoaderSettings:
             these can be read.
         pixels: the pixel format, one of `PIXELS`; workers convert to it.
         arrays: batches are arrays of numpy instead of tensors; torch is not imported.
+        cache: keeps decoded pixels of the dataset.
     """
 
     workers: Optional[int] = None
@@ -112,6 +115,7 @@ class LoaderSettings:
     part: bool = False
     pixels: str = "uint8"
     arrays: bool = False
+    cache: Optional[PixelCache] = None
 
 
 class Loader(ABC):
@@ -143,7 +147,8 @@ class Loader(ABC):
             raise UsageError(f"{self.workers} workers and batches of {batch_size} are not possible",
                              "the smallest values are 0 and 1")
         self.dataset = dataset
-        self.prepare = Preparation(dataset, preprocessing, how.transform, how.pixels)
+        self.prepare = Preparation(dataset, preprocessing, how.transform, how.pixels,
+                                   how.cache)
         self.epoch = how.epoch
         self.batch_size = batch_size
         self.indices = indices

@@ -14,6 +14,7 @@ from ipucnn.data.jpeg import Part
 from ipucnn.data.resize import eval_transform
 
 if TYPE_CHECKING:
+    from ipucnn.data.pixel_cache import PixelCache
     from ipucnn.data.resize import Pixels
 
     Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
@@ -50,12 +51,14 @@ class Preparation:
         transform: brings an image of the dataset to the input size. The transform of evaluation
             when None.
         pixels: the pixel format, one of `PIXELS`.
+        cache: keeps decoded pixels; None decodes each time.
     """
 
     dataset: ImageDataset
     preprocessing: Preprocessing
     transform: Optional[Transform] = None
     pixels: str = "uint8"
+    cache: Optional[PixelCache] = None
 
     @property
     def shape(self) -> Tuple[int, int, int]:
@@ -75,8 +78,12 @@ class Preparation:
             PluginError: the dataset returned an image of the wrong type or size.
         """
         drawn = self.drawn(index, epoch)
-        found = self.decoded(self.read(index), index, drawn)
-        self.put(self.transformed(*found, drawn), index, out)
+        if self.cache is not None:
+            pixels = self.cache(self, index, drawn)
+        else:
+            found = self.decoded(self.read(index), index, drawn)
+            pixels = self.transformed(*found, drawn)
+        self.put(pixels, index, out)
 
     def drawn(self, index: int, epoch: int) -> Optional[Drawn]:
         """Return the transform's draw for a sample; None without a transform."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,29 +36,34 @@ def eval_transform(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     input_size, short = preprocessing.input_size, preprocessing.resize_size
     height, width = pixels.shape[:2]
     if preprocessing.resize == "squash":
-        whole = _resized(pixels, (0, 0, height, width), short, short, preprocessing.interpolation)
-        return center_crop(whole, input_size)
+        return _resized(pixels, (0, 0, height, width), short, short, preprocessing.interpolation,
+                        input_size)
     # a box of Pillow starts between pixels, which `nearest` would round to another one
     if (_native(preprocessing.interpolation) or preprocessing.interpolation == "nearest") \
             and max(height, width) <= _LONGEST_RATIO * min(height, width):
-        return center_crop(resized(pixels, short, preprocessing.interpolation), input_size)
+        return resized(pixels, short, preprocessing.interpolation, input_size)
     return _resize_with_pillow(pixels, preprocessing)
 
 
-def resized(pixels: Pixels, short: int, interpolation: str = "bilinear") -> Pixels:
-    """Return a whole image whose shorter side is `short` pixels (antialiased)."""
+def resized(pixels: Pixels, short: int, interpolation: str = "bilinear",
+            crop: Optional[int] = None) -> Pixels:
+    """Return an image whose shorter side is `short` pixels (antialiased), or its central square."""
     height, width = pixels.shape[:2]
     shorter = min(height, width)
-    if shorter == short:
-        return pixels
     return _resized(pixels, (0, 0, height, width), short * height // shorter,
-                    short * width // shorter, interpolation)
+                    short * width // shorter, interpolation, crop)
 
 
 def center_crop(pixels: Pixels, size: int) -> Pixels:
     """Return the central square of an image that is at least as large, without copying it."""
-    top, left = (round((side - size) / 2) for side in pixels.shape[:2])
-    return pixels[top:top + size, left:left + size]
+    rows, columns = (_centre(side, size) for side in pixels.shape[:2])
+    return pixels[rows.start:rows.stop, columns.start:columns.stop]
+
+
+def _centre(side: int, size: int) -> range:
+    """Return the places of a central square along a side."""
+    first = round((side - size) / 2)
+    return range(first, first + size)
 
 
 def resized_crop(pixels: Pixels, top: int, left: int, height: int, width: int,
@@ -111,19 +116,31 @@ def _native(interpolation: str) -> bool:
 
 
 def _resized(pixels: Pixels, place: Place, height: int, width: int,
-             interpolation: str = "bilinear") -> Pixels:
-    """Return a part of an image (top, left, height, width) at another size."""
+             interpolation: str = "bilinear", crop: Optional[int] = None) -> Pixels:
+    """Return a part of an image (top, left, height, width) at another size.
+
+    With `crop`, only the central square of this size is returned.
+    """
+    if "torch" not in sys.modules and place[2:] != (height, width) and _native(interpolation):
+        from ipucnn.data import antialias  # the same pixels
+
+        top, left, rows, columns = place
+        kept = None if crop is None else (_centre(height, crop), _centre(width, crop))
+        return antialias.resized(pixels[top:top + rows, left:left + columns], height, width,
+                                 interpolation, kept)
+    whole = _resized_with_torch(pixels, place, height, width, interpolation)
+    return whole if crop is None else center_crop(whole, crop)
+
+
+def _resized_with_torch(pixels: Pixels, place: Place, height: int, width: int,
+                        interpolation: str) -> Pixels:
+    """Return a part of an image at another size; Pillow resizes what torch does not."""
     top, left, rows, columns = place
     if (rows, columns) == (height, width):
         return pixels[top:top + rows, left:left + columns]
     if not _native(interpolation):
         part = pixels[top:top + rows, left:left + columns]
         return _pillow_crop(part, (0, 0, columns, rows), (height, width), interpolation)
-    if "torch" not in sys.modules:
-        from ipucnn.data import antialias  # the same pixels
-
-        return antialias.resized(pixels[top:top + rows, left:left + columns], height, width,
-                                 interpolation)
     import torch
     from torch.nn.functional import interpolate
 

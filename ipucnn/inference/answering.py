@@ -120,7 +120,8 @@ class Answering:
     def __init__(self, options: RunOptions, registry: Registry) -> None:
         from ipucnn.inference.job import prepare
 
-        self.job: Job = prepare(options, registry, images=_NOTHING)
+        # what was measured is for images in a row
+        self.job: Job = prepare(options.with_values(tune=False), registry, images=_NOTHING)
         self._session: Optional[InferenceSession] = None
         self._turn = threading.Lock()
 

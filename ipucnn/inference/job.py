@@ -37,13 +37,15 @@ from ipucnn.data.opening import (
 )
 from ipucnn.data.session_loader import feed
 from ipucnn.data.waiting import hint
-from ipucnn.inference import predictions
+from ipucnn.inference import backend_choice, predictions
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
+from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
 from ipucnn.inference.shared_predictions import SharedWriter
+from ipucnn.inference.tuning import measure
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
@@ -58,9 +60,10 @@ ResultT = TypeVar("ResultT")
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
 
-MANY_IMAGES = 256
-"""Images from which loading torch pays where only resizing uses it: it takes as long as resizing so
-many with numpy takes longer. The pixels are the same."""
+FEW_IMAGES, MANY_BYTES = 32, 128 << 20
+"""Loading torch pays from so many bytes of encoded images where only resizing uses it: it takes as
+long as resizing more than a thousand images of 500x375 pixels with numpy takes longer. The pixels
+are the same."""
 
 LOCAL = "local"
 """The launcher plugin of the processes of `--instances`."""
@@ -85,12 +88,14 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on.
     """
-    return attempted(options, registry or current_registry(), images,
-                     lambda job: _execute(job, progress or (lambda *_: None)))
+    registry, progress = registry or current_registry(), progress or (lambda *_: None)
+    return attempted(options, registry, images, lambda job: _execute(job, progress),
+                     backend_choice.asked(options, registry, progress))
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
-              execute: Callable[[Job], ResultT]) -> ResultT:
+              execute: Callable[[Job], ResultT],
+              measured: Optional[Measured] = None) -> ResultT:
     """Prepare a run and execute it; where `auto` chose a backend that cannot, try the next one.
 
     Args:
@@ -98,13 +103,14 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
         registry: where names are looked up.
         images: see `run`.
         execute: what to do with the prepared run.
+        measured: see `prepare`.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals: Dict[str, str] = {}
     while True:
-        job = prepare(options, registry, refusals, images)
+        job = prepare(options, registry, refusals, images, measured)
         try:
             return execute(job)
         except UnsupportedNetworkError as error:
@@ -132,6 +138,9 @@ class Job:
         notes: notes for the user.
         registry: where names are looked up.
         graph: where the network's exported graph is stored; None where it is not.
+        images: number of images that all instances together classify.
+        measured: the choice of the backend, if measurements made it.
+        again: prepares the run again, with a measurement that may take so many seconds.
     """
 
     options: RunOptions
@@ -147,11 +156,15 @@ class Job:
     notes: List[str]
     registry: Registry
     graph: Optional[StoredGraph] = None
+    images: int = 0
+    measured: Optional[backend_choice.Choice] = None
+    again: Optional[Callable[[float, Progress], Job]] = None
 
 
 def prepare(options: RunOptions, registry: Registry,
             refusals: Optional[Mapping[str, str]] = None,
-            images: Optional[ImageDataset] = None) -> Job:
+            images: Optional[ImageDataset] = None,
+            measured: Optional[Measured] = None) -> Job:
     """Check a run and create its dataset and network, in the order of their cost.
 
     Args:
@@ -159,11 +172,17 @@ def prepare(options: RunOptions, registry: Registry,
         registry: where names are looked up.
         refusals: backends that `auto` must not choose, and why.
         images: see `run`.
+        measured: a measurement of backends; that of an earlier run when None.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals = refusals or {}
+
+    def again(limit: float, progress: Progress, asked: RunOptions = options) -> Job:
+        return prepare(asked, registry, refusals, images,
+                       measure(asked, registry, limit, progress))
+
     model = registry.get_typed(ModelSpec, options.network.model)
     data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
         else _record_of(images)
@@ -182,7 +201,14 @@ def prepare(options: RunOptions, registry: Registry,
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # the backend of a process that ipucnn starts does not know the other processes
     executed = plan.local() if wanted > 1 else plan
-    chosen = choose_backend(options, executed, registry, refusals)
+    choice = backend_choice.choice(options, executed, registry, refusals, measured)
+    if choice is not None:
+        options, chosen = choice.options, choice.chosen
+        plan, executed = (replace(each, precision=options.execution.precision or "32.32")
+                          for each in (plan, executed))
+        notes += choice.notes
+    else:
+        chosen = choose_backend(options, executed, registry, refusals)
     if options.execution.precision is None:
         chosen, executed = settled(chosen, executed)
         plan = replace(plan, precision=executed.precision)
@@ -217,6 +243,8 @@ def prepare(options: RunOptions, registry: Registry,
         built = built.with_card(class_names=tuple(dataset.class_names))
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     check_images(executed)
+    total = _total(options, data, len(dataset), plan)
+    executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch)))
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)
@@ -227,7 +255,7 @@ def prepare(options: RunOptions, registry: Registry,
         notes.append("8-bit integers calibrated with random images show speed only: their answers "
                      "mean nothing")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry, graph)
+               notes, registry, graph, total, choice, again)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:
@@ -289,14 +317,20 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with session_of(job, result.notes) as session:
         progress("compile", 0, None)
+        session.warm_up = not job.data.finite or job.images > session.samples_per_call
         with _loading_torch(session, job):
             seconds = session.compile()
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
+        if job.measured is not None:
+            result.session["measured"] = dict(job.measured.rates)
         result.notes += session.notes
-        if not job.options.execution.compile_only:
+        limit = backend_choice.time_for(job, session)
+        if not limit and not job.options.execution.compile_only:
             _classify(job, session, result, progress)
+    if limit and job.again is not None:
+        return _execute(job.again(limit, progress), progress)
     return result
 
 
@@ -304,13 +338,25 @@ def _execute(job: Job, progress: Progress) -> RunResult:
 def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
     """Load torch while a session compiles that does not need it, to resize many images."""
     if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
-            or _total(job) < MANY_IMAGES:
+            or not _much_to_resize(job):
         yield
         return
     thread = Thread(target=import_module, args=("torch",), daemon=True)
     thread.start()
     yield
     thread.join()
+
+
+def _much_to_resize(job: Job) -> bool:
+    """Return whether there is so much to resize that loading torch for it pays."""
+    total = job.images
+    if total < FEW_IMAGES or job.dataset.ready:
+        return False
+    try:
+        first = job.dataset.encoded(0)
+    except IpucnnError:  # reported or skipped when its turn comes
+        return True
+    return first is None or total * len(first) > MANY_BYTES
 
 
 def session_of(job: Job, notes: List[str]) -> InferenceSession:
@@ -340,7 +386,7 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
-    everything = _total(job)
+    everything = job.images
     part = job.plan.own(instances.index, everything)
     loader = None if data.on_device else _loader(job, session, part)
     scores: Optional[Scores] = None
@@ -395,6 +441,7 @@ def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[S
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
     if waiting and not data.on_device:
         result.notes.append(waiting)
+    result.notes += backend_choice.hint(job, result.seconds)
     if instances.count > 1 and result.skipped["count"] and not (
             result.images or result.stopped_by):
         raise none_readable(result.skipped["first"])
@@ -416,7 +463,7 @@ def _evidence(job: Job) -> Optional[Evidence]:
 
 def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
     """Return the loader of this process's part of the images."""
-    own = islice(order(len(job.dataset), _total(job)), part.start, part.stop, part.step)
+    own = islice(order(len(job.dataset), job.images), part.start, part.stop, part.step)
     return feed(session, job.dataset, job.executed, session.samples_per_call, own,
                 workers=job.options.dataset.dataloader_worker,
                 skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
@@ -446,11 +493,11 @@ def _prediction_writer(path: str, job: Job,
         yield writer
 
 
-def _total(job: Job) -> int:
+def _total(options: RunOptions, data: DatasetSpec, length: int, plan: ExecutionPlan) -> int:
     """Return the number of images: by default one pass over real data; see `--iterations`."""
-    if job.options.execution.iterations is None and job.data.finite:
-        return len(job.dataset)
-    return job.plan.combined_batch * (job.options.execution.iterations or BENCHMARK_ITERATIONS)
+    if options.execution.iterations is None and data.finite:
+        return length
+    return plan.combined_batch * (options.execution.iterations or BENCHMARK_ITERATIONS)
 
 
 def _empty_result(job: Job) -> RunResult:

@@ -99,6 +99,10 @@ class RunExecution(ExecutionPart):
     warmup: int = option(
         2, "Number of first host calls left out of the statistics, at most half of the run.",
         minimum=0)
+    tune: Optional[bool] = option(
+        None, "Measure which backend, with which of its options, runs this network fastest on this "
+        "machine, and use that from now on. '--no-tune' neither measures nor uses what was "
+        "measured (default: use it; measure where that is a small part of a long run).")
     time_limit: Optional[float] = option(
         None, "Stop after this many seconds and report what was done.",
         exclusive_minimum=0.0, metavar="SECONDS")
@@ -191,6 +195,9 @@ class RunOptions(CommandOptions):
                 if given:
                     raise UsageError(f"'{flag}' is for several instances, and there is one",
                                      "add '--instances N', or leave it out")
+        elif self.execution.tune:
+            raise UsageError(f"'--tune' measures one process, and there are "
+                             f"{self.execution.instances}", "leave it out")
         if self.network.onnx:
             self._check_onnx()
         if self.execution.precision != "int8":

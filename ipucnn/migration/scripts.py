@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ipucnn.bench.options import BenchOptions
+from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import Declared
 from ipucnn.core.options.owners import builtin_owners

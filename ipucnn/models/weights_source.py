@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Optional, Sequence, Tuple
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from ipucnn.core.errors import DataError, UsageError, WeightsError
 from ipucnn.core.names import did_you_mean, key
@@ -114,6 +113,8 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
     parts = urlsplit(address)
     if parts.scheme != "file":
         return None
+    from urllib.request import url2pathname  # with what speaks HTTP
+
     path = Path(url2pathname(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_absolute():
         raise WeightsError(f"{address!r} names no file of this machine",

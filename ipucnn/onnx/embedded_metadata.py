@@ -77,18 +77,18 @@ class Metadata:
         helper.set_model_props(model, properties)
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, num_outputs: int) -> Metadata:
+    def of(cls, properties: Mapping[str, str], num_outputs: int) -> Metadata:
         """Read the metadata of a model.
 
         Args:
-            model: the model.
+            properties: of the model.
             num_outputs: number of its outputs.
 
         Raises:
             PluginError: the card is damaged.
         """
-        values = _own_fields(model)
-        names = values.get("class_names") or _foreign_names(model, num_outputs)
+        values = _own_fields(properties)
+        names = values.get("class_names") or _foreign_names(properties, num_outputs)
         card: Optional[ModelCard] = None
         if _CARD in values:
             card = ModelCard.from_plain(values[_CARD])
@@ -102,13 +102,13 @@ class Metadata:
         return cls(card, values.get("normalisation", "host" if card else ""), tuple(names))
 
 
-def _own_fields(model: onnx.ModelProto) -> Dict[str, Any]:
+def _own_fields(properties: Mapping[str, str]) -> Dict[str, Any]:
     values: Dict[str, Any] = {}
-    for entry in model.metadata_props:
-        name = entry.key[len(_PREFIX):]
-        if entry.key.startswith(_PREFIX) and name in _FORMS:
+    for key, text in properties.items():
+        name = key[len(_PREFIX):]
+        if key.startswith(_PREFIX) and name in _FORMS:
             try:
-                value = parsed_json(entry.value)
+                value = parsed_json(text)
             except ValueError:
                 continue
             if _FORMS[name](value):
@@ -116,15 +116,15 @@ def _own_fields(model: onnx.ModelProto) -> Dict[str, Any]:
     return values
 
 
-def _foreign_names(model: onnx.ModelProto, num_outputs: int) -> Tuple[str, ...]:
+def _foreign_names(properties: Mapping[str, str], num_outputs: int) -> Tuple[str, ...]:
     """Return the class names that another program wrote: a list, or names by number."""
-    for entry in model.metadata_props:
-        if entry.key.rpartition(".")[2].lower() not in _NAMES:
+    for key, text in properties.items():
+        if key.rpartition(".")[2].lower() not in _NAMES:
             continue
         try:
-            value = _literal(entry.value)
+            value = _literal(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            value = [name.strip() for name in entry.value.replace("\n", ",").split(",")]
+            value = [name.strip() for name in text.replace("\n", ",").split(",")]
         if isinstance(value, dict):
             numbered = {str(number): name for number, name in value.items()}
             value = [numbered.get(str(number)) for number in range(len(value))]

@@ -5,7 +5,6 @@ This module does not import torch, which an ONNX file does not need.
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple, Union
@@ -41,7 +40,6 @@ class Graph:
             for a file, which has no module.
         path: a file that holds this model and all of its weights, until the engine changes it; may
             be empty.
-        outline: the model without the values of its weights, where that is at hand.
     """
 
     made: Callable[[], onnx.ModelProto]
@@ -55,7 +53,6 @@ class Graph:
     remade: Optional[Callable[[Dict[str, torch.Tensor]], onnx.ModelProto]] = None
 
     path: str = ""
-    outline: Optional[onnx.ModelProto] = None
     _proto: Optional[onnx.ModelProto] = None
 
     @property
@@ -69,16 +66,6 @@ class Graph:
     @proto.setter
     def proto(self, value: onnx.ModelProto) -> None:
         self._proto, self.path = value, ""
-
-    def structure(self) -> bytes:
-        """Return a digest of operators and shapes, whatever the values of the weights."""
-        model = self.outline or self.proto
-        digest = hashlib.sha256()
-        for node in model.graph.node:
-            digest.update(node.SerializeToString())
-        for tensor in model.graph.initializer:
-            digest.update(repr((tensor.name, list(tensor.dims), tensor.data_type)).encode())
-        return digest.digest()
 
     def stored(self) -> Union[str, bytes]:
         """Return the model as engines load it: the path of a file, or its content."""
@@ -160,10 +147,13 @@ class OnnxBackend(Backend):
         """
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)
-            self.target.check(model.outline, f"'{model.path}'")
+            self.target.check_versions(model.facts.opset, model.facts.ir_version,
+                                       f"'{model.path}'")
+            if self.target.operators:
+                self.target.check(model.outline, f"'{model.path}'")
             return Graph(model.whole, model.input_name, model.input_type, model.input_size,
                          model.batch, half=model.half_weights,
-                         path=model.path if model.one_file else "", outline=model.outline)
+                         path=model.path if model.one_file else "")
         from ipucnn.onnx.module_graph import graph_of  # imports torch
 
         return graph_of(model, plan, input_size, self.target, self.dynamic_batch)

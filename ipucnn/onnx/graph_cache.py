@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -31,8 +31,10 @@ from ipucnn.data.remote.download import cache_dir, sha256
 from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.weights_source import published_weights
+from ipucnn.onnx import graph_facts
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.graph_facts import GraphFacts
 from ipucnn.onnx.network import OnnxNetwork, read_network
 from ipucnn.version import __version__
 
@@ -68,10 +70,9 @@ class StoredGraph:
             return None
         try:
             stored = read_network(self.path)
-            entry = next(one for one in stored.outline.metadata_props if one.key == _WEIGHTS)
-            report = WeightsReport(**_tuples(parsed_json(entry.value)))
+            report = WeightsReport(**_tuples(parsed_json(stored.facts.properties[_WEIGHTS])))
             os.utime(str(self.path))  # the files used last are kept
-        except (IpucnnError, OSError, StopIteration, TypeError, ValueError) as error:
+        except (IpucnnError, OSError, LookupError, TypeError, ValueError) as error:
             log.info("graph '%s' is not used: %s", self.path, error)
             return None
         spec = registry.get_typed(ModelSpec, self.network.model)
@@ -100,6 +101,7 @@ class StoredGraph:
         _make_room(self.path.parent, proto.ByteSize())
         with staged(self.path) as partial, open(partial, "wb") as file:
             file.write(proto.SerializeToString())
+        graph_facts.keep(self.path, GraphFacts.of(proto, str(self.path)))
         graph.path = str(self.path)
 
 
@@ -130,7 +132,8 @@ def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
         "norm options": repr(options.plugins.of("norm-layer", network.normlayer)),
         "images": [plan.normalisation, plan.eight_bit_io],
         "batch": None if backend.dynamic_batch else plan.micro_batch,
-        "engine": repr(backend.target), "code": _code()}
+        # engines that read the same operators share a file
+        "engine": repr(replace(backend.target, name="")), "code": _code()}
     if values["weights"] is None:
         return None
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

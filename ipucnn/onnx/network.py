@@ -7,36 +7,32 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional, Tuple
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import DataError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import read_limited
-from ipucnn.core.names import printable
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.models.card import LOGITS, PROBABILITIES, ModelCard
+from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
+from ipucnn.onnx import graph_facts
 from ipucnn.onnx.embedded_metadata import Metadata
+from ipucnn.onnx.graph_facts import GraphFacts
 from ipucnn.onnx.target import INSTALL, MOST_BYTES
 
 if TYPE_CHECKING:
     import onnx
 
-_FLOATS = (1, 10, 11, 16)
-"""Data types of outputs: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of `onnx.TensorProto`."""
-
-_INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 _KEPT = 1024
 """The largest weights in bytes whose values an outline keeps: those that a graph may compute with,
 such as shapes."""
-
-_HOW = "'ipucnn export' writes files of this form"
 
 
 class OnnxNetwork:
     """The network in an ONNX file, in place of a module; engines read the file, or use `whole`.
 
     Attributes:
-        outline: the model without the values of its larger weights.
+        facts: what its graph says of itself.
         path: its file.
         one_file: no weights are in other files.
         metadata: embedded in the file.
@@ -46,24 +42,37 @@ class OnnxNetwork:
         input_type: `uint8`, `float32` or `float16`.
         batch: images per call; None when any number is accepted.
         num_outputs: values per image.
+        half_weights: its weights are float16.
     """
 
-    def __init__(self, proto: onnx.ModelProto, path: str, one_file: bool = True) -> None:
-        self.outline = proto
+    def __init__(self, facts: GraphFacts, path: str, one_file: bool = True,
+                 outline: Optional[onnx.ModelProto] = None) -> None:
+        self.facts = facts
         self.path = path
         self.one_file = one_file
-        self.input_name, self.input_type, shape = _only_input(proto, path)
-        self.batch: Optional[int] = shape[0]
-        self.input_size: int = shape[2] or 0
-        self.num_outputs = _outputs(proto, path)
+        self._outline = outline
+        self.input_name, self.input_type = facts.input_name, facts.input_type
+        self.batch, self.input_size = facts.batch, facts.input_size
+        self.num_outputs, self.half_weights = facts.num_outputs, facts.half_weights
         try:
-            self.metadata = Metadata.of(proto, self.num_outputs)
+            self.metadata = Metadata.of(facts.properties, self.num_outputs)
             self.card = self._card()
         except PluginError as error:
             raise DataError(f"'{path}': {error.message}", "export it again") from error
         if self.card.num_outputs != self.num_outputs:
             raise DataError(f"'{path}' has {self.num_outputs} outputs and describes "
                             f"{self.card.num_outputs}", "export it again")
+
+    @property
+    def outline(self) -> onnx.ModelProto:
+        """The model without the values of its larger weights.
+
+        Raises:
+            DataError: the file cannot be read any more.
+        """
+        if self._outline is None:
+            self._outline = _outline(Path(self.path))[0]
+        return self._outline
 
     @property
     def name(self) -> str:
@@ -76,7 +85,7 @@ class OnnxNetwork:
         Raises:
             PluginError: the card is damaged, or contradicts the graph.
         """
-        outputs, sigmoid = _activation(self.outline)
+        outputs, sigmoid = self.facts.outputs, self.facts.sigmoid
         card = self.metadata.card
         if card is not None:
             return card if card.outputs == outputs else replace(card, outputs=outputs)
@@ -100,14 +109,6 @@ class OnnxNetwork:
             if not self.one_file:
                 _load_outside(proto, Path(self.path))
             return proto
-
-    @property
-    def half_weights(self) -> bool:
-        """Whether its weights are float16."""
-        import onnx
-
-        return any(tensor.data_type == onnx.TensorProto.FLOAT16
-                   for tensor in self.outline.graph.initializer)
 
     @property
     def normalisation(self) -> str:
@@ -157,15 +158,30 @@ def read_network(path: Path) -> OnnxNetwork:
     except OSError:  # reading it reports the cause
         return _read(path)
     # options need the card of the file that the run reads then
-    return _read_once(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+    return _read_once(path, (status.st_ino, status.st_mtime_ns, status.st_size),
+                      S_ISREG(status.st_mode))
 
 
 @lru_cache(maxsize=1)
-def _read_once(path: Path, _state: Tuple[int, int, int]) -> OnnxNetwork:
-    return _read(path)
+def _read_once(path: Path, _state: Tuple[int, int, int], regular: bool) -> OnnxNetwork:
+    try:
+        facts = graph_facts.kept(path) if regular else None
+    except OSError:
+        facts = None
+    return _read(path) if facts is None else OnnxNetwork(facts, str(path))
 
 
 def _read(path: Path) -> OnnxNetwork:
+    outline, one_file = _outline(path)
+    facts = GraphFacts.of(outline, str(path))
+    network = OnnxNetwork(facts, str(path), one_file, outline)
+    if one_file:  # of several files, each may change
+        graph_facts.keep(path, facts)
+    return network
+
+
+def _outline(path: Path) -> Tuple[onnx.ModelProto, bool]:
+    """Read and check a file; return the model in it, and whether all weights are in this file."""
     try:
         import onnx
     except ImportError as error:
@@ -190,7 +206,7 @@ def _read(path: Path) -> OnnxNetwork:
                 tensor.ClearField("raw_data")
         if not outside:
             onnx.checker.check_model(str(path))  # in less memory than the parsed model takes
-    return OnnxNetwork(proto, str(path), one_file=not outside)
+    return proto, not outside
 
 
 @contextmanager
@@ -248,99 +264,6 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 def _too_large(path: Path, size: int) -> DataError:
     return DataError(f"'{path}' holds {size / 2**30:.1f} GiB, and a protocol buffer less than 2",
                      "use a smaller network, or half precision")
-
-
-def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Optional[int], ...]]:
-    from onnx import TensorProto
-
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [entry for entry in proto.graph.input if entry.name not in weights]
-    if len(inputs) != 1:
-        raise DataError(f"'{path}' has {len(inputs)} inputs, and a classifier has one: its images",
-                        _HOW)
-    tensor = inputs[0].type.tensor_type
-    shape = tuple(_dimension(dim) for dim in tensor.shape.dim)
-    type_name = TensorProto.DataType.Name(tensor.elem_type)
-    if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] != shape[3]:
-        raise DataError(
-            f"the input of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
-            "images are (batch, 3, size, size)", _way_to_images(shape))
-    if type_name not in _INPUT_TYPES:
-        raise DataError(f"the input of '{path}' is {type_name.lower()}, and images are "
-                        + ", ".join(_INPUT_TYPES.values()), _HOW)
-    return inputs[0].name, _INPUT_TYPES[type_name], shape
-
-
-def _way_to_images(shape: Tuple[Optional[int], ...]) -> str:
-    """Return the hint for an input of another shape."""
-    if len(shape) == 4 and shape[3] == 3 and shape[1] != 3:
-        return ("export it with the channels first, as PyTorch does ('--inputs-as-nchw' of "
-                "tf2onnx), or put a Transpose before it")
-    if len(shape) == 4 and shape[1] == 3 and not (shape[2] and shape[3]):
-        return ("set its height and width, with 'python -m onnxruntime.tools."
-                "make_dynamic_shape_fixed' or when it is exported")
-    return _HOW
-
-
-def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
-    """Return what the outputs are, from the last operator, and whether it is a sigmoid."""
-    makers = {output: node for node in proto.graph.node for output in node.output}
-    name = proto.graph.output[0].name
-    while name in makers and makers[name].op_type in _PASSED and makers[name].input:
-        name = makers[name].input[0]
-    last = makers[name].op_type if name in makers else ""
-    if last in ("Div", "Exp") and _is_softmax(makers[name], makers):
-        last = "Softmax"
-    return (PROBABILITIES if last in (*_SOFTMAX, *_SIGMOID) else LOGITS), last in _SIGMOID
-
-
-def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
-    """Return whether an operator ends a softmax in parts.
-
-    They are exponentials that are divided by their sum, or the exponentials of a LogSoftmax.
-    """
-    before = [makers.get(name) for name in last.input]
-    types = ["" if node is None else node.op_type for node in before]
-    if last.op_type == "Exp":
-        return types == ["LogSoftmax"]
-    above, below = before
-    return types == ["Exp", "ReduceSum"] and above is not None and below is not None \
-        and below.input[0] == above.output[0]
-
-
-_SOFTMAX, _SIGMOID = ("Softmax", "QLinearSoftmax"), ("Sigmoid", "QLinearSigmoid")
-
-_PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear",
-           "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators after the activation that do not change its meaning."""
-
-
-def _outputs(proto: onnx.ModelProto, path: str) -> int:
-    if len(proto.graph.output) != 1:
-        names = ", ".join(repr(printable(output.name)) for output in proto.graph.output[:4])
-        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs ({names}), and a "
-                        "classifier has one: its logits",
-                        "keep that one, for example with 'onnx.utils.extract_model'")
-    kind = proto.graph.output[0].type.tensor_type.elem_type
-    if kind not in _FLOATS:
-        from onnx import TensorProto
-
-        raise DataError(f"the output of '{path}' is {TensorProto.DataType.Name(kind).lower()}: "
-                        "class numbers, and no score for each class",
-                        "export the network without its last ArgMax or TopK")
-    shape = [_dimension(dim) for dim in proto.graph.output[0].type.tensor_type.shape.dim]
-    if len(shape) != 2 or not shape[1]:
-        raise DataError(
-            f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
-            "logits are (batch, classes)", _HOW)
-    if shape[1] == 1 and _activation(proto) == (PROBABILITIES, False):
-        raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
-                        "end the network in a Sigmoid, or in the one logit, and export it again")
-    return shape[1]
-
-
-def _dimension(dim: Any) -> Optional[int]:
-    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None
 
 
 def check_batch(network: OnnxNetwork, micro_batch: int) -> None:

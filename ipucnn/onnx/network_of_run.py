@@ -71,6 +71,6 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
                      input_size=network.input_size, num_classes=network.num_outputs,
                      family="onnx", source=str(path))
     report = WeightsReport(source=str(path), path=str(path), sha256=sha256(path),
-                           loaded=len(network.outline.graph.initializer))
+                           loaded=network.facts.tensors)
     return StoredNetwork(BuiltModel(
         network, spec, report, replace(network.card, model=spec.name)))

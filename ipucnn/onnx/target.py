@@ -47,21 +47,34 @@ class OnnxTarget:
             UnsupportedNetworkError: names the operator set, the format version or the operators.
         """
         opset = opset_of(model)
+        self.check_versions(opset, model.ir_version, what)
+        missing = sorted(set(self._missing(model, opset)))
+        if missing:
+            raise UnsupportedNetworkError(
+                f"{what} needs operators that {self.name} lacks: " + ", ".join(missing),
+                "use another network, norm layer or engine")
+
+    def check_versions(self, opset: int, ir_version: int, what: str) -> None:
+        """Raise an error for an operator set or a format version that the engine cannot read.
+
+        Args:
+            opset: of the model.
+            ir_version: the version of its format.
+            what: the model, for messages.
+
+        Raises:
+            UnsupportedNetworkError: names the version.
+        """
         oldest, newest = self.opsets
         if opset < oldest or (newest and opset > newest):
             reads = f"{oldest} to {newest}" if newest else f"{oldest} and newer"
             raise UnsupportedNetworkError(
                 f"{what} has operator set {opset}, and {self.name} reads {reads}",
                 f"export it again: 'ipucnn export --opset {newest if opset > oldest else oldest}'")
-        if self.ir_version and model.ir_version > self.ir_version:
+        if self.ir_version and ir_version > self.ir_version:
             raise UnsupportedNetworkError(
-                f"{what} has format version (IR) {model.ir_version}, and {self.name} reads up to "
+                f"{what} has format version (IR) {ir_version}, and {self.name} reads up to "
                 f"{self.ir_version}", f"export it again: 'ipucnn export --opset {newest}'")
-        missing = sorted(set(self._missing(model, opset)))
-        if missing:
-            raise UnsupportedNetworkError(
-                f"{what} needs operators that {self.name} lacks: " + ", ".join(missing),
-                "use another network, norm layer or engine")
 
     def _missing(self, model: onnx.ModelProto, opset: int) -> Iterator[str]:
         import onnx

@@ -17,10 +17,11 @@ from ipucnn.reports.prediction_rows import SUFFIXES, evidence_of_file
 from ipucnn.reports.thumbnails import of_file, with_thumbnails
 
 TRAINING, INFERENCE, VALIDATION = "training", "inference run", "validation"
-BENCHMARK, PLAN, PREDICTIONS = "data benchmark", "plan", "predictions"
+BENCHMARK, NETWORKS = "data benchmark", "benchmark of networks"
+PLAN, PREDICTIONS = "plan", "predictions"
 
 FORMATS = {"ipucnn.train": TRAINING, "ipucnn.run": INFERENCE, "ipucnn.validate": VALIDATION,
-           "ipucnn.data-bench": BENCHMARK, "ipucnn.plan": PLAN}
+           "ipucnn.data-bench": BENCHMARK, "ipucnn.bench": NETWORKS, "ipucnn.plan": PLAN}
 """The kinds of documents, by the name in their field `format`."""
 
 _MOST_ROWS = 10 ** 6

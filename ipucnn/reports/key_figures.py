@@ -10,6 +10,7 @@ from ipucnn.reports.evidence import kept_latencies
 from ipucnn.reports.finished_run import (
     BENCHMARK,
     INFERENCE,
+    NETWORKS,
     PLAN,
     PREDICTIONS,
     TRAINING,
@@ -110,6 +111,16 @@ def _of_bench(run: FinishedRun) -> Pairs:
             ("images per pass", _count(run.document.get("samples")))]
 
 
+def _of_networks(run: FinishedRun) -> Pairs:
+    cases = [case for case in _list(run.document.get("cases")) if isinstance(case, dict)]
+    ratios = [ratio for case in cases for ratio in [number(case.get("ratio"))] if ratio is not None]
+    return [("cases", _count(len(cases) or None)),
+            ("least ratio to the best other program", _unit(min(ratios, default=None), "", 2)),
+            ("largest", _unit(max(ratios, default=None), "", 2)),
+            ("rounds", _count(run.part("options").get("rounds"))),
+            ("measured on", shown(run.document.get("date")))]
+
+
 def _of_plan(run: FinishedRun) -> Pairs:
     plan, pipeline = run.part("plan"), run.part("pipeline")
     return [("samples per update", _count(plan.get("update_batch"))),
@@ -128,7 +139,8 @@ def _of_predictions(run: FinishedRun) -> Pairs:
              if labelled else "")]
 
 
-_FIGURES = {TRAINING: _of_training, INFERENCE: _of_run, BENCHMARK: _of_bench, PLAN: _of_plan,
+_FIGURES = {TRAINING: _of_training, INFERENCE: _of_run, BENCHMARK: _of_bench,
+            NETWORKS: _of_networks, PLAN: _of_plan,
             PREDICTIONS: _of_predictions}
 
 

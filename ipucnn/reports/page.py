@@ -113,7 +113,7 @@ def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
     """Return the charts and images of one work, by the names that the template uses."""
     from ipucnn.reports import classes_shown as classes
     from ipucnn.reports.charts import histogram, reliability
-    from ipucnn.reports.finished_run import BENCHMARK, PLAN
+    from ipucnn.reports.finished_run import BENCHMARK, NETWORKS, PLAN
     from ipucnn.reports.key_figures import latencies, percentiles
 
     found: Dict[str, Any] = {}
@@ -135,6 +135,8 @@ def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
         found["calls"] = len(slow)
     if run.kind == BENCHMARK:
         found.update(_bench(run))
+    if run.kind == NETWORKS:
+        found["cases"] = _networks(run)
     if run.kind == PLAN:
         found.update(_plan(run))
     return found
@@ -163,6 +165,25 @@ def _bench(run: FinishedRun) -> Dict[str, Any]:
         loading.append(("the model", float(compute), None))
     if loading:
         found["loading"] = bars(loading, "images/s", "images per second of the loader")
+    return found
+
+
+def _networks(run: FinishedRun) -> List[Tuple[str, Any]]:
+    """Return a title and a chart of the contenders of each case; the line is the limit."""
+    from ipucnn.reports.charts import bars
+    from ipucnn.reports.finished_run import shown
+
+    found = []
+    for case in run.document.get("cases", []):
+        limit = min((float(one["images_per_second"]["median"]) for one in case["limits"]),
+                    default=None)
+        rows = [(f"{one['kind']} {one['name']}" if one["kind"] == "ipucnn" else str(one["name"]),
+                 float(one["images_per_second"]["median"]), limit) for one in case["entries"]]
+        if rows:
+            title = ", ".join(map(shown, (
+                case["model"], case["job"], f"micro-batch {shown(case['batch_size'])}",
+                case["precision"], case["data"])))
+            found.append((title, bars(rows, "images/s", f"images per second of {title}")))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.progress import Listener, Status
 from ipucnn.terminal import signals
@@ -227,9 +227,9 @@ def brief(status: Status) -> str:
     return " ".join(parts)
 
 
-def counted(done: int, total: Optional[int]) -> str:
+def counted(done: int, total: Optional[int], unit: str = "images") -> str:
     """Return "3 of 8 images", or "3 images" when the total is not known."""
-    return f"{done} of {total} images" if total else f"{done} images"
+    return f"{done} of {total} {unit}" if total else f"{done} {unit}"
 
 
 def _of(done: int, total: int) -> str:
@@ -250,12 +250,18 @@ class RunProgress:
     Args:
         choice: `--progress`: `auto`, `on` or `off`.
         reason: what is done before images are counted.
+        unit: what is counted, where it is not images.
     """
 
     WORDS: ClassVar[Dict[str, str]] = {
-        "compile": COMPILING, "run": "classifying", "convert": "converting", "measure": "measuring"}
+        "compile": COMPILING, "run": "classifying", "convert": "converting", "measure": "measuring",
+        "tune": "measuring backends"}
 
-    def __init__(self, choice: str, reason: str = PREPARING) -> None:
+    UNCOUNTED: ClassVar[Tuple[str, ...]] = ("compile", "tune")
+    """The phases that count no images."""
+
+    def __init__(self, choice: str, reason: str = PREPARING, unit: str = "images") -> None:
+        self._unit = unit
         self._bar: Any = None
         self._task: Any = None
         self._show = render.wants_bar(choice)
@@ -276,14 +282,15 @@ class RunProgress:
         signals.raise_if_swallowed()
         words = self.WORDS[phase]
         if not self._show:
-            self._lines.line(lambda: words if phase == "compile" else counted(done, total))
-        elif phase == "compile":
+            self._lines.line(lambda: words if phase in self.UNCOUNTED else
+                             counted(done, total, self._unit))
+        elif phase in self.UNCOUNTED:
             self._spinner.say(words)
         else:
             if self._bar is None:
-                self._start_bar(words, counted(done, total))
+                self._start_bar(words, counted(done, total, self._unit))
             self._bar.update(self._task, description=words, completed=done, total=total,
-                             count=counted(done, total))
+                             count=counted(done, total, self._unit))
 
     def _start_bar(self, words: str, count: str) -> None:
         from rich.console import Console

@@ -16,7 +16,7 @@ from ipucnn.core.showing import kept, plain, plain_table
 from ipucnn.terminal.layout import coloured_lines, columns, terminal_width, wrapped
 
 if TYPE_CHECKING:
-    from ipucnn.bench.bench_result import BenchResult
+    from ipucnn.benchmarking.bench_result import BenchResult
     from ipucnn.training.validation import Validation
 
 

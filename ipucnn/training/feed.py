@@ -69,8 +69,8 @@ class Feed:
             self.loader = feed(
                 session, prepared.dataset, prepared.plan, prepared.plan.local_batch,
                 (int(index) for index in order), workers=options.dataset.dataloader_worker,
-                skip_bad=options.dataset.skip_bad_samples, transform=_transform(prepared), bad=bad,
-                epoch=epoch)
+                skip_bad=options.dataset.skip_bad_samples, transform=transform_of(prepared),
+                bad=bad, epoch=epoch, cache=prepared.cache)
 
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
         """Yield each whole batch, and the number of samples of the order used so far."""
@@ -103,7 +103,8 @@ def _labels(batch: Batch, match: Optional[ClassMatch], classes: int) -> torch.Te
     return torch.tensor([index % classes for index in batch.indices])
 
 
-def _transform(prepared: Prepared) -> Optional[Any]:
+def transform_of(prepared: Prepared) -> Optional[TrainTransform]:
+    """Return the random changes of the training images; None without."""
     options, changes = prepared.options, prepared.options.augmentation
     if changes.augmentation == "none" or not prepared.data.labelled:
         return None

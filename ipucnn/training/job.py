@@ -22,6 +22,7 @@ from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
 from ipucnn.training.figures import Figures, Pace
+from ipucnn.training.image_cache import kept_images
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared, prepare
 from ipucnn.training.run_files import FileRecords, Records, ready, with_folder
@@ -50,11 +51,12 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             and restored.card.num_outputs != prepared.built.num_outputs:
         restored = grown(restored, prepared.built.module)
     listener = listener or Listener()
-    for note in prepared.notes:
-        listener.note(note)
-    options, folder = with_folder(prepared)
-    prepared.options = options
     with ExitStack() as held:
+        held.enter_context(kept_images(prepared))
+        for note in prepared.notes:
+            listener.note(note)
+        options, folder = with_folder(prepared)
+        prepared.options = options
         if not prepared.instances.index:
             held.enter_context(ready(folder, restored, options, listener))
         validator = held.enter_context(closing(Validator(prepared, listener)))

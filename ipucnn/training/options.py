@@ -17,6 +17,7 @@ from typing import (
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import (
+    DEVICE_IMAGES,
     FIXED_IMAGES,
     NO_CHECKPOINTS,
     NO_VALIDATION,
@@ -68,6 +69,14 @@ class TrainDataset(DatasetPart):
         "shuffle", "Order of the training images: every image once per epoch, or 'balanced', "
         "which draws as many images of every class and repeats those of rare ones.",
         choices=("shuffle", "balanced"))
+
+    cache_images: str = option(
+        "none", "Keep decoded images for later epochs, in memory or in files that later trainings "
+        "use too; the pixels are the same.", choices=("none", "ram", "disk"), machine=True,
+        idle=DEVICE_IMAGES)
+    cache_images_dir: Optional[str] = option(
+        None, "Folder of '--cache-images disk' (default: in the user's cache).", metavar="DIR",
+        machine=True, idle="without cache_images disk")
 
     @property
     def name(self) -> str:

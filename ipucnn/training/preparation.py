@@ -37,6 +37,7 @@ from ipucnn.data.opening import (
     usual_record,
     with_classes,
 )
+from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.models.balance import with_balanced_splits
 from ipucnn.models.build import build_model
 from ipucnn.models.built import BuiltModel
@@ -86,6 +87,7 @@ class Prepared:
         notes: notes for the user.
         registry: where names are looked up.
         compile_seconds: seconds spent on compiling the session, once done.
+        cache, validation_cache: keep decoded images, where the options ask for it and they fit.
     """
 
     options: TrainOptions
@@ -106,6 +108,8 @@ class Prepared:
     notes: List[str]
     registry: Registry
     compile_seconds: float = 0.0
+    cache: Optional[PixelCache] = None
+    validation_cache: Optional[PixelCache] = None
 
 
 def prepare(options: TrainOptions, registry: Registry,

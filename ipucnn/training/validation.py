@@ -23,6 +23,7 @@ from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch
+from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
@@ -164,6 +165,7 @@ class Evaluator:
         match: its class for each label of the dataset; None without labels, when any are used.
         workers, skip_bad: as in `Loader`.
         instances: the processes that share the images; all get the same result.
+        cache: keeps the images at the input size.
     """
 
     module: nn.Module
@@ -176,6 +178,7 @@ class Evaluator:
     workers: Optional[int] = None
     skip_bad: bool = False
     instances: Instances = ALONE
+    cache: Optional[PixelCache] = None
     _kept: Optional[InferenceSession] = field(default=None, init=False)
 
     def close(self) -> None:
@@ -218,7 +221,7 @@ class Evaluator:
         evidence = Evidence(self.card.names)
         with self._session(weights) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
-                     workers=self.workers, skip_bad=self.skip_bad) as loader:
+                     workers=self.workers, skip_bad=self.skip_bad, cache=self.cache) as loader:
             for batch in loader:
                 logits = session(batch.images)
                 labels = self._labels(batch, logits.shape[1])

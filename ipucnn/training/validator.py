@@ -40,7 +40,7 @@ class Validator:
                 copy.deepcopy(prepared.built.module), backend, prepared.setup.loss, plan,
                 prepared.validation, prepared.built.card, prepared.validation_match,
                 options.dataset.dataloader_worker,
-                options.dataset.skip_bad_samples, prepared.instances)
+                options.dataset.skip_bad_samples, prepared.instances, prepared.validation_cache)
 
     def close(self) -> None:
         """Free the device."""

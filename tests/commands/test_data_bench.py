@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from ipucnn.__main__ import invoke
-from ipucnn.bench import compute
-from ipucnn.bench.bench_result import Loading, waiting
-from ipucnn.bench.compute import Compute
-from ipucnn.bench.host import STEPS, step_by_step
-from ipucnn.bench.job import bench
-from ipucnn.bench.options import BenchOptions
+from ipucnn.benchmarking import compute
+from ipucnn.benchmarking.bench_result import Loading, waiting
+from ipucnn.benchmarking.compute import Compute
+from ipucnn.benchmarking.host import STEPS, step_by_step
+from ipucnn.benchmarking.job import bench
+from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.options.building import build
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import use

@@ -11,7 +11,11 @@ import pytest
 from PIL import Image
 
 from ipucnn.__main__ import invoke
+from ipucnn.core.options.building import build
+from ipucnn.core.registry.registry import registry
 from ipucnn.data.resize import native_resize
+from ipucnn.inference.measured import Measured, Rate, Record, source_of
+from ipucnn.inference.options import RunOptions
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(not native_resize(), reason="this torch resizes in float")
@@ -76,6 +80,18 @@ def test_a_model_of_the_registry_is_exported_once(photos, tmp_path, cache):
     assert len(stored.read_bytes()) == len(content)
     assert stored.stat().st_ctime_ns != written
     assert (tmp_path / "third.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+
+def test_a_measured_choice_imports_no_torch(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    argv = run(photos, tmp_path / "a.csv", *NETWORK, "--precision", "full")
+    assert invoke(list(map(str, [*argv, "--backend", "onnxruntime", "--no-spinning"]))) == 0
+    options = build(RunOptions, {"model": "resnet8-cifar", "weights": "random",
+                                 "precision": "full"})
+    source = source_of("torch", registry())
+    Record.of(options, registry(), "auto").write(Measured("32.32", (
+        Rate("onnxruntime", {"spinning": False}, 90.0, source), Rate("torch", {}, 40.0, source))))
+    assert not alone(*argv)
 
 
 @pytest.mark.parametrize("other", [["--seed", "1"], ["--normlayer", "none"],

@@ -17,12 +17,16 @@ def card(model="resnet18", **fields):
                      preprocessing=Preprocessing(8, interpolation="bicubic"), **fields)
 
 
+def properties(proto):
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
 def test_it_is_read_as_it_was_written():
     written = Metadata(card(provenance={"weights": {"source": "x"}}, multi_label=True), "device",
                        card().class_names)
     proto = classifier()
     written.embed(proto)
-    assert Metadata.of(proto, 5) == written
+    assert Metadata.of(properties(proto), 5) == written
     stored = {entry.key: entry.value for entry in proto.metadata_props}
     assert json.loads(stored["ipucnn.class_names"])[1] == "Hündin, weiß"  # the first version's
 
@@ -33,7 +37,7 @@ def test_files_of_the_first_version_get_a_card():
                        "class_names": list("abcde"), "normalisation": "none"}.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = f"ipucnn.{key}", json.dumps(value)
-    found = Metadata.of(proto, 5)
+    found = Metadata.of(properties(proto), 5)
     assert (found.card.model, found.card.class_names) == ("old", tuple("abcde"))
     assert found.card.preprocessing == Preprocessing(8, mean=(0.5, 0.5, 0.5))
     assert found.normalisation == "none"
@@ -48,7 +52,7 @@ def test_writing_again_replaces_it_and_keeps_what_others_wrote():
     keys = [entry.key for entry in proto.metadata_props]
     assert sorted(keys) == sorted({*keys})
     assert "author" in keys
-    assert Metadata.of(proto, 5).card.model == "two"
+    assert Metadata.of(properties(proto), 5).card.model == "two"
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -58,7 +62,7 @@ def test_class_names_that_other_programs_wrote_are_read(key, value):
     proto = classifier()
     entry = proto.metadata_props.add()
     entry.key, entry.value = key, value
-    assert Metadata.of(proto, 5) == Metadata(class_names=tuple("abcde"))
+    assert Metadata.of(properties(proto), 5) == Metadata(class_names=tuple("abcde"))
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -71,5 +75,5 @@ def test_what_is_foreign_or_broken_counts_as_not_said(key, value):
     proto = classifier()
     entry = proto.metadata_props.add()
     entry.key, entry.value = key, value
-    found = Metadata.of(proto, 5)
+    found = Metadata.of(properties(proto), 5)
     assert (found.class_names, found.normalisation) == ((), "")

@@ -25,6 +25,9 @@ from ipucnn.cli import app
     ("migrate", "--from", "t", ["timm", "torchvision"]),
     ("new-plugin", "--kind", "l", ["lr-schedule", "loss", "logger", "launcher"]),
     ("run", "--model", "resnet101-", ["resnet101-cifar"]),
+    ("bench", "--model", "resnet101-", ["resnet101-cifar"]),
+    ("bench", "--backend", "onnx", ["onnxruntime"]),
+    ("bench", "--against", "torch", ["torchvision", "torch-compile"]),
     ("train", "--validation-mode", "d", ["during"])])
 def test_values_with_names_are_completed(command, option, begun, wanted):
     one = typer.main.get_command(app).commands[command]

@@ -61,9 +61,9 @@ def same(folder, other):
     same_progress(folder, other, 1e-5)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_ranks_train_as_one_process_does(alone, tmp_path, count):
-    ranks = run(tmp_path, count, *TRAINING, "--checkpoint-path", tmp_path / "saved")
+@pytest.mark.parametrize(("count", "more"), [(2, ["--cache-images", "ram"]), (4, [])])
+def test_ranks_train_as_one_process_does(alone, tmp_path, count, more):
+    ranks = run(tmp_path, count, *TRAINING, *more, "--checkpoint-path", tmp_path / "saved")
     same(tmp_path / "saved", alone)
     assert ranks.out().count("Epoch 2: Train accuracy") == 1
     assert not ranks.out(1).strip()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Type
 
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -61,10 +61,13 @@ class InferenceSession(Fed, ABC):
         in_flight: how many calls may be started before the result of the first is read; known once
             the session is compiled.
         notes: notes for the user; known once it is compiled.
+        warm_up: whether `compile` makes a call, so that the first one for images is as fast as
+            those after it; a run of one call clears it.
     """
 
     reloadable: bool = False
     in_flight: int = 1
+    warm_up: bool = True
     notes: Tuple[str, ...] = ()
     samples_per_call: int
     facts: Dict[str, Any]
@@ -141,6 +144,22 @@ class Backend(ABC):
         Requirements differ by plan: compile-only plans may need no device.
         """
         return self.probe()
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return values of its own options whose speed is worth measuring on this machine.
+
+        `ipucnn run --tune` measures inference with each of them. The first is measured before the
+        others. An option that the user gave is left as given; its default is None, so that a given
+        value can be recognised.
+
+        Args:
+            plan: of the inference.
+
+        Returns:
+            Values by the names of options, of which an empty mapping has none; nothing if the
+            backend is not to be measured, because its compilation takes minutes for example.
+        """
+        return ({},)
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

@@ -52,6 +52,8 @@ class ExecutionPlan:
         recompute_checkpoints: regular expressions of module paths whose outputs are kept in either
             mode.
         compile_only: the model is compiled but not executed.
+        calls_in_flight: host calls of inference that may be started before the result of the first
+            is read; 1 where each result is waited for.
 
     Raises:
         UsageError: a value or a combination that no backend supports.
@@ -76,6 +78,7 @@ class ExecutionPlan:
     recompute: str = "none"
     recompute_checkpoints: Tuple[str, ...] = ()
     compile_only: bool = False
+    calls_in_flight: int = 1
 
     def __post_init__(self) -> None:
         counts = {"batch-size": self.micro_batch, "device-iterations": self.device_iterations,

@@ -72,7 +72,7 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     name = options.get("backend")
     if key(name) != AUTO:
         spec = registry.get_typed(BackendSpec, name)
-        chosen = _probed(spec, options, plan, registry)
+        chosen = probed(spec, options, plan, registry)
         if not chosen.probe.usable:
             usable = [other.spec.name for other in _all_probed(options, plan, registry)
                       if other.probe.usable and other.spec is not spec]
@@ -87,7 +87,7 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     if best is None:
         raise _none_usable(options, unusable, registry)
     why = "the best backend usable here"
-    passed_over = [spec.name for spec in lacking if spec.preference > _rank(best)]
+    passed_over = [spec.name for spec in lacking if spec.preference > rank_of(best)]
     if passed_over:
         why += " (without a requested feature: " + ", ".join(passed_over) + ")"
     if unusable:
@@ -107,19 +107,19 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
     specs = [spec for spec in _specs(registry, training=plan.training)
              if spec.name not in without and (spec.training or not trains)
              and not not_owned(options, spec, registry)]
-    lacking = [spec for spec in specs if _lacks(options, plan, spec, registry)]
+    lacking = [spec for spec in specs if lacks(options, plan, spec, registry)]
     best: Optional[Chosen] = None
     unusable: List[Chosen] = []
     for spec in [spec for spec in specs if spec not in lacking] or lacking:
-        if best is not None and spec.preference <= _rank(best):
+        if best is not None and spec.preference <= rank_of(best):
             break
-        chosen = _probed(spec, options, plan, registry)
+        chosen = probed(spec, options, plan, registry)
         if not chosen.probe.usable:
             unusable.append(chosen)
-        elif best is None or _rank(chosen) > _rank(best):
+        elif best is None or rank_of(chosen) > rank_of(best):
             best = chosen
     if best is None:
-        best = next((chosen for chosen in (_probed(spec, options, plan, registry)
+        best = next((chosen for chosen in (probed(spec, options, plan, registry)
                                            for spec in lacking) if chosen.probe.usable), None)
     return best, lacking, unusable
 
@@ -147,7 +147,8 @@ def _none_usable(options: CommandOptions, unusable: List[Chosen],
     return UnavailableError(f"{flags}, and no such backend can be used here", reasons)
 
 
-def _rank(chosen: Chosen) -> int:
+def rank_of(chosen: Chosen) -> int:
+    """Return the preference of a probed backend for `--backend auto`."""
     rank = chosen.probe.preference
     return chosen.spec.preference if rank is None else rank
 
@@ -168,8 +169,8 @@ def others_can(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
                for chosen in _all_probed(options, plan, registry))
 
 
-def _lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
-           registry: Registry) -> bool:
+def lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
+          registry: Registry) -> bool:
     """Return whether `check_offer` would raise."""
     return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
             or (plan.replicas > 1 and not spec.replicas)
@@ -265,8 +266,9 @@ def _not_offered(options: CommandOptions, spec: BackendSpec,
     return UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
 
 
-def _probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
-            registry: Registry) -> Chosen:
+def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
+           registry: Registry) -> Chosen:
+    """Return a backend with its given options, and its probe for a plan."""
     try:
         backend: Backend = registry.make(spec, options=_options_of(spec, options, plan, registry))
     except UnavailableError as error:
@@ -318,9 +320,9 @@ def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendS
 
 def _all_probed(options: CommandOptions, plan: ExecutionPlan, registry: Registry) -> List[Chosen]:
     """Return the built-in backends that support the request, with their probes."""
-    return [_probed(spec, options, plan, registry)
+    return [probed(spec, options, plan, registry)
             for spec in _specs(registry, training=plan.training)
-            if not _lacks(options, plan, spec, registry)]
+            if not lacks(options, plan, spec, registry)]
 
 
 def _offered_by(registry: Registry, has: Any) -> str:

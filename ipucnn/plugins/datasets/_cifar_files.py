@@ -89,7 +89,7 @@ FORMS = {
 class CifarImages(ImageDataset):
     """Images of 32 x 32 pixels, in memory."""
 
-    labels_in_memory = True
+    labels_in_memory = in_memory = True
 
     def __init__(self, name: str, pixels: Any, labels: List[int], names: Tuple[str, ...]) -> None:
         self._name, self._pixels, self._labels = name, pixels, labels

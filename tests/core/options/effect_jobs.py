@@ -204,8 +204,8 @@ def _convert(given):
 def _bench(given):
     from recording_backend import EVENTS, digest
 
-    from ipucnn.bench import job
-    from ipucnn.bench.options import BenchOptions
+    from ipucnn.benchmarking import job
+    from ipucnn.benchmarking.options import BenchOptions
 
     real, dataset_seen = job.feed, []
 

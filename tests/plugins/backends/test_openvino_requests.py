@@ -1,4 +1,4 @@
-"""Several host calls in flight on OpenVINO, and the measurement of how many are best."""
+"""Several host calls in flight on OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ import pytest
 pytest.importorskip("openvino")
 
 from ipucnn.__main__ import invoke
-from ipucnn.plugins.backends.openvino import tuning
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.plugins.backends.openvino import engine
 
 RUN = ["run", "--backend", "openvino", "--model", "resnet8-cifar", "--weights", "random",
        "--num-classes", "5", "--data", "generated", "--iterations", "9", "--precision", "full",
-       "--json", "--progress", "off"]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "SECONDS", 0.05)
-    monkeypatch.setattr(tuning, "thread_count", lambda: 3)
-    return tmp_path / "cache" / "tuning"
+       "--no-tune", "--json", "--progress", "off"]
 
 
 @pytest.fixture
@@ -47,23 +40,23 @@ def test_answers_do_not_depend_on_the_calls_in_flight(run):
     assert together["throughput"]["mean"] > 0
 
 
-def test_what_was_measured_is_used_from_then_on(run, cache, monkeypatch):
-    assert run()[0]["session"]["requests"] == 1
-    tuned = run("--tune")[0]
-    assert set(tuned["session"]["tuned"]) == {"1", "2", "3"}
-    best = tuned["session"]["requests"]
-    assert any(f"'--requests {best}'" in note for note in tuned["notes"])
-    (record,) = cache.iterdir()
-    assert json.loads(record.read_text()) == {"requests": best}
-    record.write_text('{"requests": 3}')
-    assert run()[0]["session"]["requests"] == 3
-    assert run("--batch-size", "2")[0]["session"]["requests"] == 1  # another measurement
-    record.write_text("[1")
-    assert run()[0]["session"]["requests"] == 1
+def test_without_a_number_the_engine_recommends_one(run, monkeypatch):
+    monkeypatch.setattr("ipucnn.plugins.backends.openvino.inference.thread_count", lambda: 4)
+    many = run()[0]["session"]["requests"]
+    assert 1 < many <= 9
+    assert run("--iterations", "1")[0]["session"]["requests"] == 1  # nothing to overlap
+    assert run("--device-iterations", "2", "--iterations", "4")[0]["session"]["requests"] == 2
+
+
+def test_the_numbers_worth_measuring(monkeypatch):
+    monkeypatch.setattr(engine, "thread_count", lambda: 6)
+    backend = engine.OpenVinoBackend()
+    assert backend.variants(ExecutionPlan()) == [{"requests": n} for n in (1, 2, 4, 6)]
+    assert backend.variants(ExecutionPlan(micro_batch=200)) == [{"requests": 1}, {"requests": 2}]
+    assert backend.variants(ExecutionPlan(replicas=2)) == ({},)
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--tune", "--requests", "2"], "'--tune' measures what '--requests' states"),
     (["--requests", "2", "--device-iterations", "2"], "'--requests' is for one micro-batch"),
     (["--requests", "0"], "0")])
 def test_options_that_contradict_each_other(words, message, capsys):

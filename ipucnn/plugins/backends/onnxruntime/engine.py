@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
@@ -16,6 +16,7 @@ from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import ArraySession, Graph, OnnxBackend, filled
 from ipucnn.onnx.float16 import in_bfloat16, in_float16
 from ipucnn.plugins.backends._gpus import of_instance
+from ipucnn.plugins.backends.onnxruntime import stored_session
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
@@ -50,7 +51,14 @@ class OnnxRuntimeBackend(OnnxBackend):
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""
-        return OnnxRuntimeSession(graph, plan, *_device(self.options.device))
+        return OnnxRuntimeSession(graph, plan, *_device(self.options.device),
+                                  spinning=self.options.spinning)
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return both kinds of waiting threads; on a GPU there is nothing to choose."""
+        if _device(self.options.device)[0] != "cpu" or thread_count() == 1:
+            return ({},)
+        return ({"spinning": True}, {"spinning": False})
 
 
 def _device(wanted: Optional[str]) -> Tuple[str, int]:
@@ -108,7 +116,12 @@ def _described(device: Tuple[str, int], half: bool) -> Probe:
 class OnnxRuntimeSession(ArraySession):
     """Calls take one micro-batch; replicas share the device."""
 
-    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int) -> None:
+    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
+                 spinning: Optional[bool] = None) -> None:
+        if spinning is not None and kind != "cpu":
+            flag = "--spinning" if spinning else "--no-spinning"
+            raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
+                             f"{kind}", "leave it out, or use '--device cpu'")
         self.samples_per_call = plan.micro_batch
         self._graph = graph
         self._plan = plan
@@ -120,9 +133,7 @@ class OnnxRuntimeSession(ArraySession):
             # TensorFloat-32 has 10 bits of fraction, which is not single precision
             _PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
             if kind == "cuda" else {})
-        self._options = onnxruntime.SessionOptions()
-        self._options.intra_op_num_threads = thread_count()
-        self._options.log_severity_level = 3  # errors: other messages are for its developers
+        self._spinning = spinning is not False
         self._session: Any = None
         self._synthetic: Any = None
         self.facts: Dict[str, Any] = {
@@ -130,24 +141,38 @@ class OnnxRuntimeSession(ArraySession):
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
             "provider": self._provider[0], "threads": thread_count()}
+        if kind == "cpu":
+            self.facts["spinning"] = spinning is not False
 
     def compile(self) -> float:
-        """Optimise the graph, and make one call so that buffers are allocated."""
+        """Optimise the graph; to warm up, make one call so that buffers are allocated."""
         started = time.perf_counter()
-        images = self._graph.example(self._plan)
         try:
-            self._session = onnxruntime.InferenceSession(
-                self._graph.stored(), self._options, providers=[self._provider])
+            self._session = self._loaded()
         except Exception as error:  # its exceptions have no other common base
             raise _refused(error) from error
         if self._session.get_providers()[0] != self._provider[0]:
             raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
                               "check the driver and the CUDA libraries, or use '--device cpu'")
         self._output = self._session.get_outputs()[0].name
-        if self._plan.synthetic:
-            self._synthetic = images
-        self._run(images)
+        if self._plan.synthetic or self.warm_up:
+            self._synthetic = self._graph.example(self._plan)
+            self._run(self._synthetic)
         return time.perf_counter() - started
+
+    def _loaded(self) -> onnxruntime.InferenceSession:
+        stored = self._graph.stored()
+        if isinstance(stored, str) and self._provider[0] == _PROVIDERS["cpu"]:
+            return stored_session.session(stored, self._options, self._provider)
+        return onnxruntime.InferenceSession(stored, self._options(), providers=[self._provider])
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = thread_count()
+        options.add_session_config_entry("session.intra_op.allow_spinning",
+                                         str(int(self._spinning)))
+        options.log_severity_level = 3  # errors: other messages are for its developers
+        return options
 
     def classify(self, images: Optional[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:
         """Classify up to a micro-batch; see `ArraySession.classify`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import lru_cache
-from typing import TYPE_CHECKING, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
 
 import openvino  # a backend's engine is loaded when it is used
 
@@ -12,7 +12,7 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import usable_cores
+from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
@@ -22,6 +22,10 @@ from ipucnn.plugins.backends.openvino.target import TARGET
 
 if TYPE_CHECKING:
     import torch
+
+
+_IMAGES_IN_FLIGHT = 512
+"""Images of all requests together, from which more requests are not measured: they take memory."""
 
 
 @lru_cache(maxsize=None)
@@ -61,6 +65,15 @@ class OpenVinoBackend(OnnxBackend):
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
         return self._described(device, half)
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
+        """Return numbers of requests: powers of two up to the threads, and as many as these."""
+        if plan.device_iterations * plan.local_replicas > 1:
+            return ({},)
+        threads = thread_count()
+        most = max(1, min(threads, _IMAGES_IN_FLIGHT // plan.micro_batch))
+        counts = {1, most, *(1 << power for power in range(most.bit_length()))}
+        return [{"requests": count} for count in sorted(counts)]
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""

@@ -17,7 +17,6 @@ from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, Graph, filled
 from ipucnn.onnx.float16 import in_bfloat16
-from ipucnn.plugins.backends.openvino import tuning
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
@@ -57,10 +56,9 @@ class OpenVinoSession(ArraySession):
         steps = self._steps = plan.device_iterations * plan.local_replicas
         self._parts = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
         self.samples_per_call = plan.micro_batch * self._parts
-        if steps > 1 and (options.requests or options.tune):
-            flag = "--requests" if options.requests else "--tune"
+        if steps > 1 and options.requests:
             raise UsageError(
-                f"'{flag}' is for one micro-batch per host call, and a call of "
+                "'--requests' is for one micro-batch per host call, and a call of "
                 f"{plan.device_iterations} device iterations and {plan.local_replicas} replicas "
                 "has its micro-batches in flight", "leave it out, or '--device-iterations' and "
                 "'--replicas'")
@@ -79,15 +77,17 @@ class OpenVinoSession(ArraySession):
             "float16" if graph.half else NAMES[half or "bf16"]}
 
     def compile(self) -> float:
-        """Quantise if the plan requires it, compile, and make one call with each request."""
+        """Quantise if the plan requires it, compile, and warm up: a call with each request."""
         started = time.perf_counter()
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
         with _errors(plan.micro_batch):
             model, stored = self._model()
             _reshape(model, graph, plan.micro_batch)
-            count = self._parts if self._steps > 1 else self._calls_in_flight(model, images)
-            compiled = self._loaded(model, count)
+            wanted = self._parts if self._steps > 1 else self._options.requests
+            most = wanted or plan.calls_in_flight
+            compiled = self._loaded(model, most)
+            count = wanted or min(most, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             self._requests = [compiled.create_infer_request() for _ in range(count)]
             self._inputs = [None] * count
             self.in_flight = 1 if self._steps > 1 else count
@@ -97,7 +97,8 @@ class OpenVinoSession(ArraySession):
                           requests=len(self._requests))
         for place in range(len(self._requests)):
             self._feed(place, images)
-        self._infer(len(self._requests))
+        if self.warm_up:
+            self._infer(len(self._requests))
         if calibration is not None:
             full, quantised = self._compared(calibration, stored)
             self.facts["quantisation"] = calibration.report(full, quantised)
@@ -170,29 +171,13 @@ class OpenVinoSession(ArraySession):
                                  dtype=numpy.float32)
 
     def _loaded(self, model: Any, count: int) -> Any:
-        """Compile a model for `count` requests in flight."""
+        """Compile a model for at most `count` requests in flight.
+
+        With several, OpenVINO chooses how many streams compute at a time.
+        """
         return self._core.compile_model(model, self._device, {
             **self._config, "PERFORMANCE_HINT": "LATENCY" if count == 1 else "THROUGHPUT",
             "PERFORMANCE_HINT_NUM_REQUESTS": count})
-
-    def _calls_in_flight(self, model: Any, images: Array) -> int:
-        """Return how many calls to have in flight: as asked for, as measured, or one."""
-        if self._options.requests is not None:
-            return self._options.requests
-        record = tuning.Record.of(self._graph, {
-            **self._config, "device": self._device, "batch": self._plan.micro_batch,
-            "threads": thread_count(), "openvino": openvino.__version__,
-            "int8": self._calibration is not None})
-        if not self._options.tune:
-            return record.read() or 1
-        rates = tuning.measured(lambda count: self._loaded(model, count), self._array(images))
-        count = max(rates, key=lambda n: rates[n])
-        record.write(count)
-        self.facts["tuned"] = {str(n): round(rate, 1) for n, rate in rates.items()}
-        self.notes = (f"tuned: '--requests {count}' is fastest here (" + ", ".join(
-            f"{n}: {rate:.1f} images/s" for n, rate in rates.items())
-            + "), and is used for this network from now on",)
-        return count
 
     def _model(self) -> Tuple[Any, Optional[Tuple[Array, Array]]]:
         """Return the network, quantised if it is to be, and the logits stored with it."""
@@ -218,7 +203,7 @@ class OpenVinoSession(ArraySession):
         if stored is not None:
             return torch.from_numpy(stored[0]), torch.from_numpy(stored[1])
         plan = replace(self._plan, precision="32.32")
-        options = replace(self._options, requests=None, tune=False)
+        options = replace(self._options, requests=None)
         full = OpenVinoSession(self._core, self._graph, plan, options)
         with full:
             full.compile()

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import option
 from ipucnn.plugins.backends._options import CacheOptions, DeviceOptions
 
@@ -14,12 +13,6 @@ class OpenVinoOptions(CacheOptions, DeviceOptions):
 
     requests: Optional[int] = option(
         None, "Host calls in flight at a time, each on its share of the cores: throughput is often "
-        "better, and latency worse (default: what '--tune' found for this network, or 1).",
+        "better, and latency worse, for which 1 is best (default: what '--tune' found, or what "
+        "OpenVINO recommends for throughput).",
         minimum=1, maximum=1024, names=("--num-requests",))
-    tune: bool = option(
-        False, "Measure how many '--requests' are fastest for this network on this machine, and "
-        "use that from now on.")
-
-    def __post_init__(self) -> None:
-        if self.tune and self.requests is not None:
-            raise UsageError("'--tune' measures what '--requests' states", "leave one of them out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import torch  # a backend's engine is loaded when it is used
 
@@ -66,6 +66,10 @@ class PopArtBackend(OnnxBackend):
         return Probe(usable=True, device=device, versions=versions, half="float16",
                      precision="16.16",
                      notes=POPART.newer_note(sdk))
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return nothing: compilation takes minutes, and the device is for this work alone."""
+        return ()
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

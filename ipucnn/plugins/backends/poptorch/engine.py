@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import torch  # a backend's engine is loaded when it is used
 
@@ -64,6 +64,10 @@ class PopTorchBackend(Backend):
         return Probe(usable=True, device=device, versions=versions, half="float16",
                      precision="16.16",
                      notes=POPTORCH.newer_note(sdk))
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
+        """Return nothing: compilation takes minutes, and the device is for this work alone."""
+        return ()
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+from copy import copy
 from typing import Any, Callable, Dict, Tuple
 
 import torch
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 tracing = threading.Lock()
 """Held while a model is traced: torch.fx replaces `Module.__call__` meanwhile."""
@@ -66,7 +66,7 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
         convolution = modules[before.target]
         if not isinstance(convolution, nn.Conv2d) or norm.running_mean is None:
             continue
-        replaced[before.target] = fuse_conv_bn_eval(convolution, norm)
+        replaced[before.target] = _folded(convolution, norm)
         if norm._modules:  # an activation that it applies
             replaced[node.target] = nn.Sequential(*norm.children())
         else:
@@ -80,6 +80,30 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
         setattr(folded.get_submodule(parent), name, module)
     folded.delete_all_unused_submodules()
     return folded, sum(isinstance(module, nn.Conv2d) for module in replaced.values())
+
+
+@torch.no_grad()
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return a convolution that computes both.
+
+    Only the new weights take memory of their own; they are written once, in the layout that is
+    computed with.
+    """
+    mean, variance, weight = norm.running_mean, norm.running_var, convolution.weight
+    assert mean is not None
+    assert variance is not None
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    scaled = torch.empty_like(weight, memory_format=torch.channels_last)
+    torch.mul(weight, scale.to(weight.dtype).reshape(-1, 1, 1, 1), out=scaled)
+    bias = ((0 if convolution.bias is None else convolution.bias) - mean) * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias
+    folded = copy(convolution)
+    folded._parameters = {"weight": nn.Parameter(scaled, requires_grad=False),
+                          "bias": nn.Parameter(bias.to(weight.dtype), requires_grad=False)}
+    return folded
 
 
 @torch.no_grad()

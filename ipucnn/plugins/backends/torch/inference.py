@@ -72,14 +72,14 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         return model
 
     def compile(self) -> float:
-        """Compile if selected, and make one call so that buffers are allocated."""
+        """Compile if selected; else, to warm up, make one call so that buffers are allocated."""
         started = time.perf_counter()
-        example = self._example()
         if self._options.compile:
+            example = self._example()
             self._call = compiler.compiled(self._model, self._options.model_cache_path)
             compiler.first_call(lambda: self._run(example))
-        else:
-            self._run(example)
+        elif self.warm_up:
+            self._run(self._example())
         self._wait()
         return time.perf_counter() - started
 

@@ -60,6 +60,10 @@ class Source(ABC):
     def ahead(self, shard: Shard) -> None:  # noqa: B027 - for sources that have to fetch it
         """Prefetch a shard that will be opened soon."""
 
+    def version(self, shards: Sequence[Shard]) -> str:  # noqa: ARG002 - for those who can
+        """Return a text that differs once a shard has changed; empty where it is not known."""
+        return ""
+
     def read_in(self, shards: Sequence[Shard]) -> str:  # noqa: ARG002 - for those who can
         """Ask the system to read shards into its memory; return why not, or an empty text."""
         return ""
@@ -116,6 +120,16 @@ class Folder(Source):
             return ""
         how = "is truncated" if size < shard.bytes else "has changed"
         return f"shard {shown} {how}: it has {size:,} bytes and was written with {shard.bytes:,}"
+
+    def version(self, shards: Sequence[Shard]) -> str:
+        """Return the paths, sizes and times of the files."""
+        lines = []
+        for shard in shards:
+            path = os.path.abspath(self.path(shard.name))
+            with suppress(OSError):  # reported when it is read
+                found = os.stat(path)
+                lines.append(f"{path!r} {found.st_size} {found.st_mtime_ns}")
+        return "\n".join(lines)
 
     def open(self, shard: Shard) -> File:
         """Return a shard, opened."""

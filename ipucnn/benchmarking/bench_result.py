@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional
 
-from ipucnn.bench.compute import Compute
+from ipucnn.benchmarking.compute import Compute
 
 MUCH = 0.1
 """Share of waiting above which advice is given."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, Callable, List, Optional, Sequence
 
-from ipucnn.bench import compute, host
-from ipucnn.bench.bench_result import MUCH, BenchResult, Loading, Waiting, waiting
-from ipucnn.bench.options import BenchOptions
+from ipucnn.benchmarking import compute, host
+from ipucnn.benchmarking.bench_result import MUCH, BenchResult, Loading, Waiting, waiting
+from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.feeding import Fed

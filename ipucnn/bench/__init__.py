@@ -1,1 +1,0 @@
-"""Benchmarks image preparation on the host and compares it with a model's throughput."""

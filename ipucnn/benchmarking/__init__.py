@@ -1,0 +1,1 @@
+"""Benchmarks: networks beside other programs (`bench`), and preparing images (`data bench`)."""

@@ -1,0 +1,114 @@
+"""The processes of contenders, from the side of `ipucnn bench`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from multiprocessing import Pipe
+from typing import Any, Optional, Tuple
+
+from ipucnn.benchmarking.case import (
+    OVER,
+    READY,
+    REFUSED,
+    TURN,
+    Case,
+    Contender,
+    Facts,
+    RefusedError,
+)
+from ipucnn.benchmarking.contender_process import START
+from ipucnn.core.names import printable
+from ipucnn.core.registry.discovery import PluginSettings
+
+PATIENCE = 600.0
+"""Seconds after which a contender that does not answer is given up."""
+
+
+class Process:
+    """A process that measures one contender; close it in any case.
+
+    Args:
+        contender: what it measures.
+        settings: the plugins that it may load.
+    """
+
+    def __init__(self, contender: Contender, settings: PluginSettings) -> None:
+        self.contender = contender
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._connection, theirs = Pipe()
+        with theirs:
+            # a session of its own: Ctrl-C on the terminal is for the parent
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()),
+                 *map(str, sys.path)],
+                stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()], start_new_session=True)
+        self._send((contender, settings))
+
+    def prepare(self, case: Case) -> None:
+        """Prepare a case.
+
+        Raises:
+            RefusedError: the contender cannot; the message states the reason.
+        """
+        self._send(case)
+        self._receive(READY)
+
+    def turn(self, seconds: float) -> float:
+        """Return the images (or operations) per second of a turn.
+
+        Raises:
+            RefusedError: it failed.
+        """
+        self._send(seconds)
+        _, images, taken = self._receive(TURN)
+        return float(images) / float(taken) if taken > 0 else 0.0
+
+    def end(self) -> Facts:
+        """End the case; return what the contender says of it.
+
+        Raises:
+            RefusedError: it failed.
+        """
+        self._send(None)
+        facts: Facts = self._receive(OVER)[1]
+        return facts
+
+    def close(self) -> None:
+        """End the process, at once."""
+        with suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        self._log.close()
+
+    def _send(self, message: Any) -> None:
+        with suppress(OSError):  # it has ended; `_receive` says so
+            self._connection.send(message)
+
+    def _receive(self, expected: str) -> Tuple[Any, ...]:
+        answer: Optional[Tuple[Any, ...]] = None
+        try:
+            if not self._connection.poll(PATIENCE):
+                raise RefusedError(f"no answer in {PATIENCE:.0f} seconds")
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise RefusedError(self._ended()) from None
+        if answer[0] == REFUSED:
+            raise RefusedError(printable(str(answer[1])))
+        if answer[0] != expected:
+            raise RefusedError(f"it ended early: {answer[0]}")
+        return answer
+
+    def _ended(self) -> str:
+        """Return how the process ended, with the last line that it wrote."""
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        how = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return printable(f"its process {how}" + (f": {last[:200]}" if last else ""))

@@ -1,0 +1,130 @@
+"""The limits that figures of `ipucnn bench` are compared with, as contenders of their own.
+
+Convolutions are computed as matrix products, so that no network is faster than a large product of
+the same type, but for methods that need fewer operations (Winograd's). Nothing reads JPEG files
+faster than decoding them alone.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Callable, List, Tuple
+
+from ipucnn.benchmarking.case import Case, Facts, Link, RefusedError, serve
+from ipucnn.core.machine import thread_count
+
+PRODUCT, DECODING = "product", "decoding"
+
+SIZE = 2048
+"""Rows and columns of the matrices."""
+
+SUFFIXES = (".jpg", ".jpeg")
+
+OPERATIONS = {"inference": 2, "train": 6}
+"""Floating-point operations for each multiply-add of the forward pass; the backward pass of a
+training has twice as many as the forward pass."""
+
+
+def measured(name: str, case: Case, link: Link) -> Facts:
+    """Measure the matrix product in a case's precision, or the decoding of its files.
+
+    Raises:
+        RefusedError: it does not apply here.
+    """
+    if name == DECODING:
+        serve(link, _decoding(case))
+        return {}
+    product, unit = _product(case)
+    product()
+
+    def measure(wanted: float) -> Tuple[float, float]:
+        begin, count = time.perf_counter(), 0
+        while True:
+            product()
+            count += 1
+            seconds = time.perf_counter() - begin
+            if seconds >= wanted:
+                return count * 2.0 * SIZE ** 3, seconds
+
+    serve(link, measure)
+    return {"arithmetic": unit}
+
+
+def _product(case: Case) -> Tuple[Callable[[], Any], str]:
+    """Return a function that computes one product, and the type in which it does."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    place = "cuda" if cuda else "cpu"
+    torch.set_num_threads(thread_count())
+    function: Any = torch.matmul
+    if case.precision == "int8":
+        left = torch.ones(SIZE, SIZE, dtype=torch.int8, device=place)
+        right = left.t() if cuda else left
+        function = getattr(torch, "_int_mm", None)
+        if function is None:
+            raise RefusedError("this version of torch has no product of 8-bit integers")
+    else:
+        kind = torch.float32 if case.precision in ("", "32.32") else _half(cuda)
+        left = right = torch.ones(SIZE, SIZE, dtype=kind, device=place)
+
+    def product() -> None:
+        function(left, right)
+        if cuda:
+            torch.cuda.synchronize()
+
+    return product, str(left.dtype).rpartition(".")[2]
+
+
+def _half(cuda: bool) -> Any:
+    """Return the type of half precision; on a CPU that is float32 where bfloat16 is slower."""
+    import torch
+
+    if cuda:
+        return torch.float16
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(SIZE // 4, SIZE // 4, dtype=kind)
+        torch.matmul(matrix, matrix)
+        begin = time.perf_counter()
+        torch.matmul(matrix, matrix)
+        seconds[kind] = time.perf_counter() - begin
+    return min(seconds, key=lambda kind: seconds[kind])
+
+
+def jpeg_files(folder: str, most: int) -> List[Path]:
+    """Return the first JPEG files in a folder and its subfolders, in the order of their names."""
+    return sorted(path for path in Path(folder).rglob("*")
+                  if path.suffix.lower() in SUFFIXES)[:most]
+
+
+class _Encoded:
+    """Image files, as `host.bare_decoding` reads them."""
+
+    def __init__(self, files: List[Path]) -> None:
+        self._files = files
+
+    def encoded(self, index: int) -> bytes:
+        return self._files[index].read_bytes()
+
+    def name(self, index: int) -> str:
+        return str(self._files[index])
+
+
+def _decoding(case: Case) -> Callable[[float], Tuple[float, float]]:
+    from ipucnn.benchmarking import host
+
+    files = jpeg_files(case.folder, case.samples)
+    if not files:
+        raise RefusedError("there are no JPEG files")
+    encoded: Any = _Encoded(files)
+
+    def measure(_: float) -> Tuple[float, float]:
+        try:
+            return len(files), host.bare_decoding(encoded, range(len(files)), thread_count(),
+                                                  lambda _: None)
+        except host.NoLimitError as reason:
+            raise RefusedError(str(reason)) from reason
+
+    return measure

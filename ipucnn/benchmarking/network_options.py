@@ -1,0 +1,165 @@
+"""The options of `ipucnn bench`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Optional, Tuple
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.names import key
+from ipucnn.core.options.composition import CommandOptions, changed, part
+from ipucnn.core.options.declaration import option
+from ipucnn.core.options.owners import AUTO
+from ipucnn.core.options.parts import ResultPart
+
+NETWORKS = ("resnet18", "resnet50", "mobilenet", "efficientnet-b0", "resnext50")
+"""A network of each family, and two of the most used one."""
+
+BATCH_SIZES, QUICK_BATCH_SIZES = (1, 4, 16, 64), (1, 16)
+
+PEERS = ("torchvision", "torch-compile", "onnxruntime", "openvino", "timm")
+
+_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
+               "32.32": "32.32", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class BenchNetworks:
+    """What is measured."""
+
+    heading: ClassVar[str] = "Networks"
+
+    model: Tuple[str, ...] = option(
+        NETWORKS, "Networks.", kind="model", names=("--model-name",), metavar="NAME...",
+        basic=True)
+    batch_size: Tuple[int, ...] = option(
+        (), "Micro-batches: images that are computed at once (default: 1 4 16 64; with '--quick' "
+        "1 16).", minimum=1, names=("--micro-batch-size",), metavar="N...", basic=True)
+    precision: Tuple[str, ...] = option(
+        (), "Floating point: half (16.16), half with single precision weights (16.32, training), "
+        "full (32.32), or 8-bit integers (int8) (default: full; with '--quick' that in which the "
+        "device computes).", choices=_PRECISIONS,
+        metavar="NAME...", basic=True)
+    train: bool = option(
+        False, "Measure training instead of inference, on backends that train.", negatable=False,
+        basic=True)
+
+
+@dataclass(frozen=True)
+class BenchContenders:
+    """Who is measured."""
+
+    heading: ClassVar[str] = "Contenders"
+
+    backend: Tuple[str, ...] = option(
+        (), "Backends, or 'auto' for the one that a run would choose (default: all usable ones; "
+        "of training, torch).", kind="backend", metavar="NAME...", basic=True)
+    against: Tuple[str, ...] = option(
+        (), "Other programs, called directly, each in a process of its own. OpenVINO is measured "
+        "with its hints for latency and for throughput.", choices=PEERS, metavar="NAME...",
+        basic=True)
+
+
+@dataclass(frozen=True)
+class BenchImages:
+    """The images."""
+
+    heading: ClassVar[str] = "Images"
+
+    data: str = option(
+        "synthetic", "Where images come from: they are on the device ('synthetic'), or are made on "
+        "the host ('generated').", choices=("synthetic", "generated"), basic=True)
+    data_dir: Optional[str] = option(
+        None, "Read, decode and prepare the JPEG files of this folder instead.", metavar="DIR",
+        basic=True)
+    samples: int = option(256, "Images of a pass over files, the first ones of '--data-dir'.",
+                          minimum=1)
+
+    def __post_init__(self) -> None:
+        if self.data_dir is None:
+            if self.samples != BenchImages.samples:
+                raise UsageError("'--samples' is for image files, and there are none",
+                                 "add '--data-dir DIR', or leave it out")
+        elif self.data != BenchImages.data:
+            raise UsageError(f"'--data-dir' and '--data {self.data}' contradict each other",
+                             "leave one of them out")
+        elif not Path(self.data_dir).is_dir():
+            raise UsageError(f"there is no folder {self.data_dir!r}",
+                             "name a folder of JPEG files with '--data-dir'")
+
+
+@dataclass(frozen=True)
+class BenchExtent:
+    """The extent of the measurement."""
+
+    heading: ClassVar[str] = "Measurement"
+
+    quick: bool = option(
+        False, "A table of this machine in under five minutes: find the fastest backend and setup "
+        "of each network, which '--backend auto' then uses.", negatable=False, basic=True)
+    rounds: int = option(
+        3, "Turns of every contender; they alternate, and medians count.", minimum=1, maximum=1000,
+        basic=True)
+    seconds: float = option(
+        1.0, "Seconds of a turn, at least; a turn has one call or more.", exclusive_minimum=0.0,
+        maximum=3600.0, metavar="SECONDS")
+
+
+@dataclass(frozen=True)
+class BenchResults(ResultPart):
+    """The output of the results."""
+
+    result: Optional[str] = option(
+        None, "Also write the result as JSON to this file.", metavar="FILE.json",
+        names=("--out",), basic=True)
+
+
+@dataclass(frozen=True)
+class NetworkBenchOptions(CommandOptions):
+    """Options of `ipucnn bench`.
+
+    Raises:
+        UsageError: two options contradict each other.
+    """
+
+    networks: BenchNetworks = part(BenchNetworks)
+    contenders: BenchContenders = part(BenchContenders)
+    images: BenchImages = part(BenchImages)
+    extent: BenchExtent = part(BenchExtent)
+    results: BenchResults = part(BenchResults)
+
+    def __post_init__(self) -> None:
+        train, precisions = self.networks.train, self.networks.precision
+        if self.extent.quick:
+            allowed = {"quick", "model", "batch_size", "precision", "result"}
+            if "int8" in precisions:
+                raise UsageError("'--quick' measures no 8-bit integers", "leave 'int8' out")
+            others = [item.flag for item in changed(self)
+                      if item.name not in allowed and not item.option.switch]
+            if others:
+                raise UsageError(f"'--quick' and '{others[0]}' exclude each other",
+                                 "leave one of them out")
+        if "16.32" in precisions and not train:
+            raise UsageError("'--precision 16.32' is for training", "add '--train'")
+        if "int8" in precisions:
+            if train:
+                raise UsageError("'--precision int8' is for inference", "leave '--train' out")
+            if self.images.data_dir is None and self.images.data == "synthetic":
+                raise UsageError("'--precision int8' needs images to calibrate with",
+                                 "add '--data generated' or '--data-dir DIR'")
+        if train and self.images.data == "generated":
+            raise UsageError("'--data generated' is for inference",
+                             "name files with '--data-dir', or leave it out")
+        if train and any(key(name) == AUTO for name in self.contenders.backend):
+            raise UsageError("'--backend auto' is for inference", "name a backend that trains")
+
+    @property
+    def precisions(self) -> Tuple[str, ...]:
+        """The precisions to measure; an empty one is that of the device."""
+        return tuple(dict.fromkeys(self.networks.precision)) or (
+            ("",) if self.extent.quick else ("32.32",))
+
+    @property
+    def batch_sizes(self) -> Tuple[int, ...]:
+        """The micro-batches to measure."""
+        return tuple(dict.fromkeys(self.networks.batch_size)) or (
+            QUICK_BATCH_SIZES if self.extent.quick else BATCH_SIZES)

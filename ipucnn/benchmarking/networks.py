@@ -1,0 +1,366 @@
+"""The job behind `ipucnn bench`: measures networks, and other programs beside them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ipucnn.benchmarking import limits
+from ipucnn.benchmarking.case import (
+    FILES,
+    INFERENCE,
+    LIMIT,
+    OWN,
+    PEER,
+    TRAIN,
+    TUNE,
+    Case,
+    Contender,
+    Facts,
+    RefusedError,
+)
+from ipucnn.benchmarking.contenders import Process
+from ipucnn.benchmarking.network_options import NetworkBenchOptions
+from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, NetworkBench, Rates
+from ipucnn.benchmarking.own import run_options
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.execution.launching import launched
+from ipucnn.core.names import key
+from ipucnn.core.options.assignment import options_for
+from ipucnn.core.options.building import build
+from ipucnn.core.options.owners import AUTO
+from ipucnn.core.options.parts import NetworkPart
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.progress import Progress
+from ipucnn.core.registry.records import BackendSpec, ModelSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.inference.measured import Record
+from ipucnn.models.weights_card import preprocessing_of
+
+QUICK_SECONDS = 270.0
+"""Seconds for all of `--quick`, so that it ends in five minutes."""
+
+LEAST_SECONDS = 3.0
+"""Seconds for the backends of a case, in any event."""
+
+PRODUCT_SECONDS = 0.3
+"""Seconds of the matrix product that the figures of `--quick` are compared with."""
+
+ONNX_PEERS = ("onnxruntime", "openvino-latency", "openvino-throughput")
+
+
+def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
+          progress: Optional[Progress] = None) -> NetworkBench:
+    """Measure networks on this machine.
+
+    Every contender has a process of its own for each network. In each round they take turns, in
+    another order every time, while the others wait. An interrupt ends the measurement; the result
+    has what was measured, and `stopped_by` says why.
+
+    Args:
+        options: what to measure.
+        registry: where names are looked up; this process's when not given.
+        progress: receives the turns done, and their number.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    registry = registry or current_registry()
+    launch = launched()
+    if launch is not None and launch.count > 1:
+        raise UsageError(f"'bench' measures one process, and {launch.launcher} started "
+                         f"{launch.count}", f"leave {launch.launcher} out")
+    cases = list(_cases(options, registry))
+    quick = options.extent.quick
+    contenders = [] if quick else _contenders(options, registry)
+    result = NetworkBench(options.as_dict(), describe(),
+                          datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
+    begin = time.perf_counter()
+    measured = _Measurement(options, registry, result, progress or (lambda *_: None))
+    measured.total = len(cases) * (1 if quick else len(contenders) * options.extent.rounds)
+    try:
+        if quick:
+            measured.quick(cases)
+        for model in [] if quick else dict.fromkeys(case.model for case in cases):
+            measured.network([case for case in cases if case.model == model], contenders)
+    except KeyboardInterrupt as interrupt:
+        result.stopped_by = str(interrupt) or "SIGINT"
+    result.seconds = time.perf_counter() - begin
+    if not result.stopped_by and not any(case.entries for case in result.cases):
+        raise _nothing(result)
+    return result
+
+
+def _nothing(result: NetworkBench) -> IpucnnError:
+    """Return the error of a measurement that has no result."""
+    reasons = {f"{name}: {reason}" for case in result.cases
+               for name, reason in case.left_out.items()}
+    return UsageError("no contender can be measured", "; ".join(sorted(reasons)))
+
+
+def _cases(options: NetworkBenchOptions, registry: Registry) -> Iterator[Case]:
+    """Yield what is measured, network by network.
+
+    Raises:
+        UsageError: an unknown network.
+    """
+    networks, images = options.networks, options.images
+    for name in networks.model:
+        model = registry.get_typed(ModelSpec, name).name
+        for precision in options.precisions:
+            for batch_size in options.batch_sizes:
+                yield Case(
+                    model, batch_size, precision, TRAIN if networks.train else INFERENCE,
+                    FILES if images.data_dir else images.data, _preprocessing(model, registry),
+                    images.data_dir or "", images.samples)
+
+
+def _preprocessing(model: str, registry: Registry) -> Preprocessing:
+    return preprocessing_of(build(NetworkPart, {"model": model, "weights": "random"}), registry)
+
+
+def _contenders(options: NetworkBenchOptions, registry: Registry) -> List[Contender]:
+    """Return the contenders: backends, other programs, and limits.
+
+    Raises:
+        UsageError: an unknown backend, or one that does not do this.
+    """
+    train = options.networks.train
+    names = [AUTO if key(name) == AUTO else registry.get_typed(BackendSpec, name).name
+             for name in options.contenders.backend]
+    for name in names:
+        if name != AUTO and not _does(registry.get_typed(BackendSpec, name), train):
+            raise UsageError(f"backend {name!r} does not {'train' if train else 'run inference'}",
+                             "leave it out")
+    peers = [peer for name in options.contenders.against
+             for peer in (("openvino-latency", "openvino-throughput") if name == "openvino"
+                          else (name,))]
+    found = [Contender(OWN, name) for name in names or _usable(train, registry)]
+    found += [Contender(PEER, name) for name in peers]
+    found.append(Contender(LIMIT, limits.PRODUCT))
+    if options.images.data_dir:
+        found.append(Contender(LIMIT, limits.DECODING))
+    return list(dict.fromkeys(found))
+
+
+def _does(spec: BackendSpec, train: bool) -> bool:
+    return spec.training if train else spec.inference
+
+
+def _usable(train: bool, registry: Registry) -> List[str]:
+    """Return the backends that can be used here, best first."""
+    specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
+    if train:
+        specs = [spec for spec in specs if spec.name == "torch"]
+    found = []
+    for spec in sorted((spec for spec in specs if _does(spec, train)),
+                       key=lambda spec: -spec.preference):
+        try:
+            usable = registry.make(
+                spec, options=options_for(spec, "backend", {}, registry)).probe().usable
+        except IpucnnError:
+            usable = False
+        if usable:
+            found.append(spec.name)
+    return found
+
+
+class _Measurement:
+    """Measures cases, and adds them to a result."""
+
+    def __init__(self, options: NetworkBenchOptions, registry: Registry, result: NetworkBench,
+                 progress: Progress) -> None:
+        self._options, self._registry, self._result = options, registry, result
+        self._progress = progress
+        self._costs: Dict[str, int] = {}
+        self._done = 0
+        self.total = 0
+
+    def quick(self, cases: Sequence[Case]) -> None:
+        """Measure what `--backend auto` considers in every case, and store it for later runs."""
+        deadline = time.perf_counter() + QUICK_SECONDS
+        with ExitStack() as stack:
+            product = Process(Contender(LIMIT, limits.PRODUCT), self._registry.settings)
+            stack.callback(product.close)
+            for number, case in enumerate(cases):
+                self._tell()
+                left = (deadline - time.perf_counter()) / (len(cases) - number)
+                found = self._new(case)
+                try:
+                    facts = tuned(replace(case, limit=max(LEAST_SECONDS, left / 2)),
+                                  self._registry)
+                    found.precision = str(facts["precision"])
+                    _fill_in(found, *_product(product, replace(case, precision=found.precision)))
+                    limit = found.limit
+                    for name, rate in facts["rates"]:
+                        found.entries.append(Entry(
+                            OWN, name, Rates.of([rate]), [rate], of_limit=None if limit is None
+                            else rate / limit.images_per_second.median))
+                    for reason in facts["left_out"]:
+                        name, _, text = reason.partition(": ")
+                        found.left_out[name] = text
+                except RefusedError as reason:
+                    found.left_out[AUTO] = str(reason)
+                self._done += 1
+        self._tell()
+        self._result.notes.append("'--backend auto' uses what was fastest here from now on, for "
+                                  "these networks and micro-batches")
+
+    def _new(self, case: Case) -> CaseResult:
+        """Add a case to the result, and return it."""
+        found = CaseResult(case.model, case.batch_size, case.precision, case.job, case.data,
+                           case.preprocessing.input_size, self._multiply_adds(case.model))
+        self._result.cases.append(found)
+        return found
+
+    def _multiply_adds(self, model: str) -> int:
+        if model not in self._costs:
+            from ipucnn.models.build import create_model
+            from ipucnn.models.tracing import count
+
+            built = create_model(model, weights="random")
+            self._costs[model] = count(built.module, built.input_size)[1]
+        return self._costs[model]
+
+    def network(self, cases: Sequence[Case], contenders: Sequence[Contender]) -> None:
+        """Measure the cases of one network, in processes that stay for all of them."""
+        first = cases[0]
+        if Contender(OWN, AUTO) in contenders:
+            for case in cases:
+                options = run_options(AUTO, case)
+                if Record.of(options, self._registry, AUTO).read(self._registry) is None:
+                    self._tell()
+                    with suppress(RefusedError):  # the contender says so
+                        tuned(case, self._registry)
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            processes = []
+            for contender in contenders:
+                processes.append(Process(contender, self._registry.settings))
+                stack.callback(processes[-1].close)
+            onnx = ""
+            if first.job == INFERENCE and any(one.name in ONNX_PEERS and one.kind == PEER
+                                              for one in contenders):
+                onnx = _exported(first.model, folder)
+            for case in cases:
+                self._case(replace(case, onnx=onnx), processes, self._new(case))
+
+    def _case(self, case: Case, processes: Sequence[Process], found: CaseResult) -> None:
+        """Measure a case; what was measured before an interrupt is kept."""
+        ready: List[Process] = []
+        turns: Dict[Process, List[float]] = {}
+        facts: Dict[Process, Facts] = {}
+        try:
+            for process in processes:
+                self._tell()
+                try:
+                    process.prepare(case)
+                    ready.append(process)
+                except RefusedError as reason:
+                    self._left_out(found, process, reason, self._options.extent.rounds)
+            for number in range(self._options.extent.rounds):
+                for process in _turned(ready, number):
+                    try:
+                        turns.setdefault(process, []).append(
+                            process.turn(self._options.extent.seconds))
+                    except RefusedError as reason:
+                        ready.remove(process)
+                        turns.pop(process, None)
+                        self._left_out(found, process, reason, 0)
+                    self._done += 1
+                    self._tell()
+            for process in ready:
+                try:
+                    facts[process] = process.end()
+                except RefusedError as reason:
+                    turns.pop(process, None)
+                    self._left_out(found, process, reason, 0)
+        finally:
+            _fill_in(found, turns, facts)
+
+    def _left_out(self, found: CaseResult, process: Process, reason: RefusedError,
+                  skipped: int) -> None:
+        if process.contender.kind != LIMIT:
+            found.left_out[process.contender.label] = str(reason)
+        self._done += skipped
+
+    def _tell(self) -> None:
+        self._progress("measure", min(self._done, self.total), self.total)
+
+
+def _product(process: Process, case: Case) -> Tuple[Dict[Process, List[float]],
+                                                    Dict[Process, Facts]]:
+    """Return the rate of the matrix product, and what its process says."""
+    process.prepare(case)
+    rate = process.turn(PRODUCT_SECONDS)
+    return {process: [rate]}, {process: process.end()}
+
+
+def tuned(case: Case, registry: Registry) -> Facts:
+    """Measure the backends of a case in a process of its own, for later runs with `auto`.
+
+    Raises:
+        RefusedError: none can be measured.
+    """
+    process = Process(Contender(OWN, AUTO), registry.settings)
+    try:
+        process.prepare(replace(case, job=TUNE))
+        return process.end()
+    finally:
+        process.close()
+
+
+def _turned(processes: Sequence[Process], number: int) -> List[Process]:
+    """Return the processes in the order of a round: each one is first in turn."""
+    if not processes:
+        return []
+    begin = number % len(processes)
+    return [*processes[begin:], *processes[:begin]]
+
+
+def _exported(model: str, folder: str) -> str:
+    """Write a network as an ONNX file for any number of images, and return its path."""
+    from ipucnn.onnx.job import export
+    from ipucnn.onnx.options import ExportOptions
+
+    path = str(Path(folder, f"{model}.onnx"))
+    export(build(ExportOptions, {"model": model, "weights": "random", "target": "onnxruntime",
+                                 "dynamic_batch": True, "output": path}))
+    return path
+
+
+def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
+             facts: Dict[Process, Facts]) -> None:
+    """Add the measurements to a case."""
+    operations = limits.OPERATIONS[found.job] * found.multiply_adds
+    for process, rates in turns.items():
+        if process.contender.kind != LIMIT:
+            continue
+        own = facts.get(process, {})
+        if process.contender.name == limits.PRODUCT:
+            found.limits.append(Limit(
+                limits.PRODUCT, Rates.of([rate / operations for rate in rates]),
+                str(own.get("arithmetic", "")), Rates.of(rates).median))
+        else:
+            found.limits.append(Limit(limits.DECODING, Rates.of(rates)))
+    best = max((Rates.of(rates).median for process, rates in turns.items()
+                if process.contender.kind == PEER), default=None)
+    limit = found.limit
+    for process, rates in turns.items():
+        contender = process.contender
+        if contender.kind == LIMIT:
+            continue
+        median = Rates.of(rates).median
+        own = dict(facts.get(process, {}))
+        memory = own.pop("peak_memory", None)
+        found.entries.append(Entry(
+            contender.kind, contender.name, Rates.of(rates), rates,
+            median / best if best else None,
+            median / limit.images_per_second.median if limit else None, memory, own))

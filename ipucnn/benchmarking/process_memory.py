@@ -1,0 +1,32 @@
+"""The largest memory that a process has used.
+
+`getrusage` is not used for this: its figure of a process begins with that of the process which
+started it. Source: Linux `Documentation/filesystems/proc.rst` (`VmHWM`, `clear_refs`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+_PROC = Path("/proc")
+
+
+def peak_memory(process: str = "self") -> Optional[int]:
+    """Return the largest resident memory of a process in bytes; None where that is not known.
+
+    Args:
+        process: its number, or `self`.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        for line in (_PROC / process / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def forget_peak() -> None:
+    """Let the largest memory of this process begin again with its present one, where it can."""
+    with suppress(OSError):
+        (_PROC / "self" / "clear_refs").write_text("5")

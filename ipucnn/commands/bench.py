@@ -1,0 +1,44 @@
+"""`ipucnn bench`: measure networks on this machine."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import typer
+
+from ipucnn.benchmarking.network_options import NetworkBenchOptions
+from ipucnn.terminal import exit_codes
+from ipucnn.terminal import tables as render
+from ipucnn.terminal.options_command import add_command
+from ipucnn.terminal.progress import IMPORTING, RunProgress, importing_torch
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    add_command(app, bench, NetworkBenchOptions)
+
+
+def bench(given: Dict[str, Any]) -> int:
+    """Measure how fast networks run or train here, beside other programs and the limit."""
+    from ipucnn.core.files import write_json
+    from ipucnn.core.options.building import build
+
+    options = build(NetworkBenchOptions, given)  # before torch, whose import takes seconds
+    with importing_torch(options.results.progress):
+        from ipucnn.benchmarking.networks import bench as measured
+
+    with RunProgress(options.results.progress, IMPORTING, "turns") as progress:
+        result = measured(options, progress=progress)
+    if options.results.json:
+        render.emit_json(result.as_dict())
+    else:
+        render.emit(render.facts(result.facts()))
+        for table in result.tables():
+            if table.rows:
+                title = f"{table.title}\n" if table.title else ""
+                render.emit("\n" + title + render.table(table.headings, table.rows))
+    for note in result.all_notes():
+        render.note(note)
+    if options.results.result:
+        write_json(options.results.result, result.as_dict())
+    return exit_codes.of_signal(result.stopped_by)

@@ -1,0 +1,244 @@
+"""What a graph of ONNX says of itself, as plain types, kept so that later runs need not parse it.
+
+Reading a file of 100 MB and importing the onnx package take longer than an engine needs to load it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
+
+from ipucnn.core.errors import DataError, IpucnnError
+from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.names import printable
+from ipucnn.core.staging import staged
+from ipucnn.data.remote.download import cache_dir, sha256
+from ipucnn.models.card import LOGITS, PROBABILITIES
+from ipucnn.onnx.target import opset_of
+from ipucnn.version import __version__
+
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger("ipucnn.graphs")
+
+_FLOATS = (1, 10, 11, 16)
+"""Data types of outputs: FLOAT, FLOAT16, DOUBLE and BFLOAT16 of `onnx.TensorProto`."""
+
+_FLOAT16 = 10
+
+_INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
+_HOW = "'ipucnn export' writes files of this form"
+
+_KEPT_FILES = 256
+"""How many files of facts are kept: those written last."""
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What is read from the graph of an image classifier.
+
+    Attributes:
+        input_name: name of the image input.
+        input_type: `uint8`, `float32` or `float16`.
+        input_size: height and width of the images.
+        batch: images per call; None when any number is accepted.
+        num_outputs: values per image.
+        outputs: what they are; see `ModelCard`.
+        sigmoid: the last operator is a sigmoid.
+        half_weights: some weights are float16.
+        tensors: number of weights.
+        opset: of the operator set ai.onnx.
+        ir_version: of the file format.
+        structure: digest of operators and shapes, whatever the values of the weights.
+        properties: the metadata of the file.
+    """
+
+    input_name: str
+    input_type: str
+    input_size: int
+    batch: Optional[int]
+    num_outputs: int
+    outputs: str
+    sigmoid: bool
+    half_weights: bool
+    tensors: int
+    opset: int
+    ir_version: int
+    structure: str
+    properties: Dict[str, str]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, path: str) -> GraphFacts:
+        """Return what a model says of itself.
+
+        Args:
+            model: the values of its larger weights may be missing.
+            path: its file, for messages.
+
+        Raises:
+            DataError: its input and output are not those of an image classifier.
+        """
+        name, kind, shape = _only_input(model, path)
+        count = _outputs(model, path)
+        outputs, sigmoid = _activation(model)
+        weights = model.graph.initializer
+        half = any(tensor.data_type == _FLOAT16 for tensor in weights)
+        return cls(name, kind, shape[2] or 0, shape[0], count, outputs, sigmoid, half,
+                   len(weights), opset_of(model), model.ir_version, structure_of(model),
+                   {entry.key: entry.value for entry in model.metadata_props})
+
+
+def structure_of(model: onnx.ModelProto) -> str:
+    """Return a digest of operators and shapes, whatever the values of the weights."""
+    digest = hashlib.sha256()
+    for node in model.graph.node:
+        digest.update(node.SerializeToString())
+    for tensor in model.graph.initializer:
+        digest.update(repr((tensor.name, list(tensor.dims), tensor.data_type)).encode())
+    return digest.hexdigest()
+
+
+def identity(path: Path) -> str:
+    """Return what identifies the content of a file: its hash.
+
+    The name of a stored graph says the same; its size shows that it is whole.
+    """
+    if path.parent == cache_dir() / "graphs":
+        return f"{path.stem} {path.stat().st_size}"
+    return sha256(path)
+
+
+def kept(path: Path) -> Optional[GraphFacts]:
+    """Return the facts of a file whose content was read before; None of any other."""
+    place = _place(path)
+    try:
+        values = parsed_json(place.read_text())
+        if set(values) == {field.name for field in fields(GraphFacts)}:
+            return GraphFacts(**values)
+    except (OSError, ValueError, TypeError) as error:
+        log.debug("facts '%s' are not used: %s", place, error)
+    return None
+
+
+def keep(path: Path, facts: GraphFacts) -> None:
+    """Keep the facts of a file; a folder that cannot be written loses them."""
+    place = _place(path)
+    with suppress(OSError, IpucnnError):
+        private_folder(place.parent)
+        with staged(place) as partial:
+            partial.write_text(json.dumps(asdict(facts)))
+        for old in sorted(place.parent.glob("*.json"), key=lambda one: -one.stat().st_mtime
+                          )[_KEPT_FILES:]:
+            old.unlink()
+
+
+def _place(path: Path) -> Path:
+    name = hashlib.sha256(f"{identity(path)} {_code()}".encode()).hexdigest()[:32]
+    return cache_dir() / "networks" / f"{name}.json"
+
+
+@lru_cache(maxsize=None)
+def _code() -> str:
+    """Return the state of the code that reads graphs."""
+    states = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return repr((__version__, [(state.st_size, state.st_mtime_ns) for state in states]))
+
+
+def _only_input(proto: onnx.ModelProto, path: str) -> Tuple[str, str, Tuple[Optional[int], ...]]:
+    from onnx import TensorProto
+
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [entry for entry in proto.graph.input if entry.name not in weights]
+    if len(inputs) != 1:
+        raise DataError(f"'{path}' has {len(inputs)} inputs, and a classifier has one: its images",
+                        _HOW)
+    tensor = inputs[0].type.tensor_type
+    shape = tuple(_dimension(dim) for dim in tensor.shape.dim)
+    type_name = TensorProto.DataType.Name(tensor.elem_type)
+    if len(shape) != 4 or shape[1] != 3 or not shape[2] or shape[2] != shape[3]:
+        raise DataError(
+            f"the input of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "images are (batch, 3, size, size)", _way_to_images(shape))
+    if type_name not in _INPUT_TYPES:
+        raise DataError(f"the input of '{path}' is {type_name.lower()}, and images are "
+                        + ", ".join(_INPUT_TYPES.values()), _HOW)
+    return inputs[0].name, _INPUT_TYPES[type_name], shape
+
+
+def _way_to_images(shape: Tuple[Optional[int], ...]) -> str:
+    """Return the hint for an input of another shape."""
+    if len(shape) == 4 and shape[3] == 3 and shape[1] != 3:
+        return ("export it with the channels first, as PyTorch does ('--inputs-as-nchw' of "
+                "tf2onnx), or put a Transpose before it")
+    if len(shape) == 4 and shape[1] == 3 and not (shape[2] and shape[3]):
+        return ("set its height and width, with 'python -m onnxruntime.tools."
+                "make_dynamic_shape_fixed' or when it is exported")
+    return _HOW
+
+
+def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
+    """Return what the outputs are, from the last operator, and whether it is a sigmoid."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    name = proto.graph.output[0].name
+    while name in makers and makers[name].op_type in _PASSED and makers[name].input:
+        name = makers[name].input[0]
+    last = makers[name].op_type if name in makers else ""
+    if last in ("Div", "Exp") and _is_softmax(makers[name], makers):
+        last = "Softmax"
+    return (PROBABILITIES if last in (*_SOFTMAX, *_SIGMOID) else LOGITS), last in _SIGMOID
+
+
+def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Return whether an operator ends a softmax in parts.
+
+    They are exponentials that are divided by their sum, or the exponentials of a LogSoftmax.
+    """
+    before = [makers.get(name) for name in last.input]
+    types = ["" if node is None else node.op_type for node in before]
+    if last.op_type == "Exp":
+        return types == ["LogSoftmax"]
+    above, below = before
+    return types == ["Exp", "ReduceSum"] and above is not None and below is not None \
+        and below.input[0] == above.output[0]
+
+
+_SOFTMAX, _SIGMOID = ("Softmax", "QLinearSoftmax"), ("Sigmoid", "QLinearSigmoid")
+
+_PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear",
+           "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators after the activation that do not change its meaning."""
+
+
+def _outputs(proto: onnx.ModelProto, path: str) -> int:
+    if len(proto.graph.output) != 1:
+        names = ", ".join(repr(printable(output.name)) for output in proto.graph.output[:4])
+        raise DataError(f"'{path}' has {len(proto.graph.output)} outputs ({names}), and a "
+                        "classifier has one: its logits",
+                        "keep that one, for example with 'onnx.utils.extract_model'")
+    kind = proto.graph.output[0].type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        from onnx import TensorProto
+
+        raise DataError(f"the output of '{path}' is {TensorProto.DataType.Name(kind).lower()}: "
+                        "class numbers, and no score for each class",
+                        "export the network without its last ArgMax or TopK")
+    shape = [_dimension(dim) for dim in proto.graph.output[0].type.tensor_type.shape.dim]
+    if len(shape) != 2 or not shape[1]:
+        raise DataError(
+            f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
+            "logits are (batch, classes)", _HOW)
+    if shape[1] == 1 and _activation(proto) == (PROBABILITIES, False):
+        raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
+                        "end the network in a Sigmoid, or in the one logit, and export it again")
+    return shape[1]
+
+
+def _dimension(dim: Any) -> Optional[int]:
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None

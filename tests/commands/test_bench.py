@@ -1,0 +1,288 @@
+"""`ipucnn bench` as a user meets it; how fast anything is is not asserted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ipucnn.benchmarking import contender_process, limits, networks, own, peer_training, peers
+from ipucnn.benchmarking.case import FILES, TRAIN, Case, Contender, RefusedError
+from ipucnn.benchmarking.contenders import Process
+from ipucnn.benchmarking.network_options import NetworkBenchOptions
+from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, NetworkBench, Rates
+from ipucnn.benchmarking.process_memory import forget_peak, peak_memory
+from ipucnn.core.options.building import build
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import registry
+from ipucnn.inference.measured import Record
+from ipucnn.terminal import layout
+
+SMALL = Preprocessing(input_size=32)
+TINY = Case("resnet8-cifar", 2, preprocessing=SMALL)
+WHOLE = Case("resnet18", 2, preprocessing=SMALL)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    from ipucnn.__main__ import invoke
+
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    assert invoke(["data", "shapes", "--out", str(folder), "--per-class", "1", "--size", "40"]) == 0
+    return folder / "train" if (folder / "train").is_dir() else folder
+
+
+class Turns:
+    """A link that asks for some turns and keeps the answers."""
+
+    def __init__(self, wanted=2):
+        self.readies, self.wanted, self.rates = 0, wanted, []
+
+    def ready(self):
+        self.readies += 1
+
+    def wait(self):
+        self.wanted -= 1
+        return 0.001 if self.wanted >= 0 else None
+
+    def done(self, images, seconds):
+        self.rates.append((images, seconds))
+
+
+def measured(function, name, case, batches=True):
+    link = Turns()
+    facts = function(name, case, link)
+    assert link.readies == 1
+    assert len(link.rates) == 2
+    for images, seconds in link.rates:
+        assert images >= case.batch_size
+        assert seconds > 0
+        assert not batches or images % case.batch_size == 0
+    return facts
+
+
+# -- one measurement with processes ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """One measurement of a tiny network: a backend, a peer, and a peer that lacks the network."""
+    from ipucnn.__main__ import invoke
+
+    place = tmp_path_factory.mktemp("bench") / "bench.json"
+    assert invoke(["--quiet", "bench", "--model", "resnet8-cifar", "--batch-size", "2", "--rounds",
+                   "1", "--seconds", "0.01", "--backend", "onnxruntime", "--against", "torchvision",
+                   "onnxruntime", "--progress", "off", "--out", str(place)]) == 0
+    return place
+
+
+def test_a_result_has_rates_ratios_limits_memory_and_reasons(written):
+    found = json.loads(written.read_text())
+    assert found["format"] == "ipucnn.bench/1"
+    assert found["options"]["rounds"] == 1
+    assert {"processor", "cores", "packages"} <= found["environment"].keys()
+    [case] = found["cases"]
+    assert (case["model"], case["batch_size"], case["precision"]) == ("resnet8-cifar", 2, "32.32")
+    assert case["left_out"] == {"torchvision": "torchvision has no network 'resnet8-cifar'"}
+    ours, peer = case["entries"]
+    assert (ours["kind"], ours["name"]) == ("ipucnn", "onnxruntime")
+    assert (peer["kind"], peer["name"], peer["to_best_peer"]) == ("peer", "onnxruntime", 1.0)
+    assert ours["to_best_peer"] == case["ratio"] == pytest.approx(
+        ours["images_per_second"]["median"] / peer["images_per_second"]["median"])
+    [limit] = case["limits"]
+    assert limit["what"] == "product"
+    assert limit["images_per_second"]["median"] == pytest.approx(
+        limit["operations_per_second"] / (2 * case["multiply_adds"]))
+    for entry in case["entries"]:
+        assert 20e6 < entry["peak_memory"] < 8e9
+        assert entry["turns"] == [entry["images_per_second"]["median"]]
+    assert ours["facts"]["backend"] == "onnxruntime"
+
+
+def test_a_result_is_a_report(written, cli, tmp_path):
+    page = tmp_path / "page.html"
+    done = cli("report", written, "--out", page)
+    assert done.code == 0, done.err
+    text = page.read_text()
+    assert "resnet8-cifar, inference, micro-batch 2" in text
+    assert "least ratio to the best other program" in text
+
+
+def test_an_interrupt_keeps_what_is_measured():
+    options = build(NetworkBenchOptions, {
+        "model": ["resnet8-cifar"], "batch_size": [2], "rounds": 3, "seconds": 0.01,
+        "backend": ["torch"]})
+
+    def progress(_phase, done, _total):
+        if done >= 2:
+            raise KeyboardInterrupt("SIGTERM")
+
+    result = networks.bench(options, progress=progress)
+    assert result.stopped_by == "SIGTERM"
+    [case] = result.cases
+    assert [len(entry.turns) for entry in case.entries] == [1]
+
+
+def test_a_contender_that_dies_is_left_out_with_its_last_words(monkeypatch):
+    monkeypatch.setattr("ipucnn.benchmarking.contenders.START",
+                        "import sys; print('out of luck'); sys.exit(3)")
+    process = Process(Contender("peer", "torchvision"), PluginSettings())
+    try:
+        with pytest.raises(RefusedError, match=r"exit code 3: out of luck"):
+            process.prepare(TINY)
+    finally:
+        process.close()
+
+
+# -- contenders, in this process -------------------------------------------------------------------
+
+
+def test_a_peer_that_is_not_installed_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(contender_process.FAILURES) as raised:
+        peers.inference("onnxruntime", TINY, Turns())
+    assert contender_process.reason_of(raised.value).startswith("it is not installed, or cannot")
+
+
+def test_backends_are_measured_by_the_calls_of_a_run():
+    facts = measured(own.inference, "torch", TINY)
+    assert (facts["backend"], facts["precision"], facts["in_flight"]) == ("torch", "32.32", 1)
+
+
+def test_files_are_measured_by_whole_runs(photos):
+    case = replace(TINY, data=FILES, folder=str(photos), samples=4)
+    assert measured(own.inference, "torch", case)["backend"] == "torch"
+    assert measured(limits.measured, "decoding", case) == {}
+
+
+def test_trainings_pause_between_turns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    facts = measured(own.training, "torch", replace(TINY, job=TRAIN))
+    assert facts["backend"] == "torch"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torchvision_and_timm_are_called_directly(photos):
+    files = replace(WHOLE, data=FILES, folder=str(photos), samples=4)
+    names = ["torchvision"]
+    try:
+        import timm  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        names.append("timm")
+    for name in names:
+        assert measured(peers.inference, name, WHOLE)["type"] == "float32"
+        measured(peers.inference, name, files)
+        measured(peer_training.training, name, replace(WHOLE, job=TRAIN))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino-latency", "openvino-throughput"])
+def test_engines_are_called_directly(name, tmp_path):
+    pytest.importorskip(name.partition("-")[0])
+    path = networks._exported("resnet8-cifar", str(tmp_path))
+    facts = measured(peers.inference, name, replace(TINY, onnx=path))
+    assert facts.get("hint", "") == name.partition("-")[2]
+
+
+@pytest.mark.parametrize(("name", "case", "reason"), [
+    ("onnxruntime", replace(TINY, precision="int8"), "quantises no network"),
+    ("timm", replace(TINY, data="generated"), "no images of '--data generated'"),
+    ("openvino-latency", replace(TINY, job=TRAIN), "trains no network"),
+    ("torchvision", TINY, "no network 'resnet8-cifar'")])
+def test_what_a_peer_does_not_do_is_refused(name, case, reason):
+    function = peer_training.training if case.job == TRAIN else peers.inference
+    with pytest.raises(RefusedError, match=reason):
+        function(name, case, Turns())
+
+
+@pytest.mark.skipif(peak_memory() is None, reason="no /proc")
+def test_the_peak_of_memory_begins_anew():
+    block = bytearray(120_000_000)
+    high = peak_memory()
+    del block
+    forget_peak()
+    assert peak_memory() < high - 60_000_000
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("argv", "error"), [
+    (["--model", "resnet81"], "'resnet81'"),
+    (["--backend", "openvina"], "'openvina'"),
+    (["--against", "caffe"], "'caffe' is not one of its values"),
+    (["--batch-size", "0"], "'0' is too small"),
+    (["--train", "--backend", "auto"], "'--backend auto' is for inference"),
+    (["--train", "--backend", "openvino"], "backend 'openvino' does not train"),
+    (["--precision", "int8"], "needs images to calibrate with"),
+    (["--precision", "16.32"], "'--precision 16.32' is for training"),
+    (["--train", "--data", "generated"], "'--data generated' is for inference"),
+    (["--data-dir", "missing"], "there is no folder 'missing'"),
+    (["--data-dir", ".", "--data", "generated"], "contradict each other"),
+    (["--samples", "3"], "'--samples' is for image files"),
+    (["--quick", "--against", "timm"], "'--quick' and '--against' exclude each other")])
+def test_options_that_do_not_fit_are_refused(cli, tmp_path, monkeypatch, argv, error):
+    monkeypatch.chdir(tmp_path)
+    done = cli("bench", *argv)
+    assert done.code == 2
+    assert error in done.err.splitlines()[0]
+
+
+# -- output ----------------------------------------------------------------------------------------
+
+
+def made_result():
+    """A result with the longest names and large numbers."""
+    rates = Rates(1234.5, 1200.0, 1299.9)
+    case = CaseResult("efficientnet-b0", 64, "32.32", "inference", "files", 224, 10 ** 9,
+                      [Limit("product", rates, "bfloat16", 1e12), Limit(
+                          "decoding", Rates(999.9, 900.0, 1000.0))],
+                      [Entry("ipucnn", "onnxruntime", rates, [1234.5] * 2, 0.98, 0.634, 10 ** 9),
+                       Entry("peer", "openvino-throughput", rates, [1234.5] * 2, 1.0, 0.65, 10)],
+                      {"timm": "ModuleNotFoundError: No module named 'timm'"})
+    return NetworkBench({"rounds": 3}, {"processor": "a processor", "cores": 2, "threads": 2},
+                        "2026-01-01 00:00 UTC", [case], 12.0)
+
+
+def test_tables_fit_80_columns():
+    result = made_result()
+    for table in result.tables():
+        rows = [list(map(str, row)) for row in table.rows]
+        for line in layout.columns(table.headings, rows, 80).splitlines():
+            assert layout.cells(line) <= 80
+            assert "..." not in line
+    assert "at most 999.9 images/s by decoding alone" in result.tables()[0].title
+    assert result.all_notes() == [
+        "timm is left out: ModuleNotFoundError: No module named 'timm' (efficientnet-b0)"]
+    assert "openvino throughput" in repr(result)
+    assert [row["contender"] for row in result.records()] == [
+        "ipucnn onnxruntime", "openvino throughput"]
+
+
+def test_quick_stores_what_auto_uses(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    made = own.run_options("auto", Case("resnet8-cifar", 2, precision=""))
+    facts = []
+
+    def tuned(case, registry):  # in this process
+        link = Turns(0)
+        facts.append(own.tuning("auto", replace(case, limit=1.0), link))
+        assert link.readies == 1
+        return facts[-1]
+
+    monkeypatch.setattr(networks, "tuned", tuned)
+    done = cli("bench", "--quick", "--model", "resnet8-cifar", "--batch-size", "2", "--json",
+               "--progress", "off")
+    assert done.code == 0, done.err
+    assert "'--backend auto' uses what was fastest here" in done.err
+    [case] = json.loads(done.out)["cases"]
+    assert [entry["name"] for entry in case["entries"]] == [name for name, _ in facts[0]["rates"]]
+    assert case["precision"] == facts[0]["precision"]
+    assert case["limits"][0]["arithmetic"] in ("float32", "bfloat16", "float16")
+    kept = Record.of(made, registry(), "auto").read(registry())
+    assert kept is not None
+    assert [one.images_per_second for one in kept.rates] == [rate for _, rate in facts[0]["rates"]]

@@ -1,0 +1,189 @@
+"""The choice of a backend by measurement."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ipucnn.__main__ import invoke
+from ipucnn.core.errors import UsageError
+from ipucnn.core.options.building import build
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
+from ipucnn.inference import backend_choice, measured, tuning
+from ipucnn.inference.job import run
+from ipucnn.inference.options import RunOptions
+
+BACKENDS = Path(__file__).with_name("sleeping_backends.py")
+SPRINT = {"model": "resnet8-cifar", "weights": "random", "num_classes": 5, "data": "generated",
+          "iterations": 2, "precision": "full"}
+
+
+class _Sleeping(Registry):
+    """A registry whose built-in backends are those of this test."""
+
+    builtin = ("tortoise", "hare", "mole")
+
+    def names(self, kind_name):
+        return list(self.builtin) if kind_name == "backend" else super().names(kind_name)
+
+    def rows(self, kind_name=None, pattern="*"):
+        return [row for row in super().rows(kind_name, pattern)
+                if row.name in _Sleeping.builtin]
+
+
+class _WithoutHare(_Sleeping):
+    """Some of them are third-party plugins."""
+
+    builtin = ("tortoise",)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "SECONDS", 0.04)
+    return tmp_path / "cache" / "tuning"
+
+
+@pytest.fixture
+def registry():
+    return _Sleeping(PluginSettings(extra=(str(BACKENDS),)))
+
+
+def sprint(registry, **values):
+    return run(build(RunOptions, {**SPRINT, **values}, registry=registry), registry)
+
+
+def taken(result):
+    return result.backend, result.options.get("lanes")
+
+
+def test_the_fastest_is_used_from_then_on(registry, cache):
+    assert taken(sprint(registry)) == ("tortoise", None)
+    first = sprint(registry, tune=True)
+    assert taken(first) == ("hare", 2)
+    (note,) = [note for note in first.notes if "measured on this machine" in note]
+    assert re.search(r"'--backend hare --lanes 2': \S+ images/s .*\(--lanes 1 \S+, tortoise", note)
+    assert "not measured: mole: the mole is underground" in first.notes
+    again = sprint(registry)
+    assert taken(again) == ("hare", 2)
+    assert note in again.notes
+    assert taken(sprint(registry, tune=False)) == ("tortoise", None)
+    assert taken(sprint(registry, seed=3)) == ("hare", 2)  # other weights
+    assert taken(sprint(registry, precision=None)) == ("hare", 2)  # which is what it settles on
+    # what is printed and what is saved repeat it without the record
+    for record in cache.iterdir():
+        record.unlink()
+    _, backend, _, lanes = re.search("'([^']*)'", note.partition(":")[2]).group(1).split()
+    assert taken(sprint(registry, backend=backend, lanes=lanes)) == ("hare", 2)
+    saved = build(RunOptions, first.options, registry=registry)
+    assert taken(run(saved, registry)) == ("hare", 2)
+
+
+def test_all_rates_are_returned_and_stored(registry, cache):
+    found = tuning.measure(build(RunOptions, SPRINT, registry=registry), registry)
+    assert [(one.backend, one.options) for one in found.rates] == [
+        ("tortoise", {}), ("hare", {"lanes": 1}), ("hare", {"lanes": 2})]
+    slow, one, two = (rate.images_per_second for rate in found.rates)
+    assert slow < 34
+    assert slow < one < 126
+    assert one < two
+    record = next(cache.iterdir())
+    stored = json.loads(record.read_text())
+    assert [rate["images_per_second"] for rate in stored["rates"]] == [slow, one, two]
+    assert found.best(without=["hare"]).backend == "tortoise"
+
+
+@pytest.mark.parametrize("change", ["batch", "precision", "threads", "version", "size", "pixels",
+                                    "given"])
+def test_under_other_conditions_nothing_is_known(change, registry, monkeypatch):
+    sprint(registry, tune=True)
+    values = {"batch": {"batch_size": 2}, "size": {"input_size": 40},
+              "precision": {"precision": "half"}, "pixels": {"normalization_location": "none"},
+              "given": {"lanes": 2}}.get(change, {})
+    if change == "threads":
+        monkeypatch.setattr(measured, "thread_count", lambda: 77)
+    if change == "version":
+        monkeypatch.setattr(measured, "__version__", "9.9")
+    options = build(RunOptions, {**SPRINT, **values}, registry=registry)
+    assert backend_choice.choice(options, options.plan(False), registry, {}) is None
+
+
+@pytest.mark.parametrize("damage", [
+    lambda text: text[:40], lambda _: "[]", lambda _: "{}",
+    lambda text: text.replace('"lanes": 2', '"lanes": -2'),
+    lambda text: text.replace('"hare"', '"horse"'),
+    lambda text: re.sub('"images_per_second": [0-9.]+', '"images_per_second": "many"', text),
+    lambda text: re.sub('"source": "[^"]*"', '"source": "older"', text)])
+def test_a_record_that_cannot_be_used_is_ignored(damage, registry, cache):
+    tuning.measure(build(RunOptions, SPRINT, registry=registry), registry)
+    for record in cache.iterdir():
+        record.write_text(damage(record.read_text()))
+    assert taken(sprint(registry)) == ("tortoise", None)
+
+
+def test_given_options_stay(registry):
+    found = sprint(registry, tune=True, lanes=3)
+    assert taken(found) == ("hare", 3)
+    assert taken(sprint(registry)) == ("tortoise", None)  # it was measured for those lanes
+
+
+def test_a_named_backend_gets_its_best_options(registry):
+    named = {"backend": "hare"}
+    assert taken(sprint(registry, **named)) == ("hare", None)
+    sprint(registry, tune=True)
+    assert taken(sprint(registry, **named)) == ("hare", 2)
+    assert taken(sprint(registry, lanes=1, **named)) == ("hare", 1)
+    assert taken(sprint(registry, backend="tortoise")) == ("tortoise", None)
+    only = tuning.measure(build(RunOptions, {**SPRINT, "backend": "tortoise"}, registry=registry),
+                          registry)
+    assert [one.backend for one in only.rates] == ["tortoise"]
+
+
+def test_third_party_backends_are_measured_where_it_is_asked_for():
+    registry = _WithoutHare(PluginSettings(extra=(str(BACKENDS),)))
+    options = build(RunOptions, SPRINT, registry=registry)
+    assert {one.backend for one in tuning.measure(options, registry).rates} == {"tortoise"}
+    assert sprint(registry, tune=True).backend == "hare"
+    assert sprint(registry).backend == "hare"
+
+
+def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):
+    photos = {"data": "real", "data_dir": str(tiny_images), "iterations": None}
+    assert taken(sprint(registry, **photos)) == ("tortoise", None)
+    monkeypatch.setattr(backend_choice, "MANY", 6)  # as many as there are
+    assert taken(sprint(registry, **photos)) == ("tortoise", None)  # it would not pay
+    monkeypatch.setattr(backend_choice, "SHARE", 200.0)
+    assert taken(sprint(registry, tune=False, **photos)) == ("tortoise", None)
+    result = sprint(registry, **photos)
+    assert taken(result) == ("hare", 2)
+    assert result.images == 6
+    assert set(result.session["measured"]) == {
+        "--backend tortoise", "--backend hare --lanes 1", "--backend hare --lanes 2"}
+    assert taken(sprint(registry)) == ("hare", 2)  # it is remembered
+
+
+def test_what_there_was_no_time_for_is_not_remembered(registry, cache):
+    options = build(RunOptions, SPRINT, registry=registry)
+    found = tuning.measure(options, registry, limit=0.0)
+    assert [one.backend for one in found.rates] == ["tortoise"]
+    assert "hare --lanes 1: the time was up" in found.left_out
+    assert not cache.exists()
+
+
+def test_a_long_run_without_a_measurement_mentions_them(registry, monkeypatch):
+    monkeypatch.setattr(backend_choice, "WORTH_A_NOTE", 0.05)
+    assert any("'--tune' finds" in note for note in sprint(registry).notes)
+    for values in ({"tune": False}, {"tune": True}, {},
+                   {"backend": "hare", "lanes": 2}):
+        assert not any("'--tune' finds" in note for note in sprint(registry, **values).notes)
+
+
+def test_several_processes_are_refused(registry, capsys):
+    assert invoke(["run", "--tune", "--instances", "2"]) == 2
+    assert "'--tune' measures one process, and there are 2" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="the whole network"):
+        sprint(registry, tune=True, pipeline_splits="layer2", device_iterations=2)
