@@ -282,7 +282,7 @@ def bench(*, progress: Progress = "auto", **options: Any) -> NetworkBench:
     """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
 
     Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` says `SIGINT`.
+    measured, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
