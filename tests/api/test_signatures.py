@@ -88,7 +88,7 @@ def test_signatures_import_neither_torch_nor_the_command_line():
     (lambda: ipucnn.run(images=[[0]], data_dir="x"), "option 'data_dir' and 'images'"),
     (lambda: ipucnn.run(images=[]), "option 'images' has no images"),
     (lambda: ipucnn.shapes("x", size=2), "option 'size': 2 is too small"),
-    (lambda: ipucnn.load("resnet18", data_dir="x"), "option 'data_dir' is for runs"),
+    (lambda: ipucnn.load("resnet18", data_dir="x"), "option 'data_dir' applies to runs"),
     (lambda: ipucnn.load("resnet18", precision="int8", backend="openvino"),
      "a loaded model is not quantised")])
 def test_what_has_no_effect_in_python_is_refused_by_name(call, message):

@@ -198,7 +198,7 @@ def test_a_picture_of_another_kind_is_refused(plan, tmp_path):
 
 
 RULES = [
-    (["--replicas", "3"], "only given out in powers of two"),
+    (["--replicas", "3"], "only allocated in powers of two"),
     (["--replicas", "128"], "a process can use 64"),
     (["--num-io-tiles", "32", "--pipeline-splits", "layer2", "--gradient-accumulation", "3"],
      "transfers cannot overlap with a pipeline"),

@@ -245,7 +245,7 @@ def test_json_has_every_option(capsys):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "no command line is given"),
-    ("python3 tain.py --lr 1", "'tain.py' is none of the scripts"),
+    ("python3 tain.py --lr 1", "'tain.py' is not a known script"),
     ("python3 train.py --lr '1", "cannot read")])
 def test_lines_that_are_none(text, message):
     with pytest.raises(UsageError, match=message):

@@ -83,7 +83,7 @@ def test_conditions_and_orders():
     assert [row["model"] for row in filtered(found, ["loss<3"])] == ["a"]
     assert [row["model"] for row in filtered(found, ["model!=a"])] == ["b", "c"]
     for condition, message in (("loss", "is not a condition"), ("los=1", "no figure"),
-                               ("loss=x", "is no number")):
+                               ("loss=x", "is not a number")):
         with pytest.raises(UsageError, match=message):
             filtered(found, [condition])
     with pytest.raises(UsageError, match="there is no folder"):

@@ -42,7 +42,8 @@ WRITERS = {
     "api/reporting.py": "escaped texts, without the terminal's modules",
     "inference/bulk/parent.py": "escaped lines of its processes",
     "inference/bulk/child.py": "a log file",
-    "training/folder_lock.py": "a file that is locked"}
+    "training/folder_lock.py": "a file that is locked",
+    "data/pixel_store.py": "decoded pixels in files"}
 
 WRITING = re.compile(r"^(print|typer\.echo|click\.echo|traceback\.print_\w+|warnings\.warn|"
                      r"sys\.(stdout|stderr)\.write|os\.write)$")

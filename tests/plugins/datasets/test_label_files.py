@@ -53,7 +53,7 @@ def test_columns_are_found_by_name(root, header, names):
     assert dataset.class_names == ("cat", "dog")
     assert [dataset.label(index) for index in range(4)] == [0, 1, 0, 1]
     assert not dataset.multi_label
-    assert noted(dataset) == (["columns 'breed name'"] if "breed" in header else [])
+    assert noted(dataset) == (["'breed name'"] if "breed" in header else [])
 
 
 def test_the_only_other_column_holds_the_labels(root):

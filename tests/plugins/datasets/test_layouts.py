@@ -133,7 +133,7 @@ def test_macos_and_hidden_folders_are_no_classes(tmp_path):
      "--labels"),
     (["test/1.jpg"], "looks like splits without classes: 'test' holds", "--data real"),
     (["train/a/1.jpg", "cat/1.jpg", "dog/1.jpg"],
-     "'train' holds folders as a split does, and beside it are 'cat', 'dog'", "another name"),
+     "'train' holds folders as a split does, and beside it are 'cat', 'dog'", "rename a class"),
     (["train/a/1.jpg", "training/a/1.jpg"], "'train' and 'training' both look like", "keep one"),
     (["train/a/1.jpg", "val/a/1.jpg", "VAL/a/1.jpg"], "'VAL' and 'val' both look like", "keep"),
     (["1.jpg", "2.jpg"], "no class folders in .* but 2 images", "<class>"),

@@ -87,7 +87,7 @@ def check_target(plan: ExecutionPlan, options: IpuOptions, emulation: str, remed
                              "add '--compile-only'")
     if options.model_cache_path and emulation:
         raise UsageError("the IPU model keeps no compiled models: '--model-cache-path' has no "
-                         "meaning there", remedy)
+                         "effect there", remedy)
 
 
 def check_transfers(plan: ExecutionPlan, options: IpuOptions) -> None:
