@@ -63,7 +63,7 @@ class TrainNetwork(NetworkPart):
 class TrainDataset(DatasetPart):
     """Options of the training images."""
 
-    data: str = option("image_folder", "Dataset (default: what '--data-dir' is).", kind="dataset",
+    data: str = option("image_folder", "Dataset (from '--data-dir').", kind="dataset",
                        basic=True)
     sampler: str = option(
         "shuffle", "Order of the training images: every image once per epoch, or 'balanced', "
