@@ -377,7 +377,7 @@ class TestFaults:
                                       b'{"image_id": "7"}', b'{"image_id": 9223372036854775808}'])
     def test_bad_descriptions(self, tmp_path, text):
         data = load(write(tmp_path, make=lambda number, kind: sample(number, json=text)))
-        with pytest.raises(DataError, match=r"is no (bounding box|number of an image)"):
+        with pytest.raises(DataError, match=r"is (not a bounding box|no number of an image)"):
             data.encoded(0)
 
     @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01", b"no pickle", jpeg(1)])
