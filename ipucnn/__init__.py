@@ -15,7 +15,7 @@ Data and this machine:
 `help(ipucnn.train)` lists the options of a function. Errors that a user can act on are of class
 `IpucnnError`. Plugins use the other names.
 
-Importing this package is light: torch is imported when a model, a dataset or a run is asked for.
+Importing this package is light: torch is imported when a model, a dataset or a run is used.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def bench(
     """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
 
     Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` says `SIGINT`.
+    measured, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
@@ -963,7 +963,7 @@ def run(
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
     Ctrl-C while images are classified ends the run; the result has what was done, and
-    `stopped_by` says `SIGINT`.
+    `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -1186,7 +1186,7 @@ def train(
     """Train a model: `ipucnn train` in Python.
 
     Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` says `SIGINT`.
+    written; the result has what was done, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -1266,7 +1266,7 @@ def validate(
 ) -> Validations:
     """Evaluate saved checkpoints: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` says `SIGINT`.
+    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -1291,7 +1291,7 @@ def verify(
         data: its format; recognised by its layout when None.
 
     Returns:
-        The problems, one line each; `ok` says that there are none.
+        The problems, one line each; `ok` is true where there are none.
 
     Raises:
         DataError: there is no such folder, or its format is not recognised.
@@ -1307,5 +1307,5 @@ def doctor(
         deep: also import and test torch and the engines.
 
     Returns:
-        The checks; `ok` says that none found a problem.
+        The checks; `ok` is true if none found a problem.
     """

@@ -203,7 +203,7 @@ def test_old_shards_are_not_listed(cli, server, folder, tmp_path):
     (["--data", "webdataset", "--data-dir", "nowhere://me:secret@localhost/x"],
      "scheme 'nowhere' of 'nowhere://localhost/x' is unknown"),
     (["--data", "webdataset", "--data-dir", "https:///x"],
-     "'https:///x' is no address of http or https"),
+     "'https:///x' is not an http or https address"),
 ])
 def test_what_has_no_meaning_is_refused(cli, server, folder, words, what):
     words = [word.format(url=server.url, folder=folder) for word in words]

@@ -126,7 +126,7 @@ def verify(path: PathLike, data: Optional[str] = None) -> Verification:
         data: its format; recognised by its layout when None.
 
     Returns:
-        The problems, one line each; `ok` says that there are none.
+        The problems, one line each; `ok` is true where there are none.
 
     Raises:
         DataError: there is no such folder, or its format is not recognised.

@@ -39,7 +39,7 @@ def run(config: Optional[PathLike] = None, *, images: Any = None, progress: Prog
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
     Ctrl-C while images are classified ends the run; the result has what was done, and
-    `stopped_by` says `SIGINT`.
+    `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -78,7 +78,7 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
     """Train a model: `ipucnn train` in Python.
 
     Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` says `SIGINT`.
+    written; the result has what was done, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -151,7 +151,7 @@ def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
              **options: Any) -> Validations:
     """Evaluate saved checkpoints: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` says `SIGINT`.
+    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -282,7 +282,7 @@ def bench(*, progress: Progress = "auto", **options: Any) -> NetworkBench:
     """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
 
     Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` says `SIGINT`.
+    measured, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),

@@ -91,8 +91,8 @@ class LoadedModel(Shown):
 
             job = self._answering.job
             if job.options.network.onnx:
-                raise UsageError(f"{job.options.network.onnx!r} is an ONNX file, and no module of "
-                                 "torch", "load the checkpoint that it was exported from")
+                raise UsageError(f"{job.options.network.onnx!r} is an ONNX file, not a torch "
+                                 "module", "load the checkpoint that it was exported from")
             self._module = build_model(job.options.network, job.options.plugins,
                                        job.registry).module.eval()
         return self._module

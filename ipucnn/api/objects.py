@@ -100,7 +100,7 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
     for spelling in options:
         item = common_option(RunOptions, spelling)
         if spelling in ("images", "json") or (item is not None and item.name in _OF_RUNS):
-            raise UsageError(f"option {spelling!r} is for runs, and not for a model that is loaded",
+            raise UsageError(f"option {spelling!r} applies to runs, not to a loaded model",
                              "leave it out, or call 'ipucnn.run'")
     made = resolve(RunOptions, {**_located(os.fspath(source), options, isinstance(source, str))})
     if made.execution.precision == "int8":
@@ -141,7 +141,7 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
             from ipucnn.models.weights_card import file_card
 
             if file_card(str(path), registry()) is None:
-                raise UsageError(f"{source!r} does not say which model its weights are of",
+                raise UsageError(f"{source!r} does not state which model its weights are of",
                                  "name it: ipucnn.load(FILE, model='resnet50')")
         return {**options, "weights": str(path)}
     if "model" in options:

@@ -104,7 +104,7 @@ def refuse(options: Mapping[str, Any]) -> Dict[str, Any]:
     for spelling in options:
         hint = _COMMAND_LINE.get(key(spelling.lstrip("-")))
         if hint:
-            raise UsageError(f"option {spelling!r} is for the command line", hint)
+            raise UsageError(f"option {spelling!r} applies to the command line only", hint)
     return dict(options)
 
 

@@ -159,6 +159,6 @@ def _decode(dataset: ImageDataset, indices: Sequence[int]) -> int:
         try:
             simplejpeg.decode_jpeg(data)
         except ValueError as error:
-            raise NoLimitError(f"{dataset.name(index)!r} is no JPEG file that libjpeg-turbo makes "
-                               "RGB of") from error
+            raise NoLimitError(f"{dataset.name(index)!r} is not a JPEG file that libjpeg-turbo "
+                               "converts to RGB") from error
     return len(indices)

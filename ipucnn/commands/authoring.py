@@ -9,8 +9,11 @@ import typer
 
 from ipucnn.core.errors import UsageError
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.completion import of_words
 from ipucnn.terminal.options_command import JSON
 
+_KINDS = of_words("model", "dataset", "norm-layer", "optimizer", "lr-schedule", "backend",
+                  "training-backend", "loss", "logger", "launcher")
 CHOICES = ("model, dataset, norm-layer, optimizer, lr-schedule, backend (inference), "
            "training-backend, loss, logger, launcher")
 
@@ -24,7 +27,8 @@ def add_to(app: typer.Typer) -> None:
 def new_plugin(
     name: str = typer.Argument(metavar="NAME", help="Name of the plugin; 'my-net' becomes "
                                "the distribution ipucnn-my-net."),
-    kinds: List[str] = typer.Option(..., "--kind", metavar="KIND", help="Kind of plugin; may be "
+    kinds: List[str] = typer.Option(..., "--kind", metavar="KIND", autocompletion=_KINDS,
+                                    help="Kind of plugin; may be "
                                     "repeated. Kinds: " + CHOICES + "."),
     into: Optional[str] = typer.Option(None, "--into", metavar="DIR", help="Write the files into "
                                        "DIR itself, for example an empty repository (default: a "

@@ -12,6 +12,7 @@ from ipucnn.onnx.options import ExportOptions
 from ipucnn.planning.options import LaunchOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup
+from ipucnn.terminal.completion import of_profiles, of_words
 from ipucnn.terminal.options_command import JSON
 from ipucnn.training.options import TrainOptions
 
@@ -38,9 +39,11 @@ def config_list(as_json: bool = JSON) -> None:
 
 
 @app.command("show")
-def config_show(name: str = typer.Argument(help="A profile's name or YAML file."),
+def config_show(name: str = typer.Argument(help="A profile's name or YAML file.",
+                                           autocompletion=of_profiles(*PROFILED)),
                 command: Optional[str] = typer.Option(
-                    None, "--command", help="Command that it belongs to: run, train, export or "
+                    None, "--command", autocompletion=of_words(*PROFILED),
+                    help="Command that it belongs to: run, train, export or "
                     "launch (default: the one that has it)."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults resolved."""

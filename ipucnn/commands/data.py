@@ -15,6 +15,7 @@ from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup
+from ipucnn.terminal.completion import of_plugins, of_words
 from ipucnn.terminal.options_command import JSON, add_command
 from ipucnn.terminal.progress import RunProgress, importing_torch
 
@@ -33,7 +34,8 @@ app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
 
 @app.command("fetch")
 def fetch(
-    name: str = typer.Argument(help="What to fetch: 'sample-images'."),
+    name: str = typer.Argument(autocompletion=of_words("sample-images"),
+                               help="What to fetch: 'sample-images'."),
     out: Optional[str] = typer.Option(None, "--out", metavar="DIR", callback=_home,
                                       help="Folder to write (default: data/images)."),
 ) -> None:
@@ -115,7 +117,8 @@ def convert(given: Dict[str, Any]) -> None:
 @app.command("verify")
 def verify(
     path: str = typer.Argument(help="Folder of the dataset."),
-    data: Optional[str] = typer.Option(None, "--data", help="Format (default: recognised by "
+    data: Optional[str] = typer.Option(None, "--data", autocompletion=of_plugins("datasets"),
+                                       help="Format (default: recognised by "
                                        "its layout)."),
     as_json: bool = JSON,
 ) -> int:
@@ -145,11 +148,13 @@ def show(  # noqa: PLR0913 - one per option
                             callback=_home, help="Page or image to write."),
     per_class: int = typer.Option(4, "--per-class", min=1, max=100, help="Images per class; fewer "
                                   "where there are many classes."),
-    data: Optional[str] = typer.Option(None, "--data", help="Format of the dataset (default: "
+    data: Optional[str] = typer.Option(None, "--data", autocompletion=of_plugins("datasets"),
+                                       help="Format of the dataset (default: "
                                        "recognised by its layout)."),
     split: Optional[str] = typer.Option(None, "--split", metavar="train|validation", help="Images "
                                         "to show (default: those of training)."),
-    model: str = typer.Option("resnet18", "--model", help="Model that the images are prepared "
+    model: str = typer.Option("resnet18", "--model", autocompletion=of_plugins("models"),
+                              help="Model that the images are prepared "
                               "for."),
     weights: str = typer.Option("random", "--weights", metavar="FILE|DIR|pretrained", help="The "
                                 "model's weights, which may have their own preprocessing."),

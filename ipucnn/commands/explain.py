@@ -11,6 +11,7 @@ import typer
 from ipucnn.core.errors import UsageError
 from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.completion import of_plugins
 from ipucnn.terminal.options_command import JSON
 from ipucnn.terminal.progress import importing_torch
 
@@ -27,7 +28,8 @@ def explain(  # noqa: PLR0913 - one per option
     weights: Optional[str] = typer.Option(
         None, "--weights", metavar="pretrained|FILE|DIR", help="Weights, as in 'ipucnn run'; a "
         "checkpoint states its model (default: pretrained)."),
-    model: Optional[str] = typer.Option(None, "--model", help="Model (default: resnet18, or that "
+    model: Optional[str] = typer.Option(None, "--model", autocompletion=of_plugins("models"),
+                                        help="Model (default: resnet18, or that "
                                         "of the weights)."),
     classes: Optional[List[str]] = typer.Option(
         None, "--class", metavar="NAME", help="Class to explain, a name or a number; may be "

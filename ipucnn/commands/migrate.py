@@ -8,6 +8,7 @@ import typer
 
 from ipucnn.core.errors import UsageError
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.completion import of_words
 from ipucnn.terminal.options_command import JSON
 
 
@@ -21,7 +22,9 @@ def migrate(
         None, metavar="[COMMAND]", help="Command line of another program, in quotes: "
         "'python3 train.py --model resnet50'. Several lines are translated one by one."),
     program: str = typer.Option(
-        "auto", "--from", metavar="PROGRAM", help="Whose script it is: graphcore, timm or "
+        "auto", "--from", metavar="PROGRAM",
+        autocompletion=of_words("auto", "graphcore", "timm", "torchvision"),
+        help="Whose script it is: graphcore, timm or "
         "torchvision (default: the one whose options fit)."),
     config: Optional[str] = typer.Option(
         None, "--config", metavar="FILE", help="Convert the profiles of a configuration file "

@@ -12,6 +12,7 @@ from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean, key, printable
 from ipucnn.core.showing import plain_table
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.completion import of_names, of_words
 from ipucnn.terminal.layout import terminal_width, wrapped
 from ipucnn.terminal.listings import as_markdown, by_family, without_loader_warnings
 from ipucnn.terminal.options_command import JSON
@@ -27,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_plugins(
     kinds: Optional[List[str]] = typer.Argument(None, metavar="[KIND]...",
+                                                autocompletion=of_words(*KINDS.split(", ")),
                                                 help="Kinds: " + KINDS),
     pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
                                 help="Only names that match, for example 'resnet*'."),
@@ -102,9 +104,12 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
 
 
 def show(
-    kind: Optional[str] = typer.Argument(None, metavar="[KIND]", help="Kind; optional "
+    kind: Optional[str] = typer.Argument(None, metavar="[KIND]",
+                                         autocompletion=of_names(*KINDS.split(", ")),
+                                         help="Kind; optional "
                                          "unless several kinds have the name. Kinds: " + KINDS),
-    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Its name."),
+    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Its name.",
+                                         autocompletion=of_names()),
     splits: bool = typer.Option(False, "--splits",
                                 help="List the modules of a model that can begin a stage."),
     plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
@@ -210,14 +215,14 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
         raise UsageError(f"the name of the {kind.name} is missing",
                          f"'ipucnn list-plugins {kind.plural}' lists them")
     if os.path.isdir(first):
-        raise UsageError(f"folder {first!r} has no checkpoints, and no plugin is called so",
+        raise UsageError(f"folder {first!r} has no checkpoints, and no plugin has this name",
                          "name a weights file, or a folder that '--checkpoint-path' of a training "
                          "wrote")
     if os.sep in first or os.path.splitext(first)[1] in (".pt", ".pth", ".onnx", ".safetensors"):
-        raise UsageError(f"there is no file {first!r}, and no plugin is called so",
+        raise UsageError(f"there is no file {first!r}, and no plugin has this name",
                          "check its name")
     suggestion = did_you_mean(first, [name for kind in ALL for name in registry().names(kind)])
-    raise UnknownNameError(f"no plugin is called {first!r}", (
+    raise UnknownNameError(f"there is no plugin {first!r}", (
         suggestion + " " if suggestion else "") + "'ipucnn list-plugins' lists all")
 
 

@@ -19,13 +19,20 @@ def add_to(app: typer.Typer) -> None:
     app.command("watch")(watch)
 
 
+def _figures(incomplete: str) -> List[str]:
+    from ipucnn.runs.selection_of_runs import FIGURES
+
+    return [name for name in FIGURES if name.startswith(incomplete)]
+
+
 def runs(
     folder: str = typer.Argument("logs", metavar="[DIR|URL]",
                                   help="Folder with trainings, also on a store (s3://...)."),
     conditions: List[str] = typer.Option(
-        [], "--filter", metavar="CONDITION", help="Only runs that meet a condition: "
+        [], "--filter", metavar="CONDITION", autocompletion=_figures,
+        help="Only runs that meet a condition: "
         "'model=resnet50', 'top1>=80', 'state=running'; may be repeated."),
-    sort: str = typer.Option("changed", "--sort", metavar="FIGURE",
+    sort: str = typer.Option("changed", "--sort", metavar="FIGURE", autocompletion=_figures,
                              help="Order by a figure, the largest first; '-loss': the smallest."),
     as_json: bool = JSON,
 ) -> None:

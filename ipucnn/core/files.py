@@ -138,7 +138,8 @@ def trusted_folder(path: str, option: str) -> str:
             raise UsageError(
                 f"'{option} {path}' is refused: {place!r} "
                 f"{owner or 'can be written by other users'}, and files there may be code that is "
-                "run", "choose another folder, or make it yours alone: 'chmod -R go-w FOLDER'")
+                "run", "choose another folder, or remove write access for others: "
+                "'chmod -R go-w FOLDER'")
     return folder
 
 

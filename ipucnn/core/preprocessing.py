@@ -46,7 +46,7 @@ class Preprocessing:
         std: by which each channel is divided afterwards.
         channel_order: `rgb`, or `bgr` for networks converted from Caffe.
         value_range: the values of black and white before `mean` is subtracted.
-        assumed: the publisher of the weights does not say; these are the usual values.
+        assumed: not stated by the publisher of the weights; these are the usual values.
 
     Raises:
         PluginError: a value is out of range.

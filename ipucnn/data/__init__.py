@@ -215,4 +215,4 @@ def check_classes(what: str, classes: Sequence[str], num_classes: Optional[int])
     """
     if num_classes is not None and len(classes) > num_classes:
         raise DataError(f"{what} has {len(classes)} classes and the model {num_classes} outputs",
-                        "take a model with as many outputs, or a dataset with fewer classes")
+                        "use a model with as many outputs, or a dataset with fewer classes")

@@ -49,7 +49,8 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
         return GivenImages(images), False
     if isinstance(images, Iterable) and not isinstance(images, (dict, bytes)):
         return GivenImages(list(images)), False
-    raise UsageError(f"{type(images).__name__!r} is no image and no collection of images", _KINDS)
+    raise UsageError(f"{type(images).__name__!r} is neither an image nor a collection of images",
+                     _KINDS)
 
 
 def fitted(images: ImageDataset, input_size: int) -> ImageDataset:
@@ -225,7 +226,7 @@ def _numbered(labels: Sequence[Any], names: Tuple[str, ...]) -> Tuple[List[int],
         numbers = {name: number for number, name in enumerate(names)}
         unknown = next((label for label in labels if label not in numbers), None)
         if unknown is not None:
-            raise UsageError(f"label {unknown!r} is none of the classes of the dataset",
+            raise UsageError(f"label {unknown!r} is not one of the dataset's classes",
                              "classes: " + ", ".join(names))
         return [numbers[label] for label in labels], names
     for index, label in enumerate(labels):

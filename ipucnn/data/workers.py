@@ -106,7 +106,7 @@ class _Lease:
 class Memory:
     """Batch memory, reused when a batch is no longer referenced.
 
-    The system maps large allocations anew each time, page by page, which takes measurable time.
+    The system maps large allocations again each time, page by page, which takes measurable time.
     """
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ class _Function(ModuleType):
             deep: also import and test torch and the engines.
 
         Returns:
-            The checks; `ok` says that none found a problem.
+            The checks; `ok` is true if none found a problem.
         """
         return examine(deep)
 
@@ -326,7 +326,7 @@ def _trial(used: Registry, row: Row) -> Callable[[], Check]:
             answer = session(images)
         with torch.no_grad():
             error = float((answer - network(images)).abs().max())
-        said = f"a small network compiles in {seconds:.1f} s and is off by {error:.1g}"
+        said = f"a small network compiles in {seconds:.1f} s and differs by {error:.1g}"
         return Check(name, OK if error < _EXACT else PROBLEM, said,
                      "" if error < _EXACT else "its figures cannot be trusted: report this")
 

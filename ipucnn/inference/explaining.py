@@ -176,7 +176,7 @@ def _map(job: Job, images: torch.Tensor, layer: nn.Module, number: int) -> torch
     found = LayerGradCam(scores, layer).attribute(images.requires_grad_(), target=number,
                                                   relu_attributions=True)
     if found.dim() != 4 or min(found.shape[2:]) < 2:
-        raise UsageError("the outputs of this module are no map", "name another with '--layer'")
+        raise UsageError("the outputs of this module are not a map", "name another with '--layer'")
     large = LayerAttribution.interpolate(found.detach(), tuple(images.shape[2:]), "bilinear")[0, 0]
     peak = float(large.max())
     scaled: torch.Tensor = large / peak if peak > 0 else large

@@ -200,7 +200,7 @@ def prepare(options: RunOptions, registry: Registry,
     registry.get_typed(NormLayerSpec, options.network.normlayer)
     launch, wanted = launched(), options.execution.instances
     if wanted > 1 and launch is not None and launch.launcher != LOCAL:
-        raise UsageError(f"'--instances {wanted}' would start processes of each that "
+        raise UsageError(f"'--instances {wanted}' would start processes in each one that "
                          f"{launch.launcher} started",
                          f"leave it out, or leave {launch.launcher} out")
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
@@ -233,7 +233,7 @@ def prepare(options: RunOptions, registry: Registry,
         "--calibration-dir": bool(options.dataset.calibration_dir) and not data.reads_folder})
     if plan.precision == "int8" and data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
-                         "take images with '--data', or '--data generated' to measure speed only")
+                         "choose images with '--data', or '--data generated' to measure speed only")
     instances = chosen.join(executed)
     if options.results.predictions:
         predictions.writer_class(options.results.predictions)

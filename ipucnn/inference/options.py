@@ -184,7 +184,7 @@ class RunOptions(CommandOptions):
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
-        """Return merged values of several sources, with what a weights file says of its model."""
+        """Return merged values of several sources, with those of a weights file."""
         values = with_card(sources, others, registry)
         weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
         if place and "data" not in values and not values.get("synthetic") \
@@ -228,7 +228,7 @@ class RunOptions(CommandOptions):
         flags += [item.flag for kind, item, value in self.plugins.declared()
                   if kind in ("model", "norm-layer") and value != item.default]
         if flags:
-            raise UsageError(f"'{flags[0]}' has no meaning for an ONNX file, which settled it "
+            raise UsageError(f"'{flags[0]}' has no effect for an ONNX file, which settled it "
                              "when it was exported", "leave it out, or export again with it")
 
     def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":

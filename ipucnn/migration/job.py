@@ -87,7 +87,7 @@ def _migrated(line: str, family: str) -> Migration:
         names = [name for one in FAMILIES for name in scripts(one)]
         named = next((PurePath(word).name for word in words if word.endswith((".py", ".sh"))),
                      words[0])
-        raise UsageError(f"{named!r} is none of the scripts that are known",
+        raise UsageError(f"{named!r} is not a known script",
                          did_you_mean(named, names) or "known: " + ", ".join(dict.fromkeys(names)))
     prefix, launching = _launcher(words[:place])
     script, arguments = _chosen(words[place], words[place + 1:], family)

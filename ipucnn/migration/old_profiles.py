@@ -104,7 +104,7 @@ def _read(config: str) -> Mapping[str, Any]:
         raise UsageError(f"cannot read {config!r}: it is not YAML",
                          "give the file of the old configuration") from error
     if not isinstance(content, Mapping) or not content:
-        raise UsageError(f"{config!r} is no mapping of options",
+        raise UsageError(f"{config!r} is not a mapping of options",
                          "it has names of profiles with their options, or options alone")
     return content
 

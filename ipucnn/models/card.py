@@ -143,7 +143,7 @@ class ModelCard:
         if isinstance(kept.get("preprocessing"), Mapping):
             kept["preprocessing"] = Preprocessing.from_plain(kept["preprocessing"])
         if not {"model", "num_outputs"} <= set(kept):
-            raise PluginError("bad model card: it does not say which model it is of")
+            raise PluginError("bad model card: it does not state which model it is of")
         return cls(**kept)
 
 

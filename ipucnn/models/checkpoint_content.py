@@ -51,7 +51,7 @@ def read_content(path: Path) -> Dict[str, Any]:
     except IpucnnError as error:
         raise CheckpointError(error.message, error.hint) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' is no checkpoint", "name a file that a training wrote")
+        raise CheckpointError(f"'{path}' is not a checkpoint", "name a file that a training wrote")
     if content.get("format") == FORMAT:
         _check(content, path)
     return content

@@ -105,7 +105,7 @@ def chosen(folder: Path) -> Path:
         try:
             read_content(entry.path)
         except CheckpointError as error:
-            log.warning("%s is passed over: %s", shown_path(entry.path), error.message)
+            log.warning("%s is skipped: %s", shown_path(entry.path), error.message)
         else:
             return entry.path
     raise CheckpointError(f"there are no {'whole ' if found else ''}checkpoints in "

@@ -59,7 +59,7 @@ class StoreFolder:
     Args:
         url: of the folder.
         root: the folder of copies.
-        writes: whether this process writes there; others read the record anew when it may have
+        writes: whether this process writes there; others read the record again when it may have
             changed.
 
     Attributes:
@@ -164,8 +164,8 @@ class StoreFolder:
                     self._download(name, Expected(size=wanted[0]))
                     if _sha256(path) != wanted[1]:
                         path.unlink()
-                        raise DataError(f"{self.store.shown(name)!r} is not what was written: its "
-                                        "hash is another one", "use another checkpoint")
+                        raise DataError(f"{self.store.shown(name)!r} differs from what was "
+                                        "written", "use another checkpoint")
             elif self._recorded is not None and NAME.fullmatch(name):
                 with suppress(FileNotFoundError):
                     path.unlink()

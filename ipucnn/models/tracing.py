@@ -94,7 +94,7 @@ def recompute_points(model: nn.Module, patterns: Sequence[str]) -> List[str]:
             convolution of a ResNet, `conv` only those at its root.
 
     Raises:
-        UsageError: a pattern is no regular expression, or matches nothing.
+        UsageError: a pattern is not a regular expression, or matches nothing.
     """
     paths = [name.replace(".", "/") for name, _ in model.named_modules() if name]
     chosen = set()
@@ -102,7 +102,8 @@ def recompute_points(model: nn.Module, patterns: Sequence[str]) -> List[str]:
         try:
             expression = re.compile(pattern)
         except re.error as error:
-            raise UsageError(f"recompute checkpoint {pattern!r} is no regular expression: {error}",
+            raise UsageError(f"recompute checkpoint {pattern!r} is not a regular expression: "
+                             f"{error}",
                              "'.*' stands for any characters") from None
         matches = [path for path in paths if expression.match(path)]
         if not matches:

@@ -230,5 +230,5 @@ def _damaged(path: Union[Path, str], error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
     # do not pass on torch's advice to read the file with `weights_only=False`
     reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]
-    return WeightsError(f"'{path}' is damaged or no weights file{reason}",
+    return WeightsError(f"'{path}' is damaged or not a weights file{reason}",
                         "fetch or copy it again")

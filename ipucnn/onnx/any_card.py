@@ -32,7 +32,7 @@ def card_of_file(place: str, registry: Registry) -> Tuple[str, ModelCard]:
     present(path)
     card = card_in_file(str(path), registry)
     if card is None:
-        raise DataError(f"'{shown_path(path)}' does not say which model it is of",
+        raise DataError(f"'{shown_path(path)}' does not state which model it is of",
                         "checkpoints of 'ipucnn train' and files of 'ipucnn export' do")
     return shown_path(path), card
 

@@ -219,7 +219,7 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["it cannot be decoded"])[0]
-        raise DataError(f"'{path}' is damaged or no ONNX file: {reason}",
+        raise DataError(f"'{path}' is damaged or not an ONNX file: {reason}",
                         "fetch or export it again") from error
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}",
@@ -263,7 +263,7 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 
 def _too_large(path: Path, size: int) -> DataError:
     return DataError(f"'{path}' holds {size / 2**30:.1f} GiB, and a protocol buffer less than 2",
-                     "take a smaller network, or half precision")
+                     "use a smaller network, or half precision")
 
 
 def check_batch(network: OnnxNetwork, micro_batch: int) -> None:

@@ -63,7 +63,8 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
     path = find_file(place, model.name, batch_size)
     network = read_network(path)
     if network.normalisation == "host" and network.input_type == "uint8":
-        raise UsageError(f"'{path}' takes bytes and says that the host normalises them",
+        raise UsageError(f"'{path}' takes bytes, but its metadata leave normalisation to the "
+                         "host",
                          "export it again")
     name = re.sub(r"[^a-z0-9._-]+", "-", network.name.lower()).strip("-._") or "onnx"
     spec = ModelSpec(name=name, summary=f"ONNX file {path.name}", target=lambda **_: network,

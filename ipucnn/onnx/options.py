@@ -101,7 +101,7 @@ class ExportOptions(CommandOptions):
     @classmethod
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
-        """Return merged values of several sources, with what a weights file says of its model."""
+        """Return merged values of several sources, with those of a weights file."""
         given = {name: value for source in sources for name, value in source.items()}
         place = given.pop("checkpoint_path", None)
         if place:

@@ -52,7 +52,7 @@ class OnnxTarget:
         if missing:
             raise UnsupportedNetworkError(
                 f"{what} needs operators that {self.name} lacks: " + ", ".join(missing),
-                "take another network or norm layer, or another engine")
+                "use another network, norm layer or engine")
 
     def check_versions(self, opset: int, ir_version: int, what: str) -> None:
         """Raise an error for an operator set or a format version that the engine cannot read.

@@ -96,7 +96,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     if sum(tensor.numel() * tensor.element_size()
            for tensor in module.state_dict().values()) > MOST_BYTES:
         raise UnsupportedNetworkError(
-            f"{what} is larger than 2 GiB, which no ONNX file can hold", "take a smaller network")
+            f"{what} is larger than 2 GiB, which no ONNX file can hold", "use a smaller network")
     buffer = io.BytesIO()
     mode = torch.onnx.TrainingMode.TRAINING if graph.training else torch.onnx.TrainingMode.EVAL
     how: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(
@@ -112,7 +112,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UnsupportedNetworkError(
             f"{what} cannot be exported to operator set {opset}: {str(error).splitlines()[0]}",
-            "take another network or norm layer, or a newer '--opset'") from error
+            "use another network or norm layer, or a newer '--opset'") from error
     _check_trace(warned, what)
     model = simplified(onnx.load_from_string(buffer.getvalue()))
     onnx.checker.check_model(model)
@@ -167,9 +167,9 @@ def _check_trace(warned: List[warnings.WarningMessage], what: str) -> None:
                 and "Converting a tensor to a" in str(warning.message) \
                 and not warning.filename.startswith(own):
             raise UnsupportedNetworkError(
-                f"{what} cannot be exported: its code decides by values ('{warning.filename}', "
+                f"{what} cannot be exported: its code branches on values ('{warning.filename}', "
                 f"line {warning.lineno}), and a graph computes the same for all images",
-                "take a backend that executes the module itself and no graph of it", exit_code=1)
+                "use a backend that executes the module itself, not a graph of it", exit_code=1)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def command_of(made: TrainingPlan, launcher: str, own: Any, given: Mapping[str, 
     flags = {}
     if spec.name == IPU_LAUNCHER:
         if plan.devices != made.ipus:
-            raise UsageError(f"{made.need} need {plan.devices} IPUs, and IPUs are only given out "
+            raise UsageError(f"{made.need} need {plan.devices} IPUs, and IPUs are only allocated "
                              "in powers of two",
                              "choose replicas and pipeline splits whose product is 1, 2, 4, 8 ...")
         flags = {item.flag: getattr(launch, item.name) for item in declared(LaunchOptions)

@@ -88,7 +88,7 @@ class LaunchOptions:
                                  "name every host, separated by spaces")
         named, wanted = len(self.host_names), self.num_hosts
         if wanted and named and named != wanted:
-            raise UsageError(f"{named} hosts are named and there are to be {wanted}",
+            raise UsageError(f"{named} hosts are named but '--num-hosts' is {wanted}",
                              f"name {wanted}, or add '--num-hosts {named}'")
         if self.instances and self.instances % self.host_count:
             raise UsageError(
@@ -154,7 +154,7 @@ class PlanOptions(LaunchOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.picture and Path(self.picture).suffix.lower() != ".svg":
-            raise UsageError(f"option '--picture': {self.picture!r} is no SVG file",
+            raise UsageError(f"option '--picture': {self.picture!r} is not an SVG file",
                              "give it a name that ends in '.svg'")
         _ = self.device  # refuses a size that is none
 
@@ -173,7 +173,7 @@ class PlanOptions(LaunchOptions):
         except TooLargeError:
             size = text
         if not isinstance(size, int) or size < 1:
-            raise UsageError(f"option '--device-memory': {text!r} is no memory of a device",
+            raise UsageError(f"option '--device-memory': {text!r} is not a memory size",
                              "write 'mk1' or 'mk2' for an IPU, or the size of a GPU's memory: "
                              "'24GB'")
         return "", size

@@ -186,7 +186,7 @@ class Pipeline:
 
     @property
     def assumptions(self) -> List[str]:
-        """What the estimates of memory rest on."""
+        """The basis of the memory estimates."""
         kinds = dict.fromkeys(estimate.device.kind for estimate in self.estimates)
         return [*COMMON_ASSUMPTIONS, *(f"{kind}: {text}" for kind in kinds
                                        for text in ASSUMPTIONS[kind])]

@@ -137,7 +137,7 @@ def measured(text: str, plan: ExecutionPlan) -> Rate:
     except ValueError:
         return _of_result(text, plan)
     if not 0 < number < float("inf"):
-        raise UsageError(f"option '--rate': {text!r} is no rate",
+        raise UsageError(f"option '--rate': {text!r} is not a rate",
                          "give images per second, or the file of a result")
     return Rate(number, "as given, of all devices")
 
@@ -159,7 +159,7 @@ def _of_result(path: str, plan: ExecutionPlan) -> Rate:
     if isinstance(compute, dict):  # of data bench: the model alone
         value = compute.get("images_per_second")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise UsageError(f"option '--rate': {path!r} is no result with a rate",
+        raise UsageError(f"option '--rate': {path!r} is not a result with a rate",
                          "give images per second, or what '--result' of 'ipucnn train', 'run' or "
                          "'data bench' wrote")
     replicas = shape.get("replicas") if isinstance(shape, dict) else None

@@ -120,7 +120,7 @@ def _place(places: Sequence[str], out: Optional[str]) -> Path:
     else:
         path = first.with_suffix(".html")
     if path.exists() and not kind_of(path) and not _ours(path):
-        raise UsageError(f"'{path}' exists and is no report of ipucnn",
+        raise UsageError(f"'{path}' exists and is not a report of ipucnn",
                          "choose another place with '--out FILE.html'")
     return path
 

@@ -32,14 +32,14 @@ def evidence_of_file(path: Path) -> Dict[str, Any]:
         rows = iter(_READERS[path.suffix.lower()](path))
         first = next(rows, None)
         if first is None or not set(_COLUMNS) <= set(first):
-            raise DataError(f"'{path}' is no file of predictions: it has no rows with "
+            raise DataError(f"'{path}' is not a file of predictions: it has no rows with "
                             + ", ".join(_COLUMNS), "'ipucnn run --predictions FILE' writes one")
         found = _collected(first, rows)
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}",
                         "check the file") from error
     except (ValueError, TypeError, csv.Error) as error:
-        raise DataError(f"'{path}' is no file of predictions: {error}",
+        raise DataError(f"'{path}' is not a file of predictions: {error}",
                         "'ipucnn run --predictions FILE' writes one") from error
     folders = ("", os.path.dirname(path))
     return with_thumbnails(found, lambda row: of_file(row["name"], folders))

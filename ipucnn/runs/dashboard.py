@@ -180,6 +180,6 @@ def age(status: Mapping[str, Any], now: Optional[float] = None) -> float:
 
 
 def facts_of(options: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return what the options of a run say about it, where nothing was written yet."""
+    """Return what is known of a run from its options, before anything else is written."""
     return {"model": options.get("model"), "dataset": options.get("data"),
             "backend": options.get("backend"), "epochs": options.get("epoch")}

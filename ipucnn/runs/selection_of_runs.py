@@ -44,7 +44,7 @@ def ordered(rows: Sequence[Row], by: str) -> List[Row]:
 def _condition(text: str) -> Tuple[str, Callable[[Any, Any], bool], str]:
     match = re.fullmatch(r"\s*([\w-]+)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", text)
     if match is None:
-        raise UsageError(f"{text!r} is no condition",
+        raise UsageError(f"{text!r} is not a condition",
                          "write a figure, a comparison and a value: 'model=resnet50' 'top1>=80'")
     name, comparison, value = match.groups()
     return _figure(name), _COMPARISONS[comparison], value
@@ -73,7 +73,7 @@ def _holds(row: Row, name: str, compare: Callable[[Any, Any], bool], wanted: str
         try:
             return compare(float(value), float(wanted))
         except ValueError:
-            raise UsageError(f"{wanted!r} is no number, and {name!r} is one",
+            raise UsageError(f"{wanted!r} is not a number, but {name!r} is one",
                              f"write '{name}>=1'") from None
     if compare in (operator.eq, operator.ne):
         return compare(key(str(value)), key(wanted))

@@ -13,6 +13,7 @@ import typer
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.completion import completing
 from ipucnn.terminal.spellings import normalise
 
 _HELP = {"--help", "-h", "--help-all"}
@@ -31,7 +32,8 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     click_error = typer.BadParameter.__mro__[2]  # newer versions of typer bundle click
     try:
         _check_help(argv)
-        return _execute(app, normalise(argv))
+        with completing():
+            return _execute(app, normalise(argv))
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from ipucnn.core.errors import UsageError
+from ipucnn.terminal.completion import of_plugins, of_profiles, of_words
 from ipucnn.terminal.flags import Flag, FlagTable, flag_table
 from ipucnn.terminal.help import sections
 from ipucnn.terminal.spellings import expanded
@@ -180,27 +181,15 @@ def _completion(flag: Flag, command: str) -> Optional[Callable[[str], List[str]]
     kind, words = flag.item.option.kind, [*flag.item.option.choices, *flag.item.option.words]
     words += _WORDS.get(flag.name, [])
     profiles = _PROFILED.get(flag.name)
-    if not kind and not words and profiles is None:
-        return None
-
-    def complete(incomplete: str) -> List[str]:
-        found = [word for word in words if word.startswith(incomplete)]
-        if profiles is not None:
-            from ipucnn.core.options.profiles import available
-
-            found += [profile.name for profile in available(profiles or command)
-                      if profile.name.startswith(incomplete)]
-        if kind:
-            from ipucnn.core.registry.registry import registry
-            from ipucnn.terminal.completed_names import completions
-
-            found += completions(registry(), kind, incomplete)
-        return list(dict.fromkeys(found))
-
-    return complete
+    if profiles is not None:
+        return of_profiles(profiles or command)
+    if kind:
+        return of_plugins(kind, *words)
+    return of_words(*words) if words else None
 
 
-_WORDS = {"weights": ["pretrained", "pretrained:v1", "pretrained:v2", "random"],
+_WORDS = {"backend": ["auto"],
+          "weights": ["pretrained", "pretrained:v1", "pretrained:v2", "random"],
           "pipeline_splits": ["auto:2", "auto:4", "auto:8", "auto:16"], "resume": ["auto"],
           "device": ["cpu", "cuda"]}
 """Values of options that are no plugins and have no choices, and yet have names."""

@@ -32,7 +32,7 @@ class _Lines:
 IMPORTING = "importing torch"
 PREPARING = "opening the data and building the model"
 COMPILING = "compiling the model"
-"""What a spinner says before the first image is computed."""
+"""Text of a spinner before the first image is computed."""
 
 
 class Spinner:

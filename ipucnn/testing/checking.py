@@ -76,7 +76,7 @@ def check_distribution(name: str, registry: Optional[Registry] = None
     mine = [row for row in rows if row.provider.answers_to(name)]
     if not mine:
         suggestion = did_you_mean(name, {row.provider.distribution for row in rows})
-        raise UnknownNameError(f"no installed plugin distribution is called {name!r}",
+        raise UnknownNameError(f"there is no installed plugin distribution {name!r}",
                                "; ".join(filter(None, (suggestion,
                                                        "'ipucnn list-plugins' lists all"))))
     results: Dict[str, Dict[str, str]] = {}

@@ -140,7 +140,7 @@ class ImportSuite(Checks):
             if row.provider.answers_to(self.name) or row.provider.value == self.name:
                 found.setdefault(row.provider.value, row.provider)
         if not found:
-            raise UnknownNameError(f"no plugin distribution or file is called {self.name!r}")
+            raise UnknownNameError(f"there is no plugin distribution or file {self.name!r}")
         return list(found.values())
 
     def results(self) -> Mapping[str, Imported]:

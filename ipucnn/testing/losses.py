@@ -181,7 +181,7 @@ class LossSuite(Suite):
 
         loss = self.loss()
         if not loss.traceable:
-            raise SkipTest("it says that it cannot be traced")
+            raise SkipTest("it is declared not to be traceable")
         mixing, x, labels = self.mixing(), self.logits(), self.labels()
 
         def mixed(x: torch.Tensor, labels: torch.Tensor, *drawn: torch.Tensor) -> torch.Tensor:

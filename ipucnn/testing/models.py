@@ -152,7 +152,7 @@ class ModelSuite(Suite):
                     "the traced model gives other logits")
 
     def test_preprocessing_is_that_of_the_weights(self) -> None:
-        """The record prepares images at a size that it computes, as files with a card say."""
+        """The record prepares images at a size that it computes, as stated in files with a card."""
         from ipucnn.models.weights_card import file_card
         from ipucnn.models.weights_source import local_file
 
@@ -173,7 +173,7 @@ class ModelSuite(Suite):
             own, said = (one.as_plain() for one in (stated, card.preprocessing))
             wrong = [name for name in own if name != "assumed" and own[name] != said.get(name)]
             require(not wrong, "; ".join(
-                f"weights '{published.tag}' say {name} {said.get(name)}, and the record "
+                f"weights '{published.tag}' state {name} {said.get(name)}, and the record "
                 f"{own[name]}" for name in wrong))
 
     def test_published_weights_load(self) -> None:
@@ -272,4 +272,4 @@ class NormLayerSuite(Suite):
             return
         layer, images = self.build().train(), self.images()
         require(torch.allclose(layer(images)[:1], layer(images[:1]), rtol=1e-4, atol=1e-5),
-                "samples influence each other, and the record does not say 'batch_dependent'")
+                "samples influence each other, and the record lacks 'batch_dependent'")

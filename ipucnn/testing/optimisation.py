@@ -142,4 +142,4 @@ class ScheduleSuite(Suite):
         epochs = [tenth / 10 for tenth in range(10 * self.epochs)]
         forward = [self.factor(epoch) for epoch in epochs]
         backward = [self.factor(epoch) for epoch in reversed(epochs)]
-        require(forward == backward[::-1], "the factor depends on what was asked for before")
+        require(forward == backward[::-1], "the factor depends on earlier calls")

@@ -138,7 +138,7 @@ def _check_one(name: str, wishes: Wishes, used: Registry, results: Results,
     if not rows:
         kinds = [] if _is_file(name) else kinds_of(name)
         if not kinds:
-            raise UnknownNameError(f"no plugin, distribution or file is called {name!r}",
+            raise UnknownNameError(f"there is no plugin, distribution or file {name!r}",
                                    "'ipucnn list-plugins' lists the plugins")
         for kind in kinds:
             _check_one(f"{kind}:{name}", wishes, used, results, unused)

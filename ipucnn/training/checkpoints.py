@@ -151,7 +151,7 @@ def load(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"'{path}' was written by an old application and holds weights only",
                 f"start from them with 'ipucnn train --weights {path}'")
-        raise CheckpointError(f"'{path}' is no checkpoint of this version "
+        raise CheckpointError(f"'{path}' is not a checkpoint of this version "
                               f"({content.get('format')!r}, expected {FORMAT!r})",
                               "use the ipucnn that wrote it, or a newer one")
     if not content["session"]:

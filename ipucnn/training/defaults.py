@@ -50,7 +50,7 @@ class Decisions:
     Attributes:
         values: by flat name.
         note: what was decided, for the user; empty if nothing was.
-        left_out: names of options of a shipped profile that are decided anew.
+        left_out: names of options of a shipped profile that are decided again.
     """
 
     values: Dict[str, Any]
@@ -127,7 +127,7 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry,
 
 
 def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
-    """Return the options of a shipped profile for other devices that are decided anew.
+    """Return the options of a shipped profile for other devices that are decided again.
 
     That of the profile in use may be for this device, and larger than the dataset. Otherwise its
     accumulation and micro-batch stay where an epoch has enough updates with them, and its

@@ -58,7 +58,7 @@ class FineTuningPart:
             UsageError: layers with random weights would be frozen, or two options say which.
         """
         if weights == "random" and (self.frozen_epochs or self.frozen_module):
-            raise UsageError(f"'--freeze {self.freeze}' would keep random weights",
+            raise UsageError(f"'--freeze {self.freeze}' would freeze random weights",
                              "add '--weights pretrained' or '--weights FILE', or leave it out")
         if self.frozen_module and first_trainable_layer:
             raise UsageError(f"'--freeze {self.freeze}' contradicts '--first-trainable-layer "

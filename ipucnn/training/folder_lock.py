@@ -17,7 +17,7 @@ from ipucnn.models.store_folder import on_store, shown_path
 from ipucnn.training.store_lease import leased
 
 FILE = ".lock"
-"""Name of the file that is locked; it says which process holds it."""
+"""Name of the file that is locked; it names the process that holds it."""
 
 _held: Dict[str, int] = {}
 """The thread that holds each folder locked by this process, by its real path."""
@@ -53,7 +53,7 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
             raise UsageError(f"folder '{shown_path(folder)}' is in use by {_holder(descriptor)}",
                              f"wait until it ends, or choose another '{option}'")
         if own is None:
-            report(f"the file system of folder '{folder}' has no locks: see to it that no other "
+            report(f"the file system of folder '{folder}' has no locks: make sure that no other "
                    "training uses the folder")
         _held[real] = threading.get_ident()
         try:

@@ -160,8 +160,8 @@ class Keeper:
         except CheckpointError as error:
             self.failed = error
             good = shown_path(self.last_good) if self.last_good else "none"
-            return (f"{error.message}; training goes on and tries again; last good checkpoint: "
-                    f"{good}")
+            return (f"{error.message}; the training continues and tries again; last good "
+                    f"checkpoint: {good}")
         if self._unwritten:
             self._write_best()
         self._tidy()

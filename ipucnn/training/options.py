@@ -67,7 +67,7 @@ class TrainNetwork(NetworkPart):
 class TrainDataset(DatasetPart):
     """Options of the training images."""
 
-    data: str = option("image_folder", "Dataset (default: what '--data-dir' is).", kind="dataset",
+    data: str = option("image_folder", "Dataset (from '--data-dir').", kind="dataset",
                        basic=True)
     sampler: str = option(
         "shuffle", "Order of the training images: every image once per epoch, or 'balanced', "
@@ -303,7 +303,7 @@ class ValidationPart:
 
     def __post_init__(self) -> None:
         if self.early_stopping and self.mode != "during":
-            raise UsageError("'--early-stopping' has nothing to go by without validation",
+            raise UsageError("'--early-stopping' needs validation",
                              "add '--validation-mode during'")
 
     @property
@@ -531,7 +531,7 @@ class TrainOptions(TrainingOptions):
         if self.execution.batch_size is not None and not self.execution.measured:
             self.augmentation.check_micro_batch(self.execution.batch_size)
         if self.checkpoints.keep_best and self.validation.mode != "during":
-            raise UsageError("'--keep-best' has nothing to go by without validation",
+            raise UsageError("'--keep-best' needs validation",
                              "add '--validation-mode during'")
         self.fine_tuning.check(self.network.source, self.optimisation.first_trainable_layer)
         if self.half_resolution.half_res_training:
@@ -582,7 +582,7 @@ class RestoredCheckpoints(CheckpointPart):
     """Options of the checkpoint to restore and of the folder for new ones."""
 
     checkpoint_path: Optional[str] = option(
-        None, "Checkpoint, or a folder, whose newest whole checkpoint is taken.",
+        None, "Checkpoint, or a folder, whose newest complete checkpoint is used.",
         names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="FILE|DIR",
         basic=True)
     checkpoint_output_dir: Optional[str] = option(

@@ -142,7 +142,7 @@ def prepare(options: TrainOptions, registry: Registry,
     check_offer(options, plan, chosen.spec, registry)
     if _mixing(options).enabled and not chosen.spec.mixup:
         raise UsageError(f"backend {chosen.spec.name!r} does not mix images: '--mixup-alpha' and "
-                         "'--cutmix-lambda-high' have no meaning there",
+                         "'--cutmix-lambda-high' have no effect there",
                          "leave them out, or choose another '--backend'")
     instances = chosen.join(plan)
     if instances.count > 1:
@@ -265,7 +265,7 @@ def _calls(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
     """
     if options.augmentation.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
-                        "ImageNet's stand in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
+                        "ImageNet's are in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
                         "leave '--use-bbox-info' out")
     calls = len(dataset) // plan.combined_batch
     if calls < 1:
@@ -375,9 +375,9 @@ def _outputs(network: NetworkPart, names: Sequence[str],
 def _on_outputs(names: Sequence[str], outputs: Sequence[Optional[int]]) -> str:
     new = [name for name, output in zip(names, outputs) if output is None]
     if len(new) == len(names):
-        return "the weights know none of the classes: their outputs start anew"
+        return "the weights know none of the classes: all outputs start from random weights"
     return "the outputs of classes that the weights know are kept" + (
-        f", those of others start anew: {listed(new)}" if new else "")
+        f", those of others start from random weights: {listed(new)}" if new else "")
 
 
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:
@@ -420,7 +420,7 @@ def _check_labels(data: DatasetSpec, purpose: str) -> None:
 def _check_shared(options: TrainOptions) -> None:
     if options.dataset.skip_bad_samples:
         raise UsageError("'--skip-bad-samples' would move images between instances",
-                         "find bad images with 'ipucnn data verify', and leave it out")
+                         "find bad images with 'ipucnn data verify', and leave the option out")
 
 
 def sized(options: TrainOptions, registry: Registry) -> TrainOptions:

@@ -235,14 +235,15 @@ def _drops(fractions: Optional[Tuple[float, ...]], values: Mapping[str, Any],
     factors = _floats(current("lr_factors")) or (() if "lr_decay" in values else DECAYS)
     if fractions is None:
         if len(factors) > len(DECAYS):
-            raise UsageError(f"nothing says when the {len(factors)} factors of "
-                             "'--learning-rate-decay' begin",
+            raise UsageError(f"the {len(factors)} factors of '--learning-rate-decay' have no "
+                             "start",
                              f"add '--learning-rate-schedule' with {len(factors) - 1} fractions")
         fractions = DROPS[:len(factors) - 1]
     epochs = current("epoch")
     if epochs is None:
-        raise UsageError("'--learning-rate-decay' drops the rate at fractions of a training whose "
-                         "length is open", "add '--epoch N', or '--lr-epoch-decay' with epochs")
+        raise UsageError("'--learning-rate-decay' drops the rate at fractions of the training, "
+                         "whose length is not set",
+                         "add '--epoch N', or '--lr-epoch-decay' with epochs")
     epochs = max(1, epochs)
     return {"lr_epoch_decay": tuple(fraction * epochs for fraction in fractions),
             "lr_factors": factors}
@@ -260,7 +261,7 @@ def _stages(old: Mapping[str, Any], current: Callable[[str], Any]) -> int:
     """Return the number of pipeline stages for the IPUs."""
     ipus, replicas = old.get("num_ipus"), current("replicas")
     if ipus is None:
-        raise UsageError("'--pipeline' does not say over how many IPUs", "add '--num-ipus N'")
+        raise UsageError("'--pipeline' needs a number of IPUs", "add '--num-ipus N'")
     stages, rest = divmod(int(ipus), int(replicas))
     if rest:
         raise UsageError(f"{ipus} IPUs cannot be divided among {replicas} replicas",

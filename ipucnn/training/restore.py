@@ -75,14 +75,14 @@ def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
         listener.note(note)
     checkpoint, options = _repositioned(checkpoint, saved, options)
     if checkpoint.position.epoch >= options.optimisation.epochs:
-        listener.note(f"all {options.optimisation.epochs} epochs are trained; '--epoch N' trains "
-                      "on")
+        listener.note(f"all {options.optimisation.epochs} epochs are done; '--epoch N' "
+                      "continues")
     return train_all(options, registry, listener, checkpoint)
 
 
 def restarted(options: TrainOptions, registry: Optional[Registry] = None,
               listener: Optional[Listener] = None) -> Optional[TrainResult]:
-    """Continue the training of these options if its launcher has started the processes anew.
+    """Continue the training of these options if its launcher has restarted the processes.
 
     Args:
         options: of the training, as at its start.

@@ -80,8 +80,8 @@ def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: Train
         elif restored.position.epoch < options.optimisation.epochs:
             aside = keeping.continue_in(folder, restored.path, restored.grown)
             if aside:
-                listener.note(f"what is not of this training is set aside as '*{SUPERSEDED}': "
-                              + ", ".join(aside))
+                listener.note("files that are not of this training were renamed to "
+                              f"'*{SUPERSEDED}': " + ", ".join(aside))
         yield
 
 
@@ -256,7 +256,7 @@ class FileRecords(Records):
         try:
             write_text(str(self.log_dir / name), json_text(value) + "\n")
         except DataError as error:
-            self._report(f"{error.message}; a report lacks it")
+            self._report(f"{error.message}; the report will not show it")
 
 
 def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:

@@ -58,8 +58,8 @@ def leased(store: Store, option: str, report: Callable[[str], None]) -> Iterator
                 f"{max(0.0, age):.0f} s ago",
                 f"wait until it ends ({VALID - age:.0f} s if it was killed), or choose another "
                 f"'{option}'")
-        report(f"{store.shown()!r} was left by process {found['process']} on {found['host']!r} "
-               "without an end")
+        report(f"{store.shown()!r} is taken over from process {found['process']} on "
+               f"{found['host']!r}, which did not end regularly")
     token = secrets.token_hex(8)
     _write(store, token)
     again = _read(store)

@@ -65,12 +65,12 @@ def load_stored(path: Path) -> StoredModel:
     weights = content.get("model_state_dict")
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):
-        raise CheckpointError(f"'{path}' is no checkpoint",
+        raise CheckpointError(f"'{path}' is not a checkpoint",
                               "'ipucnn run --weights' takes files of weights alone")
     values = translated(options, TrainOptions, registry())
     name, dataset = values.get("model"), values.get("data")
     if not name or not dataset:
-        raise CheckpointError(f"'{path}' does not say of which model and dataset it is",
+        raise CheckpointError(f"'{path}' does not state its model and dataset",
                               "'ipucnn run --weights' takes files of weights alone")
     return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
                        _plain(weights, values), None, values, card_in(content, path, registry()),

@@ -82,10 +82,10 @@ def test_files_of_every_kind_are_loaded(model, photo, trained, tmp_path, monkeyp
                          precision="full") as other:
             assert other.predict(photo).name == expected.name
             assert other.classes == model.classes
-    with pytest.raises(ipucnn.IpucnnError, match="is an ONNX file, and no module of torch"):
+    with pytest.raises(ipucnn.IpucnnError, match="is an ONNX file, not a torch module"):
         assert ipucnn.load(exported.path, backend="onnxruntime").module
     torch.save(model.module.state_dict(), tmp_path / "plain.pth")
-    with pytest.raises(ipucnn.IpucnnError, match="does not say which model its weights are of"):
+    with pytest.raises(ipucnn.IpucnnError, match="does not state which model its weights are of"):
         ipucnn.load(tmp_path / "plain.pth")
     plain = ipucnn.load(tmp_path / "plain.pth", model="resnet8-cifar", num_classes=8,
                         backend="torch", input_size=32)
@@ -107,7 +107,7 @@ def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("images", "message"), [
-    (3, "'int' is no image and no collection of images"),
+    (3, "'int' is neither an image nor a collection of images"),
     ("nothing.jpg", "there is no image and no folder 'nothing.jpg'"),
     ([object()], "image 0 is of type 'object'"),
     (numpy.zeros((8, 8, 3)), "image 0 has numbers of type float64, expected uint8"),

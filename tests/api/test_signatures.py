@@ -77,18 +77,18 @@ def test_signatures_import_neither_torch_nor_the_command_line():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: ipucnn.run(json=True), "option 'json' is for the command line"),
+    (lambda: ipucnn.run(json=True), "option 'json' applies to the command line only"),
     (lambda: ipucnn.train(progress="bar"), "option 'progress' is 'bar'"),
-    (lambda: ipucnn.plan(poprun=True), "option 'poprun' is for the command line"),
+    (lambda: ipucnn.plan(poprun=True), "option 'poprun' applies to the command line only"),
     (lambda: ipucnn.train(resume="nowhere"), "there is no checkpoint 'nowhere' to resume"),
-    (lambda: ipucnn.train(dashboard=True), "option 'dashboard' is for the command line"),
+    (lambda: ipucnn.train(dashboard=True), "option 'dashboard' applies to the command line only"),
     (lambda: ipucnn.plan(progress=True), "option 'progress' has no effect on a plan"),
     (lambda: ipucnn.train(callbacks=[3]), "callback 3 cannot be called"),
     (lambda: ipucnn.restore("folder", config="x"), "option 'config' cannot be used"),
     (lambda: ipucnn.run(images=[[0]], data_dir="x"), "option 'data_dir' and 'images'"),
     (lambda: ipucnn.run(images=[]), "option 'images' has no images"),
     (lambda: ipucnn.shapes("x", size=2), "option 'size': 2 is too small"),
-    (lambda: ipucnn.load("resnet18", data_dir="x"), "option 'data_dir' is for runs"),
+    (lambda: ipucnn.load("resnet18", data_dir="x"), "option 'data_dir' applies to runs"),
     (lambda: ipucnn.load("resnet18", precision="int8", backend="openvino"),
      "a loaded model is not quantised")])
 def test_what_has_no_effect_in_python_is_refused_by_name(call, message):

@@ -249,7 +249,7 @@ def test_processes_that_raise_or_leave(run, unruly, caplog):
     assert error.message == "instance 1: RuntimeError: image 13 is cursed"
     assert "RuntimeError: image 13 is cursed" in error.hint.partition("ends with")[2]
     assert "instance 2 ended with exit code 7: its log is" in error.hint
-    assert "instance 1 failed, the others go on" in caplog.text
+    assert "instance 1 failed, the others continue" in caplog.text
     assert [own["exit_code"] for own in error.partial.instances] == [0, 1, 7]
     assert own_images(error.partial)[:2] == [6, 4]
     assert error.partial.images == 10
@@ -450,5 +450,5 @@ def test_mistakes_are_found_before_processes_are_started(run, tmp_path, options,
 def test_poprun_starts_processes_itself(run, monkeypatch):
     monkeypatch.setenv("POPDIST_NUM_TOTAL_REPLICAS", "2")
     monkeypatch.setenv("POPDIST_NUM_LOCAL_REPLICAS", "1")
-    with pytest.raises(UsageError, match="'--instances 2' would start processes of each"):
+    with pytest.raises(UsageError, match="'--instances 2' would start processes in each"):
         run(instances=2)

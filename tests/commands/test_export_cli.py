@@ -255,7 +255,7 @@ REFUSED = [
     (["--model", "odd-counts", "--weights", "random", "--dynamic-batch"],
      "model 'odd-counts' of odd_models cannot be exported: RuntimeError: shape", 1),
     (["--model", "odd-looks", "--weights", "random"],
-     "model 'odd-looks' of odd_models cannot be exported: its code decides by values ('", 1),
+     "model 'odd-looks' of odd_models cannot be exported: its code branches on values ('", 1),
     (["--model", "odd-drifts", "--weights", "random"],
      "model 'odd-drifts' of odd_models differs from torch when exported", 1),
     (["--model", "odd-huge", "--weights", "random"],
@@ -406,7 +406,7 @@ def test_a_named_backend_is_never_left(cli):
     code, out, err = cli("run", "--model", "odd-looks", "--weights", "random", "--data",
                          "generated", "--backend", "openvino", "--progress", "off")
     assert (code, out) == (1, "")
-    assert "take a backend that executes the module itself" in err
+    assert "use a backend that executes the module itself" in err
 
 
 def test_a_backend_that_exports_a_model_itself_tells_whose_fault_it_is(cli):
@@ -419,11 +419,11 @@ def test_a_backend_that_exports_a_model_itself_tells_whose_fault_it_is(cli):
 RUN_REFUSED = [
     (["--onnx", "nothing.onnx"], "there is no ONNX file 'nothing.onnx'", 1),
     (["--onnx", "."], "there is no 'resnet18/model_1.onnx'", 1),
-    (["--onnx", "text.onnx"], "'text.onnx' is damaged or no ONNX file", 1),
+    (["--onnx", "text.onnx"], "'text.onnx' is damaged or not an ONNX file", 1),
     (["--onnx", "four.onnx"], "'four.onnx' takes 4 images per call, not 1", 2),
     (["--onnx", "int.onnx"], "the input of 'int.onnx' is int32", 1),
-    (["--onnx", "four.onnx", "--weights", "random"], "'--weights' has no meaning for an ONNX", 2),
-    (["--onnx", "four.onnx", "--normlayer", "group"], "'--normlayer' has no meaning", 2),
+    (["--onnx", "four.onnx", "--weights", "random"], "'--weights' has no effect for an ONNX", 2),
+    (["--onnx", "four.onnx", "--normlayer", "group"], "'--normlayer' has no effect", 2),
 ]
 
 

@@ -162,7 +162,7 @@ WRONG = [
     (["--replicas", "6", "--launch", "pod64"], "6 replicas cannot be divided among 4 hosts", "4"),
     (["--launch", "pod64", "--replicas", "8", "--instances", "6"],
      "6 instances cannot be divided among 4 hosts", "4"),
-    (["--launch", "pod64", "--hosts", "a", "b"], "2 hosts are named and there are to be 4",
+    (["--launch", "pod64", "--hosts", "a", "b"], "2 hosts are named but '--num-hosts' is 4",
      "--num-hosts 2"),
     (["--hosts", "node[0-3]"], "host 'node[0-3]' is a range", "every host"),
     (["--config", "resnet50-pod64", "--launch", "pod16"],
@@ -439,8 +439,8 @@ def test_launch_profiles_are_listed_and_shown(capsys, profile):
     ("ipus: sixteen\n", "'sixteen' is not a whole number (mine.yaml, line 1)", ""),
     ("numa_aware: 3\n", "3 is not true or false (mine.yaml, line 1)", ""),
     ("batch_size: 3\n", "unknown option 'batch_size' (mine.yaml, line 1)", ""),
-    ("poprun: true\n", "'poprun' cannot stand in a profile (mine.yaml, line 1)", "command line"),
-    ("num_hosts: 2\nhosts: [a, b, c]\n", "3 hosts are named and there are to be 2", "name 2"),
+    ("poprun: true\n", "'poprun' is not allowed in a profile (mine.yaml, line 1)", "command line"),
+    ("num_hosts: 2\nhosts: [a, b, c]\n", "3 hosts are named but '--num-hosts' is 2", "name 2"),
 ])
 def test_a_wrong_launch_profile_is_blamed_by_file_and_line(plan, tmp_path, text, message, hint):
     path = tmp_path / "mine.yaml"

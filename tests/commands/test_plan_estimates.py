@@ -88,7 +88,7 @@ def ipucnn_models():
 def test_a_memory_that_is_none_is_refused(plan, size):
     code, out, err = plan(*SMALL, f"--device-memory={size}")
     assert (code, out) == (2, "")
-    assert "is no memory of a device" in err
+    assert "is not a memory size" in err
     assert "mk1" in err
 
 
@@ -125,9 +125,10 @@ def test_a_rate_is_that_of_a_result_by_replicas(plan, tmp_path, result, rate):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (None, "is neither a number nor a file"), ("[1, 2]", "is no result with a rate"),
-    ("{", "is no result with a rate"), ('{"images_per_second": true}', "is no result with a rate"),
-    ('{"throughput": {"mean": "fast"}}', "is no result with a rate")])
+    (None, "is neither a number nor a file"), ("[1, 2]", "is not a result with a rate"),
+    ("{", "is not a result with a rate"),
+    ('{"images_per_second": true}', "is not a result with a rate"),
+    ('{"throughput": {"mean": "fast"}}', "is not a result with a rate")])
 def test_a_file_without_a_rate_is_refused(plan, tmp_path, content, message):
     path = tmp_path / "result.json"
     if content is not None:
@@ -190,14 +191,14 @@ def test_bars_fit_a_terminal():
 def test_a_picture_of_another_kind_is_refused(plan, tmp_path):
     code, _, err = plan(*SMALL, "--picture", tmp_path / "plan.png")
     assert code == 2
-    assert "is no SVG file" in err
+    assert "is not an SVG file" in err
 
 
 # -- rules -------------------------------------------------------------------------------------
 
 
 RULES = [
-    (["--replicas", "3"], "only given out in powers of two"),
+    (["--replicas", "3"], "only allocated in powers of two"),
     (["--replicas", "128"], "a process can use 64"),
     (["--num-io-tiles", "32", "--pipeline-splits", "layer2", "--gradient-accumulation", "3"],
      "transfers cannot overlap with a pipeline"),

@@ -106,7 +106,7 @@ def test_an_interrupt_of_all_saves_once(photos, tmp_path):
 @pytest.mark.parametrize(("options", "message", "hint"), [
     (["--nproc", "2"], "'--nproc' is an option of launcher torchrun", "'--launcher torchrun'"),
     (["--launcher", "torchrun", "--nnodes", "2"], "2 hosts have no place", "'--rdzv-endpoint"),
-    (["--launcher", "torchrun", "--nnodes", "3:2"], "'3:2' is no number of hosts", "'2:4'"),
+    (["--launcher", "torchrun", "--nnodes", "3:2"], "'3:2' is not a number of hosts", "'2:4'"),
     (["--launcher", "torchrun", "--rdzv-endpoint", "here"], "'here' is not HOST:PORT", "29400"),
     (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "no-such-host.invalid:1"],
      "host 'no-such-host.invalid' of '--rdzv-endpoint' is not known", "one of the hosts"),

@@ -266,7 +266,7 @@ def test_a_trained_model_classifies(cli, trained, tmp_path):
 BAD = [
     (["train", "--data", "real", "--data-dir", "."], "no labels", 2),
     (["train", *TINY, "--batch-size", "600"], "one host call takes", 2),
-    (["train", *TINY, "--keep-best", "--no-validation"], "'--keep-best' has nothing to go by", 2),
+    (["train", *TINY, "--keep-best", "--no-validation"], "'--keep-best' needs validation", 2),
     (["train", *TINY, "--lr-schedule", "cosine", "--lr-decay", "0.3"], "--lr-decay", 2),
     (["train", *TINY, "--optimizer", "adam", "--momentum", "0.5"], "--momentum", 2),
     (["train", *TINY, "--enable-stochastic-rounding"],

@@ -245,7 +245,7 @@ def test_json_has_every_option(capsys):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "no command line is given"),
-    ("python3 tain.py --lr 1", "'tain.py' is none of the scripts"),
+    ("python3 tain.py --lr 1", "'tain.py' is not a known script"),
     ("python3 train.py --lr '1", "cannot read")])
 def test_lines_that_are_none(text, message):
     with pytest.raises(UsageError, match=message):
@@ -341,7 +341,7 @@ def test_the_options_file_of_timm_is_converted(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("[1, 2]", "is no mapping"), ("a: [", "is not YAML"), (None, "cannot read")])
+    ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), (None, "cannot read")])
 def test_configurations_that_are_none(tmp_path, capsys, content, message):
     place = tmp_path / "configs.yml"
     if content is not None:

@@ -120,7 +120,7 @@ def test_recompute_patterns_match_from_the_beginning(resnet50):
 
 
 @pytest.mark.parametrize(("pattern", "message"), [
-    ("layer1/(", "'layer1/(' is no regular expression"), ("bn7", "'bn7' matches no module")])
+    ("layer1/(", "'layer1/(' is not a regular expression"), ("bn7", "'bn7' matches no module")])
 def test_recompute_patterns_that_are_refused(resnet50, pattern, message):
     with pytest.raises(UsageError) as caught:
         recompute_points(resnet50, ["conv1", pattern])

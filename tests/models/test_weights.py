@@ -409,7 +409,7 @@ def test_damaged_files(tmp_path, state, suffix, damage):
     else:
         save_file(state, str(path))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(WeightsError, match=r"net.* is damaged or no weights file") as caught:
+    with pytest.raises(WeightsError, match=r"net.* is damaged or not a weights file") as caught:
         load_weights(small(), SMALL, str(path))
     assert "\n" not in caught.value.message
 

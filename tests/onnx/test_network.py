@@ -200,7 +200,7 @@ DAMAGED = {
 def test_damaged_files(tmp_path, name):
     path = tmp_path / "a.onnx"
     path.write_bytes(DAMAGED[name](classifier().SerializeToString()))
-    assert "is damaged or no ONNX file" in refused(path)
+    assert "is damaged or not an ONNX file" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.txt", "model"])

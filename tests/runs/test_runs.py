@@ -82,8 +82,8 @@ def test_conditions_and_orders():
     assert [row["model"] for row in ordered(found, "model")] == ["a", "b", "c"]
     assert [row["model"] for row in filtered(found, ["loss<3"])] == ["a"]
     assert [row["model"] for row in filtered(found, ["model!=a"])] == ["b", "c"]
-    for condition, message in (("loss", "is no condition"), ("los=1", "no figure"),
-                               ("loss=x", "is no number")):
+    for condition, message in (("loss", "is not a condition"), ("los=1", "no figure"),
+                               ("loss=x", "is not a number")):
         with pytest.raises(UsageError, match=message):
             filtered(found, [condition])
     with pytest.raises(UsageError, match="there is no folder"):

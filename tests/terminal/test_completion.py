@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import typer
 
+from ipucnn.__main__ import invoke
 from ipucnn.cli import app
 
 
@@ -16,6 +19,11 @@ from ipucnn.cli import app
     ("train", "--precision", "16", ["16.16", "16.32", "16"]),
     ("train", "--pipeline-splits", "auto:1", ["auto:16"]),
     ("train", "--resume", "", ["auto"]),
+    ("train", "--backend", "a", ["auto"]),
+    ("runs", "--sort", "la", ["last_top1"]),
+    ("explain", "--model", "resnet56", ["resnet56-cifar"]),
+    ("migrate", "--from", "t", ["timm", "torchvision"]),
+    ("new-plugin", "--kind", "l", ["lr-schedule", "loss", "logger", "launcher"]),
     ("run", "--model", "resnet101-", ["resnet101-cifar"]),
     ("bench", "--model", "resnet101-", ["resnet101-cifar"]),
     ("bench", "--backend", "onnx", ["onnxruntime"]),
@@ -27,3 +35,28 @@ def test_values_with_names_are_completed(command, option, begun, wanted):
     (parameter,) = [found for found in one.get_params(context) if option in found.opts]
     found = [item.value for item in parameter.shell_complete(context, begun)]
     assert found == wanted
+
+
+@pytest.mark.parametrize(("line", "wanted"), [
+    ("list-plugins l", ["lr-schedule", "loss", "logger", "launcher"]),
+    ("show model resnet14", ["resnet14-cifar"]),
+    ("config show pod", ["pod16", "pod64"]),
+    ("config show cp", ["cpu"]),
+    ("config show x --command la", ["launch"]),
+    ("data fetch ", ["sample-images"]),
+    ("train --backend au", ["auto"]),
+    # bash divides words at colons and equals signs, and inserts an answer behind them
+    ("run --weights pretrained : v", ["v1", "v2"]),
+    ("run --weights pretrained :", ["v1", "v2"]),
+    ("run --weights = pretrained : v1", ["v1"]),
+    ("train --precision = 16.", ["16.16", "16.32"])])
+def test_a_command_line_is_completed_in_bash(line, wanted, monkeypatch, capsys):
+    words = ["ipucnn", *line.split(" ")]
+    monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setattr("sys.argv", ["ipucnn"])
+    with pytest.raises(SystemExit):
+        invoke([])
+    assert capsys.readouterr().out.split() == wanted
+    assert os.environ["COMP_WORDS"] == "\n".join(words)

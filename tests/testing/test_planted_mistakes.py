@@ -110,7 +110,7 @@ def test_the_command_reports_them(cli, copied):
     assert rows[f"import/{path}"] == ["5", "0", "0", "0"]
     assert [line.split()[0] for line in others.splitlines()[1:]] == [
         "failed", "excluded", "excluded"]
-    assert "the factor depends on what was asked for before" in others
+    assert "the factor depends on earlier calls" in others
     assert others.count("it is flat") == 2
 
 
@@ -137,7 +137,7 @@ def test_wrong_wishes_are_refused(cli, words, message):
 def test_unknown_names_are_refused(cli):
     done = cli("check-plugin", "no-such-thing")
     assert done.code == 2
-    assert "no plugin, distribution or file is called 'no-such-thing'" in done.err
+    assert "there is no plugin, distribution or file 'no-such-thing'" in done.err
     done = cli("check-plugin", "no_such_file.py")
     assert done.code == 2
     assert "no_such_file.py" in done.err

@@ -816,7 +816,7 @@ def test_named_checks(fake_distribution):
     for name in ("lr-schedule:half", "schedule:half", "schedules:mixed:half"):
         assert set(check_named(name, reg)) == {"lr-schedule/half"}
     assert "lr-schedule/half" in check_named("mixed", reg)
-    with pytest.raises(UnknownNameError, match="distribution is called 'mixt'") as caught:
+    with pytest.raises(UnknownNameError, match="plugin distribution 'mixt'") as caught:
         check_named("mixt", reg)
     assert "did you mean 'mixed'" in caught.value.hint
     with pytest.raises(UsageError, match="unknown kind 'colour'"):

@@ -151,7 +151,7 @@ def test_backends_without_it_refuse_it():
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ({"freeze": 1}, "would keep random weights"),
+    ({"freeze": 1}, "would freeze random weights"),
     ({"freeze": "1.5", "weights": "pretrained"}, "not a whole number of epochs"),
     ({"freeze": "-1", "weights": "pretrained"}, "not a whole number of epochs"),
     ({"freeze": "layer1", "weights": "pretrained", "first_trainable_layer": "layer2"},

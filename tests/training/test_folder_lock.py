@@ -75,7 +75,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     notes = []
     with locked(tmp_path, OPTION, notes.append):
         pass
-    assert "has no locks: see to it that no other training" in notes[0]
+    assert "has no locks: make sure that no other training" in notes[0]
     assert names(tmp_path) == []
 
 

@@ -117,7 +117,7 @@ def test_stages_in_processes_classify_as_the_whole_model(alone, photos, tmp_path
      "2 pipeline stages need a multiple of as many processes, and torchrun started 3"),
     (4, ["--pipeline-splits", "1", "--replicas", "3"],
      "3 replicas cannot be divided among 2 instances"),
-    (2, ["--pipeline-splits", "1", "--sharded"], "'--sharded' has no meaning"),
+    (2, ["--pipeline-splits", "1", "--sharded"], "'--sharded' has no effect"),
     pytest.param(3, ["--pipeline-splits", "2", "2/2"], "begins at '2' has no parameters",
                  marks=needs_pipelines),
 ])

@@ -252,7 +252,7 @@ def test_the_lease_of_a_training_that_has_ended_is_taken_over(left, monkeypatch)
     notes = []
     _, lock = writing(notes.append)
     with lock:
-        assert "was left by process 12" in notes[0]
+        assert "is taken over from process 12" in notes[0]
     assert FILE not in stored()
 
 

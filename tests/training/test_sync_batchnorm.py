@@ -50,7 +50,7 @@ def test_processes_and_replicas_equal_one_large_micro_batch(photos, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--normlayer", "none"], "'--sync-batchnorm' has nothing to do: the model has no batch norm"),
+    (["--normlayer", "none"], "'--sync-batchnorm' has no effect: the model has no batch norm"),
     (["--compile"], "'--compile'"),
 ])
 def test_what_it_cannot_do_is_refused(photos, tmp_path, words, message):

@@ -44,7 +44,7 @@ class Launch:
         launcher: name of the launcher's record; set by `launched`.
         local_index: number of this instance on its host, from 0; None if the launcher does not
             give each instance a device of its own.
-        restarts: how often the launcher has started the processes anew after a failure.
+        restarts: how often the launcher has restarted the processes after a failure.
         ends_all: the launcher ends the other instances of a host as soon as one has failed.
 
     Raises:
@@ -187,7 +187,7 @@ def start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
         return None
     other = launched()
     if other is not None:
-        raise UsageError(f"'--launcher {name}' would start processes of each that "
+        raise UsageError(f"'--launcher {name}' would start processes in each one that "
                          f"{other.launcher} started", "leave one of the two out")
     return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 

@@ -89,7 +89,7 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     why = "the best backend usable here"
     passed_over = [spec.name for spec in lacking if spec.preference > rank_of(best)]
     if passed_over:
-        why += " (without what is asked for: " + ", ".join(passed_over) + ")"
+        why += " (without a requested feature: " + ", ".join(passed_over) + ")"
     if unusable:
         why += " (not usable: " + ", ".join(chosen.spec.name for chosen in unusable) + ")"
     return replace(best, why=why)
@@ -182,7 +182,7 @@ def _without_feature(options: CommandOptions, plan: ExecutionPlan,
                      spec: BackendSpec) -> List[Declared]:
     """Return the given common options that need a feature the backend lacks.
 
-    A training's options also apply to its validation, where some have no meaning.
+    A training's options also apply to its validation, where some have no effect.
     """
     return [item for item in changed(options)
             if item.option.feature and not spec.has(item.option.feature)
@@ -226,7 +226,7 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
                          "its precisions: " + ", ".join(spec.precisions))
     if plan.stages > 1 and not spec.pipelining:
         raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
-                         "no meaning there", _offered_by(registry, lambda s: s.pipelining))
+                         "no effect there", _offered_by(registry, lambda s: s.pipelining))
     if stages_apart(plan.stages):
         _check_apart(plan, spec, registry)
     if plan.replicas > 1 and not spec.replicas:
@@ -249,7 +249,7 @@ def _check_apart(plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> 
         raise UsageError(f"backend {spec.name!r} does not divide pipeline stages among processes",
                          _offered_by(registry, lambda s: s.has("stage-processes")))
     if plan.sharded:
-        raise UsageError("stages in several processes form a pipeline: '--sharded' has no meaning "
+        raise UsageError("stages in several processes form a pipeline: '--sharded' has no effect "
                          "there", "leave it out, or start one process")
 
 

@@ -329,7 +329,7 @@ def lookup(options_class: type, spelling: str) -> Optional[Declared]:
 def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declared:
     where = f"field {field.name!r} of {owner.__name__}"
     if "option" not in field.metadata:
-        raise PluginError(f"{where} is not made by 'ipucnn.option'")
+        raise PluginError(f"{where} is not declared with 'ipucnn.option'")
     arguments = typing.get_args(hint)
     nullable = typing.get_origin(hint) is Union and type(None) in arguments
     if nullable:

@@ -45,7 +45,7 @@ class NetworkPart:
         "checkpoints (the best, else the newest); a checkpoint states its model.",
         metavar="pretrained|random|FILE|DIR", fixed="start", basic=True)
     ema: Optional[bool] = option(
-        None, "Take the moving average of a checkpoint's weights, or the weights themselves "
+        None, "Use the moving average of a checkpoint's weights, or the weights themselves "
         "(default: the average if it validated best).", fixed="start")
     weights_partial: bool = option(
         False, "Accept a weights file that lacks entries of the model or has others.",
@@ -78,7 +78,7 @@ class NetworkPart:
             raise UsageError(f"'{flag}' is for checkpoints, and none is named",
                              "add '--weights FILE', or leave it out")
         if self.weights_partial and self.source == "random":
-            raise UsageError("'--weights-partial' has no meaning for random weights",
+            raise UsageError("'--weights-partial' has no effect for random weights",
                              "leave it out, or name weights with '--weights'")
 
 

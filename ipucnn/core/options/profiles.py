@@ -134,7 +134,7 @@ def _values(path: Path, root: Any) -> Any:
     for key_node, value_node in root.value:
         origin = f"{path.name}, line {key_node.start_mark.line + 1}"
         if not isinstance(key_node.value, str):
-            raise UsageError(f"the name of an option is no text ({origin})",
+            raise UsageError(f"the name of an option is not text ({origin})",
                              "a profile is lines of 'option: value'")
         spelling = key_node.value
         if any(key(spelling) == key(earlier) for earlier in values):
@@ -208,7 +208,7 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
         found = common_option(options_class, spelling)
         if found is not None and found.option.switch \
                 and not found.option.in_profiles:
-            raise UsageError(f"{spelling!r} cannot stand in a profile "
+            raise UsageError(f"{spelling!r} is not allowed in a profile "
                              f"({profile.origins[spelling]})", "give it on the command line")
     return Source(profile.values, profile.origins, shipped=_SHIPPED in profile.path.parents)
 

@@ -24,7 +24,7 @@ def several_owners(given: Given, names: Sequence[str]) -> UsageError:
     """Return the error for an option of several selected plugins, with its qualified names."""
     spellings = " and ".join(f"'--{name.replace('_', '-')}'" for name in names)
     return UsageError(f"'{given.flag}' is an option of several plugins in use{given.where}",
-                      f"say whose it is: {spellings}")
+                      f"name the plugin: {spellings}")
 
 
 def second_spelling(given: Given, meant: Tuple[str, str],

@@ -327,7 +327,7 @@ def check_options_class(found: Any) -> None:
         raise PluginError(f"dataclass {found.__name__!r} is not frozen")
     for item in dataclasses.fields(found):
         if "option" not in item.metadata:
-            raise PluginError(f"field {item.name!r} of {found.__name__!r} is not made by "
+            raise PluginError(f"field {item.name!r} of {found.__name__!r} is not declared with "
                               "'ipucnn.option'")
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise PluginError(f"field {item.name!r} of {found.__name__!r} has no default")

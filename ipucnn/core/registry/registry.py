@@ -371,7 +371,7 @@ class Registry:
         installed = {record.provider for record in records.all} | {p for p, _ in problems}
         if distribution and not any(p.answers_to(distribution) for p in installed):
             close = did_you_mean(distribution, {p.distribution for p in installed})
-            hints.append(f"no {kind.name} plugin is called {distribution!r}"
+            hints.append(f"there is no {kind.name} plugin {distribution!r}"
                          + (f", {close}" if close else ""))
         close_names = records.close_to(bare)
         if close_names:

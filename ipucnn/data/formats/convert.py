@@ -216,7 +216,7 @@ def _check_apart(source: str, target: str) -> None:
         return
     here, there = os.path.realpath(source), os.path.realpath(target)
     if os.path.commonpath([here, there]) in (here, there):
-        raise UsageError(f"source {source!r} and target {target!r} lie in each other",
+        raise UsageError(f"source {source!r} and target {target!r} overlap: one contains the other",
                          "choose a target outside the source")
 
 

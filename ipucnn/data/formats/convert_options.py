@@ -84,7 +84,7 @@ class ConvertImages:
         for split in SPLITS:
             self.steps(split)
         if self.format == "tensor" and self.image_quality is not None:
-            raise UsageError("'--image-quality' has no meaning with '--format tensor', which "
+            raise UsageError("'--image-quality' has no effect with '--format tensor', which "
                              "stores pixels", "leave one of them out")
 
     def steps(self, split: str) -> Tuple[steps.Step, ...]:

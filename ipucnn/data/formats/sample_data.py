@@ -99,7 +99,7 @@ def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
         DataError: it cannot be fetched.
     """
     if key(name) != SAMPLE_IMAGES:
-        raise UsageError(f"nothing to fetch is called {name!r}", f"there is '{SAMPLE_IMAGES}'")
+        raise UsageError(f"there is nothing named {name!r} to fetch", f"there is '{SAMPLE_IMAGES}'")
     return fetch_sample_images(Path(out or SAMPLE_IMAGES_FOLDER))
 
 

@@ -80,7 +80,7 @@ def parse(texts: Sequence[str], flag: str) -> Tuple[Step, ...]:
     for text in (word for words in texts for word in words.split()):
         found = _STEP.fullmatch(text)
         if not found or int(found.group(2)) < 1:
-            raise UsageError(f"option '{flag}': {text!r} is no step",
+            raise UsageError(f"option '{flag}': {text!r} is not a step",
                              "steps: 'Resize(256)', 'CenterCrop(224)', with any number of pixels")
         steps.append(Step(found.group(1), int(found.group(2))))
     return tuple(steps)

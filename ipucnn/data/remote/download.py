@@ -66,7 +66,7 @@ def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",
             if not _has_prefix(part, sha256_prefix):
                 found = sha256(part)[:max(8, len(sha256_prefix))]
                 raise DataError(f"{shown(url)!r} has hash {found}, expected {sha256_prefix}",
-                                "it was damaged or replaced on its way; try again or use a mirror")
+                                "it was damaged or replaced in transit; try again or use a mirror")
     except OSError as error:
         raise DataError(f"cannot store {shown(url)!r} in '{path.parent}': "
                         f"{error.strerror or error}",

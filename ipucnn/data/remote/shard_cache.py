@@ -63,7 +63,7 @@ class RemoteFiles:
                  cache_bytes: Optional[int] = None, patience: Optional[Patience] = None) -> None:
         host = host_of(base_url)
         if not host:
-            raise UsageError(f"{shown(base_url)!r} is no address of http or https",
+            raise UsageError(f"{shown(base_url)!r} is not an http or https address",
                              "serve the files with a web server, or copy them to this machine")
         self.base_url = base_url
         self.patience = patience or PATIENCE

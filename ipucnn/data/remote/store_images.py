@@ -1,7 +1,7 @@
 """Folders of files on a store: listed once, and read through a bounded folder of copies.
 
 A copy ends with a digest of its content and is checked against it whenever it is read. The bytes
-in use are counted in a file that all processes share, and counted anew when they reach the limit:
+in use are counted in a file that all processes share, and counted again when they reach the limit:
 the folder may hold as many files as a data set has images.
 """
 
@@ -81,7 +81,7 @@ class StoreImages:
         folder, _, name = path.rpartition("/")
         stored = self._folders.get(folder, {}).get(name)
         if stored is None:
-            raise DataError(f"there is no file {path!r}", "was it listed?")
+            raise DataError(f"there is no file {path!r}", "check the address")
         if stored.size > MAX_BYTES:
             raise DataError(f"image {path!r} is larger than {MAX_BYTES:,} bytes",
                             "'--skip-bad-samples' leaves such images out")

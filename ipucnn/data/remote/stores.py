@@ -324,7 +324,7 @@ class Store:
             digest.update(fs.cat_file(path, start=start, end=min(start + _BLOCK, size)))
             pulse.beat()
         if digest.hexdigest() != sha256:
-            raise Failed("it does not come back as it was written")
+            raise Failed("the stored file differs from what was written")
 
     # -- calls ---------------------------------------------------------------------------------
 

@@ -169,7 +169,7 @@ class _Content:
             part = _RANGE.fullmatch(headers.get("Content-Range", ""))
             if not part or int(part.group(1)) != self._received:
                 self._restart()
-                raise _Failed("the server answered with a part that was not asked for", _NETWORK)
+                raise _Failed("the server answered with a part that was not requested", _NETWORK)
             total = _number(part.group(2))
         elif status == 200:
             self._restart()
@@ -207,7 +207,7 @@ class _Content:
 
     def _unexpected(self, what: str) -> _Failed:
         self._restart()
-        return _Failed(what, "it was damaged on its way, or replaced on the server")
+        return _Failed(what, "it was damaged in transit, or replaced on the server")
 
 
 _NETWORK = "check the network connection, the server and proxy settings"

@@ -41,7 +41,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         return inference.run(options, registry, progress, images)
     if images is not None:
         raise UsageError(f"'--instances {options.execution.instances}' starts processes, which do "
-                         "not have the images of this one",
+                         "not have this process's images",
                          "leave it out, or name a folder with 'data_dir'")
     if not options.execution.oversubscribe:
         check_fit(options.execution.instances)

@@ -158,7 +158,7 @@ class _Parent:
         elif kind == "gather":
             child.asks, child.said = True, value
         elif kind == "failing":
-            log.warning("instance %d failed, the others go on: %s", child.index, value)
+            log.warning("instance %d failed, the others continue: %s", child.index, value)
         elif kind == "done":
             child.result = value
         else:

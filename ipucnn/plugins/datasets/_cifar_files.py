@@ -320,4 +320,4 @@ def _manual(form: Form, root: Path) -> str:
 
 def _cannot_read(path: Path, reason: str) -> DataError:
     return DataError(f"cannot read '{path}': {reason}",
-                     "remove the folder to have it fetched again, or copy it anew")
+                     "remove the folder to fetch it again, or copy it again")

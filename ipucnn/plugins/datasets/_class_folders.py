@@ -106,12 +106,12 @@ def find_layout(root: str) -> Layout:
             f"{place!r} looks like splits and like classes: {_listed(nested)} "
             f"{'holds' if len(nested) == 1 else 'hold'} folders as a split does, and beside it "
             f"{'is' if len(others) == 1 else 'are'} {_listed(others)}",
-            "keep only 'train' and 'validation' there, or only one folder per class; a class that "
-            "is called like a split needs another name")
+            "keep only 'train' and 'validation' there, or only one folder per class; rename a "
+            "class whose name is that of a split")
     unused = [name for name in here.folders if name not in (train, validation)]
     if unused:
         used = [name for name in (train, validation) if name is not None]
-        notes.append(f"of {printable(place)!r} the splits {_listed(used)} are used, and not "
+        notes.append(f"the splits {_listed(used)} of {printable(place)!r} are used, not "
                      f"{_listed(unused)}")
     _leave_loose(place, here, left)
     training = train and _entered(os.path.join(place, train), splits[train], notes)
@@ -133,8 +133,8 @@ def _entered(folder: str, here: Contents, notes: List[str]) -> str:
             return folder
         place = inner
         if len(here.folders) > 1 or any(name.lower() in _SPLITS for name in here.folders):
-            notes.append(f"{printable(place)!r} is read: it is all that {printable(folder)!r} "
-                         "holds")
+            notes.append(f"the images are read from {printable(place)!r}, the only folder in "
+                         f"{printable(folder)!r}")
             return place
     return folder
 

@@ -235,7 +235,8 @@ def ids_by_name(annotations: str) -> Dict[str, int]:
         raise DataError(f"cannot read annotations {annotations!r}: {cause}",
                         _OTHER_FILE) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"annotations {annotations!r} are no JSON: {error}", _OTHER_FILE) from error
+        raise DataError(f"annotations {annotations!r} are not JSON: {error}", _OTHER_FILE
+                        ) from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise DataError(f"annotations {annotations!r} have no list 'images'", _OTHER_FILE)

@@ -156,5 +156,5 @@ def _boxes(path: str) -> Dict[str, Box]:
 
 
 def _bad_row(path: str, number: int, row: List[str]) -> DataError:
-    return DataError(f"{path!r}, line {number}: {','.join(row)!r} is no bounding box",
+    return DataError(f"{path!r}, line {number}: {','.join(row)!r} is not a bounding box",
                      "a line is file name, x1, y1, x2, y2, relative to the image's size (0 to 1)")

@@ -108,7 +108,7 @@ def read_labels(path: str) -> LabelFile:
             notes.append(f"labels in column {header[label]!r} of {path!r} are separated by "
                          f"{mark!r}")
         if unused:
-            notes.append(f"not used of {path!r}: columns " + ", ".join(map(repr, unused)))
+            notes.append(f"unused columns of {path!r}: " + ", ".join(map(repr, unused)))
     rows = [Labelled(row[file], classes, "" if split is None else _split(path, row[split], line),
                      line) for (line, row), classes in zip(lines, cells)]
     several = any(len(classes) > 1 for classes in cells) or (
@@ -131,7 +131,7 @@ def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
         raise DataError(f"cannot read labels {path!r}: {(error.strerror or str(error)).lower()}",
                         "name the file with '--labels'") from error
     except csv.Error as error:
-        raise DataError(f"labels {path!r} are no CSV file: {error}", _HINT) from error
+        raise DataError(f"labels {path!r} are not a CSV file: {error}", _HINT) from error
     rows = [(line, row) for line, row in rows if any(row)]
     if not rows:
         raise DataError(f"labels {path!r} are empty", _HINT)
@@ -195,7 +195,7 @@ def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, 
 def _split(path: str, value: str, line: int) -> str:
     found = _SPLITS.get(value.lower())
     if found is None:
-        raise DataError(f"labels {path!r}, line {line}: {value!r} is no split",
+        raise DataError(f"labels {path!r}, line {line}: {value!r} is not a split",
                         "splits are train, validation and test")
     return found
 

@@ -98,9 +98,9 @@ def _found(file: LabelFile, root: str, left: LeftOut) -> List[Row]:
             continue
         before = found.setdefault(path, row)
         if (before.classes, before.split) != (row.classes, row.split):
-            raise DataError(f"labels {file.path!r}: lines {before.line} and {row.line} say "
-                            f"different things about {printable(path)!r}",
-                            "keep one of them; several labels of an image stand in one line, "
+            raise DataError(f"labels {file.path!r}: lines {before.line} and {row.line} give "
+                            f"different labels for {printable(path)!r}",
+                            "keep one of them; several labels of an image are written in one line, "
                             "separated by '|'")
     if not found:
         raise DataError(f"labels {file.path!r} name none of the {len(paths)} images in {root!r}: "

@@ -120,8 +120,8 @@ class DistributedInstances(Instances):
             raise IpucnnError(
                 f"the exchange with the other instances failed{self._missing()}: "
                 f"{_first_line(error)}",
-                "the instance that failed says why; 'ipucnn restore' continues from the last "
-                "checkpoint, with fewer processes too") from error
+                "see the error of the instance that failed; 'ipucnn restore' continues from the "
+                "last checkpoint, with fewer processes too") from error
 
     def _missing(self) -> str:
         """Return which instances do not answer within some seconds."""

@@ -185,9 +185,9 @@ def _failed(error: Any) -> int:
     name = signal.Signals(-failure.exitcode).name
     if name in ("SIGINT", "SIGTERM"):
         return 128 - int(failure.exitcode)
-    raise IpucnnError(f"instance {rank + 1} was ended by {name}",
-                      "a process that needs more memory than there is ends so; 'ipucnn restore' "
-                      "continues from the last checkpoint")
+    raise IpucnnError(f"instance {rank + 1} was killed by {name}",
+                      "the system does so when memory runs out; 'ipucnn restore' continues from "
+                      "the last checkpoint")
 
 
 def _no_rendezvous(error: Exception, options: TorchRunOptions) -> IpucnnError:

@@ -50,6 +50,6 @@ class TorchRunOptions:
         low, _, high = self.nnodes.partition(":")
         if not (low.isdecimal() and (high or low).isdecimal()) \
                 or not 1 <= int(low) <= int(high or low) <= 65536:
-            raise UsageError(f"option '--nnodes': {self.nnodes!r} is no number of hosts",
+            raise UsageError(f"option '--nnodes': {self.nnodes!r} is not a number of hosts",
                              "write '2', or the smallest and the largest number: '2:4'")
         return int(low), int(high or low)

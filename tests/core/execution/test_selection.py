@@ -83,7 +83,7 @@ def test_auto_takes_the_usable_backend_of_the_highest_rank_and_says_why(registry
 def test_auto_passes_over_backends_that_lack_what_is_asked_for(registry):
     chosen = _chosen(registry, precision="full", pipeline_splits=("layer2",), device_iterations=2)
     assert chosen.spec.name == "torch"
-    assert "onnxruntime" in chosen.why.partition("without what is asked for: ")[2]
+    assert "onnxruntime" in chosen.why.partition("without a requested feature: ")[2]
 
 
 def test_auto_considers_only_backends_that_own_the_options_given(registry):

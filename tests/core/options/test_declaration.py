@@ -163,7 +163,7 @@ class Listed:
 
 
 @pytest.mark.parametrize(("options_class", "message"), [
-    (Plain, "field 'plain' of Plain is not made by 'ipucnn.option'"),
+    (Plain, "field 'plain' of Plain is not declared with 'ipucnn.option'"),
     (Listed, "field 'values' of Listed is of type typing.List[int], expected bool, int, float"),
 ])
 def test_fields_that_are_no_options_are_refused(options_class, message):

@@ -92,7 +92,7 @@ def test_an_option_of_two_selected_plugins_needs_its_qualified_spelling(lion, qu
     error = refused(TrainOptions, Source({**both, "shared": 2}, {"shared": "p.yaml, line 3"}))
     assert error.message == ("'--shared' is an option of several plugins in use "
                              "(p.yaml, line 3)")
-    assert error.hint == "say whose it is: '--optimizer.shared' and '--lr-schedule.shared'"
+    assert error.hint == "name the plugin: '--optimizer.shared' and '--lr-schedule.shared'"
     options = build(TrainOptions, {**both, "optimizer.shared": 2, f"{qualifier}.shared": 3})
     assert options.plugins.of("optimizer", "lion").shared == 2
     assert options.plugins.of("lr-schedule", "waves").shared == 3
@@ -115,7 +115,7 @@ def test_two_plugins_of_one_kind_are_told_apart_by_their_names(loggers):
     for spelling in ("project", "logger.project"):
         error = refused(TrainOptions, {**both, spelling: "a"})
         assert error.message == f"'--{spelling}' is an option of several plugins in use"
-        assert error.hint == ("say whose it is: '--logger.sky-cloud.project' and "
+        assert error.hint == ("name the plugin: '--logger.sky-cloud.project' and "
                               "'--logger.paper.project'")
     options = build(TrainOptions, {**both, "logger.sky-cloud.project": "a", "tags": "x y",
                                    "logger.paper.project": "b"})
@@ -304,7 +304,7 @@ def test_later_sources_win_in_any_spelling():
 
 @pytest.mark.parametrize(("name", "message"), [
     ("mutable", "dataclass 'Mutable' is not frozen"),
-    ("plain", "field 'width' of 'Plain' is not made by 'ipucnn.option'"),
+    ("plain", "field 'width' of 'Plain' is not declared with 'ipucnn.option'"),
     ("listed", "field 'width' of Listed is of type typing.List[int]"),
     ("refusing", "ValueError: never right"),
     ("common", "its option '--batch-size' is a common one ('--batch-size')"),

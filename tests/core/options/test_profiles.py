@@ -55,7 +55,7 @@ def test_old_spellings_work_in_profiles(tmp_path):
     ("model: {a: b}\n", "'model' is a mapping (mine.yaml, line 1)", "value"),
     ("- model\n", "line 1: not a mapping", "option: value"),
     ("model: [\n", "mine.yaml', line 2", "option: value"),
-    ("json: true\n", "'json' cannot stand in a profile", "command line"),
+    ("json: true\n", "'json' is not allowed in a profile", "command line"),
     ("model:\n", "option '--model' needs a value (mine.yaml, line 1)", ""),
 ])
 def test_a_wrong_profile_is_blamed_by_file_line_and_key(tmp_path, text, message, hint):
@@ -107,7 +107,7 @@ def test_the_names_of_the_last_release_of_the_old_application_are_known():
     ("data-dir: 2024-02-30\n", "'data-dir': there is no date '2024-02-30' (mine.yaml, line 1)"),
     ("data-dir: !!timestamp x\n", "there is no date 'x'"),
     ("pipeline_splits: &a [*a]\n", "'pipeline_splits' is a list of lists"),
-    ("? [a, b]\n: c\n", "the name of an option is no text (mine.yaml, line 1)"),
+    ("? [a, b]\n: c\n", "the name of an option is not text (mine.yaml, line 1)"),
     (f"batch_size: {'9' * 5000}\n", "is too large (mine.yaml, line 1)"),
     (f"batch_size: 0x{'f' * 5000}\n", "is not a whole number or 'auto' (mine.yaml, line 1)"),
     ("batch_size: 0x10\n", "'0x10' is not a whole number"),

@@ -49,7 +49,7 @@ class Refusing:
 BROKEN = {
     "owned_plugin:Plain": "is not a dataclass",
     "owned_plugin:Mutable": "dataclass 'Mutable' is not frozen",
-    "owned_plugin:Undeclared": "field 'width' of 'Undeclared' is not made by 'ipucnn.option'",
+    "owned_plugin:Undeclared": "field 'width' of 'Undeclared' is not declared with 'ipucnn.option'",
     "owned_plugin:Required": "field 'width' of 'Required' has no default",
     "owned_plugin:Refusing": "UsageError: width is never right",
     "owned_plugin:Lost": "AttributeError: ",

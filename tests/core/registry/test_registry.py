@@ -410,7 +410,7 @@ def test_unknown_distribution_in_a_qualified_name(install):
     install("tiny-dist", plugin(model("tinynet")))
     with pytest.raises(UnknownNameError) as caught:
         fresh().get("model", "tiny-dits:tinynet")
-    assert "no model plugin is called 'tiny-dits', did you mean 'tiny-dist'?" in caught.value.hint
+    assert "there is no model plugin 'tiny-dits', did you mean 'tiny-dist'?" in caught.value.hint
 
 
 def test_unknown_kind():

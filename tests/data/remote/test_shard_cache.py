@@ -141,7 +141,7 @@ class TestTransfer:
 
     @pytest.mark.parametrize("url", ["file:///x", "http://", "http://[", "HOST", "/data"])
     def test_what_is_no_address_is_refused(self, url):
-        with pytest.raises(UsageError, match="is no address of http or https"):
+        with pytest.raises(UsageError, match="is not an http or https address"):
             RemoteFiles(url)
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])

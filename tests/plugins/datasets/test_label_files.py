@@ -53,7 +53,7 @@ def test_columns_are_found_by_name(root, header, names):
     assert dataset.class_names == ("cat", "dog")
     assert [dataset.label(index) for index in range(4)] == [0, 1, 0, 1]
     assert not dataset.multi_label
-    assert noted(dataset) == (["columns 'breed name'"] if "breed" in header else [])
+    assert noted(dataset) == (["'breed name'"] if "breed" in header else [])
 
 
 def test_the_only_other_column_holds_the_labels(root):
@@ -140,7 +140,7 @@ class TestSplits:
             load(root, self.TEXT, "train", validation_split=0.1)
         with pytest.raises(NoSplitError, match="no training images"):
             load(root, self.TEXT.replace("rain", "est"), "train")
-        with pytest.raises(DataError, match="line 2: 'fold1' is no split"):
+        with pytest.raises(DataError, match="line 2: 'fold1' is not a split"):
             load(root, self.TEXT.replace("x,train", "x,fold1"))
 
     def test_held_out(self, root):
@@ -170,8 +170,8 @@ def test_classes_that_are_trained(root):
     ("file,split\na,train\n", "no column of their labels; columns: 'file', 'split'"),
     ("file,width,sort\na,640,cat\n", "line 2: '640' in column 'width' is neither 0 nor 1"),
     ("file,label\na,x\nb\n", "line 3: 1 fields, expected 2"),
-    ("file,label\n\"a,x\n", "are no CSV file"),
-    ("file,label\na,x\na.jpg,y\n", "lines 2 and 3 say different things about '.*a.jpg'"),
+    ("file,label\n\"a,x\n", "are not a CSV file"),
+    ("file,label\na,x\na.jpg,y\n", "lines 2 and 3 give different labels for '.*a.jpg'"),
     ("file,label\nu,x\nv,y\n", "name none of the 4 images in '.*': the first line names 'u'"),
     ("file,label\nsame,x\n", "'same' may be '.*same.jpg' or '.*same.jpg'")])
 def test_what_is_wrong_is_named(root, text, message):

@@ -66,7 +66,7 @@ def test_a_third_split_is_named(tmp_path):
     names, _, notes = opened(root, "validation")
     assert names == ["val/a/2.jpg"]
     assert notes == [
-        f"of {root!r} the splits 'train', 'val' are used, and not 'notes', 'test'",
+        f"the splits 'train', 'val' of {root!r} are used, not 'notes', 'test'",
         f"left out of {root!r}: 1 image outside of the class folders: 5.jpg"]
 
 
@@ -92,7 +92,8 @@ def test_a_wrapper_is_entered_and_named(tmp_path, wrappers, files):
     root = fill(tmp_path, *(f"{wrappers}/{file}" for file in files))
     names, _, notes = opened(root, "train")
     assert names == [f"{wrappers}/{file}" for file in files if not file.startswith("val")]
-    assert notes[0] == f"{root + '/' + wrappers!r} is read: it is all that {root!r} holds"
+    assert notes[0] == (f"the images are read from {root + '/' + wrappers!r}, the only folder in "
+                        f"{root!r}")
     assert left_out(root) == notes
     assert verify(root) == []
 
@@ -132,7 +133,7 @@ def test_macos_and_hidden_folders_are_no_classes(tmp_path):
      "--labels"),
     (["test/1.jpg"], "looks like splits without classes: 'test' holds", "--data real"),
     (["train/a/1.jpg", "cat/1.jpg", "dog/1.jpg"],
-     "'train' holds folders as a split does, and beside it are 'cat', 'dog'", "another name"),
+     "'train' holds folders as a split does, and beside it are 'cat', 'dog'", "rename a class"),
     (["train/a/1.jpg", "training/a/1.jpg"], "'train' and 'training' both look like", "keep one"),
     (["train/a/1.jpg", "val/a/1.jpg", "VAL/a/1.jpg"], "'VAL' and 'val' both look like", "keep"),
     (["1.jpg", "2.jpg"], "no class folders in .* but 2 images", "<class>"),

@@ -237,7 +237,7 @@ class TestOldFolders:
     def test_a_number_of_samples_that_is_wrong(self, tmp_path):
         write_old(tmp_path)
         (tmp_path / "train-000001.tar").unlink()
-        with pytest.raises(DataError, match=r"hold 6 samples and metadata.json says 10"):
+        with pytest.raises(DataError, match=r"hold 6 samples, and metadata.json states 10"):
             load(tmp_path, split="train")
 
     def test_a_truncated_shard(self, tmp_path):
@@ -377,7 +377,7 @@ class TestFaults:
                                       b'{"image_id": "7"}', b'{"image_id": 9223372036854775808}'])
     def test_bad_descriptions(self, tmp_path, text):
         data = load(write(tmp_path, make=lambda number, kind: sample(number, json=text)))
-        with pytest.raises(DataError, match=r"is no (bounding box|number of an image)"):
+        with pytest.raises(DataError, match=r"is (not a bounding box|no number of an image)"):
             data.encoded(0)
 
     @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01", b"no pickle", jpeg(1)])

@@ -51,7 +51,7 @@ class TestNewFolders:
         content["checksum"] = "0" * 32
         path.write_text(json.dumps(content))
         (problem,) = verify(str(tmp_path))
-        assert "its checksum is not that of its shards" in problem
+        assert "its checksum does not match its shards" in problem
         path.write_text(text[:-30])
         (problem,) = verify(str(tmp_path))
         assert "metadata.json' is damaged" in problem
@@ -99,7 +99,7 @@ class TestOldFolders:
         shard, total, changed = verify(str(tmp_path))
         assert "train-000001.tar' cannot be read: it is truncated" in shard
         assert "the train shards in" in total
-        assert "hold 6 samples and metadata.json says 10" in total
+        assert "hold 6 samples, and metadata.json states 10" in total
         assert "has changed" in changed
 
     def test_missing_and_changed(self, tmp_path):
@@ -112,4 +112,4 @@ class TestOldFolders:
         path = write_old(tmp_path) / "train-000001.tar"
         write_shard(path, [sample(number, cls=str(len(CLASSES)).encode()) for number in range(4)])
         (problem,) = verify(str(tmp_path))
-        assert "has changed: its files are not those that the checksum" in problem
+        assert "has changed: its files do not match the checksum" in problem

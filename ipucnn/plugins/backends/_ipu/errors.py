@@ -8,7 +8,7 @@ from typing import Callable, Iterator, Tuple, Type
 from ipucnn.core.errors import IpucnnError
 from ipucnn.plugins.backends._ipu.sdk import first_line
 
-HARDWARE_FAILED = "the IPU hardware failed: 'gc-monitor' and the system's log say more"
+HARDWARE_FAILED = "the IPU hardware failed: 'gc-monitor' and the system's log have details"
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def check_count(plan: ExecutionPlan, available: Optional[Callable[[int], object]
     if available is None:
         return
     if count & (count - 1):
-        raise UsageError(f"{need}, and IPUs are only given out in powers of two",
+        raise UsageError(f"{need}, and IPUs are only allocated in powers of two",
                          "choose replicas and pipeline splits whose product is 1, 2, 4, 8 ...")
     if not available(count):
         raise UnavailableError(f"{need}, and this machine has fewer",
@@ -80,14 +80,14 @@ def check_target(plan: ExecutionPlan, options: IpuOptions, emulation: str, remed
             raise UsageError(f"'--offline-target-ipu-version' and {emulation} exclude each other",
                              remedy)
         if options.connection_type is not None:
-            raise UsageError("'--connection-type' has no meaning for an offline target, which has "
+            raise UsageError("'--connection-type' has no effect for an offline target, which has "
                              "no IPU to take", "leave it out")
         if not plan.compile_only:
             raise UsageError("a model compiled for an offline target cannot be run here",
                              "add '--compile-only'")
     if options.model_cache_path and emulation:
         raise UsageError("the IPU model keeps no compiled models: '--model-cache-path' has no "
-                         "meaning there", remedy)
+                         "effect there", remedy)
 
 
 def check_transfers(plan: ExecutionPlan, options: IpuOptions) -> None:
@@ -108,7 +108,7 @@ def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOption
         UsageError: the plan, the setup or an option requires it.
     """
     if setup.tolerate_non_finite:
-        raise UsageError("'--skip-non-finite' has no meaning on an IPU, which has made its "
+        raise UsageError("'--skip-non-finite' has no effect on an IPU, which has made its "
                          "update when the host sees the loss", "leave it out; "
                          "'--auto-loss-scaling' or a lower '--loss-scaling' may help")
     check_training_options(plan, options)

@@ -40,7 +40,7 @@ def check_devices(plan: ExecutionPlan, options: PopArtOptions) -> None:
     check_target(plan, options, emulation="'--ipu-model'" if options.ipu_model else "",
                  remedy="leave it or '--ipu-model' out")
     if options.ipu_model and options.connection_type is not None:
-        raise UsageError("'--connection-type' has no meaning without IPUs to take", "leave it out")
+        raise UsageError("'--connection-type' has no effect without IPUs to take", "leave it out")
     offline = options.offline_target_ipu_version is not None
     check_count(plan, available if needs_hardware(options) else (lambda _count: True)
                 if offline else None)

@@ -38,9 +38,9 @@ def batch_norms(proto: onnx.ModelProto, learning: Set[str]) -> List[onnx.NodePro
             keeping.append(node)
             continue
         if learning & set(node.input[1:]):
-            raise UsageError(f"norm layer {module_of(node.name)!r} would learn while its running "
-                             "statistics rest, which PopART cannot",
-                             "have its parameters rest too, or put it into training mode")
+            raise UsageError(f"norm layer {module_of(node.name)!r} would be trained while its "
+                             "running statistics are frozen, which PopART does not support",
+                             "freeze its parameters too, or put it into training mode")
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         weight, bias, mean, variance = (
             numpy_helper.to_array(values[name]).reshape(-1, 1, 1) for name in node.input[1:])

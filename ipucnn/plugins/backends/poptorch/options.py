@@ -41,7 +41,7 @@ class PopTorchOptions(IpuOptions):
             raise UsageError("'--disable-async-loading' contradicts '--dataloader-mode "
                              f"{self.dataloader_mode}'", "leave one of them out")
         if self.dataloader_rebatch_size is not None and self.dataloader_mode != "rebatched":
-            raise UsageError("'--dataloader-rebatch-size' has no meaning in data loader mode "
+            raise UsageError("'--dataloader-rebatch-size' has no effect in data loader mode "
                              f"{self.dataloader_mode!r}",
                              "add '--dataloader-mode rebatched', or leave it out")
 

@@ -115,7 +115,7 @@ class TorchBackend(Backend):
         for flag, given in (("--compile-only", plan.compile_only),
                             ("--model-cache-path", options.model_cache_path)):
             if given:
-                raise UsageError(f"'{flag}' has no meaning in training on the torch backend",
+                raise UsageError(f"'{flag}' has no effect in training on the torch backend",
                                  "leave it out")
         if options.sync_batchnorm and stages_apart(plan.stages) and plan.local_replicas > 1:
             raise UsageError(

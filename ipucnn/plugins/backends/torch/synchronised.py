@@ -32,7 +32,7 @@ def synchronise(model: nn.Module, group: Any, count: int) -> int:
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not norms:
-        raise UsageError("'--sync-batchnorm' has nothing to do: the model has no batch norm",
+        raise UsageError("'--sync-batchnorm' has no effect: the model has no batch norm",
                          "leave it out")
     for norm in norms if count > 1 else ():
         replaced: Any = _Synchronised(norm, norm.forward, group)

@@ -42,7 +42,7 @@ def counted(folder: Folder, names: Sequence[str]) -> List[Shard]:
             return status.st_size, status.st_mtime_ns, held
         except (Unreadable, OSError) as error:
             raise DataError(f"shard {folder.shown(name)!r} cannot be read: {error}",
-                            "copy it anew, or convert the dataset again") from error
+                            "copy it again, or convert the dataset again") from error
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = dict(zip(names, pool.map(count, names)))

@@ -275,7 +275,7 @@ def _found(source: Source, split: str, length: int, notes: List[str]) -> List[Sh
     """Return the shards of a folder written by the old converter."""
     if not isinstance(source, Folder):
         raise DataError(f"{source.shown(FILE)!r} does not list the shards",
-                        "copy the folder here, or write it anew with 'ipucnn data convert'")
+                        "copy the folder here, or write it again with 'ipucnn data convert'")
     begin = time.monotonic()
     present = source.names()
     names = sorted((name for name in present if is_shard(name, split)),
@@ -284,12 +284,12 @@ def _found(source: Source, split: str, length: int, notes: List[str]) -> List[Sh
     seconds = time.monotonic() - begin
     if seconds > SLOW_SECONDS:
         notes.append(f"counting the samples of {len(names)} shards took {seconds:.0f} s; the next "
-                     "start does without")
+                     "start skips this")
     total = sum(shard.samples for shard in shards)
     if total != length:
-        raise DataError(f"the {split} shards in {source.folder!r} hold {total} samples and {FILE} "
-                        f"says {length}", "a shard is missing, or one too many; "
-                                          "'ipucnn data verify' tells more")
+        raise DataError(f"the {split} shards in {source.folder!r} hold {total} samples, and "
+                        f"{FILE} states {length}", "a shard is missing, or one too many; "
+                                          "'ipucnn data verify' reports details")
     if "distributed" in present:
         notes.append(f"{source.shown('distributed')!r} is not needed: instances share the shards "
                      "themselves, whatever their number")
@@ -322,7 +322,6 @@ def _is_ready(transforms: Sequence[str], input_size: int, notes: List[str]) -> b
     if done == [("Resize", input_size * 256 // 224), ("CenterCrop", input_size)]:
         return True
     if any(name == "CenterCrop" for name, _ in done):
-        notes.append(f"images were made ready with {', '.join(transforms)} when they were written, "
-                     f"which is not what {input_size} pixels take: they are resized and cropped "
-                     "again")
+        notes.append(f"images were stored after {', '.join(transforms)}, which does not suit an "
+                     f"input of {input_size} pixels: they are resized and cropped again")
     return False

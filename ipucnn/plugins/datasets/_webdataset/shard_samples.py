@@ -120,9 +120,9 @@ def _box(value: Any) -> Optional[Box]:
     try:
         left, top, right, bottom = map(float, value)
     except (TypeError, ValueError):
-        raise Unreadable(f"{brief(value)} is no bounding box") from None
+        raise Unreadable(f"{brief(value)} is not a bounding box") from None
     if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-        raise Unreadable(f"{brief(value)} is no bounding box: left, top, right and bottom are "
+        raise Unreadable(f"{brief(value)} is not a bounding box: left, top, right and bottom are "
                          "relative to the image's size (0 to 1)")
     return left, top, right, bottom
 

@@ -20,7 +20,7 @@ from ipucnn.plugins.datasets._webdataset.shard_metadata import FILE, LIMIT, Shar
 if TYPE_CHECKING:
     from ipucnn.plugins.datasets.webdataset import WebDatasetOptions
 
-_VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them anew"
+_VERIFY = "'ipucnn data verify' names all shards that are missing or damaged; copy them again"
 
 _TRIES = 10  # a copy may be evicted from a small cache before it is opened
 

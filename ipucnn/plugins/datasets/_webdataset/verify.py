@@ -63,7 +63,7 @@ def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[
     found += [f"shard {source.shown(name)!r} is not in {FILE}: it is not read" for name in names
               if name not in listed and any(is_shard(name, split) for split in SPLITS)]
     if metadata.checksum != checksum(shard.md5 for shard in shards):
-        found.append(f"{source.shown(FILE)!r} is damaged: its checksum is not that of its shards")
+        found.append(f"{source.shown(FILE)!r} is damaged: its checksum does not match its shards")
     return [problem for problem in found if problem]
 
 
@@ -89,8 +89,8 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
         found += [count for count in held.values() if isinstance(count, str)]
         total = sum(count for count in held.values() if isinstance(count, int))
         if total != metadata.lengths[split]:
-            found.append(f"the {split} shards in {source.folder!r} hold {total} samples and {FILE} "
-                         f"says {metadata.lengths[split]}")
+            found.append(f"the {split} shards in {source.folder!r} hold {total} samples, and "
+                         f"{FILE} states {metadata.lengths[split]}")
     if not metadata.checksum:
         return found
     try:
@@ -101,8 +101,8 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
     own = [digest for path, digest in digests.items() if path.split(os.sep)[0] != _OLD_PARTS]
     # the checksum was written before the old application made those parts, or by hand after
     if metadata.checksum not in (checksum(own), checksum(digests.values())):
-        found.append(f"{source.folder!r} has changed: its files are not those that the checksum in "
-                     f"{FILE} was made of")
+        found.append(f"{source.folder!r} has changed: its files do not match the checksum in "
+                     f"{FILE}")
     return found
 
 
