@@ -250,6 +250,7 @@ def test_answers_are_read_while_the_next_call_is_on_its_way(card, monkeypatch):
     assert torch.equal(begun[2](), found[2][:3])
 
 
+@pytest.mark.skipif(torch.__version__ < "2.1", reason="torch 2.0 does not compile these models")
 @pytest.mark.parametrize(("size", "graphs"), [(4, True), (64, False)])
 def test_small_compiled_calls_are_one_graph(monkeypatch, size, graphs):
     modes = []
