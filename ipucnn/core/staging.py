@@ -121,8 +121,8 @@ def _locked(make: Callable[[], Tuple[int, str]]) -> Tuple[int, Path]:
     """Make a file or folder and lock it, before another process takes it for a leftover."""
     while True:
         descriptor, path = make()
-        lock(descriptor)
-        if is_at(descriptor, Path(path)):
+        # a sweep of this moment may have locked it, and removes it then
+        if lock(descriptor) is not False and is_at(descriptor, Path(path)):
             return descriptor, Path(path)
         os.close(descriptor)
 

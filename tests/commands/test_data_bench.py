@@ -187,7 +187,7 @@ def test_files_that_are_no_jpeg_have_no_limit(cli, tmp_path):
     Image.new("RGB", (40, 30), "red").save(tmp_path / "pngs" / "a" / "1.png")
     result = measured(cli, folder=tmp_path / "pngs")
     assert [row["limit"] for row in result["loading"]] == [None] * len(result["loading"])
-    assert [note for note in result["notes"] if "1.png' is no JPEG" in note]
+    assert [note for note in result["notes"] if "1.png' is not a JPEG" in note]
 
 
 def test_bad_images_stop_it_or_are_counted(cli, pictures, tmp_path):

@@ -12,9 +12,10 @@ import time
 
 import pytest
 
+from ipucnn.core import staging
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import kind_of, write_text
-from ipucnn.core.staging import scratch, staged
+from ipucnn.core.staging import lock, scratch, staged
 
 KILLED = """
 import os, sys
@@ -56,6 +57,26 @@ def test_what_is_being_written_stays(tmp_path):
         two.write_text("two")
     assert (tmp_path / "x").read_text() == "one"
     assert names(tmp_path) == ["x"]
+
+
+def test_a_file_that_is_about_to_be_removed_is_not_used(tmp_path, monkeypatch):
+    import fcntl
+
+    held = []
+
+    def locked_by_a_sweep(descriptor):
+        if not held:  # between the making of the file and its lock
+            held.append((tmp_path / names(tmp_path)[0]).open("rb"))
+            fcntl.flock(held[0], fcntl.LOCK_EX)
+        return lock(descriptor)
+
+    monkeypatch.setattr(staging, "lock", locked_by_a_sweep)
+    with staged(tmp_path / "x") as path:
+        (swept,) = [name for name in names(tmp_path) if name != path.name]
+        path.write_text("whole")
+        (tmp_path / swept).unlink()
+    assert (tmp_path / "x").read_text() == "whole"
+    held[0].close()
 
 
 def test_without_locks_only_old_files_are_removed(tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ def test_what_cannot_be_named(tmp_path):
 def test_a_page_of_someone_else_is_not_replaced(tmp_path):
     folder = training(tmp_path / "run")
     (folder / "report.html").write_text("<p>my own notes")
-    with pytest.raises(UsageError, match="no report of ipucnn"):
+    with pytest.raises(UsageError, match="not a report of ipucnn"):
         report([str(folder)])
     assert (folder / "report.html").read_text() == "<p>my own notes"
     (folder / "report.html").unlink()

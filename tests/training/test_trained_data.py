@@ -115,7 +115,8 @@ def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
 
 
 @pytest.mark.parametrize(("folders", "outputs", "note"), [
-    ({"bar": "bar", "apple": "star", "ring": "ring"}, [None, 0, 2], "start anew: 'apple'"),
+    ({"bar": "bar", "apple": "star", "ring": "ring"}, [None, 0, 2],
+     "start from random weights: 'apple'"),
     ({"bar": "bar", "ring": "ring"}, [0, 2], "classes that the weights know are kept"),
     ({"Bar": "bar", "circle": "circle", "ring": "ring"}, [0, 1, 2], ""),
     ({"cat": "bar", "dog": "circle", "emu": "ring"}, [None] * 3, "know none of the classes"),

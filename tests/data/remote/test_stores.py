@@ -147,7 +147,7 @@ def test_a_file_with_its_final_name_is_whole(store):
 
 def test_what_comes_back_otherwise_is_not_taken_for_written(store):
     FaultyStore.fail("cat_file", 0, 0, 0)
-    with pytest.raises(DataError, match="does not come back as it was written"):
+    with pytest.raises(DataError, match="the stored file differs from what was written"):
         store.write("a", b"content")
     assert store.stat("a") is None
 

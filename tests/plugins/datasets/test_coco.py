@@ -180,10 +180,10 @@ def test_images_that_annotations_lack_are_told_and_have_no_id(flat, tmp_path):
 
 
 @pytest.mark.parametrize(("content", "told"), [
-    ('{"images": [{"id": 1, "file_n', "are no JSON"),
-    (b"\xff\xfe\x00\x01", "are no JSON"),
-    ("", "are no JSON"),
-    ('{"images":' + "[" * 100_000, "are no JSON"),
+    ('{"images": [{"id": 1, "file_n', "are not JSON"),
+    (b"\xff\xfe\x00\x01", "are not JSON"),
+    ("", "are not JSON"),
+    ('{"images":' + "[" * 100_000, "are not JSON"),
     ("[]", "no list 'images'"),
     ('{"annotations": []}', "no list 'images'"),
     ('{"images": {"id": 1}}', "no list 'images'"),
@@ -252,7 +252,7 @@ def test_verify_finds_bad_missing_and_unknown_images(flat):
     assert missing == f"image {name(999)!r} of {str(file)!r} does not exist"
     assert unknown == f"image {str(flat / name(42))!r} is not in {str(file)!r}"
     file.write_text("{")
-    assert "are no JSON" in verify(str(root))[-1]
+    assert "are not JSON" in verify(str(root))[-1]
     assert "no images in" in verify(str(file.parent), "coco")[0]
 
 
