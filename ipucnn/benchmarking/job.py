@@ -32,8 +32,8 @@ from ipucnn.data.loader import Loader
 from ipucnn.data.opening import check_dataset_options, open_dataset, request_of
 from ipucnn.data.prepare import Preparation
 from ipucnn.data.session_loader import feed
-from ipucnn.inference.job import model_of, network_of
 from ipucnn.inference.options import RunOptions
+from ipucnn.inference.prepared_run import model_of, network_of
 from ipucnn.models.weights_card import preprocessing_of
 
 

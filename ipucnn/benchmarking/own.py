@@ -13,8 +13,9 @@ from ipucnn.core.options.building import build
 from ipucnn.core.progress import CALLBACK, Listener
 from ipucnn.core.registry.registry import registry
 from ipucnn.inference.host_calls import HostCalls, batches
-from ipucnn.inference.job import Job, attempted, run, session_of
+from ipucnn.inference.job import attempted, run
 from ipucnn.inference.options import RunOptions
+from ipucnn.inference.prepared_run import Job, session_of
 
 FIRST_UPDATES = 2
 """Updates of a training before it is ready: they allocate memory and choose kernels."""

@@ -17,8 +17,8 @@ from ipucnn.data.given import GivenImages, fitted
 if TYPE_CHECKING:
     from ipucnn.core.execution.backend import InferenceSession
     from ipucnn.core.registry.registry import Registry
-    from ipucnn.inference.job import Job
     from ipucnn.inference.options import RunOptions
+    from ipucnn.inference.prepared_run import Job
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +118,7 @@ class Answering:
     """
 
     def __init__(self, options: RunOptions, registry: Registry) -> None:
-        from ipucnn.inference.job import prepare
+        from ipucnn.inference.prepared_run import prepare
 
         # what was measured is for images in a row
         self.job: Job = prepare(options.with_values(tune=False), registry, images=_NOTHING)
@@ -184,7 +184,7 @@ class Answering:
 
 
 def _opened(job: Job) -> Tuple[Job, InferenceSession]:
-    from ipucnn.inference.job import session_of
+    from ipucnn.inference.prepared_run import session_of
 
     session = session_of(job, [])
     session.compile()

@@ -28,7 +28,7 @@ from ipucnn.inference.tuning import (
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress
-    from ipucnn.inference.job import Job
+    from ipucnn.inference.prepared_run import Job
 
 
 @dataclass(frozen=True)

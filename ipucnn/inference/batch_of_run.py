@@ -15,8 +15,8 @@ from ipucnn.models.batch_search import Found, Record, search
 from ipucnn.onnx.examples import random_images
 
 if TYPE_CHECKING:
-    from ipucnn.inference.job import Job
     from ipucnn.inference.options import RunOptions
+    from ipucnn.inference.prepared_run import Job
 
 _MOST = 256
 """Micro-batch beyond which no network was seen to be faster."""

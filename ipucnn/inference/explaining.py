@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ipucnn.core.registry.registry import Registry
-    from ipucnn.inference.job import Job
     from ipucnn.inference.options import RunOptions
+    from ipucnn.inference.prepared_run import Job
 
 EXTRA = "pip install 'ipucnn[explain]'"
 
@@ -98,7 +98,7 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
     import torch
 
     from ipucnn.data.normalisation import normalise
-    from ipucnn.inference.job import prepare
+    from ipucnn.inference.prepared_run import prepare
 
     job = prepare(options, registry, images=GivenImages([]))
     built, preprocessing = job.built, job.built.preprocessing

@@ -235,7 +235,7 @@ class _Contest:
 
     def _open(self, candidate: _Candidate) -> bool:
         """Compile a candidate; return whether it can be measured."""
-        from ipucnn.inference.job import prepare, session_of
+        from ipucnn.inference.prepared_run import prepare, session_of
 
         # without images: calibration alone needs those of the run
         images = None if self.precision == "int8" else GivenImages([])

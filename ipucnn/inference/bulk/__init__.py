@@ -18,6 +18,7 @@ from ipucnn.inference import job as inference
 from ipucnn.inference.bulk import parent
 from ipucnn.inference.bulk.fit import check_fit
 from ipucnn.inference.options import RunOptions
+from ipucnn.inference.prepared_run import prepare
 from ipucnn.inference.run_result import RunResult
 
 __all__ = ["run"]
@@ -45,5 +46,5 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
                          "leave it out, or name a folder with 'data_dir'")
     if not options.execution.oversubscribe:
         check_fit(options.execution.instances)
-    inference.prepare(options, registry)  # to find errors early, and to fetch weights once
+    prepare(options, registry)  # to find errors early, and to fetch weights once
     return parent.run(options, registry.settings, progress or (lambda *_: None))

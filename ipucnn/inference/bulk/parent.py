@@ -22,8 +22,8 @@ from ipucnn.inference.bulk import prediction_parts as parts
 from ipucnn.inference.bulk.failures import failure_of
 from ipucnn.inference.bulk.processes import Child, log_folder
 from ipucnn.inference.delivery import delivered, target_of
-from ipucnn.inference.job import LOCAL
 from ipucnn.inference.options import RunOptions
+from ipucnn.inference.prepared_run import LOCAL
 from ipucnn.inference.run_result import RunResult
 
 if TYPE_CHECKING:

@@ -1,0 +1,271 @@
+"""Preparation of a run: its backend, images and network, in the order of their cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, List, Mapping, Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.launching import fitted, launched, sharing
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
+from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
+from ipucnn.core.options.effects import idle_notes
+from ipucnn.core.options.parts import NetworkPart
+from ipucnn.core.progress import Progress
+from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.given import fitted as given_at
+from ipucnn.data.opening import (
+    as_opened,
+    check_dataset_options,
+    enlarged,
+    open_dataset,
+    request_of,
+    with_classes,
+)
+from ipucnn.inference import backend_choice, predictions
+from ipucnn.inference.measured import Measured
+from ipucnn.inference.options import RunOptions
+from ipucnn.inference.tuning import measure
+from ipucnn.models.built import BuiltModel
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.memory_checks import check_images
+from ipucnn.models.weights_card import preprocessing_of
+from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
+from ipucnn.onnx.network_of_run import read_stored
+
+BENCHMARK_ITERATIONS = 100
+"""Host calls over unlimited data; the old application's `--iterations` default."""
+
+LOCAL = "local"
+"""The launcher plugin of the processes of `--instances`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepared run.
+
+    Attributes:
+        options: of the run, with the replicas that a launcher started.
+        plan: of all instances together.
+        executed: this process's part of the plan.
+        chosen: the backend.
+        data: the record of the dataset.
+        dataset: the images to classify.
+        built: the network.
+        match: its class for each label of the dataset; None without labels.
+        request: the arguments with which the dataset was opened.
+        instances: the processes that share the run.
+        notes: notes for the user.
+        registry: where names are looked up.
+        graph: where the network's exported graph is stored; None where it is not.
+        images: number of images that all instances together classify.
+        measured: the choice of the backend, if measurements made it.
+        again: prepares the run again, with a measurement that may take so many seconds.
+    """
+
+    options: RunOptions
+    plan: ExecutionPlan
+    executed: ExecutionPlan
+    chosen: Chosen
+    data: DatasetSpec
+    dataset: ImageDataset
+    built: BuiltModel
+    match: Optional[ClassMatch]
+    request: DatasetRequest
+    instances: Instances
+    notes: List[str]
+    registry: Registry
+    graph: Optional[StoredGraph] = None
+    images: int = 0
+    measured: Optional[backend_choice.Choice] = None
+    again: Optional[Callable[[float, Progress], Job]] = None
+
+
+def prepare(options: RunOptions, registry: Registry,
+            refusals: Optional[Mapping[str, str]] = None,
+            images: Optional[ImageDataset] = None,
+            measured: Optional[Measured] = None) -> Job:
+    """Check a run and create its dataset and network, in the order of their cost.
+
+    Args:
+        options: what to run.
+        registry: where names are looked up.
+        refusals: backends that `auto` must not choose, and why.
+        images: see `run`.
+        measured: a measurement of backends; that of an earlier run when None.
+
+    Raises:
+        IpucnnError: anything the user can act on.
+    """
+    refusals = refusals or {}
+
+    def again(limit: float, progress: Progress, asked: RunOptions = options) -> Job:
+        return prepare(asked, registry, refusals, images,
+                       measure(asked, registry, limit, progress))
+
+    model = registry.get_typed(ModelSpec, options.network.model)
+    data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
+        else _record_of(images)
+    registry.get_typed(NormLayerSpec, options.network.normlayer)
+    launch, wanted = launched(), options.execution.instances
+    if wanted > 1 and launch is not None and launch.launcher != LOCAL:
+        raise UsageError(f"'--instances {wanted}' would start processes in each one that "
+                         f"{launch.launcher} started",
+                         f"leave it out, or leave {launch.launcher} out")
+    options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
+    notes += left_out_notes(options)
+    if options.execution.pipeline_splits:
+        from ipucnn.models.balance import with_balanced_splits
+
+        options = with_balanced_splits(options, registry)
+    plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
+    # the backend of a process that ipucnn starts does not know the other processes
+    executed = plan.local() if wanted > 1 else plan
+    choice = backend_choice.choice(options, executed, registry, refusals, measured)
+    if choice is not None:
+        options, chosen = choice.options, choice.chosen
+        plan, executed = (replace(each, precision=options.execution.precision or "32.32")
+                          for each in (plan, executed))
+        notes += choice.notes
+    else:
+        chosen = choose_backend(options, executed, registry, refusals)
+    if options.execution.precision is None:
+        chosen, executed = settled(chosen, executed)
+        plan = replace(plan, precision=executed.precision)
+        options = options.with_values(precision=executed.precision)
+    check_offer(options, executed, chosen.spec, registry)
+    stored = read_stored(options.network.onnx, model, options.execution.batch_size)
+    if stored is not None:
+        model, plan, executed = stored.spec, stored.fitted(plan), stored.fitted(executed)
+    check_dataset_options(options.dataset, data, {
+        "--predictions": bool(options.results.predictions) and data.on_device,
+        "--calibration-dir": bool(options.dataset.calibration_dir) and not data.reads_folder})
+    if plan.precision == "int8" and data.on_device:
+        raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
+                         "choose images with '--data', or '--data generated' to measure speed only")
+    instances = chosen.join(executed)
+    if options.results.predictions:
+        predictions.writer_class(options.results.predictions)
+    length = None if data.finite else plan.combined_batch * (
+        options.execution.iterations or BENCHMARK_ITERATIONS)
+    preprocessing = stored.built.preprocessing if stored else preprocessing_of(
+        options.network, registry)
+    request = request_of(options.network, options.dataset, preprocessing.input_size, length)
+    if data.labelled and data.finite:  # its classes are matched with those of the model
+        request = replace(request, num_classes=None)
+    dataset = open_dataset(data, request, options.plugins, registry) if images is None \
+        else given_at(images, preprocessing.input_size)
+    network = options.network if stored else network_of(options, data, dataset)
+    graph = None if stored else graph_of_run(chosen, options, network, executed, registry)
+    built = stored.built if stored else (graph and graph.read(registry)) or model_of(
+        options, network, registry)
+    if network.source == "random" and len(dataset.class_names) == built.card.classes:
+        built = built.with_card(class_names=tuple(dataset.class_names))
+    plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
+    check_images(executed)
+    total = _total(options, data, len(dataset), plan)
+    executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch)))
+    match = matched(options, data, dataset, built.card)
+    if match is not None and match.note:
+        notes.append(match.note)
+    notes += idle_notes(options, _states(plan, as_opened(data, dataset)), registry)
+    notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
+             *notes, *dataset.notes, *enlarged(dataset, built.input_size)]
+    if plan.precision == "int8" and not data.finite:
+        notes.append("8-bit integers calibrated with random images show speed only: their answers "
+                     "mean nothing")
+    return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
+               notes, registry, graph, total, choice, again)
+
+
+def _record_of(images: ImageDataset) -> DatasetSpec:
+    """Return the record of a dataset that is given as an object."""
+    return DatasetSpec(name="images", summary="images given in Python", target=lambda _: images,
+                       labelled=bool(images.class_names))
+
+
+def _states(plan: ExecutionPlan, data: DatasetSpec) -> Dict[str, str]:
+    """Return the states that a run is in, and the words for them; see `idle_notes`."""
+    states: Dict[str, str] = {}
+    if plan.precision == "32.32":
+        states[FULL_PRECISION] = "in full precision"
+    if data.on_device:
+        states[DEVICE_IMAGES] = (f"on the images of dataset {data.name!r}, which are made on the "
+                                 "device")
+    if not data.labelled:
+        states[NO_LABELS] = f"with dataset {data.name!r}, whose images have no labels"
+    return states
+
+
+def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
+            card: ModelCard) -> Optional[ClassMatch]:
+    """Return the model's class for each label of a dataset; None where it has no labels.
+
+    Raises:
+        DataError: the model knows none of its classes.
+    """
+    if not as_opened(data, dataset).labelled:
+        return None
+    return match_classes(dataset.class_names, card.class_names, card.classes,
+                         options.dataset.match_classes, f"dataset {data.name!r}")
+
+
+def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:
+    """Return which network to build: with one output per class of the dataset unless given."""
+    network = options.network
+    if network.source.startswith("pretrained"):
+        return network
+    return with_classes(network, data, dataset)  # a fresh head, or a file trained on such data
+
+
+def model_of(options: RunOptions, network: NetworkPart, registry: Registry) -> BuiltModel:
+    """Build the network.
+
+    Raises:
+        UsageError: an unknown name or an option that does not apply.
+        WeightsError: the weights cannot be fetched or do not fit.
+    """
+    import torch
+
+    from ipucnn.models.build import build_model
+
+    torch.manual_seed(options.dataset.seed)
+    return build_model(network, options.plugins, registry)
+
+
+def session_of(job: Job, notes: List[str]) -> InferenceSession:
+    """Return the backend's session, with calibration images for 8-bit integers.
+
+    Notes about those images are added to `notes`.
+    """
+    options, built, data, source = job.options, job.built, job.data, job.dataset
+    if job.plan.precision != "int8":
+        if job.graph is not None:
+            return job.graph.session(built, job.executed)
+        return job.chosen.backend.inference(built.module, job.executed, built.input_size)
+    from ipucnn.inference.calibration_images import SAMPLES, calibration_of  # imports torch
+
+    if options.dataset.calibration_dir or not data.finite:
+        length = None if data.finite else 2 * (options.dataset.calibration_samples or SAMPLES)
+        source = open_dataset(data, replace(
+            job.request, length=length,
+            data_dir=options.dataset.calibration_dir or job.request.data_dir),
+            options.plugins, job.registry)
+        notes += [note for note in source.notes if note not in notes]
+    calibration = calibration_of(source, built.preprocessing,
+                                 matched(options, data, source, built.card), options.dataset)
+    return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
+
+
+def _total(options: RunOptions, data: DatasetSpec, length: int, plan: ExecutionPlan) -> int:
+    """Return the number of images: by default one pass over real data; see `--iterations`."""
+    if options.execution.iterations is None and data.finite:
+        return length
+    return plan.combined_batch * (options.execution.iterations or BENCHMARK_ITERATIONS)
