@@ -54,7 +54,7 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
     name = chosen.spec.name
     if not chosen.spec.has("batch-size-auto"):
         raise UsageError(f"'--batch-size auto' cannot be used with backend {name!r}, for which "
-                         "every size is compiled anew",
+                         "every size is compiled again",
                          "give a number: 'ipucnn plan' shows what fits into the device")
     if options.execution.pipeline_splits:
         raise UsageError("'--batch-size auto' cannot be used with '--pipeline-splits'",
