@@ -94,8 +94,8 @@ def _of_session(job: Job, link: Link) -> Facts:
 
         def measure(wanted: float) -> Tuple[float, float]:
             nonlocal rate
-            least = 1 if in_flight == 1 else 2 * in_flight
-            count = max(least, in_flight * round(wanted * rate / size / in_flight))
+            count = max(2 * in_flight, in_flight * round(wanted * rate / size / in_flight))
+            calls(in_flight)  # others have used the caches since the turn before
             found = calls(count)
             rate = found[0] / found[1]
             return found
