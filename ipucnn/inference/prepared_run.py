@@ -171,7 +171,8 @@ def prepare(options: RunOptions, registry: Registry,
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     check_images(executed)
     total = _total(options, data, len(dataset), plan)
-    executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch)))
+    # of fewer calls, all would have ended before the first one that is measured
+    executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch) // 2))
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)

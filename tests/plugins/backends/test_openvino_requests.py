@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("openvino")
 
+import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.openvino import engine
@@ -62,3 +63,11 @@ def test_the_numbers_worth_measuring(monkeypatch):
 def test_options_that_contradict_each_other(words, message, capsys):
     assert invoke([*RUN, *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("iterations", "requests"), [(2, 1), (3, 1), (64, None)])
+def test_a_short_run_has_no_calls_that_end_before_the_measured_ones(iterations, requests):
+    result = ipucnn.run(model="resnet8-cifar", weights="random", data="synthetic", batch_size=1,
+                        backend="openvino", precision="full", iterations=iterations, tune=False)
+    found = result.session["requests"]
+    assert found == requests if requests else found >= 1
