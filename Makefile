@@ -87,7 +87,7 @@ BENCH_BATCHES ?= 1 4 16 64
 BENCH_FILES ?= mobilenet resnet18
 BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance_
 
-bench: $(STAMP)  ## docs/performance.md, measured anew, against other programs, of which timm is installed
+bench: $(STAMP)  ## measure docs/performance.md again, against other programs, of which timm is installed
 	$(BIN)/python -m pip install --quiet timm
 	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --seconds 0.3 \
 	  --backend auto --against torchvision onnxruntime openvino
@@ -110,7 +110,7 @@ bench-types: $(STAMP)  ## the same in half precision and in 8-bit integers, wher
 	  --batch-size 16 --rounds 2 --backend onnxruntime openvino
 	$(BIN)/python docs/generate.py
 
-bench-small: $(STAMP)  ## the costs of start-up, listings and options, measured anew
+bench-small: $(STAMP)  ## measure the costs of start-up, listings and options again
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/options.py

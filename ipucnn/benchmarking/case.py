@@ -88,14 +88,14 @@ class Link(Protocol):
         """Report that everything is prepared."""
 
     def wait(self) -> Optional[float]:
-        """Return how many seconds to work for, once that is asked for; None at the end."""
+        """Return how many seconds to work for in the next turn, once it begins; None at the end."""
 
     def done(self, images: float, seconds: float) -> None:
         """Report the result of a turn."""
 
 
 def serve(link: Link, measure: Measure) -> None:
-    """Report that a contender is ready, and measure each turn that is asked for."""
+    """Report that a contender is ready, and measure each turn."""
     link.ready()
     while True:
         seconds = link.wait()

@@ -107,13 +107,13 @@ def reason_of(error: BaseException) -> str:
 
 def _import(contender: Contender) -> None:
     """Import the engine ahead, which takes seconds."""
-    with suppress(ImportError, OSError, RuntimeError):  # the case says so
+    with suppress(ImportError, OSError, RuntimeError):  # raised again when the case is measured
         import_module("ipucnn.inference.job" if contender.kind == OWN else
                       _ENGINES.get(contender.name, "torch"))
 
 
 def measure(contender: Contender, case: Case, link: Link) -> Facts:
-    """Measure a contender in a case, until no more turns are asked for; return what it says.
+    """Measure a contender in a case, until there are no more turns; return its facts.
 
     Raises:
         RefusedError: it cannot do this.

@@ -69,7 +69,7 @@ class Process:
         return float(images) / float(taken) if taken > 0 else 0.0
 
     def end(self) -> Facts:
-        """End the case; return what the contender says of it.
+        """End the case; return the contender's facts.
 
         Raises:
             RefusedError: it failed.
@@ -87,7 +87,7 @@ class Process:
         self._log.close()
 
     def _send(self, message: Any) -> None:
-        with suppress(OSError):  # it has ended; `_receive` says so
+        with suppress(OSError):  # the process has ended, which `_receive` reports
             self._connection.send(message)
 
     def _receive(self, expected: str) -> Tuple[Any, ...]:

@@ -38,7 +38,7 @@ class Entry:
         to_best_peer: its median relative to that of the fastest other program.
         of_limit: its median relative to the limit.
         peak_memory: the largest resident memory of its process in bytes.
-        facts: what it says of its setup: device, threads, requests ...
+        facts: its setup: device, threads, requests ...
     """
 
     kind: str

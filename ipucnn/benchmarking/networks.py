@@ -63,7 +63,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
 
     Every contender has a process of its own for each network. In each round they take turns, in
     another order every time, while the others wait. An interrupt ends the measurement; the result
-    has what was measured, and `stopped_by` says why.
+    has what was measured, and `stopped_by` names the reason.
 
     Args:
         options: what to measure.
@@ -250,7 +250,8 @@ class _Measurement:
                 options = run_options(AUTO, case)
                 if Record.of(options, self._registry, AUTO).read(self._registry) is None:
                     self._tell()
-                    with suppress(RefusedError):  # the contender says so
+                    # without a measurement the contender uses the fixed rank: see its facts
+                    with suppress(RefusedError):
                         tuned(case, self._registry)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -310,7 +311,7 @@ class _Measurement:
 
 def _product(process: Process, case: Case) -> Tuple[Dict[Process, List[float]],
                                                     Dict[Process, Facts]]:
-    """Return the rate of the matrix product, and what its process says."""
+    """Return the rate of the matrix product, and the facts of its process."""
     process.prepare(case)
     rate = process.turn(PRODUCT_SECONDS)
     return {process: [rate]}, {process: process.end()}

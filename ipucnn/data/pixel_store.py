@@ -261,7 +261,7 @@ class PixelStore:
                     "it lacks are decoded each time", self._end / 1e6, why)
 
     def _after_fork(self) -> None:
-        """Open the files anew: a file that processes share has one position."""
+        """Open the files again: a file that processes share has one position."""
         lock = self._lock
         for number, place in zip((self._pixels, self._entries), self.places):
             file = os.open(place, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)

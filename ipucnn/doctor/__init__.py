@@ -326,8 +326,8 @@ def _trial(used: Registry, row: Row) -> Callable[[], Check]:
             answer = session(images)
         with torch.no_grad():
             error = float((answer - network(images)).abs().max())
-        said = f"a small network compiles in {seconds:.1f} s and differs by {error:.1g}"
-        return Check(name, OK if error < _EXACT else PROBLEM, said,
+        measured = f"a small network compiles in {seconds:.1f} s and differs by {error:.1g}"
+        return Check(name, OK if error < _EXACT else PROBLEM, measured,
                      "" if error < _EXACT else "its figures cannot be trusted: report this")
 
     return trial

@@ -135,7 +135,7 @@ def time_for(job: Job, session: InferenceSession) -> float:
 
 
 WORTH_A_NOTE = 20.0
-"""Seconds of a run from which a note says that there are measurements."""
+"""Seconds of a run from which a note recommends '--tune'."""
 
 
 def hint(job: Job, seconds: float) -> List[str]:

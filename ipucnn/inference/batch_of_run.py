@@ -41,7 +41,7 @@ def with_measured_batch(options: RunOptions, registry: Registry, images: Optiona
     first = prepare(options.with_values(batch_size=1), registry, images=images)
     if not first.chosen.spec.has("batch-size-auto"):
         raise UsageError(f"'--batch-size auto' cannot be used with backend "
-                         f"{first.chosen.spec.name!r}, for which every size is compiled anew",
+                         f"{first.chosen.spec.name!r}, for which every size is compiled again",
                          "give a number: 'ipucnn plan' shows what fits into the device")
     calls = options.execution.device_iterations * options.execution.replicas
     most = max(1, min(_MOST, len(first.dataset) // calls)) if first.data.finite else _MOST

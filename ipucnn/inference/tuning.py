@@ -182,7 +182,7 @@ class _Contest:
             return
         options, registry = self._options, self._registry
         names = registry.names("backend")
-        if options.execution.tune:  # asked for, so that third-party plugins are loaded, too
+        if options.execution.tune:  # explicit, so that third-party plugins are loaded, too
             names += [row.name for row in registry.rows("backend")
                       if row.spec is not None and row.name not in names]
         found = []

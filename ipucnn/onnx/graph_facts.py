@@ -1,4 +1,4 @@
-"""What a graph of ONNX says of itself, as plain types, kept so that later runs need not parse it.
+"""The description of an ONNX graph, as plain types, kept so that later runs need not parse it.
 
 Reading a file of 100 MB and importing the onnx package take longer than an engine needs to load it.
 """
@@ -76,7 +76,7 @@ class GraphFacts:
 
     @classmethod
     def of(cls, model: onnx.ModelProto, path: str) -> GraphFacts:
-        """Return what a model says of itself.
+        """Return the description of a model.
 
         Args:
             model: the values of its larger weights may be missing.
@@ -108,7 +108,8 @@ def structure_of(model: onnx.ModelProto) -> str:
 def identity(path: Path) -> str:
     """Return what identifies the content of a file: its hash.
 
-    The name of a stored graph says the same; its size shows that it is whole.
+    The name of a stored graph is a digest of everything it depends on; its size shows that it is
+    whole.
     """
     if path.parent == cache_dir() / "graphs":
         return f"{path.stem} {path.stat().st_size}"

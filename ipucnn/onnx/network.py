@@ -32,7 +32,7 @@ class OnnxNetwork:
     """The network in an ONNX file, in place of a module; engines read the file, or use `whole`.
 
     Attributes:
-        facts: what its graph says of itself.
+        facts: the description of its graph.
         path: its file.
         one_file: no weights are in other files.
         metadata: embedded in the file.
@@ -80,7 +80,7 @@ class OnnxNetwork:
         return self.card.model or Path(self.path).stem
 
     def _card(self) -> ModelCard:
-        """Return the card in the file, or what the graph says of itself.
+        """Return the card in the file, or one made from the graph's description.
 
         Raises:
             PluginError: the card is damaged, or contradicts the graph.

@@ -170,10 +170,10 @@ class ModelSuite(Suite):
             stated = published.preprocessing or spec.preprocessing
             if card is None or stated is None:
                 continue
-            own, said = (one.as_plain() for one in (stated, card.preprocessing))
-            wrong = [name for name in own if name != "assumed" and own[name] != said.get(name)]
+            own, declared = (one.as_plain() for one in (stated, card.preprocessing))
+            wrong = [name for name in own if name != "assumed" and own[name] != declared.get(name)]
             require(not wrong, "; ".join(
-                f"weights '{published.tag}' state {name} {said.get(name)}, and the record "
+                f"weights '{published.tag}' state {name} {declared.get(name)}, and the record "
                 f"{own[name]}" for name in wrong))
 
     def test_published_weights_load(self) -> None:
