@@ -13,7 +13,7 @@ from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.feeding import Fed
-from ipucnn.core.execution.launching import launched
+from ipucnn.core.execution.launching import check_alone
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.machine import thread_count, usable_cores
@@ -54,10 +54,7 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
         IpucnnError: anything the user can act on.
     """
     registry = registry or current_registry()
-    launch = launched()
-    if launch is not None and launch.count > 1:
-        raise UsageError(f"'data bench' measures one process, and {launch.launcher} started "
-                         f"{launch.count}", f"leave {launch.launcher} out")
+    check_alone("data bench")
     model = options.compute.model or default_of(RunOptions, "model")
     feeding = build(RunOptions, {**options.feeding, "model": model}, registry=registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)

@@ -31,7 +31,7 @@ from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, Network
 from ipucnn.benchmarking.own import run_options
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.execution.launching import launched
+from ipucnn.core.execution.launching import check_alone
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.building import build
@@ -74,10 +74,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
         IpucnnError: anything the user can act on.
     """
     registry = registry or current_registry()
-    launch = launched()
-    if launch is not None and launch.count > 1:
-        raise UsageError(f"'bench' measures one process, and {launch.launcher} started "
-                         f"{launch.count}", f"leave {launch.launcher} out")
+    check_alone("bench")
     cases = list(_cases(options, registry))
     quick = options.extent.quick
     contenders = [] if quick else _contenders(options, registry)
@@ -170,8 +167,6 @@ def _does(spec: BackendSpec, train: bool) -> bool:
 def _usable(train: bool, registry: Registry) -> List[str]:
     """Return the backends that can be used here, best first."""
     specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
-    if train:
-        specs = [spec for spec in specs if spec.name == "torch"]
     found = []
     for spec in sorted((spec for spec in specs if _does(spec, train)),
                        key=lambda spec: -spec.preference):

@@ -231,6 +231,18 @@ def launched_count() -> int:
     return 1 if launch is None else launch.count
 
 
+def check_alone(command: str) -> None:
+    """Raise an error in one of several processes that a launcher started.
+
+    Raises:
+        UsageError: there are several.
+    """
+    launch = launched()
+    if launch is not None and launch.count > 1:
+        raise UsageError(f"{command!r} measures one process, and {launch.launcher} started "
+                         f"{launch.count}", f"leave {launch.launcher} out")
+
+
 def sharing(splits: Sequence[str]) -> int:
     """Return the number of instances that share the replicas of a run.
 
