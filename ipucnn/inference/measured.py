@@ -20,14 +20,13 @@ from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import processor
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.files import keep_record, parsed_json
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.names import key
 from ipucnn.core.options.declaration import CACHE
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.core.staging import staged
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.weights_card import preprocessing_of
@@ -173,11 +172,7 @@ class Record:
 
     def write(self, measured: Measured) -> None:
         """Store a measurement; a folder that cannot be written loses it."""
-        with suppress(OSError):
-            private_folder(self.path.parent)
-            with staged(self.path) as partial:
-                partial.write_text(json.dumps(
-                    {"conditions": self.conditions, **asdict(measured)}, indent=1) + "\n")
+        keep_record(self.path, {"conditions": self.conditions, **asdict(measured)})
 
 
 def source_of(backend: str, registry: Registry) -> str:

@@ -12,9 +12,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.files import keep_record, parsed_json
 from ipucnn.core.machine import memory_limit, thread_count
-from ipucnn.core.staging import staged
 from ipucnn.data.remote.download import cache_dir
 
 GAIN = 1.02
@@ -143,8 +142,4 @@ class Record:
 
     def write(self, found: Found) -> None:
         """Store a result; a folder that cannot be written loses it."""
-        with suppress(OSError):
-            private_folder(self.path.parent)
-            with staged(self.path) as partial:
-                partial.write_text(json.dumps({
-                    "size": found.size, "rates": dict(found.rates), "why": found.why}))
+        keep_record(self.path, {"size": found.size, "rates": dict(found.rates), "why": found.why})

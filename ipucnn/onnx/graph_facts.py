@@ -6,7 +6,6 @@ Reading a file of 100 MB and importing the onnx package take longer than an engi
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -15,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.files import keep_record, parsed_json
 from ipucnn.core.names import printable
-from ipucnn.core.staging import staged
 from ipucnn.data.remote.download import cache_dir, sha256
 from ipucnn.models.card import LOGITS, PROBABILITIES
 from ipucnn.onnx.target import opset_of
@@ -36,8 +34,6 @@ _FLOAT16 = 10
 _INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 _HOW = "'ipucnn export' writes files of this form"
 
-_KEPT_FILES = 256
-"""How many files of facts are kept: those written last."""
 
 
 @dataclass(frozen=True)
@@ -130,14 +126,8 @@ def kept(path: Path) -> Optional[GraphFacts]:
 
 def keep(path: Path, facts: GraphFacts) -> None:
     """Keep the facts of a file; a folder that cannot be written loses them."""
-    place = _place(path)
     with suppress(OSError, IpucnnError):
-        private_folder(place.parent)
-        with staged(place) as partial:
-            partial.write_text(json.dumps(asdict(facts)))
-        for old in sorted(place.parent.glob("*.json"), key=lambda one: -one.stat().st_mtime
-                          )[_KEPT_FILES:]:
-            old.unlink()
+        keep_record(_place(path), asdict(facts))
 
 
 def _place(path: Path) -> Path:

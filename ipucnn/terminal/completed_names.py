@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.files import keep_record, parsed_json
 from ipucnn.core.names import key
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.registry import Registry
-from ipucnn.core.staging import staged
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.version import __version__
 
@@ -44,12 +42,7 @@ def _others(registry: Registry, kind: str) -> Sequence[str]:
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names
     names = registry.spellings(kind)
-    with suppress(OSError):
-        private_folder(path.parent)
-        for older in path.parent.glob(f"{kind}-*.json"):
-            older.unlink()
-        with staged(path) as partial:
-            partial.write_text(json.dumps(names))
+    keep_record(path, names)
     return names
 
 
