@@ -1,4 +1,4 @@
-"""The house: arrows go one way, and one module name means one thing."""
+"""The architecture: imports go one way, and modules of one name have the same subject."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ipucnn"
 
-# From the top of the house to its ground floor; a room imports only from rooms below it.
-ROOMS = (
+# From the top layer to the bottom; a component imports only from components below it.
+COMPONENTS = (
     "__main__", "cli", "commands", "api", "testing", "scaffolding", "plugin", "migration", "runs",
     "benchmarking", "planning", "inference", "onnx", "training", "doctor", "terminal", "reports",
     "models", "data", "core.execution", "core.options", "core.registry", "core", "version")
@@ -26,11 +26,11 @@ ROLES = {
 """Module names with one meaning wherever they stand: `engine` is the engine of its backend."""
 
 
-def room(module):
+def component(module):
     parts = module.split(".")
     if len(parts) == 1:
         return "ipucnn"
-    if parts[1] == "core" and len(parts) > 2 and f"core.{parts[2]}" in ROOMS:
+    if parts[1] == "core" and len(parts) > 2 and f"core.{parts[2]}" in COMPONENTS:
         return f"core.{parts[2]}"
     return parts[1]
 
@@ -44,10 +44,10 @@ def imports():
             for imported in graph.find_modules_directly_imported_by(module)]
 
 
-def test_arrows_go_one_way(imports):
-    rank = {name: floor for floor, name in enumerate(ROOMS)}
+def test_imports_go_one_way(imports):
+    rank = {name: layer for layer, name in enumerate(COMPONENTS)}
     back = [(importer, imported) for importer, imported in imports
-            for above, below in [(room(importer), room(imported))]
+            for above, below in [(component(importer), component(imported))]
             if above in rank and above != below
             and (below not in rank or rank[below] < rank[above])]
     assert back == []
@@ -55,8 +55,9 @@ def test_arrows_go_one_way(imports):
 
 def test_plugins_use_the_contract_and_the_libraries_only(imports):
     wrong = [(importer, imported) for importer, imported in imports
-             if room(importer) == "plugins" and room(imported) != "plugins"
-             and not room(imported).startswith("core") and room(imported) not in LIBRARIES]
+             if component(importer) == "plugins" and component(imported) != "plugins"
+             and not component(imported).startswith("core")
+             and component(imported) not in LIBRARIES]
     assert wrong == []
 
 
@@ -67,7 +68,7 @@ def test_a_plugin_imports_no_other_plugin(imports):
 
     wrong = []
     for importer, imported in imports:
-        if room(importer) == room(imported) == "plugins":
+        if component(importer) == component(imported) == "plugins":
             mine, other = owner(importer), owner(imported)
             # what a kind shares is a private module or folder beside its plugins
             shared = mine[0] == other[0] and (other[1].startswith("_") or mine[1].startswith("_"))
@@ -76,10 +77,10 @@ def test_a_plugin_imports_no_other_plugin(imports):
     assert wrong == []
 
 
-def test_every_room_is_in_the_house():
+def test_every_component_is_listed():
     names = {path.stem for path in PACKAGE.iterdir()
              if path.is_dir() or path.suffix == ".py"} - {"__init__", "__pycache__", "py"}
-    assert names - {"profiles", "plugins", "py.typed"} <= set(ROOMS)
+    assert names - {"profiles", "plugins", "py.typed"} <= set(COMPONENTS)
 
 
 def test_no_two_modules_of_one_name_have_different_subjects():
@@ -94,7 +95,7 @@ def test_no_two_modules_of_one_name_have_different_subjects():
     assert twice == {}
 
 
-def test_every_folder_says_what_it_is_for():
+def test_every_folder_has_a_docstring():
     for init in PACKAGE.rglob("__init__.py"):
         first = init.read_text().split('"""')[1].strip() if '"""' in init.read_text() else ""
         assert len(first) > 20, init
