@@ -31,9 +31,9 @@ font-size="10" fill="#3c4654" text-anchor="middle">
 {heads}
 <rect width="{width}" height="{height:.0f}" rx="8" fill="#ffffff"/>
 <text x="20" y="28" class="name" text-anchor="start">{numbers}</text>
-<text x="20" y="48" text-anchor="start">A box is a component; its width grows with its lines of code.
-An arrow stands for imports, darker for more; it may pass behind a box. Yellow: core. Green: plugins.
-Red: a cycle.</text>
+<text x="20" y="48" text-anchor="start">A box is a component; its width grows with
+its lines of code. An arrow stands for imports, darker for more; it may pass behind a box.
+Yellow: core. Green: plugins. Red: a cycle.</text>
 {drawn}
 </svg>
 """
