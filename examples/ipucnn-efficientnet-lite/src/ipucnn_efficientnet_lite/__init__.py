@@ -1,1 +1,1 @@
-"""EfficientNet-Lite0, with the published weights of a package of the index."""
+"""EfficientNet-Lite0, with published weights that are part of a package."""

@@ -1,12 +1,11 @@
-"""Sample photographs of scikit-image and scikit-learn, and what is in them.
+"""Sample photographs of scikit-image and scikit-learn, and their classes.
 
     python -m ipucnn_efficientnet_lite.photographs copy FOLDER
     python -m ipucnn_efficientnet_lite.photographs check PREDICTIONS.csv
 
-The first command writes the photographs that the network is to name into FOLDER/named, and more of
-them, to quantise the network with, into FOLDER/calibration. The packages are searched, not
-imported. The second prints the names in a file of `ipucnn run --predictions`, and fails if one of
-them is wrong.
+The first command writes photographs with known classes into FOLDER/named, and calibration images
+for quantisation into FOLDER/calibration. The packages are searched, not imported. The second prints
+the predicted classes in a file of `ipucnn run --predictions`, and fails if one of them is wrong.
 """
 
 import csv

@@ -1,1 +1,1 @@
-"""An example of every kind of ipucnn plugin."""
+"""Example plugins for ipucnn, one of each of six kinds."""

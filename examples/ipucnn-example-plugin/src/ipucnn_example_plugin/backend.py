@@ -8,7 +8,7 @@ from ipucnn.plugin import Backend, InferenceSession, Probe, normalise
 
 
 class Reference(Backend):
-    """Plain eager torch on the CPU: slow, simple, and right.
+    """Eager torch on the CPU, as a simple reference.
 
     Args:
         options: the arithmetic (`options.ReferenceOptions`).
@@ -18,16 +18,16 @@ class Reference(Backend):
         self._options = options
 
     def probe(self):
-        """Say that it can be used: torch always has a CPU."""
+        """Return that the backend is usable, because torch always supports the CPU."""
         return Probe(usable=True, device="CPU", versions={"torch": torch.__version__})
 
     def inference(self, model, plan, input_size):
-        """Return a session; the record's `precisions` make sure that the plan's is 32.32."""
+        """Return a session. Its precision is 32.32, the only one in the record's `precisions`."""
         return ReferenceSession(model, plan, input_size, self._options.reference_arithmetic)
 
 
 class ReferenceSession(InferenceSession):
-    """Runs one micro-batch after the other.
+    """Runs the micro-batches of a call one after the other.
 
     Args:
         model: the network.
@@ -43,21 +43,21 @@ class ReferenceSession(InferenceSession):
         self._model, self._plan, self._size = model.to(self._type).eval(), plan, input_size
 
     def compile(self):
-        """Warm up, and return the seconds that took."""
+        """Warm up, and return the duration in seconds."""
         start = time.perf_counter()
         self._classify(torch.zeros(self._plan.micro_batch, 3, self._size, self._size))
         return time.perf_counter() - start
 
     def __call__(self, images):
-        """Return the logits of `images`, `(n, classes)`; of a whole batch when it is None."""
-        if images is None:  # synthetic data: made on the device, which here is the host
+        """Return the logits of `images`, `(n, classes)`; None stands for a full synthetic batch."""
+        if images is None:  # synthetic data is generated on the device, here the CPU
             images = torch.zeros(self.samples_per_call, 3, self._size, self._size)
         parts = [self._classify(part) for part in images.split(self._plan.micro_batch)]
         return torch.cat(parts)
 
     def _classify(self, images):
         with torch.no_grad():
-            # On the host the loader has normalised already; 'none' feeds 0..255 as they are.
+            # with 'host', the loader has normalised the images; with 'none', the model takes 0..255
             if self._plan.normalisation == "device":
                 images = normalise(images, preprocessing=self._plan.preprocessing)
             return self._model(images.to(self._type)).float()

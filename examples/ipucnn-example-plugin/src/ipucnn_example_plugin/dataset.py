@@ -6,10 +6,10 @@ from ipucnn.plugin import ImageDataset
 
 
 class Stripes(ImageDataset):
-    """Drawn images whose stripes run in one of three directions.
+    """Generated images of stripes; the classes are the three directions of the stripes.
 
     Args:
-        request: what the run wants (`ipucnn.plugin.DatasetRequest`).
+        request: the input size, the seed and other arguments (`ipucnn.plugin.DatasetRequest`).
         options: the period of the stripes (`options.StripesOptions`).
     """
 
@@ -29,12 +29,12 @@ class Stripes(ImageDataset):
         return index % len(self.class_names)
 
     def name(self, index):
-        """Return what identifies image `index`."""
+        """Return the identifier of image `index`."""
         return f"stripes/{index}"
 
     def image(self, index):
         """Return image `index`, uint8, `(3, size, size)`."""
-        # A generator of its own: the image depends on seed and index, and on nothing else.
+        # a separate generator: the image depends on seed and index only
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
         drawn = int(torch.randint(4, 12, (), generator=random))
         half = (self._period or 2 * drawn) / 2

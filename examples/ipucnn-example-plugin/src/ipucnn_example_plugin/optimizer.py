@@ -1,4 +1,4 @@
-"""The optimizer; imported when a training is set up."""
+"""The optimizer; imported when a training is prepared."""
 
 import torch
 
@@ -7,20 +7,20 @@ def build(param_groups, lr, options):
     """Return the optimizer.
 
     Args:
-        param_groups: as torch takes them; each has its weight decay.
+        param_groups: parameter groups, each with its weight decay.
         lr: learning rate.
-        options: of the running mean and its sign (`options.SignSGDOptions`).
+        options: decay and threshold of the running mean (`options.SignSGDOptions`).
     """
     return SignSGD(param_groups, lr, beta=options.signum_beta, threshold=options.sign_threshold)
 
 
 class SignSGD(torch.optim.Optimizer):
-    """A step of size `lr` against the sign of a mean: ``w <- w - lr (sign(m) + decay w)``.
+    """Sign SGD with a running mean: ``w <- w - lr (sign(m) + decay w)``.
 
     ``m <- beta m + (1 - beta) g`` is the running mean of the gradients.
 
     Args:
-        params: parameter groups; a group's own values win over these arguments.
+        params: parameter groups; values in a group take precedence over these arguments.
         lr: learning rate.
         weight_decay: share of the weight that a step of size 1 would take away.
         beta: decay of the mean.
@@ -33,7 +33,7 @@ class SignSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Make a step."""
+        """Update the weights."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

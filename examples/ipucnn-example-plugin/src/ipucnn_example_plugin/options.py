@@ -1,4 +1,4 @@
-"""The options: frozen dataclasses whose fields are made by `ipucnn.option`. Imports no torch."""
+"""The options: frozen dataclasses with fields created by `ipucnn.option`. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -11,7 +11,7 @@ from ipucnn.plugin import UsageError
 class TinyNetOptions:
     """Options of the model."""
 
-    # 'fixed': a checkpoint of one width cannot continue with another
+    # 'fixed': a checkpoint cannot be restored with another width
     tiny_width: int = ipucnn.option(1, "Factor on the channels of tinynet.", minimum=1,
                                     fixed="model")
 
@@ -27,7 +27,7 @@ class StripesOptions:
 
 @dataclass(frozen=True)
 class InstanceNormOptions:
-    """Options of the norm layer; it shares the name of its option with the built-in layers."""
+    """Options of the norm layer. Built-in layers have an option of the same name."""
 
     norm_eps: Optional[float] = ipucnn.option(
         None, "Epsilon of the norm layers (default: the model's own).", exclusive_minimum=0.0,
@@ -39,16 +39,16 @@ class SignSGDOptions:
     """Options of the optimizer."""
 
     signum_beta: float = ipucnn.option(
-        0.0, "Decay of the running mean of gradients whose sign is taken; 0 takes the sign of the "
-        "gradient itself.", minimum=0.0, maximum=1.0, basic=True)
+        0.0, "Decay of the running mean of gradients, whose sign is the direction of a step; 0 "
+        "uses the sign of the gradient itself.", minimum=0.0, maximum=1.0, basic=True)
     sign_threshold: float = ipucnn.option(
-        0.0, "Values of that mean up to this size make no step.", minimum=0.0,
+        0.0, "Values of the running mean up to this size are treated as 0.", minimum=0.0,
         names=("--sign-dead-zone",))
 
     def __post_init__(self):
-        # what a declaration cannot say of a single value, or of several together
+        # conditions that the declaration cannot express
         if self.signum_beta == 1.0:
-            raise UsageError("'--signum-beta 1' never looks at a gradient",
+            raise UsageError("'--signum-beta 1' would ignore all gradients",
                              "use a value below 1")
 
 
@@ -56,7 +56,7 @@ class SignSGDOptions:
 class ReferenceOptions:
     """Options of the backend."""
 
-    # 'validation': validations of a training take it over
+    # 'validation': also used by the validations of a training
     reference_arithmetic: str = ipucnn.option(
-        "float32", "Numbers that the reference computes with.", choices=("float32", "float64"),
+        "float32", "Floating-point type of the computation.", choices=("float32", "float64"),
         validation=True)

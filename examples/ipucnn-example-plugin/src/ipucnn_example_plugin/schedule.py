@@ -8,9 +8,9 @@ def factor(epoch, epochs):
 
     Args:
         epoch: fractional epoch, from 0.
-        epochs: epochs of the whole training.
+        epochs: number of epochs of the training.
     """
     if not epochs > 0:
         raise UsageError(f"schedule 'triangular': {epochs!r} epochs are too few",
-                         "it must be more than 0")
+                         "set more than 0")
     return max(1.0 - abs(2.0 * epoch / epochs - 1.0), 0.0)

@@ -6,7 +6,7 @@ from typing import Any, Dict, Optional
 
 import torch
 
-from ipucnn.core.errors import UsageError
+from ipucnn.plugin import UsageError
 from ipucnn_timm.options import TimmOptions
 
 
@@ -16,9 +16,9 @@ def build(name: str, fixed: bool, num_classes: int, input_size: Optional[int] = 
 
     Args:
         name: its name in timm, without a tag.
-        fixed: it is made for images of one size.
+        fixed: whether its weights depend on the size of the images.
         num_classes: outputs of its head.
-        input_size: height and width of the images; as published when None.
+        input_size: height and width of the images; None for the published size.
         options: of the plugin; the defaults when None.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The options, which listings read without importing torch."""
+"""The options; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import ipucnn
 
 @dataclass(frozen=True)
 class TimmOptions:
-    """Options of the networks; those without stochastic depth refuse it."""
+    """Options of the networks; an error for networks without stochastic depth."""
 
     drop_path: float = ipucnn.option(
-        0.0, "Stochastic depth: the probability with which the last residual branch is left out "
+        0.0, "Stochastic depth: the probability with which the last residual branch is skipped "
         "for an image in training; it grows linearly with the depth.", minimum=0.0, maximum=0.99)

@@ -51,7 +51,7 @@ def _address(place: str) -> str:
 
 def _preprocessing(size: int, crop: float, mode: str, interpolation: str, mean: List[float],
                    std: List[float]) -> ipucnn.Preprocessing:
-    """Return how images are prepared, from timm's values."""
+    """Return the preprocessing for timm's values."""
     def cropped(fraction: float) -> ipucnn.Preprocessing:
         return ipucnn.Preprocessing(
             size, crop_fraction=fraction, resize=_RESIZES[mode], interpolation=interpolation,

@@ -1,4 +1,4 @@
-"""Reads published weights as timm does, from its own cache or the hub."""
+"""Reads published weights through timm, from its cache or the hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import torch
 
 import ipucnn
-from ipucnn.core.errors import WeightsError
+from ipucnn.plugin import WeightsError
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """The names under which timm looks for weights in a repository of the hub."""
@@ -19,9 +19,9 @@ def read(published: ipucnn.PublishedWeights,
          model: torch.nn.Module) -> Tuple[str, Dict[str, torch.Tensor]]:
     """Return the file of published weights, and its entries under the names of the network.
 
-    timm itself reads the file: it renames entries, and fits position embeddings to the size of the
-    images. A network that was published without a head has a head of no outputs here, so that a
-    new one is made for any number of classes.
+    timm reads the file, renames entries, and resizes position embeddings to the size of the
+    images. For a network that was published without a head, the entries of the head have no
+    outputs, so that a new head is created for any number of classes.
 
     Raises:
         WeightsError: they are neither in the cache nor can they be downloaded.
