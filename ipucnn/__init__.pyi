@@ -135,7 +135,7 @@ def average(
         options: options of `ipucnn average`.
 
     Returns:
-        The file that was written, and the checkpoints it is the average of.
+        The file that was written, and the averaged checkpoints.
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
@@ -161,12 +161,13 @@ def bench(
 ) -> NetworkBench:
     """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
 
-    Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` is `SIGINT`.
+    Every contender runs in a separate process. Ctrl-C ends the measurement; the result contains
+    the measurements so far, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
-            or a function that receives each `ipucnn.core.progress.Status`, whose images are turns.
+            or a function that receives each `ipucnn.core.progress.Status`, which counts
+            measurements instead of images.
         options: options of `ipucnn bench` by name (``model=["resnet50"], batch_size=16``).
 
     Returns:
@@ -209,8 +210,8 @@ def convert(
     Calling it again with the same arguments continues an interrupted conversion.
 
     Args:
-        source: folder of the dataset to convert; None for one that makes its images.
-        target: folder to make.
+        source: folder of the dataset to convert; None for a generated dataset.
+        target: target folder.
         progress: as in `ipucnn.run`.
         options: options of `ipucnn data convert`.
 
@@ -245,7 +246,7 @@ def create_model(
     """Return a model ready for inference or training.
 
     Args:
-        name: a model's name, alias, or ``distribution:name``.
+        name: name or alias of a model, or ``distribution:name``.
         weights: ``"pretrained"``, ``"pretrained:TAG"``, ``"random"`` or a file.
         num_classes: number of outputs; that of the published network when not given.
         options: further options of models by name, including those of the model and of its norm
@@ -309,14 +310,14 @@ def fetch(
     """Download data that the examples use: `ipucnn data fetch` in Python.
 
     Args:
-        name: what to fetch: "sample-images".
-        out: folder to write; `data/images` when None.
+        name: name of the data: "sample-images".
+        out: target folder; `data/images` when None.
 
     Returns:
         The image files in the folder.
 
     Raises:
-        UsageError: nothing has that name.
+        UsageError: the name is unknown.
         DataError: it cannot be fetched.
     """
 
@@ -388,15 +389,15 @@ def load(
     compile: bool = False,
     **options: Any,
 ) -> LoadedModel:
-    """Return a model that names images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+    """Load a model for classifying images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
 
-    It classifies as `ipucnn.run` with the same options does.
+    The results equal those of `ipucnn.run` with the same options.
 
     Args:
-        source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
-            newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
-            where the file does not; or the name of a model, with its pretrained weights (of text
-            that is a built-in model's name, the model is meant).
+        source: a checkpoint; a folder of checkpoints, of which the best one is used, or else the
+            newest; an ONNX file; a weights file, with ``model="resnet50"`` if the file does not
+            contain the model's name; or the name of a model, for its pretrained weights. The name
+            of a built-in model takes precedence over a file.
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:
@@ -433,13 +434,13 @@ def load_dataset(
         name: a dataset's name.
         data_dir: its folder.
         input_size: height and width in pixels of images that are generated.
-        num_classes: outputs of the model; None when the dataset decides.
-        length: number of samples of a generated dataset; None leaves it to the dataset.
-        seed: of a generated dataset, and of images that are held out.
-        split: "train", "validation", or None for the one that evaluates the whole dataset.
+        num_classes: number of outputs of the model; None for the number of classes of the dataset.
+        length: number of samples of a generated dataset; None for its default.
+        seed: seed of generated images, and of `hold_out`.
+        split: "train", "validation", or None for the split that evaluates the whole dataset.
         class_names: classes in the order of the labels; those of the dataset when empty.
-        hold_out: divide a dataset without validation images: the split "validation" is a part of
-            its images, and "train" the remainder.
+        hold_out: whether to divide a dataset without validation images: the split "validation" is a
+            part of its images, and "train" the remainder.
         options: the dataset's own options.
 
     Raises:
@@ -462,7 +463,7 @@ def partition(
         copy: copy the images instead of linking them.
 
     Returns:
-        Where they are, and how many images each has.
+        The folders and their numbers of images.
 
     Raises:
         UsageError: `output` cannot be used, or there are more partitions than images.
@@ -671,7 +672,8 @@ def plan(
 ) -> TrainingPlan:
     """Preview a training: `ipucnn plan` in Python.
 
-    Nothing is compiled, downloaded or read; the backend need not be usable on this machine.
+    Nothing is compiled or downloaded, and no images are read; the backend need not be usable on
+    this machine.
 
     Args:
         config: a named profile or YAML file of `ipucnn train`.
@@ -871,7 +873,7 @@ def restore(
     """Resume a training: `ipucnn restore` in Python.
 
     Args:
-        checkpoint_path: a checkpoint, or a folder, whose newest complete checkpoint is used.
+        checkpoint_path: a checkpoint, or a folder, of which the newest complete checkpoint is used.
         progress: as in `ipucnn.train`.
         callbacks: as in `ipucnn.train`.
         options: options of `ipucnn train` that replace those of the checkpoint; one that is not

@@ -1,4 +1,4 @@
-"""The public Python API: what `import ipucnn` offers, which imports it from here on first use.
+"""The public Python API; `ipucnn` imports it from here on first use.
 
 `jobs` has the functions that train, run and export, `objects` those that return models and
 datasets, `data_tools` those of `ipucnn data`.

@@ -20,14 +20,14 @@ def fetch(name: str = "sample-images", out: Optional[PathLike] = None) -> List[P
     """Download data that the examples use: `ipucnn data fetch` in Python.
 
     Args:
-        name: what to fetch: "sample-images".
-        out: folder to write; `data/images` when None.
+        name: name of the data: "sample-images".
+        out: target folder; `data/images` when None.
 
     Returns:
         The image files in the folder.
 
     Raises:
-        UsageError: nothing has that name.
+        UsageError: the name is unknown.
         DataError: it cannot be fetched.
     """
     from ipucnn.data.formats.sample_data import fetch_named
@@ -77,7 +77,7 @@ def partition(data_dir: PathLike, partitions: int, output: PathLike, *,
         copy: copy the images instead of linking them.
 
     Returns:
-        Where they are, and how many images each has.
+        The folders and their numbers of images.
 
     Raises:
         UsageError: `output` cannot be used, or there are more partitions than images.
@@ -96,8 +96,8 @@ def convert(source: Optional[PathLike] = None, target: Optional[PathLike] = None
     Calling it again with the same arguments continues an interrupted conversion.
 
     Args:
-        source: folder of the dataset to convert; None for one that makes its images.
-        target: folder to make.
+        source: folder of the dataset to convert; None for a generated dataset.
+        target: target folder.
         progress: as in `ipucnn.run`.
         options: options of `ipucnn data convert`.
 

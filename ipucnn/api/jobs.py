@@ -123,7 +123,7 @@ def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks
     """Resume a training: `ipucnn restore` in Python.
 
     Args:
-        checkpoint_path: a checkpoint, or a folder, whose newest complete checkpoint is used.
+        checkpoint_path: a checkpoint, or a folder, of which the newest complete checkpoint is used.
         progress: as in `ipucnn.train`.
         callbacks: as in `ipucnn.train`.
         options: options of `ipucnn train` that replace those of the checkpoint; one that is not
@@ -194,7 +194,7 @@ def average(checkpoint_path: PathLike, **options: Any) -> AverageResult:
         options: options of `ipucnn average`.
 
     Returns:
-        The file that was written, and the checkpoints it is the average of.
+        The file that was written, and the averaged checkpoints.
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
@@ -234,7 +234,8 @@ def export(config: Optional[PathLike] = None, **options: Any) -> ExportResult:
 def plan(config: Optional[PathLike] = None, **options: Any) -> TrainingPlan:
     """Preview a training: `ipucnn plan` in Python.
 
-    Nothing is compiled, downloaded or read; the backend need not be usable on this machine.
+    Nothing is compiled or downloaded, and no images are read; the backend need not be usable on
+    this machine.
 
     Args:
         config: a named profile or YAML file of `ipucnn train`.
@@ -281,12 +282,13 @@ def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
 def bench(*, progress: Progress = "auto", **options: Any) -> NetworkBench:
     """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
 
-    Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` is `SIGINT`.
+    Every contender runs in a separate process. Ctrl-C ends the measurement; the result contains
+    the measurements so far, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
-            or a function that receives each `ipucnn.core.progress.Status`, whose images are turns.
+            or a function that receives each `ipucnn.core.progress.Status`, which counts
+            measurements instead of images.
         options: options of `ipucnn bench` by name (``model=["resnet50"], batch_size=16``).
 
     Returns:
@@ -324,7 +326,7 @@ def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:
 
 
 def _written(result: ResultT, place: Optional[PathLike]) -> ResultT:
-    """Write a result as JSON where a file is named, and return it."""
+    """Write a result as JSON if a file is named, and return it."""
     if place:
         from ipucnn.core.files import write_json
 

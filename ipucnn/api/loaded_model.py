@@ -1,4 +1,4 @@
-"""A model that answers: what `ipucnn.load` returns."""
+"""A model that is ready to classify images: the result of `ipucnn.load`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class LoadedModel(Shown):
-    """A model that names images; `ipucnn.load` makes it.
+    """A model that classifies images; created by `ipucnn.load`.
 
     The device is prepared with the first prediction, and freed by `close` or at the end of a
-    ``with`` block. Several threads may use one model; they take turns.
+    ``with`` block. A model is thread-safe; calls are executed one after the other.
     """
 
     def __init__(self, answering: Answering) -> None:
@@ -42,7 +42,7 @@ class LoadedModel(Shown):
     def predict(self, images: Any, top_k: int = 5) -> Any:
         """Return the most probable classes of one image, or of each of several.
 
-        Images are prepared as the model expects them (`card.preprocessing`).
+        Images are preprocessed for the model (`card.preprocessing`).
 
         Args:
             images: an image of Pillow, numpy (uint8, `(height, width, 3)`) or torch (uint8,
@@ -56,7 +56,7 @@ class LoadedModel(Shown):
 
         Raises:
             DataError: an image cannot be read, or is not of 8-bit RGB.
-            UsageError: these are no images, or `top_k` is less than 1.
+            UsageError: the argument has no images, or `top_k` is less than 1.
         """
         from ipucnn.data.given import given_images
 
@@ -68,7 +68,7 @@ class LoadedModel(Shown):
 
     @property
     def card(self) -> ModelCard:
-        """What the model is, what it expects of images and what its outputs mean."""
+        """The model card: the model, its preprocessing and the meaning of its outputs."""
         return self._answering.job.built.card
 
     @property
@@ -78,7 +78,7 @@ class LoadedModel(Shown):
 
     @property
     def module(self) -> nn.Module:
-        """The network as a module of torch, in float32 and evaluation mode.
+        """The network as a `torch.nn.Module`, in float32 and evaluation mode.
 
         It maps `(n, 3, size, size)` normalised float images to `(n, outputs)`. It is a copy:
         changes have no effect on `predict`.
@@ -108,7 +108,7 @@ class LoadedModel(Shown):
         return list(self._answering.job.notes)
 
     def close(self) -> None:
-        """Free the device; a later prediction prepares it again."""
+        """Free the device; the next prediction acquires it again."""
         self._answering.close()
 
     def __enter__(self) -> LoadedModel:

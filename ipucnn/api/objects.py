@@ -26,7 +26,7 @@ _OF_RUNS = ("data", "data_dir", "synthetic", "instances", "predictions", "top_k"
             "progress", "iterations", "warmup", "time_limit", "onnx", "log_path", "hide_output",
             "match_classes", "calibration_samples", "calibration_dir", "compile_only",
             "tune")
-"""Options of runs that a loaded model has no use for."""
+"""Options of runs that do not apply to a loaded model."""
 
 
 class _DatasetOptions(CommandOptions):
@@ -55,7 +55,7 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
     """Return a model ready for inference or training.
 
     Args:
-        name: a model's name, alias, or ``distribution:name``.
+        name: name or alias of a model, or ``distribution:name``.
         weights: ``"pretrained"``, ``"pretrained:TAG"``, ``"random"`` or a file.
         num_classes: number of outputs; that of the published network when not given.
         options: further options of models by name, including those of the model and of its norm
@@ -78,15 +78,15 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
 
 @takes_options(RunOptions, without=_OF_RUNS)
 def load(source: PathLike, **options: Any) -> LoadedModel:
-    """Return a model that names images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+    """Load a model for classifying images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
 
-    It classifies as `ipucnn.run` with the same options does.
+    The results equal those of `ipucnn.run` with the same options.
 
     Args:
-        source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
-            newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
-            where the file does not; or the name of a model, with its pretrained weights (of text
-            that is a built-in model's name, the model is meant).
+        source: a checkpoint; a folder of checkpoints, of which the best one is used, or else the
+            newest; an ONNX file; a weights file, with ``model="resnet50"`` if the file does not
+            contain the model's name; or the name of a model, for its pretrained weights. The name
+            of a built-in model takes precedence over a file.
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:
@@ -172,13 +172,13 @@ def load_dataset(  # noqa: PLR0913 - the fields of a request
         name: a dataset's name.
         data_dir: its folder.
         input_size: height and width in pixels of images that are generated.
-        num_classes: outputs of the model; None when the dataset decides.
-        length: number of samples of a generated dataset; None leaves it to the dataset.
-        seed: of a generated dataset, and of images that are held out.
-        split: "train", "validation", or None for the one that evaluates the whole dataset.
+        num_classes: number of outputs of the model; None for the number of classes of the dataset.
+        length: number of samples of a generated dataset; None for its default.
+        seed: seed of generated images, and of `hold_out`.
+        split: "train", "validation", or None for the split that evaluates the whole dataset.
         class_names: classes in the order of the labels; those of the dataset when empty.
-        hold_out: divide a dataset without validation images: the split "validation" is a part of
-            its images, and "train" the remainder.
+        hold_out: whether to divide a dataset without validation images: the split "validation" is a
+            part of its images, and "train" the remainder.
         options: the dataset's own options.
 
     Raises:

@@ -63,11 +63,11 @@ def trained(job: Callable[[Listener], ResultT], progress: Progress,
 
 @contextmanager
 def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
-    """Return what receives the progress of a job that counts images.
+    """Return a progress function for a job that counts images.
 
     Args:
         progress: see `Progress`.
-        reason: what is done before images are counted.
+        reason: the activity before images are counted.
 
     Raises:
         UsageError: a wrong value of `progress`.
@@ -100,7 +100,7 @@ def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
 def interruptible(remember: Callable[[str], bool]) -> Iterator[None]:
     """Call `remember` with the name of a Ctrl-C in the block; it raises where that returns false.
 
-    Outside the main thread, where Python handles no signals, the block is left alone.
+    Outside the main thread, where Python handles no signals, this has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -169,11 +169,11 @@ class _Display(Listener):
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Remove what is shown."""
+        """Remove the display."""
 
 
 class _Function(_Display):
-    """Gives each status to a function."""
+    """Passes each status to a function."""
 
     def __init__(self, function: Callable[[Status], Any]) -> None:
         self._function = function
@@ -220,7 +220,7 @@ class _Line(_Display):
             self._handle.update({"text/plain": ""}, raw=True)
 
     def show(self, text: str) -> None:
-        """Show a text in the place of the last one."""
+        """Replace the displayed text."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _INTERVAL

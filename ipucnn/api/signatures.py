@@ -39,19 +39,19 @@ _COMMAND_LINE = {
     "json": "a result has 'as_dict()'; result='FILE.json' writes it",
     "poprun": "'ipucnn plan --poprun' prints the command",
     "dashboard": "'callbacks' of 'ipucnn.train' follow a training"}
-"""Options that only act on the command line, and what to do in Python."""
+"""Options that affect the command line only, and their counterparts in Python."""
 
 
 def takes_options(*options_classes: type, without: Sequence[str] = ()
                   ) -> Callable[[FunctionT], FunctionT]:
-    """Give a function the signature and the help text of the options that it takes by keyword.
+    """Set the signature and docstring of a function that takes options as keyword arguments.
 
-    Its own parameters stand first. It must take ``**options``, which remain for the options of
-    third-party plugins and for other spellings.
+    The function's own parameters come first. It must have ``**options``, which remain for the
+    options of third-party plugins and for other spellings.
 
     Args:
         options_classes: the classes that declare the options.
-        without: names of options that it does not take.
+        without: names of options that it does not accept.
     """
     def signed(function: FunctionT) -> FunctionT:
         own = inspect.signature(function)

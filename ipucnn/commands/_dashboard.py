@@ -19,10 +19,10 @@ from ipucnn.terminal.progress import TrainProgress
 
 
 class DashboardProgress(TrainProgress):
-    """Shows a training on the whole terminal; afterwards, the lines that it would have printed.
+    """Shows a training on the whole terminal, and prints its lines of results afterwards.
 
     Args:
-        folder: the log folder, or the one in which this training makes its own.
+        folder: the log folder, or its parent folder.
         summary: see `TrainProgress`.
     """
 
@@ -53,7 +53,7 @@ class DashboardProgress(TrainProgress):
         self._refresh()
 
     def row(self, row: Dict[str, Any]) -> None:
-        """Take a row of metrics into the curves."""
+        """Add a row of metrics to the curves."""
         super().row(row)
         self._rows.append(row)
         self._validated |= row.get("kind") == "validation"
@@ -88,7 +88,7 @@ class DashboardProgress(TrainProgress):
 
     def _classes(self) -> List[Dict[str, Any]]:
         """Return the classes of the last validation, which the logger `files` has written."""
-        folder = place_of(self._folder, writes=True)  # on a store: the copies that it is sent from
+        folder = place_of(self._folder, writes=True)  # the local copies, if it is on a store
         found = sorted(folders(folder), key=changed) if folder.is_dir() else []
         classes = read_json(found[-1] / CLASSES).get("classes") if found else None
         return classes if isinstance(classes, list) else []

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(given: Dict[str, Any]) -> int:
-    """Measure how fast networks run or train here, beside other programs and the limit."""
+    """Measure networks on this machine, compared with other programs and the hardware limit."""
     from ipucnn.core.files import write_json
     from ipucnn.core.options.building import build
 

@@ -1,4 +1,4 @@
-"""`ipucnn explain`: show which parts of an image speak for a class."""
+"""`ipucnn explain`: show which parts of an image support a class."""
 
 from __future__ import annotations
 

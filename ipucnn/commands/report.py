@@ -61,5 +61,5 @@ def _print(places: List[str]) -> None:
     from ipucnn.reports.text_report import text_of
     from ipucnn.terminal.layout import terminal_width
 
-    # elsewhere than on a terminal, 80 columns fit into mails and logs
+    # 80 columns for output that is not a terminal
     render.emit(text_of(read_runs(places), terminal_width(sys.stdout) or 80))

@@ -41,7 +41,7 @@ def run(given: Dict[str, Any]) -> int:
         else:
             render.emit(render.facts(result.facts()))
             width = terminal_width(sys.stdout)
-            # elsewhere, as in a notebook or a log, they would be shown nowhere without a file
+            # without a terminal, only if no file of predictions is written
             if result.answers and (width is not None or not options.results.predictions):
                 render.emit("\n" + answers(result, width))
         for note in [*result.notes, result.accuracy_note]:

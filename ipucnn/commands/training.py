@@ -106,7 +106,7 @@ def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
 
 
 def _next_steps(result: Any) -> List[str]:
-    """Return the lines that say what to do with the model of a training."""
+    """Return the lines that suggest commands for the model of a training."""
     if not result.checkpoint or not speaks():
         return []
     folder = os.path.dirname(result.checkpoint)

@@ -1,7 +1,7 @@
 """Exceptions that a user can act on, each with a hint and an exit code.
 
-An `IpucnnError` is one line that names the offending value, a hint that says what to do, and the
-exit code of the process. Any other exception is a bug in ipucnn and keeps its traceback.
+An `IpucnnError` has a message of one line that names the offending value, a hint with a fix, and
+the exit code of the process. Any other exception is a bug in ipucnn and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any, Optional
 from ipucnn.core.names import printable
 
 _LONGEST = 2000
-"""Characters of a message; of a longer one the middle is left out."""
+"""Maximum number of characters of a message; the middle of a longer one is left out."""
 
 
 class IpucnnError(Exception):
     """The work failed for a reason the user can act on.
 
     Args:
-        message: one line, lower case, naming the offending value; what would control a terminal
-            in it is escaped, for names and texts come from outside.
-        hint: what to do about it; may be empty.
+        message: one line, lower case, naming the offending value; control characters are escaped,
+            because names and texts can come from outside.
+        hint: how to fix the problem; may be empty.
         exit_code: overrides the class's exit code.
 
     Attributes:

@@ -18,7 +18,7 @@ LARGEST_JSON = 1 << 24
 """Largest small JSON file in bytes: a record of a checkpoint, or of a download."""
 
 _DIGITS = 40
-"""Digits that a number in a JSON text may have."""
+"""Maximum number of digits of a number in a JSON text."""
 
 KEPT_RECORDS = 1000
 """A folder of records for later runs keeps so many of them."""
@@ -51,7 +51,7 @@ def read_limited(path: Union[str, Path], limit: int, flags: int = 0) -> bytes:
 
     Raises:
         OSError: it cannot be read, is larger, or is a folder, pipe or device (which could block or
-            never end); `strerror` says which.
+            never end); `strerror` states the reason.
     """
     require_file(path)
     # opening a pipe that has just taken its place would block until something writes to it
@@ -72,7 +72,7 @@ def parsed_json(text: Union[str, bytes]) -> Any:
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, or has a number that is not finite or
-            has too many digits; the message says which.
+            has too many digits; the message states the reason.
     """
     try:
         return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_no_number)
@@ -139,7 +139,7 @@ def trusted_folder(path: str, option: str) -> str:
     """Create the folder named by an option, into which only this user may have put files.
 
     Its files may be code that is run. A new folder is private; an existing one must belong to the
-    user, as must all that is in it, and nobody else may be able to write there.
+    user, as must all that is in it, and no other user may have write access.
 
     Raises:
         UsageError: it cannot be made, or another user could have put something there.
@@ -174,7 +174,7 @@ def _own(status: os.stat_result) -> bool:
 
 
 def json_text(value: Any, indent: Optional[int] = None) -> str:
-    """Return `value` as JSON in ASCII; numbers that are not finite, which JSON lacks, are null."""
+    """Return `value` as ASCII JSON; numbers that are not finite are null, as JSON has none."""
     return json.dumps(_finite(value), indent=indent, default=str, allow_nan=False)
 
 
@@ -231,9 +231,9 @@ _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, 
 
 
 def require_file(path: Union[str, Path]) -> None:
-    """Raise `OSError` for a path to read that would be waited for, such as a FIFO or a device.
+    """Raise `OSError` for a path that cannot be read without blocking, such as a FIFO or a device.
 
-    Its `strerror` says what it is, as the reason of other errors of files does.
+    `strerror` states the type of the path.
     """
     kind = kind_of(path)
     if kind and kind != "a folder":  # opening a folder fails by itself

@@ -2,8 +2,8 @@
 
 Only the first instance of a training has loggers. A failing logger does not stop a training: if it
 raises an exception, it is reported by name and disabled, and the training continues. The exceptions
-to this are an `IpucnnError` raised by `Logger.start`, before anything is trained, and one raised by
-`Logger.finish`, after everything is.
+are an `IpucnnError` raised by `Logger.start`, which prevents the training, and one raised by
+`Logger.finish`, with which the training ends.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Logger(ABC):
         """Record a row of metrics.
 
         Args:
-            row: plain values by name; the logger may keep it. `kind` is `train` (with `epoch`, a
+            row: plain values by name; the logger may store it. `kind` is `train` (with `epoch`, a
                 fraction, `update`, `loss`, `accuracy`, `learning_rate`, ...) or `validation` (with
                 `epoch`, `update`, `weights`, `loss`, `top1`, `top5`, ...). Accuracies are in per
                 cent; a value that is not known is None.
@@ -103,7 +103,7 @@ class Logger(ABC):
 
     def samples(self, images: Any, names: Sequence[str],  # noqa: B027 - optional
                 update: int) -> Optional[str]:
-        """Record a few training images as the network sees them, once in a training.
+        """Record a few training images after augmentation, once in a training.
 
         Args:
             images: numpy array, uint8, `(n, height, width, 3)`.

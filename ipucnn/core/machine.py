@@ -143,7 +143,7 @@ def _memory_left(group: Path, limit: str, usage: str) -> Optional[int]:
     try:
         used = int((group / usage).read_text())
         cache = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # the cache of files is given up for processes
+        # the page cache is freed for processes
         used -= int(cache.get("inactive_file", cache.get("total_inactive_file", 0)))
         return max(0, int((group / limit).read_text()) - used)
     except (OSError, ValueError):  # no such group, or the limit is `max`

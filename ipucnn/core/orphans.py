@@ -1,4 +1,4 @@
-"""Ends a process with the one that started it."""
+"""Ends a process when its parent process ends."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import sys
 from contextlib import suppress
 
 PARENT = "IPUCNN_PARENT"
-"""The environment variable that gives processes the number of the one that starts them."""
+"""The environment variable with the number of the parent process."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the system kill this process when its parent ends, where it can (Linux).
+    """Request that the system kills this process when its parent ends (Linux only).
 
-    The parent ends for it when the thread that started it does.
+    This also happens when the thread of the parent that started this process ends.
 
     Args:
-        parent: the parent's process number. If that has ended before, this process ends now.
+        parent: the parent's process number. If it has already ended, this process ends now.
     """
     if sys.platform.startswith("linux"):
         import ctypes

@@ -1,4 +1,4 @@
-"""What a network expects of its images: size, crop, interpolation, and normalisation."""
+"""The preprocessing of images for a network: size, crop, interpolation, and normalisation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LARGEST_INPUT = 16384
 
 LEAST_CROP = 0.01
 LARGEST_NUMBER = 1e9
-"""Limits of the other numbers; beyond them a file is damaged."""
+"""Limits of the other numbers; a file with larger ones is damaged."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are prepared for a network; validated on construction.
+    """The preprocessing of images for a network; validated on construction.
 
     The defaults are the usual evaluation of ImageNet models: the shorter side is resized to 256
     pixels for a central crop of 224, and pixels are normalised with ImageNet's mean and standard
@@ -41,12 +41,12 @@ class Preprocessing:
         crop_fraction: the input size relative to the size that images are resized to, from
             `LEAST_CROP` to 1; the input is the centre of the resized image.
         resize: `shortest` resizes the shorter side and keeps the aspect ratio, `squash` both sides.
-        interpolation: one of `INTERPOLATIONS`; all of them antialiased but `nearest`.
+        interpolation: one of `INTERPOLATIONS`; all except `nearest` are antialiased.
         mean: subtracted from each channel, in the order and range of the network's input.
-        std: by which each channel is divided afterwards.
+        std: divisor of each channel after the subtraction.
         channel_order: `rgb`, or `bgr` for networks converted from Caffe.
         value_range: the values of black and white before `mean` is subtracted.
-        assumed: not stated by the publisher of the weights; these are the usual values.
+        assumed: whether the values are the usual ones, because the publisher states none.
 
     Raises:
         PluginError: a value is out of range.
@@ -98,11 +98,11 @@ class Preprocessing:
         return self if input_size == self.input_size else replace(self, input_size=input_size)
 
     def without_normalisation(self) -> Preprocessing:
-        """Return the preprocessing of a network that takes pixels of 0 to 255."""
+        """Return the preprocessing of a network with inputs from 0 to 255."""
         return replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), value_range=(0.0, 255.0))
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return a description of one line."""
         crop = f"centre of {self.resize_size}" if self.crop_fraction < 1 else "whole"
         order = "" if self.channel_order == "rgb" else f", {self.channel_order}"
         return (f"{self.input_size} pixels ({crop}, {self.resize}, {self.interpolation}), "
@@ -116,7 +116,7 @@ class Preprocessing:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Return what `as_plain` gave; unknown fields of newer versions are left out.
+        """Return the preprocessing from `as_plain`; unknown fields of newer versions are ignored.
 
         Raises:
             PluginError: a value is out of range.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
 CALLBACK = "callback"
-"""Why a training ended that a callback stopped: its result's `stopped_by`."""
+"""The `stopped_by` of a training that a callback stopped."""
 
 Progress = Callable[[str, int, Optional[int]], None]
 """Called with a phase (`compile`, `tune`, `run`, `convert`, `measure`), images done, and total or
@@ -42,9 +42,9 @@ class Status:
 
 
 class StopTraining(Exception):
-    """A callback of a training raises it to end the training after the current host call.
+    """Raised by a callback to end a training after the current host call.
 
-    The training saves a checkpoint where it writes them and returns its result.
+    The training saves a checkpoint, if it writes checkpoints, and returns its result.
     """
 
 

@@ -19,7 +19,7 @@ Facts = List[Tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to show in columns; `title` stands above them and may be empty."""
+    """Rows that are shown in columns, below an optional `title`."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -37,14 +37,14 @@ class Shown(ABC):
 
     @abstractmethod
     def blocks(self) -> Blocks:
-        """Return what is shown, from the top to the bottom."""
+        """Return the sections that are shown, from top to bottom."""
 
     @abstractmethod
     def records(self) -> List[Dict[str, Any]]:
         """Return the rows of `to_dataframe` as plain types, by column."""
 
     def to_dataframe(self) -> DataFrame:
-        """Return the rows of the result as a data frame of pandas.
+        """Return the rows of the result as a pandas data frame.
 
         Raises:
             UnavailableError: pandas is not installed.

@@ -1,7 +1,7 @@
 """Files and folders under a temporary name, locked by the process that writes them.
 
-The lock ends with its process, however that ends: what nobody holds was left by a killed process,
-and the next call removes it.
+A lock is released when its process ends. Unlocked files were left by a killed process, and the next
+call removes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUFFIX = ".partial"
 """End of the names of unfinished files; they begin with a dot and the final name."""
 
 _OLD = 24 * 3600.0
-"""Seconds after which a file that cannot be locked is one that nobody writes any more."""
+"""Seconds after which a file on a file system without locks is regarded as abandoned."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
@@ -51,13 +51,13 @@ def lock(descriptor: int) -> Optional[bool]:
 def staged(target: Path) -> Iterator[Path]:
     """Yield the path of a new file beside `target`, which it replaces at the end of the block.
 
-    It is synced first, so that a file with the final name is whole. After an exception, it is
+    It is synced first, so that a file with the final name is complete. After an exception, it is
     removed.
     """
     sweep(target.parent, lambda name: _is_partial(name, target.name))
 
     def make() -> Tuple[int, str]:
-        # not by `tempfile`, whose files are for their owner alone
+        # not with `tempfile`, whose files only their owner can read
         path = target.with_name(f".{target.name}.{secrets.token_hex(4)}{SUFFIX}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         return os.open(str(path), flags, 0o666), str(path)
@@ -92,9 +92,9 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path, matches: Callable[[str], bool]) -> None:
-    """Remove what killed processes left in a folder.
+    """Remove unfinished files of killed processes in a folder.
 
-    Files in use stay; where there are no locks, those of the last day. Failures are ignored.
+    Files in use are kept; without locks, files of the last day. Failures are ignored.
 
     Args:
         folder: where to look.
@@ -118,10 +118,10 @@ def sync(folder: Path) -> None:
 
 
 def _locked(make: Callable[[], Tuple[int, str]]) -> Tuple[int, Path]:
-    """Make a file or folder and lock it, before another process takes it for a leftover."""
+    """Create a file or folder and lock it, before another process regards it as abandoned."""
     while True:
         descriptor, path = make()
-        # a sweep of this moment may have locked it, and removes it then
+        # another process may have locked it at this moment in order to remove it
         if lock(descriptor) is not False and is_at(descriptor, Path(path)):
             return descriptor, Path(path)
         os.close(descriptor)
@@ -136,7 +136,7 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    # neither a link is followed, nor a FIFO waited for
+    # does not follow a link or block on a FIFO
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(str(path), flags)
     try:

@@ -25,7 +25,7 @@ Box = Tuple[float, float, float, float]
 
 
 Label = Union[int, Tuple[int, ...]]
-"""The class of an image, or all of its classes where it may have several."""
+"""The class of an image, or all of its classes if it can have several."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,17 @@ class DatasetRequest:
     """The arguments with which a dataset is opened.
 
     Attributes:
-        data_dir: the dataset's folder; None when the user gave none.
+        data_dir: the dataset's folder; None if the user gave none.
         input_size: height and width of the model's input in pixels.
-        num_classes: outputs of the model; None when the dataset decides.
-        length: number of samples of a generated dataset; None leaves it to the dataset.
-        seed: for generated datasets.
+        num_classes: number of outputs of the model; None for the number of classes of the dataset.
+        length: number of samples of a generated dataset; None for the default of the dataset.
+        seed: seed of generated images, and of `hold_out`.
         split: `train`, `validation`, or None for the split used to evaluate the whole dataset. A
             dataset that has splits, but not this one, raises `NoSplitError`.
-        class_names: the model's classes in the order of labels, where it knows them; labels are
-            indices into them, even if a folder lacks some. Empty leaves labels to the dataset.
-        hold_out: a dataset without validation images of its own divides its images: the split
+        class_names: the model's classes in the order of labels, if they are known; labels are
+            indices into them, even if a folder does not contain all. If empty, the dataset
+            determines the labels.
+        hold_out: whether a dataset without validation images divides its images: the split
             `validation` is a part of them, which depends on `seed` and their names only, and
             `train` is the remainder. Otherwise `train` is all of them.
     """
@@ -61,20 +62,21 @@ class ImageDataset(ABC):
     """Images by index: `dataset[0]` is an image and its label, `dataset[-10:]` a dataset.
 
     Attributes:
-        class_names: class names in the order of labels, or empty when it has no labels.
-        ready: its images already have the model's input size and are not resized or cropped.
+        class_names: class names in the order of labels; empty if there are no labels.
+        ready: images already have the model's input size and are not resized or cropped.
         flippable: an image keeps its class when left and right are exchanged.
         has_boxes: some images have a bounding box, which `box` returns.
         has_image_ids: some images have an id, which `image_id` returns.
         labels_in_memory: `label` and `labels` read no file.
-        in_memory: `image` reads no file and computes nothing.
+        in_memory: `image` reads no file and computes nothing, so that a cache has no effect.
         multi_label: an image may have several classes or none, which `labels` returns; `label`
             returns None.
         split: the split of its images, `train` or `validation`; empty when it has no splits.
         held_out: its images are those that a training on the folder holds out for validation.
-        recipe: how training images are cropped: that of its record (`DatasetSpec.recipe`).
-        native_size: height and width of its images, if it has a size of its own.
-        made_from: name of the dataset that its images were converted from unchanged; may be empty.
+        recipe: how training images are cropped: `DatasetSpec.recipe` of the record.
+        native_size: height and width of all images in pixels; 0 if they differ.
+        made_from: name of the dataset from which the images were converted unchanged; may be
+            empty.
         notes: notes for the user.
     """
 
@@ -134,7 +136,7 @@ class ImageDataset(ABC):
     def encoded(self, index: int) -> Optional[bytes]:  # noqa: ARG002 - for those that have files
         """Return the encoded file of image `index`, or None where it is not stored as one.
 
-        Where it is given, `image` must equal the result of `images.decode` on it.
+        If it is returned, `image` must equal its result of `images.decode`.
 
         Raises:
             DataError: it cannot be read; the message names it.
@@ -144,8 +146,8 @@ class ImageDataset(ABC):
     def order(self, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
         """Return the permutation of the indices that an epoch of training uses.
 
-        It depends on the arguments only. Datasets whose neighbours are cheaper to read together
-        have an order of their own.
+        It must depend on the arguments only. The base class shuffles all images; datasets in which
+        neighbouring images are faster to read together override it.
 
         Args:
             seed: of the training.
@@ -156,25 +158,25 @@ class ImageDataset(ABC):
         return numpy.random.default_rng((seed, epoch)).permutation(len(self))
 
     def fingerprint(self) -> str:
-        """Return a digest of the listing: equal for the same images, wherever their folder is.
+        """Return a digest of the listing, which does not depend on the location of the folder.
 
-        This one covers the number of images and the class names; datasets of files have their
-        names and labels in it.
+        The base class covers the number of images and the class names; datasets of files also
+        cover file names and labels.
         """
         import hashlib
 
         return hashlib.sha256(repr((len(self), self.class_names)).encode()).hexdigest()
 
     def version(self) -> str:
-        """Return a digest that differs once a stored image may have changed, or an empty text.
+        """Return a digest that changes when stored images change, or an empty string.
 
-        Pixels that are kept on disk are used again as long as it is the same; empty means that the
-        dataset cannot know.
+        Pixels that are cached on disk are valid as long as it is the same. An empty string means
+        that the dataset cannot detect changes.
         """
         return ""
 
     def original(self, index: int) -> int:
-        """Return the image that sample `index` of an order shows: itself, unless it is repeated."""
+        """Return the image of sample `index` of an order; a different index if images repeat."""
         return index
 
     @abstractmethod
@@ -197,7 +199,7 @@ class ImageDataset(ABC):
     def image_id(self, index: int) -> Optional[int]:  # noqa: ARG002 - for those that have ids
         """Return the id of image `index` in its dataset, or None without one.
 
-        It fits into 64 bits.
+        An id is an integer of at most 64 bits.
         """
         return None
 
@@ -207,8 +209,8 @@ def check_classes(what: str, classes: Sequence[str], num_classes: Optional[int])
 
     Args:
         what: the dataset, for the message.
-        classes: its class names.
-        num_classes: outputs of the model; None when the dataset decides.
+        classes: class names of the dataset.
+        num_classes: number of outputs of the model; None for no limit.
 
     Raises:
         DataError: a label would be out of range.

@@ -2,8 +2,8 @@
 
 torch resizes uint8 images in fixed point: the weights of a filter are rounded to 16-bit integers,
 and every sum is rounded to 8 bits, first along rows, then along columns. The sums are exact in any
-order, so this module, which needs no torch, gives the same pixels. It takes four times as long:
-for many images, loading torch pays.
+order, so this module, which does not need torch, computes the same pixels. It takes four times as
+long; for many images, importing torch is faster.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ _BLOCK = 16
 """Results that are computed together: they read overlapping parts of a line."""
 
 _PRODUCTS = 1 << 18
-"""Multiplications that numpy's matrix product does at a time: more are divided among threads, which
-have to be woken up for each block and then wait for the next one, so that an image may take a
-hundred times as long."""
+"""Maximum number of multiplications of a matrix product in numpy. Larger products are divided among
+threads, which must be woken up for each block; an image can then take a hundred times as long."""
 
 _CUBIC = -0.5
 """The coefficient of the cubic filter with antialiasing, as in Pillow."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipucnn.data.resize import Pixels, Place
 
 SCALE = (0.08, 1.0)
-"""Share of the image's area that a random crop takes (Szegedy et al., "Going Deeper", 2015)."""
+"""Area of a random crop relative to the image (Szegedy et al., "Going Deeper", 2015)."""
 RATIO = (3 / 4, 4 / 3)
 """Aspect ratio of a random crop, from the same source."""
 ATTEMPTS = 10
@@ -39,11 +39,11 @@ class TrainTransform:
     Attributes:
         input_size: height and width of the result in pixels.
         seed: of the training.
-        dataset: where the images come from; its recipe says how they are cropped, and `ready` ones
-            are not.
+        dataset: the source of the images; its `recipe` determines the crop, and images of a
+            `ready` dataset are not cropped.
         rand_augment: operations of RandAugment per image.
         magnitude: their strength, 0 to 30.
-        min_area: least share of the image's area that a random crop takes.
+        min_area: smallest area of a random crop relative to the image.
         use_boxes: crops must overlap the object where its bounding box is known.
     """
 

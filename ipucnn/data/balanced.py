@@ -16,12 +16,13 @@ _STREAM = 3  # keeps its random numbers apart from those of other orders
 
 
 class BalancedImages(ImageDataset):
-    """A dataset in whose epochs all classes are equally frequent.
+    """A dataset in which all classes are equally frequent in an epoch.
 
-    An epoch has as many samples as the dataset has images. Each class has an equal number of them,
-    or one more, which go on through its images from epoch to epoch: none is shown again before
-    all of its class were, each time in another order. Index ``i + r * len(dataset)`` is the
-    repetition r of image i in an epoch, so that repetitions are augmented differently.
+    An epoch has as many samples as the dataset has images, divided evenly among the classes (up to
+    one sample). The images of a class are used in turn, over several epochs if necessary: no image
+    is repeated before all images of its class were used, each time in a different order. Index ``i
+    + r * len(dataset)`` is the repetition r of image i in an epoch, so that repetitions are
+    augmented differently.
 
     Args:
         dataset: the images, each of one known class.
@@ -47,7 +48,7 @@ class BalancedImages(ImageDataset):
         each, more = divmod(self._length, classes)
         parts = []
         for number, members in enumerate(self._members):
-            # the classes take turns with one sample more
+            # the classes with one sample more alternate
             begin, end = (each * e + max(0, -(-(more * e - number) // classes))
                           for e in (epoch, epoch + 1))
             first = begin // len(members)

@@ -1,4 +1,4 @@
-"""Images given in Python: of Pillow, numpy or torch, paths, or a dataset of other libraries."""
+"""Images from Python: Pillow images, numpy arrays, tensors, paths, or datasets of libraries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
 
     Raises:
         DataError: a path does not exist, or holds no images.
-        UsageError: it is nothing of this.
+        UsageError: it has none of these types.
     """
     if isinstance(images, ImageDataset):
         return images, False
@@ -56,7 +56,8 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
 def fitted(images: ImageDataset, input_size: int) -> ImageDataset:
     """Return a given dataset for a model's input size.
 
-    Images that were made at another size (`ImageDataset.ready`) are prepared as photographs are.
+    Images that were generated at another size (`ImageDataset.ready`) are resized and cropped like
+    photographs.
     """
     if images.ready and len(images) and tuple(images.image(0).shape[1:]) != (input_size,) * 2:
         images = Part(images, range(len(images)))
@@ -148,7 +149,7 @@ def _is_array(item: Any) -> bool:
 
 
 def _is_pillow(item: Any) -> bool:
-    if "PIL.Image" not in sys.modules:  # then nothing can be one of its images
+    if "PIL.Image" not in sys.modules:  # so no object can be one of its images
         return False
     from PIL import Image
 
@@ -187,7 +188,7 @@ def _pixels(image: Any, name: str) -> Pixels:
         raise DataError(f"{name} has shape {shape}, expected "
                         + ("3 x height x width" if channels_first else "height x width x 3"),
                         "convert it with 'PIL.Image.fromarray(...)', which removes transparency")
-    # a copy: torch warns of arrays that cannot be written
+    # a copy, because torch warns about read-only arrays
     return numpy.array(numpy.broadcast_to(array, (*array.shape[:2], 3)), order="C")
 
 

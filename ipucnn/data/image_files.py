@@ -103,7 +103,7 @@ class FileImages(ImageDataset):
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies directly in a folder.
+    """The contents of a folder, without subfolders.
 
     Attributes:
         folders: sorted names of its folders, except hidden ones and those of macOS.
@@ -119,7 +119,7 @@ def list_images(folder: str, left: Optional[LeftOut] = None) -> List[str]:
 
     They are sorted by their path below the folder, with `/` as separator and capitals first, so
     that the order is the same on every system. Links are followed. Files are selected by their
-    suffix and not opened; only where there is none, their content decides.
+    suffix; files without a suffix are opened and recognised by their content.
 
     Args:
         folder: the folder.
@@ -171,7 +171,7 @@ def faults(paths: Sequence[str]) -> Iterator[str]:
 
 
 def no_images(folder: str, left: LeftOut, hint: str) -> DataError:
-    """Return the error for a folder without images, which says what was left out of it."""
+    """Return the error for a folder without images; it states what was left out."""
     why = left.summary()
     return DataError(f"there are no images in {folder!r}" + (f", but {why}" if why else ""),
                      "; ".join(filter(None, (left.advice(), hint))))
@@ -179,7 +179,7 @@ def no_images(folder: str, left: LeftOut, hint: str) -> DataError:
 
 @dataclass(frozen=True)
 class _StoredEntry:
-    """A file or folder on a store, for what reads `os.DirEntry`."""
+    """A file or folder on a store, with the interface of `os.DirEntry`."""
 
     name: str
     path: str
@@ -215,7 +215,7 @@ def _walk(folder: str, above: FrozenSet[Hashable], left: LeftOut) -> Iterator[st
 
 
 def _is_image(entry: _Entry, left: LeftOut) -> bool:
-    # one without a suffix would have to be fetched to be recognised
+    # a file without a suffix would have to be fetched
     unknown = isinstance(entry, _StoredEntry) and not os.path.splitext(entry.name)[1]
     kind = OTHER if unknown else kind_of(entry.path)
     if kind != IMAGE:
@@ -248,7 +248,7 @@ def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
-                    # a hidden file that is no image (.DS_Store) is nothing that anyone misses
+                    # hidden files that are not images (.DS_Store) are not reported
                     if os.path.isdir(entry.path) or \
                             entry.name.lower().endswith(IMAGE_SUFFIXES):
                         left.add(left_out.HIDDEN, entry.path)

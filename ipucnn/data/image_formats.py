@@ -18,12 +18,12 @@ ALWAYS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 """Formats that are always read, by the names that Pillow gives them."""
 
 EXTRA = "pip install 'ipucnn[formats]'"
-"""The command that brings the decoders of further formats."""
+"""The command that installs the decoders of other formats."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format that is read where a decoder is installed.
+    """A format that is read if a decoder is installed.
 
     Attributes:
         name: Pillow's name of it.
@@ -54,13 +54,13 @@ _NEVER = (".psd", ".psb", ".xcf", ".svg", ".eps", ".jxl", ".exr", ".hdr", ".dcm"
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,7}")
 
 IMAGE, UNREAD, OTHER = "image", "unread", "other"
-"""What a file is: an image that is read, one of a format that is not, or no image."""
+"""Types of files: supported image, image without a decoder, other file."""
 
 
 def kind_of(path: str) -> str:
     """Return whether a file is an `IMAGE`, `UNREAD` or `OTHER`, by its suffix.
 
-    A file without a suffix is opened: its content decides.
+    A file without a suffix is opened and recognised by its content.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
@@ -87,7 +87,7 @@ def formats_of(data: bytes, name: Callable[[], str]) -> Tuple[str, ...]:
     """
     found = signature(data[:64])
     if found in ALWAYS:
-        return ALWAYS  # decoders of further formats need not be looked for
+        return ALWAYS  # other decoders are not needed
     names = (*ALWAYS, *_further())
     if not found and (data[-18:-2] == b"TRUEVISION-XFILE"
                       or name().lower().endswith(_BY_NAME["TGA"].suffixes)):
@@ -107,7 +107,7 @@ def readable(form: Format) -> bool:
         return True
     from PIL import features
 
-    # asking an older Pillow for a feature that it does not know makes it warn
+    # older versions of Pillow warn about unknown features
     known = form.feature in features.modules or form.feature in features.codecs
     if known and features.check(form.feature):
         return True
@@ -117,7 +117,7 @@ def readable(form: Format) -> bool:
         plugin = importlib.import_module(form.module)  # a Pillow plugin registers itself
         if form.name == "HEIF":
             plugin.register_heif_opener()
-    except Exception:  # a broken plugin is one that is not there
+    except Exception:  # a broken plugin is treated as missing
         return False
     return True
 

@@ -27,8 +27,8 @@ log = logging.getLogger("ipucnn.images")
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, in pixels: half a gigabyte as RGB. Pillow, too, treats larger
-files as decompression bombs. Progressive JPEG files may have half to a third as many: their decoder
-keeps two bytes for each coefficient until the end."""
+files as decompression bombs. The limit of progressive JPEG files is a half to a third of this,
+because their decoder stores two bytes per coefficient until the end."""
 
 MAX_BYTES = 1 << 29
 """The largest file of an image that is read."""
@@ -120,7 +120,7 @@ def decode_pixels(data: bytes, name: Callable[[], str], wanted: Optional[Wanted]
 
 def decode_whole(data: bytes, name: Callable[[], str], wanted: Optional[Wanted] = None,
                  ) -> Optional[Tuple[Pixels, Tuple[int, int]]]:
-    """Decode strictly, for pixels that are kept; None where libjpeg complains about the file.
+    """Decode strictly, for a cache; None if libjpeg reports a problem with the file.
 
     Args:
         data: as in `decode`.
@@ -167,7 +167,7 @@ def pillow_flavour() -> str:
 
 def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
              strict: bool = False) -> Tuple[Pixels, Tuple[int, int], str]:
-    """Return pixels, size, and a description of recovered damage: if strict, any complaint."""
+    """Return pixels, size, and a description of recovered damage; if strict, of any problem."""
     if not data:
         raise DataError(f"image {name()!r} is empty", _SKIP_HINT)
     damage = ""
@@ -202,10 +202,10 @@ def _decode_jpeg(data: bytes, wanted: Optional[Wanted],
     if header is None:
         return None
     area = max(1, header.width * header.height)
-    # beside 3 bytes for each pixel
+    # in addition to 3 bytes per pixel
     _check_size(header.width, header.height,
                 3 * MAX_PIXELS * area // (3 * area + 2 * header.coefficients))
-    if len(data) < header.least_bytes:  # decoders would fill up what is missing
+    if len(data) < header.least_bytes:  # decoders would fill missing pixels
         raise ValueError(f"it is truncated: {len(data):,} bytes cannot hold {header.width}x"
                          f"{header.height} pixels")
     if header.channels not in (1, 3):

@@ -2,7 +2,7 @@
 
 Reading the few header bytes here costs microseconds, prevents allocation for a malicious size, and
 makes orientation independent of the decoder and its version. Pixels are decoded by `simplejpeg`
-(libjpeg-turbo), which releases the interpreter lock.
+(libjpeg-turbo), which releases the GIL.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class Header:
         height: in pixels, as the file has them.
         channels: per pixel.
         orientation: of EXIF; 1 is upright.
-        least_bytes: the fewest bytes in which its pixels can be encoded.
+        least_bytes: minimum number of bytes for its pixels.
         height_at: offset of the two bytes of the height in a file that stores its pixels from the
             first row to the last; 0 in all others.
-        coefficients: how many values a decoder keeps until the last scan, as in progressive files;
-            0 where one scan has everything.
+        coefficients: number of values that a decoder stores until the last scan, in progressive
+            files; 0 in files with a single scan.
     """
 
     width: int
@@ -170,7 +170,7 @@ def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
     Args:
         data: the whole file.
         header: its header.
-        wanted: the part needed, at least; colours are then repeated over neighbouring pixels.
+        wanted: the part that is needed; colours are then upsampled without interpolation.
 
     Returns:
         uint8 `(height, width, 3)`, and height and width of the whole image.
@@ -201,8 +201,8 @@ def decode(data: bytes, header: Header, wanted: Optional[Wanted] = None,
 def _first_rows(data: bytes, header: Header, part: Part) -> Optional[Pixels]:
     """Return the wanted rows; None on any error except trailing data.
 
-    The decoder is given a header with a smaller height. It decodes these rows as in the whole
-    image, reports the other rows as extra bytes, and skips them up to the end of the file.
+    The decoder reads a header with a smaller height. It decodes the same pixels as in the whole
+    image, reports the remaining rows as extraneous bytes, and skips them.
     Of several problems libjpeg reports the first.
     """
     import numpy
@@ -255,5 +255,5 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels.transpose(1, 0, 2)
     flipped: Tuple[int, ...] = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(
         orientation, ())
-    # an image that is one pixel wide is contiguous even when flipped, which torch does not take
+    # an image that is one pixel wide is contiguous even when flipped, which torch does not support
     return numpy.flip(pixels, flipped).copy() if flipped else numpy.ascontiguousarray(pixels)

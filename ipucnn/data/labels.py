@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 IMBALANCE = 3.0
-"""How many times as frequent as the rarest class the most frequent one is when it is reported."""
+"""Ratio of the largest to the smallest class from which classes of unequal size are reported."""
 
 
 def label_of(dataset: ImageDataset, index: int) -> Optional[Label]:
@@ -30,15 +30,15 @@ def label_tensor(labels: Sequence[Optional[Label]], classes: int) -> torch.Tenso
 
 def labels_of_batch(labels: Sequence[Optional[Label]],
                     classes: int) -> numpy.ndarray[Any, Any]:
-    """Return labels as losses and accuracies take them.
+    """Return labels as a tensor for losses and accuracies.
 
     Args:
         labels: of the images of a batch.
         classes: outputs of the model.
 
     Returns:
-        `(n,)` int64 with `UNKNOWN` where the class is not known; or, where images may have several
-        labels, `(n, classes)` float32, with 1 for each class of an image.
+        `(n,)` int64 with `UNKNOWN` for unknown classes; or, if images can have several labels, `(n,
+        classes)` float32, with 1 for each class of an image.
     """
     if not any(isinstance(label, tuple) for label in labels):
         return numpy.array([UNKNOWN if label is None else label for label in labels],

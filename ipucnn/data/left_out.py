@@ -55,11 +55,11 @@ class LeftOut:
         self._found: Dict[str, Dict[str, None]] = {}
 
     def add(self, reason: str, path: str) -> None:
-        """Count a path; one that is counted twice counts once."""
+        """Add a path; a path that is added twice counts once."""
         self._found.setdefault(reason, {})[path] = None
 
     def include(self, other: LeftOut) -> None:
-        """Count what another one counted."""
+        """Add the paths of another object."""
         for reason, paths in other._found.items():
             for path in paths:
                 self.add(reason, path)
@@ -77,7 +77,7 @@ class LeftOut:
         return list(self._found.get(reason, ()))
 
     def notes(self) -> Tuple[str, ...]:
-        """Return one note per reason: the number, the first names, and what can be done."""
+        """Return one note per reason: the number, the first names, and a suggestion."""
         return tuple(
             f"left out of {printable(self._root)!r}: {self._counted(reason)}: "
             f"{self._named(reason)}{_TEXTS[reason][2]}"
@@ -88,7 +88,7 @@ class LeftOut:
         return ", ".join(self._counted(reason) for reason in _TEXTS if reason in self._found)
 
     def advice(self) -> str:
-        """Return the command that brings decoders, where images need it; empty otherwise."""
+        """Return the command that installs decoders if images need them; empty otherwise."""
         return EXTRA if UNREAD in self._found else ""
 
     def faults(self) -> List[str]:

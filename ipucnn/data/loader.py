@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from ipucnn.data.pixel_cache import PixelCache
 
 MAX_REPORTED = 100
-"""How many skipped samples a loader remembers by name; all are counted."""
+"""Maximum number of skipped samples that a loader reports by name; all are counted."""
 
 _TASK = 32
-"""Images that a thread prepares at a time: few enough to share a batch, many enough to hide what
-handing them over costs."""
+"""Images that a thread prepares at a time: few enough to divide a batch among threads, and enough
+to amortise the overhead of a task."""
 
 Entry = Tuple[int, int]
 """A loader's work item: the number of indices consumed including this one, and the index."""
@@ -71,10 +71,10 @@ class Batch:
 
     Attributes:
         images: `(n, 3, size, size)`, in the loader's pixel format, channels last in memory: a
-            tensor, or an array if the loader's settings ask for it.
+            tensor, or an array according to the loader's settings.
         indices: index of each image in the dataset.
-        labels: class of each image, or a tuple of its classes where it may have several; None
-            where the dataset does not know it.
+        labels: class of each image, or a tuple of its classes if it can have several; None if it
+            is unknown.
         consumed: number of the loader's indices consumed up to and including this batch, bad
             images included; the next batch continues from there.
     """
@@ -95,16 +95,16 @@ class LoaderSettings:
     Attributes:
         workers: number of workers, 0 for the calling thread; the cores this process may use when
             None.
-        skip_bad: leave out images that cannot be read instead of raising. The following images
-            take its place, so that batches stay full; a bad image is counted once.
+        skip_bad: whether to skip images that cannot be read instead of raising an error. The next
+            images replace them, so that batches are full; a bad image is counted once.
         transform: see `Preparation`; runs in a worker, for every image.
         bad: images known to be bad; with `skip_bad` they are skipped without an attempt.
         epoch: for the transform.
-        part: other instances load the remaining images, so it is not yet an error if none of
-            these can be read.
+        part: whether other instances load further images, so that it is not an error if none of
+            these images can be read.
         pixels: the pixel format, one of `PIXELS`; workers convert to it.
-        arrays: batches are arrays of numpy instead of tensors; torch is not imported.
-        cache: keeps decoded pixels of the dataset.
+        arrays: whether batches are numpy arrays instead of tensors; torch is then not imported.
+        cache: a cache of decoded pixels of the dataset.
     """
 
     workers: Optional[int] = None
@@ -274,10 +274,10 @@ class Loader(ABC):
 class HostLoader(Loader):
     """Batches prepared ahead by threads.
 
-    Decoding and resizing release the interpreter lock, so threads suffice. Each writes its part
-    directly into the batch. Two batches are prepared ahead, so memory does not grow with the number
+    Decoding and resizing release the GIL, so threads suffice. Each thread writes directly into
+    the batch. Two batches are prepared ahead, so memory does not grow with the number
     of images. Its threads end after the images they are working on. Without workers, each batch is
-    prepared in the calling thread when it is asked for.
+    prepared in the calling thread on demand.
 
     Args:
         arguments: see `Loader`.

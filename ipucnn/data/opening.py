@@ -92,9 +92,9 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
 
 
 def usual_record(data: DatasetSpec, dataset: ImageDataset, registry: Registry) -> DatasetSpec:
-    """Return the record that says how a dataset's images are usually prepared.
+    """Return the record with the usual preprocessing of a dataset's images.
 
-    That of the dataset from which they were converted unchanged, if it is known here.
+    This is the record of the dataset from which they were converted unchanged, if it exists.
 
     Args:
         data: the record with which it was opened.

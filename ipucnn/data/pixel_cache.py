@@ -1,9 +1,9 @@
-"""Prepares samples from kept pixels: the same bits as without them.
+"""Prepares samples from cached pixels, with results identical to those without a cache.
 
-Kept are the pixels that random changes start from: an image as its decoder returns it for a crop,
-at its full size or reduced by the factor that the crop allows. Images that are prepared without
-random changes are kept at the input size. Damaged images are not kept, so that they are reported
-each time.
+The cache contains the pixels before random augmentation: an image as its decoder returns it for a
+crop, at full size or reduced by the factor that the crop allows. Without random augmentation,
+images are cached at the input size. Damaged images are not cached, so that they are reported each
+time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class PixelCache:
-    """Gives a `Preparation` the pixels of samples, and keeps what it had to decode.
+    """Provides the pixels of samples for a `Preparation`, and caches decoded images.
 
     Args:
-        store: where they are kept.
+        store: the storage of the cache.
     """
 
     def __init__(self, store: PixelStore) -> None:
@@ -76,7 +76,7 @@ class PixelCache:
         return pixels
 
     def _whole(self, image: int, data: bytes, name: Any, wanted: Any) -> Optional[Whole]:
-        """Return a whole image; None where it is damaged or was, and is not kept."""
+        """Return a whole image; None if it is damaged and not cached."""
         if self.store.never(image):
             return None
         try:
@@ -89,13 +89,13 @@ class PixelCache:
 
     def _decoded(self, preparation: Preparation, index: int, drawn: Drawn,
                  part: Optional[Part]) -> Source:
-        """Return the pixels of an image that is not kept yet, and keep them.
+        """Decode an image that is not in the cache, add it to the cache, and return its pixels.
 
         Args:
             preparation: of the samples.
             index: of the sample.
             drawn: its random draw.
-            part: the part that it wants, where it was asked already.
+            part: the part that the draw needs, if already known.
         """
         image = preparation.dataset.original(index)
         data = preparation.read(index)
@@ -123,7 +123,7 @@ class PixelCache:
 
 def sampled(preparation: Preparation, cache: PixelCache, order: Iterable[int],
             epochs: int = 3) -> float:
-    """Return the bytes that an image takes in the cache, as the mean of some that are kept now.
+    """Return the mean number of bytes of an image in the cache, by adding some images.
 
     Args:
         preparation: of the samples.

@@ -1,8 +1,8 @@
 """A file of decoded pixels that several threads and processes fill and read.
 
-Two files: the pixels of one image after the other, and a log of fixed-size entries that say where
-they are. Both are only appended to, the pixels first. An entry holds a checksum of its pixels,
-which is compared once per process, so what a killed process or a system failure left is not used.
+Two files: the pixels of one image after the other, and a log of fixed-size entries with
+their positions. Data is only appended, pixels first. An entry contains a checksum of its pixels,
+which is verified once per process, so incomplete data of a killed process is not used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FACTORS = {1: 0, 2: 1, 4: 2, 8: 3}
 """The slot of an image that its decoder has reduced by a factor."""
 
 PREPARED, ONLY, NEVER = 4, 5, 6
-"""Slots of an image at the input size, of one that decoders do not reduce, and the mark of one that
-is not kept because it is damaged."""
+"""Slots of an image at the input size and of an image that decoders do not reduce, and the mark of
+a damaged image, which is not stored."""
 
 _FIELDS = ["image", "offset", "height", "width", "rows", "columns", "pixels", "slot", "check"]
 _ENTRY = struct.Struct("<QQIIIIIII")
@@ -43,10 +43,10 @@ def supported() -> bool:
 class PixelStore:
     """Decoded pixels of the images of one dataset.
 
-    It is thread-safe. It can be pickled and used after a fork while this process lives.
+    Thread-safe. It can be pickled, and used after a fork while this process exists.
 
     Args:
-        pixels: file of the pixels; made if it does not exist.
+        pixels: file of the pixels; created if it does not exist.
         entries: file of the entries.
         count: number of images.
         limit: bytes up to which pixels are added.
@@ -102,7 +102,7 @@ class PixelStore:
 
     @property
     def bytes(self) -> int:
-        """The size of the pixels of all processes, as far as this one knows."""
+        """Total size of the stored pixels of all processes, as of the last read of the entries."""
         return self._end
 
     def size(self, image: int) -> Optional[Tuple[int, int]]:
@@ -115,7 +115,7 @@ class PixelStore:
         return int(height), int(width)
 
     def never(self, image: int) -> bool:
-        """Return whether an image is known not to be kept."""
+        """Return whether an image is marked as not stored."""
         return bool(self._kinds[image] == _kind(NEVER))
 
     def read(self, image: int, slot: int) -> Optional[Pixels]:
@@ -157,7 +157,7 @@ class PixelStore:
         self._append(image, slot, pixels.data, (*pixels.shape[:2], *size))
 
     def leave_out(self, image: int) -> None:
-        """Mark an image that is not to be kept."""
+        """Mark an image that must not be stored."""
         self._append(image, NEVER, memoryview(b""), (0, 0, 0, 0))
 
     def stored(self, images: Sequence[int]) -> int:
@@ -247,7 +247,7 @@ class PixelStore:
                 for word in struct.unpack("<10I", _ENTRY.pack(*values, 0)[:-4]):
                     check ^= word
                 os.write(self._entries, _ENTRY.pack(*values, check))
-                # nothing of other processes in between: it need not be read
+                # no entries of other processes in between, so nothing must be read
                 if os.lseek(self._entries, 0, os.SEEK_CUR) == self._read + _ENTRY.size:
                     self._read += _ENTRY.size
                     self._put(*values)
@@ -271,7 +271,7 @@ class PixelStore:
 
 
 def _kind(slot: int) -> int:
-    """Return how an image is kept, from a slot of it: reduced or not, or never; 0 is unknown."""
+    """Return how the image of a slot is stored: reduced, unreduced or never; 0 if unknown."""
     return (slot if slot in (ONLY, NEVER) else FACTORS[1]) + 1
 
 

@@ -1,4 +1,4 @@
-"""What PNG files say in ways of their own: the orientation and the transparent colour."""
+"""Orientation and transparent colour of PNG files, which are stored in several ways."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def _in_xmp(info: Any) -> Optional[int]:
 
 
 def scale_transparency(image: Image.Image, data: bytes) -> None:
-    """Give the transparent colour of an image without alpha the scale of its pixels.
+    """Scale the transparent colour of an image without alpha like its pixels.
 
-    Pillow scales samples of fewer bits to 0 to 255 and takes the high byte of those of 16 bits in
-    colours, but keeps the transparent colour as the file has it.
+    Pillow scales samples of fewer than 8 bits to 0..255 and uses the high byte of 16-bit colours,
+    but does not convert the transparent colour.
 
     Source: PNG (Third Edition), 11.2.1 IHDR and 11.3.1.1 tRNS.
     """

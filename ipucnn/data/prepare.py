@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
 
 PIXELS = ("uint8", "float", "normalised")
-"""Pixel formats of a batch: 0 to 255 as bytes or as float32, or float32 normalised as the network
-expects it."""
+"""Pixel formats of a batch: 0 to 255 as uint8 or float32, or float32 normalised for the network."""
 
 
 class Drawn(Protocol):
     """The random draw for one sample of one epoch."""
 
     def wanted(self, height: int, width: int) -> Part:
-        """Return the part needed of an image of this size; called before `__call__`, if at all."""
+        """Return the part of an image of this size that is needed; called before `__call__`."""
 
     def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
         """Return the transformed pixels; `size` is the whole image's if they are a part of it."""
@@ -48,10 +47,10 @@ class Preparation:
     Attributes:
         dataset: where images come from.
         preprocessing: of the network.
-        transform: brings an image of the dataset to the input size. The transform of evaluation
-            when None.
+        transform: transforms an image of the dataset to the input size; None for the transform of
+            evaluation.
         pixels: the pixel format, one of `PIXELS`.
-        cache: keeps decoded pixels; None decodes each time.
+        cache: a cache of decoded pixels, or None.
     """
 
     dataset: ImageDataset
@@ -91,7 +90,7 @@ class Preparation:
 
     def read(self, index: int) -> Optional[bytes]:
         """Return the file of a sample; None where the dataset stores or generates pixels."""
-        # images that evaluation uses unchanged may be checked by the dataset
+        # the dataset may check images that evaluation uses unchanged
         as_it_is = self.transform is None and self.dataset.ready
         return None if as_it_is else self.dataset.encoded(index)
 

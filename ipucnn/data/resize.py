@@ -24,7 +24,7 @@ _LONGEST_RATIO = 8
 
 
 def eval_transform(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """Return the centre of an image at a model's input size, as the model expects it.
+    """Return the central crop of an image at a model's input size.
 
     Args:
         pixels: uint8 RGB, `(height, width, 3)`, any size.
@@ -134,7 +134,7 @@ def _resized(pixels: Pixels, place: Place, height: int, width: int,
 
 def _resized_with_torch(pixels: Pixels, place: Place, height: int, width: int,
                         interpolation: str) -> Pixels:
-    """Return a part of an image at another size; Pillow resizes what torch does not."""
+    """Return a part of an image at another size; with Pillow if torch does not support it."""
     top, left, rows, columns = place
     if (rows, columns) == (height, width):
         return pixels[top:top + rows, left:left + columns]
@@ -145,7 +145,7 @@ def _resized_with_torch(pixels: Pixels, place: Place, height: int, width: int,
     from torch.nn.functional import interpolate
 
     # The stride of an axis added by `reshape` shows torch that channels are contiguous, so it uses
-    # its fast path. Views are made by numpy: every torch call releases the interpreter lock and
+    # its fast path. Views are created by numpy, because every torch call releases the GIL and
     # waits for it again.
     part = pixels.reshape((1, *pixels.shape))[:, top:top + rows, left:left + columns]
     result = interpolate(torch.from_numpy(part.transpose(0, 3, 1, 2)), (height, width),

@@ -1,4 +1,4 @@
-"""Parts of datasets, and their single images with labels: what `dataset[...]` returns."""
+"""The results of `dataset[...]`: parts of a dataset, and images with labels."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from ipucnn.models.surgery import replace_norms
 OptionsT = TypeVar("OptionsT", bound=CommandOptions)
 
 AUTOMATIC = "auto:"
-"""What the value of `--pipeline-splits` begins with that states only the number of stages."""
+"""Prefix of a value of `--pipeline-splits` that states only the number of stages."""
 
 MOST_STAGES = 1024
 
@@ -68,7 +68,7 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
                          device: Optional[Device] = None) -> OptionsT:
     """Return options in which ``--pipeline-splits auto:N`` is replaced by the splits themselves.
 
-    Every stage fits the estimated memory of the device, if the model can be cut so.
+    If possible, every stage fits into the estimated memory of the device.
 
     Args:
         options: of a training or a run.
@@ -76,7 +76,7 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
         device: the device of a stage; that of the named backend when None, if it is an IPU.
 
     Raises:
-        UsageError: N is no number of stages, or the model cannot be cut into as many.
+        UsageError: N is not a valid number of stages for the model.
     """
     given = options.get("pipeline_splits")
     if len(given) != 1 or not given[0].startswith(AUTOMATIC):
@@ -104,10 +104,10 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
 def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, Trace]:
     """Return the network that options name, without weights, and its trace.
 
-    The latest one is kept, because a plan asks for it several times.
+    The latest result is cached, because a plan needs it several times.
 
     Raises:
-        UsageError: an unknown name, or a model that cannot be followed.
+        UsageError: an unknown name, or a model that cannot be traced.
     """
     spec = registry.get_typed(ModelSpec, options.get("model"))
     layer = registry.get_typed(NormLayerSpec, options.get("normlayer"))
@@ -171,7 +171,7 @@ def cheapest_splits(model: nn.Module, traced: Trace, stages: int,
         model: the model.
         traced: its trace.
         stages: how many.
-        rule: how a stage is stored; each fits the device, if there are such splits.
+        rule: how a stage is stored; if possible, each stage fits into the device.
 
     Raises:
         UsageError: the model has fewer blocks than stages.

@@ -1,4 +1,4 @@
-"""Finds the micro-batch that a device computes fastest, and remembers it: `--batch-size auto`."""
+"""Finds and stores the fastest micro-batch of a device: `--batch-size auto`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ipucnn.core.machine import memory_limit, thread_count
 from ipucnn.data.remote.download import cache_dir
 
 GAIN = 1.02
-"""A micro-batch of twice the size has to be faster by this factor."""
+"""Factor by which a micro-batch of twice the size must be faster."""
 
 SECONDS = 15.0
-"""How long the search may take, without building the model."""
+"""Maximum duration of the search in seconds, without building the model."""
 
 _CALLS, _FEWEST_SECONDS = 3, 0.3
-"""Each size is measured with at least so many calls, for at least so long."""
+"""Minimum number of calls, and minimum seconds, of the measurement of a size."""
 
 _PATIENCE = 2
-"""So many sizes in a row that are not faster end the search."""
+"""Number of consecutive sizes without improvement that ends the search."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Found:
         size: the micro-batch.
         rates: images per second by micro-batch, of those that were measured.
         why: why no larger one was measured.
-        remembered: it was measured in an earlier run.
+        remembered: whether the result is from an earlier run.
     """
 
     size: int
@@ -47,7 +47,7 @@ class Found:
 
     @property
     def note(self) -> str:
-        """The result in words."""
+        """A description of the result."""
         when = ", measured in an earlier run" if self.remembered else " measured"
         return (f"micro-batch {self.size}: {_rate(self.rates[self.size])} images/s{when}; "
                 f"{self.why}; reproduce with '--batch-size {self.size}'")
@@ -61,14 +61,14 @@ def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
            seconds: float = SECONDS) -> Found:
     """Measure doubled micro-batches until one does not fit or is not faster.
 
-    Of sizes that are about equally fast the smaller one is taken.
+    Of sizes with about the same speed, the smaller one is selected.
 
     Args:
-        caller: returns what computes one micro-batch of a size; raises `IpucnnError` if it does
-            not fit.
+        caller: returns a function that computes one micro-batch of a size; raises `IpucnnError`
+            if it does not fit.
         fewest: the first size, at least 1.
-        most: the largest one that makes sense.
-        seconds: after which no further size is measured.
+        most: the largest size.
+        seconds: time after which no further size is measured.
 
     Raises:
         IpucnnError: the first size cannot be computed.
@@ -116,13 +116,13 @@ def _shortest(call: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class Record:
-    """The file that remembers the result for a network on a machine."""
+    """The file with the result for a network on a machine."""
 
     path: Path
 
     @classmethod
     def of(cls, structure: str, values: Mapping[str, Any]) -> Record:
-        """Return the record of a network by a text of its structure, and of what else decides."""
+        """Return the record for a text that describes the network and the other conditions."""
         machine = describe()
         text = json.dumps({
             **values, "machine": {name: machine[name] for name in ("processor", "packages")},
@@ -131,7 +131,7 @@ class Record:
         return cls(cache_dir() / "tuning" / f"batch-{digest}.json")
 
     def read(self) -> Optional[Found]:
-        """Return what was measured; None where nothing was, or the file cannot be read."""
+        """Return the stored result; None if there is none, or if it cannot be read."""
         with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
             stored = parsed_json(self.path.read_text())
             rates = {int(size): float(rate) for size, rate in stored["rates"].items()}
@@ -141,5 +141,5 @@ class Record:
         return None
 
     def write(self, found: Found) -> None:
-        """Store a result; a folder that cannot be written loses it."""
+        """Store a result; errors of writing are ignored."""
         keep_record(self.path, {"size": found.size, "rates": dict(found.rates), "why": found.why})

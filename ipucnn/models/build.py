@@ -61,16 +61,16 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     Random weights come from torch's global generator.
 
     Args:
-        network: which one, and how it is built.
+        network: options of the network.
         plugins: options of the model and of the norm layer.
         registry: where names are looked up.
         outputs: the output of the weights file for each output of the model, where they differ;
             None keeps random weights.
-        copies: how often its weights are needed at once; see `memory_checks.check_weights`.
+        copies: number of copies of its weights in memory; see `memory_checks.check_weights`.
 
     Raises:
-        UsageError: an unknown name, or a model that cannot be built so, or not with the memory
-            that is available.
+        UsageError: an unknown name, or a model that cannot be built with these options or in the
+            available memory.
         WeightsError: the weights cannot be obtained or do not match.
     """
     spec = registry.get_typed(ModelSpec, network.model)
@@ -81,7 +81,7 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         spec.check_input_size(network.input_size)
     size = preprocessing_of(network, registry).input_size
     own = plugins.of("model", spec.name)
-    if classes > MANY_OUTPUTS or own is not None:  # others are as large as their authors meant
+    if classes > MANY_OUTPUTS or own is not None:  # sizes of third-party models are not limited
         check_weights(outline(spec, registry, own, classes, size), spec.name, classes, copies)
     model = _build(spec, classes, own, registry, size)
     _replace_norms(model, spec, network.normlayer, plugins, registry)
@@ -95,7 +95,7 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
     if network.input_image_padding:
         pad_input_channels(model)
     card = card_of(network, plugins, registry, classes)
-    if report.new_head:  # what its outputs mean is to be learned
+    if report.new_head:  # the meaning of its outputs is not known
         card = replace(card, class_names=())
     provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
     return BuiltModel(model, spec, report, replace(card, provenance=provenance))
@@ -145,7 +145,7 @@ def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
 def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, Any]:
     """Return what `ipucnn show model` prints, as plain types.
 
-    `multiply_adds` is for one image, and None for a model that cannot be followed.
+    `multiply_adds` is for one image, and None for a model that cannot be traced.
 
     Raises:
         UsageError: an unknown name.
@@ -190,7 +190,7 @@ def model_splits(name: str, registry: Optional[Registry] = None) -> List[str]:
 
 def outline(spec: ModelSpec, registry: Registry, options: Any = None,
             classes: Optional[int] = None, input_size: Optional[int] = None) -> nn.Module:
-    """Return a model without weights where it allows that, else with random ones.
+    """Return a model without weights if it supports that, else with random weights.
 
     Args:
         spec: its record.

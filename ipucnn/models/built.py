@@ -22,8 +22,8 @@ class WeightsReport:
         licence: of the published weights.
         loaded: number of entries that were loaded.
         kept_random: names of the model's entries that were not loaded.
-        dropped: names of the file's entries that the model lacks.
-        new_head: the model's outputs are others than the file's, and some have random weights.
+        dropped: names of entries of the file that the model does not have.
+        new_head: whether the model's outputs differ from the file's and some have random weights.
     """
 
     source: str
@@ -53,9 +53,9 @@ class BuiltModel:
     """A model with its metadata.
 
     Attributes:
-        module: of torch; maps normalised images `(n, 3, input_size, input_size)` to outputs
-            `(n, num_outputs)`, whose meaning `card` describes. For a file that torch does not
-            execute, what stands for it (`ipucnn.onnx.network.OnnxNetwork`).
+        module: a `torch.nn.Module` that maps normalised images `(n, 3, input_size, input_size)`
+            to outputs `(n, num_outputs)`; `card` describes their meaning. For an ONNX file, an
+            `ipucnn.onnx.network.OnnxNetwork`.
         spec: its record.
         weights: the source of its weights.
         card: its description.
@@ -68,7 +68,7 @@ class BuiltModel:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How its images are prepared."""
+        """The preprocessing of its images."""
         return self.card.preprocessing
 
     @property

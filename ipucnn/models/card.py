@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it expects of images and what its outputs mean."""
+"""The model card: a description of a model, its preprocessing and its outputs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LOGITS, PROBABILITIES = "logits", "probabilities"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The description that travels with a model: in checkpoints, ONNX files and results.
+    """The description of a model in checkpoints, ONNX files and results.
 
     Attributes:
         model: its name in the registry.
         options: of its construction by flat name, those of the model, its norm layer and its
             input; building with them gives the same network.
         norm_layer: name of the norm layer.
-        num_outputs: values per image. A model with one output decides between two classes: the
+        num_outputs: values per image. A model with one output distinguishes two classes; the
             output is that of the second one.
         class_names: of the classes, in the order of the outputs; empty when unknown.
         preprocessing: of its images.
@@ -78,7 +78,7 @@ class ModelCard:
 
     @property
     def classes(self) -> int:
-        """Number of classes that the outputs decide between."""
+        """Number of classes that the outputs distinguish."""
         if self.num_outputs == 1:
             return 1 if self.multi_label else 2
         return self.num_outputs
@@ -110,7 +110,7 @@ class ModelCard:
         return values
 
     def facts(self) -> List[Tuple[str, str]]:
-        """Return names and values for people."""
+        """Return names and values as text."""
         def listed(values: Mapping[str, Any]) -> str:
             return ", ".join(f"{name} {value}" for name, value in values.items()
                              if value not in (None, ""))
@@ -133,7 +133,7 @@ class ModelCard:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> ModelCard:
-        """Return what `as_plain` gave; fields of newer versions are left out.
+        """Return the card from plain types of `as_plain`; fields of newer versions are ignored.
 
         Raises:
             PluginError: a field is missing or has the wrong type.

@@ -1,4 +1,4 @@
-"""Reads the content of a checkpoint, and checks that it is whole and what it says it is."""
+"""Reads the content of a checkpoint, and checks that it is complete and valid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = "ipucnn.checkpoint/1"
 def read_content(path: Path) -> Dict[str, Any]:
     """Return the content of a checkpoint of any format, after verifying checksums.
 
-    That of a checkpoint of ipucnn has all entries, of the types that they must have.
+    The content of a checkpoint of ipucnn has all entries, with the right types.
 
     Raises:
         CheckpointError: it is missing, damaged or no checkpoint.
@@ -58,7 +58,7 @@ def read_content(path: Path) -> Dict[str, Any]:
 
 
 def damaged(path: Path, reason: str) -> CheckpointError:
-    """Return the error of a file that is not what a training wrote."""
+    """Return the error for a file that was not written by a training."""
     return CheckpointError(f"checkpoint '{shown_path(path)}' is damaged or incomplete: {reason}",
                            "use another one, or the folder: its newest whole checkpoint is taken")
 
@@ -72,7 +72,7 @@ def _check(content: Dict[str, Any], path: Path) -> None:
     """Raise `CheckpointError` when an entry of a checkpoint is missing or of another type."""
     for name, right in _ENTRIES.items():
         if name not in content:
-            if name == "data":  # younger than the format
+            if name == "data":  # added after the first version of the format
                 continue
             raise damaged(path, f"it has no {name!r}")
         if not right(content[name]):

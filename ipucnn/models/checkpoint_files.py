@@ -60,7 +60,7 @@ def entries(folder: Path, averaged: bool = False) -> List[Entry]:
         raise CheckpointError(f"folder '{shown_path(folder)}' has checkpoints of "
                               f"{len(runs)} trainings: " + ", ".join(runs), "name one file")
     kept = [entry for entry in found if averaged or not entry.averaged]
-    # within epoch 3 comes before its end
+    # a checkpoint within epoch 3 comes before that at its end
     return sorted(kept, key=lambda e: (e.epoch, not e.step, e.step, e.averaged))
 
 

@@ -31,7 +31,7 @@ class ClassMatch:
 
     Attributes:
         outputs: index of the model's class, by label; None for a class that the model lacks.
-        note: for the user, about classes that the model lacks or an assumption; may be empty.
+        note: note for the user about missing classes or an assumption; may be empty.
     """
 
     outputs: Tuple[Optional[int], ...]
@@ -42,9 +42,9 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
                   what: str = "the dataset") -> ClassMatch:
     """Match the classes of a dataset with those of a model, by name.
 
-    Names are compared without regard to case, and `_`, `-` and blanks are one. Folders that are
-    called `0`, `1` ... mean the model's class of that number, and folders called by WordNet
-    identifiers ImageNet's classes (`n01440764` is class 0, tench).
+    Names are compared without regard to case, and `_`, `-` and blanks are one. Folders named
+    `0`, `1` ... are the model's classes with these numbers, and folders named by WordNet
+    identifiers are ImageNet's classes (`n01440764` is class 0, tench).
 
     Args:
         dataset: names of its classes, in the order of labels.
@@ -86,7 +86,7 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
 
 def known_outputs(dataset: Sequence[str], model: Sequence[str],
                   count: int) -> Tuple[Optional[int], ...]:
-    """Return the model's class for each class of a dataset; None for one that it does not know.
+    """Return the model's class for each class of a dataset; None if the model does not have it.
 
     Classes are matched as by `match_classes`, where some must be known.
     """
@@ -103,7 +103,7 @@ def _form(name: str) -> str:
 def _by_name(dataset: Sequence[str], model: Sequence[str]) -> Tuple[Optional[int], ...]:
     """Return the model's class for each name; None for a name that is unknown or ambiguous.
 
-    The spelling decides where several classes have names of one form.
+    If several classes have names of the same form, the exact spelling is compared.
     """
     exact, forms = _unique(model), _unique([_form(name) for name in model])
     return tuple(exact.get(name, forms.get(_form(name))) for name in dataset)
@@ -140,7 +140,7 @@ def labels_by_output(match: ClassMatch, labels: Sequence[Optional[Label]],
 
     Args:
         match: of the dataset's classes.
-        labels: of images; None where the dataset does not know it.
+        labels: of images; None for unknown labels.
         unknown: the value for images whose class is unknown.
     """
     found: List[Label] = []

@@ -1,8 +1,8 @@
 """Traces what each module call of a model computes, stores for the backward pass and passes on.
 
 The model is called for two images on the meta device, in training mode, without computation or
-memory use. What torch's autograd would save is counted, each tensor once; values are counted for
-one image.
+memory use. The tensors that torch's autograd would save are counted once each; values are counted
+for one image.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Call:
         path: of the module, `layer1/2`; empty for the model itself.
         multiply_adds: of convolutions and linear layers.
         parameters: number of weights that are first used here.
-        stored: values that the backward pass needs and nothing before stored.
+        stored: values that the backward pass needs and that no earlier call stored.
         passed_on: values that exist when the call begins and are used in it or after it.
         alive: values that exist during the call, without weights.
-        largest: values of the largest tensor made in it.
+        largest: values of the largest tensor that is created in it.
     """
 
     path: str
@@ -158,7 +158,7 @@ def _parameters(model: nn.Module, paths: Sequence[str]) -> List[int]:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records module calls and the tensors that they make, use and save.
 
-    A tensor is known by its storage: views and in-place operations make no other.
+    Tensors are identified by their storage, so that views and in-place operations count once.
     """
 
     def __init__(self) -> None:

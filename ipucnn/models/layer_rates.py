@@ -1,7 +1,7 @@
 """Divides a network into blocks, for learning rates that differ by layer.
 
-A lower rate for earlier layers keeps what they learned on other images: Clark et al., "ELECTRA"
-(2020), section A; Bao et al., "BEiT" (2021).
+A lower rate for earlier layers preserves the features that they have learned: Clark et al.,
+"ELECTRA" (2020), section A; Bao et al., "BEiT" (2021).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lower bounds of the memory that a job needs, checked before the memory is taken.
 
-They count only what is certainly needed: a job that passes may still run out of memory.
+Only memory that is needed in any case is counted, so a job can still run out of memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 MANY_OUTPUTS = 10_000
-"""With more outputs the last layer may be the largest part of a model."""
+"""Number of outputs above which the last layer can be the largest part of a model."""
 
 
 GROWTH = 256
-"""More values than the layers of known networks have for each value of their images."""
+"""Upper bound of the values of a layer per value of the images, above those of known networks."""
 
 
 def check_images(plan: ExecutionPlan) -> None:
@@ -49,10 +49,10 @@ def check_weights(model: nn.Module, name: str, classes: int, copies: int = 1) ->
     """Check that the weights of a model fit.
 
     Args:
-        model: it, on the meta device.
+        model: the model, on the meta device.
         name: of the model.
         classes: number of its outputs.
-        copies: how often they are needed at once; in a training, with gradients, optimizer state
+        copies: number of copies in memory; in a training, with gradients, optimizer state
             and moving average.
 
     Raises:
@@ -70,7 +70,7 @@ def check_weights(model: nn.Module, name: str, classes: int, copies: int = 1) ->
 
 
 def check_layers(model: nn.Module, plan: ExecutionPlan, input_size: int) -> None:
-    """Check that what a CPU computes at once from a micro-batch fits.
+    """Check that the activations of a micro-batch on a CPU fit into memory.
 
     This is the largest output of a layer, or in a training without recomputation the inputs of all
     convolutions and linear layers whose weights are trained. A model that does not run on the meta
@@ -85,11 +85,11 @@ def check_layers(model: nn.Module, plan: ExecutionPlan, input_size: int) -> None
         UsageError: it does not fit; states how many images do.
     """
     if _too_little(GROWTH * 4 * plan.micro_batch * 3 * input_size ** 2) is None:
-        return  # without a call of the model, which may remember something of it
+        return  # without calling the model, which may have side effects
     from ipucnn.models.tracing import outputs  # imports torch
 
     values = 0
-    with suppress(Exception):  # it cannot be followed
+    with suppress(Exception):  # it cannot be traced
         values = _saved(model, input_size) if plan.training and plan.recompute == "none" else max(
             (count for _, count in outputs(model, input_size)), default=0)
     each = values * (2 if plan.half else 4)
@@ -111,7 +111,7 @@ def _saved(model: nn.Module, input_size: int) -> int:
 
     from ipucnn.models.tracing import call_on_meta
 
-    seen: Dict[int, torch.Tensor] = {}  # keeps them, so that numbers are not used again
+    seen: Dict[int, torch.Tensor] = {}  # keeps the objects alive, so that their ids are unique
 
     def begin(_: nn.Module, inputs: Tuple[torch.Tensor, ...]) -> None:
         seen[id(inputs[0])] = inputs[0]

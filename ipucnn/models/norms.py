@@ -8,15 +8,15 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class NormSite:
-    """A batch norm of the model that is to be replaced.
+    """A batch norm of the model that is replaced.
 
     Attributes:
         name: the layer's path, `layer1/0/bn1`.
         channels: number of input channels.
-        eps: the layer's own.
-        momentum: the layer's own; None for a cumulative average over all batches.
-        affine: it has a weight and a bias per channel.
-        running_statistics: it keeps a running mean and variance.
+        eps: epsilon of the layer.
+        momentum: momentum of the layer; None for a cumulative average over all batches.
+        affine: whether it has a weight and a bias per channel.
+        running_statistics: whether it has a running mean and variance.
         common_channels: greatest common divisor of the channels of all of the model's norm layers.
     """
 

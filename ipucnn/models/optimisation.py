@@ -86,7 +86,7 @@ def fused_if_possible(kind: Any, groups: List[Dict[str, Any]],
 
     Args:
         kind: a class of `torch.optim`.
-        groups: parameter groups, as torch takes them.
+        groups: parameter groups of torch.
         **values: further arguments of the class.
     """
     tensors = [tensor for group in groups for tensor in group["params"]]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IPU, GPU = "IPU", "GPU"
 
 Checkpoints = Tuple[Tuple[int, int], ...]
-"""Calls of a trace, and the values that are kept before them."""
+"""Calls of a trace, and the values that are stored before them."""
 
 MIB = 1 << 20
 
@@ -45,7 +45,7 @@ class Device:
 
     @property
     def overhead(self) -> int:
-        """Bytes that are not for tensors; see `ASSUMPTIONS`."""
+        """Bytes of memory without tensors; see `ASSUMPTIONS`."""
         return self.memory // 5 if self.kind == IPU else 1000 * MIB
 
 
@@ -90,7 +90,7 @@ class StageMemory:
         activations: kept for the backward pass, of all micro-batches in flight.
         images: buffers of images, in the first stage.
         temporary: of the largest tensors.
-        overhead: code, and what else is not for tensors.
+        overhead: code, and other memory without tensors.
     """
 
     weights: int
@@ -190,14 +190,14 @@ class Storing:
         points = [(call, kept_values[call]) for call in sorted(kept_values) if begin < call < end]
         begins = [begin, *(call for call, _ in points)]
         kept = sum(values for _, values in points) * batch + (
-            trace.calls[begin].passed_on * batch if begin  # images are kept as they come
+            trace.calls[begin].passed_on * batch if begin  # images are stored as transferred
             else self.plan.micro_batch * self.image_bytes)
         inside = max(trace.total("stored", *part) for part in zip(begins, [*begins[1:], end]))
         return kept * flying + inside * batch
 
 
 def device_of(options: CommandOptions, registry: Registry) -> Optional[Device]:
-    """Return the IPU that the options name; None without one.
+    """Return the IPU of the selected backend, or None.
 
     It is a Mk2, or the version of `--offline-target-ipu-version`.
     """
@@ -257,7 +257,7 @@ def _is_combined(options: CommandOptions, registry: Registry) -> bool:
 
 
 def state_tensors(options: CommandOptions, registry: Registry) -> int:
-    """Return how many values the optimizer keeps for each weight: it makes one step on a small one.
+    """Return how many values the optimizer stores for each weight, measured by a step.
 
     Raises:
         UsageError: an unknown optimizer.
@@ -277,7 +277,7 @@ def state_tensors(options: CommandOptions, registry: Registry) -> int:
 
 def recompute_checkpoints(model: torch.nn.Module, traced: Trace, plan: ExecutionPlan
                           ) -> Checkpoints:
-    """Return what `--recompute-checkpoints` keep; see `Storing.checkpoints`.
+    """Return the values that `--recompute-checkpoints` stores; see `Storing.checkpoints`.
 
     Raises:
         UsageError: a pattern matches nothing.

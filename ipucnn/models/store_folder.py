@@ -1,9 +1,9 @@
-"""Folders of checkpoints on a store, with copies in a folder of this machine.
+"""Folders of checkpoints on a store, with copies in a local folder.
 
-Not every store can rename, so a file with its final name need not be whole. A record beside the
-checkpoints lists those that are: a file is written and verified, and only then the record is
-replaced. Two files take turns to hold the record, each with a digest of itself, so that one of them
-is whole at any time. A folder without a record (files that somebody copied there) is read as it is.
+Not every store supports renaming, so a file with its final name may be incomplete. A record beside
+the checkpoints lists the complete ones: a file is written and verified before the record is
+replaced. The record is written alternately to two files, each with a digest of itself, so that one
+of them is valid at any time. A folder without a record (copied files) can be read as well.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ipucnn.models.checkpoint_names import BEST, NAME
 
 FORMAT = "ipucnn.checkpoints/1"
 RECORDS = ("checkpoints.0.json", "checkpoints.1.json")
-"""The two files that take turns to hold the record."""
+"""The two files to which the record is written alternately."""
 
 SUPERSEDED = ".superseded"
 """Suffix of the names of checkpoints that a restored training sets aside."""
@@ -42,7 +42,7 @@ _WEIGHTS = (".pt", ".pth", ".safetensors")
 _BESIDE = ("metrics.jsonl", "metrics.csv", "options.yaml")
 """Files of a training that go with its checkpoints, as they are when one is written."""
 
-_BRIEF = 10.0  # seconds without progress after which the transfer of a watched file is given up
+_BRIEF = 10.0  # seconds without progress after which the transfer of a watched file is cancelled
 _WATCHED = ("status.json", "metrics.jsonl", "classes.json", "options.yaml", "training.json",
             "validation.json")
 """Files that `ipucnn watch`, `runs` and `report` read."""
@@ -72,7 +72,7 @@ class StoreFolder:
         self.root = root
         self.writes = writes
         self._lock = threading.RLock()
-        self._beside_lock = threading.Lock()  # a live status must not wait for a checkpoint
+        self._beside_lock = threading.Lock()  # so that a live status does not wait for a checkpoint
         self._sequence = 0
         self._recorded: Optional[_Recorded] = None
         self._pointed: Any = None
@@ -90,7 +90,7 @@ class StoreFolder:
         """Read the record, and the best validation that goes with it.
 
         Raises:
-            DataError: the store does not answer.
+            DataError: the store does not respond.
         """
         with self._lock:
             found = [record for name in RECORDS for record in [self._read_record(name)] if record]
@@ -129,10 +129,10 @@ class StoreFolder:
         return None
 
     def names(self) -> List[str]:
-        """Return the names of the checkpoints, sorted; of a writer, those not yet sent as well.
+        """Return the sorted names of the checkpoints, with those not yet uploaded by this process.
 
         Raises:
-            DataError: the store does not answer.
+            DataError: the store does not respond.
         """
         with self._lock:
             if not self.writes:
@@ -144,12 +144,12 @@ class StoreFolder:
             return sorted(name for name in names - self._gone if NAME.fullmatch(name))
 
     def copy(self, name: str) -> None:
-        """Make sure that there is a right copy of a file, downloading it if there is none.
+        """Download a file unless there is a valid copy.
 
-        A file that the store lacks has none.
+        A file that does not exist on the store has no copy.
 
         Raises:
-            DataError: the store does not answer, or the file is damaged.
+            DataError: the store does not respond, or the file is damaged.
             OSError: the copy cannot be written.
         """
         with self._lock:
@@ -158,7 +158,7 @@ class StoreFolder:
                 return
             wanted = (self._recorded or {}).get(name)
             if wanted is None and self.writes and path.exists():
-                return  # written here, and not sent yet
+                return  # written here, and not uploaded yet
             if wanted is not None:
                 if not (path.exists() and _sha256(path) == wanted[1]):
                     self._download(name, Expected(size=wanted[0]))
@@ -205,7 +205,7 @@ class StoreFolder:
     # -- writing -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Read the record, and clear the folder of copies of what an earlier process left.
+        """Read the record, and remove files of earlier processes from the folder of copies.
 
         Call it when no other process writes there.
         """
@@ -224,7 +224,7 @@ class StoreFolder:
         """Write a checkpoint to the store, then the files beside it, then the record.
 
         Args:
-            name: of the checkpoint in the folder of copies; empty sends the others only.
+            name: of the checkpoint in the folder of copies; empty to upload only the other files.
 
         Raises:
             DataError: it cannot be written; the record is unchanged.
@@ -240,7 +240,7 @@ class StoreFolder:
             self._point({other: value for other, value in recorded.items()
                          if other not in self._gone})
             for other in list(self._gone):
-                with suppress(DataError):  # nobody reads it any more
+                with suppress(DataError):  # no longer in the record
                     self.store.remove(other)
                 self._gone.discard(other)
             self.send_watched()
@@ -261,7 +261,7 @@ class StoreFolder:
         self._gone.discard(name)
         if recorded.get(name) == measured:
             return
-        if recorded.pop(name, None):  # while it is replaced it is nothing that may be read
+        if recorded.pop(name, None):  # must not be read while it is replaced
             self._point(recorded)
         self.store.upload(path, name)
         recorded[name] = measured
@@ -277,9 +277,9 @@ class StoreFolder:
                 self._sent[name] = now
 
     def send_watched(self) -> None:
-        """Write what others watch, where it has changed; any thread may call this.
+        """Upload the changed files that `watch` reads; thread-safe.
 
-        It is attempted once: a failure is ignored, and the next call sends what is current then.
+        This is attempted once: failures are ignored, and the next call uploads the current files.
         """
         patience = self.store.patience
         store = Store(self.store.url, replace(
@@ -289,7 +289,7 @@ class StoreFolder:
                 self._send_beside(name, store)
 
     def _point(self, recorded: _Recorded) -> None:
-        """Replace the record, where anything in it changes."""
+        """Replace the record if it has changed."""
         best = None
         with suppress(OSError, ValueError):
             best = parsed_json(read_limited(self.root / BEST, LARGEST_JSON))
@@ -301,7 +301,7 @@ class StoreFolder:
         self.store.write(RECORDS[(self._sequence + 1) % 2], text.encode())
         self._sequence += 1
         self._recorded, self._pointed = dict(recorded), (files, best)
-        if best:  # for people and for other tools; ipucnn reads the record
+        if best:  # for users and other tools; ipucnn reads the record
             with suppress(DataError):
                 self.store.write(BEST, (json_text(best, indent=2) + "\n").encode())
 
@@ -314,7 +314,7 @@ class StoreFolder:
                 self._gone.add(name)
 
     def set_aside(self, name: str) -> None:
-        """Rename a checkpoint such that it is none any more.
+        """Rename a checkpoint so that it is no longer read as one.
 
         Raises:
             DataError: it cannot be written.
@@ -330,7 +330,7 @@ class StoreFolder:
             (self.root / name).unlink()
 
     def close(self) -> None:
-        """Remove the copies of what the store has."""
+        """Remove the copies of files that are on the store."""
         with self._lock:
             for name in (*(self._recorded or {}), *self._sent):
                 unsent = self._recorded is not None and name in _BESIDE \
@@ -343,16 +343,16 @@ class StoreFolder:
 
 
 def place_of(place: str, writes: bool = False) -> Path:
-    """Return the path of a file or folder: of a store's, that of its copy.
+    """Return the path of a file or folder; for one on a store, the path of its copy.
 
-    The copy of a file is made when it is read (`present`).
+    A file is downloaded when it is read (`present`).
 
     Args:
         place: a path, or the URL of a folder of checkpoints or a file of weights.
         writes: whether this process writes to the folder.
 
     Raises:
-        IpucnnError: the URL is wrong, or the store does not answer.
+        IpucnnError: the URL is wrong, or the store does not respond.
     """
     if not is_store(place):
         return Path(local_path(place))
@@ -388,7 +388,7 @@ def on_store(folder: Path) -> Optional[StoreFolder]:
 
 
 def present(path: Path) -> None:
-    """Make sure that there is a copy of a file that is on a store.
+    """Download a file of a store unless there is a copy.
 
     Raises:
         DataError: it cannot be fetched.
@@ -415,7 +415,7 @@ def _unstored(root: Path, error: OSError) -> DataError:
 
 
 def _make_room(root: Path, size: int) -> None:
-    """Remove the copies that were not read for longest, if there are too many."""
+    """Remove the least recently used copies if there are too many."""
     if root.parent.name == "sent":
         return
     found = []

@@ -189,8 +189,8 @@ def called_on_meta(model: nn.Module, input_size: int, attach: Callable[[], List[
         attach: registers hooks and returns them; they are removed afterwards.
         images: how many.
         training: call it in training mode.
-        around: given the model's tensors on the meta device and the images, returns a context in
-            which the model is called.
+        around: a function of the model's tensors on the meta device and the images that returns a
+            context in which the model is called.
 
     Raises:
         UsageError: the model does not run on the meta device, or not on images of this size.

@@ -21,7 +21,7 @@ from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, named_weights, published_file
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
-_COUNTER = "num_batches_tracked"  # older files lack it and nothing depends on it
+_COUNTER = "num_batches_tracked"  # missing in older files, and not needed
 _PARTIAL = "'--weights-partial' loads what fits and leaves the rest random"
 _ANOTHER_MODEL = 0.1
 """Share of mismatched entries from which a file counts as one of another model."""
@@ -38,10 +38,10 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
             safetensors file, or a PyTorch state dictionary or checkpoint without code in it. A
             file may be a path, a URL of a file or a store, or ``package:module/file``.
         partial: accept entries that are missing, unexpected or of another shape.
-        num_classes: the model's outputs if they were asked for; published weights of another
-            number then leave the head random. None: the head must fit.
-        ema: whether to load the moving average of a checkpoint's weights; None takes what
-            validated best, as recorded beside the checkpoint, else the weights themselves.
+        num_classes: number of outputs that the user requested; if published weights have another
+            number, the head keeps random weights. None if the head must match.
+        ema: whether to load the moving average of a checkpoint's weights. If None, the weights
+            with the best validation, as recorded beside the checkpoint, or else not the average.
 
     Raises:
         WeightsError: they cannot be downloaded, read, or loaded into this model.
@@ -103,7 +103,7 @@ def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, St
 
 def _read_published(model: nn.Module, spec: ModelSpec,
                     published: PublishedWeights) -> Tuple[str, Path, StateDict]:
-    """Return where published weights come from, their file and their entries."""
+    """Return the source of published weights, their file and their entries."""
     if published.reader:
         file, state = import_target(published.reader)(published, model)
         return published.url, Path(file), state

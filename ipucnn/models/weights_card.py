@@ -1,4 +1,4 @@
-"""The model card of a weights file, and the options that it settles."""
+"""The model card of a weights file, and the options that it determines."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _NETWORK = ("normlayer", "input_size", "input_image_padding", "num_classes")
 
 
 def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
-    """Return how images are prepared for a network of the registry.
+    """Return the preprocessing for a network of the registry.
 
-    The card in the weights file decides, or the record of the published weights, then that of the
-    model; otherwise the usual values for ImageNet models are assumed.
+    It is that of the card in the weights file, or else of the record of the published weights, or
+    else of the record of the model, or else the usual one for ImageNet models.
 
     Args:
         network: the model and its weights, and the input size where it is given.
@@ -53,10 +53,10 @@ def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
 
 
 def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
-    """Return the card of a weights file; None for files that hold weights alone.
+    """Return the card of a weights file; None for files with weights only.
 
-    That of a checkpoint written before cards existed, or by the old applications, is completed
-    from the options in it.
+    For checkpoints of earlier versions without a card, and of the old applications, the card is
+    created from the options in the checkpoint.
 
     Args:
         source: a value of `--weights`.
@@ -88,7 +88,7 @@ def _file_card(path: Path, _version: Tuple[int, int], registry: Registry) -> Opt
     try:
         content = read_checkpoint(path)
     except WeightsError:
-        return None  # reported where the weights are read
+        return None  # reported when the weights are read
     return card_in(content, path, registry) if isinstance(content, dict) else None
 
 
@@ -178,7 +178,7 @@ def translated(options: Mapping[str, Any], options_class: type,
 
     Args:
         options: as the old application saved them.
-        options_class: of the command whose options are wanted.
+        options_class: options class of the command.
         registry: where plugins are looked up.
     """
     kinds = [kind for kind in getattr(options_class, "kinds", ())

@@ -30,8 +30,8 @@ _HOW_TO_CONVERT = ("if you trust the file, load it where it was made and save it
 def read_weights(path: Path, ema: bool = False) -> StateDict:
     """Return the state dictionary in a file, on the CPU.
 
-    `.safetensors` files and what `torch.save` writes are read; of a checkpoint, the weights.
-    Pickled code is rejected, never run.
+    Supported are `.safetensors` files and files of `torch.save`, including checkpoints. Pickled
+    code is an error and is never executed.
 
     Args:
         path: the file.
@@ -98,7 +98,7 @@ def read_checkpoint(path: Path) -> Any:
 
 def _quietly(path: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about how it was written, not what is in it
+        warnings.simplefilter("ignore")  # about how the file was written, not about its content
         return _torch(path)
 
 

@@ -1,4 +1,4 @@
-"""The options that a weights file settles: its model, norm layer and number of outputs."""
+"""The options that a weights file determines: model, norm layer and number of outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], registry: Registry,
               training: bool = False) -> Dict[str, Any]:
-    """Return the merged options of several sources, with those that `--weights` settles.
+    """Return the merged options of several sources, with those that `--weights` determines.
 
-    A folder of checkpoints stands for the one that validated best, or else the newest. The options
+    Of a folder of checkpoints, the best one is used, or else the newest. The options
     of the model and norm layer are added to `others`.
 
     Args:
         sources: given values by name; later ones override earlier ones.
         others: the remaining given values of each source.
         registry: where names are looked up.
-        training: the weights are where a training starts, which may have other classes.
+        training: whether a training starts from the weights, which may have other classes.
 
     Raises:
         UsageError: a given option contradicts the file.
@@ -90,7 +90,7 @@ def settled_otherwise(profile: Mapping[str, Any], given: Mapping[str, Any],
 
 
 def _file(weights: Any) -> Optional[str]:
-    """Return the file that a value of `--weights` means; None for random and published ones.
+    """Return the file of a value of `--weights`; None for random and published weights.
 
     Raises:
         IpucnnError: the folder has no checkpoint.
@@ -116,7 +116,7 @@ _WORDS = {"model": "model", "normlayer": "norm layer", "num_classes": "number of
 
 
 def _settled(card: ModelCard, training: bool) -> Dict[str, Any]:
-    """Return the common options that a card settles, by name."""
+    """Return the common options that a card determines, by name."""
     values: Dict[str, Any] = {"model": card.model, "normlayer": card.norm_layer}
     if not training:
         values["num_classes"] = card.num_outputs

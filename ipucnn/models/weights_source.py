@@ -23,14 +23,14 @@ MIRROR_VARIABLE = "IPUCNN_WEIGHTS_URL"
 _PACKAGE = re.compile(r"package:(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)/(?P<file>[^\\]+)")
 _OWN = "use '--weights random', or '--weights FILE' with a file of your own"
 _UNIQUE = 8
-"""Digits of a digest from which a file of any name counts as the file that is meant."""
+"""Number of digits of a digest that identify a file of any name."""
 
 
 def published_file(published: PublishedWeights, spec: ModelSpec) -> Tuple[str, Path]:
-    """Return the address of published weights and the local file, whose digest is right.
+    """Return the URL of published weights and the local file, after verifying its digest.
 
-    Downloads are stored in the cache by URL and digest together. Of an older cache, which stored
-    them by the last part of the URL, a file is used when its digest is right.
+    Downloads are stored in the cache by URL and digest. Files of an older cache, which are named
+    by the last part of the URL, are used if their digest matches.
 
     Raises:
         WeightsError: the file cannot be found or downloaded, or is another one.
@@ -101,7 +101,7 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
             an importable package, which is not imported, or ``s3://bucket/net.pth`` for one on a
             store, of which the copy in the cache is returned; for a folder of checkpoints there,
             the folder of copies.
-        requires: name the command that installs the package.
+        requires: modules whose command the error names if the package is missing.
 
     Raises:
         WeightsError: it names no file.
@@ -113,7 +113,7 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
     parts = urlsplit(address)
     if parts.scheme != "file":
         return None
-    from urllib.request import url2pathname  # with what speaks HTTP
+    from urllib.request import url2pathname  # a module of the HTTP client
 
     path = Path(url2pathname(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_absolute():

@@ -1,4 +1,4 @@
-"""Reads the model card of any file that holds a model."""
+"""Reads the model card of a file, of any supported format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def card_of_file(place: str, registry: Registry) -> Tuple[str, ModelCard]:
 
 
 def card_in_file(place: str, registry: Registry) -> Optional[ModelCard]:
-    """Return the model card in a checkpoint or ONNX file; None in a file of weights alone.
+    """Return the model card in a checkpoint or ONNX file; None for a file with weights only.
 
     Raises:
         DataError: the file cannot be read.

@@ -49,10 +49,11 @@ class Metadata:
 
     Attributes:
         card: of the model; None for files of other programs.
-        normalisation: `device` when the graph takes images of 0 to 255 and normalises them,
-            `host` when its input is already normalised, `none` when the graph was trained on
-            images of 0 to 255; empty when the file does not say.
-        class_names: of the outputs, where the file names them; of other programs' files, too.
+        normalisation: `device` if the graph takes images of 0 to 255 and normalises them, `host` if
+            its input must be normalised, `none` if the graph was trained on images of 0 to 255;
+            empty if unknown.
+        class_names: names of the classes, if the file contains them; also for files of other
+            programs.
     """
 
     card: Optional[ModelCard] = None
@@ -62,7 +63,7 @@ class Metadata:
     def embed(self, model: onnx.ModelProto) -> None:
         """Write the metadata into a model, in place, each field as JSON under `ipucnn.<field>`.
 
-        Beside the card, the fields of the first version are written for earlier releases.
+        In addition to the card, the fields of the first version are written for earlier releases.
         """
         from onnx import helper
 
@@ -117,7 +118,7 @@ def _own_fields(properties: Mapping[str, str]) -> Dict[str, Any]:
 
 
 def _foreign_names(properties: Mapping[str, str], num_outputs: int) -> Tuple[str, ...]:
-    """Return the class names that another program wrote: a list, or names by number."""
+    """Return the class names in the format of other programs: a list, or names by number."""
     for key, text in properties.items():
         if key.rpartition(".")[2].lower() not in _NAMES:
             continue
@@ -135,10 +136,10 @@ def _foreign_names(properties: Mapping[str, str], num_outputs: int) -> Tuple[str
 
 
 def _literal(text: str) -> Any:
-    """Return the list or mapping of texts that a text writes as Python does.
+    """Return the list or mapping of strings in a Python literal.
 
     Raises:
-        ValueError: it writes something else; a long expression could crash Python's parser.
+        ValueError: it is something else; a long expression could crash Python's parser.
     """
     if len(text) > _LONGEST or not _LITERAL.fullmatch(_TEXT.sub("", text)):
         raise ValueError("it is no plain list of names")

@@ -28,7 +28,7 @@ class Graph:
     """A model as passed to an engine.
 
     Attributes:
-        made: makes or reads the model; see `proto`.
+        made: creates or reads the model; see `proto`.
         input_name: name of the image input.
         input_type: of its images: `uint8`, `float32` or `float16`.
         input_size: their height and width.
@@ -84,7 +84,7 @@ class Graph:
 
 
 class ArraySession(InferenceSession):
-    """Base of sessions whose engine takes arrays of numpy: nothing of them needs torch."""
+    """Base of sessions for engines that use numpy arrays; does not need torch."""
 
     takes_arrays = True
 
@@ -107,7 +107,7 @@ class ArraySession(InferenceSession):
 
 
 def filled(images: Array, count: int) -> Array:
-    """Return a batch of `count` images: further ones are zero."""
+    """Return a batch padded with zeros to `count` images."""
     import numpy
 
     missing = count - len(images)
@@ -121,8 +121,8 @@ class OnnxBackend(Backend):
 
     Attributes:
         target: the subset of ONNX that the engine supports.
-        dynamic_batch: it needs graphs that take any number of images, not just micro-batches.
-        runs_files: a session of a file does all that one of a module does.
+        dynamic_batch: whether the engine needs graphs with a dynamic batch size.
+        runs_files: whether sessions of files support everything that sessions of modules support.
     """
 
     target: ClassVar[OnnxTarget]
@@ -131,19 +131,19 @@ class OnnxBackend(Backend):
 
     @abstractmethod
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
-        """Make an inference session from a checked graph; see `Backend.inference`."""
+        """Create an inference session from a checked graph; see `Backend.inference`."""
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:
-        """Make an inference session; see `Backend.inference`."""
+        """Create an inference session; see `Backend.inference`."""
         return self.session(self.graph(model, plan, input_size), plan)
 
     def graph(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -> Graph:
         """Return the checked graph of a module or of a model file.
 
         Raises:
-            UsageError: the network needs an operator that the engine lacks, or a file has another
-                batch than the plan.
+            UsageError: the engine does not support an operator of the network, or a file has
+                another batch size than the plan.
         """
         if isinstance(model, OnnxNetwork):
             check_batch(model, plan.micro_batch)

@@ -1,8 +1,8 @@
 """Stores exported graphs of built-in models, so that later runs neither export nor import torch.
 
 A file is named by a digest of everything that it depends on: the network and its options, its
-weights, the images that it takes, the engine, and the code that exports it. The files used last are
-kept.
+weights, the images that it takes, the engine, and the code that exports it. The least recently used
+files are removed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ipucnn.version import __version__
 log = logging.getLogger("ipucnn.graphs")
 
 KEPT_BYTES = 4 << 30
-"""How many bytes of graphs are kept."""
+"""Maximum size of all stored graphs in bytes."""
 
 _WEIGHTS = "ipucnn.run_weights"
 """Key of the report on the weights in the metadata of a stored graph."""
@@ -65,7 +65,7 @@ class StoredGraph:
     backend: OnnxBackend
 
     def read(self, registry: Registry) -> Optional[BuiltModel]:
-        """Return the network in the file; None where there is none that can be read."""
+        """Return the network in the file, or None if it cannot be read."""
         if not self.path.is_file():
             return None
         try:
@@ -79,7 +79,7 @@ class StoredGraph:
         return BuiltModel(stored, spec, report, stored.card)
 
     def session(self, built: BuiltModel, plan: ExecutionPlan) -> InferenceSession:
-        """Return a session of the network, whose graph is stored if it was not.
+        """Return a session of the network, and store its graph.
 
         Raises:
             UsageError: see `Backend.inference`.
@@ -107,10 +107,10 @@ class StoredGraph:
 
 def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
                  plan: ExecutionPlan, registry: Registry) -> Optional[StoredGraph]:
-    """Return where the graph of a run's network is stored; None where it is not.
+    """Return the stored graph of a run's network; None if it is not stored.
 
-    Stored are the graphs of built-in models and norm layers for engines that read files: the code
-    of other plugins may change without a change of their version.
+    Only graphs of built-in models and norm layers, for engines that read files, are stored,
+    because the code of other plugins can change without a change of their version.
 
     Args:
         chosen: the backend.
@@ -142,7 +142,7 @@ def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
 
 
 def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:
-    """Return what identifies the weights; None where nothing does."""
+    """Return an identifier of the weights, or None."""
     source = network.source
     if source == "random":
         return ["random"]

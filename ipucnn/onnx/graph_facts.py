@@ -1,6 +1,6 @@
-"""The description of an ONNX graph, as plain types, kept so that later runs need not parse it.
+"""The description of an ONNX graph as plain types, cached for later runs.
 
-Reading a file of 100 MB and importing the onnx package take longer than an engine needs to load it.
+Reading a file of 100 MB and importing the onnx package take longer than loading it in an engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HOW = "'ipucnn export' writes files of this form"
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What is read from the graph of an image classifier.
+    """Properties of the graph of an image classifier.
 
     Attributes:
         input_name: name of the image input.
@@ -46,8 +46,8 @@ class GraphFacts:
         input_size: height and width of the images.
         batch: images per call; None when any number is accepted.
         num_outputs: values per image.
-        outputs: what they are; see `ModelCard`.
-        sigmoid: the last operator is a sigmoid.
+        outputs: `logits` or `probabilities`; see `ModelCard`.
+        sigmoid: whether the last operator is a sigmoid.
         half_weights: some weights are float16.
         tensors: number of weights.
         opset: of the operator set ai.onnx.
@@ -102,10 +102,10 @@ def structure_of(model: onnx.ModelProto) -> str:
 
 
 def identity(path: Path) -> str:
-    """Return what identifies the content of a file: its hash.
+    """Return an identifier of the content of a file: its hash.
 
-    The name of a stored graph is a digest of everything it depends on; its size shows that it is
-    whole.
+    For a stored graph, this is its name, which is a digest of everything that it depends on, and
+    its size, which shows that it is complete.
     """
     if path.parent == cache_dir() / "graphs":
         return f"{path.stem} {path.stat().st_size}"
@@ -113,7 +113,7 @@ def identity(path: Path) -> str:
 
 
 def kept(path: Path) -> Optional[GraphFacts]:
-    """Return the facts of a file whose content was read before; None of any other."""
+    """Return the cached facts of a file, or None."""
     place = _place(path)
     try:
         values = parsed_json(place.read_text())
@@ -125,7 +125,7 @@ def kept(path: Path) -> Optional[GraphFacts]:
 
 
 def keep(path: Path, facts: GraphFacts) -> None:
-    """Keep the facts of a file; a folder that cannot be written loses them."""
+    """Cache the facts of a file; errors of writing are ignored."""
     with suppress(OSError, IpucnnError):
         keep_record(_place(path), asdict(facts))
 
@@ -175,7 +175,7 @@ def _way_to_images(shape: Tuple[Optional[int], ...]) -> str:
 
 
 def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
-    """Return what the outputs are, from the last operator, and whether it is a sigmoid."""
+    """Return the kind of outputs, from the last operator, and whether it is a sigmoid."""
     makers = {output: node for node in proto.graph.node for output in node.output}
     name = proto.graph.output[0].name
     while name in makers and makers[name].op_type in _PASSED and makers[name].input:
@@ -187,9 +187,9 @@ def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
 
 
 def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
-    """Return whether an operator ends a softmax in parts.
+    """Return whether an operator is the last one of a softmax of several operators.
 
-    They are exponentials that are divided by their sum, or the exponentials of a LogSoftmax.
+    These are exponentials divided by their sum, or exponentials of a LogSoftmax.
     """
     before = [makers.get(name) for name in last.input]
     types = ["" if node is None else node.op_type for node in before]

@@ -1,4 +1,4 @@
-"""Folders of files that engines made, kept for later runs: those used last stay."""
+"""Cached folders of files of engines; the least recently used ones are removed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ipucnn.data.remote.download import cache_dir
 
 @dataclass(frozen=True)
 class KeptFolder:
-    """One such folder, which may not exist yet.
+    """A cached folder, which may not exist yet.
 
     Attributes:
-        kind: the folder in the cache that holds all of one kind.
+        kind: the folder in the cache with all folders of a kind.
         name: a digest of everything that the content depends on.
         first: the file without which the others count as missing.
-        limit: how many bytes of one kind are kept.
+        limit: maximum total size of a kind in bytes.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class KeptFolder:
         return cache_dir() / self.kind / self.name
 
     def there(self) -> bool:
-        """Return whether it is complete, and count this as its last use."""
+        """Return whether it is complete, and record this use."""
         file = self.path / self.first
         if not file.is_file():
             return False
@@ -44,7 +44,7 @@ class KeptFolder:
 
     @contextmanager
     def filled(self) -> Iterator[Path]:
-        """Yield a new folder, which becomes this one at the end of the block.
+        """Yield a temporary folder, which is renamed to this one at the end of the block.
 
         Raises:
             OSError: it cannot be written.
@@ -58,7 +58,7 @@ class KeptFolder:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Remove the folders that have not been used for longest, never the newest."""
+        """Remove the least recently used folders, but not the newest."""
         total = 0
         folders = sorted(self.path.parent.glob(f"*/{self.first}"),
                          key=lambda file: -file.stat().st_mtime)

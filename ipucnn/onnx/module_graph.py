@@ -1,4 +1,4 @@
-"""Exports a module, with the images that its plan gives it, as a graph for an engine."""
+"""Exports a module as a graph for an engine, with the pixel format of its plan."""
 
 from __future__ import annotations
 

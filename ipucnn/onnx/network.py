@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import onnx
 
 _KEPT = 1024
-"""The largest weights in bytes whose values an outline keeps: those that a graph may compute with,
-such as shapes."""
+"""Maximum size in bytes of weights whose values are kept without reading the whole model, such as
+shapes that a graph computes with."""
 
 
 class OnnxNetwork:
@@ -34,7 +34,7 @@ class OnnxNetwork:
     Attributes:
         facts: the description of its graph.
         path: its file.
-        one_file: no weights are in other files.
+        one_file: whether all weights are in this file.
         metadata: embedded in the file.
         card: of the model; completed from the graph for files of other programs.
         input_name: name of the image input.
@@ -113,7 +113,7 @@ class OnnxNetwork:
     @property
     def normalisation(self) -> str:
         """Where images are normalised: `device`, `host` or `none`."""
-        if not self.metadata.normalisation:  # another program's file
+        if not self.metadata.normalisation:  # a file of another program
             # bytes cannot be normalised before
             return "device" if self.input_type == "uint8" else "host"
         return self.metadata.normalisation
@@ -175,7 +175,7 @@ def _read(path: Path) -> OnnxNetwork:
     outline, one_file = _outline(path)
     facts = GraphFacts.of(outline, str(path))
     network = OnnxNetwork(facts, str(path), one_file, outline)
-    if one_file:  # of several files, each may change
+    if one_file:  # each of several files can change
         graph_facts.keep(path, facts)
     return network
 

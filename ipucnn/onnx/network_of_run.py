@@ -52,8 +52,8 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
 
     Args:
         place: the file, or a folder written by 'ipucnn export'.
-        model: the model whose file is searched in a folder.
-        batch_size: the batch size whose file is searched.
+        model: the name of the model, for a folder.
+        batch_size: the batch size, for a folder.
 
     Raises:
         DataError: there is no file, or it cannot be read.

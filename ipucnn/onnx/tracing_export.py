@@ -121,7 +121,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
 
 
 _exporting = threading.Lock()
-"""Held during an export: torch's exporter and Python's filters of warnings are of the process."""
+"""Held during an export, because torch's exporter and warning filters are global."""
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def command_of(made: TrainingPlan, launcher: str, own: Any, given: Mapping[str, 
                          "its plugin has no method 'command'; other launchers: 'ipucnn "
                          "list-plugins launchers'")
     given = {**given}
-    if "pipeline_splits" in given:  # 'auto:4' found them for the device of this plan
+    if "pipeline_splits" in given:  # as found by 'auto:4' for the device of this plan
         given["pipeline_splits"] = list(plan.pipeline_splits)
     named = [] if registry.is_builtin("launcher", spec.name) else [f"--launcher={spec.name}"]
     return " ".join(map(shlex.quote, [*words, "ipucnn", *_plugins(registry), "train",

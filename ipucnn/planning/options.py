@@ -1,4 +1,4 @@
-"""The options of `ipucnn plan` that `train` does not have: the system, and what is estimated."""
+"""The options of `ipucnn plan` that `train` does not have: the system, and the estimates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,10 @@ from ipucnn.core.options.conversion import TooLargeError, size_in_bytes
 from ipucnn.core.options.declaration import option
 
 GENERATION_NAMES = ("mk1", "mk2")
-"""Generations of IPUs that `--device-memory` takes."""
+"""Generations of IPUs that `--device-memory` accepts."""
 
 IPU_LAUNCHER = "poprun"
-"""The launcher that gives out IPUs; the others start processes on GPUs and CPUs."""
+"""The launcher for IPUs; others start processes on GPUs and CPUs."""
 
 ESTIMATE = "Estimate"
 """Group of the options of estimates."""
@@ -160,7 +160,7 @@ class PlanOptions(LaunchOptions):
 
     @property
     def device(self) -> Optional[Tuple[str, int]]:
-        """What `--device-memory` names: a generation of IPUs, or "" and the bytes of a GPU.
+        """The value of `--device-memory`: a generation of IPUs, or "" and the bytes of a GPU.
 
         Raises:
             UsageError: it is neither.

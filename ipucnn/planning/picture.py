@@ -66,10 +66,10 @@ def _line(name: str, room: int, drawn: str, length: int, text: str) -> str:
 def svg(title: str, pipeline: Pipeline) -> str:
     """Return the multiply-adds and the memory of the stages as an SVG picture.
 
-    It has no script and loads nothing, and follows a reader's choice of a light or dark ground.
+    It contains no script, loads nothing, and supports light and dark mode.
 
     Args:
-        title: what is planned.
+        title: title of the picture.
         pipeline: the stages.
     """
     estimate = pipeline.estimates[0]

@@ -1,7 +1,7 @@
-"""What each pipeline stage of a training computes, stores and passes on.
+"""Computation, memory and inputs of each pipeline stage of a training.
 
-It follows from the shapes of the model, which is called on the meta device; `footprint` and
-`stage_memory` of `ipucnn.models` state how.
+They are computed from the shapes of the model, which is called on the meta device; see
+`ipucnn.models.footprint` and `ipucnn.models.stage_memory`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MARGIN = 0.15
 """Share of the memory by which an estimate may be wrong in either direction."""
 
 FULL = 0.95
-"""Share of the time with work that a hint on accumulation is given for."""
+"""Share of the time with work below which a hint on accumulation is shown."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Stage:
         multiply_adds: for one image, of convolutions and linear layers.
         share: of the model's multiply-adds.
         activations: values that the backward pass needs, for one image.
-        inputs: values that it receives, for one image.
+        inputs: values that the stage receives, for one image.
     """
 
     begins_at: str
@@ -118,12 +118,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of a training, how well they are used, and what they store.
+    """The stages of a training, their utilisation and their memory.
 
     Attributes:
         stages: in order of execution.
         micro_batches: per weight update and replica.
-        sharded: stages take turns.
+        sharded: whether stages are executed one after the other.
         estimates: by device; the first is the one that the plan is for.
         best: the balance of the splits of `auto:N` with as many stages; None where there are none.
     """
@@ -136,7 +136,7 @@ class Pipeline:
 
     @property
     def balance(self) -> float:
-        """Mean over largest multiply-adds of a stage: 1 if all take as long as each other."""
+        """Mean multiply-adds of the stages divided by the largest: 1 if all have the same cost."""
         return balance_of([stage.multiply_adds for stage in self.stages])
 
     @property
@@ -145,8 +145,7 @@ class Pipeline:
 
         Source: Huang et al., "GPipe" (2019), section 2.3: bubbles of (stages - 1) of
         (G + stages - 1) steps. A pipeline of IPUs, in which each computes a forward and a backward
-        step per cycle, is filled and emptied in the same time. Stages that take turns have work for
-        1 / stages.
+        step per cycle, is filled and emptied in the same time. With `--sharded`, it is 1 / stages.
         """
         if self.sharded:
             return 1 / len(self.stages)
@@ -164,7 +163,7 @@ class Pipeline:
 
     @property
     def sentence(self) -> str:
-        """How well the stages are used, for people."""
+        """The utilisation of the stages, as text."""
         text = (f"The largest stage has work for {self.fill:.0%} of the time, all together for "
                 f"{self.use:.0%}.")
         if not self.sharded and self.micro_batches < self.full_from:
@@ -216,7 +215,7 @@ class Pipeline:
 
 
 def balance_of(costs: Sequence[int]) -> float:
-    """Return the mean over the largest cost; 1 where nothing costs anything."""
+    """Return the mean divided by the largest cost; 1 if all costs are 0."""
     largest = max(costs)
     return sum(costs) / len(costs) / largest if largest else 1.0
 
@@ -236,7 +235,7 @@ def pipeline_of(options: TrainOptions, plan: ExecutionPlan, registry: Registry,
         devices: for which memory is estimated; the first is the one that the plan is for.
 
     Raises:
-        UsageError: a split is not valid, or the model cannot be followed.
+        UsageError: a split is not valid, or the model cannot be traced.
     """
     from ipucnn.models.balance import block_begins, cheapest_splits, network_of, rule_of
     from ipucnn.models.tracing import resolved

@@ -1,4 +1,4 @@
-"""How long updates, epochs and a training take at a measured rate, and what the host must send."""
+"""Durations of updates, epochs and a training at a measured rate, and the host's bandwidth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Rate:
 
     Attributes:
         images_per_second: of all devices of the plan.
-        source: where it comes from, for people.
+        source: the source of the rate, as text.
     """
 
     images_per_second: float
@@ -33,7 +33,7 @@ class Times:
     Attributes:
         update_samples: of a weight update.
         epoch_samples: of an epoch; None if they are not known.
-        epochs: of the training; None if it is not decided.
+        epochs: of the training; None if unknown.
         image_bytes: that the host sends for one image.
         call_samples: of a host call.
         rate: the measured rate, where there is one.
@@ -90,7 +90,7 @@ class Times:
             "host_bytes_per_second": self.bandwidth}
 
     def facts(self) -> Facts:
-        """Return the numbers as names and values, for people."""
+        """Return the numbers as names and values, as text."""
         sent = f"{_amount(self.image_bytes)} for an image, " \
                f"{_amount(self.image_bytes * self.call_samples)} for a host call"
         return [
@@ -170,7 +170,7 @@ def _of_result(path: str, plan: ExecutionPlan) -> Rate:
 
 
 def duration(seconds: Optional[float]) -> Optional[str]:
-    """Return a time as text for people."""
+    """Return a duration as text."""
     if seconds is None:
         return None
     if seconds < 600:

@@ -42,9 +42,9 @@ class TrainingPlan(Shown):
         epoch_samples: samples per epoch, where they are known.
         launch: the system to launch on.
         times: samples, and times at a measured rate.
-        pipeline: its stages; None for a model that cannot be followed without computing.
+        pipeline: its stages; None for a model that cannot be traced.
         notes: notes for the user.
-        on_ipus: it may run on IPUs, by its backend and launcher.
+        on_ipus: whether it may run on IPUs, according to its backend and launcher.
     """
 
     options: TrainOptions
@@ -90,7 +90,7 @@ class TrainingPlan(Shown):
         return {**self.as_dict(), "options": self.options.as_dict(), "notes": list(self.notes)}
 
     def facts(self) -> Facts:
-        """Return the plan as names and values, for people."""
+        """Return the plan as names and values, as text."""
         options, plan, launch = self.options, self.plan, self.launch
         spare = f", of {self.ipus:,} reserved (they are allocated in powers of two)"
         lines: Facts = [
@@ -202,7 +202,7 @@ def _shared(options: TrainOptions, launch: PlanOptions, launcher: Optional[Tuple
             ) -> Tuple[TrainOptions, Optional[int]]:
     """Return the options with the replicas of a launcher's processes, and the instances.
 
-    The instances are None where `launch` decides on them: if it states them, and for `poprun`.
+    The instances are None if `launch` determines them: if it states them, and for `poprun`.
     Other launchers start a process for each replica, or for each of its stages.
     """
     if launcher is None or launcher[0] == IPU_LAUNCHER or launch.instances:

@@ -1,4 +1,4 @@
-"""Warns of rules by which a planned training would be refused, and of stages that do not fit."""
+"""Warnings about violated restrictions of a backend, and about stages that do not fit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ipucnn.training.rates import optimizer_choice
 
 def warnings(options: TrainOptions, plan: ExecutionPlan, registry: Registry,
              pipeline: Optional[Pipeline]) -> List[str]:
-    """Return what would stop a training, as notes for the user.
+    """Return the problems that would stop a training, as notes for the user.
 
     Args:
         options: of the training.
         plan: of the training.
         registry: where the backend is looked up.
-        pipeline: its stages, if they have to fit in the first device; None if nothing is asked.
+        pipeline: its stages, if they must fit into the first device, or None.
     """
     found = _rules(options, plan, registry)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)

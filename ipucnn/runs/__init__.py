@@ -1,1 +1,1 @@
-"""The jobs behind `runs` and `watch`: what trainings have written into their log folders."""
+"""The jobs behind `runs` and `watch`, which read the log folders of trainings."""

@@ -10,15 +10,15 @@ from ipucnn.core.names import printable
 from ipucnn.training.live_status import RUNNING
 
 POINTS = 400
-"""Points of a curve at most; of more, means are drawn."""
+"""Maximum number of points of a curve; means of more points are drawn."""
 
 WORST = 6
-"""Classes that are listed at most."""
+"""Maximum number of listed classes."""
 
 
 @dataclass
 class View:
-    """What a dashboard shows.
+    """The contents of a dashboard.
 
     Attributes:
         title: the run.
@@ -38,7 +38,7 @@ class View:
 
 
 def drawn(view: View, width: int, height: int) -> str:
-    """Return a view as text of at most so many columns and lines, without colours."""
+    """Return a view as text without colours, of at most the given columns and lines."""
     room = width - len(view.state) - 3
     title = view.title if len(view.title) <= room else "…" + view.title[1 - room:]
     lines = [_fitted(f"{title}   {view.state}", width), *_figures(view, width)]
@@ -180,6 +180,6 @@ def age(status: Mapping[str, Any], now: Optional[float] = None) -> float:
 
 
 def facts_of(options: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return what is known of a run from its options, before anything else is written."""
+    """Return the information in the options of a run, before other files exist."""
     return {"model": options.get("model"), "dataset": options.get("data"),
             "backend": options.get("backend"), "epochs": options.get("epoch")}

@@ -1,4 +1,4 @@
-"""Reads the log folders of trainings, while they run and afterwards."""
+"""Reads the log folders of running and finished trainings."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ LARGEST = 1 << 26
 """Largest file that is read, in bytes."""
 
 SILENT = 90.0
-"""Seconds after which a training of another host that writes nothing counts as ended."""
+"""Seconds without a new status after which a training on another host is regarded as ended."""
 
 SILENT_STORE = 600.0
-"""The same for one that is read from a store, which may be away for minutes."""
+"""The same for a training that is read from a store, which may be unavailable for minutes."""
 
 DEPTH = 4
 """Levels of folders below the given one that are searched."""
 
 ENDED = "ended without a result"
-"""State of a training that was killed, or whose host is gone."""
+"""State of a training that was killed, or that lost its host."""
 
 
 @dataclass
 class Metrics:
-    """The rows of a file of metrics, read on when it has grown.
+    """The rows of a file of metrics, which can be updated when it grows.
 
     Attributes:
         rows: the complete rows so far.
@@ -51,7 +51,7 @@ class Metrics:
     _place: int = 0
 
     def read_on(self) -> bool:
-        """Read what was added, or all if the file became shorter; return whether any was."""
+        """Read new rows, or all if the file has become shorter; return whether there were any."""
         try:
             size = self.path.stat().st_size
             if size < self._place:  # a restored training has removed rows
@@ -77,7 +77,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A training, as its log folder describes it.
+    """A training, read from its log folder.
 
     Attributes:
         folder: the folder.
@@ -148,7 +148,7 @@ def read(folder: Path, metrics: Optional[Metrics] = None, place: str = "",
 
     Args:
         folder: the folder, or the copies of one on a store.
-        metrics: its rows, if they are read on.
+        metrics: its rows, if already read.
         place: the URL of a folder on a store.
         silent: seconds since it was last seen writing; by its clock if not given.
     """

@@ -27,7 +27,7 @@ LOGS = "logs"
 
 _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir", "json",
                   "progress", "result", "no_report", "dashboard", "wandb")
-"""Options that `restore` does not take, or takes from elsewhere."""
+"""Options that `restore` does not have, or reads from the checkpoint."""
 
 
 def newest_folder(place: Path) -> Optional[Path]:
@@ -130,7 +130,7 @@ def _is_folder(place: str) -> bool:
 def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dict[str, Any]:
     """Return the given options whose values differ from those of the checkpoint.
 
-    What is equal is left out: it may be an option that a restored training cannot change.
+    Equal options are left out, because a restored training may not be able to change them.
     """
     from ipucnn.training.checkpoint_folder import newest
     from ipucnn.training.checkpoints import load

@@ -20,14 +20,14 @@ def filtered(rows: Sequence[Row], conditions: Sequence[str]) -> List[Row]:
     """Return the rows that meet all conditions (`model=resnet50`, `top1>=80`).
 
     Raises:
-        UsageError: a condition is none, or names no figure.
+        UsageError: a condition is not valid, or names no key figure.
     """
     tests = [_condition(text) for text in conditions]
     return [row for row in rows if all(_holds(row, *test) for test in tests)]
 
 
 def ordered(rows: Sequence[Row], by: str) -> List[Row]:
-    """Return the rows in the order of a figure, the largest first; `-` before it turns it round.
+    """Return the rows sorted by a figure: numbers descending, texts ascending; `-` reverses it.
 
     Raises:
         UsageError: there is no such figure.

@@ -30,20 +30,20 @@ from ipucnn.training.live_status import FILE as STATUS
 from ipucnn.training.live_status import RUNNING
 
 EVERY = 1.0
-"""Seconds between two pictures."""
+"""Seconds between two updates of the display."""
 
 STALE, STALE_STORE = 15.0, 30.0
 """Seconds without a new status after which its age is shown; on a store, which is polled."""
 
 POLLED = 4.0
-"""Seconds between two looks at a store."""
+"""Seconds between two queries of a store."""
 
 
 class Watched:
-    """A run that is read again and again.
+    """A run that is read repeatedly.
 
     Args:
-        place: its log folder, or one with runs below, of which the newest is taken; a path, or the
+        place: its log folder, or a folder with runs, of which the newest is shown; a path, or the
             URL of a folder on a store.
 
     Raises:
@@ -76,7 +76,7 @@ class Watched:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Look at a store again and again within the block; it may be silent meanwhile."""
+        """Query a store periodically during the block, in a thread."""
         if self._mirror:
             self._polling = Polling(self._mirror, POLLED)
         try:
@@ -86,7 +86,7 @@ class Watched:
                 self._polling.stop()
 
     def view(self) -> View:
-        """Return the run as it is now."""
+        """Return the current state of the run."""
         self._metrics.read_on()
         status = read_json(self._folder / STATUS)
         silent = self._silent(status)
@@ -112,7 +112,7 @@ class Watched:
 
 
 def coloured(picture: str) -> Any:
-    """Return a picture as Rich's text, with coloured curves."""
+    """Return a view as Rich text, with coloured curves."""
     from rich.text import Text
 
     text = Text(picture, no_wrap=True, overflow="crop")
@@ -123,9 +123,9 @@ def coloured(picture: str) -> Any:
 
 @contextmanager
 def screen() -> Iterator[Callable[[Callable[[int, int], str]], None]]:
-    """Take over the terminal; yield a function that shows a picture of its size.
+    """Switch the terminal to full screen; yield a function that shows a view of its size.
 
-    The terminal is as before afterwards, whatever ends the block.
+    The terminal is restored at the end of the block.
     """
     from rich.console import Console
     from rich.live import Live

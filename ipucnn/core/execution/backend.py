@@ -32,11 +32,11 @@ class Probe:
         reason: why the backend is not usable.
         remedy: how to make it usable.
         half: the half-precision type (``bfloat16``); empty if there is none.
-        precision: the ``compute.master`` pair to use where the user gives none: half precision only
-            where the device computes in it.
+        precision: the default ``compute.master`` pair; half precision only if the device computes
+            in it.
         notes: notes for the user about speed or precision on this machine.
-        preference: its rank for `--backend auto` with this device and plan, at most that of the
-            backend's record, which holds when None.
+        preference: rank for `--backend auto` with this device and plan, at most that of the
+            backend's record; if None, that of the record.
     """
 
     usable: bool
@@ -57,12 +57,12 @@ class InferenceSession(Fed, ABC):
         samples_per_call: samples per call: the plan's combined batch if the whole program runs on
             the device; other devices may take less at a time.
         facts: session details for the result (arithmetic, fused layers, stage balance ...).
-        reloadable: whether it can load other weights without recompilation (`load`, `pause`).
-        in_flight: how many calls may be started before the result of the first is read; known once
-            the session is compiled.
-        notes: notes for the user; known once it is compiled.
-        warm_up: whether `compile` makes a call, so that the first one for images is as fast as
-            those after it; a run of one call clears it.
+        reloadable: whether other weights can be loaded without recompilation (`load`, `pause`).
+        in_flight: number of calls that can be started before the result of the first one is read;
+            set by `compile`.
+        notes: notes for the user; set by `compile`.
+        warm_up: whether `compile` executes a call, so that the first call with images is as fast
+            as later ones; False in a run with a single call.
     """
 
     reloadable: bool = False
@@ -74,7 +74,7 @@ class InferenceSession(Fed, ABC):
 
     @abstractmethod
     def compile(self) -> float:
-        """Compile and warm up, so that the first call is fast; return the seconds it took."""
+        """Compile and warm up, so that the first call is fast; return the duration in seconds."""
 
     @abstractmethod
     def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
@@ -107,13 +107,14 @@ class InferenceSession(Fed, ABC):
         """Release the device for another session; the next call acquires it again."""
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
-        """Return (min, max, mean) seconds of the last call by the device's own counters."""
+        """Return (min, max, mean) seconds of the last call, measured by the device, or None."""
         return None
 
     def finish(self) -> None:
-        """End a pass over images; collective where several processes hold the model's stages.
+        """End a pass over images; collective if several processes execute the pipeline stages.
 
-        Those that hold a later stage have no images of their own: this call serves the first.
+        Processes of later stages have no images; in this call they execute the micro-batches of
+        the first process.
         """
 
     def close(self) -> None:
@@ -130,8 +131,8 @@ class InferenceSession(Fed, ABC):
 class Backend(ABC):
     """An execution engine.
 
-    A backend derives from this class and implements what its record declares. Where the record
-    declares `options`, its constructor takes an instance as the keyword argument ``options``.
+    A backend derives from this class and implements the jobs that its record declares. If the
+    record has `options`, the constructor receives an instance as the keyword argument ``options``.
     """
 
     @abstractmethod
@@ -146,18 +147,18 @@ class Backend(ABC):
         return self.probe()
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
-        """Return values of its own options whose speed is worth measuring on this machine.
+        """Return values of the backend's options that `ipucnn run --tune` measures.
 
-        `ipucnn run --tune` measures inference with each of them. The first is measured before the
-        others. An option that the user gave is left as given; its default is None, so that a given
-        value can be recognised.
+        Inference is measured with each of them, the first one before those of other backends. The
+        default of these options must be None, so that values that the user gave are recognised and
+        kept.
 
         Args:
-            plan: of the inference.
+            plan: the plan of the inference.
 
         Returns:
-            Values by the names of options, of which an empty mapping has none; nothing if the
-            backend is not to be measured, because its compilation takes minutes for example.
+            Mappings from option names to values; an empty mapping changes no option. An empty
+            sequence excludes the backend, for example because it compiles for minutes.
         """
         return ({},)
 
@@ -166,12 +167,12 @@ class Backend(ABC):
         """Create an inference session.
 
         Args:
-            model: as `ipucnn.create_model` returns it; the backend may change it.
-            plan: what to execute.
+            model: a model of `ipucnn.create_model`; the backend may modify it.
+            plan: the execution plan.
             input_size: height and width of the images.
 
         Raises:
-            UsageError: the plan asks for something that this device lacks.
+            UsageError: the device does not support the plan.
         """
         raise NotImplementedError
 
@@ -179,18 +180,18 @@ class Backend(ABC):
                   calibration: Calibration) -> InferenceSession:
         """Create an 8-bit integer inference session; for backends whose record lists `int8`.
 
-        Once it is compiled, the session's facts hold `quantisation`, the result of
+        After compilation, the session's fact `quantisation` is the result of
         `Calibration.report`.
 
         Args:
-            model: as `ipucnn.create_model` returns it; the backend may change it.
-            plan: what to execute; its precision is `int8`.
+            model: a model of `ipucnn.create_model`; the backend may modify it.
+            plan: the execution plan, with precision `int8`.
             input_size: height and width of the images.
             calibration: images to quantise with; `ipucnn.data.normalisation.fed` converts
                 them to the form that the plan feeds.
 
         Raises:
-            UsageError: the plan asks for something that this device lacks.
+            UsageError: the device does not support the plan.
         """
         raise NotImplementedError
 
@@ -199,13 +200,13 @@ class Backend(ABC):
         """Create a training session.
 
         Args:
-            model: as `ipucnn.create_model` returns it; frozen parameters do not require gradients;
-                the backend may change it.
-            plan: what to execute; its `training` is set.
+            model: a model of `ipucnn.create_model`; frozen parameters do not require gradients. The
+                backend may modify it.
+            plan: the execution plan, with `training` set.
             setup: loss, optimizer and their settings.
             input_size: height and width of the images.
 
         Raises:
-            UsageError: the plan asks for something that this device lacks.
+            UsageError: the device does not support the plan.
         """
         raise NotImplementedError

@@ -31,8 +31,8 @@ class Fed:
     """Base of sessions, which consume images from a loader.
 
     Attributes:
-        takes_arrays: a run gives it images as arrays of numpy, and gets logits as such, so that it
-            imports no torch. Given tensors, the session returns a tensor.
+        takes_arrays: whether images and logits can be numpy arrays, so that a run does not import
+            torch. For tensors, the session returns a tensor.
     """
 
     takes_arrays: bool = False
@@ -41,6 +41,6 @@ class Fed:
         """Return the session's own loader, an `ipucnn.data.loader.Loader`, or None.
 
         None, the default, means that the job decodes the images with threads. The batches do not
-            depend on the loader.
+        depend on the loader.
         """
         return None

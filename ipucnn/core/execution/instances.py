@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 class Instances:
     """The processes that share one run; the base class is a single process.
 
-    All methods are collective unless they say otherwise: every instance calls them, in the same
+    Unless stated otherwise, all methods are collective: every instance calls them, in the same
     order.
 
     Attributes:
         index: number of this instance, from 0.
         count: number of instances.
         by_torch: whether a group of torch.distributed connects them.
-        timeout: seconds that an exchange may take, for groups that a session makes of its own; None
-            leaves it to the library.
+        timeout: seconds until an exchange fails, for process groups that a session creates; None
+            for the default of the library.
         in_step: whether the instances execute the same host call at about the same time; otherwise
             they run independently.
     """
@@ -52,9 +52,9 @@ class Instances:
         """Copy the weights and buffers of the first instance to all, in place."""
 
     def connected(self) -> ContextManager[None]:
-        """Return the context in which a session exchanges data with the others by its own means.
+        """Return a context for a session that exchanges data without this class.
 
-        A failed exchange is reported like one of this class. Not collective.
+        A failed exchange in this context is reported like one of this class. Not collective.
         """
         return nullcontext()
 
@@ -70,14 +70,14 @@ class Instances:
 
 
 ALONE = Instances()
-"""One process."""
+"""A single process."""
 
 
 class Agreement:
     """Makes all instances stop, or save, at the same host call.
 
-    A signal reaches the instances at different times, and an instance that stopped on its own would
-    leave the others waiting for it. They exchange requests about once every `SECONDS`, not at every
+    Instances receive a signal at different times, and if one stopped alone, the others would wait
+    for it. They exchange requests about once every `SECONDS`, not at every
     call, because an exchange takes milliseconds.
 
     Args:
@@ -95,9 +95,9 @@ class Agreement:
         """Return the reason why all instances stop, or an empty string, and whether all save.
 
         Args:
-            stop: why this instance wants to stop, or an empty string.
-            save: whether this instance wants to save.
-            now: exchange at this call, whenever the next exchange is due.
+            stop: the reason why this instance should stop, or an empty string.
+            save: whether this instance should save.
+            now: exchange in this call, even if no exchange is due.
         """
         if self._instances.count == 1:
             return stop, save

@@ -3,11 +3,11 @@
 A launcher starts several processes for one run. It is a plugin. Its record (`LauncherSpec`) names
 the environment variables that it sets in the processes it starts, and its target returns a
 `Launcher`, which reads them and connects the processes. The functions of this module query the
-registry, so that no other module needs to know a launcher's variables.
+registry, so that no other module depends on a launcher's variables.
 
-Built-in launchers are recognised by their variables. A launcher of a third party has to be named
-(`select`, or the variable IPUCNN_LAUNCHER), because a run with built-in names imports no plugin of
-a third party. A launcher is resolved only if one of its variables is set or if it is named.
+Built-in launchers are recognised by their variables. A third-party launcher must be named
+(`select`, or the variable IPUCNN_LAUNCHER), because a run with built-in names imports no
+third-party plugins. A launcher is imported only if one of its variables is set or if it is named.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Launch:
         replicas: number over all instances; None if the launcher does not set it.
         launcher: name of the launcher's record; set by `launched`.
         local_index: number of this instance on its host, from 0; None if the launcher does not
-            give each instance a device of its own.
+            assign a device to each instance.
         restarts: how often the launcher has restarted the processes after a failure.
         ends_all: the launcher ends the other instances of a host as soon as one has failed.
 
@@ -109,7 +109,7 @@ class Launcher(ABC):
         as the processes are then started from outside.
 
         Args:
-            command: the words of the command of every process.
+            command: the arguments of the command of every process.
 
         Raises:
             UsageError: the launcher does not start processes, or not with these options.
@@ -126,12 +126,12 @@ class Launcher(ABC):
         Called after `join`. The base class accepts every plan.
 
         Raises:
-            UsageError: the plan differs; the message says how to start the processes instead.
+            UsageError: the plan is not supported; the hint describes how to start the processes.
         """
 
     def command(self, plan: ExecutionPlan, hosts: Sequence[str],
                 flags: Mapping[str, Any]) -> List[str]:
-        """Return the words of a shell command that starts the processes of a plan.
+        """Return the arguments of a shell command that starts the processes of a plan.
 
         The command of one process is appended to them. The base class returns an empty list.
 
@@ -144,7 +144,7 @@ class Launcher(ABC):
         return []
 
     def processes(self) -> Optional[int]:
-        """Return the number of processes that the options ask for; None if they leave it open.
+        """Return the number of processes that the options specify, or None.
 
         `plan` calls it. The base class returns None.
         """
@@ -171,14 +171,14 @@ def start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
     Args:
         name: of the launcher.
         options: an instance of its options class; None if it has none.
-        arguments: those of ipucnn's command line.
+        arguments: arguments of ipucnn's command line.
 
     Returns:
         The exit code of the run, or None in one of its processes.
 
     Raises:
         UsageError: another launcher started this process, or this one does not start processes.
-        UnavailableError: it is not usable here.
+        UnavailableError: it cannot be used on this machine.
     """
     spec = _registry().get_typed(LauncherSpec, name)
     launcher = _resolved(spec, options)
@@ -246,11 +246,11 @@ def check_alone(command: str) -> None:
 def sharing(splits: Sequence[str]) -> int:
     """Return the number of instances that share the replicas of a run.
 
-    Where each process has a device of its own, a pipeline stage takes a process: the instances that
-    share the replicas are then groups of as many processes as there are stages.
+    If each process has its own device, each pipeline stage runs in a process. The replicas are then
+    divided among groups with one process per stage.
 
     Args:
-        splits: of the pipeline, one less than its stages.
+        splits: the splits of the pipeline, one less than its stages.
 
     Raises:
         UsageError: the processes cannot be divided into such groups.
@@ -310,7 +310,7 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
         return options, []
     asked, default = options.get("replicas"), default_of(type(options), "replicas")
     if launch.replicas is None:
-        # the processes of '--instances' have replicas of their own
+        # each process of '--instances' has its own replicas
         if asked != default or launch.local_index is None:
             return options, []
         return options.with_values(replicas=max(1, launch.count // _stages(options))), []
@@ -324,7 +324,7 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
 
 
 def _stages(options: Any) -> int:
-    """Return the number of pipeline stages that options ask for; 'auto:4' asks for four."""
+    """Return the number of pipeline stages in the options; 'auto:4' means four."""
     splits = options.get("pipeline_splits")
     kind, _, number = "".join(splits[:1]).partition(":")
     return int(number) if kind == "auto" and number.isdecimal() and int(number) \

@@ -61,8 +61,8 @@ class Loss(ABC):
         (`ipucnn.core.execution.mixing.mixed_labels`); class weights may weight the shares too.
 
         Args:
-            logits: `(n, classes)`, any floating type; computed with in float32.
-            labels: `(n,)` int64, one class per image; or, where the record says `multi_label`, also
+            logits: `(n, classes)`, any floating type; converted to float32.
+            labels: `(n,)` int64, one class per image; if the record has `multi_label`, also
                 `(n, classes)` float, with 1 for each class that an image has and 0 for the others.
             mixing: how the images were mixed within their micro-batches; None if they were not.
             micro_batch: images per micro-batch; all n when 0.
@@ -89,11 +89,11 @@ class Loss(ABC):
 
     @property
     def needs_counts(self) -> bool:
-        """Whether its options refer to the images of each class, which `count_classes` gives."""
+        """Whether the options depend on the number of images of each class; see `count_classes`."""
         return False
 
     def count_classes(self, counts: Sequence[int]) -> None:  # noqa: B027 - most need no counts
-        """Receive the number of training images of each class, before it is used or checked."""
+        """Set the number of training images of each class; called before `check` and other use."""
 
     def check(self, classes: int) -> None:  # noqa: B027 - most have nothing to check
         """Check the options of the loss against the number of classes of a model.

@@ -37,7 +37,7 @@ class ExecutionPlan:
         gradient_accumulation: G, micro-batches per weight update; 1 for inference.
         accumulation_reduction: one of `REDUCTIONS`; a sum is `gradient_factor` times the mean.
         pipeline_splits: module paths (`layer1/2`) that begin stages 1, 2, ...
-        sharded: stages take turns on each micro-batch instead of forming a pipeline.
+        sharded: stages compute each micro-batch one after the other instead of as a pipeline.
         precision: one of `PRECISIONS`.
         training: whether weights are updated.
         normalisation: the place of normalisation, one of `NORMALISATION_PLACES`.
@@ -49,11 +49,11 @@ class ExecutionPlan:
         seed: for all random numbers; None leaves it to the device.
         recompute: how activations are recomputed in the backward pass: `none`, `auto`
             (the backend chooses) or `manual` (all but the outputs of `recompute_checkpoints`).
-        recompute_checkpoints: regular expressions of module paths whose outputs are kept in either
-            mode.
+        recompute_checkpoints: regular expressions of module paths whose outputs are stored in both
+            modes.
         compile_only: the model is compiled but not executed.
-        calls_in_flight: host calls of inference that may be started before the result of the first
-            is read; 1 where each result is waited for.
+        calls_in_flight: number of host calls of inference that can be started before the result of
+            the first one is read.
 
     Raises:
         UsageError: a value or a combination that no backend supports.
@@ -156,7 +156,7 @@ class ExecutionPlan:
 
     @property
     def gradient_factor(self) -> int:
-        """What the gradient of an update is, in means over its samples: G for a sum, else 1."""
+        """Ratio of an update's gradient to the mean over its samples: G for a sum, else 1."""
         return self.gradient_accumulation if self.accumulation_reduction == "sum" else 1
 
     @property

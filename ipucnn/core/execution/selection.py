@@ -27,7 +27,7 @@ class Chosen:
         spec: its record.
         backend: the engine.
         probe: its probe on this machine.
-        why: why `--backend auto` chose it; empty when the user named it.
+        why: the reason for the choice of `--backend auto`; empty if the user named the backend.
     """
 
     spec: BackendSpec
@@ -62,8 +62,8 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
         plan: what is to be executed.
         registry: where backends are looked up.
         without: backends that `auto` skips, because they cannot execute the network.
-        trains: `auto` considers only backends that also train, so that figures are comparable with
-            those of a training.
+        trains: whether `auto` considers only backends that also train, so that results are
+            comparable with those of a training.
 
     Raises:
         UnavailableError: it is not usable on this machine. No other one is substituted silently.

@@ -28,7 +28,7 @@ def fitted_to_machine(options: OptionsT, on_device: bool, registry: Registry,
 
     Args:
         options: of a run or training.
-        on_device: the images are made on the device.
+        on_device: whether images are generated on the device.
         registry: where backends are looked up.
         without: backends that `--backend auto` skips.
 
@@ -52,7 +52,7 @@ def fitted_to_machine(options: OptionsT, on_device: bool, registry: Registry,
 
 
 def left_out_notes(options: CommandOptions, further: Sequence[str] = ()) -> List[str]:
-    """Return the note that names what of a shipped profile is not used; none if all is.
+    """Return the note that names unused options of a shipped profile; none if all are used.
 
     Args:
         options: of the command.

@@ -53,9 +53,9 @@ class TrainingSetup:
             of raising `NonFiniteLoss`.
         metrics: whether to compute `StepResult.correct`.
         mix: options of mixup and cutmix; the batches carry the drawn values.
-        rate_factors: on the learning rate, by parameter name; 1 for the others.
-        head: path of the output layer, which alone is trained while `freeze(True)`; empty in a
-            training that never calls it.
+        rate_factors: factors on the learning rate by parameter name; 1 for other parameters.
+        head: path of the output layer, the only layer that is trained after `freeze(True)`; empty
+            if `freeze` is never called.
     """
 
     loss: Loss
@@ -74,8 +74,8 @@ class TrainingBatch:
     """One combined batch: B x D x R x G samples, iteration slowest, then accumulation, replica.
 
     Attributes:
-        images: `(n, 3, size, size)`, uint8 or float as the plan says; None when it is synthetic.
-        labels: int64 `(n,)`; None when the plan is synthetic.
+        images: `(n, 3, size, size)`, uint8 or float as the plan specifies; None if it is synthetic.
+        labels: int64 `(n,)`; None if the plan is synthetic.
         mixing: how images are mixed within their micro-batches, or None.
     """
 
@@ -122,11 +122,11 @@ class NonFiniteLoss(IpucnnError):
 
 
 class TrainingSession(Fed, ABC):
-    """A model being trained on a device. Exiting its context frees the device.
+    """A model in training on a device. Exiting its context frees the device.
 
-    Everything random on the device (dropout) depends on the plan's seed and the number of the
-    weight update only, so that a resumed training repeats it and D updates in one call equal D
-    calls with one each.
+    Random numbers on the device (dropout) depend only on the plan's seed and the number of the
+    weight update, so that a resumed training repeats them, and D updates in one call equal D
+    calls with one update each.
 
     Attributes:
         facts: session details for the result.
@@ -136,7 +136,7 @@ class TrainingSession(Fed, ABC):
 
     @abstractmethod
     def compile(self) -> float:
-        """Compile without changing the model, and return the seconds it took."""
+        """Compile without changing the model, and return the duration in seconds."""
 
     @abstractmethod
     def set_rates(self, lr: float, loss_scaling: float) -> None:
@@ -145,8 +145,9 @@ class TrainingSession(Fed, ABC):
     def freeze(self, frozen: bool) -> None:
         """Train only the output layer (`TrainingSetup.head`) in the following calls, or all again.
 
-        The other layers then keep their weights, statistics and optimizer state, and drop nothing
-        out. Called on backends with the feature `fine-tuning` only, before the first call.
+        The other layers then keep their weights, statistics and optimizer state, and dropout is
+        disabled in them. Called on backends with the feature `fine-tuning` only, before the first
+        call.
         """
         raise NotImplementedError
 
@@ -159,13 +160,13 @@ class TrainingSession(Fed, ABC):
             update: number of the first of the updates, counted from 0 over the whole training.
 
         Raises:
-            NonFiniteLoss: a loss is not finite and this is not tolerated; the weights are then
-                unusable.
+            NonFiniteLoss: a loss is not finite and `tolerate_non_finite` is not set; the weights
+                are then unusable.
         """
 
     @abstractmethod
     def weights(self, ema: bool = False) -> StateDict:
-        """Return the weights in the model's plain naming, copied to the host, in float32.
+        """Return the weights under the names of the model, in float32 on the host.
 
         Args:
             ema: return the moving average instead. Buffers are those of the first replica.
@@ -184,14 +185,14 @@ class TrainingSession(Fed, ABC):
              ema: Optional[StateDict] = None) -> None:
         """Continue from what `weights`, `state` and `weights(ema=True)` returned.
 
-        The number of replicas may differ: new ones get the buffers of the first.
+        The number of replicas may differ: additional replicas get the buffers of the first one.
 
         Raises:
             IpucnnError: the state is of another optimizer or model.
         """
 
     def device_latency(self) -> Optional[Tuple[float, float, float]]:
-        """Return (min, max, mean) seconds of a call by the device's own counters.
+        """Return (min, max, mean) seconds of a call, measured by the device.
 
         Measured from the request for the first input to the last output written, over all calls so
         far; None if the device has no counters or has not run.

@@ -85,7 +85,7 @@ class Given:
 
 
 def in_options(plugin: str) -> str:
-    """Return a plugin's name as options spell it (a slash divides the two forms of a flag)."""
+    """Return a plugin's name for flags, where a slash would separate the two forms of a flag."""
     return key(plugin).replace("/", "-")
 
 
@@ -175,8 +175,8 @@ class CommandOptions:
         plugins: the options of the selected plugins.
         shipped: names of common options whose value is that of a shipped profile.
         left_out: names of options of that profile that are not used.
-        command: the command whose profiles it takes.
-        kinds: the kinds of plugins whose options the command takes.
+        command: the command whose profiles it reads.
+        kinds: the kinds of plugins whose options the command accepts.
         job: `inference` or `training`, for options that are limited to one of them; empty when
             the command does neither.
         defers: options that are not given are resolved later, from a checkpoint; given plugin

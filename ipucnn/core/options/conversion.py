@@ -11,14 +11,14 @@ LARGEST = 2 ** 31 - 1
 """Largest whole number of an option that declares no maximum."""
 
 LARGEST_SIZE = 2 ** 63 - 1
-"""Largest whole number of any option: what a file offset, and numpy, can hold."""
+"""Largest whole number of any option: the largest file offset and numpy integer."""
 
 LARGEST_REAL = 3.4e38
 """Largest number with a fraction of an option that declares no maximum: devices compute in single
 precision."""
 
 _DIGITS = 40
-"""Digits that a whole number may have; Python needs quadratic time for the digits of a text."""
+"""Maximum number of digits of a whole number; parsing takes quadratic time in Python."""
 
 
 class TooLargeError(ValueError):
@@ -26,7 +26,7 @@ class TooLargeError(ValueError):
 
 
 def builtin(value: Any) -> Any:
-    """Return a path as text and a number of numpy as one of Python; other values as they are."""
+    """Convert a path to text and a numpy number to a Python number; return others unchanged."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:  # a number, or a list of them

@@ -40,7 +40,7 @@ INFERENCE, TRAINING = "inference", "training"
 """The jobs that an option of a backend may be limited to."""
 
 LOADER, CACHE = "loader", "cache"
-"""The roles of options that a job has to know: `Option.role`."""
+"""The roles of options that jobs use: `Option.role`."""
 
 FULL_PRECISION, DEVICE_IMAGES, FIXED_IMAGES = "full-precision", "device-images", "fixed-images"
 NO_LABELS, NO_VALIDATION, NOT_DURING = "no-labels", "no-validation", "not-during"
@@ -67,12 +67,12 @@ class Option:
 
     Attributes:
         help: one or two sentences for `--help` and the reference page.
-        group: the heading it is listed under; that of its part or plugin when empty.
+        group: the heading in help; if empty, that of the part or plugin.
         names: further command-line spellings, with their dashes.
         choices: allowed values; a mapping also translates a spelling into its canonical value.
         kind: the registry kind whose names are the allowed values.
         minimum: smallest allowed number.
-        exclusive_minimum: the number it must exceed.
+        exclusive_minimum: the value must be greater than this number.
         maximum: largest allowed number; without one, whole numbers go up to `LARGEST`, sizes to
             `LARGEST_SIZE`, others to `LARGEST_REAL`.
         feature: the feature a backend needs to support it (`BackendSpec.has`).
@@ -81,26 +81,26 @@ class Option:
         fixed: why it cannot be changed when a training is restored: `model` (the checkpoint would
             be of another model), `state` (the saved state would not match), `start` (it only
             matters at the start). Empty if it can.
-        role: what it does for a job that knows only the role: `loader` selects another loader of
-            images than the threads of `ipucnn`, `cache` names a place of compiled models.
-        needs: name of a common option (``predictions``) without which it has no effect, and is
-            refused in commands that have that option.
-        former: earlier defaults, which files of options state although nobody chose them; like the
-            default, they are no error where no selected plugin has the option.
-        idle: conditions in each of which it has no effect, which a note then says: one of
-            `STATES`, or ``without NAME`` for another option of its plugin or of the command that is
-            at its default, or ``without NAME VALUE ...`` for one with none of these values.
+        role: the purpose of a backend option for jobs: `loader` selects another data loader than
+            the threads of `ipucnn`, `cache` names a folder of compiled models.
+        needs: name of a common option (``predictions``) without which it has no effect; commands
+            that have that option then refuse it.
+        former: earlier defaults, which files of options contain; like the default, they are
+            accepted if no selected plugin has the option.
+        idle: conditions in which it has no effect, for notes to the user: one of `STATES`, or
+            ``without NAME`` for another option of its plugin or of the command that is at its
+            default, or ``without NAME VALUE ...`` for one with none of these values.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
-        words: words that are accepted in the place of a number.
+        words: strings that are accepted instead of a number.
         size: a number of bytes; K, M, G and T are powers of 1000, Ki, Mi ... of 1024.
-        metavar: how help shows its value. Where it names a FILE or a DIR, `~` at the beginning of
-            the value is the user's home folder.
+        metavar: the placeholder of the value in help. If it contains FILE or DIR, `~` at the
+            beginning of the value is the user's home folder.
         switch: it acts on the command line only (`--json`) and is not saved with a run.
-        in_profiles: a switch that profiles may hold all the same, because other options are saved
-            in its place.
+        in_profiles: whether profiles may contain the switch, because other options are saved in
+            its place.
         negatable: a flag that also has a `--no-` form.
-        basic: `--help` explains it; `--help-all` explains every option.
+        basic: whether `--help` lists the option; `--help-all` lists all options.
     """
 
     help: str
@@ -164,7 +164,7 @@ def option(default: Any, help: str, **details: Any) -> Any:
             beta2: float = ipucnn.option(0.99, "Decay of the momentum.", minimum=0.0, maximum=1.0)
 
     Args:
-        default: its value when the user gives none.
+        default: the default value.
         help: one or two sentences.
         **details: the other attributes of `Option` (`names`, `choices`, `minimum` ...).
 
@@ -216,7 +216,7 @@ class Declared:
 
         Args:
             value: a value from the command line, a profile, a saved result or Python, where it
-                may be a path or a number of numpy.
+                may be a path or a numpy number.
             origin: its source, for the message ("profile.yaml, line 3").
 
         Raises:
@@ -287,7 +287,7 @@ class Declared:
 
     @property
     def _largest(self) -> float:
-        """The largest number that it takes."""
+        """The largest allowed number."""
         if self.option.maximum is not None:
             return self.option.maximum
         if self.type is float:

@@ -1,8 +1,8 @@
-"""Finds given options that have no effect in the job at hand, for notes to the user.
+"""Finds given options without effect in a job, for notes to the user.
 
-An option declares when it has none (`Option.idle`). Contradictions are errors, raised where the
-options are checked; what is merely superfluous is noted, because profiles, old scripts and saved
-options contain it.
+An option declares the conditions in which it has no effect (`Option.idle`). Contradictory options
+are errors, raised where options are checked. Options without effect are only noted, because
+profiles, old scripts and saved options contain them.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "no
 """The places of normalisation, by every spelling."""
 
 MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 6
-"""Limits beyond which a number is a slip: each of them takes memory that no machine has, or makes
-it useless (threads)."""
+"""Upper limits of numbers; larger values are errors, because they exceed the memory of any machine
+or make it unusable (threads)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class NetworkPart:
         return self.weights
 
     def check_weights(self) -> None:
-        """Reject options of a weights file where none is loaded.
+        """Raise an error for options of a weights file if none is loaded.
 
         Raises:
             UsageError: weights are random, or published ones without a moving average.

@@ -107,7 +107,7 @@ def _read(name: str, path: Path) -> Profile:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"cannot read profile {str(path)!r}: {reason}") from error
     try:
-        if _NESTED.search(text):  # which takes the parser seconds
+        if _NESTED.search(text):  # which the parser needs seconds for
             raise RecursionError
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecursionError:
@@ -150,7 +150,7 @@ _YAML = "tag:yaml.org,2002:"
 def _value(node: Any, spelling: str, origin: str) -> Any:
     """Return the value of a node: a list of texts, numbers and truth values, or one of these.
 
-    Nothing is constructed that YAML knows and options do not: numbers are decimal (`010` is ten,
+    Only types of options are constructed: numbers are decimal (`010` is ten,
     `1:30` no number), and a date is a text.
     """
     import yaml
@@ -179,7 +179,7 @@ def _value(node: Any, spelling: str, origin: str) -> Any:
 
 
 def _check_date(text: str, spelling: str, origin: str) -> None:
-    """Refuse a date that does not exist: what YAML takes for a date is hardly meant as a text."""
+    """Raise an error for an invalid date, because YAML would otherwise read it as a text."""
     try:
         datetime.date(*map(int, re.findall(r"\d+", text)[:3]))
     except (ValueError, TypeError):
@@ -216,7 +216,7 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
 def described(options_class: Any, name: str, command: str) -> Dict[str, Any]:
     """Return the options of a profile as plain types, with all defaults.
 
-    What a shipped profile states for devices that this machine lacks is included.
+    Values of a shipped profile for devices that this machine does not have are included.
 
     Raises:
         UsageError: an unknown profile or option, or a value that is not allowed.

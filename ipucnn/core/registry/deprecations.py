@@ -1,8 +1,8 @@
-"""Deprecations of the record contract: who uses what, and until when it is accepted.
+"""Deprecated parts of the record contract, and warnings for plugins that use them.
 
-A part of the contract is deprecated in one version and ends with a later one. A record that states
-the earlier version (`api_version`) may use it until then, with a warning that names its plugin; a
-record that states the later version may not.
+A part is deprecated in one version of the contract and removed with a later one. A record for the
+earlier version (`api_version`) can still use it, with a warning that names its plugin; for a record
+for the later version it is an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Sequence
 
 
 class PluginDeprecationWarning(DeprecationWarning):
-    """A plugin uses a part of the record contract that will end; Python hides it by default."""
+    """A plugin uses a deprecated part of the record contract; hidden by default by Python."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Deprecation:
 
     Attributes:
         what: the part, for example "the field 'parameters' of ScheduleSpec".
-        ends: the version of the contract that no longer has it.
-        instead: what to do.
+        ends: the version of the contract with which it is removed.
+        instead: the replacement.
     """
 
     what: str
@@ -39,7 +39,7 @@ def announce(who: str, record: str, uses: Sequence[Deprecation]) -> None:
     """Emit a `PluginDeprecationWarning` for each deprecated part that a record uses.
 
     Args:
-        who: its plugin, in words.
+        who: the plugin, for the message.
         record: its kind and name.
         uses: see `PluginSpec.deprecated`.
     """

@@ -31,8 +31,9 @@ def isolated(who: str, trusted: bool = False) -> Iterator[None]:
     descriptor. A changed working directory, random state or signal handler is restored at the end.
 
     Args:
-        who: the plugin, for the warning about what it changed.
-        trusted: it is known to change nothing but the output: what changes is another thread's.
+        who: the plugin, for the warning about changed settings.
+        trusted: the code is known to change only the output, so that other changes are those of
+            other threads.
     """
     before = [] if trusted else [
         (setting, value) for setting in _settings() for value in _read(setting)]

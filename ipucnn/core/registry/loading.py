@@ -1,7 +1,7 @@
 """Loads plugins, and attributes failures to an entry point, hook or record.
 
 Besides `hookspecs` this is the only module that uses pluggy. pluggy's own entry-point loader
-imports everything at once and lets any failure through, so importing is done here; pluggy
+imports all entry points at once and does not catch exceptions, so this module imports them; pluggy
 registers the hook implementations and checks their signatures.
 """
 
@@ -70,7 +70,7 @@ class Problem:
     Attributes:
         state: `failed` or `disabled`.
         cause: one printable line.
-        remedy: what to do about it.
+        remedy: how to fix it.
         kind: the kind of plugin concerned; empty when it is not known.
         name: the record's name; empty when more than one record is concerned, or it has no name.
     """
@@ -249,7 +249,7 @@ def _items(kind: Kind, returned: Any) -> Iterator[Any]:
 
 
 def _check_record(kind: Kind, record: Any, spellings: Set[str]) -> None:
-    """Refuse what is not a record of the kind, or has a spelling of an earlier one."""
+    """Raise an error for an object that is not a record of the kind, or a repeated name."""
     if not isinstance(record, kind.record):
         raise PluginError(f"{kind.hook!r} returned {_shown(record)}, expected "
                           f"{kind.record.__name__}")
@@ -314,12 +314,12 @@ def missing_requirements(spec: PluginSpec) -> List[Requirement]:
 
 
 def check_options_class(found: Any) -> None:
-    """Refuse a class that a record cannot have as its `options`.
+    """Check a class that a record names as its `options`.
 
     Raises:
         PluginError: it is not a frozen dataclass, or one of its fields has no default or is not
-            made by `ipucnn.option`.
-        Exception: any that making an instance with the defaults raises.
+            created by `ipucnn.option`.
+        Exception: any that creating an instance with the defaults raises.
     """
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise PluginError(f"{_shown(found)} is not a dataclass")
@@ -338,7 +338,7 @@ def check_options_class(found: Any) -> None:
 
 
 def describe(provider: Provider) -> str:
-    """Return an entry point in words: what is needed to find it and its distribution."""
+    """Return a description of an entry point and its distribution, for messages."""
     if provider.entry_point == LOCAL:
         return f"plugin {provider.value!r}"
     return printable(f"plugin '{provider.entry_point}' ({GROUP} entry point to "
@@ -354,7 +354,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def remedy_for(provider: Provider) -> str:
-    """Return what to do about a broken plugin."""
+    """Return how to fix a broken plugin."""
     if provider.builtin:
         return "'ipucnn doctor' checks the installation"
     if provider.entry_point == LOCAL:

@@ -1,7 +1,8 @@
 """The record types that hooks return, and the table of kinds.
 
-Records are frozen, cheap and torch-free: they are enough to list, filter, complete, suggest and
-find conflicts. A record validates itself when it is built; `target` is resolved on first use.
+Records are frozen dataclasses that do not need torch. They are sufficient for listings, completion,
+suggestions and the detection of conflicts. A record is validated when it is created; its `target`
+is imported on first use.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ipucnn.core.registry.deprecations import Deprecation
 API_VERSION = 1
 """The newest version of the record contract.
 
-A record that does not state a version was written for version 1, whatever this one is.
+A record that does not state a version was written for version 1.
 """
 
 SUPPORTED = frozenset({1})
@@ -34,13 +35,13 @@ Target = Union[str, Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Requirement:
-    """A module that must be importable, and the command that brings it.
+    """A module that must be importable, and the command that installs it.
 
     Attributes:
-        module: its name.
-        install: the command, or the steps where no command does it.
-        part_of: the product that it is delivered with, such as "the Poplar SDK"; empty for a
-            package of an index.
+        module: the name of the module.
+        install: the command that installs it, or the steps if there is no such command.
+        part_of: the product that contains it, such as "the Poplar SDK"; empty for a
+            package of a package index.
     """
 
     module: str
@@ -53,21 +54,23 @@ class PublishedWeights:
     """One published set of weights.
 
     Attributes:
-        tag: its name; `--weights pretrained:TAG` chooses it.
-        url: where the file is: ``https://``, ``file://`` or ``package:module/file``.
-        sha256: the digest of the file, or the leading hexadecimal digits that its publisher gives.
-        licence: of the weights.
+        tag: the name; `--weights pretrained:TAG` selects the weights.
+        url: the location of the file: ``https://``, ``file://`` or ``package:module/file``.
+        sha256: the digest of the file, or the leading hexadecimal digits if the publisher gives
+            only these.
+        licence: the licence of the weights.
         source: the library that published them.
-        top1: accuracy on ImageNet's validation images in per cent, as their publisher states it.
-        top5: the same of the five most probable classes.
-        preprocessing: how images are prepared for these weights; that of the model's record when
-            None.
-        classes: names of the outputs in their order, or ``"module:attribute"`` of them; ImageNet's
-            for 1000 outputs when empty.
+        top1: top-1 accuracy on ImageNet's validation images in per cent, according to the
+            publisher.
+        top5: top-5 accuracy, likewise.
+        preprocessing: preprocessing of images for these weights; if None, that of the model's
+            record.
+        classes: names of the outputs in their order, or ``"module:attribute"`` of them; if empty,
+            ImageNet's for 1000 outputs.
         reader: ``"module:attribute"`` of ``reader(published, model) -> (path, entries)``, for
             weights in the cache or format of another library: the local file, and its entries
-            under the names of the model, which was built from the record. `url` is then only
-            shown. When empty, `url` is downloaded and read.
+            under the names of the model, which was built from the record. `url` is then for
+            information only. If empty, the file at `url` is read.
     """
 
     tag: str
@@ -87,19 +90,20 @@ class PluginSpec:
     """Base of all records.
 
     Attributes:
-        name: the one canonical spelling, lower case; it may have a namespace (``"timm/resnet50"``).
+        name: the canonical name in lower case, with an optional namespace (``"timm/resnet50"``).
         summary: one line for listings.
-        target: ``"module:attribute"`` or a callable; its signature depends on the kind.
-        aliases: other accepted spellings.
-        requires: modules the target needs beyond ipucnn's own dependencies.
-        api_version: the record contract it was written for.
-        options: the frozen dataclass, or its ``"module:Class"``, whose fields are created by
-            `ipucnn.option`; the target then receives an instance as the keyword argument
-            ``options``. None when there are none.
+        target: the implementation, ``"module:attribute"`` or a callable; its signature depends on
+            the kind.
+        aliases: other accepted names.
+        requires: modules that the target needs beyond the dependencies of ipucnn.
+        api_version: the version of the record contract that the record was written for.
+        options: a frozen dataclass with fields created by `ipucnn.option`, or its
+            ``"module:Class"``; the target receives an instance as the keyword argument
+            ``options``. None if there are no options.
         checks: ``"module:attribute"`` of a function without arguments that returns the plugin's
-            `ipucnn.core.checks.Check`s for `ipucnn doctor`, or empty. It is called where the
-            plugin's requirements are missing, too, and so must not import its engine. Records with
-            the same function share its checks.
+            `ipucnn.core.checks.Check`s for `ipucnn doctor`; may be empty. The function must not
+            import the engine, because it is also called if requirements are missing. A function
+            that several records name is called once.
 
     Raises:
         PluginError: a field has the wrong type or form.
@@ -151,7 +155,7 @@ class PluginSpec:
 
     def _deprecate(self, what: str, ends: int = 2,
                    instead: str = "declare a dataclass as 'options'") -> None:
-        """Note a deprecated part of the contract that the record uses; refuse it once it ended."""
+        """Record the use of a deprecated part of the contract; raise an error if it was removed."""
         use = Deprecation(what, ends, instead)
         if ends <= self.api_version <= API_VERSION:
             raise PluginError(f"bad {type(self).__name__} {self.name!r}: {what} ended with record "
@@ -179,19 +183,20 @@ class PluginSpec:
 class ModelSpec(PluginSpec):
     """A network. ``target(num_classes: int[, options]) -> torch.nn.Module`` with random weights.
 
-    A target with a parameter ``input_size=None`` is given the height and width of the images.
+    A target with a parameter ``input_size=None`` receives the height and width of the images.
 
     Attributes:
-        family: its group in listings.
-        input_size: height and width in pixels of its square input; that of `preprocessing` where
-            it has one.
-        num_classes: outputs of the published network.
-        source: the library whose module and state-dict names it uses.
+        family: the group in listings.
+        input_size: default height and width of the input in pixels; if `preprocessing` is given,
+            its value takes precedence.
+        num_classes: number of outputs of the published network.
+        source: the library that defines the names of modules and of the state dictionary.
         weights: published weights, the default first.
-        zero_init_residual: it has residual branches whose last norm can start at zero.
-        preprocessing: how images are prepared for it. When None, the usual values for ImageNet
-            models are assumed, at its input size.
-        input_sizes: the smallest and the largest input that it computes; empty for any.
+        zero_init_residual: whether the last norm layer of each residual branch can be initialised
+            with zero.
+        preprocessing: preprocessing of images; if None, the usual values for ImageNet models, at
+            the input size.
+        input_sizes: the smallest and the largest supported input size; empty for any.
     """
 
     family: str = ""
@@ -220,10 +225,10 @@ class ModelSpec(PluginSpec):
         self._tuple_of(PublishedWeights, "weights")
 
     def check_input_size(self, size: int) -> None:
-        """Reject an input size that the network cannot compute.
+        """Check an input size.
 
         Raises:
-            UsageError: it is too small or too large.
+            UsageError: the network does not support it.
         """
         if self.input_sizes and not self.input_sizes[0] <= size <= self.input_sizes[1]:
             raise UsageError(f"model {self.name!r} cannot compute images of {size} pixels",
@@ -235,40 +240,42 @@ RANDOM_RESIZED_CROP = "random-resized-crop"
 PADDED_CROP = "padded-crop"
 RECIPES = (RANDOM_RESIZED_CROP, PADDED_CROP)
 """How training images are cropped: a part of random area and aspect ratio, resized, as for
-ImageNet; or a part of the native size from the image with a margin of an eighth, as for CIFAR,
-whose images are left as they are for validation."""
+ImageNet; or a crop of the native size from the image padded by an eighth of it, as for CIFAR, where
+validation images are not cropped."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec(PluginSpec):
-    """Images and perhaps labels. ``target(request: DatasetRequest[, options]) -> ImageDataset``.
+    """A set of images. ``target(request: DatasetRequest[, options]) -> ImageDataset``.
 
     Attributes:
         labelled: whether the class of each image is known.
-        finite: it is a real collection that supports one pass (not a benchmark stream).
+        finite: whether the dataset is a collection of images that can be evaluated in one pass;
+            False for a stream of random images.
         on_device: images are generated on the device and never transferred.
-        needs_data_dir: `--data-dir` must name its folder.
-        default_data_dir: the folder it reads when `--data-dir` names none; a dataset with neither
-            reads no folder, and `--data-dir` is refused.
+        needs_data_dir: whether `--data-dir` is required.
+        default_data_dir: the folder that is read without `--data-dir`. If this and
+            `needs_data_dir` are not set, `--data-dir` is an error.
         layout: the folder's expected structure, for `show` and for error messages.
         verify: ``"module:attribute"`` of ``verify(folder: str) -> List[str]``, which returns one
-            line per problem with a folder of this format; empty when it cannot be verified.
-        unverified: ``"module:attribute"`` of ``unverified(folder: str) -> List[str]``, which gives
-            notes on what `verify` cannot check in this folder; empty if there is nothing.
-        markers: shell patterns of paths within a folder, any of which identifies this format. Where
-            several formats match, the longest pattern decides.
+            line per problem with a folder of this format; empty if it cannot be verified.
+        unverified: ``"module:attribute"`` of ``unverified(folder: str) -> List[str]``, which
+            returns notes on properties of the folder that `verify` cannot check; empty if there are
+            none.
+        markers: shell patterns of paths within a folder, any of which identifies this format. If
+            several formats match, the one with the longest pattern is used.
         also: other datasets that are read instead if the folder has their markers; their
             options can be given with this dataset too.
-        streams: `--data-dir` may be a URL.
-        stores: `--data-dir` may be the URL of a store, which lists its files.
-        preprocessing: how its images are usually prepared for a network that is trained on them
-            alone; that of the network's record when None.
-        convert: ``"module:attribute"`` of what writes other datasets in this format, a
-            `ipucnn.data.formats.convert.Writer`; empty if there is none.
+        streams: whether `--data-dir` may be a URL.
+        stores: whether `--data-dir` may be the URL of a store, whose files can be listed.
+        preprocessing: preprocessing for a network that is trained on the dataset from random
+            weights; if None, that of the network's record.
+        convert: ``"module:attribute"`` of the `ipucnn.data.formats.convert.Writer` that writes
+            other datasets in this format; empty if there is none.
         recipe: how training images are cropped, one of `RECIPES`.
-        native_size: height and width in pixels of all of its images; 0 if they differ, or are
-            created at the model's input size. A padded crop needs it.
-        train_samples: number of its training images, for `plan`, which reads none; 0 if that
+        native_size: height and width of all images in pixels, required for `padded-crop`; 0 if the
+            sizes differ, or if images are created at the model's input size.
+        train_samples: number of training images, for `plan`, which reads no images; 0 if it
             depends on the folder.
     """
 
@@ -305,7 +312,7 @@ class DatasetSpec(PluginSpec):
 
     @property
     def reads_folder(self) -> bool:
-        """Whether it accepts a folder from the user."""
+        """Whether `--data-dir` is accepted."""
         return self.needs_data_dir or bool(self.default_data_dir)
 
 
@@ -314,7 +321,8 @@ class NormLayerSpec(PluginSpec):
     """A normalisation layer. ``target(site: NormSite[, options]) -> nn.Module``.
 
     Attributes:
-        batch_dependent: its training statistics depend on the micro-batch.
+        batch_dependent: whether the outputs for a sample in training depend on the other samples of
+            its micro-batch.
     """
 
     batch_dependent: bool = False
@@ -324,14 +332,13 @@ class NormLayerSpec(PluginSpec):
 class OptimizerSpec(PluginSpec):
     """An optimizer. ``target(param_groups, lr: float[, options]) -> torch.optim.Optimizer``.
 
-    The groups hold the weight decay of their parameters. `hyperparameters`, which the first
-    records listed, is accepted and has no meaning: declare `options`.
+    Each group contains the weight decay of its parameters. `hyperparameters` is deprecated and has
+    no effect; declare `options`.
 
     Attributes:
-        lr: a usual learning rate for updates of 256 samples, for trainings in which the user gives
-            none; 0 if there is no usual one.
-        lr_growth: how it grows with the samples of an update: `linear`, with their `root`, or
-            `none`.
+        lr: learning rate for updates of 256 samples, for trainings without `--lr`; 0 for none.
+        lr_growth: how it scales with the number of samples per update: `linear`, `root` (square
+            root) or `none`.
     """
 
     lr: float = 0.0
@@ -351,12 +358,12 @@ class ScheduleSpec(PluginSpec):
     """A learning-rate schedule: a pure function of the fractional epoch.
 
     ``target(epoch: float[, epochs][, frequency][, options]) -> float`` returns the factor on the
-    base learning rate. A target whose signature has `epochs` (of the whole training, at least 1)
-    or `frequency` (updates of the rate per epoch, 1 when the user gave none) receives them by
-    keyword. `parameters`, which the first records listed, is accepted and has no meaning.
+    base learning rate. If the signature has `epochs` (number of epochs of the training, at least
+    1) or `frequency` (updates of the rate per epoch, default 1), they are passed by keyword.
+    `parameters` is deprecated and has no effect.
 
     Attributes:
-        formula: for listings and docs.
+        formula: the formula, for listings and the documentation.
     """
 
     formula: str = ""
@@ -371,38 +378,38 @@ FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "batch-size-auto", "co
                                     "fine-tuning", "full-precision-norm", "multi-label",
                                     "recompute", "sharding", "stage-processes"})
 """Features that only some backends have; common options may require one of them. `accumulation-sum`
-adds gradients over accumulation (`ExecutionPlan.gradient_factor`), `batch-size-auto` makes sessions
-of any micro-batch in little time, so that several are measured, `multi-label` trains on images
-with several labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer,
-`sharding` executes the stages of a model one after another (`ExecutionPlan.sharded`),
-`stage-processes` divides pipeline stages among processes with a device each."""
+sums gradients over accumulation (`ExecutionPlan.gradient_factor`), `batch-size-auto` creates
+sessions fast enough to measure several micro-batches, `multi-label` trains on images with several
+labels, `fine-tuning` freezes layers for some epochs and has learning rates by layer, `sharding`
+executes the stages of a model one after another (`ExecutionPlan.sharded`), `stage-processes`
+executes pipeline stages in several processes with a device each."""
 
 
 @dataclass(frozen=True)
 class BackendSpec(PluginSpec):
     """An execution engine. ``target([options]) -> Backend`` (`ipucnn.core.execution.backend`).
 
-    A plan that requires more than the record offers is rejected before compilation.
+    A plan that requires something that the record does not declare is an error before compilation.
 
     Attributes:
-        inference: it can run inference.
-        training: it can train.
-        precisions: the ``compute.master`` pairs it computes in.
-        features: which of `FEATURES` it has.
-        preference: `--backend auto` takes the usable built-in backend with the highest value, which
-            is this one's on its best device (a probe may report a lower one for another). `auto`
-            loads no third-party plugin; such a backend is selected by name.
-        device: one word for listings (`IPU`, `CPU, CUDA` ...).
-        instances: several processes can share the replicas, as a launcher starts them.
-        pipelining: a model can be split into stages.
-        onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes which
-            ONNX files its engine reads; empty when it reads none.
-        rules: ``"module:attribute"`` of ``rules(plan, choice, options) -> List[str]``, given an
-            `ExecutionPlan`, an `OptimizerChoice` and the backend's options: a line for each rule of
-            its API by which a training would be refused. `plan` calls it, also where the plugin's
-            requirements are missing; empty when there are none.
-        mixup: its trainings mix images by mixup and cutmix (`TrainingBatch.mixing`).
-        replicas: it has data-parallel replicas.
+        inference: whether inference is supported.
+        training: whether training is supported.
+        precisions: the supported ``compute.master`` pairs.
+        features: the supported features, out of `FEATURES`.
+        preference: `--backend auto` selects the usable built-in backend with the highest value. It
+            applies to the best device of the backend; a probe can return a lower value for another
+            one. Third-party backends must be selected by name.
+        device: the devices, for listings (`IPU`, `CPU, CUDA` ...).
+        instances: whether several processes started by a launcher can share the replicas.
+        pipelining: whether a model can be split into pipeline stages.
+        onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes the ONNX
+            files that the engine supports; empty if there is none.
+        rules: ``"module:attribute"`` of ``rules(plan, choice, options) -> List[str]``, with an
+            `ExecutionPlan`, an `OptimizerChoice` and the backend's options. It returns a line for
+            each restriction of the engine that a training violates. `plan` calls it, even if
+            requirements are missing. Empty if there is none.
+        mixup: whether trainings support mixup and cutmix (`TrainingBatch.mixing`).
+        replicas: whether data-parallel replicas are supported.
     """
 
     inference: bool = True
@@ -433,7 +440,7 @@ class BackendSpec(PluginSpec):
                         name, "'package.module:attribute'")
 
     def has(self, feature: str) -> bool:
-        """Return whether it has a feature; `onnx` and `int8` follow from other fields."""
+        """Return whether a feature is supported; `onnx` and `int8` follow from other fields."""
         return (feature in self.features or feature in self.precisions
                 or (feature == "onnx" and bool(self.onnx)))
 
@@ -443,8 +450,8 @@ class LossSpec(PluginSpec):
     """A loss. ``target([options]) -> Loss`` (`ipucnn.core.execution.losses.Loss`).
 
     Attributes:
-        multi_label: an image may have several labels.
-        formula: for listings and docs.
+        multi_label: whether an image can have several labels.
+        formula: the formula, for listings and the documentation.
     """
 
     multi_label: bool = False
@@ -463,8 +470,8 @@ class LauncherSpec(PluginSpec):
     The interface is `ipucnn.core.execution.launching.Launcher`.
 
     Attributes:
-        variables: names of the environment variables by which a process recognises that this
-            launcher started it; one of them is sufficient.
+        variables: names of environment variables; every process of the launcher has at least one of
+            them.
     """
 
     variables: Tuple[str, ...] = ()
@@ -475,7 +482,7 @@ class LauncherSpec(PluginSpec):
 
 
 def _check_names(record: PluginSpec, field_name: str, value: Any) -> None:
-    """Reject a value that version 1 of the contract did not allow."""
+    """Raise an error for a value that version 1 of the contract did not allow."""
     if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
         raise PluginError(f"bad {type(record).__name__} {record.name!r}: {field_name} is "
                           f"{value!r}, expected a tuple of str")

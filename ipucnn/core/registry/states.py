@@ -14,7 +14,7 @@ from ipucnn.core.registry.records import KINDS, SUPPORTED, Kind, PluginSpec
 _KIND_OF_PREFIX = {kind.prefix: kind for kind in KINDS.values()}
 
 MOST_NAMED = 3
-"""A conflict names so many other distributions at most."""
+"""Maximum number of other distributions that a conflict names."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Row:
         provider: its distribution and entry point.
         state: one of the six states.
         spec: the record; None when there is none.
-        cause: why it is not `ok`; also set when an alias of it is taken by a built-in.
-        remedy: what to do about it.
+        cause: why it is not `ok`; also set if a built-in plugin has the name of an alias.
+        remedy: how to fix it.
     """
 
     kind: str
@@ -224,7 +224,7 @@ def missing_modules(spec: PluginSpec) -> str:
 
 
 def missing_in_words(spec: PluginSpec) -> str:
-    """Return what a record needs that is not installed: modules, or the product they are part of.
+    """Return the missing requirements of a record: modules, or the product that contains them.
 
     For example "not installed, needs the Poplar SDK".
     """

@@ -63,7 +63,7 @@ class ConvertTarget:
 
 @dataclass(frozen=True)
 class ConvertImages:
-    """How images are stored."""
+    """Storage of images."""
 
     heading: ClassVar[str] = "Images"
 

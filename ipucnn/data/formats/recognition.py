@@ -83,11 +83,11 @@ def dataset_here(used: Registry, default: str) -> str:
 
 
 def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Optional[str]:
-    """Return the name of the labelled dataset in a folder, if a model knows one of its classes.
+    """Return the name of the labelled dataset in a folder, if its classes match a model.
 
-    Folders that are called by the numbers of classes are classes, too, and shards name theirs.
-
-    Folders that are called otherwise are albums, not classes: None.
+    Folders are classes if one of them has the name of a class of the model, or if their names are
+    numbers of classes. Shards contain the names of their classes. Otherwise folders are not
+    classes, and the result is None.
 
     Args:
         data_dir: the folder or URL.

@@ -44,7 +44,7 @@ def fetch_sample_images(out: Path, url: str = "") -> List[Path]:
     """Fetch the sample images into a folder; does nothing when it holds images already.
 
     Args:
-        out: the folder, made when it does not exist.
+        out: the folder, created if it does not exist.
         url: a tar archive of images; the environment's `IPUCNN_SAMPLE_IMAGES_URL`, or else
             `SAMPLE_IMAGES_URL`, when empty.
 
@@ -95,7 +95,7 @@ def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
         out: target folder; the default folder when None.
 
     Raises:
-        UsageError: nothing has that name.
+        UsageError: the name is unknown.
         DataError: it cannot be fetched.
     """
     if key(name) != SAMPLE_IMAGES:

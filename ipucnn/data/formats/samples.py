@@ -111,7 +111,7 @@ class Samples:
     def _has_files(self) -> bool:
         try:
             return self.dataset.encoded(0) is not None
-        except DataError:  # there is a file, though it cannot be read
+        except DataError:  # there is a file, but it cannot be read
             return True
 
     def _prepared(self, index: int) -> Sample:
@@ -127,7 +127,7 @@ class Samples:
         return Sample(*stored, dataset.label(index), box, dataset.image_id(index))
 
     def _own_file(self, index: int) -> Optional[Tuple[bytes, str]]:
-        """Return the image's file and suffix; None without one, or if it has to be decoded."""
+        """Return the image's file and suffix; None if there is no file or it must be decoded."""
         data = self.dataset.encoded(index)
         suffix = suffix_of(data) if data else None
         if data is None or suffix is None:

@@ -25,7 +25,7 @@ class Verification(Shown):
     Attributes:
         path: the folder of the dataset.
         problems: one line each; empty when it is complete and unchanged.
-        notes: what cannot be checked, what is left out of it, and how it is read.
+        notes: notes on what cannot be checked, on files that are left out, and on how it is read.
     """
 
     path: str
@@ -93,7 +93,7 @@ def left_out(path: str, name: Optional[str] = None) -> List[str]:
     opened = 0
     for split in ("train", "validation", None):
         if split is None and opened:
-            break  # of the whole, one that has no splits is all there is
+            break  # a dataset without splits is opened as a whole
         with suppress(DataError):  # a problem, which `verify` reports
             dataset = registry().make(spec, DatasetRequest(data_dir=path, split=split),
                                       options=settled(PluginOptions(), "dataset", spec,

@@ -1,4 +1,4 @@
-"""Attempts of calls that may fail, stall, or never end."""
+"""Executes calls that may fail, stall, or never return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Failed(Exception):
 
 
 class Local(Exception):
-    """An error of this machine's files, which is not the store's."""
+    """An error of a local file, not of the store."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))
@@ -26,7 +26,7 @@ class Local(Exception):
 
 
 class Pulse:
-    """The progress of an attempt; a given-up attempt ends at its next beat."""
+    """The progress of an attempt; an abandoned attempt ends at its next report."""
 
     def __init__(self) -> None:
         self.at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Copies of a few files of a folder on a store, which are fetched again when they change."""
+"""Local copies of a few files of a folder on a store, updated when the files change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TIMEOUT = 15.0
 
 
 def local_path(place: Any) -> str:
-    """Return a place as it is, but a `file://` URL as the path, and `~` expanded."""
+    """Return a path or URL, with `file://` URLs converted to paths and `~` expanded."""
     text: str = os.fspath(place)
     if text.lower().startswith("file://"):
         return unquote(urlsplit(text).path) or "/"
@@ -66,7 +66,7 @@ class Mirror:
         """Fetch the files that are new or have changed.
 
         Raises:
-            DataError: the store does not answer; the copies so far remain.
+            DataError: the store does not respond; existing copies remain.
         """
         self._refresh("", self._depth)
 
@@ -103,10 +103,10 @@ class Mirror:
 
 
 class Polling:
-    """Refreshes a mirror again and again in a thread, so that a silent store blocks nobody.
+    """Refreshes a mirror periodically in a thread, so that a store without response does not block.
 
     Args:
-        mirror: what is refreshed.
+        mirror: the mirror to refresh.
         every: seconds between two refreshes.
 
     Attributes:
@@ -141,10 +141,10 @@ def on_disk(place: str, names: Collection[str] = ()) -> Iterator[Path]:
 
     Args:
         place: a path, or the URL of a file or of a folder.
-        names: the files that are wanted of a folder.
+        names: the files to copy if the place is a folder.
 
     Raises:
-        IpucnnError: the URL is wrong, or the store does not answer.
+        IpucnnError: the URL is wrong, or the store does not respond.
     """
     place = local_path(place)
     if not is_store(place):

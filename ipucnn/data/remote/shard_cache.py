@@ -98,7 +98,7 @@ class RemoteFiles:
 
         Args:
             name: of the file.
-            limit: in bytes; of a larger file no more is received.
+            limit: in bytes; reading a larger file stops there.
 
         Raises:
             DataError: it cannot be fetched, or is not text.
@@ -258,10 +258,10 @@ class _Cache:
                     _remove(file.part)
 
     def make_private(self, file: _File) -> None:
-        """Make the folders of a file, which nobody else may enter.
+        """Create the folders of a file, with access for this user only.
 
         Raises:
-            OSError: they cannot be made, or are somebody else's.
+            OSError: they cannot be created, or belong to another user.
         """
         private_folder(self.root)
         private_folder(file.path.parent)
@@ -322,7 +322,7 @@ class _Cache:
             time.sleep(_POLL)
 
     def _content(self, own: Path) -> Tuple[List[_Entry], List[_Entry]]:
-        """Return complete files and running downloads; remove files left by dead processes."""
+        """Return complete files and running downloads; remove files of killed processes."""
         from filelock import FileLock, Timeout
 
         kept, loading = [], []

@@ -29,7 +29,7 @@ FOLDER = "files"
 """Subfolder of the cache folder; nothing else there is read."""
 
 REUSED = 60.0
-"""Seconds for which a process takes a listing for that of another split or command."""
+"""Seconds for which a process reuses a listing for another split or command."""
 
 _LISTERS = 16
 _FULL = 0.9  # of the limit, to which files are removed when it is reached
@@ -50,7 +50,7 @@ class StoreImages:
     Args:
         url: of the folder.
         cache_dir: folder for copies; the user's cache when None.
-        cache_bytes: how many bytes of copies are kept; when None 20 GB, or a tenth of the free
+        cache_bytes: size of the cache; if None, 20 GB, or a tenth of the free
             disk space if that is less.
 
     Attributes:
@@ -92,7 +92,7 @@ class StoreImages:
 
 
 def entries_of(folder: str) -> List[Stored]:
-    """Return what is directly in a folder: as listed before, else by asking the store.
+    """Return the entries of a folder: from the listing, or else from the store.
 
     Args:
         folder: its URL; without credentials for one that a `StoreImages` has listed.
@@ -125,7 +125,7 @@ def _listed(store: Store, root: str) -> _Folders:
 
 
 class _Copies:
-    """Files whose total size is bounded; those used longest ago are removed first."""
+    """A folder of files with a bounded total size; least recently used files are removed first."""
 
     def __init__(self, root: Path, limit: Optional[int]) -> None:
         self._root = root
@@ -145,14 +145,14 @@ class _Copies:
         self._forget()
 
     def read(self, key: str, fetch: Callable[[], bytes]) -> bytes:
-        """Return a content by its key: its copy, or what `fetch` returns, which is kept."""
+        """Return the content for a key: a copy, or else the result of `fetch`, which is stored."""
         path = self._root / key[:2] / key
         content = self._copy(path)
         if content is None:
             content = fetch()
             try:
                 self._keep(path, content)
-            except OSError as error:  # the image is there all the same
+            except OSError as error:  # the image is available nevertheless
                 if not self._useless:
                     log.warning("images are not kept in '%s': %s; name another folder with "
                                 "'--data-cache-dir'", self._root, error.strerror or error)
@@ -188,7 +188,7 @@ class _Copies:
                 part.unlink()
 
     def _reserve(self, size: int) -> bool:
-        """Count the bytes of a new file; return whether there is room for it at all."""
+        """Add the size of a new file; return whether there is space for it."""
         with self._counting() as counter:
             used = _number(counter)
             if used is None or self._limit is None or used + size > self._limit:
@@ -199,7 +199,7 @@ class _Copies:
         return True
 
     def _tidied(self, size: int) -> int:
-        """Remove old files until there is room; return the bytes that remain."""
+        """Remove old files until there is space; return the remaining bytes."""
         found = []
         for folder in self._root.iterdir():
             if folder.is_dir():

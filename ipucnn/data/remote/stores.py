@@ -1,4 +1,4 @@
-"""Files on stores that fsspec reaches, such as `s3://`; the only module that knows fsspec."""
+"""Files on stores that fsspec reaches, such as `s3://`; the only module that imports fsspec."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PATIENCE = Patience()
 _ANYTHING = Expected()
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "ssh": "ssh", "sftp": "ssh"}
-"""The extra of ipucnn that brings the package of each scheme; others need a package of fsspec."""
+"""The extra of ipucnn for the package of each scheme; other schemes need a package of fsspec."""
 
 _OBJECTS = ("s3", "s3a", "gs", "gcs", "hf", "abfs", "abfss", "az", "adl", "oss", "oci")
-"""Stores that write an object whole or not at all, and have no folders to make."""
+"""Stores that write objects atomically and have no folders."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BLOCK = 1 << 22
@@ -108,7 +108,7 @@ class Stored:
 class Store:
     """A folder on a store. Any thread may use it; it can be pickled, and used after a fork.
 
-    Every call is repeated after errors that may pass and after `Patience.timeout` seconds without
+    Every call is retried after temporary errors and after `Patience.timeout` seconds without
     progress.
 
     Args:
@@ -137,11 +137,11 @@ class Store:
 
     @property
     def whole(self) -> bool:
-        """Whether the store writes a file whole or not at all."""
+        """Whether the store writes files atomically."""
         return self.scheme in _OBJECTS
 
     def _check(self) -> None:
-        """Raise an error for a URL that cannot be one of a store; nothing is connected."""
+        """Raise an error for a URL that cannot be that of a store, without a connection."""
         try:
             import fsspec
         except ImportError as error:
@@ -175,10 +175,10 @@ class Store:
     # -- reading -------------------------------------------------------------------------------
 
     def stat(self, name: str) -> Optional[Stored]:
-        """Return what has a name; None if there is nothing.
+        """Return the file or folder of a name, or None.
 
         Raises:
-            DataError: the store does not answer, or refuses.
+            DataError: the store does not respond, or denies access.
         """
         try:
             return self._call("look up", name, lambda fs, path, _: _stored(
@@ -187,10 +187,10 @@ class Store:
             return None
 
     def listing(self, name: str = "") -> List[Stored]:
-        """Return what is directly in a folder, sorted by name; empty if there is nothing.
+        """Return the entries of a folder, sorted by name.
 
         Raises:
-            DataError: the store does not answer, or refuses.
+            DataError: the store does not respond, or denies access.
         """
         def listed(fs: Any, path: str, _: Pulse) -> List[Stored]:
             found = [(info["name"].rstrip("/"), info) for info in _fresh(fs).ls(path, detail=True)]
@@ -236,13 +236,13 @@ class Store:
         Args:
             name: of the file.
             file: open for writing, seekable.
-            expected: what is known of the content.
+            expected: known properties of the content.
 
         Returns:
             The metadata of the file from the store.
 
         Raises:
-            DataError: it cannot be fetched or is not what is expected.
+            DataError: it cannot be fetched or does not match `expected`.
             OSError: writing `file` failed.
         """
         return self._call("fetch", name, _Content(file, expected).receive)
@@ -250,10 +250,10 @@ class Store:
     # -- writing -------------------------------------------------------------------------------
 
     def upload(self, path: Path, name: str) -> None:
-        """Write a file and verify it; until then it has another name where that is needed.
+        """Write a file and verify it; if necessary, under a temporary name.
 
         Raises:
-            DataError: it cannot be written, or does not come back as it was written.
+            DataError: it cannot be written, or the verification fails.
             OSError: the local file cannot be read.
         """
         digests = (hashlib.md5(), hashlib.sha256())
@@ -296,7 +296,7 @@ class Store:
         """Remove a file; one that does not exist is none.
 
         Raises:
-            DataError: the store does not answer, or refuses.
+            DataError: the store does not respond, or denies access.
         """
         with suppress(_Missing):
             self._call("remove", name, lambda fs, path, _: fs.rm_file(path))
@@ -312,12 +312,12 @@ class Store:
         self.remove(name)
 
     def _verify(self, fs: Any, path: str, wanted: Tuple[int, str, str], pulse: Pulse) -> None:
-        """Raise `Failed` unless a file is there as it was written."""
+        """Raise `Failed` unless a file exists with the content that was written."""
         size, md5, sha256 = wanted
         info = _fresh(fs).info(path)
         if info.get("size") != size:
             raise Failed(f"{info.get('size')} of {size} bytes arrived")
-        if str(info.get("ETag", "")).strip('"') == md5:  # a tag of another kind proves nothing
+        if str(info.get("ETag", "")).strip('"') == md5:  # other kinds of tags are not comparable
             return
         digest = hashlib.sha256()
         for start in range(0, size, _BLOCK):
@@ -330,7 +330,7 @@ class Store:
 
     def _call(self, action: str, name: str, call: Callable[[Any, str, Pulse], ResultT],
               timeout: float = 0.0) -> ResultT:
-        """Return what a call returns, after as many attempts as it takes."""
+        """Execute a call with retries and return its result."""
         attempts = self.patience.attempts
         for attempt in range(1, attempts + 1):
             try:
@@ -338,7 +338,7 @@ class Store:
                     *self._located(name), pulse))
             except Local as error:
                 raise error.cause from None
-            except Exception as error:  # those of the packages are their own
+            except Exception as error:  # errors of the packages
                 final = isinstance(error, _FINAL) or type(error).__name__ in _CREDENTIALS \
                     or (isinstance(error, Failed) and error.final)
                 if isinstance(error, FileNotFoundError) and action != "write":
@@ -409,7 +409,7 @@ class _Content:
         return stored
 
     def _store(self, block: bytes, pulse: Pulse) -> None:
-        with pulse.lock, ours():  # a given-up attempt writes nothing after the next has begun
+        with pulse.lock, ours():  # an abandoned attempt must not write any more
             pulse.beat()
             self._file.seek(self._received)
             self._file.write(block)
@@ -418,7 +418,7 @@ class _Content:
 
 
 def _fresh(fs: Any) -> Any:
-    """Return a file system without what it remembers of earlier listings."""
+    """Return a file system with an empty cache of listings."""
     fs.invalidate_cache()
     return fs
 

@@ -50,12 +50,12 @@ class Patience:
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of the content.
+    """Known properties of the content.
 
     Attributes:
-        size: in bytes; None checks that it is what the server announced.
+        size: in bytes; None for the size that the server announces.
         md5: in hexadecimal digits; empty checks nothing.
-        limit: bytes beyond which nothing is received, whatever the server announces.
+        limit: maximum number of bytes that are received, whatever the server announces.
     """
 
     size: Optional[int] = None
@@ -75,10 +75,10 @@ def transfer(url: str, file: IO[bytes], patience: Patience,
         url: http or https.
         file: open for writing, seekable.
         patience: timeout and retry policy.
-        expected: what is known of the content.
+        expected: known properties of the content.
 
     Raises:
-        DataError: the content cannot be fetched or is not what is expected.
+        DataError: the content cannot be fetched or does not match `expected`.
         OSError: writing the file failed.
     """
     log.debug("fetching %s", shown(url))
