@@ -1,4 +1,4 @@
-"""Answers single questions with one model: a session that stays open between calls."""
+"""Classifies images on demand with one model; the session stays open between calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Prediction(Shown):
     It prints as a short table, and iterates over pairs of a name and its probability.
 
     Attributes:
-        path: of the image, or its number among those given.
+        path: path of the image, or its index.
         names: names of the classes.
         probabilities: of these classes, 0 to 1.
         classes: their numbers, the indices of the model's outputs.
@@ -94,7 +94,7 @@ class Predictions(List[Prediction], Shown):
 
 
 _MOST = 20
-"""Predictions that are shown of many."""
+"""Maximum number of predictions that are shown."""
 
 
 def _per_cent(probability: float) -> str:
@@ -102,9 +102,9 @@ def _per_cent(probability: float) -> str:
 
 
 class Answering:
-    """A model that classifies images whenever it is asked, as `ipucnn run` would.
+    """A model that classifies images on demand, with the results of `ipucnn run`.
 
-    The device is prepared with the first question. Several threads may ask; they take turns.
+    The device is prepared by the first call. Thread-safe; calls are executed one after the other.
 
     Args:
         options: of the run.
@@ -120,7 +120,7 @@ class Answering:
     def __init__(self, options: RunOptions, registry: Registry) -> None:
         from ipucnn.inference.prepared_run import prepare
 
-        # what was measured is for images in a row
+        # stored measurements are for continuous runs
         self.job: Job = prepare(options.with_values(tune=False), registry, images=_NOTHING)
         self._session: Optional[InferenceSession] = None
         self._turn = threading.Lock()
@@ -151,7 +151,7 @@ class Answering:
         return found
 
     def close(self) -> None:
-        """Free the device; a later question prepares it again."""
+        """Free the device; the next call acquires it again."""
         with self._turn:
             if self._session is not None:
                 self._session.close()
@@ -192,4 +192,4 @@ def _opened(job: Job) -> Tuple[Job, InferenceSession]:
 
 
 _NOTHING = GivenImages([])
-"""What a model is prepared with before it is asked."""
+"""Placeholder images for the preparation of a model."""

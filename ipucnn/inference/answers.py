@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ipucnn.data import ImageDataset
 
 FIRST = 10
-"""Images whose predictions a result shows."""
+"""Number of images with predictions in a result."""
 
 Rows = List[Dict[str, Any]]
 
@@ -30,13 +30,13 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """Collects the predictions that a result shows.
+    """Collects the predictions for the display of a result.
 
     Args:
         names: class names of the model.
 
     Attributes:
-        labelled: the images have labels that are compared with the predictions.
+        labelled: whether the images have labels, which are compared with the predictions.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Chooses the backend of a run, and options of it, by what was measured on this machine."""
+"""Selects the backend of a run and its options by measurements on this machine."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class Choice:
 
 def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
            refusals: Mapping[str, str], measured: Optional[Measured] = None) -> Optional[Choice]:
-    """Return the fastest backend and options that were measured; None where nothing was.
+    """Return the fastest measured backend and options, or None without a measurement.
 
     Args:
         options: of the run.
         plan: of this process.
         registry: where names are looked up.
         refusals: backends that cannot execute the network.
-        measured: a new measurement; what is stored when None.
+        measured: a new measurement; the stored one if None.
     """
     name = options.execution.backend
     if options.execution.tune is False or not _alone(options, plan):
         return None
     only = ""
-    with suppress(IpucnnError):  # what is missing is reported where it is used
+    with suppress(IpucnnError):  # missing requirements are reported elsewhere
         if key(name) != AUTO:
             only = registry.get_typed(BackendSpec, name).name
         fresh = measured is not None
@@ -91,12 +91,12 @@ def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
 
 
 def _alone(options: RunOptions, plan: ExecutionPlan) -> bool:
-    """Return whether one process computes the whole network: others might choose another engine."""
+    """Return whether one process computes the network; several could select different engines."""
     return options.execution.instances == 1 and launched() is None and plan.stages == 1
 
 
 def asked(options: RunOptions, registry: Registry, progress: Progress) -> Optional[Measured]:
-    """Measure if `--tune` asks for it.
+    """Measure backends if `--tune` is set.
 
     Raises:
         UsageError: several processes share the run, or the network.
@@ -110,14 +110,14 @@ def asked(options: RunOptions, registry: Registry, progress: Progress) -> Option
 
 
 MANY = 2048
-"""Images from which a run without a measurement considers one."""
+"""Minimum number of images of a run for an automatic measurement."""
 
 SHARE, LEAST = 0.05, 10.0
-"""The share of a run that a measurement may take, and the seconds that it needs to be of use."""
+"""Maximum share of a run for a measurement, and the minimum seconds of a useful measurement."""
 
 
 def time_for(job: Job, session: InferenceSession) -> float:
-    """Return the seconds that a measurement during a run may take; 0 where it does not pay.
+    """Return the seconds that a measurement during a run may take; 0 if it is not worthwhile.
 
     Args:
         job: the run.
@@ -135,11 +135,11 @@ def time_for(job: Job, session: InferenceSession) -> float:
 
 
 WORTH_A_NOTE = 20.0
-"""Seconds of a run from which a note recommends '--tune'."""
+"""Minimum duration in seconds of a run for a note that recommends '--tune'."""
 
 
 def hint(job: Job, seconds: float) -> List[str]:
-    """Return the note of a run of so many seconds; none if it was measured, or was short."""
+    """Return the note on `--tune` for a run of this duration, if it is useful."""
     if seconds < WORTH_A_NOTE or job.options.execution.tune is not None or job.measured \
             or not _alone(job.options, job.executed) or not _varies(job):
         return []
@@ -148,7 +148,7 @@ def hint(job: Job, seconds: float) -> List[str]:
 
 
 def _varies(job: Job) -> bool:
-    """Return whether there is something to choose for a run."""
+    """Return whether there are several candidates for a run."""
     try:
         variants = variants_of(job.chosen, job.executed, given_options(job.options))
     except Exception:  # of a plugin: a measurement would report it

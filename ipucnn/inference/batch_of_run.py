@@ -1,4 +1,4 @@
-"""Chooses the micro-batch of a run by measurement: `--batch-size auto`."""
+"""Selects the micro-batch of a run by measurement: `--batch-size auto`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ipucnn.inference.prepared_run import Job
 
 _MOST = 256
-"""Micro-batch beyond which no network was seen to be faster."""
+"""Largest micro-batch to measure; larger ones were not faster for any network."""
 
 
 def with_measured_batch(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
@@ -95,7 +95,7 @@ def _found(options: RunOptions, registry: Registry, images: Optional[ImageDatase
             shape = (session.samples_per_call, 3, side, side)
             pixels: Any = random_images(
                 shape, "uint8" if job.plan.pixels == "uint8" else "float32", 0)
-            # as loaders give them: channels last in memory
+            # channels last in memory, as in loaders
             pixels = pixels.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
             if not session.takes_arrays:
                 import torch

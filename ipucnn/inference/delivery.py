@@ -1,4 +1,4 @@
-"""Predictions on a store: rows are written to a file of this machine, which is sent at the end."""
+"""Predictions on a store: rows are written to a local file, which is uploaded at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("ipucnn.delivery")
 
 
 def target_of(path: str) -> Path:
-    """Return the file in which rows are written: of one on a store, a file in the user's cache.
+    """Return the file for rows; for a file on a store, a file in the user's cache.
 
     Raises:
         DataError: its folder cannot be made.
@@ -38,13 +38,13 @@ def target_of(path: str) -> Path:
 
 @contextmanager
 def delivered(path: str) -> Iterator[Path]:
-    """Yield the file in which rows are written, and send it to the store that `path` names.
+    """Yield the file for rows, and upload it to the store that `path` names.
 
-    It is sent after an interrupt or an error, too, with the rows so far. If it cannot be sent, it
-    stays where it is.
+    It is also uploaded after an interrupt or an error, with the rows so far. If the upload fails,
+    the local file is kept.
 
     Raises:
-        IpucnnError: the store cannot be written, which is tried first as well.
+        IpucnnError: the store cannot be written, which is also checked before the block.
     """
     target = target_of(path)
     if not is_store(path):
@@ -53,7 +53,7 @@ def delivered(path: str) -> Iterator[Path]:
     folder, _, name = path.rpartition("/")
     store = Store(folder)
     store.probe()
-    with suppress(FileNotFoundError):  # of a run that could not send it
+    with suppress(FileNotFoundError):  # of a run with a failed upload
         target.unlink()
     try:
         yield target

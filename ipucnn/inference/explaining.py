@@ -30,7 +30,7 @@ class Activation:
         name: of the class.
         number: of the class.
         probability: of the class, 0 to 1.
-        overlay: the image that the network sees, with the map over it: uint8 `(size, size, 3)`.
+        overlay: the input of the network with the map over it: uint8 `(size, size, 3)`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Explanation(Shown):
     Attributes:
         path: of the image.
         model: name of the model.
-        layer: the module whose activations are shown.
+        layer: path of the module with the activations.
         image: the stored image: uint8 `(height, width, 3)`.
         classes: a map per class.
     """
@@ -128,7 +128,7 @@ def _require_captum() -> None:
 
 def _layer(module: nn.Module, images: torch.Tensor,
            wanted: Optional[str]) -> Tuple[str, nn.Module]:
-    """Return the module whose activations are shown, and its path."""
+    """Return the module with the activations, and its path."""
     import torch
     from torch import nn
 

@@ -18,8 +18,8 @@ from ipucnn.inference.run_result import Meter
 class HostCalls:
     """Executes host calls, in device calls of the session's largest size.
 
-    As many device calls as the session can have in flight are started ahead of the one whose result
-    is read.
+    Device calls are started ahead, up to the number that the session supports, before results are
+    read.
     """
 
     plan: ExecutionPlan
@@ -64,7 +64,7 @@ class HostCalls:
         return more
 
     def _start_calls(self) -> None:
-        """Start calls until as many are in flight as may be, or there are no more images."""
+        """Start calls up to the maximum in flight, or until there are no more images."""
         while len(self._pending) < max(1, self.session.in_flight):
             asked = time.perf_counter()
             if self.time_limit is not None and asked - self._started >= self.time_limit:

@@ -43,9 +43,9 @@ from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 ResultT = TypeVar("ResultT")
 
 FEW_IMAGES, MANY_BYTES = 32, 80 << 20
-"""Loading torch pays from so many bytes of encoded images where only resizing uses it: it takes as
-long as resizing eight hundred images of 500x375 pixels with numpy takes longer. The pixels
-are the same."""
+"""Minimum size in bytes of encoded images for which torch is imported only for resizing: importing
+it takes as long as it saves for eight hundred images of 500x375 pixels, compared with numpy. The
+pixels are the same."""
 
 
 def run(options: RunOptions, registry: Optional[Registry] = None,
@@ -133,7 +133,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
 
 @contextmanager
 def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
-    """Load torch while a session compiles that does not need it, to resize many images."""
+    """Import torch while a session compiles that does not need it, to resize many images."""
     if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
             or not _much_to_resize(job):
         yield
@@ -145,7 +145,7 @@ def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
 
 
 def _much_to_resize(job: Job) -> bool:
-    """Return whether there is so much to resize that loading torch for it pays."""
+    """Return whether there are so many images that importing torch for resizing is faster."""
     total = job.images
     if total < FEW_IMAGES or job.dataset.ready:
         return False
@@ -207,9 +207,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
 
 
 def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[Scores]) -> None:
-    """Add notes to a result, or raise what is wrong with it."""
+    """Add notes to a result, or raise its error."""
     options, built, instances = job.options, job.built, job.instances
-    if not data.finite:  # random images: their classes mean nothing
+    if not data.finite:  # the classes of random images have no meaning
         result.answers, result.classes = [], []
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
     if waiting and not data.on_device:
@@ -228,8 +228,8 @@ def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[S
 
 
 def _evidence(job: Job) -> Optional[Evidence]:
-    """Return what collects the predictions for a report; None where none is wanted."""
-    if not job.options.results.documented or not job.data.finite:  # random images show nothing
+    """Return the collector of predictions for a report, or None."""
+    if not job.options.results.documented or not job.data.finite:  # not for random images
         return None
     return Evidence(job.built.card.names)
 
@@ -247,7 +247,7 @@ def _prediction_writer(path: str, job: Job,
                        data: DatasetSpec) -> Iterator[predictions.PredictionWriter]:
     """Yield the writer of this instance's rows.
 
-    Instances that are not in step write one file each, which their parent merges and sends.
+    Instances that are not in step write one file each, which their parent merges and uploads.
     """
     dataset, instances = job.dataset, job.instances
     columns = predictions.columns(min(job.options.results.top_k, job.built.card.classes),

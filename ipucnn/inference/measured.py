@@ -1,4 +1,4 @@
-"""What was measured of backends for a network on this machine, kept for later runs.
+"""Stored measurements of backends for a network on this machine.
 
 A record is a file named by a digest of what it depends on: the machine, the versions of the
 engines, the network (not its weights or number of classes), batch, precision, pixels and given
@@ -34,10 +34,10 @@ from ipucnn.onnx.network import find_file, read_network
 from ipucnn.version import __version__
 
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/ipu*", "/dev/dri/renderD*")
-"""Device files of accelerators: where there are others, another backend may be the fastest."""
+"""Device files of accelerators; if they change, another backend may be the fastest."""
 
 SAME = 0.02
-"""Rates that differ by a smaller share are equal: the candidate that comes first is taken."""
+"""Relative difference below which rates are regarded as equal; the first candidate is used."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _flag(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measurement has found.
+    """The result of a measurement.
 
     Attributes:
         precision: the ``compute.master`` pair in which all candidates computed.
@@ -91,7 +91,7 @@ class Measured:
     seconds: float = 0.0
 
     def best(self, without: Collection[str] = (), only: str = "") -> Optional[Rate]:
-        """Return the fastest, or the first of equally fast ones; None if there is none.
+        """Return the fastest candidate, or the first of equally fast ones, or None.
 
         Args:
             without: names of backends to leave out.
@@ -131,7 +131,7 @@ class Record:
 
     Attributes:
         path: the file, which may not exist yet.
-        conditions: what it depends on.
+        conditions: the conditions of the measurement.
     """
 
     path: Path
@@ -157,7 +157,7 @@ class Record:
         return cls(cache_dir() / "tuning" / f"{digest[:32]}.json", json.loads(text))
 
     def read(self, registry: Registry) -> Optional[Measured]:
-        """Return what was measured; None where nothing was, or the record cannot be used."""
+        """Return the stored measurement; None if there is none, or if it cannot be used."""
         with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
             stored = parsed_json(self.path.read_text())
             if stored["conditions"] != self.conditions:
@@ -171,7 +171,7 @@ class Record:
         return None
 
     def write(self, measured: Measured) -> None:
-        """Store a measurement; a folder that cannot be written loses it."""
+        """Store a measurement; errors of writing are ignored."""
         keep_record(self.path, {"conditions": self.conditions, **asdict(measured)})
 
 
@@ -195,7 +195,7 @@ def given_options(options: RunOptions) -> Dict[str, Any]:
 
 
 def _conditions(options: RunOptions, registry: Registry) -> Dict[str, Any]:
-    """Return what the speed of a run depends on, as plain types."""
+    """Return the conditions that affect the speed of a run, as plain types."""
     execution = options.execution
     plan = options.plan(synthetic=False)
     return {
@@ -210,7 +210,7 @@ def _conditions(options: RunOptions, registry: Registry) -> Dict[str, Any]:
 
 
 def _network(options: RunOptions, registry: Registry) -> Dict[str, Any]:
-    """Return what a network computes, whatever its weights and its number of outputs."""
+    """Return a description of a network without its weights and number of outputs."""
     network = options.network
     if network.onnx:
         path = find_file(network.onnx, registry.get_typed(ModelSpec, network.model).name,
@@ -237,7 +237,7 @@ def _engines(registry: Registry) -> Dict[str, Any]:
 
 
 def _version(module: str) -> Any:
-    """Return the version of a module; a module of another distribution has the time of its file."""
+    """Return the version of a module, or the time of its file if its distribution differs."""
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(module)
     with suppress(ImportError, ValueError, OSError):

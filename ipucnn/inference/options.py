@@ -115,7 +115,7 @@ class RunExecution(ExecutionPart):
 
     @property
     def measured(self) -> bool:
-        """Whether the micro-batch is to be measured."""
+        """Whether the micro-batch is measured."""
         return str(self.batch_size) == AUTO_BATCH
 
 
@@ -138,7 +138,7 @@ class RunResults(ResultPart):
 
     @property
     def documented(self) -> bool:
-        """Whether what a report shows is collected."""
+        """Whether data for a report is collected."""
         return bool(self.report or self.result)
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ class RunOptions(CommandOptions):
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
                  registry: "Registry") -> Tuple[str, ...]:
-        """Return what the weights file given has otherwise, and what is for another dataset."""
+        """Return options that contradict the given weights file, or are for another dataset."""
         otherwise = settled_otherwise(profile, given, registry)
         if "data" not in profile or not (given.get("synthetic") or "data" in given):
             return otherwise
@@ -235,7 +235,7 @@ class RunOptions(CommandOptions):
         """Return the execution plan; raises `UsageError` when it is not possible.
 
         Args:
-            synthetic: images are made on the device.
+            synthetic: whether images are generated on the device.
             instances: processes that a launcher started.
         """
         from ipucnn.core.execution.plan import ExecutionPlan

@@ -59,15 +59,15 @@ class Job:
         data: the record of the dataset.
         dataset: the images to classify.
         built: the network.
-        match: its class for each label of the dataset; None without labels.
+        match: the model's class for each label of the dataset; None without labels.
         request: the arguments with which the dataset was opened.
         instances: the processes that share the run.
         notes: notes for the user.
         registry: where names are looked up.
-        graph: where the network's exported graph is stored; None where it is not.
+        graph: the stored graph of the network; None if it is not stored.
         images: number of images that all instances together classify.
         measured: the choice of the backend, if measurements made it.
-        again: prepares the run again, with a measurement that may take so many seconds.
+        again: prepares the run again with a measurement of at most the given seconds.
     """
 
     options: RunOptions
@@ -126,7 +126,7 @@ def prepare(options: RunOptions, registry: Registry,
 
         options = with_balanced_splits(options, registry)
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
-    # the backend of a process that ipucnn starts does not know the other processes
+    # in a process that ipucnn starts, the backend does not exchange data with the others
     executed = plan.local() if wanted > 1 else plan
     choice = backend_choice.choice(options, executed, registry, refusals, measured)
     if choice is not None:
@@ -171,7 +171,7 @@ def prepare(options: RunOptions, registry: Registry,
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     check_images(executed)
     total = _total(options, data, len(dataset), plan)
-    # of fewer calls, all would have ended before the first one that is measured
+    # a short run would end before the first measured call
     executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch) // 2))
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
@@ -210,7 +210,7 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
     """Return the model's class for each label of a dataset; None where it has no labels.
 
     Raises:
-        DataError: the model knows none of its classes.
+        DataError: the model has none of its classes.
     """
     if not as_opened(data, dataset).labelled:
         return None
@@ -219,7 +219,7 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
 
 
 def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:
-    """Return which network to build: with one output per class of the dataset unless given."""
+    """Return the options of the network: one output per class of the dataset by default."""
     network = options.network
     if network.source.startswith("pretrained"):
         return network

@@ -115,8 +115,8 @@ class Meter:
             warmup: iterations to leave out.
             full: samples of a full iteration; a short last one is left out of the spread of
                 rates when there are others, because it measures padding.
-            in_flight: host calls that were in flight at a time; their results come in bursts, so
-                that a rate is that of so many calls.
+            in_flight: number of host calls in flight; their results arrive in bursts, so rates
+                are computed over this number of calls.
         """
         kept = range(warmup, len(self.seconds))
         whole = [i for i in kept if self.samples[i] == full] or list(kept)
@@ -147,7 +147,7 @@ class RunResult(Shown):
         environment: versions and machine.
         plan: batch sizes of the run.
         weights: source of the weights.
-        card: the model's: its classes, preprocessing and outputs.
+        card: the model card: classes, preprocessing and outputs.
         session: the backend's description of its session (arithmetic, threads, stage balance ...).
         images: images classified, warm-up included.
         iterations: number of host calls.
@@ -155,7 +155,7 @@ class RunResult(Shown):
         seconds: wall time of the iterations.
         compile_seconds: wall time of preparing the device, before the first iteration.
         throughput: images per second, including waiting for data.
-        compute_throughput: images per second of the device calls alone.
+        compute_throughput: images per second of the device calls, without waiting for data.
         latency_ms: percentiles of one device call, milliseconds.
         data_wait_share: fraction of the time spent waiting for images, 0 to 1.
         accuracy: top-1 and top-5 in per cent, when labels are known.
@@ -171,7 +171,7 @@ class RunResult(Shown):
             `throughput` and `latency_ms`; with `--instances` also the `log` file and the
             `exit_code`.
         notes: notes for the user.
-        evidence: what a report shows of the predictions and latencies, see
+        evidence: data for a report on the predictions and latencies, see
             `ipucnn.reports.evidence`; not in `as_dict`.
     """
 
@@ -216,7 +216,7 @@ class RunResult(Shown):
         return {**self.as_dict(), "evidence": self.evidence}
 
     def facts(self) -> Facts:
-        """Return the result as names and values, for people."""
+        """Return the result as names and values, as text."""
         rate, compute, latency = self.throughput, self.compute_throughput, self.latency_ms
         plan = self.plan
         session = self.session

@@ -37,7 +37,7 @@ class Scores:
 
     Attributes:
         answers: the first predictions, and how often each class was predicted.
-        evidence: collects what a report shows; None where no report is wanted.
+        evidence: collects data for a report, or None.
     """
 
     evidence: Optional[Evidence] = None
@@ -55,7 +55,7 @@ class Scores:
         self._next, self._stride = own.start, own.step
         self._count = TopK()
         self.answers = Answers(self._class_names)
-        self._labels = 0  # images with a label, known to the model or not
+        self._labels = 0  # images with a label, also of classes that the model does not have
         self._failed = 0
         self._first_failed = ""
 
@@ -115,7 +115,7 @@ class Scores:
 
     def _keep(self, batch: Batch, fresh: Sequence[int], best: Array, certain: Array,
               known: Optional[Array]) -> None:
-        """Give the predictions that are numbers to `answers`."""
+        """Add the predictions with finite outputs to `answers`."""
         correct: List[Optional[bool]] = [None] * len(fresh)
         if known is not None and known.ndim > 1:
             correct = [value > 0 for value in _picked(known, best).tolist()]
@@ -130,7 +130,7 @@ class Scores:
                     output, probability, label if isinstance(label, int) else None, right))
 
     def shown(self) -> Optional[Dict[str, Any]]:
-        """Return the evidence of this process; None where no report is wanted."""
+        """Return the evidence of this process, or None without a report."""
         return None if self.evidence is None else self.evidence.reduced(self._dataset.name)
 
     def pictured(self, evidence: Dict[str, Any]) -> Dict[str, Any]:
@@ -152,7 +152,7 @@ class Scores:
 
     @property
     def failure(self) -> Optional[IpucnnError]:
-        """The error for outputs that are not numbers; None if all are."""
+        """The error for outputs that are not finite, or None."""
         if not self._failed:
             return None
         return IpucnnError(
@@ -162,7 +162,7 @@ class Scores:
 
     @property
     def note(self) -> str:
-        """How many images have a class that the model knows; empty if all have."""
+        """A note on images of classes that the model does not have; empty if there are none."""
         if self._match is None or self._count.images == self._labels:
             return ""
         return (f"{self._count.images} of {self._labels} images have a class that the model knows; "

@@ -15,11 +15,11 @@ from ipucnn.inference import predictions
 from ipucnn.inference.delivery import delivered, target_of
 
 _AT_A_TIME = 512
-"""Rows of each process that are sent to the first at once."""
+"""Number of rows that each process sends to the first one at a time."""
 
 
 class SharedWriter(predictions.PredictionWriter):
-    """Keeps this process's rows in a temporary file, until all send them to the first.
+    """Writes this process's rows to a temporary file, until all send them to the first process.
 
     Args:
         path: the file of all rows; only the first process opens it.
@@ -51,7 +51,7 @@ class SharedWriter(predictions.PredictionWriter):
                 raise failure or IpucnnError(message, hint)
 
     def write(self, rows: Iterable[predictions.Row], indices: Sequence[int] = ()) -> None:
-        """Keep rows; see `PredictionWriter.write`."""
+        """Write rows; see `PredictionWriter.write`."""
         self._indices = indices
         super().write(rows)
 
@@ -76,7 +76,7 @@ class SharedWriter(predictions.PredictionWriter):
             try:
                 if self._target is not None and failure is None:
                     self._target.write(rows)
-            except DataError as error:  # the other processes still send theirs
+            except DataError as error:  # the other processes still send their rows
                 failure = error
         try:
             self._stack.close()
@@ -86,7 +86,7 @@ class SharedWriter(predictions.PredictionWriter):
         return failure
 
     def _claim(self) -> None:
-        """Do nothing: the first process has claimed the file."""
+        """Do nothing: the first process has locked the file."""
 
     def _open(self) -> None:
         self._file = TemporaryFile("w+", encoding="ascii")  # noqa: SIM115 - closed by `share`
@@ -101,7 +101,8 @@ class SharedWriter(predictions.PredictionWriter):
 def _in_order(own: Iterator[Any], instances: Instances) -> Iterator[List[predictions.Row]]:
     """Yield the rows of all processes in the order of their positions; collective.
 
-    Each process's rows are in that order: what is before the last row that each has sent is whole.
+    The rows of each process are in that order, so all rows before the last one that each process
+    has sent are complete.
     """
     waiting: List[Deque[Any]] = [deque() for _ in range(instances.count)]
     while True:

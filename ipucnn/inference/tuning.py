@@ -1,4 +1,4 @@
-"""Measures which backend, with which of its options, runs a network fastest on this machine."""
+"""Finds the fastest backend and its options for a network on this machine, by measurement."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ log = logging.getLogger("ipucnn.tuning")
 
 ROUNDS = 3
 SECONDS = 0.3
-"""Each candidate is measured in so many rounds of so many seconds, in turn with the others."""
+"""Number and seconds of the interleaved rounds in which each candidate is measured."""
 
 LIMIT, CALLING = 30.0, 10.0
-"""Seconds after which no other candidate is compiled, and of calls after which no further round
-begins; at most the former."""
+"""Seconds after which no further candidate is compiled, and maximum seconds of calls after which no
+further round begins."""
 
 SLOW, HOPELESS = 0.6, 0.3
-"""A candidate below these shares of the fastest one is measured once only; and of its backend, no
-further options are measured."""
+"""Shares of the fastest rate below which a candidate is measured only once, and below which no
+other options of its backend are measured."""
 
 CALLS = 64
-"""Host calls that a candidate may have in flight, as a long run allows."""
+"""Maximum number of host calls in flight for a candidate, as in a long run."""
 
 
 def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
             progress: Optional[Progress] = None) -> Measured:
     """Measure the usable backends that support a run, and store the result for later runs.
 
-    With `--backend auto` these are all that own the given options, with a named backend only this
-    one; each with the options that it finds worth measuring (`Backend.variants`), except those that
-    are given. Candidates are called in turn, with random images of the run's type and micro-batch.
+    With `--backend auto`, all backends that have the given options are measured, otherwise the
+    named backend; each with the values of `Backend.variants` for options that are not given.
+    Candidates are called in turn, with random images of the run's type and micro-batch.
 
     Args:
         options: of the run. Its images are not read, except to calibrate 8-bit integers.
@@ -150,14 +150,14 @@ class _Contest:
         self.precision = self._plan.precision
 
     def spellings(self) -> List[Optional[str]]:
-        """Return the values of `--precision` for which this is measured: None leaves it open."""
+        """Return the values of `--precision` for which the measurement is valid; None is unset."""
         return [self.precision, *([None] if self.precision == self._usual else [])]
 
     def candidates(self) -> List[_Candidate]:
-        """Return what is to be measured: the first variant of every backend, then the others.
+        """Return the candidates: the first variant of every backend, then the others.
 
         Raises:
-            UsageError: the backend that would be used otherwise cannot be measured.
+            UsageError: the default backend of the run cannot be measured.
         """
         given = given_options(self._options)
         found: List[_Candidate] = []
@@ -237,7 +237,7 @@ class _Contest:
         """Compile a candidate; return whether it can be measured."""
         from ipucnn.inference.prepared_run import prepare, session_of
 
-        # without images: calibration alone needs those of the run
+        # without images, except for calibration
         images = None if self.precision == "int8" else GivenImages([])
         try:
             options = as_chosen(self._options, candidate.backend, candidate.options,
@@ -279,11 +279,11 @@ def images_per_second(session: InferenceSession, images: Any) -> float:
 
     Args:
         session: compiled.
-        images: of a call; None where the device makes them.
+        images: images of a call; None if the device generates them.
     """
     count = max(1, session.in_flight)
     for wait in [session.start(images) for _ in range(count)]:
-        wait()  # not timed: others have used the caches since the round before
+        wait()  # not timed, because others have used the caches since the last round
     begin, calls, seconds = time.perf_counter(), 0, 0.0
     flying: Deque[Callable[[], Any]] = deque(session.start(images) for _ in range(count - 1))
     while seconds < SECONDS:
@@ -298,7 +298,7 @@ def images_per_second(session: InferenceSession, images: Any) -> float:
 
 
 def random_call(session: InferenceSession, plan: ExecutionPlan, input_size: int) -> Any:
-    """Return random images for a call, in the form in which a loader gives them."""
+    """Return random images for a call, in the format of a loader."""
     shape = (session.samples_per_call, 3, input_size, input_size)
     images = random_images(shape, "float32" if plan.pixels == "normalised" else "uint8",
                            plan.seed or 0)
@@ -327,7 +327,7 @@ def _named(candidate: _Candidate) -> str:
 
 
 def _without_images(options: RunOptions) -> RunOptions:
-    """Return the options without results, and without images where none are calibrated with."""
+    """Return the options without results, and without images unless calibration needs them."""
     options = options.with_values(predictions=None, top_k=5, report=None, result=None)
     if options.execution.precision == "int8":
         return options
@@ -336,7 +336,7 @@ def _without_images(options: RunOptions) -> RunOptions:
 
 def as_chosen(options: RunOptions, backend: str, values: Mapping[str, Any], precision: str,
               registry: Registry) -> RunOptions:
-    """Return options that name a backend and values of its options, beside those given.
+    """Return the given options with a backend and values of its options.
 
     Raises:
         IpucnnError: there is no such backend, or a value is not valid.

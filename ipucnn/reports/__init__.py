@@ -1,5 +1,5 @@
-"""Reports: HTML pages and text about finished work, and what is recorded for them.
+"""Reports: HTML pages and text about finished runs, and the data that jobs record for them.
 
-Jobs import `reports.evidence` and `reports.thumbnails` to record what a page shows; commands
+Jobs import `reports.evidence` and `reports.thumbnails` to record the data; commands
 import `reports.job` and `reports.contact_sheet`. Nothing here imports a job.
 """

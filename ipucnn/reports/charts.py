@@ -1,6 +1,6 @@
 """Charts as static SVG: lines, bars and histograms, with values for the page's script.
 
-Colours are classes, so that the page's style decides about light and dark. All texts are escaped.
+Colours are CSS classes, which the page defines for light and dark mode. All texts are escaped.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def histogram(values: Sequence[float], marks: Sequence[Tuple[str, float]], unit:
         label: what it shows.
     """
     low, high = values[0], values[-1]
-    # one slow call must not press all others into one bar
+    # so that one slow call does not compress all others into one bar
     end = values[min(len(values) - 1, math.ceil(0.995 * len(values)) - 1)]
     if high > low and end < low + 0.25 * (high - low):
         high = max(end, *(value for _, value in marks), low)
@@ -211,7 +211,7 @@ def reliability(calibration: Sequence[Tuple[int, float, int]], label: str) -> Ma
         begin = axes.across(place / len(calibration))
         share, mean = right / images, certain / images
         width = axes.across((place + 1) / len(calibration)) - begin - 1
-        # few images say little: their bars are pale
+        # bars of few images are less reliable and drawn pale
         parts.append(Markup('<g opacity="{:.2f}">{}</g>').format(
             0.35 + 0.65 * min(1.0, 10 * images / total),
             bar(begin, axes.up(share), (width, BOTTOM - axes.up(share)), "bar c0",

@@ -11,10 +11,10 @@ from ipucnn.core.names import printable
 from ipucnn.reports.charts import svg, text
 
 MOST_CLASSES = 32
-"""Classes of a heat map; of more, those with the most wrong answers."""
+"""Maximum number of classes of a heat map; those with the most errors are shown."""
 
 MOST_PAIRS = 15
-"""Pairs of classes that are named as mistaken for each other."""
+"""Maximum number of pairs of confused classes that are listed."""
 
 Counts = Dict[Tuple[int, int], int]
 
@@ -145,7 +145,7 @@ def heat_map(evidence: Dict[str, Any]) -> Optional[HeatMap]:
                 parts.append(text(edge + (column + 0.5) * cell, y + cell / 2 + 4, str(images),
                                   "middle count" + (" light" if share > 0.55 else "")))
     height = edge + cell * len(chosen) + 2
-    width = height + 0.55 * edge  # the last column's name leans beyond it
+    width = height + 0.55 * edge  # the slanted name of the last column extends beyond it
     image = svg(Markup("").join(parts), "confusion matrix: rows are labels, columns answers",
                 (width, height), "matrix")
     return HeatMap(Markup('<div style="width:{:.0f}px">{}</div>').format(width, image),
@@ -153,7 +153,7 @@ def heat_map(evidence: Dict[str, Any]) -> Optional[HeatMap]:
 
 
 def _strength(share: float) -> float:
-    """Return the opacity of a cell; the root makes rare mistakes visible."""
+    """Return the opacity of a cell, by the square root, so that rare mistakes are visible."""
     return 0.04 + 0.96 * share ** 0.6 if share else 0.04
 
 

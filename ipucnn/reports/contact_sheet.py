@@ -1,4 +1,4 @@
-"""Contact sheets: images of a dataset by class, as stored and as a network sees them."""
+"""Contact sheets: images of a dataset by class, as stored and after preprocessing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ipucnn.reports.thumbnails import thumbnail
 FORMATS = (".html", ".htm", ".png", ".jpg", ".jpeg")
 
 MOST_IMAGES, MOST_CLASSES = 480, 240
-"""Images and classes of a sheet; of more classes, the first ones are shown and all are counted."""
+"""Maximum numbers of images and classes of a sheet; all classes are counted."""
 
 UNLABELLED = "images without labels"
 
@@ -32,18 +32,19 @@ _SIDE = 96
 
 @dataclass(frozen=True)
 class SheetRequest:
-    """What a contact sheet shows.
+    """The options of a contact sheet.
 
     Attributes:
         data_dir: folder of the dataset.
         preprocessing: of the network.
         data: name of its format; recognised when None.
         split: `train` or `validation`; when None, training images if there are such.
-        augmented: random crops and flips of a training instead of what validation does.
+        augmented: whether to show the random augmentation of a training instead of the
+            preprocessing of validation.
         per_class: images of each class, at most.
         seed: of the random draws.
         rand_augment: operations of RandAugment per image.
-        min_area: least share of an image's area that a random crop takes.
+        min_area: smallest area of a random crop relative to the image.
     """
 
     data_dir: str
@@ -81,7 +82,7 @@ class Sheet:
         summary: names and values.
         counts: number of images by class.
         classes: the images that are shown, by class.
-        prepared: words for the prepared images.
+        prepared: description of the prepared images.
         notes: notes for the user.
     """
 
@@ -98,7 +99,7 @@ def contact_sheet(request: SheetRequest, registry: Registry) -> Sheet:
 
     Raises:
         DataError: the dataset cannot be found or read.
-        UsageError: it is unknown, or makes its images on the device.
+        UsageError: it is unknown, or generates its images on the device.
     """
     spec, dataset = _opened(request, registry)
     members = _members(dataset)

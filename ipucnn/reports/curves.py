@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 from ipucnn.reports.finished_run import FinishedRun, number
 
 MOST_POINTS = 600
-"""Points of a curve; of more, the smallest and the largest of each range are kept."""
+"""Maximum number of points of a curve; of more, the extremes of each range are kept."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Collects what a report shows of predictions: counts of classes, calibration, chosen images.
+"""Collects data on predictions for a report: counts of classes, calibration, selected images.
 
 Each process adds its own images and reduces them to sums and a few candidates, which are merged.
 """
@@ -14,10 +14,10 @@ BINS = 15
 Modern Neural Networks", 2017)."""
 
 SHOWN = 12
-"""Images of each selection."""
+"""Number of images of each selection."""
 
 MOST_LATENCIES = 2000
-"""Latencies that are kept; of more, order statistics at equal distances."""
+"""Maximum number of stored latencies; of more, order statistics at equal distances are stored."""
 
 SELECTIONS = ("wrong", "right", "doubtful", "certain")
 """The selections of images: wrong and right answers of the highest probability, the answers least

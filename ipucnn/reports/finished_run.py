@@ -1,4 +1,4 @@
-"""One finished work as a report sees it, read from a folder or a file."""
+"""A finished run in a report, read from a folder or a file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WRITES = ("name the folder of a training, a file of '--result' or '--prediction
 
 @dataclass
 class FinishedRun:
-    """One work of a report.
+    """One run of a report.
 
     Attributes:
         name: distinguishes it from the others.
@@ -40,8 +40,8 @@ class FinishedRun:
         document: the result, plain types from a file.
         rows: the rows of metrics of a training.
         validation: the scores of the last validation of a training.
-        evidence: what `ipucnn.reports.evidence` collects.
-        notes: what is missing.
+        evidence: the data of `ipucnn.reports.evidence`.
+        notes: notes on missing data.
     """
 
     name: str
@@ -54,13 +54,13 @@ class FinishedRun:
     notes: List[str] = field(default_factory=list)
 
     def part(self, name: str) -> Dict[str, Any]:
-        """Return a part of the document by name; empty where it has no such part."""
+        """Return a part of the document by name, or an empty mapping."""
         value = self.document.get(name)
         return value if isinstance(value, dict) else {}
 
 
 def read_run(place: str) -> FinishedRun:
-    """Return the work of a folder or a file.
+    """Return the run of a folder or a file.
 
     Args:
         place: the log folder of a training, or a file of `--result` or `--predictions`; a path,
@@ -130,7 +130,7 @@ def _add_validation(found: FinishedRun, folder: Path) -> None:
     if not path.exists():
         return
     document = _document(path)
-    # a training that was killed has made no thumbnails
+    # a killed training has not written thumbnails
     found.evidence = with_thumbnails(document.pop("evidence", None) or {},
                                      lambda row: of_file(str(row["name"])))
     found.validation = document
@@ -213,7 +213,7 @@ def number(value: Any) -> Optional[float]:
 
 
 def named_apart(runs: List[FinishedRun]) -> List[FinishedRun]:
-    """Give runs of one name the paths by which they were named, or numbers; return them."""
+    """Return the runs with unique names: paths or numbers for runs of the same name."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [run.place if is_store(run.place) else os.path.normpath(run.place) for run in runs]

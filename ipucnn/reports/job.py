@@ -1,4 +1,4 @@
-"""The job behind `ipucnn report`: writes the page of one finished work, or of several compared."""
+"""The job behind `ipucnn report`: writes the page of one finished run, or of several compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipucnn.reports import run_folder
 from ipucnn.reports.finished_run import FORMATS, FinishedRun, named_apart, read_run
 
 MOST_RUNS = 100
-"""Runs of one page."""
+"""Maximum number of runs of a page."""
 
 _MARK = b'<meta name="generator" content="ipucnn '
 _FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError,
@@ -41,7 +41,7 @@ def report(places: Sequence[str], out: Optional[str] = None) -> Path:
 
 
 def read_runs(places: Sequence[str]) -> List[FinishedRun]:
-    """Return the works of folders and files, with names that distinguish them.
+    """Return the runs of folders and files, with unique names.
 
     Raises:
         UsageError: none is named, or too many.
@@ -62,10 +62,10 @@ def read_runs(places: Sequence[str]) -> List[FinishedRun]:
 
 
 def write_page(runs: Sequence[FinishedRun], path: Path) -> None:
-    """Write the page of works.
+    """Write the page of runs.
 
     Raises:
-        DataError: it cannot be written, or the content of a work is not what it must be.
+        DataError: it cannot be written, or the content of a run is not valid.
     """
     from ipucnn.reports.page import page_of
 
@@ -80,7 +80,7 @@ def of_document(document: dict, path: Union[str, os.PathLike[str]]) -> Path:  # 
     """Write the page of a result that was computed in this process.
 
     Args:
-        document: what its file would hold.
+        document: the content of its result file.
         path: of the page.
 
     Raises:
@@ -94,7 +94,7 @@ def of_document(document: dict, path: Union[str, os.PathLike[str]]) -> Path:  # 
 
 
 def of_training(log_dir: str) -> Optional[str]:
-    """Write the report of a training into its log folder; return a note where that fails."""
+    """Write the report of a training into its log folder; return a note if this fails."""
     try:
         if is_store(log_dir):
             with tempfile.TemporaryDirectory(prefix="ipucnn-") as folder:

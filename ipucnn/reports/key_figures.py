@@ -1,4 +1,4 @@
-"""The key figures and facts of a finished work."""
+"""The key figures and facts of a finished run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Pairs = List[Tuple[str, str]]
 
 
 def key_figures(run: FinishedRun) -> Pairs:
-    """Return the figures that stand first: names and values, without those that are not known."""
+    """Return the main figures: names and values, without unknown ones."""
     return [(name, value) for name, value in _FIGURES.get(run.kind, _of_validation)(run) if value]
 
 
 def facts(run: FinishedRun) -> Pairs:
-    """Return what else is known of a work: names and values."""
+    """Return the other facts about a run: names and values."""
     document, plan = run.document, run.part("plan")
     device = " on ".join(filter(None, (shown(document.get("backend")),
                                        shown(document.get("device")))))

@@ -1,7 +1,7 @@
-"""Renders an HTML page: everything is in the one file, and nothing is loaded from elsewhere.
+"""Renders a self-contained HTML page, which loads no other files.
 
-Names of files, classes and options come from outside: templates escape every text, control
-characters are replaced, and the page's own policy forbids scripts but the one that it came with.
+Names of files, classes and options come from outside, so templates escape every text, control
+characters are replaced, and the page's content security policy allows only its own script.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 
 MOST_DETAILED = 6
-"""Runs of which a page shows images and classes; of more, the curves and the tables."""
+"""Maximum number of runs with images and classes on a page; with more, only curves and tables."""
 
 _LONGEST_NAME = 36
-"""Characters of a file's name that a gallery shows: its end."""
+"""Maximum number of characters of a file's name in a gallery; the end is shown."""
 
 PURPOSES = {
     "wrong": "Wrong, with the highest probability", "doubtful": "Most doubtful",
@@ -35,7 +35,7 @@ PURPOSES = {
 
 
 def page_of(runs: Sequence[FinishedRun]) -> str:
-    """Return the page of a work, or of several compared."""
+    """Return the page of a run, or of several compared."""
     from ipucnn.reports.charts import line_chart
     from ipucnn.reports.curves import charts_of
     from ipucnn.reports.key_figures import facts, key_figures
@@ -56,7 +56,7 @@ def page_of(runs: Sequence[FinishedRun]) -> str:
 
 
 def title_of(runs: Sequence[FinishedRun]) -> str:
-    """Return the title of the page of works."""
+    """Return the title of the page of runs."""
     if len(runs) == 1:
         named = [str(value) for value in (
             runs[0].document.get("model"), runs[0].document.get("dataset")) if value]
@@ -104,13 +104,13 @@ def _environment_of_templates() -> Environment:
 
 
 def _parts(value: str) -> Tuple[str, str]:
-    """Return a number and its unit; a text that is more than these is returned whole."""
+    """Return a number and its unit; any other text is returned unchanged."""
     number, _, unit = value.partition(" ")
     return (value, "") if any(map(str.isdigit, unit)) else (number, unit)
 
 
 def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
-    """Return the charts and images of one work, by the names that the template uses."""
+    """Return the charts and images of one run, by the names that the template uses."""
     from ipucnn.reports import classes_shown as classes
     from ipucnn.reports.charts import histogram, reliability
     from ipucnn.reports.finished_run import BENCHMARK, NETWORKS, PLAN

@@ -15,7 +15,7 @@ from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.thumbnails import of_file, with_thumbnails
 
 SUFFIXES = (".csv", ".json", ".parquet")
-"""Of the files that `--predictions` writes."""
+"""Suffixes of the files that `--predictions` writes."""
 
 _MOST_BYTES = 1 << 30
 _COLUMNS = ("path", "class_1", "name_1", "probability_1")

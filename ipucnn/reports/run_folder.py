@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 TRAINING = "training.json"
-"""The result of a training, or what is known of it while it runs."""
+"""The result of a training, or its preliminary result while it runs."""
 
 VALIDATION = "validation.json"
-"""The last validation: its scores, and what a report shows of its predictions."""
+"""The last validation: its scores, and data on its predictions for a report."""
 
 METRICS = "metrics.jsonl"
 """Rows of metrics, one JSON object a line."""

@@ -1,4 +1,4 @@
-"""Finished work as text for a terminal, with sparklines."""
+"""Finished runs as text for a terminal, with sparklines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_CLASSES = 10
 
 
 def text_of(runs: Sequence[FinishedRun], width: int = 80) -> str:
-    """Return works as text of at most `width` columns, where names and paths allow."""
+    """Return runs as text of at most `width` columns, except for long names and paths."""
     lines: List[str] = []
     for run in runs:
         lines += _heading(f"{run.kind} {run.name}", width)
@@ -174,5 +174,5 @@ def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
 
 
 def _short(text: str, length: int) -> str:
-    """Return text of at most `length` characters; of a longer one, its beginning is left out."""
+    """Return text shortened to `length` characters; the beginning of longer text is removed."""
     return text if len(text) <= length else "..." + text[3 - length:]

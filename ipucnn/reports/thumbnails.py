@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ipucnn.data import ImageDataset
 
 SIDE = 112
-"""Longer side in pixels; screens with two pixels per point show them half as large."""
+"""Longer side in pixels; half of this in CSS pixels on high-resolution screens."""
 
 _QUALITY = 78
 _URI = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
@@ -38,7 +38,7 @@ def thumbnail(pixels: Any, side: int = SIDE) -> str:
 
 
 def checked(value: Any) -> str:
-    """Return a thumbnail from a file, or an empty string if it is anything else."""
+    """Return a thumbnail from a file, or an empty string if it is not valid."""
     fits = isinstance(value, str) and len(value) <= _LARGEST and _URI.fullmatch(value)
     return value if fits else ""
 

@@ -1,5 +1,5 @@
 """The command-line interface: flags, help, tables, progress, signals and exit codes.
 
-It uses core's interfaces and no job; commands pass it the data to show.
+It uses interfaces of core and no job; commands pass the data to show.
 Import its modules from commands only.
 """

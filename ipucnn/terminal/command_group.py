@@ -1,4 +1,4 @@
-"""Groups of commands: errors that name commands, and help that shows whole summaries."""
+"""Groups of commands, with suggestions for unknown commands and unabridged summaries."""
 
 from __future__ import annotations
 

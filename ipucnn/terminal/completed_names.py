@@ -1,8 +1,8 @@
-"""Names of plugins for shell completion: those of third parties are remembered between presses.
+"""Names of plugins for shell completion; names of third-party plugins are cached.
 
-To know the names of third-party plugins they are imported, which takes a third of a millisecond
-each and more for some. A file remembers the names; a plugin that is installed, removed, or whose
-module was edited makes it stale.
+Listing third-party plugins requires importing them, which takes a third of a millisecond or more
+for each. Their names are cached in a file, which is invalid after a plugin was installed, removed
+or edited.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ipucnn.version import __version__
 def completions(registry: Registry, kind: str, incomplete: str) -> List[str]:
     """Return the names of a kind that begin with `incomplete`.
 
-    Names of third-party plugins are only looked for if no built-in name matches.
+    Third-party plugins are searched only if no built-in name matches.
     """
     start = key(incomplete)
     found = [name for name in registry.names(kind) if key(name).startswith(start)]
@@ -58,7 +58,7 @@ def _path(registry: Registry, kind: str) -> Optional[Path]:
 
 
 def _edited(value: str) -> Optional[float]:
-    """Return when the module of an entry point was edited; None where that is not known."""
+    """Return the modification time of the module of an entry point, or None."""
     with suppress(ImportError, ValueError, OSError, AttributeError):
         spec = importlib.util.find_spec(value.partition(":")[0].partition(".")[0])
         if spec is not None and spec.origin:

@@ -14,7 +14,7 @@ _BREAKS = (":", "=")
 
 
 def of_words(*words: str) -> Callable[[str], List[str]]:
-    """Return a function that completes some words."""
+    """Return a completion function for fixed words."""
     def complete(incomplete: str) -> List[str]:
         return [word for word in words if word.startswith(incomplete)]
 
@@ -22,7 +22,7 @@ def of_words(*words: str) -> Callable[[str], List[str]]:
 
 
 def of_plugins(kind: str, *words: str) -> Callable[[str], List[str]]:
-    """Return a function that completes the names of plugins of a kind, and some words."""
+    """Return a completion function for the names of plugins of a kind, and fixed words."""
     def complete(incomplete: str) -> List[str]:
         from ipucnn.core.registry.registry import registry
         from ipucnn.terminal.completed_names import completions
@@ -33,7 +33,7 @@ def of_plugins(kind: str, *words: str) -> Callable[[str], List[str]]:
 
 
 def of_profiles(*commands: str) -> Callable[[str], List[str]]:
-    """Return a function that completes the names of the profiles of some commands."""
+    """Return a completion function for the names of profiles of some commands."""
     def complete(incomplete: str) -> List[str]:
         from ipucnn.core.options.profiles import available
 
@@ -77,9 +77,9 @@ def joined(words: Sequence[str], place: int) -> Tuple[List[str], int]:
 
 @contextlib.contextmanager
 def completing(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Let values with colons be completed in bash, if a completion is wanted.
+    """Support completion of values with colons in bash, if a completion is requested.
 
-    Bash inserts an answer behind the last colon of the word.
+    Bash inserts a completion after the last colon of the word.
     """
     words = environment.get("COMP_WORDS", "").split("\n")
     if environment.get(_ASKS) != "complete_bash" or not set(words) & set(_BREAKS):

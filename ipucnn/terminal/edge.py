@@ -18,7 +18,7 @@ from ipucnn.terminal.spellings import normalise
 
 _HELP = {"--help", "-h", "--help-all"}
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
-"""What torch says when an allocation fails."""
+"""Text in torch's error when an allocation fails."""
 
 _OF_IMPORTS = (PluginError, UnavailableError)
 """Exceptions of a failed import, which may have failed because of an interrupt."""
@@ -70,7 +70,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
 
 
 def _check_help(argv: Sequence[str]) -> None:
-    """Raise an error if help cannot be written, of which typer says nothing."""
+    """Raise an error if help cannot be written, which typer ignores."""
     if sys.stdout is None and _HELP & set(argv):
         raise IpucnnError("cannot write to standard output: it is closed")
 

@@ -76,9 +76,10 @@ def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
                registry: Registry) -> FlagTable:
     """Return the flags of a command.
 
-    They are its own, those of all built-in plugins of its kinds, those of third-party plugins that
-    the arguments select, and where an argument is none of these, those of the third-party plugins
-    that have it: a checkpoint may select them. `build` refuses those that no selected plugin has.
+    These are its own flags, those of all built-in plugins of its kinds, those of third-party
+    plugins that the arguments select, and, for unknown arguments, those of other third-party
+    plugins that declare them, because a checkpoint may select them. `build` refuses options that no
+    selected plugin has.
 
     Args:
         options_classes: the options of the command.

@@ -16,7 +16,7 @@ from ipucnn.core.options.declaration import option
 from ipucnn.terminal.exit_codes import USAGE
 
 _ENDED = 15.0
-"""Seconds in which a launcher ends the processes of a host after one has failed."""
+"""Seconds that a launcher needs to end the processes of a host after one has failed."""
 
 Command = Callable[[Dict[str, Any]], int]
 
@@ -37,7 +37,7 @@ class LaunchPart:
 
 @dataclass(frozen=True)
 class LaunchOptions(CommandOptions):
-    """The launcher and its options, which are none of the work."""
+    """The launcher and its options, which do not affect the work."""
 
     launch: LaunchPart = part(LaunchPart)
 
@@ -52,8 +52,8 @@ def remember(arguments: Sequence[str]) -> None:
 def leave_to_first(error: IpucnnError) -> None:
     """Wait for the launcher to end this process, if another one of the host reports the same error.
 
-    Options and files are usually wrong in all processes of a command, which the first of a host
-    reports. This one returns from here, and reports an error of its own, if it has not been ended.
+    Errors in options and files usually occur in all processes of a command; the first process of a
+    host reports them. If this process was not ended, it returns and reports its own error.
     """
     if error.exit_code != USAGE and not isinstance(error, DataError):
         return
@@ -67,7 +67,7 @@ def leave_to_first(error: IpucnnError) -> None:
 
 
 def launchable(command: Command) -> Command:
-    """Make a command start its processes where `--launcher` asks for them, instead of working."""
+    """Decorate a command so that it starts processes if `--launcher` is given."""
     @functools.wraps(command)
     def starting(given: Dict[str, Any]) -> int:
         code = started(given)
@@ -77,7 +77,7 @@ def launchable(command: Command) -> Command:
 
 
 def started(given: Dict[str, Any]) -> Optional[int]:
-    """Start the processes that `--launcher` asks for, and wait for them.
+    """Start the processes of `--launcher`, and wait for them.
 
     Args:
         given: the options of the command, from which those of the launcher are removed.
@@ -93,7 +93,7 @@ def started(given: Dict[str, Any]) -> Optional[int]:
 
 
 def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
-    """Return the launcher that options ask for, and its options; None without one.
+    """Return the launcher in the options, and its options, or None.
 
     Args:
         given: the options of the command, from which those of the launcher are removed.

@@ -23,8 +23,8 @@ _STYLES = {"ok": "32", "right": "32", "passed": "32", "warning": "33", "unavaila
 
 
 _MARK = "\ufdd0"
-"""Stands for the escape character of colours, so that no text from outside brings its own. It is a
-noncharacter, which Unicode reserves for uses like this."""
+"""Represents the escape character of colours, so that text from outside cannot contain one. It is a
+noncharacter, which Unicode reserves for internal use."""
 
 _COLOUR = re.compile(_MARK + r"(\[[0-9]+m)")
 
@@ -53,7 +53,7 @@ def cells(text: str) -> int:
 def shortened(text: str, width: int) -> str:
     """Return `text` in at most `width` columns, with dots in place of its middle.
 
-    The end, such as the name of a file, keeps twice as much as the beginning.
+    Twice as much of the end, such as the name of a file, is kept as of the beginning.
     """
     if cells(text) <= width:
         return text
@@ -100,7 +100,7 @@ def _lines(text: str, width: int, indent: str) -> List[str]:
 def _words(text: str, width: int) -> List[str]:
     found: List[str] = []
     for word in _WORD.findall(text):
-        # a quoted command that no line has room for is broken all the same, a path is not
+        # a quoted command that is longer than a line is broken, a path is not
         found += word.split() if cells(word) > width and "/" not in word else [word]
     return found
 
@@ -136,9 +136,8 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
 def coloured(word: str, text: str) -> str:
     """Return `text` in the colour of a word that states a result, unless colours are off.
 
-    The colours are marks, which `coloured_lines` translates.
-
-    Colours are off where the variable NO_COLOR is set, and on a terminal without them.
+    The colours are marks, which `coloured_lines` translates. Colours are off if the variable
+    NO_COLOR is set, and on a terminal without colours.
     """
     style = _STYLES.get(word)
     if style is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":

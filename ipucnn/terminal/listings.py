@@ -1,4 +1,4 @@
-"""How commands list plugins: names grouped by family, and which warnings are left out."""
+"""Listings of plugins: names grouped by family, and suppressed warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANY = 16
 """A kind with more plugins than this is listed by family, without summaries."""
 
 READABLE = 120
-"""Lines on a wider terminal are not longer than this."""
+"""Maximum length of a line on wide terminals."""
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def by_family(rows: Sequence[Row], width: int) -> str:
     """Return plugins in lines of at most `width` columns, a block per kind.
 
     A kind with many plugins, such as models, has a line per family: the plugins of one entry point.
-    Another kind has a line per plugin with its summary. Names are whole; one that cannot be used
-    has its state beside it, and one of a third party its distribution.
+    Other kinds have a line per plugin with its summary. Names are not abbreviated; unusable plugins
+    are shown with their state, and third-party plugins with their distribution.
     """
     kinds: Dict[str, List[Row]] = {}
     for row in rows:
@@ -57,7 +57,7 @@ def by_family(rows: Sequence[Row], width: int) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """Return an index page of plugins, a section per distribution with what its metadata states."""
+    """Return an index page of plugins, a section per distribution with its metadata."""
     from importlib import metadata
 
     distributions: Dict[str, List[Row]] = {}
@@ -96,7 +96,7 @@ def _families(rows: Sequence[Row]) -> List[Tuple[str, str]]:
 
 
 def _shown(row: Row, whose: bool = True) -> str:
-    """Return the name of a plugin, and in brackets what is special about it."""
+    """Return the name of a plugin, with its state or distribution in brackets."""
     special = [row.provider.label] if whose and not row.provider.builtin else []
     if row.state.value != "ok":
         special.append(row.state.value)
@@ -104,7 +104,7 @@ def _shown(row: Row, whose: bool = True) -> str:
 
 
 def _lines(pairs: Sequence[Tuple[str, str]], width: int) -> Iterator[str]:
-    """Yield two columns, the second of which is wrapped; it is below the first if that is long."""
+    """Yield two columns, with the second one wrapped, or below the first if that is long."""
     longest = max(cells(first) for first, _ in pairs)
     start = 4 + (longest if longest <= width // 3 else max(
         [cells(first) for first, _ in pairs if cells(first) <= width // 3], default=4))

@@ -112,7 +112,7 @@ class OptionsCommand(TyperCommand):
 
 
 def _path_options(word: str) -> List[str]:
-    """Return the options that an existing file or folder may be the value of, best first."""
+    """Return the options that accept an existing file or folder, best first."""
     path = Path(word)
     if path.is_dir():
         trained = any(path.glob("*.pt"))
@@ -192,7 +192,7 @@ _WORDS = {"backend": ["auto"],
           "weights": ["pretrained", "pretrained:v1", "pretrained:v2", "random"],
           "pipeline_splits": ["auto:2", "auto:4", "auto:8", "auto:16"], "resume": ["auto"],
           "device": ["cpu", "cuda"]}
-"""Values of options that are no plugins and have no choices, and yet have names."""
+"""Completion of options with named values that are neither plugins nor choices."""
 
 _PROFILED = {"config": "", "launch": "launch"}
-"""Options that name profiles, and the command of these; that of the option where empty."""
+"""Options that name profiles, and the command of the profiles; if empty, that of the option."""

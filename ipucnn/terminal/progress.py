@@ -16,7 +16,7 @@ _WIDE = 110
 
 
 class _Lines:
-    """Prints periodic lines where there is no bar; `off` prints none."""
+    """Prints periodic lines if there is no bar; `off` prints none."""
 
     def __init__(self, choice: str) -> None:
         self._on = choice != "off"
@@ -36,10 +36,10 @@ COMPILING = "compiling the model"
 
 
 class Spinner:
-    """A line that shows what the process is busy with, and for how long; on a terminal only.
+    """A line with the current activity and its duration, on a terminal only.
 
     Args:
-        show: whether there is one; see `tables.wants_bar`.
+        show: whether to show it; see `tables.wants_bar`.
     """
 
     def __init__(self, show: bool) -> None:
@@ -48,7 +48,7 @@ class Spinner:
         self._task: Any = None
 
     def say(self, reason: str) -> None:
-        """Show a reason until the next one, or until `stop`."""
+        """Show an activity until the next one, or until `stop`."""
         if not self._show:
             return
         if self._line is None:
@@ -74,7 +74,7 @@ def busy(reason: str, choice: str = "auto") -> Iterator[None]:
     """Show a spinner with the reason during the block, on a terminal only.
 
     Args:
-        reason: what is done, such as "compiling the model".
+        reason: the activity, such as "compiling the model".
         choice: `--progress`: `auto`, `on` or `off`.
     """
     spinner = Spinner(render.wants_bar(choice))
@@ -170,7 +170,7 @@ class TrainProgress(Listener):
         self._spinner.stop()
         self._reason = ""
         console = Console(file=sys.stderr)
-        # the figures matter more than the bar: on a narrow terminal they are shown alone
+        # on a narrow terminal only the figures are shown, without the bar
         bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
         self._bar = Progress(*bar, TextColumn("{task.description}"), console=console,
                              transient=True)
@@ -249,8 +249,8 @@ class RunProgress:
 
     Args:
         choice: `--progress`: `auto`, `on` or `off`.
-        reason: what is done before images are counted.
-        unit: what is counted, where it is not images.
+        reason: the activity before images are counted.
+        unit: the counted unit, if not images.
     """
 
     WORDS: ClassVar[Dict[str, str]] = {
@@ -258,7 +258,7 @@ class RunProgress:
         "tune": "measuring backends"}
 
     UNCOUNTED: ClassVar[Tuple[str, ...]] = ("compile", "tune")
-    """The phases that count no images."""
+    """The phases that do not count images."""
 
     def __init__(self, choice: str, reason: str = PREPARING, unit: str = "images") -> None:
         self._unit = unit

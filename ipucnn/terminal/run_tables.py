@@ -1,4 +1,4 @@
-"""The answers of a run: its first predictions, and its classes."""
+"""Tables of the first predictions and the classes of a run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 _GAP = "  "
 
 CLASSES = 10
-"""Classes that are shown; the others are counted."""
+"""Maximum number of classes that are shown; the others are counted."""
 
 
 _PIPED_WIDTH = 100
-"""Columns where the output goes to a file or a pipe."""
+"""Columns for output to a file or a pipe."""
 
 
 def answers(result: RunResult, width: Optional[int]) -> str:
     """Return the first predictions of a run and the classes it predicted.
 
-    They fit the `width` columns of a terminal; None stands for no terminal, and no colours. File
+    They fit into `width` columns of a terminal; None if there is no terminal, without colours. File
     names that are too long are shortened in the middle; control characters are escaped.
     """
     shown = len(result.answers)
@@ -49,7 +49,7 @@ def _first(rows: Sequence[Dict[str, Any]], width: int, colours: bool) -> str:
 
 
 def _verdict(row: Dict[str, Any], width: int) -> str:
-    """Return whether a prediction is right; of a wrong one, also the label."""
+    """Return whether a prediction is correct, with the label of an incorrect one."""
     if row.get("correct") is None:
         return ""
     return "right" if row["correct"] else f"wrong: {shortened(printable(row['label_name']), width)}"

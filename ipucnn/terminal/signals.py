@@ -14,8 +14,8 @@ _raised = ""
 _since = 0.0
 
 _COPIED = 2.0
-"""Seconds in which a launcher passes a signal on that its processes also got themselves, as from
-Ctrl-C in their terminal."""
+"""Seconds in which a launcher may forward a signal that its processes have also received directly,
+for example after Ctrl-C in their terminal."""
 
 
 def install() -> None:

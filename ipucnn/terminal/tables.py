@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def emit(text: str) -> None:
-    """Write data to standard output; what would control a terminal is escaped, except colours.
+    """Write data to standard output; control characters are escaped, except colours.
 
     Raises:
         BrokenPipeError: the reader closed the pipe.
@@ -58,7 +58,7 @@ def emit_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """Print a message to standard error; on a terminal, long lines are broken between words."""
-    if sys.stderr is not None:  # `print` would take standard output instead
+    if sys.stderr is not None:  # `print` would use standard output instead
         print(wrapped(printable_lines(text), terminal_width(sys.stderr)), file=sys.stderr,
               flush=True)
 
@@ -103,7 +103,7 @@ def info(text: str) -> None:
 
 
 def report_error(error: IpucnnError) -> None:
-    """Print an error and its hint to standard error, a line each where it is no terminal."""
+    """Print an error and its hint to standard error, in one line each unless on a terminal."""
     say(f"error: {own_name()}{error.message}")
     if error.hint:
         say(f"hint: {error.hint}")

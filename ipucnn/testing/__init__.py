@@ -1,13 +1,14 @@
 """Conformance suites and helpers for plugin authors.
 
-A plugin is tested in three lines, with pytest::
+A suite tests a plugin with pytest::
 
     from ipucnn.testing import ModelSuite
 
     class TestTinyNet(ModelSuite):
         name = "tinynet"
 
-or without it by `check_plugin("model", "tinynet")`. The built-in plugins pass the same suites.
+or without pytest with `check_plugin("model", "tinynet")`. The built-in plugins are tested with the
+same suites.
 Importing this package imports neither torch nor pytest.
 """
 

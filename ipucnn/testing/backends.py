@@ -33,7 +33,7 @@ class BackendSuite(TrainingChecks):
     input_size: int = 16
 
     def usable(self) -> Backend:
-        """Return the backend; skips the check when it cannot run inference here."""
+        """Return the backend; skip the check if it cannot run inference on this machine."""
         backend: Backend = self.made()
         probe = backend.probe()
         if not probe.usable:
@@ -134,7 +134,7 @@ class BackendSuite(TrainingChecks):
             self.compare(self.plan(), count)
 
     def test_result_does_not_depend_on_the_batching(self) -> None:
-        """One micro-batch per call gives the logits that four give."""
+        """One micro-batch per call returns the same logits as four."""
         self._needs("32.32")
         for iterations in (1, 4):
             self.compare(self.plan(iterations=iterations), 4 * self.micro_batch)
@@ -145,7 +145,7 @@ class BackendSuite(TrainingChecks):
         self.compare(self.plan(place="host"), self.micro_batch)
 
     def test_every_declared_precision_works(self) -> None:
-        """Every other precision of the record is computed, to its accuracy."""
+        """Logits in every other precision of the record are correct within its tolerance."""
         declared = [p for p in self.spec.precisions if p != "32.32"]
         if not declared:
             raise SkipTest("it declares single precision only")
@@ -156,7 +156,7 @@ class BackendSuite(TrainingChecks):
             self.compare(self.plan(precision), 2 * self.micro_batch)
 
     def test_undeclared_precision_is_refused(self) -> None:
-        """A plan in a precision that the record lacks is rejected before compilation."""
+        """A plan in a precision that the record does not list is rejected before compilation."""
         from ipucnn.core.execution.selection import check_offer
         from ipucnn.inference.options import RunOptions
 
@@ -170,7 +170,7 @@ class BackendSuite(TrainingChecks):
                 require(False, f"precision {precision} is not declared and not refused")
 
     def test_what_is_measured_are_options_of_its_own(self) -> None:
-        """The options that `run --tune` varies are the backend's own, and their default is None."""
+        """The options that `run --tune` varies are the backend's, and their default is None."""
         from ipucnn.core.options.declaration import declared
 
         options = self.used_registry.options_class(self.spec)

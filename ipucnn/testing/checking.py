@@ -37,8 +37,8 @@ def check_plugin(kind: str, name: str, registry: Optional[Registry] = None,
     """Run all checks of the suite of `kind` on one plugin.
 
     Args:
-        kind: in any spelling.
-        name: as on the command line.
+        kind: the kind, in any spelling.
+        name: the name, as on the command line.
         registry: where it is looked up; that of the process when not given.
         settings: attributes of the suite (`input_size=64`, `data_dir=...`, `exclude={...}`).
 

@@ -16,9 +16,9 @@ class DatasetSuite(Suite):
     """Checks of a dataset.
 
     Attributes:
-        data_dir: a folder in its layout; checks are skipped if it needs one and this is None.
+        data_dir: a folder in the dataset's layout; if it is required and None, checks are skipped.
         input_size: requested height and width, in pixels.
-        num_classes: outputs of the model it is for; None uses the classes of the dataset.
+        num_classes: number of outputs of the model; None for the classes of the dataset.
         length: requested number of samples of a generated dataset.
     """
 
@@ -34,7 +34,7 @@ class DatasetSuite(Suite):
         return self.used_registry.get_typed(DatasetSpec, self.name)
 
     def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
-        """Return the target's arguments besides its options."""
+        """Return the arguments of the target other than its options."""
         return (DatasetRequest(
             data_dir=self.data_dir, input_size=self.input_size, num_classes=self.num_classes,
             length=self.length, seed=3),), {}
@@ -59,7 +59,7 @@ class DatasetSuite(Suite):
         return list(range(0, len(dataset), step))[:self.sample]
 
     def test_length(self) -> None:
-        """It has images and reports their number."""
+        """The dataset has images and returns their number."""
         require(len(self.open()) > 0, "it is empty")
 
     def test_images_are_rgb_bytes(self) -> None:
@@ -84,7 +84,7 @@ class DatasetSuite(Suite):
         require(len(set(names)) == len(names), "two images have the same name")
 
     def test_labels_count_the_classes(self) -> None:
-        """Labels are integers within its classes, or all None without labels."""
+        """Labels are indices of its classes, or all None without labels."""
         dataset = self.open()
         for index in self.indices(dataset):
             label = dataset.label(index)
@@ -96,7 +96,7 @@ class DatasetSuite(Suite):
                     f"{len(dataset.class_names)} classes")
 
     def test_the_same_index_gives_the_same_image(self) -> None:
-        """An image depends on its index alone: not on the order or on the dataset object."""
+        """An image depends on its index only, not on the order of access or the dataset object."""
         import torch
 
         dataset, again = self.open(), self.open()
@@ -108,7 +108,7 @@ class DatasetSuite(Suite):
                         f"image {indices[position]} is not the same when it is read again")
 
     def test_images_do_not_depend_on_the_workers(self) -> None:
-        """One thread, or several at the same time, read the images that this one reads."""
+        """Other threads, alone or concurrently, read the same images as the main thread."""
         import torch
 
         dataset = self.open()

@@ -11,10 +11,10 @@ from ipucnn.core.registry.discovery import GROUP
 
 def write_distribution(folder: Path, name: str, modules: Mapping[str, str],
                        entry_points: Mapping[str, str], version: str = "1.0") -> Path:
-    """Write an installed distribution as pip leaves it: modules and a ``.dist-info`` folder.
+    """Write an installed distribution as pip does: modules and a ``.dist-info`` folder.
 
     Args:
-        folder: the folder to put on `sys.path` or `PYTHONPATH`; made when missing.
+        folder: the folder to put on `sys.path` or `PYTHONPATH`; created if missing.
         name: the distribution's name.
         modules: source text by file name relative to `folder` (``"mine/plugin.py"``).
         entry_points: name and value of each entry point of the group ``ipucnn``.

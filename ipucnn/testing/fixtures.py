@@ -1,6 +1,6 @@
 """pytest fixtures for plugin authors.
 
-Import those that you need in a `conftest.py`::
+Import them in a `conftest.py`::
 
     from ipucnn.testing.fixtures import cli, fake_distribution, isolated_registry, tiny_images
 """
@@ -68,9 +68,9 @@ def fake_distribution(tmp_path: Path,
 
 @pytest.fixture
 def isolated_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
-    """Make registries that see no other installed plugin and no variable of the environment.
+    """Create registries without installed plugins and environment variables.
 
-    A call takes files or modules, as `--plugin` does, and sets the result as the registry of the
+    A call takes files or modules, like `--plugin`, and sets the result as the registry of the
     process for this test.
     """
     for name in [name for name in os.environ if name.startswith("IPUCNN_")]:
@@ -87,7 +87,7 @@ def isolated_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended.
+    """The result of a command.
 
     Attributes:
         code: its exit code.
@@ -131,7 +131,7 @@ def write_tiny_images(folder: Path, classes: int = 2, per_class: int = 3,
     """Write a folder of JPEG files with a subfolder per class, in colours that differ by class.
 
     Args:
-        folder: made when missing.
+        folder: created if missing.
         classes: number of classes.
         per_class: images of each.
         size: height in pixels; the widths differ.

@@ -1,4 +1,4 @@
-"""Conformance suite for the plugin module of a distribution: what happens when it is imported."""
+"""Conformance suite for the import of the plugin modules of a distribution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.testing.suite import Checks, require
 
 HEAVY = ("torch", "torchvision", "tensorflow", "jax", "onnx", "onnxruntime", "openvino", "pandas")
-"""Packages that listings and completion must not wait for."""
+"""Packages that plugin modules must not import."""
 
 _PROGRAM = """
 import contextlib, json, logging, os, random, signal, sys, time
@@ -73,11 +73,11 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class Imported:
-    """What one process saw when it imported a plugin module and called its hooks.
+    """The observations of a process that imported a plugin module and called its hooks.
 
     Attributes:
-        error: what it raised; empty if nothing.
-        seconds: how long it took, beyond the import of ipucnn.
+        error: the error; empty if there was none.
+        seconds: duration, without the import of ipucnn.
         heavy: the packages of `HEAVY` that were imported.
         changed: the settings of the process that were changed.
         output: what was written to the file descriptor 1.
@@ -91,7 +91,7 @@ class Imported:
 
 
 def imported(provider: Provider) -> Imported:
-    """Import a plugin module in a process of its own; cached for an entry point."""
+    """Import a plugin module in a separate process; cached for an entry point."""
     local = provider.entry_point == LOCAL
     return _imported(provider.value, local, tuple(sys.path), os.getcwd())
 
@@ -116,8 +116,8 @@ def _imported(target: str, local: bool, path: Tuple[str, ...], folder: str) -> I
 class ImportSuite(Checks):
     """Checks how the plugin modules of a distribution, or a file for `--plugin`, are imported.
 
-    Each is imported in a process of its own, which calls its hooks and imports the classes of
-    their options: that is what listings, completion and `--help` do.
+    Each module is imported in a separate process, which calls its hooks and imports the classes of
+    options, as listings, completion and `--help` do.
 
     Attributes:
         name: of the distribution, or the file.
@@ -144,7 +144,7 @@ class ImportSuite(Checks):
         return list(found.values())
 
     def results(self) -> Mapping[str, Imported]:
-        """Return what each plugin module does when it is imported."""
+        """Return the observations for each plugin module."""
         return {provider.value: imported(provider) for provider in self.providers()}
 
     def test_import_raises_nothing(self) -> None:
@@ -159,7 +159,7 @@ class ImportSuite(Checks):
                     "import it in the implementation, which records name as text")
 
     def test_import_is_fast(self) -> None:
-        """The import takes no longer than `seconds`; the fastest of three attempts counts."""
+        """The import takes at most `seconds`, in the fastest of three attempts."""
         for provider in self.providers():
             if imported(provider).heavy:
                 raise SkipTest("it imports " + ", ".join(imported(provider).heavy))
@@ -172,13 +172,13 @@ class ImportSuite(Checks):
                     f"expected at most {self.seconds:g} s")
 
     def test_import_writes_nothing(self) -> None:
-        """Nothing is written to standard output, which is data, or to its file descriptor."""
+        """The import writes nothing to standard output or its file descriptor."""
         for name, found in self.results().items():
             shown = " ".join(found.output.split())[:60]
             require(not found.output, f"importing {name!r} writes to standard output: {shown!r}")
 
     def test_import_changes_no_setting(self) -> None:
-        """The working directory, random states, signal handlers and the like stay as they were."""
+        """The import does not change the working directory, random states or signal handlers."""
         for name, found in self.results().items():
             require(not found.changed, f"importing {name!r} changes {', '.join(found.changed)}")
 

@@ -54,7 +54,7 @@ class LauncherSuite(Suite):
                     f"the launcher sets {sorted(variables)}, and the record names {sorted(names)}")
 
     def test_recognises_its_processes(self) -> None:
-        """Every instance finds its index and the number of instances."""
+        """Every instance recognises its index and the number of instances."""
         launcher = self.build()
         for index, count, variables in self.environments(launcher):
             launch = launcher.launch(variables)
@@ -128,7 +128,7 @@ class LauncherSuite(Suite):
                 require(code == 7, f"'start' returned {code}, and {which} ended with 7")
 
     def test_command_is_words(self) -> None:
-        """The command that starts the processes is a list of words; it may be empty."""
+        """The command that starts the processes is a list of arguments; it may be empty."""
         flags: Mapping[str, Any] = {"--name": "text", "--number": 2, "--switch": True}
         plan = ExecutionPlan(replicas=2, instances=2)
         words = self.build().command(plan, ("one", "two"), flags)

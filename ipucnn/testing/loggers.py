@@ -20,7 +20,7 @@ ROWS: Tuple[Dict[str, Any], ...] = (
      "data_wait_share": 0.25},
     {"kind": "validation", "update": 20, "epoch": 1, "weights": "ema", "images": 50,
      "loss": float("nan"), "top1": 40.0, "top5": 90.0, "skipped": 0, "checkpoint": ""})
-"""Rows as a training records them."""
+"""Rows like those of a training."""
 
 OPTIONS: Dict[str, Any] = {"model": "resnet18", "lr": 0.1, "epoch": 2, "keep_best": True,
                            "log_dir": None, "pipeline_splits": ["layer2", "layer3"]}
@@ -29,8 +29,7 @@ OPTIONS: Dict[str, Any] = {"model": "resnet18", "lr": 0.1, "epoch": 2, "keep_bes
 class LoggerSuite(Suite):
     """Checks a logger on synthetic trainings.
 
-    A logger that sends to a service must work without it here, with `options` (offline) or with a
-    test double.
+    A logger for a service must be tested offline, with `options` or with a test double.
     """
 
     @property
@@ -61,13 +60,13 @@ class LoggerSuite(Suite):
         require(checkpoint.read_bytes() == b"weights", "it changed a checkpoint")
 
     def test_it_has_the_name_of_its_record(self) -> None:
-        """Its name in messages is that of the record."""
+        """The logger's `name`, for messages, is that of the record."""
         found = self.logger().name
         require(found == self.spec.name, f"its name is {found!r}, that of the record "
                 f"{self.spec.name!r}")
 
     def test_records_a_whole_training(self) -> None:
-        """Nothing is raised by rows with values that are unknown or not finite, nor at the end."""
+        """Rows with unknown or non-finite values, and the end of a training, raise no exception."""
         for status in (COMPLETED, STOPPED):
             with TemporaryDirectory() as folder:
                 self.record(Path(folder), status=status)

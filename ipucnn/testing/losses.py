@@ -69,7 +69,7 @@ class LossSuite(Suite):
                 f"{what}: {float(found.detach()):.6g} instead of {float(expected.detach()):.6g}")
 
     def test_it_has_the_name_of_its_record(self) -> None:
-        """Its name in messages is that of the record."""
+        """The loss's `name`, for messages, is that of the record."""
         found = self.loss().name
         require(found == self.spec.name, f"its name is {found!r}, that of the record "
                 f"{self.spec.name!r}")
@@ -197,7 +197,7 @@ class LossSuite(Suite):
                                "the traced loss gives another value for other logits and labels")
 
     def test_its_description_is_what_it_computes(self) -> None:
-        """Its device description defines the same function."""
+        """The result of `device_form` describes the same function."""
         import torch
 
         loss = self.loss()

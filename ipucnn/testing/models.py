@@ -17,8 +17,8 @@ class ModelSuite(Suite):
     """Checks a model.
 
     Attributes:
-        input_size: height and width of the images used; the record's when None. A smaller one
-            makes the checks of a large network fast.
+        input_size: height and width of the images; None for that of the record. Smaller images
+            make the checks of a large network faster.
     """
 
     input_size: Optional[int] = None
@@ -30,11 +30,11 @@ class ModelSuite(Suite):
         return self.used_registry.get_typed(ModelSpec, self.name)
 
     def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
-        """Return what the target is called with beside its options."""
+        """Return the arguments of the target other than its options."""
         return (), {"num_classes": 7}
 
     def network(self) -> torch.nn.Module:
-        """Return `build()`; checks that do not change the network share one."""
+        """Return the result of `build()`; shared by checks that do not change the network."""
         key = (type(self), self.name)
         if ModelSuite._last[0] != key:
             ModelSuite._last = (key, self.build())
@@ -59,7 +59,7 @@ class ModelSuite(Suite):
         return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
     def test_logits_for_any_number_of_classes(self) -> None:
-        """Built for n classes, it returns n finite float logits per image."""
+        """A network for n classes returns n finite floating-point logits per image."""
         import torch
 
         for num_classes in (7, 1000):
@@ -83,7 +83,7 @@ class ModelSuite(Suite):
                 "an image's logits depend on its neighbours in the batch")
 
     def test_outputs_are_logits(self) -> None:
-        """Outputs are float32 and no probabilities: losses and predictions apply softmax."""
+        """Outputs are float32 logits, not probabilities, because losses apply softmax."""
         import torch
 
         with torch.no_grad():
@@ -97,7 +97,7 @@ class ModelSuite(Suite):
                 "all outputs are between 0 and 1: it returns probabilities instead of logits")
 
     def test_state_dict_round_trip(self) -> None:
-        """The state dictionary holds all that the logits depend on."""
+        """The state dictionary contains all state that the logits depend on."""
         import torch
 
         model, other = self.network(), self.build(seed=1)
@@ -140,7 +140,7 @@ class ModelSuite(Suite):
                 "a training step changes no parameter")
 
     def test_traces(self) -> None:
-        """It can be traced, as required for IPUs and exports."""
+        """The network can be traced, as required for IPUs and exports."""
         import torch
 
         model, images = self.network(), self.images()
@@ -208,7 +208,7 @@ class NormLayerSuite(Suite):
         return self.used_registry.get_typed(NormLayerSpec, self.name)
 
     def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
-        """Return what the target is called with beside its options."""
+        """Return the arguments of the target other than its options."""
         return (NormSite(name="layer1/0/bn1", channels=self.channels, eps=1e-5, momentum=0.1,
                          affine=True, running_statistics=True,
                          common_channels=self.channels),), {}

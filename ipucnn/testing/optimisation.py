@@ -31,7 +31,7 @@ class OptimizerSuite(Suite):
         return self.used_registry.get_typed(OptimizerSpec, self.name)
 
     def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
-        """Return what the target is called with beside its options."""
+        """Return the arguments of the target other than its options."""
         return ([],), {"lr": self.lr}
 
     def exercise(self) -> None:
@@ -72,7 +72,7 @@ class OptimizerSuite(Suite):
         require(losses[-1] < losses[0] / 10, f"the loss goes from {losses[0]:g} to {losses[-1]:g}")
 
     def test_state_dict_round_trip(self) -> None:
-        """An optimizer restored from a state dictionary takes the same next steps."""
+        """An optimizer restored from a state dictionary computes the same following steps."""
         import torch
 
         w = self.weights()
@@ -88,7 +88,7 @@ class OptimizerSuite(Suite):
         require(torch.equal(w, twin), "after loading its state it makes other steps")
 
     def test_learning_rate_of_a_group_is_obeyed(self) -> None:
-        """With a group's `lr` at zero its weights are constant, those of the other change."""
+        """With `lr` 0 in one group, its weights are constant and those of the other change."""
         import torch
 
         resting, moving = self.weights(), self.weights()

@@ -48,7 +48,7 @@ class Checks:
 class Suite(Checks):
     """The checks of one record.
 
-    A kind's suite is inherited in three lines::
+    Derive from the suite of a kind::
 
         from ipucnn.testing import ModelSuite
 
@@ -59,7 +59,7 @@ class Suite(Checks):
         name: the record, as on the command line; ``distribution:name`` is safest.
         options: values of the record's own options by name, for the checks; the others have
             their defaults.
-        registry: where the record is looked up; that of the process when None.
+        registry: where the record is looked up; None for that of the process.
     """
 
     name: str = ""
@@ -74,7 +74,7 @@ class Suite(Checks):
     @property
     def spec(self) -> PluginSpec:
         """The record under test."""
-        raise NotImplementedError  # each kind's suite knows the type of its records
+        raise NotImplementedError  # the suite of each kind returns the type of its records
 
     def target(self) -> Callable[..., Any]:
         """Return the record's implementation; skips the check when a requirement is missing."""
@@ -100,7 +100,7 @@ class Suite(Checks):
                                        **keywords)
 
     def arguments(self) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
-        """Return what the target is called with beside its options: nothing."""
+        """Return the arguments of the target other than its options; none by default."""
         return (), {}
 
     def exercise(self) -> None:
@@ -157,7 +157,7 @@ class Suite(Checks):
             raise SkipTest("; ".join(map(str, self.spec.deprecated)))
 
     def test_it_sets_no_random_seed(self) -> None:
-        """Calling the target draws random numbers at most: it sets the seed of no generator."""
+        """Calling the target may draw random numbers, but does not set a random seed."""
         import numpy
         import torch
 
@@ -184,7 +184,7 @@ class Suite(Checks):
 
 
 def _commands() -> List[Type[CommandOptions]]:
-    """Return the commands that together take the options of every kind."""
+    """Return commands that together accept the options of every kind."""
     from ipucnn.inference.options import RunOptions
     from ipucnn.onnx.options import ExportOptions
     from ipucnn.training.options import TrainOptions

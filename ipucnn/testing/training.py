@@ -59,7 +59,7 @@ class TrainingChecks(Suite):
         return 2 if self.spec.replicas else 1
 
     def trainer(self) -> Backend:
-        """Return the backend; skips the check when it cannot train here."""
+        """Return the backend; skip the check if it cannot train on this machine."""
         if not self.spec.training:
             raise SkipTest("it offers no training")
         backend: Backend = self.made()
@@ -130,7 +130,7 @@ class TrainingChecks(Suite):
     def train(self, session: TrainingSession, samples: Sequence[Samples], plan: ExecutionPlan,
               first: int = 0, lr: Callable[[int], float] = lambda _: 0.05,
               scaling: float = 1.0) -> List[StepResult]:
-        """Make several host calls."""
+        """Execute several host calls."""
         from ipucnn.core.execution.training_session import TrainingBatch
 
         results = []
@@ -212,7 +212,7 @@ class TrainingChecks(Suite):
                 micro_batch=2, device_iterations=2, gradient_accumulation=2), self.choice(name))
 
     def test_training_with_mixup(self) -> None:
-        """Mixup and cutmix mix images and labels within micro-batches; not with other images."""
+        """Mixup and cutmix mix images and labels within micro-batches only."""
         if not self.spec.mixup:
             raise SkipTest("it does not offer mixup")
         plan = self.training_plan(micro_batch=4, device_iterations=2, gradient_accumulation=2,
@@ -229,7 +229,7 @@ class TrainingChecks(Suite):
                 f"the loss of mixed images is {results[0].loss}, expected {mean}")
 
     def test_recomputation_changes_nothing(self) -> None:
-        """Activations that are computed again give the same weights."""
+        """Recomputation of activations does not change the weights."""
         if not self.spec.has("recompute"):
             raise SkipTest("it does not offer recomputation")
         for mode, checkpoints in (("auto", ()), ("manual", ("body",))):
@@ -240,7 +240,7 @@ class TrainingChecks(Suite):
                 gradient_accumulation=3))
 
     def test_training_in_a_pipeline(self) -> None:
-        """Splitting a model changes no weight."""
+        """Splitting a model does not change the weights."""
         if not self.spec.pipelining:
             raise SkipTest("it does not offer pipelining")
         if not self.splits:
@@ -265,7 +265,7 @@ class TrainingChecks(Suite):
                 micro_batch=2, replicas=self.replicas), self.choice(name), scaling=128.0)
 
     def test_training_resumes_exactly(self) -> None:
-        """A training resumed from saved state gives the same bits, for each optimizer."""
+        """A training resumed from saved state is bit-for-bit identical, for each optimizer."""
         import torch
 
         plan = self.training_plan(micro_batch=2, replicas=self.replicas, device_iterations=2)
@@ -288,7 +288,7 @@ class TrainingChecks(Suite):
                 self.require_equal(second.weights(), expected, 0.0)
 
     def test_fine_tuning(self) -> None:
-        """Frozen layers keep their values; layers have rates of their own; both resume exactly."""
+        """Frozen layers do not change, layers have their learning rates, and both resume exactly."""
         if not self.spec.has("fine-tuning"):
             raise SkipTest("it does not offer fine-tuning")
         plan = self.training_plan(micro_batch=2, gradient_accumulation=2)
@@ -317,7 +317,7 @@ class TrainingChecks(Suite):
                 self.require_equal(session.weights(), expected, 0.0)
 
     def test_training_alternates_with_validation(self) -> None:
-        """Another session may use the device in between, without any effect."""
+        """The use of the device by another session in between has no effect."""
         import torch
 
         plan = self.training_plan(micro_batch=2)
@@ -341,7 +341,7 @@ class TrainingChecks(Suite):
             self.require_equal(session.weights(), expected, self.training_tolerance)
 
     def test_step_tells_what_it_did(self) -> None:
-        """A step counts its samples and hits, and has a loss for each update or for none."""
+        """A step returns its samples and correct predictions, and a loss per update or none."""
         plan = self.training_plan(micro_batch=2, device_iterations=3, gradient_accumulation=2)
         with self.session(self.network(), plan) as session:
             (result,) = self.train(session, self.samples(plan, 1), plan)

@@ -12,13 +12,13 @@ from ipucnn.data import ImageDataset
 from ipucnn.training.options import TrainOptions
 
 _PATHS = ("DIR", "FILE")
-"""What the help calls a path; that of a host may be another one."""
+"""Placeholders of paths in help; paths may differ between hosts."""
 
 
 def check_options(instances: Instances, options: TrainOptions) -> None:
-    """Reject processes with other options or versions than the first one; collective.
+    """Raise an error in processes that differ from the first in options or versions; collective.
 
-    The seed is not compared, because that of the first process holds for all.
+    The seed is not compared, because all processes use that of the first one.
 
     Raises:
         UsageError: names the first process that differs, and the difference.
@@ -33,7 +33,7 @@ def check_options(instances: Instances, options: TrainOptions) -> None:
 
 
 def check_images(instances: Instances, dataset: ImageDataset) -> None:
-    """Reject processes with other training images than the first one; collective.
+    """Raise an error in processes with other training images than the first; collective.
 
     Raises:
         UsageError: names the first process that differs, and the difference.

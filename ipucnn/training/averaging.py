@@ -19,7 +19,7 @@ from ipucnn.training.stored import StoredModel, load_stored
 
 @dataclass(frozen=True, repr=False)
 class AverageResult(Shown):
-    """The averaged checkpoint, its sources, and notes about images that were read for it.
+    """The averaged checkpoint, its sources, and notes about the images.
 
     `place` and `sources` name them, by their URLs where they are on a store.
     """
@@ -37,7 +37,7 @@ class AverageResult(Shown):
         return {"format": "ipucnn.average/1", **dict(self.facts())}
 
     def facts(self) -> Facts:
-        """Return the result as names and values, for people."""
+        """Return the result as names and values, as text."""
         return [("path", self.place), ("strategy", self.strategy), ("epoch", self.epoch),
                 ("files", list(self.sources))]
 

@@ -1,4 +1,4 @@
-"""Chooses the micro-batch of a training by measurement: `--batch-size auto`."""
+"""Selects the micro-batch of a training by measurement: `--batch-size auto`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import torch
 
 _MOST = 1024
-"""Micro-batch beyond which no device is faster, for data without an end."""
+"""Largest micro-batch to measure, for generated data."""
 
 _SHARE = 0.5
-"""How much of the available memory the values for the backward pass may take on a CPU."""
+"""Maximum share of the available memory for activations on a CPU."""
 
 
 def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Chosen,
@@ -37,15 +37,15 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
                         sharing: Tuple[Instances, Registry]) -> Tuple[TrainOptions, str]:
     """Return the options with a number for `--batch-size auto`, and a note.
 
-    Accumulation, replicas and a given learning rate stay as they are.
+    Accumulation, replicas and a given learning rate are not changed.
 
     Args:
         options: of the training.
         network: its network, with the number of classes.
         chosen: the backend.
         plan: of the training, with the preprocessing.
-        images: number of training images; None for data without an end.
-        sharing: the processes of the training, of which the first measures; and the registry.
+        images: number of training images; None for generated data.
+        sharing: the processes of the training, of which the first one measures, and the registry.
 
     Raises:
         UsageError: it cannot be measured for this training.
@@ -75,7 +75,7 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
 
 
 def _limits(options: TrainOptions, images: Optional[int]) -> Tuple[int, int]:
-    """Return the smallest and the largest micro-batch that make sense for the training."""
+    """Return the smallest and the largest micro-batch to measure for a training."""
     fewest = 1
     while True:
         try:
@@ -88,7 +88,7 @@ def _limits(options: TrainOptions, images: Optional[int]) -> Tuple[int, int]:
     execution = options.execution
     others = execution.replicas * execution.gradient_accumulation
     calls = images // (others * execution.device_iterations)
-    # as without the option: an epoch has some updates, a call is filled
+    # as without the option: several updates per epoch, and full calls
     return fewest, max(fewest, min(calls, max(2, images // (others * FEWEST_UPDATES))))
 
 
@@ -114,7 +114,7 @@ def _found(options: TrainOptions, network: NetworkPart, chosen: Chosen, plan: Ex
 
 
 class _Measured:
-    """Makes training steps of single micro-batches, of random images."""
+    """Executes training steps of single micro-batches with random images."""
 
     def __init__(self, options: TrainOptions, network: NetworkPart, chosen: Chosen,
                  plan: ExecutionPlan, registry: Registry) -> None:
@@ -127,7 +127,7 @@ class _Measured:
         self._bytes = self._stored()
 
     def caller(self, size: int) -> Callable[[], Any]:
-        """Return what makes a training step; see `search`."""
+        """Return a function that executes a training step; see `search`."""
         import torch
 
         self.held.close()  # the memory of the size before
@@ -167,7 +167,7 @@ class _Measured:
         """Return the bytes of an image's values for the backward pass; 0 where not known."""
         from ipucnn.models.footprint import trace
 
-        with suppress(Exception):  # a network that cannot be followed
+        with suppress(Exception):  # a network that cannot be traced
             found = trace(self.module, self._plan.preprocessing.input_size)
             return found.total("stored", 0, len(found.calls)) * (2 if self._plan.half else 4)
         return 0

@@ -14,7 +14,7 @@ from ipucnn.models.store_folder import shown_path
 from ipucnn.training.checkpoints import Checkpoint, load
 
 PROBE = ".writable"
-"""Name of the file that is written to try whether a folder can be written."""
+"""Name of the file that is written to check write access to a folder."""
 
 _TEMPORARY = re.compile(r"\..+\.pt\.\w+\.tmp|\..+\.partial|\.metrics\.\w+\.tmp")
 """Names of unfinished files, those of older versions included."""
@@ -44,7 +44,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def remove_best(folder: Path) -> None:
-    """Remove the record of the best validation, which is of another time.
+    """Remove an outdated record of the best validation.
 
     Raises:
         CheckpointError: it cannot be removed.

@@ -1,4 +1,4 @@
-"""Settles `--no-checkpoints` against a profile, and a profile's against the command line."""
+"""Precedence of `--no-checkpoints` and folders of checkpoints in profiles and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABOUT_CHECKPOINTS: Mapping[str, Any] = {
 
 
 def with_one_folder(source: Dict[str, Any]) -> Dict[str, Any]:
-    """Return a source with `checkpoint_input_dir` as the `checkpoint_path` that it stands for.
+    """Return a source with `checkpoint_input_dir` replaced by `checkpoint_path`.
 
     The last release of the old trainer read the checkpoints that it validated and averaged after a
     training from one folder, and wrote them to another; here they are the same.

@@ -51,18 +51,18 @@ class Checkpoint:
         position: the position of the training.
         weights: weights by the model's own names.
         ema: weights of the moving average, if there is one.
-        session: what `TrainingSession.state` returned.
+        session: the result of `TrainingSession.state`.
         progress: the job's running figures.
         options: of the training, as plain types.
         class_names: names of the outputs.
         versions: of the packages that wrote it.
-        card: of the model; None in files written before cards existed.
+        card: the model card; None in files of earlier versions without cards.
         data: description of the training images, to compare with those of a restored training.
         path: the file it was read from.
-        add_classes: a training that continues from it may add classes; not saved.
-        extra: it is named as one within the next epoch, although it is at the end of one, so that
-            it makes way for the next; not saved.
-        grown: it has got outputs for added classes since it was read; not saved.
+        add_classes: whether a training that continues from it may add classes; not saved.
+        extra: whether it is named like a checkpoint within the next epoch although it is at the end
+            of one, so that the next checkpoint replaces it; not saved.
+        grown: whether outputs for added classes were added after reading; not saved.
     """
 
     model: str
@@ -98,8 +98,8 @@ def file_name(model: str, dataset: str, position: Position, extra: bool = False)
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     """Write a checkpoint and return its path.
 
-    It is written to a temporary file in the folder, synced, and renamed. If the folder has the
-    copies of one on a store, it is then sent there.
+    It is written to a temporary file in the folder, synced, and renamed. If the folder contains the
+    copies of a folder on a store, the file is then uploaded.
 
     Raises:
         CheckpointError: it cannot be written; nothing is left behind.
@@ -168,7 +168,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_session(session: TrainingSession, checkpoint: Checkpoint) -> None:
-    """Give a training session the state in a checkpoint.
+    """Load the state in a checkpoint into a training session.
 
     Raises:
         CheckpointError: it is the state of another network or optimizer.
@@ -199,7 +199,7 @@ def _check_progress(progress: Mapping[str, Any], path: Path) -> None:
 class _Sink:
     """An output file that records the cause of a failure, which torch does not report.
 
-    torch makes a `RuntimeError` of anything raised here, even of an interrupt.
+    torch converts any exception raised here, even an interrupt, to a `RuntimeError`.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -207,7 +207,7 @@ class _Sink:
         self.failed: Optional[BaseException] = None
 
     def write(self, data: bytes) -> int:
-        if self.failed is not None:  # torch writes on while it gives up
+        if self.failed is not None:  # torch continues to write after an error
             return len(data)
         try:
             return self._file.write(data)
@@ -220,7 +220,7 @@ class _Sink:
 
 
 class _Typed:
-    """A value whose tuples stay tuples in a file: an engine's state comes back as it was made."""
+    """A value with tuples that are restored as tuples, for the state of an engine."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -229,8 +229,8 @@ class _Typed:
 def _canonical(value: Any, typed: bool = False) -> Any:
     """Return a copy of plain types such that equal contents are written as equal bytes.
 
-    Pickle writes an object that it has seen before as a reference to it, so the bytes depend on
-    which equal strings and tuples are one object, and those of a restored training never are.
+    Pickle writes repeated objects as references, so the bytes depend on which equal strings and
+    tuples are the same object, which differs after a restore.
     """
     if isinstance(value, _Typed):
         return _canonical(value.value, typed=True)
@@ -240,6 +240,6 @@ def _canonical(value: Any, typed: bool = False) -> Any:
         return {_canonical(key): _canonical(item, typed) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [_canonical(item, typed) for item in value]
-        # a tuple made anew is one object in one place, so it is never a reference
+        # a new tuple is used in one place only, so it is never a reference
         return tuple(items) if typed and isinstance(value, tuple) else items
     return value

@@ -1,4 +1,4 @@
-"""Checks the classes of training images, and evens out how often each of them is seen."""
+"""Checks the classes of training images, and balances their frequency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipucnn.training.options import TrainOptions
 
 
 def check_classes(data: DatasetSpec, dataset: ImageDataset, backend: BackendSpec) -> None:
-    """Reject classes that nothing is learnt from.
+    """Check that the classes are suitable for a training.
 
     Raises:
         DataError: there is one class only.

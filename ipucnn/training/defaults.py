@@ -1,4 +1,4 @@
-"""Decides the options of a training that the user left open, from its images and its device."""
+"""Chooses default options of a training from its images and its device."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from ipucnn.data import ImageDataset
 from ipucnn.training.options import TrainOptions
 
 LARGEST_BATCH = 32
-"""Micro-batch where there are enough images; memory for it is found on common devices."""
+"""Micro-batch if there are enough images; it fits into the memory of common devices."""
 
 FEWEST_UPDATES = 20
-"""Weight updates per epoch below which a smaller micro-batch is taken."""
+"""Weight updates per epoch below which a smaller micro-batch is chosen."""
 
 VIEWS = 30_000
-"""Images that a training sees, over all epochs; networks of natural images take many more, and
-`--epoch` gives them."""
+"""Number of images of a training over all epochs; large datasets need many more (`--epoch`)."""
 
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 100
 
 RATE_BATCH = 256
-"""Images per update for which optimizers state their learning rates (Goyal et al., 2017)."""
+"""Images per update for which records state learning rates (Goyal et al., 2017)."""
 
 MANY_IMAGES, SMALLEST_CROP = 100_000, 0.35
-"""Below so many images, random crops take more than the 0.08 of ImageNet's recipe: a short training
-does not see an image often enough to make up for crops that miss its object."""
+"""Number of images below which random crops are larger than the 0.08 of ImageNet's recipe: in a
+short training, images are not repeated often enough to compensate for crops without the object."""
 
 FINE_TUNING = 0.1
-"""Factor on the learning rate, and share of the views, of a training from given weights."""
+"""Factor on the learning rate, and on the number of images, of a training from given weights."""
 
 SMALLEST_INPUT = 64
 """Pixels; networks for ImageNet reduce an image by 32."""
@@ -45,12 +44,12 @@ _UNKNOWN_RATE = 0.01
 
 @dataclass(frozen=True)
 class Decisions:
-    """Options that were left open.
+    """Options that the user did not set.
 
     Attributes:
-        values: by flat name.
-        note: what was decided, for the user; empty if nothing was.
-        left_out: names of options of a shipped profile that are decided again.
+        values: the chosen values by flat name.
+        note: note for the user on the chosen values; may be empty.
+        left_out: names of options of a shipped profile that are replaced.
     """
 
     values: Dict[str, Any]
@@ -60,10 +59,10 @@ class Decisions:
 
 def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
                   input_size: int) -> Optional[int]:
-    """Return an input size that follows small images, or None where the network's own stays.
+    """Return an input size for small images, or None for that of the network.
 
-    Images would be enlarged for nothing otherwise. Weights that are given keep their size: they
-    were trained on it.
+    It avoids enlarging small images. With given weights, the size that they were trained with is
+    used.
 
     Args:
         options: of the training.
@@ -98,13 +97,13 @@ def _shorter_side(dataset: ImageDataset, index: int, skip_bad: bool) -> Optional
 
 def decided(options: TrainOptions, images: Optional[int], registry: Registry,
             restored: bool = False) -> Decisions:
-    """Return the values of options that were left open.
+    """Return the values of options that the user did not set.
 
     Args:
         options: of the training.
-        images: number of training images; None for data without end.
+        images: number of training images; None for generated data.
         registry: where the optimizer is looked up.
-        restored: the training began before, when options that are newer had their old values.
+        restored: whether the training is restored; newer options then have their earlier defaults.
     """
     reopened = _reopened(options, images)
     options = options.with_values(**reopened)
@@ -127,15 +126,15 @@ def decided(options: TrainOptions, images: Optional[int], registry: Registry,
 
 
 def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
-    """Return the options of a shipped profile for other devices that are decided again.
+    """Return the options of a shipped profile that are replaced by chosen values.
 
-    That of the profile in use may be for this device, and larger than the dataset. Otherwise its
-    accumulation and micro-batch stay where an epoch has enough updates with them, and its
-    learning rate where an update has as many samples.
+    Options of a profile for this device are replaced only if a call is larger than the dataset. Of
+    other profiles, accumulation and micro-batch are kept if an epoch has enough updates with them,
+    and the learning rate if the number of samples per update is unchanged.
     """
     execution = options.execution
     if not options.plugins.left_out:
-        # a profile for this device: what it states stays, unless not even one call can be filled
+        # a profile for this device is kept, unless a single call needs more images than there are
         small = images is not None and images < execution.micro_batch
         return {name: None for name in ("batch_size", "lr") if name in options.shipped and small}
     values: Dict[str, Any] = {}
@@ -153,15 +152,15 @@ def _reopened(options: TrainOptions, images: Optional[int]) -> Dict[str, Any]:
 def base_rate(options: TrainOptions, registry: Registry) -> float:
     """Return the learning rate of the optimizer for the samples of an update.
 
-    It grows with them, linearly, with their root, or not, as the optimizer's record says. For fewer
-    than 256 what grows linearly grows with their root: the noise of small updates averages out
-    over more of them (Krizhevsky, "One weird trick for parallelizing convolutional neural
-    networks", 2014).
+    It scales linearly, with the square root, or not, according to the optimizer's record. Below
+    256 samples, linear scaling is replaced by the square root, because the noise of small updates
+    averages out over more of them (Krizhevsky, "One weird trick for parallelizing convolutional
+    neural networks", 2014).
     """
     spec = registry.get_typed(OptimizerSpec, options.optimisation.optimizer)
     execution = options.execution
     samples = execution.micro_batch * execution.replicas
-    if execution.accumulation_reduction == "mean":  # a sum makes steps grow with it by itself
+    if execution.accumulation_reduction == "mean":  # a sum already scales the steps
         samples *= execution.gradient_accumulation
     share = samples / RATE_BATCH
     rate = spec.lr

@@ -61,7 +61,7 @@ class Feed:
         self.loader: Optional[Loader] = None
         options = prepared.options
         self._mix = prepared.setup.mix
-        # processes that hold a later pipeline stage get no images
+        # processes of later pipeline stages receive no images
         if not prepared.data.on_device and prepared.instances.index < prepared.plan.instances:
             self._left = len(prepared.dataset) - consumed
             order = own_part(prepared.dataset.order(options.dataset.seed, epoch)[consumed:],
@@ -104,7 +104,7 @@ def _labels(batch: Batch, match: Optional[ClassMatch], classes: int) -> torch.Te
 
 
 def transform_of(prepared: Prepared) -> Optional[TrainTransform]:
-    """Return the random changes of the training images; None without."""
+    """Return the random augmentation of the training images, or None."""
     options, changes = prepared.options, prepared.options.augmentation
     if changes.augmentation == "none" or not prepared.data.labelled:
         return None

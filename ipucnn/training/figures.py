@@ -21,7 +21,7 @@ class Standing:
         metric, value: its metric and value; an empty metric before the first validation.
         epoch, weights: its epoch, and its weights, `raw` or `ema`.
         waited: number of validations since its value was reached.
-        loss: its loss, which decides between equal values; None in checkpoints of earlier versions.
+        loss: its loss, to compare equal values; None in checkpoints of earlier versions.
         file: name of the checkpoint with these weights; empty without one.
     """
 
@@ -36,7 +36,7 @@ class Standing:
     def offer(self, metric: str, validation: Validation) -> bool:
         """Record a validation if it is the best so far; return whether it is.
 
-        Of equal values, as they are common with few images, that of the smaller loss is better.
+        Of equal values, which are common with few images, the one with the smaller loss is better.
         """
         value = float(getattr(validation, metric))
         same = self.metric == metric  # a restore may have replaced it
@@ -107,7 +107,7 @@ class Figures:
         else:
             own = [sum(column) if not instances.index else 0 for column in zip(*sums)]
         standing = Standing(**known.pop("standing", {}))
-        # older files do not say `validated`; they have the best epoch only after its validation
+        # older files lack `validated`; they contain the best epoch only after its validation
         validated = max(known.pop("validated", 0), standing.epoch)
         return cls(**{**known, **dict(zip(_SUMS, own)), "validated": validated,
                       "standing": standing})

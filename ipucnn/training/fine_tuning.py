@@ -7,7 +7,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import option
 
 FEATURE = "fine-tuning"
-"""What a backend needs for them (`BackendSpec.features`)."""
+"""The feature that a backend needs for these options (`BackendSpec.features`)."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,15 @@ class FineTuningPart:
         return "" if self.freeze.isdigit() else self.freeze
 
     def check(self, weights: str, first_trainable_layer: str) -> None:
-        """Reject what does not go together with other options.
+        """Check combinations with other options.
 
         Args:
-            weights: what the training starts from.
+            weights: the initial weights.
             first_trainable_layer: the value of that option.
 
         Raises:
-            UsageError: layers with random weights would be frozen, or two options say which.
+            UsageError: layers with random weights would be frozen, or two options state which
+                layers.
         """
         if weights == "random" and (self.frozen_epochs or self.frozen_module):
             raise UsageError(f"'--freeze {self.freeze}' would freeze random weights",

@@ -1,4 +1,4 @@
-"""The lock of a training on its folders, which dies with the process that holds it."""
+"""The lock of a training on its folders, which is released when its process ends."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _held: Dict[str, int] = {}
 
 @contextmanager
 def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a folder; a thread that holds it already may do so again.
+    """Hold the lock of a folder; reentrant within a thread.
 
-    For a folder that has the copies of one on a store, that is leased as well.
+    For the copies of a folder on a store, a lease of that folder is held as well.
 
     Args:
         folder: an existing folder.
@@ -86,7 +86,7 @@ def _acquired(path: Path) -> Tuple[int, Optional[bool]]:
             raise
         if own is False or is_at(descriptor, path):
             return descriptor, own
-        os.close(descriptor)  # its holder has just removed it
+        os.close(descriptor)  # the owner has just removed it
 
 
 def _sign(descriptor: int) -> None:

@@ -27,13 +27,13 @@ from ipucnn.training.preparation import Prepared
 
 _FORMAT = 1
 _SHARE_OF_MEMORY, _SHARE_OF_DISK = 0.5, 0.9
-"""How much of what is available a cache may take; layers of the network need memory, too."""
+"""Maximum share of the available space for a cache; the network needs memory, too."""
 
 _SAMPLES = 16
-"""Images whose size in the cache stands for that of all."""
+"""Number of images from which the size of the cache is estimated."""
 
 _UNUSED_SECONDS = 30 * 24 * 3600.0
-"""After so long without use, the files of a cache are removed."""
+"""Seconds without use after which the files of a cache are removed."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def kept_images(prepared: Prepared) -> Iterator[None]:
     Images that do not fit are decoded each time, with a note.
 
     Raises:
-        UsageError: images of this dataset cannot be kept so.
+        UsageError: images of this dataset cannot be cached.
     """
     mode = prepared.options.dataset.cache_images
     if mode == "none" or prepared.data.on_device or not _useful(prepared, mode):
@@ -71,12 +71,12 @@ def kept_images(prepared: Prepared) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """The images of one split, as they are kept.
+    """The cached images of one split.
 
     Attributes:
         dataset: the images.
         preparation: prepares them.
-        validation: they are those of validation.
+        validation: whether they are the validation images.
     """
 
     dataset: ImageDataset
@@ -90,7 +90,7 @@ class _Kind:
 
     @property
     def prepared(self) -> str:
-        """How they are prepared before they are kept; empty where they are as decoded."""
+        """A description of the preparation before caching; empty for decoded images."""
         return "" if self.preparation.transform else repr(self.preparation.preprocessing)
 
 
@@ -180,7 +180,7 @@ def _opened(prepared: Prepared, kind: _Kind, mode: str,
 
 
 def _place(prepared: Prepared, kind: _Kind) -> Tuple[Path, bytes]:
-    """Return the folder of a store and its key; removes those of the same images as they were."""
+    """Return the folder of a store and its key; remove stores of earlier versions of the images."""
     options = prepared.options
     chosen = options.dataset.cache_images_dir
     if chosen:

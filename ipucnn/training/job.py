@@ -40,7 +40,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     Args:
         options: what to train.
         registry: where names are looked up; this process's when not given.
-        listener: receives progress; queried after every host call whether to stop.
+        listener: receives progress; called after every host call to check for a stop.
         restored: the checkpoint to continue from.
 
     Raises:
@@ -116,7 +116,7 @@ class _Trainer:
             1, prepared.calls // self.options.results.logs_per_epoch)
         self.unsaved = False
         self.waiting: Optional[str] = None
-        # every instance needs this: all take the same decisions, and only the first one writes
+        # in every instance, because all make the same decisions; only the first one writes
         self.saved = self.instances.gather(
             self.records.last_good.name if self.records.last_good else "")[0]
         self.stopped_by: Optional[str] = None
@@ -277,7 +277,7 @@ class _Trainer:
                          extra)
 
     def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
-        """Save a checkpoint; see `Checkpoint.extra`, which is that none is due if not given."""
+        """Save a checkpoint; `extra` (see `Checkpoint`) is set by default if none is due."""
         if self.folder is None:
             return
         if extra is None:
@@ -355,7 +355,7 @@ class _Trainer:
                 self._save(final=True)
 
     def _validate(self) -> None:
-        """Validate the epoch, and count it in everything that a later checkpoint holds."""
+        """Validate the epoch, and record it in all state that later checkpoints contain."""
         better, standing = False, self.figures.standing
         reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):

@@ -82,7 +82,7 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
     epochs = [entry.epoch for entry in found if entry.path.name == restored.name]
     names = [entry.path.name for entry in found]
     later = found[names.index(restored.name) + 1:] if epochs else []
-    # an average up to the restored epoch is of this training, which makes it again
+    # an average up to the restored epoch belongs to this training, which writes it again
     paths = [entry.path for entry in later if not (entry.averaged and [entry.epoch] == epochs)]
     if forget_best and (folder / BEST).exists():
         paths.append(folder / BEST)
@@ -127,15 +127,15 @@ class Keeper:
     def resume(self, figures: Mapping[str, Any], file: str) -> None:
         """Restore `best.json` to the time of the restored checkpoint, and remove expired files.
 
-        A process that was killed may have written it for a validation that is repeated now, or may
-        not have removed what had expired.
+        A killed process may have written it for a validation that is repeated now, or may not have
+        removed expired checkpoints.
 
         Args:
             figures: those of the best validation by then; empty without one.
             file: the checkpoint with its weights, if there is one.
         """
         if not file and self._best.get("epoch") == figures.get("epoch"):
-            file = str(self._best.get("file", ""))  # checkpoints of older versions do not say it
+            file = str(self._best.get("file", ""))  # missing in checkpoints of older versions
         if not figures:
             self._best = {}
             remove_best(self._folder)
@@ -178,7 +178,7 @@ class Keeper:
         self._write_best()
         if self._unwritten:
             return f"{self._unwritten.message}; it is tried again with the next checkpoint"
-        self._tidy()  # the one that was best until now
+        self._tidy()  # the previous best checkpoint
         return None
 
     def finish(self) -> Optional[IpucnnError]:
@@ -201,7 +201,7 @@ class Keeper:
             self._unwritten = error
 
     def _send(self) -> None:
-        """Send what has changed beside the checkpoints, if the folder is on a store.
+        """Upload changed files beside the checkpoints, if the folder is on a store.
 
         Raises:
             DataError: it cannot be written.
@@ -211,7 +211,7 @@ class Keeper:
 
     def _folder_again(self) -> Optional[str]:
         there = self._folder.is_dir()
-        if self._stored is not None:  # the copies matter to nobody else
+        if self._stored is not None:  # no other process uses the copies
             return None
         if there and (self.last_good is None or self.last_good.exists()):
             return None
@@ -228,7 +228,7 @@ class Keeper:
         """Remove expired checkpoints; the same ones however often it is called."""
         if self._unwritten:
             return  # `best.json` may name any of them
-        with suppress(CheckpointError, DataError):  # what is not removed now is removed later
+        with suppress(CheckpointError, DataError):  # they are removed later
             found = entries(self._folder)
             whole = [entry for entry in found if not entry.step]
             gone = [entry for entry in found if entry.step and entry.path != self.last_good]
@@ -240,7 +240,7 @@ class Keeper:
                 if self._stored is not None:
                     self._stored.discard(entry.path.name)
                     continue
-                with suppress(OSError):  # it must never end a training
+                with suppress(OSError):  # errors must not end a training
                     entry.path.unlink()
             if gone:
                 self._send()

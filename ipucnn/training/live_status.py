@@ -19,27 +19,26 @@ FILE = "status.json"
 """Name of the file."""
 
 EVERY = 1.0
-"""Seconds between two writings."""
+"""Minimum seconds between two writes."""
 
 BEAT = 10.0
-"""Seconds after which the last status is written again, with the time: validations take long.
-
-On a store, also the seconds between two transfers, at least."""
+"""Seconds after which the last status is written again with the current time, because validations
+can be long. On a store, also the minimum seconds between two transfers."""
 
 SHARE = 50.0
-"""A transfer to a store is followed by a pause of so many times its duration, up to `LONGEST`."""
+"""Factor of the pause after a transfer to a store, relative to its duration, up to `LONGEST`."""
 
 LONGEST = 60.0
 
 RUNNING = "running"
-"""The state of a training that has not ended, or was killed: then the file is old."""
+"""The state of a training that has not ended or was killed; in the latter case the file is old."""
 
 
 class LiveStatus:
     """Writes the status at most once per second; a failure to write is ignored.
 
-    If the folder has the copies of one on a store, a thread sends what changed there, at a rate
-    that costs nothing: the training does not wait for it.
+    If the folder contains the copies of a folder on a store, a thread uploads changed files at a
+    low rate, and the training does not wait for it.
 
     Args:
         folder: the log folder.
@@ -91,8 +90,8 @@ class LiveStatus:
         content = {**(asdict(status) if status else {}), **facts, "state": state,
                    "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
-        # one name, so that what a killed process left is written over
+        # a fixed name, so that files of killed processes are overwritten
         part = self._path.with_name(f".{FILE}.part")
-        with suppress(OSError):  # it only informs, and need not survive a power cut
+        with suppress(OSError):  # it need not survive a power failure
             part.write_text(json_text(content), encoding="utf-8")
             os.replace(part, self._path)

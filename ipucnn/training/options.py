@@ -131,12 +131,12 @@ class TrainExecution(ExecutionPart):
 
     @property
     def measured(self) -> bool:
-        """Whether the micro-batch is to be measured."""
+        """Whether the micro-batch is measured."""
         return str(self.batch_size) == AUTO_BATCH
 
     @property
     def micro_batch(self) -> int:
-        """The micro-batch; 32 while it is undecided."""
+        """The micro-batch; 32 until it is chosen."""
         return 32 if self.batch_size is None or self.measured else self.batch_size
 
     @property
@@ -186,12 +186,12 @@ class OptimisationPart:
 
     @property
     def epochs(self) -> int:
-        """The number of epochs; 10 while it is undecided."""
+        """The number of epochs; 10 until it is chosen."""
         return 10 if self.epoch is None else self.epoch
 
     @property
     def rate(self) -> float:
-        """The learning rate; 0.01 while it is undecided."""
+        """The learning rate; 0.01 until it is chosen."""
         return 0.01 if self.lr is None else self.lr
 
     def __post_init__(self) -> None:
@@ -260,7 +260,7 @@ class AugmentationPart:
 
     @property
     def least_area(self) -> float:
-        """The least share of an image's area in a random crop; 0.08 while it is undecided."""
+        """The smallest relative area of a random crop; 0.08 until it is chosen."""
         return 0.08 if self.min_crop_area is None else self.min_crop_area
 
     def check_micro_batch(self, size: int) -> None:
@@ -463,8 +463,7 @@ class TrainingOptions(CommandOptions):
 
 
 FOLDER_OPTIMIZER = "adamw"
-"""Optimizer of a training for which a folder is named and nothing about the optimizer: with few
-images it needs fewer epochs than SGD."""
+"""Default optimizer of a training on a folder: with few images, it needs fewer epochs than SGD."""
 
 
 def _of_optimizers(others: Sequence[Sequence[Given]], registry: "Registry") -> bool:
@@ -491,9 +490,9 @@ class TrainOptions(TrainingOptions):
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
                  registry: "Registry") -> Tuple[str, ...]:
-        """Return what the weights file given has otherwise, and `data` with what is for it.
+        """Return options that contradict the given weights file, and `data` with its options.
 
-        The latter only where the folder given holds another dataset.
+        The latter only if the given folder contains another dataset.
         """
         settled = settled_otherwise(profile, given, registry)
         if "data" not in profile or not given.get("data_dir") or {"data", "dataset"} & given.keys():

@@ -88,7 +88,7 @@ class Prepared:
         notes: notes for the user.
         registry: where names are looked up.
         compile_seconds: seconds spent on compiling the session, once done.
-        cache, validation_cache: keep decoded images, where the options ask for it and they fit.
+        cache, validation_cache: caches of decoded images, if enabled and if they fit.
     """
 
     options: TrainOptions
@@ -155,7 +155,7 @@ def prepare(options: TrainOptions, registry: Registry,
     _check_labels(data, "train on")
     notes += notes_on_idle(options, data, registry)
     if not data.reads_folder:
-        # an old script that switches only '--data' keeps naming ImageNet's folder
+        # old scripts that change only '--data' still name ImageNet's folder
         options = options.with_values(data_dir=None)
     check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
@@ -261,7 +261,7 @@ def _calls(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
 
     Raises:
         DataError: bounding boxes are requested, and there are none.
-        UsageError: there are fewer images than a call takes.
+        UsageError: there are fewer images than a host call needs.
     """
     if options.augmentation.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
@@ -299,9 +299,9 @@ def holds_out(options: TrainOptions) -> bool:
 
 def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
                    restored: Optional[ModelCard]) -> Preprocessing:
-    """Return how images are prepared: as for the weights that the training starts from.
+    """Return the preprocessing: that of the initial weights.
 
-    A training from random weights takes the usual values for its dataset, where it has them.
+    With random weights, that of the dataset, if it has one.
     """
     network = options.network
     if restored is not None:
@@ -313,7 +313,7 @@ def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
 
 
 def _usual(options: TrainOptions, data: DatasetSpec, found: Preprocessing) -> Preprocessing:
-    """Return how images are prepared for weights that `found` belongs to, or for random ones."""
+    """Return the preprocessing for the weights of `found`, or for random weights."""
     if options.network.source == "random" and data.preprocessing is not None:
         found = data.preprocessing.sized(found.input_size)
     if options.dataset.input[0] == "none":
@@ -322,7 +322,7 @@ def _usual(options: TrainOptions, data: DatasetSpec, found: Preprocessing) -> Pr
 
 
 def _copies(options: TrainOptions, network: NetworkPart, registry: Registry) -> int:
-    """Return how many values a large model has per weight: itself, gradient, state, average."""
+    """Return the number of values per weight of a large model: weight, gradient, state, average."""
     if (network.num_classes or 0) <= MANY_OUTPUTS or options.fine_tuning.frozen_module \
             or options.optimisation.first_trainable_layer:
         return 1
@@ -361,7 +361,7 @@ def _outputs(network: NetworkPart, names: Sequence[str],
              registry: Registry) -> Optional[Tuple[Optional[int], ...]]:
     """Return the output of the weights file for each class; None if it has the same classes.
 
-    None as well where the file names no classes, or the user decides how it is loaded.
+    Also None if the file contains no class names, or if the user specifies how it is loaded.
     """
     card = file_card(network.source, registry)
     if card is None or not card.class_names or card.num_outputs != len(card.class_names) \
@@ -390,7 +390,7 @@ def make_loss(options: TrainOptions, registry: Registry) -> Loss:
 def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry) -> None:
     """Raise an error for images with several classes and a loss of one class per image.
 
-    A loss of several classes takes images with one class, too.
+    A loss for several classes also supports images with one class.
 
     Raises:
         UsageError: names both, and the losses to choose from.

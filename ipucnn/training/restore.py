@@ -52,7 +52,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
         if speaks() and output.is_dir():  # before the newest checkpoint is looked for
             held.enter_context(locked(output, "--checkpoint-output-dir", listener.note))
         own["checkpoint_path"] = place_of(place)
-        if is_store(place) and divided(place)[0] == folder:  # one folder of copies will do
+        if is_store(place) and divided(place)[0] == folder:  # one folder of copies is sufficient
             own["checkpoint_path"] = output / divided(place)[1]
         return _restored(own, overrides, folder, registry, listener)
 
@@ -90,8 +90,8 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
         listener: see `restore`.
 
     Returns:
-        The result; None if the training has to begin: at the first start, without a folder for
-        checkpoints, or when that has no checkpoint of these options.
+        The result; None if a new training must be started: at the first start, without a folder of
+        checkpoints, or if it has no checkpoint with these options.
     """
     launch, folder = launched(), options.checkpoints.checkpoint_path
     if launch is None or not launch.restarts or not folder:

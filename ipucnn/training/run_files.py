@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ipucnn.training.preparation import Prepared
 
 RUNNING = "running"
-"""The status of a training that has not ended, or was killed."""
+"""The status of a training that has not ended or was killed."""
 
 RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""
@@ -88,19 +88,19 @@ def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: Train
 def with_folder(prepared: Prepared) -> Tuple[TrainOptions, Optional[Path]]:
     """Return the options of a training and the folder of its checkpoints; None without any.
 
-    Where none is given, a new one below `logs` keeps the best checkpoint and the last one, or those
-    that will be averaged.
+    If none is given, a new folder below `logs` contains the best and the last checkpoint, or the
+    checkpoints to be averaged.
     """
     options = prepared.options
     place = options.checkpoints.checkpoint_path
     if not place and writes_checkpoints(options, prepared.data):
         place = prepared.instances.gather(
             "" if prepared.instances.index else str(new_folder(options)))[0]
-        # the folder is not among the options: they repeat the training, in another folder
+        # the folder is not saved with the options, which may be used for another training
         options = options.with_values(keep_last=options.checkpoints.to_keep,
                                       keep_best=options.validation.mode == "during"
                                       and options.checkpoints.checkpoint_save_freq > 1)
-    # the others only read there
+    # the other processes only read
     return options, place_of(place, writes=not prepared.instances.index) if place else None
 
 
@@ -250,7 +250,7 @@ class FileRecords(Records):
 
 
     def _document(self, name: str, value: Dict[str, Any]) -> None:
-        """Write a document into the log folder; a failure is a note, for metrics matter more."""
+        """Write a document into the log folder; a failure is only noted."""
         if self.log_dir is None:
             return
         try:
@@ -265,7 +265,7 @@ def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
 
 
 def new_folder(options: TrainOptions) -> Path:
-    """Create a folder of its own for a training, below `logs`, and return it.
+    """Create a new folder for a training below `logs`, and return it.
 
     Raises:
         UsageError: it cannot be created.

@@ -1,4 +1,4 @@
-"""Training images as a network sees them, for loggers."""
+"""Augmented training images, for loggers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, List, Sequence, Tuple
 from ipucnn.core.execution.training_session import TrainingBatch
 
 MOST = 16
-"""Images that are shown."""
+"""Number of images."""
 
 
 def shown(batch: TrainingBatch, names: Sequence[str]) -> Tuple[Any, List[str]]:
     """Return the first images of a batch, uint8 `(n, height, width, 3)`, and their classes.
 
-    Images that the host has normalised are stretched to the range of uint8, each for itself.
+    Images that the host has normalised are scaled to the range of uint8, each one separately.
     """
     import torch
 

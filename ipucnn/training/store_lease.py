@@ -26,10 +26,10 @@ RENEWED = 30.0
 """Seconds after which a lease is renewed."""
 
 VALID = 150.0
-"""Seconds after which one that was not renewed is of a training that has ended."""
+"""Seconds after which a lease expires if it is not renewed."""
 
 _LARGEST = 1 << 16
-_LAST = 10.0  # seconds that a renewal under way has at the end
+_LAST = 10.0  # seconds to wait for an active renewal at the end
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def leased(store: Store, option: str, report: Callable[[str], None]) -> Iterator
     Args:
         store: the folder.
         option: the option that names another folder, for messages.
-        report: receives a note when the lease of a training that has ended is taken over.
+        report: receives a note when an expired lease is taken over.
 
     Raises:
         UsageError: another training holds it.
@@ -49,7 +49,7 @@ def leased(store: Store, option: str, report: Callable[[str], None]) -> Iterator
     if found is not None:
         age = time.time() - found["time"]
         launch = launched()
-        # nothing of this host writes there, for its own lock is held
+        # no process of this host writes there, because of the local lock
         ended = found["host"] == socket.gethostname() or (launch is not None and launch.restarts)
         if age < VALID and not ended:
             raise UsageError(
@@ -74,14 +74,14 @@ def leased(store: Store, option: str, report: Callable[[str], None]) -> Iterator
         yield
     finally:
         over.set()
-        thread.join(_LAST)  # or it would write the lease again
+        thread.join(_LAST)  # otherwise it would write the lease again
         with suppress(DataError):
             store.remove(FILE)
 
 
 def _renew(store: Store, token: str, over: threading.Event) -> None:
     while not over.wait(RENEWED):
-        with suppress(DataError):  # checkpoints report a store that fails
+        with suppress(DataError):  # failures of the store are reported for checkpoints
             _write(store, token)
 
 
@@ -92,7 +92,7 @@ def _write(store: Store, token: str) -> None:
 
 
 def _read(store: Store) -> Optional[Dict[str, Any]]:
-    """Return the lease; None without one, and for what is none."""
+    """Return the lease, or None if there is no valid one."""
     if store.stat(FILE) is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The model in a checkpoint of ours or of the old applications."""
+"""The model in a checkpoint of ipucnn or of the old applications."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ipucnn.training.options import TrainOptions
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model in a checkpoint of ours or of the old applications.
+    """A model in a checkpoint of ipucnn or of the old applications.
 
     Attributes:
         name, dataset: canonical names of the model and its data.
         epoch: number of epochs it was trained for, including the current one.
         weights: by the model's own names, float32.
         ema: those of the moving average, if there is one.
-        options: of its training, as far as ipucnn has them.
-        card: the model's card; completed from the options where the file has none, and None where
-            the model is unknown.
-        old: whether an old application wrote it.
+        options: options of its training that ipucnn supports.
+        card: the model card; created from the options if the file has none, or None if the model is
+            unknown.
+        old: whether it was written by an old application.
     """
 
     name: str

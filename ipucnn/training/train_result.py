@@ -25,7 +25,7 @@ class TrainResult(Shown):
         environment: versions and machine.
         plan: the batch algebra.
         session: the backend's details of its session.
-        card: of the model: its classes, preprocessing and outputs.
+        card: the model card: classes, preprocessing and outputs.
         compile_seconds: seconds spent on compiling the session.
         epochs: completed epochs, including those before a restore.
         updates: weight updates, likewise.
@@ -33,9 +33,9 @@ class TrainResult(Shown):
         seconds: time of this process's training.
         images_per_second: throughput of training with data: including the time spent waiting for
             images, excluding validation.
-        compute_images_per_second: throughput of the host calls alone.
+        compute_images_per_second: throughput of the host calls, without waiting for images.
         data_wait_share: share of that time spent waiting for images, 0 to 1.
-        device_latency_ms: shortest, longest and mean host call by the device's own counters, from
+        device_latency_ms: shortest, longest and mean host call, measured by the device, from
             the request for its first input to its last output written; None without counters.
         loss, accuracy: of the last epoch.
         validations: figures of every validation.
@@ -88,7 +88,7 @@ class TrainResult(Shown):
         return {"format": "ipucnn.train/1", **kept}
 
     def facts(self) -> Facts:
-        """Return the result as names and values, for people."""
+        """Return the result as names and values, as text."""
         plan, best, latency = self.plan, self.best, self.device_latency_ms
         return [
             ("model", self.model),

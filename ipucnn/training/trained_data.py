@@ -39,7 +39,7 @@ def crop_as_before(checkpoint: Checkpoint, dataset: ImageDataset) -> List[str]:
     if before == dataset.recipe:
         return []
     if before != RANDOM_RESIZED_CROP and not dataset.native_size:
-        return []  # another dataset, whose images have any size
+        return []  # another dataset, with images of any size
     own, dataset.recipe = dataset.recipe, before
     return [f"training images are cropped by {before}, as before; a new training on this dataset "
             f"uses {own}"]
@@ -59,7 +59,7 @@ def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,
         The card of the model, with further classes if the checkpoint allows them, and notes.
 
     Raises:
-        DataError: classes were added without permission, or none is known.
+        DataError: classes were added without `--add-classes`, or no class matches.
     """
     card = checkpoint.card
     assert card is not None

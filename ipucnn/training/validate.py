@@ -95,7 +95,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
 
 
 def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
-    """Write the confusion matrix of the last validation, and add its evidence, where wanted."""
+    """Write the confusion matrix of the last validation, and add its evidence, if requested."""
     if results.confusion_matrix:
         _write_matrix(results.confusion_matrix, found[-1])
     if results.documented:
@@ -172,7 +172,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
 
 
 def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
-    """Reject given options of the backend that do not apply to validation."""
+    """Raise an error for options of the backend that do not apply to validation."""
     owners = builtin_owners(["backend"], registry)
     for name, item in given.plugins.undecided.items():
         declared_by = [own for owner in owners for own in [owner.option(name)] if own is not None]
@@ -181,7 +181,7 @@ def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
 
 
 def _on_a_share(given: ValidateOptions, options: TrainOptions, dataset: ImageDataset) -> List[str]:
-    """Return the note about a folder that is not the training's and of which a share counts."""
+    """Return the note if only the held-out share of another folder is validated."""
     place = given.dataset.data_dir
     if not place or options.validation.validation_data_dir or not dataset.held_out:
         return []
@@ -190,7 +190,7 @@ def _on_a_share(given: ValidateOptions, options: TrainOptions, dataset: ImageDat
 
 
 def _check_tables(given: ValidateOptions, data: DatasetSpec, dataset: ImageDataset) -> None:
-    """Reject tables of one true class per image where images may have several."""
+    """Raise an error for tables of one class per image if images can have several."""
     if not dataset.multi_label:
         return
     for flag, wanted in (("--per-class", given.results.per_class),

@@ -32,7 +32,7 @@ from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 
 
 class Interrupted(Exception):
-    """The listener of a validation requests a stop."""
+    """The listener of a validation has requested a stop."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +52,7 @@ class Validation(Shown):
             several classes.
         class_names: of rows and columns.
         unknown: images of classes that the model does not have; they are not counted.
-        evidence: what a report shows of the predictions, see `ipucnn.reports.evidence.merged`.
+        evidence: data for a report on the predictions, see `ipucnn.reports.evidence.merged`.
     """
 
     epoch: int
@@ -162,10 +162,10 @@ class Evaluator:
         plan: of the inference.
         dataset: the images.
         card: of the model.
-        match: its class for each label of the dataset; None without labels, when any are used.
+        match: the model's class for each label of the dataset; None if labels are used unchanged.
         workers, skip_bad: as in `Loader`.
-        instances: the processes that share the images; all get the same result.
-        cache: keeps the images at the input size.
+        instances: the processes that share the images; all return the same result.
+        cache: a cache of images at the input size.
     """
 
     module: nn.Module

@@ -34,7 +34,7 @@ TELL_INTERVAL = 0.1
 
 
 class Crew(Instances):
-    """The processes of a run from the view of one of them; all communicate with the parent only.
+    """The processes of a run in one of them; all communicate with the parent only.
 
     Args:
         connection: to the parent.

@@ -1,7 +1,7 @@
-"""Ends a child process with its parent, however that ends, and whatever the child is doing.
+"""Ends a child process when its parent ends, in any state of both.
 
-The system kills it where it can (Linux). Elsewhere, and for a parent that is a thread of a process,
-a thread notices that the parent's end of the connection is closed.
+On Linux, the system kills it. On other systems, and if the parent is a thread of a process,
+a thread detects that the parent's end of the connection is closed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def end_with_parent(connection: int, parent: int) -> None:
 def _watch(connection: int) -> None:
     """End the process when the other end of the connection is closed."""
     poll = select.poll()
-    poll.register(connection, 0)  # closing is reported without being asked for
+    poll.register(connection, 0)  # closing is always reported
     while True:
         with suppress(OSError):
             if poll.poll():

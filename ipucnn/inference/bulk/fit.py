@@ -1,4 +1,4 @@
-"""How many processes of a run this machine carries."""
+"""Checks how many processes of a run this machine supports."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.machine import available_memory, usable_cores
 
 PER_CORE = 4
-"""Processes that may share a core: each waits for files, or for a device, part of the time."""
+"""Maximum number of processes per core; each waits for files or a device part of the time."""
 
 PROCESS_BYTES = 512 << 20
 """Memory of a process that has imported torch and an engine, before its network and its images."""
 
 
 def check_fit(instances: int) -> None:
-    """Raise `UsageError` for more processes than the cores and the memory carry."""
+    """Raise `UsageError` for more processes than the cores and the memory allow."""
     cores, memory = usable_cores(), available_memory()
     by_cores = PER_CORE * cores
     by_memory: Optional[int] = None if memory is None else max(1, memory // PROCESS_BYTES)

@@ -182,7 +182,7 @@ class _Parent:
                 if not child.connection.closed:
                     child.send(("stop", name))
         elif time.monotonic() > self._deadline:
-            self._deadline += GRACE  # for processes that have waited for others
+            self._deadline += GRACE  # for processes that are waiting for others
             for child in self.children:
                 if child.exit_code is None and not child.asks:
                     log.warning("instance %d does not stop within %.0f s and is killed",

@@ -47,7 +47,7 @@ class PartWriter(predictions.PredictionWriter):
             self._close()
 
     def _claim(self) -> None:
-        """Do nothing: the parent has claimed the file for all (`claimed`)."""
+        """Do nothing: the parent has locked the file for all (`claimed`)."""
 
     def _open(self) -> None:
         self._file = open(self._part, "w", encoding="ascii")  # noqa: SIM115 - closed in _close

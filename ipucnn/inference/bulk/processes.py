@@ -32,7 +32,7 @@ class Child:
         phase: `compile` or `run`.
         done: images that it reported as done.
         total: images of the whole run, when known.
-        asks: it waits for the values of the others.
+        asks: whether it waits for the values of the others.
         said: its value for the others.
         result: its final message: the result of all.
         failure: its error.
@@ -53,7 +53,7 @@ class Child:
         self._shown = 0
         self.connection, theirs = Pipe()
         with open(log, "wb") as output, theirs:
-            # a session of its own: Ctrl-C on the terminal is for the parent, which passes it on
+            # a separate session, so that only the parent receives Ctrl-C, which it forwards
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()),
                  *map(str, sys.path)],
@@ -93,7 +93,7 @@ class Child:
     def _detect_stop(self) -> None:
         if not hasattr(os, "waitid"):  # macOS, with older versions of Python
             return
-        changes = os.WSTOPPED | os.WCONTINUED  # its end is for the `Popen` object
+        changes = os.WSTOPPED | os.WCONTINUED  # `Popen` handles its end
         with suppress(OSError):
             found = os.waitid(os.P_PID, self._process.pid, changes | os.WNOHANG)
             if found is not None and found.si_code == os.CLD_CONTINUED:
