@@ -19,23 +19,23 @@ AUTO = "auto"
 
 _HINTS = {"references/classification": "torchvision", "pytorch-image-models": "timm",
           "timm": "timm"}
-"""What in a script's path names its program."""
+"""Parts of a script's path that identify its program."""
 
 _TORCH_LAUNCHERS = ("torch.distributed.launch", "torch.distributed.run")
 
 
 @dataclass(frozen=True)
 class Migration:
-    """What became of a command line.
+    """The translation of a command line.
 
     Attributes:
         given: the command line.
         program: the program that its script belongs to.
         script: the name of the script; empty for a line of the shell.
         command: the command that replaces it; empty if nothing does.
-        rows: what became of each option.
-        notes: what else to know.
-        problems: why the command cannot run as it is.
+        rows: the translation of each option.
+        notes: notes for the user.
+        problems: reasons why the command cannot run unchanged.
     """
 
     given: str
@@ -62,7 +62,7 @@ def migrate(text: str, family: str = AUTO) -> List[Migration]:
             `auto` for the one whose options fit best.
 
     Raises:
-        UsageError: a line has no script that is known, or there is no line.
+        UsageError: a line has no known script, or there is no line.
     """
     lines = [line.strip() for line in re.sub(r"\\\s*\n", " ", text).splitlines()]
     lines = [re.sub(r"^(\([\w.]+\)\s*)?\$\s+", "", line) for line in lines
@@ -102,7 +102,7 @@ def _scripts_named(word: str) -> List[Script]:
 
 
 def _chosen(path: str, words: Sequence[str], family: str) -> Tuple[Script, Arguments]:
-    """Return the script that is meant by its path and its arguments, and these parsed."""
+    """Return the script, found by its path and arguments, and the parsed arguments."""
     found = _scripts_named(path)
     if family != AUTO:
         found = [script for script in found if script.family == family]
@@ -117,7 +117,7 @@ def _chosen(path: str, words: Sequence[str], family: str) -> Tuple[Script, Argum
 
 
 def _launcher(words: Sequence[str]) -> Tuple[List[str], Optional[Arguments]]:
-    """Divide what stands before a script: words that stay, and arguments of torch's launcher."""
+    """Divide the words before a script: words to keep, and arguments of torch's launcher."""
     kept: List[str] = []
     for number, word in enumerate(words):
         if PurePath(word).name == "torchrun" or word in _TORCH_LAUNCHERS:
@@ -159,7 +159,7 @@ def _assignment(word: str) -> str:
 
 
 def _shell(line: str) -> Optional[Migration]:
-    """Return what replaces a line of a README that runs none of the scripts, or None."""
+    """Return the replacement of a line of a README that runs no script, or None."""
     for row in table("graphcore")["shell"]:
         if re.fullmatch(row["line"], line):
             becomes = row.get("becomes", "")

@@ -34,7 +34,7 @@ class Arguments:
     Attributes:
         given: the options in order.
         positional: the other words.
-        help: help was asked for.
+        help: whether help was requested.
     """
 
     given: Tuple[Argument, ...]
@@ -49,7 +49,7 @@ class Arguments:
 
     @property
     def unknown(self) -> int:
-        """The number of words that the script would refuse."""
+        """The number of words that the script would not accept."""
         return sum(argument.option is None for argument in self.given)
 
 

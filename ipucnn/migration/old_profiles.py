@@ -38,15 +38,15 @@ _DEPTH = re.compile(r"(?:[\[{]\s*){10}")
 
 @dataclass(frozen=True)
 class Converted:
-    """A profile that was made.
+    """A converted profile.
 
     Attributes:
         name: its name in the configuration.
         path: the file that was written.
-        command: the command that takes it.
+        command: the command that reads it.
         values: its options by name.
-        rows: what became of each option.
-        problems: why the command refuses it as it is.
+        rows: the translation of each option.
+        problems: reasons why the command would not accept it unchanged.
     """
 
     name: str

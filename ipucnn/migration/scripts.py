@@ -1,4 +1,4 @@
-"""Reads the tables of other programs' scripts: which command each is, and its options."""
+"""Reads the tables of scripts of other programs: the corresponding commands and options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPTIONS: Mapping[str, Tuple[type, ...]] = {
 """The commands with declared options."""
 
 FLAG, ONE, MANY, OPTIONAL = "flag", "one", "many", "optional"
-"""How many values an option takes."""
+"""The numbers of values that an option takes."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class OldOption:
         spellings: with their dashes.
         takes: `FLAG`, `ONE`, `MANY` or `OPTIONAL`.
         to: the flag of its counterpart; empty without one.
-        none: why it has none.
-        why: what else differs.
+        none: the reason why it has no counterpart.
+        why: other differences.
         rule: the function of `option_rules` that translates it.
     """
 
@@ -114,7 +114,7 @@ def declaration(command: str, spelling: str) -> Optional[Declared]:
 
 
 def canonical(command: str, spelling: str) -> str:
-    """Return the canonical flag of an option here."""
+    """Return the canonical flag of an option of ipucnn."""
     found = declaration(command, spelling)
     return found.flag if found is not None else "--" + spelling.replace("_", "-")
 

@@ -15,7 +15,7 @@ DROPPED = "dropped"
 
 @dataclass(frozen=True)
 class Row:
-    """What became of an option.
+    """The translation of an option.
 
     Attributes:
         given: as it was given.
@@ -32,14 +32,14 @@ class Row:
         return {"given": self.given, "becomes": self.becomes or None, "why": self.why or None}
 
     def cells(self) -> Tuple[str, str, str]:
-        """Return the cells of a table for people."""
+        """Return the cells of a table."""
         becomes = SAME if self.becomes == self.given else self.becomes or DROPPED
         return self.given, becomes, self.why
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule makes of an option.
+    """The result of a rule for an option.
 
     Attributes:
         words: its words here; None if it is dropped.
@@ -65,8 +65,8 @@ class Draft:
         command: the command that replaces it.
         options: options here, each with its values.
         positional: arguments here that are no options.
-        rows: what became of each option.
-        problems: what has to be decided by the user before the command can run.
+        rows: the translation of each option.
+        problems: decisions that the user must make before the command can run.
     """
 
     script: Script
@@ -99,7 +99,7 @@ class Draft:
 
     def explain(self, names: Sequence[str], words: Sequence[str], why: str = "",
                 implied: str = "(its default)") -> None:
-        """Add options that stand for several of the script's, and say so."""
+        """Add options that replace several options of the script, with an explanation."""
         given = " ".join(quoted(argument.words) for argument in self.arguments.given
                          if argument.option and argument.option.name in names)
         self.put(words)
@@ -115,7 +115,7 @@ class Draft:
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Return words as a shell takes them."""
+    """Return words quoted for a shell."""
     return " ".join(map(shlex.quote, words))
 
 
@@ -198,7 +198,7 @@ def same(argument: Argument, option: OldOption) -> Outcome:
 
 
 def _owners(draft: Draft, option: OldOption) -> str:
-    """Return what an option needs that not every backend has."""
+    """Return the backend feature that an option needs, or an empty string."""
     item = declaration(draft.command, option.to)
     if item is None or not option.to:
         return ""

@@ -18,7 +18,7 @@ class ModelSuite(Suite):
 
     Attributes:
         input_size: height and width of the images; None for that of the record. Smaller images
-            make the checks of a large network faster.
+            speed up the checks of a large network.
     """
 
     input_size: Optional[int] = None

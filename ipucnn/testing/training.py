@@ -288,7 +288,7 @@ class TrainingChecks(Suite):
                 self.require_equal(second.weights(), expected, 0.0)
 
     def test_fine_tuning(self) -> None:
-        """Frozen layers do not change, layers have their learning rates, and both resume exactly."""
+        """Freezing layers and learning rates by layer work, and both resume exactly."""
         if not self.spec.has("fine-tuning"):
             raise SkipTest("it does not offer fine-tuning")
         plan = self.training_plan(micro_batch=2, gradient_accumulation=2)

@@ -10,9 +10,9 @@ from ipucnn.core.execution.launching import launched
 
 
 def of_instance(wanted: Optional[str]) -> Optional[str]:
-    """Return the GPU of this instance, where several share the GPUs of a host.
+    """Return the GPU of this instance if several share the GPUs of a host.
 
-    Each takes one of its own where the launcher gives it one, and otherwise they take turns.
+    Each instance uses the GPU that the launcher assigns; otherwise GPUs are assigned round-robin.
     """
     launch = launched()
     if wanted not in (None, "cuda") or launch is None or launch.count == 1:
@@ -26,7 +26,7 @@ def of_instance(wanted: Optional[str]) -> Optional[str]:
 
 
 def may_have_gpu() -> bool:
-    """Return whether this machine may have a GPU for torch, which takes a second to ask."""
+    """Return whether this machine may have a GPU, without importing torch, which takes a second."""
     if not sys.platform.startswith("linux"):
         return True
     # NVIDIA's driver, on boards (Tegra) and in WSL, and AMD's

@@ -1,4 +1,4 @@
-"""Options of data behind a URL, which is read from copies, for the datasets that have them."""
+"""Options of the cache for data behind a URL."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class CacheOptions:
 
 
 def on_store(place: Optional[str], options: CacheOptions) -> Optional[StoreImages]:
-    """Return the files of a folder on a store; None for a folder of this machine.
+    """Return the files of a folder on a store; None for a local folder.
 
     Raises:
-        UsageError: copies are wanted of a folder of this machine.
+        UsageError: options of the cache are given for a local folder.
         IpucnnError: the folder on the store cannot be listed.
     """
     if place is None or not is_store(place):

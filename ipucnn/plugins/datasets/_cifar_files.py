@@ -250,7 +250,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: str) -> Any:
 
 
 def _dtype(kind: Any, *_: Any) -> Any:
-    # the flags that follow are numbers in old files, which numpy has deprecated
+    # flags are numbers in old files, which numpy has deprecated
     return numpy.dtype(kind.decode() if isinstance(kind, bytes) else kind)
 
 

@@ -31,7 +31,7 @@ class Layout:
         train: the folder of the training images; None without splits.
         validation: the folder of the validation images, or None.
         left: what is left out.
-        notes: how the folder was understood, where that is not obvious.
+        notes: notes on the interpretation of the folder, if it is not obvious.
     """
 
     place: str
@@ -77,7 +77,7 @@ def find_layout(root: str) -> Layout:
     and holds class folders or splits is entered.
 
     Raises:
-        DataError: the layout can be understood in several ways, or the folder cannot be read.
+        DataError: the layout is ambiguous, or the folder cannot be read.
     """
     left = LeftOut(root)
     notes: List[str] = []
@@ -116,7 +116,7 @@ def find_layout(root: str) -> Layout:
     _leave_loose(place, here, left)
     training = train and _entered(os.path.join(place, train), splits[train], notes)
     held = validation and os.path.join(place, validation)
-    # a class that is trained is no wrapper, whatever it holds
+    # a class of the model is not a wrapper folder
     if validation and held and not (training and set(splits[validation].folders)
                                     <= set(folders_in(training))):
         held = _entered(held, splits[validation], notes)
@@ -142,8 +142,8 @@ def _entered(folder: str, here: Contents, notes: List[str]) -> str:
 def _split_words(folders: Sequence[str]) -> Dict[str, str]:
     """Return the split that each folder's name means, of those that mean one.
 
-    Longer names than those of `_SPLITS` count only when no folder has one of these, and only where
-    a training and a validation folder differ in nothing but the word, or all folders have one.
+    Names longer than those of `_SPLITS` are considered only if no folder has one of these, and if a
+    training and a validation folder differ only in this word or all folders contain one.
     """
     exact = {name: name.lower() for name in folders if name.lower() in _SPLITS}
     if exact:
@@ -162,7 +162,7 @@ def _split_words(folders: Sequence[str]) -> Dict[str, str]:
 
 
 def _question(place: str, folders: Sequence[str], notes: List[str]) -> None:
-    """Question classes that may be splits.
+    """Raise an error for classes that are probably splits.
 
     Raises:
         DataError: every class is divided into splits.

@@ -64,7 +64,7 @@ class CocoImages(FileImages):
         return self
 
     def encoded(self, index: int) -> Optional[bytes]:
-        """Return the file of image `index`; None where only its centre is wanted."""
+        """Return the file of image `index`; None if only its centre is requested."""
         return super().encoded(index) if self._crop is None else None
 
     def image(self, index: int) -> torch.Tensor:
@@ -188,8 +188,8 @@ def annotations_in(root: str, paths: Sequence[str]) -> Optional[str]:
     """Return the annotation file below `root` that lists the images, or None without any file.
 
     Files of one split (`instances_val2017.json`, `captions_val2017.json`) list the same images;
-    the smallest of them is read. Where the images' folder has the name of a split, its files are
-    taken; otherwise those of the only split whose files list some of the images.
+    the smallest of them is read. If the folder of the images has the name of a split, the files of
+    this split are used; otherwise those of the only split with some of the images.
 
     Raises:
         DataError: the folder or a file cannot be read, or files of several splits list images.

@@ -94,7 +94,7 @@ def _chosen(items: Sequence[ItemT], wanted: Sequence[bool]) -> List[ItemT]:
 
 
 def verify(folder: str) -> List[str]:
-    """Return one line for every damaged image and for every fault of the layout."""
+    """Return one line for every damaged image and every error of the layout."""
     problems: List[str] = []
     for split in ("train", None):
         try:

@@ -31,8 +31,8 @@ def held_out(names: Sequence[str], strata: Sequence[Hashable], share: float,
     """Return whether each image is held out for validation.
 
     Of each stratum (class) with at least two images the rounded share is held out, at least one
-    image and never all. Which ones depends on `seed` and the names only, so that further images
-    move few others.
+    image and never all. The selection depends on `seed` and the names only, so that adding images
+    moves few others.
 
     Args:
         names: of the images, relative to their folder.

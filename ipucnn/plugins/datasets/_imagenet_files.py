@@ -123,7 +123,7 @@ def folder_md5(folder: str) -> str:
     digests = []
     for place, _, names in os.walk(folder):
         for name in names:
-            require_file(os.path.join(place, name))  # a pipe would be waited for
+            require_file(os.path.join(place, name))  # reading a pipe would block
             digest = hashlib.md5()
             with open(os.path.join(place, name), "rb") as file:
                 for block in iter(lambda: file.read(1 << 20), b""):

@@ -32,7 +32,7 @@ class Labelled:
     """One line of a file of labels.
 
     Attributes:
-        file: the image as it is named there.
+        file: the name of the image in the file.
         classes: its classes, sorted; empty where none is given.
         split: `train`, `validation`, `test`, or empty.
         line: of the file, from 1.
@@ -54,7 +54,7 @@ class LabelFile:
         classes: class names in the order of labels: numbers by value, others by text; columns of
             0 and 1 in their order.
         several: an image may have several classes, or none.
-        notes: how it was understood, where that is not obvious.
+        notes: notes on its interpretation, if it is not obvious.
     """
 
     path: str
@@ -71,11 +71,11 @@ def read_labels(path: str) -> LabelFile:
     `|`, or by `;` where that does not separate the fields; in a column with a plural name
     (`labels`, `tags`) also by commas or spaces.
 
-    A single further column holds the labels whatever its name, unless it holds 0 and 1.
+    A single other column contains the labels, whatever its name, unless it contains only 0 and 1.
 
     Raises:
-        DataError: it cannot be read, lacks a column, or a line is wrong; the message names the
-            line, or the columns that there are.
+        DataError: it cannot be read, a column is missing, or a line is wrong; the message names
+            the line, or the existing columns.
     """
     header, lines = _read(path)
     names = [_plain(name) for name in header]
@@ -147,7 +147,7 @@ def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
 
 
 def _only_other(lines: Sequence[Tuple[int, List[str]]], others: Sequence[int]) -> Optional[int]:
-    """Return the one other column where it holds anything but 0 and 1."""
+    """Return the only other column if it contains other values than 0 and 1."""
     if len(others) != 1:
         return None
     return next((others[0] for _, row in lines if row[others[0]].lower() not in (*_YES, *_NO)),
@@ -163,7 +163,7 @@ def _column(names: Sequence[str], wanted: Sequence[str]) -> Optional[int]:
 
 
 def _mark(cells: Sequence[str], plural: bool) -> str:
-    """Return what separates the labels of an image; empty if every image has one."""
+    """Return the separator of the labels of an image; empty if every image has one label."""
     marks = ("|", ";", ",", " ") if plural else ("|", ";")
     return next((mark for mark in marks if any(mark in cell for cell in cells)), "")
 
@@ -229,10 +229,10 @@ class Finder:
                     known.setdefault(spelling, []).append(path)
 
     def __call__(self, name: str) -> Optional[str]:
-        """Return the image that a name means, or None.
+        """Return the image of a name, or None.
 
         Raises:
-            DataError: it may mean several.
+            DataError: the name is ambiguous.
         """
         parts = name.replace("\\", "/").strip("/").split("/")
         for start in range(len(parts)):

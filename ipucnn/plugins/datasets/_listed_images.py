@@ -141,7 +141,7 @@ def _of_split(rows: List[Row], file: LabelFile, left: LeftOut, request: DatasetR
         if request.split == "validation":
             raise _held_out.no_split(file.path, LAYOUT)
         return rows, ()
-    # of images with several labels there is no class to divide them by
+    # images with several labels cannot be divided by class
     strata: List[Hashable] = [0 if file.several else row.classes for _, row in rows]
     kept = _held_out.held_out([row.file for _, row in rows], strata, share, request.seed)
     wanted = request.split == "validation"

@@ -123,7 +123,7 @@ def _mask(random: numpy.random.Generator, shape: str, size: int) -> Any:
 def _background(random: numpy.random.Generator, size: int) -> Tuple[Any, Any]:
     """Return a noisy gradient `(size, size, 3)` and a colour `(3,)` that stands out from it."""
     middle = random.uniform(40, 215, 3).astype(numpy.float32)
-    # half the range away in every channel, in the direction that has room
+    # differs by half the range in every channel
     contrast = random.uniform(90, 150, 3).astype(numpy.float32)
     colour = numpy.where(middle > 127, middle - contrast, middle + contrast)
     slope = random.uniform(-25, 25, (2, 1, 1, 3)).astype(numpy.float32)

@@ -18,7 +18,7 @@ _MARKERS = {10: ("cifar-10-batches-*", "data_batch_1", "data_batch_1.bin"),
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer both datasets."""
+    """Return the records of both datasets."""
     files = "ipucnn.plugins.datasets._cifar_files:"
     return [
         DatasetSpec(

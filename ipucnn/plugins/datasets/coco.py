@@ -25,7 +25,7 @@ class CocoOptions:
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     files = "ipucnn.plugins.datasets._coco_files:"
     return [DatasetSpec(
         name="coco", needs_data_dir=True, options=CocoOptions, target=f"{files}make",

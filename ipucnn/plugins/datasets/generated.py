@@ -1,4 +1,4 @@
-"""`--data generated`: random images made on the host, to benchmark everything but decoding."""
+"""`--data generated`: random images generated on the host, to benchmark without decoding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _STRIDE = 40_503  # odd, so that it reaches every offset; near 2**16 / golden ra
 class GeneratedImages(ImageDataset):
     """Noise at the input size.
 
-    An image is a window into one buffer of random bytes, so it costs nothing to make. The first
-    65,536 all differ; then they repeat.
+    An image is a window into one buffer of random bytes, so it needs no computation. The first
+    65,536 images differ; then they repeat.
     """
 
     ready = True
@@ -58,7 +58,7 @@ def make(request: DatasetRequest) -> ImageDataset:
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     return [DatasetSpec(
         name="generated", finite=False, target="ipucnn.plugins.datasets.generated:make",
         summary="random images made on the host: transfer and compute, no decoding")]

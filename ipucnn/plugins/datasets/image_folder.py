@@ -29,7 +29,7 @@ class ImageFolderOptions(CacheOptions):
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     files = "ipucnn.plugins.datasets._folder_images:"
     return [DatasetSpec(
         name="image_folder", summary="labelled images, one folder per class", labelled=True,

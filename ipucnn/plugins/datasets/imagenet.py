@@ -10,7 +10,7 @@ from ipucnn.core.registry.records import DatasetSpec
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     return [DatasetSpec(
         name="imagenet", aliases=("imagenet-raw",), labelled=True, needs_data_dir=True,
         also=("webdataset",), train_samples=1_281_167,

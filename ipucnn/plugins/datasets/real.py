@@ -49,7 +49,7 @@ def make(request: DatasetRequest, options: Optional[RealOptions] = None) -> Imag
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     return [DatasetSpec(
         name="real", summary="any images in a folder, without labels",
         target="ipucnn.plugins.datasets.real:make", default_data_dir=DEFAULT_FOLDER, stores=True,

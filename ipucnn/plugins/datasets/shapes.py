@@ -10,7 +10,7 @@ from ipucnn.core.registry.records import DatasetSpec
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     return [DatasetSpec(
         name="shapes", labelled=True, target="ipucnn.plugins.datasets._shapes_drawing:make",
         summary="drawn shapes of eight classes, made as they are needed",

@@ -16,7 +16,7 @@ DEFAULT_LENGTH = 60_000
 
 
 class SyntheticImages(ImageDataset):
-    """Images that never exist on the host."""
+    """Images that do not exist on the host."""
 
     ready = True
 
@@ -27,7 +27,7 @@ class SyntheticImages(ImageDataset):
         return self._length
 
     def image(self, index: int) -> torch.Tensor:
-        """Raise: there is no image."""
+        """Raise an error, because there is no image."""
         raise DataError(f"image {self.name(index)!r} exists on the device only",
                         "'--data generated' makes images on the host")
 
@@ -43,7 +43,7 @@ def make(request: DatasetRequest) -> ImageDataset:
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     return [DatasetSpec(
         name="synthetic", finite=False, on_device=True,
         target="ipucnn.plugins.datasets.synthetic:make",

@@ -23,7 +23,7 @@ class WebDatasetOptions(CacheOptions):
 
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
-    """Offer the dataset."""
+    """Return the record of the dataset."""
     return [DatasetSpec(
         name="webdataset", aliases=("wds",), labelled=True, needs_data_dir=True, streams=True,
         options=WebDatasetOptions,

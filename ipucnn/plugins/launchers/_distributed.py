@@ -1,6 +1,6 @@
 """The processes of `torchrun`, connected by a Gloo group of torch.distributed.
 
-Values of hosts are exchanged over Gloo, on GPUs too, whose gradients have a group of their own
+Values of hosts are exchanged over Gloo, also with GPUs, for which gradients use a separate group
 (`ipucnn.plugins.backends.torch.data_parallel`).
 """
 
@@ -26,8 +26,8 @@ from ipucnn.core.execution.launching import Launch
 TIMEOUT = "IPUCNN_RANK_TIMEOUT"
 _ANSWER = 5.0
 SECONDS = 600.0
-"""How long a process waits for the others, unless the variable says otherwise. Validation, which
-all share, and the writing of a checkpoint, which one does, are within it."""
+"""Default timeout of a process that waits for the others, which the variable overrides. It must be
+longer than the writing of a checkpoint by the first process."""
 
 
 def join(launch: Launch) -> Instances:
@@ -41,7 +41,7 @@ def join(launch: Launch) -> Instances:
                                "install the torch of pytorch.org")
     try:
         store, rank, count = next(rendezvous("env://", timeout=_timeout()))
-        # processes that were started anew must not find the addresses of the former ones
+        # restarted processes must not find the addresses of the previous ones
         distributed.init_process_group("gloo", store=PrefixStore(f"gloo{launch.restarts}", store),
                                        rank=rank, world_size=count, timeout=_timeout())
     except (RuntimeError, ValueError, OSError) as error:
@@ -78,7 +78,7 @@ class DistributedInstances(Instances):
 
     Args:
         launch: the place of this process.
-        store: where processes that lost the connection find out which of them are there.
+        store: by which processes find out which others respond after a lost connection.
     """
 
     by_torch = True
@@ -110,7 +110,7 @@ class DistributedInstances(Instances):
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """See `Instances.connected`; the error names the instances that do not answer."""
+        """See `Instances.connected`; the error names the instances that do not respond."""
         try:
             yield
         except RuntimeError as error:
@@ -124,11 +124,11 @@ class DistributedInstances(Instances):
                 "last checkpoint, with fewer processes too") from error
 
     def _missing(self) -> str:
-        """Return which instances do not answer within some seconds."""
+        """Return the instances that do not respond within some seconds."""
         missing: List[int] = []
         try:
             self._store.set(str(self.index), "")
-        except (RuntimeError, OSError):  # the first instance held the store, and is gone
+        except (RuntimeError, OSError):  # the store was in the first instance, which has ended
             return ""
         until = time.monotonic() + _ANSWER
         for number in range(self.count):

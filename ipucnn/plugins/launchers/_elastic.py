@@ -24,19 +24,19 @@ _NOTICED = 1.0
 """Seconds within which the agent notices that a process has ended."""
 
 _ANSWER = 5.0
-"""Seconds within which the store of a rendezvous answers."""
+"""Seconds within which the store of a rendezvous must respond."""
 
 
 def start(command: Sequence[str], options: TorchRunOptions) -> int:
     """Start the processes of this host and wait for them; return the exit code.
 
     Args:
-        command: the words of the command of every process.
-        options: how many, and where the hosts find each other.
+        command: the arguments of the command of every process.
+        options: number of processes, and the rendezvous.
 
     Raises:
         UsageError: the port is in use.
-        UnavailableError: the hosts did not find each other.
+        UnavailableError: the rendezvous failed.
         IpucnnError: a process was killed.
     """
     wanted = os.environ.get(_LOG_LEVEL)
@@ -106,10 +106,10 @@ def _count(options: TorchRunOptions) -> int:
 
 
 def _place(endpoint: str) -> Dict[str, Any]:
-    """Return what the agent has to know of the place where hosts find each other.
+    """Return settings of the rendezvous for the agent.
 
-    That is this host's address as the others see it, and whether the place is on this host, which
-    the agent finds out by the host's name only.
+    These are this host's address for the other hosts, and whether the endpoint is on this host,
+    which the agent would determine by the host's name only.
 
     Raises:
         UsageError: there is no such host, or another program listens on the port.
@@ -120,7 +120,7 @@ def _place(endpoint: str) -> Dict[str, Any]:
     except socket.gaierror as error:
         raise UsageError(f"host {host!r} of '--rdzv-endpoint' is not known: {error.strerror}",
                          "write the name or address of one of the hosts") from error
-    except OSError:  # nobody listens: this host may be the first one
+    except OSError:  # no program listens: this host may be the first one
         own = _own_address(host, int(port))
         return {"local_addr": own, "configs": {"is_host": True}} if own and own == \
             socket.gethostbyname(host) and not own.startswith("127.") else {}
@@ -139,9 +139,9 @@ def _own_address(host: str, port: int) -> str:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Return whether the store of a rendezvous answers.
+    """Return whether the store of a rendezvous responds.
 
-    A process of its own asks: waiting cannot be interrupted, and a thread would outlive the error.
+    This is tested in a separate process, because waiting cannot be interrupted.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

@@ -135,7 +135,7 @@ class PopRunInstances(Instances):
 
 def checks(environment: Optional[Mapping[str, str]] = None,
            find: Optional[Callable[[str], Any]] = None) -> List[Check]:
-    """Check Horovod, and what else a process started by `poprun` requires.
+    """Check Horovod, and the other requirements of a process started by `poprun`.
 
     Args:
         environment: the environment variables; those of this process when None.
@@ -157,13 +157,13 @@ def checks(environment: Optional[Mapping[str, str]] = None,
 
 
 def _check_horovod(spec: Any, needed: bool) -> Check:
-    """Check whether Horovod is there, and built for the installed torch.
+    """Check whether Horovod is installed and was built for the installed torch.
 
-    Its build notes the version of torch in a file of its package, so that torch is not imported.
+    Its build records the version of torch in a file of its package, so that torch is not imported.
 
     Args:
         spec: of its package; None where it is not installed.
-        needed: `poprun` started this process.
+        needed: whether `poprun` started this process.
     """
     if spec is None:
         return Check("horovod", WARNING, "it is not installed; it carries values between instances",

@@ -20,10 +20,10 @@ RUN = "TORCHELASTIC_RUN_ID"
 RANK, WORLD, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 AGENT = "TORCHELASTIC_USE_AGENT_STORE"
-"""Set by the elastic agent, not by those who set the other variables themselves."""
+"""A variable that only the elastic agent sets, not users who set the other variables."""
 
 PORT = 29400
-"""The port at which the hosts of a printed command find each other; torchrun's own default."""
+"""The port of the rendezvous in a printed command; torchrun's default."""
 
 
 class TorchRunLauncher(Launcher):
@@ -66,7 +66,7 @@ class TorchRunLauncher(Launcher):
                 flags: Mapping[str, Any]) -> List[str]:
         """Return the `torchrun` command of a plan; see `Launcher.command`.
 
-        A pipeline takes a process for each stage.
+        A pipeline needs a process for each stage.
 
         Raises:
             UsageError: the hosts cannot share the processes.

@@ -1,4 +1,4 @@
-"""Remembers in the log folder which run a logger writes to, and how far it has recorded."""
+"""Stores in the log folder the run of a logger and the position up to which it has recorded."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def scalars(row: Mapping[str, Any]) -> Dict[str, float]:
 class Continued:
     """The state of a logger in a log folder.
 
-    A restored training computes the same rows again from its checkpoint on: those that were
-    recorded before are not recorded twice.
+    A restored training computes the rows after its checkpoint again; rows that were already
+    recorded are not recorded twice.
 
     Args:
         name: the logger; the file is `<name>-run.json`.
@@ -51,15 +51,15 @@ class Continued:
                                       dict(known.get("last", {})).items()}
 
     def back_to(self, update: int) -> None:
-        """Forget what was recorded after an update; the logger has removed it."""
+        """Discard the state after an update, whose records the logger has removed."""
         self._last = {kind: min(last, update) for kind, last in self._last.items()}
 
     def is_new(self, kind: str, update: int) -> bool:
-        """Return whether nothing of a kind is recorded for an update or a later one."""
+        """Return whether no record of a kind exists for this update or a later one."""
         return update > self._last.get(kind, -1)
 
     def recorded(self, kind: str, update: int) -> None:
-        """Remember that something of a kind is recorded."""
+        """Store that a record of a kind was written."""
         self._last[kind] = update
         self.save()
 

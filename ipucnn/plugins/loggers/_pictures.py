@@ -8,13 +8,13 @@ SIDE = 512
 """Smallest height and width of the heat map of a confusion matrix, in pixels."""
 
 LARGEST = 1024
-"""Classes of the largest confusion matrix that is drawn."""
+"""Maximum number of classes of a confusion matrix that is drawn."""
 
 
 def heat_map(confusion: Sequence[Sequence[int]]) -> Any:
     """Return a confusion matrix as an image, uint8 `(side, side, 3)`.
 
-    A row is a true class, and its share of images decides the colour: white is none, dark blue all.
+    A row is a true class; the colour is the share of its images, from white (0) to dark blue (1).
     """
     import numpy as np
 

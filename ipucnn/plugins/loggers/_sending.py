@@ -8,10 +8,10 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional, Tuple
 
 MOST = 10_000
-"""Records that wait at most; further ones are left out."""
+"""Maximum number of waiting records; further ones are discarded."""
 
 ATTEMPTS = 8
-"""How often a record is sent before it is left out."""
+"""Number of attempts to send a record before it is discarded."""
 
 LONGEST_PAUSE = 60.0
 """Seconds between attempts; they begin with one second and double."""
@@ -25,12 +25,12 @@ Record = Callable[[], Any]
 class Sender:
     """Calls functions one after the other in a thread.
 
-    One that raises is called again after a pause, so that records wait for a receiver that is away
-    for some time. Nothing raises here.
+    A function that raises is called again after a pause, so that records are sent after a temporary
+    failure of the receiver. No exception is raised.
 
     Args:
         name: the logger, for notes.
-        most: how many records may wait.
+        most: maximum number of waiting records.
         pause: seconds before the second attempt.
     """
 
@@ -60,7 +60,7 @@ class Sender:
                     "records are kept and tried again")
 
     def close(self, patience: float = PATIENCE) -> Optional[str]:
-        """Send what waits, within some seconds; return a note if records are lost."""
+        """Send waiting records within some seconds; return a note if records are lost."""
         until = time.monotonic() + patience
         with self._changed:
             self._closing = True
@@ -86,7 +86,7 @@ class Sender:
                 failures += 1
                 with self._changed:
                     self._cause = _first_line(error)
-                    if closing:  # no time to wait for the receiver
+                    if closing:  # no time for further attempts
                         return
                     if failures >= ATTEMPTS:
                         self.lost += 1

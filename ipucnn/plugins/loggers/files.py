@@ -18,7 +18,7 @@ from ipucnn.core.registry.records import LoggerSpec
 
 COLUMNS = ("kind", "epoch", "update", "loss", "accuracy", "learning_rate", "loss_scaling",
            "images_per_second", "data_wait_share", "weights", "top1", "top5", "images", "skipped")
-"""Columns of the CSV file; those that a row lacks are empty in it."""
+"""Columns of the CSV file; missing values are empty."""
 
 
 CLASSES = "classes.json"
@@ -28,14 +28,14 @@ SYNC = 10.0
 """Seconds between two synchronisations of the metrics with the disk."""
 
 LARGEST = 1024
-"""Classes of the largest matrix that is written."""
+"""Maximum number of classes of a matrix that is written."""
 
 
 class MetricsWriter:
     """Appends rows to the two files of metrics; each row is in them when `add` returns.
 
-    They are synchronised with the disk at most every `SYNC` seconds and by `sync`: that may take
-    as long as a step, and only a power cut loses what is not.
+    They are synchronised with the disk at most every `SYNC` seconds and by `sync`, because this can
+    take as long as a step; without it, rows are lost only by a power failure.
 
     A row that cannot be written is kept and retried with the next row, so that a temporarily full
     disk leaves no gap.
@@ -82,7 +82,7 @@ class MetricsWriter:
             self.sync()
 
     def sync(self) -> None:
-        """Make sure that the rows written so far survive a power cut."""
+        """Synchronise the rows written so far with the disk."""
         self._synced = time.monotonic()
         for name in ("metrics.jsonl", "metrics.csv"):
             try:
@@ -105,7 +105,7 @@ class MetricsWriter:
                 while content:
                     content = content[file.write(content):]
             except OSError:
-                file.truncate(end)  # no half row
+                file.truncate(end)  # no partial row
                 raise
 
 
@@ -134,14 +134,14 @@ class FilesLogger(Logger):
         return self._metrics.failed + "; it is tried again with the next row"
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:  # noqa: ARG002
-        """Synchronise the rows with the disk, for a training may resume here."""
+        """Synchronise the rows with the disk, because a training may resume here."""
         self._metrics.sync()
 
     def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
                   names: Sequence[str]) -> Optional[str]:
         """Write the last confusion matrix and the accuracy of each class; see `Logger.confusion`.
 
-        A matrix of many classes is left out.
+        A matrix with many classes is omitted.
         """
         totals = [sum(row) for row in confusion]
         classes = [{"class": name, "images": total,

@@ -50,8 +50,8 @@ class MlflowLogger(Logger):
         self._checkpoint = ""
 
     def start(self, run: RunInfo) -> None:
-        """Begin a run, or continue that of a restored training; see `Logger.start`."""
-        from mlflow.tracking import MlflowClient  # takes seconds: not while something is trained
+        """Start a run, or continue that of a restored training; see `Logger.start`."""
+        from mlflow.tracking import MlflowClient  # takes seconds, so not during the training
 
         uri = self._options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI", "mlruns")
         if "://" not in uri and not uri.startswith(("file:", "databricks")):
@@ -69,7 +69,7 @@ class MlflowLogger(Logger):
         self._sender.put(begin)
 
     def _new(self, run: RunInfo) -> str:
-        """Begin a run with the options, and return its id."""
+        """Start a run with the options, and return its id."""
         experiment = self._client.get_experiment_by_name(self._options.mlflow_experiment)
         number = experiment.experiment_id if experiment is not None else \
             self._client.create_experiment(self._options.mlflow_experiment)
@@ -127,7 +127,7 @@ class MlflowLogger(Logger):
         return self._sender.put(send)
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:  # noqa: ARG002
-        """Store a checkpoint as an artefact, if all are; see `Logger.checkpoint`."""
+        """Store a checkpoint as an artefact, if enabled; see `Logger.checkpoint`."""
         self._checkpoint = str(path)
         if self._options.mlflow_checkpoints == "all":
             self._sender.put(lambda: self._store(str(path)))
@@ -161,7 +161,7 @@ class MlflowLogger(Logger):
 
 @contextmanager
 def _file_store() -> Iterator[None]:
-    """Let newer versions of MLflow open a folder, which they refuse unless they are asked to."""
+    """Allow newer versions of MLflow to open a folder, which is disabled by default."""
     before = os.environ.get(_ALLOWED)
     os.environ[_ALLOWED] = before or "true"
     try:

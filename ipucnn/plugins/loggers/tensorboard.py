@@ -22,11 +22,11 @@ class TensorBoardLogger(Logger):
     name = "tensorboard"
 
     def start(self, run: RunInfo) -> None:
-        """Open an event file, and begin with the options; see `Logger.start`."""
+        """Open an event file, and write the options; see `Logger.start`."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._state = Continued(self.name, run)
-        # readers leave out what an interrupted training wrote beyond the checkpoint
+        # readers ignore records of an interrupted training after the checkpoint
         self._writer = SummaryWriter(
             str(Path(run.folder) / FOLDER),
             purge_step=run.update + 1 if run.restored is not None else None)
@@ -77,7 +77,7 @@ class TensorBoardLogger(Logger):
         return self._sender.put(write)
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:
-        """Note where a checkpoint is; event files hold none. See `Logger.checkpoint`."""
+        """Write the path of a checkpoint; see `Logger.checkpoint`."""
         if self._state.is_new("checkpoint", update):
             self._text("checkpoints", f"epoch {epoch}: `{path}`", update)
             self._sender.put(lambda: self._state.recorded("checkpoint", update))

@@ -20,7 +20,7 @@ RUN_FILE = "wandb-run.txt"
 """File in the log folder with the id of the run, as earlier versions wrote it."""
 
 PATIENCE = 600.0
-"""Seconds that the end of a training waits for the service, which may receive a checkpoint."""
+"""Seconds to wait for the service at the end of a training, for example for a checkpoint."""
 
 BINS = 64
 """Of a histogram of weights."""
@@ -57,10 +57,10 @@ class WandbLogger(Logger):
         self._run: Any = None
 
     def start(self, run: RunInfo) -> None:
-        """Begin a run, or continue that of a restored training; see `Logger.start`.
+        """Start a run, or continue that of a restored training; see `Logger.start`.
 
         Raises:
-            IpucnnError: `--wandb-mode online`, and it cannot be begun.
+            IpucnnError: the run cannot be started with `--wandb-mode online`.
         """
         import wandb
 
@@ -75,7 +75,7 @@ class WandbLogger(Logger):
         mode: Any = self._options.wandb_mode
         try:
             self._run = wandb.init(**settings, mode=mode)
-        except Exception as error:  # the network, or no key: each version has its own
+        except Exception as error:  # the type of network errors depends on the version
             cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if mode == "online":
                 raise IpucnnError(f"wandb cannot be reached: {cause}",
@@ -145,7 +145,7 @@ class WandbLogger(Logger):
 
         from ipucnn.models.weights_file import read_weights
 
-        weights = read_weights(path)  # now: the file may be removed by the next checkpoint
+        weights = read_weights(path)  # immediately, because the next checkpoint may remove the file
         self._sender.put(lambda: self._run.log({"update": update, "epoch": epoch, **{
             f"weights/{name}": wandb.Histogram(tensor.float().flatten().tolist(), num_bins=BINS)
             for name, tensor in weights.items()

@@ -73,7 +73,7 @@ class CrossEntropy(Loss):
         losses, totals = [], []
         for target, share in targets:
             weight = weights[target] if share is None else share * weights[target]
-            # nll_loss has weights of its own, which IPUs do not support
+            # IPUs do not support the weights of nll_loss
             losses.append(weight * functional.nll_loss(log_p, target, reduction="none"))
             totals.append(weight)
         loss, total = sum(losses[1:], losses[0]), sum(totals[1:], totals[0])
@@ -84,7 +84,7 @@ class CrossEntropy(Loss):
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
         """Return the weighted sum of the losses of images, and the sum of their weights.
 
-        Labels are not smoothed: that is a means of training.
+        Label smoothing is not applied, because it is for training only.
         """
         from torch.nn import functional
 
@@ -94,7 +94,7 @@ class CrossEntropy(Loss):
         return float(loss), float(weights[labels].sum())
 
     def device_form(self) -> CrossEntropyForm:
-        """Return its parameters."""
+        """Return the parameters of the loss."""
         return CrossEntropyForm(self._options.label_smoothing, self._options.class_weights)
 
     @property

@@ -30,7 +30,7 @@ class PaddedShortcut(nn.Module):
 class CifarResNet(nn.Module):
     """The networks of 6n+2 layers in section 4.2 of the paper.
 
-    Blocks that change the shape have no shortcut until `set_shortcuts` gives them one.
+    Blocks that change the shape have no shortcut until `set_shortcuts` is called.
 
     Args:
         blocks: n, of each of the three stages.

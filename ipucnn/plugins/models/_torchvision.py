@@ -23,7 +23,7 @@ def build(constructor: str, num_classes: int,
     """Return `torchvision.models.<constructor>` with random weights.
 
     Args:
-        constructor: its name there.
+        constructor: its name in `torchvision.models`.
         num_classes: outputs of the last layer.
         options: of residual networks; shortcuts of type B are torchvision's own.
     """
@@ -63,7 +63,7 @@ def model(name: str, summary: str, family: str, network: Network,
     Args:
         name: the model's name here.
         summary: one line for listings.
-        family: what groups it in listings.
+        family: the group in listings.
         network: the network and its published weights.
         aliases: other spellings.
     """

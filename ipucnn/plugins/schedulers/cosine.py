@@ -25,7 +25,7 @@ def factor(epoch: float, epochs: float) -> float:
     if not epochs > 0:
         raise UsageError(f"schedule 'cosine': {epochs!r} epochs are too few",
                          "it must be more than 0")
-    # Without the bound a training that runs on past its end would see the rate rise again.
+    # without the bound, the rate would increase again after the last epoch
     return (1.0 + math.cos(math.pi * min(epoch / epochs, 1.0))) / 2.0
 
 

@@ -40,8 +40,8 @@ def check_sdk(environ: Optional[Mapping[str, str]] = None) -> List[Check]:
 def graphcores(found: metadata.Distribution) -> bool:
     """Return whether a distribution named `poptorch` is Graphcore's.
 
-    Graphcore's wheel names its maker in the metadata and holds a compiled core; it comes with the
-    SDK only, and a package of that name from elsewhere has neither.
+    Graphcore's wheel states its author in the metadata and contains a compiled core. It is part of
+    the SDK only; other packages of that name have neither.
     """
     maker = " ".join(_said(found, name) for name in ("Author", "Author-email", "Home-page"))
     return "graphcore" in maker.lower() and bool(_core(found))
@@ -119,8 +119,8 @@ def _wrong_torch(found: metadata.Distribution) -> str:
 def _popart() -> Check:
     """Check the module `popart` that would be imported.
 
-    Graphcore's is in the SDK's folder, whose name contains the release, next to a compiled core. It
-    is not a distribution, and a package index has another of that name.
+    Graphcore's module is in the SDK's folder, whose name contains the release, next to a compiled
+    core. It is not a distribution, and a package index has another module of that name.
     """
     try:
         spec = importlib.util.find_spec("popart")

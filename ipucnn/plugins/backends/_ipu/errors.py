@@ -34,7 +34,7 @@ def translated(doing: str, raised: Tuple[Type[BaseException], ...],
 
 
 _CHECKS = (AssertionError, TypeError, ValueError, AttributeError)
-"""What the SDK's Python layer raises for arguments that it does not accept."""
+"""Exceptions of the SDK's Python layer for arguments that it does not accept."""
 
 _SDK = ("poptorch", "popart", "popdist")
 

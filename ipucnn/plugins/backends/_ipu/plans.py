@@ -16,14 +16,14 @@ MOST_IPUS = 64
 """IPUs that one process can use."""
 
 EMULATED = "IPU model (an emulation: its speed means nothing)"
-"""The IPU model as a device in words."""
+"""The name of the IPU model as a device."""
 
 
 def most_ipus(available: Callable[[int], object]) -> int:
     """Return the most IPUs a program can have here; IPUs are only allocated in powers of two.
 
     Args:
-        available: returns something true if a program can have that many.
+        available: returns a true value if a program can have that many.
     """
     count = 0
     while count < MOST_IPUS and available(2 * count or 1):
@@ -36,7 +36,7 @@ def check_count(plan: ExecutionPlan, available: Optional[Callable[[int], object]
 
     Args:
         plan: what is to be executed.
-        available: returns something true if this machine has that many IPUs; None when the plan
+        available: returns a true value if this machine has that many IPUs; None when the plan
             needs no hardware.
 
     Raises:
@@ -102,7 +102,7 @@ def check_transfers(plan: ExecutionPlan, options: IpuOptions) -> None:
 
 
 def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOptions) -> None:
-    """Reject training settings that no IPU supports.
+    """Raise an error for training settings that no IPU supports.
 
     Raises:
         UsageError: the plan, the setup or an option requires it.
@@ -115,7 +115,7 @@ def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOption
 
 
 def check_training_options(plan: ExecutionPlan, options: IpuOptions) -> None:
-    """Reject training options that no IPU supports with this plan.
+    """Raise an error for training options that no IPU supports with this plan.
 
     Raises:
         UsageError: an option requires it.

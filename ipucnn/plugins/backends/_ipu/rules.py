@@ -1,4 +1,4 @@
-"""The rules of PopTorch and PopART by which a planned training would be refused."""
+"""Restrictions of PopTorch and PopART that a planned training may violate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPTIMIZERS = ("sgd", "sgd_combined", "adam", "adamw", "rmsprop", "rmsprop_tf", "
 
 def rules(plan: ExecutionPlan, choice: OptimizerChoice, options: Optional[IpuOptions],
           *more: Callable[[], object]) -> List[str]:
-    """Return a line for each rule that a training breaks; see `BackendSpec.rules`.
+    """Return a line for each restriction that a training violates; see `BackendSpec.rules`.
 
     Args:
         plan: of the training.
@@ -49,7 +49,7 @@ def rules(plan: ExecutionPlan, choice: OptimizerChoice, options: Optional[IpuOpt
 
 
 def poptorch_rules(plan: ExecutionPlan, choice: OptimizerChoice, options: Any) -> List[str]:
-    """Return the rules of PopTorch that a training breaks; see `rules`."""
+    """Return the restrictions of PopTorch that a training violates; see `rules`."""
     return rules(plan, choice, options)
 
 

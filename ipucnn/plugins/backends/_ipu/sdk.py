@@ -21,8 +21,8 @@ class Library:
 
     Attributes:
         name: of the module.
-        attribute: an attribute by which Graphcore's module is recognised; package indexes have
-            others of that name.
+        attribute: an attribute by which Graphcore's module is recognised, because package indexes
+            have other modules of that name.
         install: how it is installed.
         version: returns the version of the imported module.
         unimportable: returns the error for a module that does not import.

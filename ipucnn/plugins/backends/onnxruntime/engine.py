@@ -55,7 +55,7 @@ class OnnxRuntimeBackend(OnnxBackend):
                                   spinning=self.options.spinning)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
-        """Return both kinds of waiting threads; on a GPU there is nothing to choose."""
+        """Return threads with and without spinning; on a GPU only the given options."""
         if _device(self.options.device)[0] != "cpu" or thread_count() == 1:
             return ({},)
         return ({"spinning": True}, {"spinning": False})
@@ -82,7 +82,7 @@ def _device(wanted: Optional[str]) -> Tuple[str, int]:
 
 @lru_cache(maxsize=None)
 def _starts(name: str, index: int = 0) -> bool:
-    """Return whether a provider runs: those that are built in are listed without a device, too."""
+    """Return whether a provider works; built-in providers are listed even without a device."""
     from onnx import TensorProto, helper
 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
@@ -91,7 +91,7 @@ def _starts(name: str, index: int = 0) -> bool:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    onnxruntime.set_default_logger_severity(4)  # its own messages about the missing driver
+    onnxruntime.set_default_logger_severity(4)  # suppresses messages about the missing driver
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[
             (_PROVIDERS[name], {"device_id": index})])
@@ -145,7 +145,7 @@ class OnnxRuntimeSession(ArraySession):
             self.facts["spinning"] = spinning is not False
 
     def compile(self) -> float:
-        """Optimise the graph; to warm up, make one call so that buffers are allocated."""
+        """Optimise the graph; to warm up, execute one call so that buffers are allocated."""
         started = time.perf_counter()
         try:
             self._session = self._loaded()
@@ -171,7 +171,7 @@ class OnnxRuntimeSession(ArraySession):
         options.intra_op_num_threads = thread_count()
         options.add_session_config_entry("session.intra_op.allow_spinning",
                                          str(int(self._spinning)))
-        options.log_severity_level = 3  # errors: other messages are for its developers
+        options.log_severity_level = 3  # errors only; other messages are for its developers
         return options
 
     def classify(self, images: Optional[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:

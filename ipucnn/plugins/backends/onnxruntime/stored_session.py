@@ -1,6 +1,6 @@
 """Loads a graph that ONNX Runtime has optimised in an earlier run, with its weights beside it.
 
-The engine maps such weights into memory as they are: it neither parses, copies nor rearranges them.
+The engine maps such weights into memory, without parsing, copying or rearranging them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MODEL, _WEIGHTS = "model.onnx", "weights.bin"
 
 def session(path: str, options: Callable[[], onnxruntime.SessionOptions],
             provider: Any) -> onnxruntime.InferenceSession:
-    """Return a session of the graph in a file, as it is, or as an earlier run has stored it.
+    """Return a session of the graph in a file, or of its stored optimised form.
 
     Args:
         path: of the file, which holds all weights.
@@ -36,7 +36,7 @@ def session(path: str, options: Callable[[], onnxruntime.SessionOptions],
 
 
 def _digest(path: str) -> str:
-    """Return what the optimised graph depends on: the file, the engine and the processor."""
+    """Return the dependencies of the optimised graph: the file, the engine and the processor."""
     text = repr((identity(Path(path)), onnxruntime.__version__, processor(), _instructions()))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -76,5 +76,5 @@ def _made(kept: KeptFolder, path: str, options: Callable[[], onnxruntime.Session
             made = onnxruntime.InferenceSession(path, storing, providers=[provider])
     except Exception as error:  # a full disk, or a folder that is not the user's
         log.info("the optimised graph is not stored in '%s': %s", kept.path, error)
-    # where storing was not what failed, this fails again
+    # if storing was not the cause of the error, this fails again
     return made or onnxruntime.InferenceSession(path, options(), providers=[provider])

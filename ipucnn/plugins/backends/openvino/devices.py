@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from ipucnn.core.errors import UsageError
 
-# half-precision types as devices list them among their capabilities
+# half-precision types among the capabilities of devices
 _HALF = {"CPU": "BF16", "GPU": "FP16"}
 
 NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
@@ -17,7 +17,7 @@ def picked(core: Any, wanted: Optional[str]) -> str:
     """Return OpenVINO's name of the device called `wanted`; the CPU when None.
 
     Raises:
-        UsageError: this machine lacks the device.
+        UsageError: this machine does not have the device.
     """
     kind, _, index = (wanted or "cpu").partition(":")
     if kind not in ("cpu", "gpu") or (index and not (kind == "gpu" and index.isdecimal())):

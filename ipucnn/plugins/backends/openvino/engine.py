@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 _IMAGES_IN_FLIGHT = 512
-"""Images of all requests together, from which more requests are not measured: they take memory."""
+"""Maximum number of images of all requests for a measurement, because requests need memory."""
 
 
 @lru_cache(maxsize=None)
 def _core() -> openvino.Core:
-    """Return the one core of this process, which lives until the process ends.
+    """Return the single core of this process, which exists until the process ends.
 
-    OpenVINO's CPU plugin gives the thread that loads it a signal stack, and frees that memory with
-    the core, in whichever thread the core is destroyed: the first thread's next signal would then
-    end the process without a message.
+    OpenVINO's CPU plugin sets a signal stack for the thread that loads it, and frees this memory
+    when the core is destroyed, in any thread: the next signal in the first thread would then crash
+    the process.
     """
     return openvino.Core()
 
@@ -84,7 +84,7 @@ class OpenVinoBackend(OnnxBackend):
         """Create an inference session in 8-bit integers; see `Backend.quantised`.
 
         Raises:
-            UsageError: the network needs an operator that OpenVINO lacks, or NNCF is missing.
+            UsageError: OpenVINO does not support an operator of the network, or NNCF is missing.
         """
         _check_nncf()
         return OpenVinoSession(self._core, self.graph(model, plan, input_size), plan, self.options,

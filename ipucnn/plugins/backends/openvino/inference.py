@@ -34,8 +34,8 @@ _FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't full
 class OpenVinoSession(ArraySession):
     """Runs the micro-batches of a host call in parallel, each on its share of the cores.
 
-    Replicas share the device. A call takes one micro-batch, or, if the combined batch has
-    several, as many as there are cores. Of one micro-batch, several calls may be in flight.
+    Replicas share the device. A call processes one micro-batch, or, if the combined batch has
+    several, as many as there are cores. With one micro-batch, several calls can be in flight.
 
     Args:
         core: of OpenVINO.
@@ -63,7 +63,7 @@ class OpenVinoSession(ArraySession):
                 f"{plan.device_iterations} device iterations and {plan.local_replicas} replicas "
                 "has its micro-batches in flight", "leave it out, or '--device-iterations' and "
                 "'--replicas'")
-        # never half precision silently: single precision is set explicitly, too
+        # single precision is set explicitly, because half precision may be the default
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
             self._config["INFERENCE_NUM_THREADS"] = thread_count()
@@ -128,7 +128,7 @@ class OpenVinoSession(ArraySession):
 
     def classify(self, images: Optional[Array]) -> Array:
         """Classify up to a micro-batch for each request; see `ArraySession.classify`."""
-        if images is None:  # each request has kept its images
+        if images is None:  # each request owns its images
             return self._infer(self._parts)
         size = self._plan.micro_batch
         firsts = range(0, len(images), size)
@@ -183,7 +183,7 @@ class OpenVinoSession(ArraySession):
             "PERFORMANCE_HINT_NUM_REQUESTS": count})
 
     def _model(self) -> Tuple[Any, Optional[Tuple[Array, Array]]]:
-        """Return the network, quantised if it is to be, and the logits stored with it."""
+        """Return the network, quantised if requested, and the logits stored with it."""
         graph, calibration = self._graph, self._calibration
         if calibration is None:
             return self._core.read_model(graph.stored()), None
@@ -222,7 +222,7 @@ def _reshape(model: Any, graph: Graph, batch: int) -> None:
 
 
 def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iterator[Array]:
-    """Yield images as the plan feeds them, wrapping around to fill the last batch."""
+    """Yield images in the plan's format, repeating the first ones to fill the last batch."""
     import torch
 
     from ipucnn.data.normalisation import fed

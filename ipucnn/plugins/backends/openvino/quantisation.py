@@ -23,8 +23,8 @@ excitation."""
 def _floating(model: Any) -> List[str]:
     """Return the names of the operators that are not quantised.
 
-    Converting to integers and back around each, and around depthwise convolutions, takes longer
-    than the other convolutions gain: EfficientNet would be slower than in single precision.
+    Converting to integers and back around each of them, and around depthwise convolutions, takes
+    more time than quantisation saves: EfficientNet would be slower than in single precision.
     """
     return [node.get_friendly_name() for node in model.get_ops()
             if node.get_type_name() in _FLOATING
@@ -35,8 +35,8 @@ def _floating(model: Any) -> List[str]:
 def quantise(model: Any, batches: List[Any]) -> Any:
     """Return a model that computes in 8-bit integers where that is possible.
 
-    Activations are quantised asymmetrically (NNCF's mixed preset), which costs little and is what
-    networks with other activations than ReLU need.
+    Activations are quantised asymmetrically (NNCF's mixed preset), which has little overhead and is
+    necessary for networks with other activations than ReLU.
 
     Args:
         model: of OpenVINO, in single precision.

@@ -46,7 +46,7 @@ class QuantisedCache:
         return cls(KeptFolder("quantised", digest.hexdigest()[:32], "model.xml"))
 
     def read(self, core: Any) -> Tuple[Any, Optional[Tuple[Array, Array]]]:
-        """Return the network and the two logits; None for what is missing or damaged."""
+        """Return the network and the two logits; None for missing or damaged files."""
         folder = self.kept.path
         try:
             if not self.kept.there():
@@ -59,7 +59,7 @@ class QuantisedCache:
             return None, None
 
     def write(self, model: Any, full: Array, quantised: Array) -> None:
-        """Store a network; a folder that cannot be written, or a full disk, loses it."""
+        """Store a network; errors of writing are ignored."""
         try:
             with self.kept.filled() as partial:
                 openvino.save_model(model, str(partial / "model.xml"), compress_to_fp16=False)

@@ -1,9 +1,9 @@
 """Names folders of the cache of compiled programs, so that PopART takes the right one.
 
 PopART recognises a program by the text of its operators and by some of the session's options
-(`Ir`'s hash, `hash<SessionOptions>`). Missing are the values of constants, digits of numbers beyond
-the sixth, the number of buffers, and whether cycles are counted: a program that differs in these
-only would be taken for the same.
+(`Ir`'s hash, `hash<SessionOptions>`). The hash does not include the values of constants, digits of
+numbers beyond the sixth, the number of buffers, and whether cycles are counted, so that PopART
+would use the wrong one of programs that differ only in these.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ UNSEEN_OPTIONS = ("defaultBufferingDepth", "instrumentWithHardwareCycleCounter",
 
 
 def set_cache_folder(options: Any, model: bytes, state: bytes = b"") -> None:
-    """Have a session use a folder for programs like its own, below the folder of the cache.
+    """Set the cache folder of a session to a subfolder for programs with the same properties.
 
     Args:
-        options: a `popart.SessionOptions`; unchanged where nothing is cached.
+        options: a `popart.SessionOptions`; unchanged without a cache.
         model: the ONNX model; values of its weights do not matter.
-        state: what else is part of the program.
+        state: other properties of the program.
 
     Raises:
-        UsageError: the folder cannot be made.
+        UsageError: the folder cannot be created.
     """
     if not options.enableEngineCaching:
         return
@@ -45,7 +45,7 @@ def _without_weights(model: bytes) -> bytes:
     import onnx
 
     proto = onnx.load_from_string(model)
-    del proto.metadata_props[:]  # a builder numbers its calls there
+    del proto.metadata_props[:]  # a builder numbers its calls in it
     for tensor in proto.graph.initializer:
         for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
             tensor.ClearField(field)

@@ -74,13 +74,13 @@ def reattach(device: Any) -> None:
         UnavailableError: they are in use.
     """
     if device.connectionType is popart.DeviceConnectionType.OnDemand:
-        return  # loading the program attaches, and it is not said that it may do so twice
+        return  # loading the program attaches, and attaching twice is not documented
     if not device.attach():
         raise _in_use(device.numIpus)
 
 
 def release(device: Any) -> None:
-    """Release the IPUs; an error is logged only, its cause was reported before."""
+    """Release the IPUs; an error is only logged, because its cause was already reported."""
     try:
         device.detach()
     except RAISED as error:

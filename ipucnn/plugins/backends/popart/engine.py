@@ -68,7 +68,7 @@ class PopArtBackend(OnnxBackend):
                      notes=POPART.newer_note(sdk))
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
-        """Return nothing: compilation takes minutes, and the device is for this work alone."""
+        """Return no variants, because compilation takes minutes and the device is exclusive."""
         return ()
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
@@ -76,7 +76,7 @@ class PopArtBackend(OnnxBackend):
         """Create an inference session; see `Backend.inference`.
 
         Raises:
-            UnavailableError: there is no PopART here, or not as many IPUs as the plan needs.
+            UnavailableError: PopART or IPUs are missing on this machine.
         """
         self._check(plan)
         return super().inference(model, plan, input_size)
@@ -92,7 +92,7 @@ class PopArtBackend(OnnxBackend):
         """Create a training session; see `Backend.training`.
 
         Raises:
-            UnavailableError: there is no PopART here, or not as many IPUs as the plan needs.
+            UnavailableError: PopART or IPUs are missing on this machine.
             UsageError: the device does not support the plan or an option.
         """
         self._check(plan)

@@ -14,11 +14,11 @@ RAISED = (popart.popart_exception, popart.poplibs_exception, popart.poplar_excep
 
 
 def device_errors(doing: str, plan: ExecutionPlan) -> ContextManager[None]:
-    """Return a context that turns what PopART raises into an `IpucnnError`.
+    """Return a context that converts exceptions of PopART to an `IpucnnError`.
 
     Args:
         doing: the failed operation on the model: "be compiled", "run" ...
-        plan: whose values the hint names.
+        plan: the plan, whose values the hint names.
     """
     return translated(doing, RAISED, lambda error: _remedy(error, plan))
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def own_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy shared weights, so that each node reads its own, named for the node.
+    """Copy shared weights, so that each node has its own weights, named after the node.
 
-    The exporter names weights by numbers and lets those share one tensor that happen to be equal.
-    The new names depend on the network only, so that other weights of it can be loaded, and no
-    tensor is used on two IPUs.
+    The exporter names weights by numbers, and uses one tensor for equal weights. The new names
+    depend on the network only, so that other weights can be loaded, and no tensor is used on two
+    IPUs.
 
     Args:
         proto: the model; changed in place.
@@ -41,7 +41,7 @@ def own_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
-    """Fix the number of images of a graph that takes any number.
+    """Set a fixed batch size in a graph with a dynamic one.
 
     Args:
         proto: the model; changed in place.
@@ -54,7 +54,7 @@ def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
         if entry.name not in weights:
             entry.type.tensor_type.shape.dim[0].dim_value = images
     del proto.graph.value_info[:]
-    return simplified(proto)  # what was computed from the number is constant now
+    return simplified(proto)  # values that were computed from it are now constant
 
 
 def in_half(proto: onnx.ModelProto) -> bytes:
@@ -86,10 +86,10 @@ _SCALARS = {"Clip": (1, 2), "Pad": (2,)}
 
 
 def float_scalars(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Give bounds of Clip and values of Pad constants of their own in single precision.
+    """Store bounds of Clip and values of Pad as separate constants in single precision.
 
-    PopART reads them when it builds the program and refuses those in half precision; of such nodes
-    only the first input is a tensor on the device. A value of Pad that is zero is left out.
+    PopART reads them when it builds the program and does not support half precision for them; only
+    the first input of such nodes is a tensor on the device. A zero value of Pad is removed.
 
     Args:
         proto: the model; changed in place.
@@ -140,14 +140,14 @@ def _with_nodes(proto: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx
 
 
 def copied(message: Any) -> Any:
-    """Return a copy of a protocol buffer, which outlives the list that it was in."""
+    """Return a copy of a protocol buffer, which is valid without the list that contained it."""
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
 
 
 def master_weights(proto: onnx.ModelProto, weights: Set[str]) -> onnx.ModelProto:
-    """Have nodes read weights through a Cast to half precision, for precision 16.32.
+    """Insert a Cast to half precision between weights and nodes, for precision 16.32.
 
     The weights and with them gradients, accumulators and the optimizer's state are in single
     precision; the rest of the model is in half precision already.

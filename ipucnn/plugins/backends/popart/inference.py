@@ -66,7 +66,7 @@ class PopArtInferenceSession(InferenceSession):
         self._synthetic = numpy.zeros(self._shape, self._type) if plan.synthetic else None
 
     def compile(self) -> float:
-        """Compile for the IPUs, or take the program from the cache, and load it."""
+        """Compile for the IPUs, or read the program from the cache, and load it."""
         started = time.perf_counter()
         plan = self._plan
         set_cache_folder(self._options, self._model)
@@ -137,7 +137,7 @@ class PopArtInferenceSession(InferenceSession):
         return torch.from_numpy(logits.reshape(len(batch), -1).astype(numpy.float32))
 
     def _load_weights(self) -> None:
-        # a program from the cache comes with the weights of the run that filled it, and the graph
+        # a program from the cache contains the weights of the run that compiled it, and the graph
         # may have some that were compiled away
         self._session.resetHostWeights(self._model, True)
         self._session.weightsFromHost()

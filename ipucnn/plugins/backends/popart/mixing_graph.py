@@ -34,7 +34,7 @@ def mix_images(proto: onnx.ModelProto, images: str, mix: MixOptions) -> None:
     Args:
         proto: the model, in the types that it computes in; changed in place.
         images: name of its image input.
-        mix: what is mixed.
+        mix: the options of mixing.
     """
     from onnx import TensorProto, helper
 
@@ -57,7 +57,7 @@ def mix_images(proto: onnx.ModelProto, images: str, mix: MixOptions) -> None:
     if mix.cuts:
         value = front.add("Where", [front.inside(height, width), front.rolled(value, 2, batch),
                                     value])
-    # no gradient is wanted for images
+    # images need no gradient
     value = front.add("Detach", [value], domain=DOMAIN)
     for node in proto.graph.node:
         for position, name in enumerate(node.input):
@@ -95,7 +95,7 @@ class _Front:
             numpy.array(value, kind))))
 
     def rolled(self, value: str, by: int, batch: int) -> str:
-        """Return the images, each replaced by the one `by` places before it."""
+        """Return the images, each replaced by the image `by` positions before it."""
         by %= batch
         if not by:
             return value
@@ -124,7 +124,7 @@ def mixed_shares(builder: Any, labels: str, batch: int, mix: MixOptions
         builder: a `popart.Builder` of the graph.
         labels: name of the labels, int32 `(B,)`.
         batch: B.
-        mix: what is mixed.
+        mix: the options of mixing.
     """
     ops = builder.aiOnnxOpset11
 

@@ -17,7 +17,7 @@ Values = Dict[str, Tuple[float, bool]]
 Maker = Callable[[Values, Mapping[str, Any]], Any]
 
 _LARGEST_NORM = 65500.0
-"""Of a weight in LAMB, whose authors limit it to 10; large enough to limit none."""
+"""Upper limit of the norm of a weight in LAMB, large enough to have no effect; 10 in the paper."""
 
 
 def make_optimizer(choice: OptimizerChoice, lr: float, loss_scaling: float,
@@ -32,7 +32,7 @@ def make_optimizer(choice: OptimizerChoice, lr: float, loss_scaling: float,
         undecayed: names of the weights without weight decay.
 
     Raises:
-        UsageError: the device lacks the optimizer, or computes it differently.
+        UsageError: the device does not have the optimizer, or computes it differently.
     """
     maker = MAKERS.get(choice.name)
     if maker is None:

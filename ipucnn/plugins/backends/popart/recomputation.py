@@ -1,4 +1,4 @@
-"""The rules of PopART by which a training would be refused, beside those of all IPU backends."""
+"""Restrictions of PopART for trainings, in addition to those of all IPU backends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ipucnn.plugins.backends.popart.options import PopArtOptions
 
 def popart_rules(plan: ExecutionPlan, choice: OptimizerChoice,
                  options: Optional[PopArtOptions]) -> List[str]:
-    """Return the rules that a training breaks; see `BackendSpec.rules`."""
+    """Return the restrictions that a training violates; see `BackendSpec.rules`."""
     return rules(plan, choice, options,
                  lambda: check_recomputation(plan, options or PopArtOptions()))
 
 
 def check_recomputation(plan: ExecutionPlan, options: PopArtOptions) -> None:
-    """Reject a recomputation that PopART does not support.
+    """Raise an error for recomputation that PopART does not support.
 
     Raises:
         UsageError: the plan or an option requires it.

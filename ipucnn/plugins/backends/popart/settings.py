@@ -34,7 +34,7 @@ def inference_options(plan: ExecutionPlan, chosen: PopArtOptions) -> Any:
         UsageError: the folder of `--model-cache-path` cannot be made, or is open to others.
     """
     options = session_options(plan, chosen)
-    # as variables they can be replaced, and a cached program takes the weights of its run
+    # variables can be replaced, so a cached program can be used with other weights
     options.constantWeights = False
     if chosen.report_hw_cycle_count:
         options.instrumentWithHardwareCycleCounter = True
@@ -51,7 +51,7 @@ def _set_devices(options: Any, plan: ExecutionPlan) -> None:
 
 
 def _set_arithmetic(options: Any, plan: ExecutionPlan, chosen: PopArtOptions) -> None:
-    if chosen.half_partial and plan.half:  # what Poplar makes of it in single is not said
+    if chosen.half_partial and plan.half:  # its effect in single precision is not documented
         options.convolutionOptions = {"partialsType": "half"}
         options.partialsTypeMatMuls = "half"
     if chosen.enable_fast_groupnorm:

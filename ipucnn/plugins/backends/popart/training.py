@@ -58,13 +58,13 @@ class PopArtTrainingSession(TrainingSession):
         self._images = torch.zeros(
             (plan.local_batch, 3, input_size, input_size), dtype=torch.uint8
             if plan.eight_bit_io else torch.float16 if plan.half else torch.float32)
-        # values that the device does not return: frozen values, and counts of batches
+        # values that the device does not return: frozen values, and numbers of batches
         self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self._module, self._example = with_images(model.train(), plan, input_size)
         self._graph = self._made_graph()
         self._undecayed = [name for name in self._graph.trained if self._state[name].dim() == 1]
         self._rates = (setup.optimizer.lr, setup.loss_scaling)
-        # for the whole training: nothing on the device rescales a velocity that is stored
+        # constant during the training, because the device does not rescale a stored velocity
         self._velocity_scaling = setup.loss_scaling / options.loss_velocity_scaling_ratio
         self._optimizer = self._made_optimizer()
         self._device: Any = None
@@ -81,7 +81,7 @@ class PopArtTrainingSession(TrainingSession):
             self.facts["profile"] = PROFILE_FOLDER
 
     def compile(self) -> float:
-        """Compile for the IPUs, or take the program from the cache, and load it."""
+        """Compile for the IPUs, or read the program from the cache, and load it."""
         started = time.perf_counter()
         plan, every = self._plan, returned(self._plan, self._chosen.num_io_tiles)
         options = training_options(plan, self._chosen, self._setup.optimizer.name)
@@ -101,7 +101,7 @@ class PopArtTrainingSession(TrainingSession):
                 userOptions=options)
             self._session.prepareDevice(not plan.compile_only)
             if not plan.compile_only:
-                # a program from the cache has the weights of the training that it was made for
+                # a program from the cache contains the weights of the training that compiled it
                 self._session.resetHostWeights(self._graph.proto)
                 self._session.weightsFromHost()
                 self._anchors = self._session.initAnchorArrays()
@@ -110,13 +110,13 @@ class PopArtTrainingSession(TrainingSession):
         return time.perf_counter() - started
 
     def set_rates(self, lr: float, loss_scaling: float) -> None:
-        """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
+        """Set the rates for the following calls; see `TrainingSession.set_rates`."""
         if (lr, loss_scaling) != self._rates:
             self._rates = lr, loss_scaling
             self._update_optimizer()
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
-        """Make one host call; see `TrainingSession.step`."""
+        """Execute one host call; see `TrainingSession.step`."""
         plan = self._plan
         images = self._images if batch.images is None else batch.images.to(self._images.dtype)
         labels = (numpy.zeros(len(images), numpy.int32) if batch.labels is None
@@ -149,7 +149,7 @@ class PopArtTrainingSession(TrainingSession):
         return found
 
     def state(self) -> Dict[str, Any]:
-        """Return the optimizer's state, which PopART keeps beside the weights."""
+        """Return the optimizer's state, which PopART stores with the weights."""
         state: Dict[str, Any] = {
             "popart": {name: value for name, value in _values(self._read()).items()
                        if name not in self._state}}
@@ -176,7 +176,7 @@ class PopArtTrainingSession(TrainingSession):
                 f"the saved state is not of optimizer {self._setup.optimizer.name!r}",
                 "restore with the options of the training")
         put_values(model, {**weights, **saved})
-        # the saved velocity is in this scale; files of before do not tell it
+        # the scale of the saved velocity; missing in older files
         self._velocity_scaling = state.get("velocity_scaling", self._velocity_scaling)
         self._update_optimizer()
         self._state = {name: value.clone() for name, value in weights.items()}
@@ -242,7 +242,7 @@ class PopArtTrainingSession(TrainingSession):
     def _seed(self, update: int) -> int:
         """Return the seed of an update, so that updates in one call draw as in several.
 
-        That is true of dropout and of random operators, which derive their seeds from it.
+        This holds for dropout and random operators, which derive their seeds from it.
         Stochastic rounding is seeded once for each call: its numbers depend on the device
         iterations of a call.
 
@@ -255,7 +255,7 @@ class PopArtTrainingSession(TrainingSession):
         return ((second + passed) % _WORD) * _WORD + (first + passed * plan.replicas) % _WORD
 
     def _read(self) -> onnx.ModelProto:
-        """Return the model with the device's weights, which the host keeps too."""
+        """Return the model with the device's weights, which are also stored on the host."""
         import onnx
 
         if self._host is None:

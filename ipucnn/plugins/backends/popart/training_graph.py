@@ -39,8 +39,8 @@ class TrainingGraph:
         trained: the initialisers that are updated.
         norms: paths of the norm layers that keep running statistics.
         random: whether it draws random numbers.
-        splits: where its pipeline stages begin.
-        kept: outputs that recomputation starts from.
+        splits: the begins of its pipeline stages.
+        kept: outputs that are stored for recomputation.
     """
 
     proto: bytes
@@ -69,7 +69,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
         options: of the backend.
 
     Raises:
-        UsageError: the model needs an operator that PopART lacks, or a split is unknown.
+        UsageError: PopART does not support an operator of the model, or a split is unknown.
     """
     proportions, tiles = options.available_memory_proportion, options.num_io_tiles
     splits = resolve_splits(model, plan.pipeline_splits, images.shape[2])
@@ -122,7 +122,7 @@ def _exported(model: torch.nn.Module, images: torch.Tensor) -> onnx.ModelProto:
     """
     try:
         return exported(model, images, TARGET, Tracing(training=True))
-    except IpucnnError as error:  # torch refuses it; PopART would divide by N - 1
+    except IpucnnError as error:  # an error in torch; PopART would divide by N - 1
         if "Expected more than 1 value per channel" not in str(error):
             raise
         raise UsageError("a batch norm has one value for each channel to normalise, whose sample "
@@ -141,7 +141,7 @@ class _Parts:
 
 def _in_types(proto: onnx.ModelProto, plan: ExecutionPlan, parts: _Parts,
               mix: MixOptions) -> onnx.ModelProto:
-    """Return a graph that computes in its precision and does not train what is fixed.
+    """Return a graph that computes in its precision and does not train frozen values.
 
     An initialiser that the loss depends on is trained, so frozen values become constants. Running
     statistics are in single precision: in half, a tenth of a new value would often be lost.
@@ -162,7 +162,7 @@ def _in_types(proto: onnx.ModelProto, plan: ExecutionPlan, parts: _Parts,
             names = names | parts.learning
             proto = master_weights(proto, parts.learning)
         for tensor in proto.graph.initializer:
-            if tensor.name in names:  # not what was rounded to half and back
+            if tensor.name in names:  # not values that were rounded to half precision
                 tensor.CopyFrom(exact[tensor.name])
         in_type(proto, names, onnx.TensorProto.FLOAT)
     transformer = popart.GraphTransformer(proto.SerializeToString())

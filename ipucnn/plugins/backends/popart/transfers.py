@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import onnx
 
 BUFFERS = 3
-"""Micro-batches that are fetched ahead, where '--prefetch-depth' names no other number."""
+"""Default number of micro-batches that are fetched ahead (`--prefetch-depth`)."""
 
 
 def _strategy(plan: ExecutionPlan) -> Any:
-    """Return how far transfers run ahead.
+    """Return how far ahead transfers are executed.
 
     Within an update that accumulates, the next micro-batch is fetched early, which takes less
     memory than fetching those of the next update.
@@ -46,7 +46,7 @@ def returned(plan: ExecutionPlan, tiles: int) -> Any:
 
 
 def mark_inputs(proto: onnx.ModelProto, plan: ExecutionPlan) -> None:
-    """Have the inputs of a model cross through IO tiles.
+    """Transfer the inputs of a model through IO tiles.
 
     A builder gives settings only to inputs that it adds itself, and writes them to the model's
     metadata: those of a builder with inputs of the same names are taken over.
@@ -76,7 +76,7 @@ def mark_inputs(proto: onnx.ModelProto, plan: ExecutionPlan) -> None:
 
 
 def marked(model: bytes, plan: ExecutionPlan) -> bytes:
-    """Return a model whose inputs cross through IO tiles."""
+    """Return a model with inputs that are transferred through IO tiles."""
     import onnx
 
     proto = onnx.load_from_string(model)

@@ -66,7 +66,7 @@ class PopTorchBackend(Backend):
                      notes=POPTORCH.newer_note(sdk))
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
-        """Return nothing: compilation takes minutes, and the device is for this work alone."""
+        """Return no variants, because compilation takes minutes and the device is exclusive."""
         return ()
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
@@ -74,7 +74,7 @@ class PopTorchBackend(Backend):
         """Create an inference session; see `Backend.inference`.
 
         Raises:
-            UnavailableError: there is no PopTorch here, or not as many IPUs as the plan needs.
+            UnavailableError: PopTorch or IPUs are missing on this machine.
         """
         self._check(plan, POPTORCH.load())
         from ipucnn.plugins.backends.poptorch.inference import PopTorchInferenceSession
@@ -86,7 +86,7 @@ class PopTorchBackend(Backend):
         """Create a training session; see `Backend.training`.
 
         Raises:
-            UnavailableError: there is no PopTorch here, or not as many IPUs as the plan needs.
+            UnavailableError: PopTorch or IPUs are missing on this machine.
             UsageError: the device does not support the plan or an option.
         """
         sdk = POPTORCH.load()

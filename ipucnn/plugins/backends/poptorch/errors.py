@@ -14,17 +14,17 @@ log = logging.getLogger("ipucnn.poptorch")
 
 
 def device_errors(doing: str, plan: ExecutionPlan) -> ContextManager[None]:
-    """Return a context that turns what PopTorch raises into an `IpucnnError`.
+    """Return a context that converts exceptions of PopTorch to an `IpucnnError`.
 
     Args:
         doing: the failed operation on the model: "be compiled", "run" ...
-        plan: whose values the hint names.
+        plan: the plan, whose values the hint names.
     """
     return translated(doing, (poptorch.Error,), lambda error: _remedy(error, plan))
 
 
 def release(executor: Any) -> None:
-    """Release the IPUs and the program; an error is logged only, its cause was reported before."""
+    """Release the IPUs and the program; an error is only logged, as its cause was reported."""
     try:
         executor.destroy()
     except (poptorch.Error, AssertionError) as error:

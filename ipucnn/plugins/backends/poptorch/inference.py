@@ -56,7 +56,7 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
         self._synthetic = self._example() if plan.synthetic else None
 
     def compile(self) -> float:
-        """Compile for the IPUs, or take the program from the cache, and load it."""
+        """Compile for the IPUs, or read the program from the cache, and load it."""
         started = time.perf_counter()
         with device_errors("be compiled", self._plan):
             self._executor.compile(self._example())

@@ -1,7 +1,7 @@
 """Creates PopTorch optimizers, whose hyper-parameters are compiled; `step` never runs.
 
-A value that is given to the constructor can change later; one that is not is compiled in.
-Everything is given by keyword, because positions moved between releases.
+Values that are passed to the constructor can change later; others are compiled in. All values are
+passed by keyword, because positions differ between releases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling
     """Return the device's optimizer of that name.
 
     Args:
-        model: whose parameters are trained.
+        model: the model that is trained.
         choice: the optimizer and its options.
         loss_scaling: its initial value.
         velocity_ratio: loss scaling over velocity scaling, of `sgd_combined`.
@@ -47,8 +47,8 @@ def make_optimizer(model: torch.nn.Module, choice: OptimizerChoice, loss_scaling
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, loss_scaling: float) -> bool:
     """Set the changing values of an optimizer; return whether the device needs an update.
 
-    Velocity scaling keeps its first value: nothing on the device rescales a velocity that is
-    stored, so that a larger scale would shrink the momentum.
+    Velocity scaling keeps its initial value, because the device does not rescale the stored
+    velocity, so that a larger scale would reduce the momentum.
     """
     before = _rates(optimizer)
     for group in optimizer.param_groups:

@@ -28,7 +28,7 @@ class InferenceProgram(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits of a micro-batch."""
-        if self.overlap:  # the mark must be the first thing that an input meets
+        if self.overlap:  # the mark must be the first operation on an input
             images = poptorch.set_overlap_for_input(
                 images, poptorch.OverlapMode.OverlapDeviceIterationLoop)
         logits: torch.Tensor = self.model(images.to(self.dtype))
@@ -74,7 +74,7 @@ class TrainingProgram(torch.nn.Module):
         given: List[Any] = [images, labels, coefficients, boxes, kept]
         if self.overlap is None:
             return self._computed(*given)
-        # the mark must be the first thing that an input meets, and the last of an output
+        # the mark must be the first operation on an input, and the last on an output
         marked: List[Any] = [
             None if tensor is None else poptorch.set_overlap_for_input(tensor, self.overlap)
             for tensor in given]
@@ -114,7 +114,7 @@ def place_stages(model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -
 
 def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
                  weights: torch.dtype) -> torch.nn.Module:
-    """Return the model with its weights in their precision, norm layers as the plan says."""
+    """Return the model with weights and norm layers in the precision of the plan."""
     model = model.to(weights)
     if weights is torch.float16 and plan.full_precision_norm:
         full_precision_norms(model)
@@ -123,7 +123,7 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
 
 def constants_of(model: torch.nn.Module, plan: ExecutionPlan, options: PopTorchOptions,
                  loss: Optional[Loss] = None) -> str:
-    """Return a name for what is compiled into a program and PopART's cache does not look at.
+    """Return a digest of the parts of a program that PopART's cache does not compare.
 
     PopART recognises a cached program by its operators and some options, without the values of
     constants and the number of buffers. Weights are no constants.

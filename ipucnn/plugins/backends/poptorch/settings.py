@@ -169,7 +169,7 @@ def _set_target(options: Any, chosen: PopTorchOptions, program: str) -> None:
 
 
 def default_cache() -> Optional[str]:
-    """Return the cache of processes that `poprun` started; None where each compiles alone.
+    """Return the shared cache of processes that `poprun` started, or None.
 
     Without a cache each of them would compile the same program, at the same time.
     """
@@ -185,7 +185,7 @@ def default_cache() -> Optional[str]:
 
 @lru_cache(maxsize=None)
 def _tell(count: int, folder: str) -> None:
-    """Say once where the program is, though validation has another one."""
+    """Report the location of the program once, not again for validation."""
     log.info("one of %d instances compiles, the others take the program from %r "
              "('--model-cache-path' names another folder)", count, folder)
 
@@ -201,7 +201,7 @@ def _set_memory(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> N
 
 
 def _set_arithmetic(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
-    if chosen.half_partial and plan.half:  # what Poplar makes of it in single is not said
+    if chosen.half_partial and plan.half:  # its effect in single precision is not documented
         options.Precision.setPartialsType(torch.float16)
     if chosen.enable_fast_groupnorm:
         options._Popart.set("groupNormStridedChannelGrouping", True)
@@ -210,7 +210,8 @@ def _set_arithmetic(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) 
 def _set_transfers(options: Any, chosen: PopTorchOptions) -> None:
     """Reserve tiles for transfers; the program marks the tensors whose transfers overlap.
 
-    Source: PopTorch user guide, "Efficient IPU I/O", which also says that it needs this strategy.
+    Source: PopTorch user guide, "Efficient IPU I/O", which also states that this strategy is
+        required.
     """
     tiles = chosen.num_io_tiles
     if tiles:

@@ -83,20 +83,20 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
             self.facts["profile"] = PROFILE_FOLDER
 
     def compile(self) -> float:
-        """Compile for the IPUs, or take the program from the cache, and load it."""
+        """Compile for the IPUs, or read the program from the cache, and load it."""
         started = time.perf_counter()
         with device_errors("be compiled for training", self._plan):
             self._executor.compile(**self._inputs(self._example()))
         return time.perf_counter() - started
 
     def set_rates(self, lr: float, loss_scaling: float) -> None:
-        """Set what the device uses from the next call on; see `TrainingSession.set_rates`."""
+        """Set the rates for the following calls; see `TrainingSession.set_rates`."""
         if set_rates(self._optimizer, lr, loss_scaling):
             with device_errors("take other rates", self._plan):
                 self._executor.setOptimizer(self._optimizer)
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
-        """Make one host call; see `TrainingSession.step`.
+        """Execute one host call; see `TrainingSession.step`.
 
         With several device iterations the device returns sums over all of them, so that there is no
         loss of each update; without metrics it returns the loss of the last micro-batches only.
@@ -205,7 +205,7 @@ class _Latency:
         self._shortest, self._longest, self._sum, self._calls = math.inf, 0.0, 0.0, 0
 
     def add(self, last: Tuple[float, float, float]) -> None:
-        """Add what `getLatency` returns after a call: (min, max, mean) over its replicas."""
+        """Add the result of `getLatency` after a call: (min, max, mean) over its replicas."""
         if last[1] > 0:
             self._shortest = min(self._shortest, last[0])
             self._longest = max(self._longest, last[1])
@@ -217,7 +217,7 @@ class _Latency:
 
 
 def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
-    """Mark the outputs that recomputation starts from; return how many."""
+    """Mark the outputs that are stored for recomputation; return their number."""
     if plan.recompute == "none":
         return 0
     points = recompute_points(model, plan.recompute_checkpoints)
@@ -233,7 +233,7 @@ def _keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
 def _as_tuples(saved: Dict[str, Any], optimizer: torch.optim.Optimizer) -> Dict[str, Any]:
     """Return a saved state whose groups have tuples where the optimizer's own have them.
 
-    PopTorch asserts that `betas` is a tuple; files of before held lists.
+    PopTorch asserts that `betas` is a tuple; older files contain lists.
     """
     pairs = {name for name, value in optimizer.defaults.items() if isinstance(value, tuple)}
     groups = [{name: tuple(value) if name in pairs else value for name, value in group.items()}

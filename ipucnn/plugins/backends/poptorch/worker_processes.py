@@ -1,7 +1,7 @@
 """Loads images in worker processes through `poptorch.DataLoader`.
 
 PopTorch's loader is created once per session, and its processes serve every epoch: the next order
-is in memory shared with the host. ipucnn alone decides the order; a short batch is padded with
+is in memory shared with the host. ipucnn determines the order; a short batch is padded with
 blanks, which the host removes, so that no mode of PopTorch encounters a short batch, drops one, or
 falls back to another mode because of it.
 """
@@ -176,7 +176,7 @@ class Workers:
         for left in reversed(range(count)):
             with self._errors():
                 pixels, failed = next(items)
-                if self.mode != "sync":  # the next item may take this one's place
+                if self.mode != "sync":  # the next item may overwrite this one
                     pixels, failed = pixels.clone(), failed.clone()
                 if not left and next(items, None) is not None:
                     raise RuntimeError("it returned more than it was asked for")
@@ -212,7 +212,7 @@ class Workers:
                 poptorch.Options(), _Samples(self.prepare, self._order), self.batch_size,
                 num_workers=self.count, drop_last=True, persistent_workers=True,
                 auto_distributed_partitioning=False, mode=mode, sampler=self._order, **options)
-        except BaseException as error:  # an interrupt, too: only this code knows the processes
+        except BaseException as error:  # also an interrupt: only this code has the processes
             for process in multiprocessing.active_children():
                 if process not in before:
                     process.terminate()

@@ -11,9 +11,9 @@ from torch import nn
 class MovingAverage:
     """``average <- d average + (1 - d) weights`` after every update, d rising to `decay`.
 
-    ``d = min(decay, (1 + t) / (10 + t))`` after t updates, so that the random first weights are
-    soon forgotten (the warm-up of TensorFlow's `ExponentialMovingAverage`). Floating buffers are
-    averaged too, others copied.
+    ``d = min(decay, (1 + t) / (10 + t))`` after t updates, so that the influence of the initial
+    weights decays quickly (the warm-up of TensorFlow's `ExponentialMovingAverage`). Floating
+    buffers are averaged too, others copied.
 
     Attributes:
         updates: updates so far.

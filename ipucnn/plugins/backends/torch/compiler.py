@@ -31,8 +31,8 @@ def compiled(model: torch.nn.Module, cache: Optional[str],
     Args:
         model: in eval mode.
         cache: folder for the compiled code, if given.
-        graphs: record its kernels as a CUDA graph, which is launched at once. A call overwrites the
-            result of the one before.
+        graphs: whether to record its kernels as a CUDA graph. A call then overwrites the result of
+            the previous one.
 
     Raises:
         UsageError: the cache folder cannot be created, or is open to others.
@@ -54,7 +54,7 @@ def compiled_for_training(model: torch.nn.Module) -> Callable[..., Any]:
 
 
 def first_call(call: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Make the call that compiles; report a compiler failure in one line."""
+    """Execute the call that compiles; report a compiler error in one line."""
     try:
         return call()
     except (IpucnnError, KeyboardInterrupt):

@@ -14,7 +14,7 @@ class Cut:
     """A model cut at its splits.
 
     Only the modules around a split are traced with torch.fx; all others are called as they are,
-    with their hooks. What a later stage needs of an earlier one passes through those between.
+    with their hooks. Values that a later stage needs are passed through the stages in between.
 
     Args:
         model: the network; a stage refers to its modules.
@@ -136,7 +136,7 @@ class _Splitter(ThreadTracer):
 
 
 def _in_place(model: nn.Module, node: fx.Node) -> bool:
-    """Return whether a node may overwrite what it is given."""
+    """Return whether a node may overwrite its inputs."""
     if node.op == "call_module":
         module = model.get_submodule(str(node.target))
         return any(getattr(each, "inplace", False) for each in module.modules())

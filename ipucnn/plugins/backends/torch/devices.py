@@ -70,7 +70,7 @@ def pick(wanted: Optional[str] = None) -> Device:
 def _best() -> Device:
     """Return the first CUDA device if it is usable, else the CPU."""
     if torch.cuda.is_available():
-        with suppress(UsageError):  # 'ipucnn doctor --deep' says why
+        with suppress(UsageError):  # 'ipucnn doctor --deep' reports the reason
             return _cuda(torch.device("cuda"))
     return _cpu()
 
@@ -78,7 +78,7 @@ def _best() -> Device:
 def _cuda(device: torch.device) -> Device:
     """Return a CUDA device.
 
-    Training in half precision uses bfloat16 where the card has it (compute capability 8): its
+    Training in half precision uses bfloat16 if the card supports it (compute capability 8): its
     range is that of float32, so that gradients do not overflow. Inference uses float16, whose
     fraction has three more bits.
 

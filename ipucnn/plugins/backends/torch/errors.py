@@ -17,7 +17,7 @@ _NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORE
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of torch says that memory ran out."""
+    """Return whether an error of torch is an out-of-memory error."""
     return bool(_NO_MEMORY.search(str(error)))
 
 
@@ -45,7 +45,7 @@ def device_errors(micro_batch: int) -> Iterator[None]:
 
 
 def empty_cache(device: Device) -> None:
-    """Return unused memory of a GPU, unless it has failed, which would hide why."""
+    """Free unused memory of a GPU, unless the GPU has failed, which would hide the cause."""
     if device.place.type == "cuda":
         with suppress(RuntimeError):
             torch.cuda.empty_cache()

@@ -10,11 +10,11 @@ import torch
 from torch import fx, nn
 
 tracing = threading.Lock()
-"""Held while a model is traced: torch.fx replaces `Module.__call__` meanwhile."""
+"""Held while a model is traced, because torch.fx replaces `Module.__call__`."""
 
 
 class ThreadTracer(fx.Tracer):
-    """A tracer that leaves calls of other threads alone, which torch.fx would trace as well."""
+    """A tracer that ignores calls of other threads, which torch.fx would trace as well."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ class Body:
     """The layers before the output layer."""
 
     def __init__(self, model: nn.Module, head: str) -> None:
-        """Find the layers of `model` outside of the module `head`; frozen ones stay as they are."""
+        """Find the layers of `model` outside of the module `head`, except frozen ones."""
         self._parameters = [parameter for name, parameter in model.named_parameters()
                             if parameter.requires_grad and not name.startswith(head + ".")]
         self._layers = [module for path, module in model.named_modules()
@@ -19,10 +19,10 @@ class Body:
         self._frozen = False
 
     def freeze(self, frozen: bool) -> bool:
-        """Freeze the layers, or train them: optimizers skip parameters without a gradient.
+        """Freeze or unfreeze the layers; optimizers skip parameters without a gradient.
 
         Returns:
-            Whether other parameters require gradients than before.
+            Whether the set of parameters that require gradients has changed.
         """
         changed, self._frozen = frozen != self._frozen, frozen
         for parameter in self._parameters:

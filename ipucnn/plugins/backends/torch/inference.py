@@ -23,11 +23,11 @@ from ipucnn.plugins.backends.torch.precision import CudaSettings
 from ipucnn.plugins.backends.torch.prefetch import Prefetching, begun_answer
 
 _ON_CARDS = 2
-"""Calls in flight on a CUDA device: it computes one while the answer to the other is read."""
+"""Calls in flight on a CUDA device: one is computed while the result of the other is read."""
 
 _GRAPHED = 32
-"""Images of a compiled call, at most, that is recorded as a CUDA graph: larger ones keep the device
-busy for longer than it takes to launch their kernels one by one, and a graph keeps their memory."""
+"""Maximum number of images of a compiled call that is recorded as a CUDA graph: for larger calls,
+the overhead of launching kernels is negligible, and a graph keeps their memory."""
 
 
 class TorchInferenceSession(Prefetching, InferenceSession):
@@ -81,7 +81,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         return model
 
     def compile(self) -> float:
-        """Compile if selected; else, to warm up, make one call so that buffers are allocated."""
+        """Compile if selected; otherwise execute a warm-up call, which allocates buffers."""
         started = time.perf_counter()
         if self._options.compile:
             example = self._example()
@@ -99,9 +99,9 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         return self._on_device(images).cpu()
 
     def start(self, images: Optional[torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """Start a call; see `InferenceSession.start`. A CUDA device has then a call to go on with.
+        """Start a call; see `InferenceSession.start`. A CUDA device can compute ahead.
 
-        Its logits are copied behind it, and its stream orders them before the next call's.
+        The logits are copied to the host in the same stream, before the next call.
         """
         if self.in_flight == 1:
             return super().start(images)
@@ -110,7 +110,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             answer = begun_answer(logits, self._device.place)
 
         def read() -> torch.Tensor:
-            with device_errors(self._plan.micro_batch):  # those of the call are found here
+            with device_errors(self._plan.micro_batch):  # errors of the call are detected here
                 answer.done.synchronize()
             return answer.host
 
@@ -167,7 +167,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         return torch.randn(self._shape, generator=generator).to(device)
 
     def _example(self) -> torch.Tensor:
-        """Return random images as the plan feeds them, on the device."""
+        """Return random images in the plan's format, on the device."""
         images = self._floats(self._device.place)
         if self._plan.normalisation == "host":
             return images

@@ -1,7 +1,7 @@
 """Runs a stage of a pipeline with the schedules of torch.distributed.pipelining.
 
 Source: Huang et al., "GPipe" (2019); Narayanan et al., "PipeDream" (2019), for the schedule of one
-forward and one backward pass in turn (1F1B), which keeps the activations of fewer micro-batches.
+forward and one backward pass in turn (1F1B), which stores the activations of fewer micro-batches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StageModule(nn.Module):
 
     Attributes:
         around: returns the context in which a micro-batch, by its number, is computed.
-        failure: what the last call raised.
+        failure: the exception of the last call.
     """
 
     def __init__(self, stage: fx.GraphModule, last: bool) -> None:
@@ -58,7 +58,7 @@ class StageModule(nn.Module):
             return outputs
         passed = tuple(value.contiguous() for value in outputs)
         if self.training and torch.is_grad_enabled():
-            # gradients travel through all stages, also where a stage's own layers are frozen
+            # gradients pass through all stages, even if the layers of a stage are frozen
             passed = tuple(value if value.requires_grad else value.detach().requires_grad_()
                            for value in passed)
         return passed
@@ -87,7 +87,7 @@ def cut(processes: StageProcesses, model: nn.Module, splits: Sequence[str]) -> C
 
 
 def check_passed(outputs: Any, split: str) -> None:
-    """Check what a stage passes on to the next.
+    """Check the values that a stage passes to the next.
 
     Raises:
         UsageError: it contains other values than tensors of numbers.

@@ -20,10 +20,11 @@ from ipucnn.plugins.backends.torch.stage_processes import StageProcesses
 
 
 class PipelineInferenceSession(TorchInferenceSession):
-    """Computes one stage; the others are those of other processes.
+    """Computes one stage; other processes compute the other stages.
 
-    The process of the first stage is called with images, D x R micro-batches at a time, and gets
-    the outputs of the last one. The others take part from `finish` on, until the first calls it.
+    The process of the first stage is called with images, D x R micro-batches at a time, and
+    receives the outputs of the last one. The others compute within `finish` until the first one
+    calls it.
     """
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,

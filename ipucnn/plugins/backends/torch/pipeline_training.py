@@ -30,10 +30,10 @@ from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 
 class PipelineTrainingSession(TorchTrainingSession):
-    """Trains one stage; the others are those of other processes.
+    """Trains one stage; other processes train the other stages.
 
-    The processes of the first stage get the images and labels, those of the last stage compute the
-    loss. All make the same updates at the same time, and skip the same ones.
+    The processes of the first stage receive the images and labels, those of the last stage compute
+    the loss. All execute the same updates at the same time, and skip the same ones.
     """
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
@@ -95,7 +95,7 @@ class PipelineTrainingSession(TorchTrainingSession):
     # -- before the first update ----------------------------------------------------------------
 
     def compile(self) -> float:
-        """Call every stage once, so that they know what they receive."""
+        """Call every stage once to determine the shapes of its inputs."""
         started = time.perf_counter()
         plan, line = self._plan, self._line
         images = self._example(plan.micro_batch)[0] if line.is_first else None
@@ -120,7 +120,7 @@ class PipelineTrainingSession(TorchTrainingSession):
                 return found
 
             self._tensors_of_stage = tried(line, self._splits, images, call, self._device.place)
-        # each stage draws random numbers of its own, unless no earlier one draws any
+        # each stage has separate random numbers, unless no earlier one draws any
         self._salt = sum(line.flags(bool(random and random[0]))[:line.stage])
         self._forward = self._stage
         self._module = self._stage
@@ -144,7 +144,7 @@ class PipelineTrainingSession(TorchTrainingSession):
             yield
 
     _number = 0
-    """Number of the update at hand."""
+    """Number of the current update."""
 
     def _entropy(self, update: int, micro_batch: int) -> Tuple[int, ...]:
         entropy = super()._entropy(update, micro_batch)
@@ -154,7 +154,7 @@ class PipelineTrainingSession(TorchTrainingSession):
     # -- updates --------------------------------------------------------------------------------
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
-        """Make D weight updates; see `TrainingSession.step`.
+        """Execute D weight updates; see `TrainingSession.step`.
 
         The samples are those of the first stage's process; the others report none.
         """
@@ -190,7 +190,7 @@ class PipelineTrainingSession(TorchTrainingSession):
         return StepResult(mean, rows * len(losses), correct, tuple(losses), skipped)
 
     def _shared(self, batch: TrainingBatch) -> TrainingBatch:
-        """Return what this stage needs of a batch: labels and mixing go to the last one."""
+        """Return the part of a batch for this stage; labels and mixing are for the last stage."""
         line = self._line
         if self._synthetic is not None:
             made = self._synthetic
@@ -205,7 +205,7 @@ class PipelineTrainingSession(TorchTrainingSession):
 
     def _pipelined(self, images: Optional[torch.Tensor],
                    update: int) -> Tuple[Optional[float], int]:
-        """Make one update; return its mean loss (None if it was skipped) and the hits."""
+        """Execute one update; return its mean loss (None if skipped) and correct predictions."""
         line = self._line
         before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
         self._number = update
@@ -245,7 +245,7 @@ class PipelineTrainingSession(TorchTrainingSession):
     def weights(self, ema: bool = False) -> StateDict:
         """Return the weights of all stages in the first process; see `TrainingSession.weights`.
 
-        In the others only those of their own stage are set.
+        In other processes, only those of their stage are set.
         """
         own = super().weights(ema)
         found = self._line.gather(own if self._line.group == 0 else {})

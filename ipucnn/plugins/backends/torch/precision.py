@@ -81,14 +81,14 @@ class Precision:
 class CudaSettings:
     """The settings of the process for a session on a CUDA device.
 
-    Single precision is without TensorFloat-32, which has 10 bits of fraction. A training takes
-    cuDNN's deterministic algorithms, so that it can be repeated; inference lets cuDNN find the
-    fastest ones.
+    TensorFloat-32 is disabled in single precision, because it has only 10 bits of fraction.
+    Trainings use cuDNN's deterministic algorithms, so that they can be repeated; inference lets
+    cuDNN find the fastest algorithms.
 
     Args:
         device: where a session computes.
-        half: it computes in half precision.
-        training: it trains.
+        half: whether it computes in half precision.
+        training: whether it trains.
     """
 
     def __init__(self, device: Device, half: bool, training: bool) -> None:
@@ -111,7 +111,7 @@ class CudaSettings:
         setattr(owner, name, value)
 
     def restore(self) -> None:
-        """Set the former values again."""
+        """Restore the previous values."""
         for owner, name, value in reversed(self._before):
             setattr(owner, name, value)
         self._before = []

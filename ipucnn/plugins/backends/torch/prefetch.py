@@ -1,9 +1,9 @@
-"""Copies images to a CUDA device ahead of their use, and answers back while the next are computed.
+"""Copies images to a CUDA device ahead of use, and logits back while the next are computed.
 
-While the device computes with one batch, the next one is copied in a stream of its own. That needs
-pinned memory; a copy from other memory makes the calling thread wait. Pinned memory is filled with
-other images only after the event behind its copy, because the call that begins a copy returns
-before it is done.
+While the device computes one batch, the next one is copied in a separate stream. This needs pinned
+memory, because copies from other memory block the calling thread. Pinned memory is reused only
+after the event at the end of its copy, because the call that starts a copy returns before it is
+complete.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ log = logging.getLogger("ipucnn.torch")
 
 
 class PinnedMemory(Memory):
-    """Batch memory that a CUDA device reads without the processor."""
+    """Pinned batch memory, which a CUDA device reads directly."""
 
     def new(self, shape: Tuple[int, ...], type: str) -> Any:
-        """Return an array in pinned memory, or in other memory where the system has too little."""
+        """Return an array in pinned memory, or in other memory if that is not available."""
         try:
             return torch.empty(shape, dtype=getattr(torch, type), pin_memory=True).numpy()
         except RuntimeError as error:
@@ -38,7 +38,7 @@ class PinnedMemory(Memory):
 
 
 class Copy(NamedTuple):
-    """A copy to the device that has begun.
+    """A started copy to the device.
 
     Attributes:
         host: its source.
@@ -52,7 +52,7 @@ class Copy(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A copy of logits to the host that has begun.
+    """A started copy of logits to the host.
 
     Attributes:
         host: its target, in pinned memory.
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 def begun_answer(logits: torch.Tensor, place: torch.device) -> Answer:
-    """Begin to copy logits to the host, in the stream that computes them."""
+    """Start to copy logits to the host, in the stream that computes them."""
     host = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
     host.copy_(logits, non_blocking=True)
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ class Lane:
         self._stream = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
 
     def begin(self, host: torch.Tensor) -> Copy:
-        """Begin a copy to the device."""
+        """Start a copy to the device."""
         with torch.cuda.stream(self._stream):
             device = host.to(self._place, non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ class DeviceLoader(HostLoader):
         return pixels.permute(0, 3, 1, 2)
 
     def _release(self) -> None:
-        """Give memory back whose copy is done."""
+        """Release memory after its copy is complete."""
         while self._leaving and self._leaving[0][1].query():
             self._leaving.popleft()
 

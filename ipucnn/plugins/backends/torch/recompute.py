@@ -14,15 +14,15 @@ from ipucnn.models.surgery import recompute_points
 
 
 def recompute(model: nn.Module, mode: str, patterns: Sequence[str]) -> List[str]:
-    """Recompute the interior of parts of a model; their inputs and outputs are kept.
+    """Recompute the activations inside parts of a model; their inputs and outputs are stored.
 
     The result is the same bit for bit: random numbers are drawn again from the same state, and the
     statistics of batch norm are not updated a second time.
 
     Args:
         model: the `forward` of its modules is replaced; names and parameters stay.
-        mode: `auto` takes the blocks of the network, or, of a block with modules that match, those
-            modules; `manual` takes the modules that match only.
+        mode: `auto` recomputes the blocks of the network, or the matching modules of a block;
+            `manual` recomputes the matching modules only.
         patterns: regular expressions of module paths with slashes.
 
     Returns:

@@ -14,7 +14,7 @@ class Replicas:
     """The buffers (running statistics) of every replica; the model holds those of one."""
 
     def __init__(self, model: nn.Module, count: int) -> None:
-        # normalisation constants and the like are not saved and the same for all
+        # buffers such as normalisation constants, which are not saved, are the same for all
         saved = set(model.state_dict())
         self._places: List[Tuple[str, Dict[str, Any], str]] = [
             (f"{path}.{name}" if path else name, module._buffers, name)

@@ -1,4 +1,4 @@
-"""Pipeline stages in several processes: which process has which stage, and what they exchange."""
+"""Pipeline stages in several processes: assignment of stages, and communication."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 
 _OLDEST = "2.5"
-"""The first version of torch whose `torch.distributed.pipelining` has what is used here."""
+"""The first version of torch with the required parts of `torch.distributed.pipelining`."""
 
 _made: Dict[Tuple[str, Tuple[int, ...]], Any] = {}
 """Groups of torch.distributed that exist, by backend and members: sessions share them."""
@@ -113,7 +113,7 @@ class StageProcesses(DataParallel):
         return found
 
     def flags(self, own: bool) -> List[bool]:
-        """Return what the processes with the stages of these replicas have."""
+        """Return the values of the processes with the stages of these replicas."""
         found = self._instances.gather(own)
         return [found[stage * self.groups + self.group] for stage in range(self.stages)]
 

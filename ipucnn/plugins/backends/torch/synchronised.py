@@ -1,6 +1,6 @@
 """Batch norm with the statistics of all replicas, for `--sync-batchnorm`.
 
-Each process sends mean and variance of its samples, which are as many in each (Chan et al.,
+Each process sends mean and variance of its samples, whose number is the same in each (Chan et al.,
 "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979). torch's own
 SyncBatchNorm computes on GPUs only.
 """

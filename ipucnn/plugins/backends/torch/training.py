@@ -91,7 +91,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
 
-    # -- what a pipeline of several processes does in another way -------------------------------
+    # -- overridden for pipelines in several processes -----------------------------------------
 
     def _processes(self, plan: ExecutionPlan, device: Device) -> DataParallel:
         return DataParallel(plan, device)
@@ -121,7 +121,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
     # -- the interface --------------------------------------------------------------------------
 
     def compile(self) -> float:
-        """Determine how many micro-batches fit into memory together."""
+        """Determine how many micro-batches fit into memory at once."""
         started = time.perf_counter()
         plan = self._plan
         per_update = plan.gradient_accumulation * plan.replicas
@@ -132,7 +132,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
                 images, labels = self._example(plan.micro_batch)
                 before = self._generator_state()
                 kept = memory.kept_bytes(lambda: self._loss(images, labels, None)[0])
-                # each micro-batch has random numbers of its own, wherever it is computed
+                # the random numbers of a micro-batch do not depend on the process
                 random = not torch.equal(before, self._generator_state())
             together = 1 if random else max(1, min(per_update, allowed // max(1, kept)))
             if self._options.compile:  # a program is of one shape: without a remainder
@@ -177,7 +177,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
             self._wrap()
 
     def step(self, batch: TrainingBatch, update: int) -> StepResult:
-        """Make D weight updates; see `TrainingSession.step`."""
+        """Execute D weight updates; see `TrainingSession.step`."""
         plan = self._plan
         if self._synthetic is not None:
             batch = self._synthetic
@@ -270,9 +270,9 @@ class TorchTrainingSession(Prefetching, TrainingSession):
 
     def _updated(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
                  update: int) -> Tuple[Optional[float], int]:
-        """Make one update, with fewer micro-batches together if the device lacks memory for them.
+        """Execute one update, with fewer micro-batches at once if memory is insufficient.
 
-        Nothing of the model has changed when the backward pass runs out of memory.
+        The model is unchanged if the backward pass runs out of memory.
         """
         while True:
             try:
@@ -290,7 +290,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
                 update: int) -> Tuple[Optional[float], int]:
-        """Make one update; return its mean loss (None if it was skipped) and the hits."""
+        """Execute one update; return its mean loss (None if skipped) and correct predictions."""
         plan, size = self._plan, self._plan.micro_batch
         count = len(labels) // size
         before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
@@ -330,7 +330,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         """Update the weights, or skip the update; return its loss, or None.
 
         Raises:
-            NonFiniteLoss: this is not tolerated.
+            NonFiniteLoss: `tolerate_non_finite` is not set.
         """
         if overflowed or not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)

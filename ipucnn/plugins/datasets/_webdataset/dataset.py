@@ -32,7 +32,7 @@ BUFFER = 5000
 """Largest distance in samples by which shuffling moves a sample after shards are shuffled."""
 
 SLOW_SECONDS = 5.0
-"""Threshold above which the user is informed about the cost of counting."""
+"""Threshold above which a note on the duration of counting is shown."""
 
 _OLD_CLASSES = 1000  # the old converter wrote ImageNet, without class names
 _MOST_SHARDS = 256  # open at once: a process may open 1024 files on many systems
@@ -100,7 +100,7 @@ class ShardedImages(ImageDataset):
     def order(self, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
         """Return an order in which few shards are in use at once.
 
-        Shards are shuffled, then their samples, each by less than `BUFFER` places.
+        Shards are shuffled, then their samples, each by less than `BUFFER` positions.
         """
         random = numpy.random.default_rng((seed, epoch))
         sizes = numpy.diff(self._ends, prepend=0)
@@ -168,7 +168,7 @@ class ShardedImages(ImageDataset):
 
     def _usable(self, index: int) -> Record:
         record = self._record(index)
-        if self.class_names:  # a sample without a label is as bad as one without an image
+        if self.class_names:  # samples without a label are treated like samples without an image
             self._label(index, record)
         return record
 

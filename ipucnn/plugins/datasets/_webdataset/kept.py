@@ -16,9 +16,9 @@ class _Place(Generic[Value]):
 
 
 class Kept(Generic[Value]):
-    """A thread-safe LRU cache of `limit` values that are expensive to make.
+    """A thread-safe LRU cache of `limit` values that are expensive to compute.
 
-    No two threads make the same value at once; different values are made in parallel.
+    Concurrent requests for a value compute it once; different values are computed in parallel.
     """
 
     def __init__(self, limit: int) -> None:
@@ -27,7 +27,7 @@ class Kept(Generic[Value]):
         self._places: OrderedDict[Hashable, _Place[Value]] = OrderedDict()
 
     def __call__(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value of `key`, made if it is not cached; errors of `make` are not cached."""
+        """Return the value of `key`, computed if not cached; errors of `make` are not cached."""
         with self._lock:
             place = self._places.setdefault(key, _Place())
             self._places.move_to_end(key)

@@ -55,7 +55,7 @@ class File:
 
     Attributes:
         size: in bytes.
-        identity: of the file that has been opened, whatever its name stands for later.
+        identity: identifies the opened file, even if it is replaced later.
 
     Raises:
         Unreadable: it cannot be opened.
@@ -254,8 +254,8 @@ def _listed(file: File) -> List[Tuple[str, Member]]:
 def _checking(raw: BinaryIO) -> Type[tarfile.TarInfo]:
     """Return a class of headers with checked sizes.
 
-    A negative one would make `tarfile` go back in the file for ever, and a large one of a header
-    that is continued would make it read the whole file.
+    With a negative size, `tarfile` would loop forever, and with a large size of an extended header
+    it would read the whole file.
     """
     class Checked(tarfile.TarInfo):
         @classmethod

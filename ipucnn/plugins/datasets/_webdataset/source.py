@@ -61,11 +61,11 @@ class Source(ABC):
         """Prefetch a shard that will be opened soon."""
 
     def version(self, shards: Sequence[Shard]) -> str:  # noqa: ARG002 - for those who can
-        """Return a text that differs once a shard has changed; empty where it is not known."""
+        """Return a text that changes when a shard changes; empty if this cannot be detected."""
         return ""
 
     def read_in(self, shards: Sequence[Shard]) -> str:  # noqa: ARG002 - for those who can
-        """Ask the system to read shards into its memory; return why not, or an empty text."""
+        """Request that the system reads shards into the page cache; return an error or nothing."""
         return ""
 
 
@@ -136,7 +136,7 @@ class Folder(Source):
         return File(self.path(shard.name))
 
     def read_in(self, shards: Sequence[Shard]) -> str:
-        """Advise the system to read the files; it returns at once and does so meanwhile."""
+        """Request that the system reads the files in the background; returns immediately."""
         advise = getattr(os, "posix_fadvise", None)
         if advise is None:
             return "this system cannot be asked to read files ahead"
@@ -144,7 +144,7 @@ class Folder(Source):
             try:
                 file = os.open(self.path(shard.name), os.O_RDONLY)
             except OSError:
-                continue  # named when it is read
+                continue  # reported when it is read
             try:
                 advise(file, 0, 0, os.POSIX_FADV_WILLNEED)
             finally:
@@ -193,7 +193,7 @@ class Server(Source):
             if self._files.checked(copy) or file.md5() == shard.md5:
                 self._files.remember(copy)
                 return file
-            with suppress(OSError):  # somebody changed it: fetch it again
+            with suppress(OSError):  # it was modified: fetch it again
                 os.unlink(path)
         raise Unreadable("its copy in the cache changes again and again",
                          "name another folder with '--data-cache-dir'")

@@ -99,7 +99,7 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
         return [*found, f"cannot read {error.filename!r}: "
                         f"{(error.strerror or str(error)).lower()}"]
     own = [digest for path, digest in digests.items() if path.split(os.sep)[0] != _OLD_PARTS]
-    # the checksum was written before the old application made those parts, or by hand after
+    # the checksum was written before the old application created those parts, or manually later
     if metadata.checksum not in (checksum(own), checksum(digests.values())):
         found.append(f"{source.folder!r} has changed: its files do not match the checksum in "
                      f"{FILE}")
