@@ -94,7 +94,7 @@ class Process:
         answer: Optional[Tuple[Any, ...]] = None
         try:
             if not self._connection.poll(PATIENCE):
-                raise RefusedError(f"no answer in {PATIENCE:.0f} seconds")
+                raise RefusedError(f"no response in {PATIENCE:.0f} seconds")
             answer = self._connection.recv()
         except (EOFError, OSError):
             raise RefusedError(self._ended()) from None

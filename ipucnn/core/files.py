@@ -120,7 +120,7 @@ def private_folder(path: Union[str, Path]) -> None:
         os.mkdir(str(path), 0o700)
     status = os.lstat(str(path))
     if not stat.S_ISDIR(status.st_mode):
-        raise OSError(errno.ENOTDIR, f"'{path}' is no folder of its own")
+        raise OSError(errno.ENOTDIR, f"'{path}' is not a folder")
     if not _own(status):
         raise OSError(errno.EPERM, f"'{path}' belongs to another user")
     if stat.S_IMODE(status.st_mode) & 0o077:

@@ -257,8 +257,8 @@ class PixelStore:
 
     def _stop(self, why: str) -> None:
         self.full = why
-        log.warning("the cache of images is not filled any further, after %.1f MB: %s; images that "
-                    "it lacks are decoded each time", self._end / 1e6, why)
+        log.warning("the cache of images is not filled any further, after %.1f MB: %s; other "
+                    "images are decoded each time", self._end / 1e6, why)
 
     def _after_fork(self) -> None:
         """Open the files again: a file that processes share has one position."""

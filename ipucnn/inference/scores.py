@@ -165,7 +165,7 @@ class Scores:
         """A note on images of classes that the model does not have; empty if there are none."""
         if self._match is None or self._count.images == self._labels:
             return ""
-        return (f"{self._count.images} of {self._labels} images have a class that the model knows; "
+        return (f"{self._count.images} of {self._labels} images have a class that the model has; "
                 "accuracy counts those")
 
     def accuracy(self) -> Optional[Dict[str, float]]:

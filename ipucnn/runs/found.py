@@ -173,7 +173,7 @@ def listed(place: Union[str, os.PathLike[str]]) -> List[FoundRun]:
         place: a path, or the URL of a folder on a store.
 
     Raises:
-        IpucnnError: there is no such folder, or the store does not answer.
+        IpucnnError: there is no such folder, or the store does not respond.
     """
     name = local_path(place)
     if not is_store(name):

@@ -47,7 +47,7 @@ def newest_on_store(url: str) -> str:
     """Return the URL of the folder on a store with the newest checkpoint, or an empty text.
 
     Raises:
-        IpucnnError: the URL is wrong, or the store does not answer.
+        IpucnnError: the URL is wrong, or the store does not respond.
     """
     url = url.rstrip("/")
     store, found = Store(url), []
@@ -70,7 +70,7 @@ def continued(given: Mapping[str, Any], options: TrainOptions) -> Optional[Dict[
         options: the same, with the profile and the defaults.
 
     Raises:
-        IpucnnError: the checkpoint that is named does not exist, or a store does not answer.
+        IpucnnError: the checkpoint that is named does not exist, or a store does not respond.
     """
     place = str(options.results.resume or "")
     if not place:

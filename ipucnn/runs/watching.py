@@ -47,7 +47,7 @@ class Watched:
             URL of a folder on a store.
 
     Raises:
-        IpucnnError: there is no run, or the store does not answer.
+        IpucnnError: there is no run, or the store does not respond.
     """
 
     def __init__(self, place: Union[str, os.PathLike[str]]) -> None:

@@ -127,7 +127,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"cannot write checkpoint '{target}': {reason}",
-                              "make room or permission there") from error
+                              "free disk space or grant permission there") from error
     stored = on_store(folder)
     if stored is not None:
         try:

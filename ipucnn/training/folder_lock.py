@@ -47,7 +47,8 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         descriptor, own = _acquired(path)
     except OSError as error:
         raise UsageError(f"cannot write to folder '{folder}': {error.strerror or error}",
-                         f"make room or permission there, or choose another '{option}'") from error
+                         "free disk space or grant permission there, or choose another "
+                         f"'{option}'") from error
     try:
         if own is False or real in _held:
             raise UsageError(f"folder '{shown_path(folder)}' is in use by {_holder(descriptor)}",

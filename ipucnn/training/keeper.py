@@ -51,7 +51,7 @@ def _require_room(folder: Path, size: int, option: str) -> None:
         with suppress(OSError):
             probe.unlink()
         raise UsageError(f"cannot write to folder '{folder}': {error.strerror}",
-                         f"make room or permission there, or choose another '{option}'"
+                         f"free disk space or grant permission there, or choose another '{option}'"
                          ) from error
 
 
@@ -96,8 +96,8 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
             raise CheckpointError(error.message, error.hint) from error
         except OSError as error:
             raise CheckpointError(f"cannot rename '{path}': {error.strerror}",
-                                  "make room or permission there, or name another folder with "
-                                  "'--checkpoint-output-dir'") from error
+                                  "free disk space or grant permission there, or name another "
+                                  "folder with '--checkpoint-output-dir'") from error
     return [path.name for path in paths]
 
 
@@ -219,7 +219,7 @@ class Keeper:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot make folder '{self._folder}': {error.strerror}",
-                                  "make room or permission there") from error
+                                  "free disk space or grant permission there") from error
         self.last_good = None
         return f"folder '{self._folder}' was {'emptied' if there else 'deleted'}: its earlier " \
                "checkpoints are lost"

@@ -66,12 +66,12 @@ def load_stored(path: Path) -> StoredModel:
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):
         raise CheckpointError(f"'{path}' is not a checkpoint",
-                              "'ipucnn run --weights' takes files of weights alone")
+                              "'ipucnn run --weights' takes files with weights only")
     values = translated(options, TrainOptions, registry())
     name, dataset = values.get("model"), values.get("data")
     if not name or not dataset:
         raise CheckpointError(f"'{path}' does not state its model and dataset",
-                              "'ipucnn run --weights' takes files of weights alone")
+                              "'ipucnn run --weights' takes files with weights only")
     return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
                        _plain(weights, values), None, values, card_in(content, path, registry()),
                        old=True)

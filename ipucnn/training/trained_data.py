@@ -73,14 +73,14 @@ def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,
     gone = f", and {listed(lost)} {'is' if len(lost) == 1 else 'are'} gone" if lost else ""
     if added and not checkpoint.add_classes:
         raise DataError(
-            f"{what} has classes that the training does not know: {listed(added)}{gone}",
-            "rename their folders as they were, or take them away; '--add-classes' gives them "
+            f"{what} has classes that are not in the training: {listed(added)}{gone}",
+            "rename their folders as they were, or remove them; '--add-classes' gives them "
             "outputs of their own")
     if lost:
         notes.append(f"{what} has no images of {listed(lost)} any more")
     if added:
         if card.num_outputs != card.classes:
-            raise DataError("a model with one output decides between two classes and cannot get a "
+            raise DataError("a model with one output distinguishes two classes and cannot get a "
                             "third", "start another training with 'ipucnn train --weights FILE'")
         notes.append(f"classes are added: {listed(added)}")
         card = replace(card, class_names=(*card.class_names, *added),

@@ -79,7 +79,7 @@ def test_processes_are_started_anew_and_continue(photos, tmp_path):
                                    "--max-restarts", "1"))
     assert code == 0, err
     assert "restoring" in err
-    assert "instance 2 does not answer" in err
+    assert "instance 2 does not respond" in err
     assert re.search(r"^epochs +6$", out, re.MULTILINE)
     alone = [str(tmp_path / "alone") if word == tmp_path / "saved" else str(word)
              for word in common]

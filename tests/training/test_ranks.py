@@ -130,7 +130,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(tmp_path, number):
     ranks.processes[0].join(40)
     assert ranks.processes[0].exitcode == 1, ranks.err()
     ranks.codes(0.1)
-    assert "instance 2 does not answer" in ranks.err()
+    assert "instance 2 does not respond" in ranks.err()
     assert "Traceback" not in ranks.err()
     run(tmp_path, 1, "restore", "--checkpoint-path", tmp_path / "saved", "--epoch", "2",
         "--progress", "off")

@@ -152,7 +152,7 @@ def _make(sources: Dict[str, str], output: str, ways: Sequence[Way]) -> Dict[str
 def _put(source: str, target: str, ways: Sequence[Way]) -> str:
     real = os.path.realpath(source)  # a relative link target would be wrong from here
     if not os.path.isfile(real):
-        raise DataError(f"image {source!r} is a link to nothing, or no file",
+        raise DataError(f"image {source!r} is a broken link or not a file",
                         "nothing was made: fix or remove it first")
     (way, put), *others = ways
     try:
@@ -166,5 +166,6 @@ def _put(source: str, target: str, ways: Sequence[Way]) -> str:
 
 def _failure(path: str, error: OSError) -> DataError:
     return DataError(f"cannot make partitions: {path!r}: {(error.strerror or str(error)).lower()}",
-                     "nothing was made and no image was changed: make room or permission, or "
+                     "nothing was made and no image was changed: free disk space or grant permission, "
+                     "or "
                      "choose another folder with '--output'")

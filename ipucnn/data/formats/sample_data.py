@@ -247,4 +247,5 @@ def _read_record(record: Path) -> Dict[str, Any]:
 def _cannot_write(out: Path, error: OSError) -> DataError:
     place = error.filename if isinstance(error.filename, str) else str(out)
     return DataError(f"cannot write {place!r}: {(error.strerror or str(error)).lower()}",
-                     "make room or permission there, or choose another folder with '--out'")
+                     "free disk space or grant permission there, or choose another folder with "
+                     "'--out'")

@@ -61,7 +61,7 @@ def within(timeout: float, call: Callable[[Pulse], ResultT]) -> ResultT:
         if time.monotonic() - pulse.at >= timeout:
             with pulse.lock:
                 pulse.over = True
-            raise Failed("the store does not answer in time")
+            raise Failed("the store did not respond in time")
     if failure:
         raise failure[0]
     return result[0]

@@ -232,7 +232,7 @@ def _failure(error: Exception, url: str) -> _Failed:
     import urllib3
 
     if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError)):
-        return _Failed("the server does not answer in time", _NETWORK)
+        return _Failed("the server did not respond in time", _NETWORK)
     if isinstance(error, requests.exceptions.SSLError):
         return _Failed("the server's certificate cannot be verified", _NETWORK, final=True)
     if isinstance(error, requests.exceptions.ConnectionError):

@@ -138,7 +138,7 @@ class DistributedInstances(Instances):
             except (RuntimeError, OSError):
                 missing.append(number)
         names = ", ".join(str(number + 1) for number in missing[:8])
-        return f", instance {names} does not answer" if missing else ""
+        return f", instance {names} does not respond" if missing else ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -82,7 +82,7 @@ def test_a_silent_server(tmp_path):
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
-        with pytest.raises(DataError, match="does not answer in time"):
+        with pytest.raises(DataError, match="did not respond in time"):
             fetch(f"http://127.0.0.1:{mute.getsockname()[1]}/x", tmp_path, timeout=0.2)
 
 

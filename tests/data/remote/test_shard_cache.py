@@ -121,7 +121,7 @@ class TestTransfer:
         ("wrong", "its MD5 is [0-9a-f]{32}, expected "),
         ("longer", f"it has {SIZE + 4} bytes, expected {SIZE}"),
         (("cut", 0), "the connection broke"),
-        (("stall", 0), "the server does not answer in time")])
+        (("stall", 0), "the server did not respond in time")])
     def test_for_so_long_and_no_longer(self, server, tmp_path, fault, what):
         server.always = fault
         files = remote(server, tmp_path)
@@ -408,7 +408,7 @@ class TestWhoCanTouchIt:
         (tmp_path / "else").mkdir()
         (tmp_path / "cache").mkdir()
         (tmp_path / "cache" / "streams").symlink_to(tmp_path / "else")
-        with pytest.raises(DataError, match="is no folder of its own"):
+        with pytest.raises(DataError, match="is not a folder"):
             remote(server, tmp_path).path(*described(1))
         assert not list((tmp_path / "else").iterdir())
         (tmp_path / "cache" / "streams").unlink()

@@ -90,7 +90,7 @@ def test_a_silent_store_is_given_up_and_asked_again(store):
     FaultyStore.fail("cat_file", "stall")
     assert store.read("a", 100) == b"content"
     FaultyStore.fail("info", "stall", "stall", "stall")
-    with pytest.raises(DataError, match="the store does not answer in time"):
+    with pytest.raises(DataError, match="the store did not respond in time"):
         store.read("a", 100)
 
 

@@ -70,7 +70,7 @@ def test_a_package_of_that_name_from_elsewhere_is_a_problem(install, wrong):
     assert check.status == PROBLEM
     assert "not Graphcore's" in check.detail
     assert "pip uninstall poptorch" in check.remedy
-    assert "PopTorch's needs" not in named(check_sdk({}))
+    assert "PopTorch requirements" not in named(check_sdk({}))
 
 
 @pytest.mark.parametrize(("version", "status"), [
@@ -133,7 +133,7 @@ def test_popart_of_a_package_index(popart, fake_distribution):
     assert check.remedy.startswith("pip uninstall popart")
 
 
-# -- PopTorch's needs --------------------------------------------------------------------------
+# -- PopTorch requirements ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("said", "core", "found"), [
@@ -143,7 +143,7 @@ def test_popart_of_a_package_index(popart, fake_distribution):
     ("Requires-Dist: torch==1.13.1+cpu\n", CORE, "needs torch 1.13.1, and ")])
 def test_what_a_wheel_needs(install, said, core, found):
     install(said=MAKER + said, core=core)
-    check = named(check_sdk({}))["PopTorch's needs"]
+    check = named(check_sdk({}))["PopTorch requirements"]
     assert check.status == PROBLEM
     assert found in check.detail
     assert "environment" in check.remedy
@@ -191,14 +191,14 @@ def test_a_shell_with_half_an_sdk(install, sdk, made, said):
 
 
 @pytest.mark.parametrize(("name", "value", "status", "meaning"), [
-    ("POPTORCH_IPU_MODEL", "1", WARNING, "emulation: speeds mean nothing"),
+    ("POPTORCH_IPU_MODEL", "1", WARNING, "emulation: measured speeds are meaningless"),
     ("POPTORCH_IPU_MODEL", "true", WARNING, "reads a number"),
     ("POPTORCH_SMALL_IPU_MODEL", "1", WARNING, "four tiles"),
     ("POPTORCH_IPU_MODEL_VERSION", "ipu2", OK, "emulated"),
     ("POPTORCH_IPU_MODEL_VERSION", "mk3", WARNING, "ipu21"),
     ("POPTORCH_WAIT_FOR_IPU", "1", OK, "waits"),
     ("POPTORCH_CACHE_DIR", "there", OK, "--model-cache-path"),
-    ("POPTORCH_DEFAULT_OPTIONS", '{"deviceIterations": 3}', WARNING, "knows nothing of"),
+    ("POPTORCH_DEFAULT_OPTIONS", '{"deviceIterations": 3}', WARNING, "does not check"),
     ("POPTORCH_LOG_LEVEL", "TRACE", WARNING, "slow"),
     ("POPLAR_LOG_LEVEL", "ERR", OK, "messages"),
     ("POPTORCH_IPUMODEL", "1", WARNING, "reads no such variable"),
@@ -279,7 +279,7 @@ def test_the_command_fails_on_a_package_from_elsewhere(install, told, monkeypatc
     code, checks = told()
     assert code == 1
     assert checks["PopTorch"]["status"] == PROBLEM
-    assert "speeds mean nothing" in checks["POPTORCH_IPU_MODEL"]["detail"]
+    assert "measured speeds are meaningless" in checks["POPTORCH_IPU_MODEL"]["detail"]
 
 
 def test_the_deep_command_reports_the_ipus(poptorch_double):

@@ -270,7 +270,7 @@ def test_images_of_another_folder_are_calibrated_with(tmp_path, folder):
 
 def test_random_images_calibrate_with_a_warning():
     result = _quantised(data="generated", iterations=2, calibration_samples=10)
-    assert any("their answers mean nothing" in note for note in result.notes)
+    assert any("their predictions are meaningless" in note for note in result.notes)
     assert result.session["quantisation"]["compared_images"] == 10
 
 

@@ -64,10 +64,11 @@ def _installed(found: metadata.Distribution) -> List[Check]:
     checks = [_release("PopTorch", version)]
     wanted = [why for why in (_wrong_python(found), _wrong_torch(found)) if why]
     if wanted:
-        checks.append(Check("PopTorch's needs", PROBLEM, "; ".join(wanted),
+        checks.append(Check("PopTorch requirements", PROBLEM, "; ".join(wanted),
                             "make an environment of this Python and install the SDK's wheel there"))
     else:
-        checks.append(Check("PopTorch's needs", OK, "its Python and its torch are here"))
+        checks.append(Check("PopTorch requirements", OK,
+                            "the required versions of Python and torch are installed"))
     return checks
 
 

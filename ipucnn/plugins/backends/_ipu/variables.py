@@ -86,14 +86,14 @@ def _unknown(_value: str) -> Meaning:
 
 
 _VARIABLES: Dict[str, Callable[[str], Meaning]] = {
-    "POPTORCH_IPU_MODEL": _switch("emulation: speeds mean nothing", WARNING),
+    "POPTORCH_IPU_MODEL": _switch("emulation: measured speeds are meaningless", WARNING),
     "POPTORCH_SMALL_IPU_MODEL": _switch(
-        "emulation of an IPU of four tiles: speeds and memory mean nothing", WARNING),
+        "emulation of an IPU of four tiles: measured speeds and memory are meaningless", WARNING),
     "POPTORCH_IPU_MODEL_VERSION": _model_version,
     "POPTORCH_WAIT_FOR_IPU": _switch("a command waits as long as the IPUs are in use", OK),
     "POPTORCH_CACHE_DIR": _always("compiled models are kept there without '--model-cache-path', "
                                   "and never deleted"),
-    "POPTORCH_DEFAULT_OPTIONS": _json("it sets options of PopTorch that ipucnn knows nothing of"),
+    "POPTORCH_DEFAULT_OPTIONS": _json("it sets options of PopTorch that ipucnn does not check"),
     "POPTORCH_LOG_LEVEL": _log_level, "POPART_LOG_LEVEL": _log_level,
     "POPLAR_LOG_LEVEL": _log_level,
     "POPTORCH_LOG_DEST": _always("PopTorch's messages go there"),

@@ -45,7 +45,8 @@ def is_partial(name: str) -> bool:
 def cannot_write(path: str, error: OSError) -> DataError:
     """Return the error of a file that cannot be written."""
     return DataError(f"cannot write {path!r}: {(error.strerror or str(error)).lower()}",
-                     "make room or permission there; the same command continues from here")
+                     "free disk space or grant permission there; the same command continues from "
+                     "here")
 
 
 class ShardFile:
