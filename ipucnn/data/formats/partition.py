@@ -166,6 +166,5 @@ def _put(source: str, target: str, ways: Sequence[Way]) -> str:
 
 def _failure(path: str, error: OSError) -> DataError:
     return DataError(f"cannot make partitions: {path!r}: {(error.strerror or str(error)).lower()}",
-                     "nothing was made and no image was changed: free disk space or grant permission, "
-                     "or "
-                     "choose another folder with '--output'")
+                     "nothing was made and no image was changed: free disk space or grant "
+                     "permission, or choose another folder with '--output'")
