@@ -1,4 +1,4 @@
-"""The generated pages beside that of the options: plugins, commands, exit codes, files, Python."""
+"""Generates the other reference pages: plugins, commands, exit codes, files, Python."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ FILES: Sequence[Tuple[str, str, str]] = (
      "A checkpoint: weights, state of the optimizer, model card and options. `.stepN` is added "
      "within an epoch, `_averaged` to an average."),
     ("best.json", "ipucnn.models.checkpoint_names",
-     "In a folder of checkpoints: the one that validated best, and its figures."),
+     "In a folder of checkpoints: the checkpoint with the best validation, and its scores."),
     (".lock", "ipucnn.training.folder_lock",
-     "In a folder of checkpoints: the process that trains there."),
+     "In a folder of checkpoints: the lock of the process that trains in it."),
     ("metrics.jsonl", "ipucnn.plugins.loggers.files",
-     "A training's rows of metrics, a JSON object per line."),
-    ("metrics.csv", "ipucnn.plugins.loggers.files", "The same as a table."),
+     "The rows of metrics of a training, one JSON object per line."),
+    ("metrics.csv", "ipucnn.plugins.loggers.files", "The same rows as a table."),
     ("options.yaml", "ipucnn.plugins.loggers.files",
-     "The options of a training; it can be given to `--config`."),
+     "The options of a training, for `--config`."),
     ("training.json", "ipucnn.reports.run_folder",
-     "The result of a training, or what is known of it while it runs."),
+     "The result of a training, or its preliminary result while it runs."),
     ("validation.json", "ipucnn.reports.run_folder",
      "Scores and selected predictions of the last validation, for the report."),
     ("report.html", "ipucnn.reports.run_folder", "The [report](../report.md) of a training."),
@@ -42,11 +42,11 @@ FILES: Sequence[Tuple[str, str, str]] = (
     ("metadata.json", "ipucnn.plugins.datasets._webdataset.shard_metadata",
      "In a folder of shards: classes, counts and the names of the shards."),
     (".conversion.lock", "ipucnn.plugins.datasets._webdataset.writer",
-     "In a folder of shards: the process that writes them."),
+     "In a folder of shards: the lock of the process that writes them."),
     ("cache.lock", "ipucnn.data.remote.shard_cache",
-     "In the cache of streamed shards: held while shards are removed."),
+     "In the cache of streamed shards: a lock that is held while shards are removed."),
 )
-"""Name, the module that has it, and meaning of each file that ipucnn writes by a fixed name."""
+"""The files that ipucnn writes under fixed names: name, module and meaning."""
 
 
 def pages() -> Dict[str, str]:
@@ -100,7 +100,7 @@ def commands() -> str:
     root = typer.main.get_command(app)
     lines = ["# Commands", "", GENERATED, "[Options](options.md) lists those of the jobs. "
              "`--help` shows the usual ones, `--help-all` all.", "",
-             "## Global options", "", "They come before the command.", "", *_parameters(root)]
+             "## Global options", "", "Global options are written before the command.", "", *_parameters(root)]
     for name, command in _commands(root):
         lines += ["", f"## `ipucnn {name}`", "", (command.help or "").replace("\b", "").strip()]
         rows = _parameters(command)
@@ -139,7 +139,7 @@ def codes() -> str:
         text = re.search(rf"^{name} = [^\n]*\n\"\"\"(.*?)\"\"\"", source, re.M | re.S)
         return " ".join(text.group(1).split()) if text else ""
 
-    rows = [(exit_codes.OK, "The work is done."), (exit_codes.FAILED, meaning("FAILED")),
+    rows = [(exit_codes.OK, "Success."), (exit_codes.FAILED, meaning("FAILED")),
             (exit_codes.USAGE, meaning("USAGE")), (exit_codes.BROKEN_PIPE, meaning("BROKEN_PIPE")),
             *((code, f"Ended by {name}: {meaning('INTERRUPTED')}")
               for name, code in exit_codes.INTERRUPTED.items())]
@@ -156,9 +156,9 @@ def codes() -> str:
 
 def files() -> str:
     """Return the page of files."""
-    lines = ["# Files", "", GENERATED, "", "Files that `ipucnn` writes under names of its own, in "
-             "folders that options name. Each is written under another name beside it and renamed "
-             "when it is complete, but for locks and `metrics`, which grow.", "",
+    lines = ["# Files", "", GENERATED, "", "Files that `ipucnn` writes under fixed names, in "
+             "folders that options name. Except for locks and the files of metrics, a file is "
+             "written under a temporary name and renamed when it is complete.", "",
              "| file | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, _, meaning in FILES]
     return "\n".join(lines) + "\n"
@@ -180,7 +180,7 @@ def python() -> str:
                 lines += ["", f"[Its fields](plugins.md#{name.lower()})"]
         else:
             lines += [f"```\n{name}{_signature(found)}\n```", "", _docstring(found)]
-    lines += ["", "## Models that answer", "", "What `ipucnn.load` returns."]
+    lines += ["", "## Loaded models", "", "The result of `ipucnn.load`."]
     loaded = importlib.import_module("ipucnn.api.loaded_model").LoadedModel
     lines += [*_members(loaded)]
     return "\n".join(lines) + "\n"

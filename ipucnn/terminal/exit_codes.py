@@ -9,7 +9,7 @@ from typing import Optional
 
 OK = 0
 FAILED = 1
-"""The work failed, or a check found a problem."""
+"""The command failed, or a check found a problem."""
 
 USAGE = 2
 """Wrong usage, an unknown name or an unavailable backend."""
