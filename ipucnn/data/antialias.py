@@ -2,8 +2,8 @@
 
 torch resizes uint8 images in fixed point: the weights of a filter are rounded to 16-bit integers,
 and every sum is rounded to 8 bits, first along rows, then along columns. The sums are exact in any
-order, so this module, which needs no torch, gives the same pixels. It takes four times as long:
-for many images, loading torch pays.
+order, so this module, which needs no torch, gives the same pixels. It takes three to four times
+as long: for many images, loading torch pays.
 """
 
 from __future__ import annotations
