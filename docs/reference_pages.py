@@ -100,7 +100,8 @@ def commands() -> str:
     root = typer.main.get_command(app)
     lines = ["# Commands", "", GENERATED, "[Options](options.md) lists those of the jobs. "
              "`--help` shows the usual ones, `--help-all` all.", "",
-             "## Global options", "", "Global options are written before the command.", "", *_parameters(root)]
+             "## Global options", "", "Global options are written before the command.", "",
+             *_parameters(root)]
     for name, command in _commands(root):
         lines += ["", f"## `ipucnn {name}`", "", (command.help or "").replace("\b", "").strip()]
         rows = _parameters(command)

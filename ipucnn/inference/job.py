@@ -42,9 +42,9 @@ from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
 
-FEW_IMAGES, MANY_BYTES = 32, 80 << 20
+FEW_IMAGES, MANY_BYTES = 32, 200 << 20
 """Minimum size in bytes of encoded images for which torch is imported only for resizing: importing
-it takes as long as it saves for eight hundred images of 500x375 pixels, compared with numpy. The
+it takes as long as it saves for two thousand images of 500x375 pixels, compared with numpy. The
 pixels are the same."""
 
 
