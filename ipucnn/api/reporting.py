@@ -98,7 +98,7 @@ def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
 
 @contextmanager
 def interruptible(remember: Callable[[str], bool]) -> Iterator[None]:
-    """Call `remember` with the name of a Ctrl-C in the block; it raises where that returns false.
+    """Call `remember` with the signal of a Ctrl-C in the block; raise if it returns false.
 
     Outside the main thread, where Python handles no signals, this has no effect.
     """
@@ -155,7 +155,7 @@ class _PythonListener(Listener):
         return self._signal or self._stop
 
     def interrupted(self, name: str) -> bool:
-        """Remember a signal; return false if it is the second one."""
+        """Store a signal; return false if it is the second one."""
         if self._signal:
             return False
         self._signal = name

@@ -16,7 +16,7 @@ class Loading:
     """The loader's throughput with a number of workers; rates are medians of all passes.
 
     Attributes:
-        workers: threads, or processes where the mode says so.
+        workers: number of threads or processes, according to the mode.
         images_per_second: of whole batches.
         limit: images per second of libjpeg-turbo decoding the same files in as many threads; None
             where this does not apply.

@@ -11,7 +11,7 @@ SYNTHETIC, GENERATED, FILES = "synthetic", "generated", "files"
 """Where images come from: they are on the device; `ipucnn` makes them on the host; image files."""
 
 INFERENCE, TRAIN, TUNE = "inference", "train", "tune"
-"""What a contender does; `TUNE` measures the backends of `auto` and stores the result."""
+"""Jobs of a contender; `TUNE` measures the backends of `auto` and stores the result."""
 
 OWN, PEER, LIMIT = "ipucnn", "peer", "limit"
 """The kinds of contenders."""
@@ -22,7 +22,7 @@ READY, TURN, OVER, REFUSED = "ready", "turn", "over", "refused"
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured: `ipucnn` with a backend, another program, or a limit of the machine.
+    """A contender: `ipucnn` with a backend, another program, or a limit of the machine.
 
     Attributes:
         kind: `OWN`, `PEER` or `LIMIT`.
@@ -40,7 +40,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Case:
-    """What a contender is asked to compute.
+    """A measurement of a contender.
 
     Attributes:
         model: the network's name in the registry.
@@ -82,7 +82,7 @@ Measure = Callable[[float], Tuple[float, float]]
 
 
 class Link(Protocol):
-    """What a contender is measured through, in its own process."""
+    """The connection of a contender's process to `ipucnn bench`."""
 
     def ready(self) -> None:
         """Report that everything is prepared."""

@@ -1,4 +1,4 @@
-"""The processes of contenders, from the side of `ipucnn bench`."""
+"""Handles of the processes of contenders in `ipucnn bench`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ipucnn.core.names import printable
 from ipucnn.core.registry.discovery import PluginSettings
 
 PATIENCE = 600.0
-"""Seconds after which a contender that does not answer is given up."""
+"""Timeout of a contender in seconds."""
 
 
 class Process:

@@ -1,8 +1,8 @@
-"""The limits that figures of `ipucnn bench` are compared with, as contenders of their own.
+"""The limits of the machine with which `ipucnn bench` compares results, measured as contenders.
 
-Convolutions are computed as matrix products, so that no network is faster than a large product of
-the same type, but for methods that need fewer operations (Winograd's). Nothing reads JPEG files
-faster than decoding them alone.
+Convolutions are computed as matrix products, so no network is faster than a large product of the
+same type, except with algorithms that need fewer operations (Winograd). The limit for JPEG files is
+the speed of decoding.
 """
 
 from __future__ import annotations

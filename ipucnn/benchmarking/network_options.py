@@ -23,7 +23,7 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.
 
 @dataclass(frozen=True)
 class BenchNetworks:
-    """What is measured."""
+    """Options of the networks."""
 
     heading: ClassVar[str] = "Networks"
 
@@ -45,7 +45,7 @@ class BenchNetworks:
 
 @dataclass(frozen=True)
 class BenchContenders:
-    """Who is measured."""
+    """Options of the contenders."""
 
     heading: ClassVar[str] = "Contenders"
 

@@ -61,9 +61,9 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
           progress: Optional[Progress] = None) -> NetworkBench:
     """Measure networks on this machine.
 
-    Every contender has a process of its own for each network. In each round they take turns, in
-    another order every time, while the others wait. An interrupt ends the measurement; the result
-    has what was measured, and `stopped_by` names the reason.
+    Every contender runs in a separate process for each network. In each round, they are measured
+    one after the other in a different order. An interrupt ends the measurement; the result contains
+    the measurements so far, and `stopped_by` names the reason.
 
     Args:
         options: what to measure.

@@ -95,7 +95,7 @@ def _of_session(job: Job, link: Link) -> Facts:
         def measure(wanted: float) -> Tuple[float, float]:
             nonlocal rate
             count = max(2 * in_flight, in_flight * round(wanted * rate / size / in_flight))
-            calls(in_flight)  # others have used the caches since the turn before
+            calls(in_flight)  # not timed, because others have used the caches since the last round
             found = calls(count)
             rate = found[0] / found[1]
             return found
@@ -149,7 +149,7 @@ class _Paused(Listener):
         self._begin = 0.0
 
     def stop(self) -> str:
-        """Wait where a turn has ended; this is asked after every update."""
+        """Wait at the end of a measurement; called after every update."""
         self._count += 1
         if self._wanted is None:
             if self._count < FIRST_UPDATES:

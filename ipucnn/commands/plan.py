@@ -63,7 +63,7 @@ def plan(given: Dict[str, Any]) -> None:
 def _launcher(given: Dict[str, Any]) -> Tuple[Optional[Tuple[str, Any]], str]:
     """Return the launcher and its options, and the option by which only its command is printed.
 
-    `--launch` is taken from the options where it names a launcher and no profile.
+    `--launch` is removed from the options if it names a launcher instead of a profile.
     """
     name, alone = given.get("launch"), ""
     if name and _is_launcher(name):

@@ -347,11 +347,11 @@ def _convolution(half: bool) -> str:
 
 
 DRIVER = Path("/proc/driver/nvidia/version")
-"""What Linux knows of the NVIDIA driver."""
+"""Linux's information on the NVIDIA driver."""
 
 
 def _cuda() -> Check:
-    """Say which GPUs torch can use, or why it can use none."""
+    """Check which GPUs torch can use."""
     import torch
 
     driver = DRIVER.exists()
@@ -382,7 +382,7 @@ def _cuda() -> Check:
 
 
 def _gpus(torch: Any) -> Check:
-    """Say which GPUs there are, with the versions that results depend on."""
+    """Return a check that lists the GPUs and versions of the driver and libraries."""
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Check("CUDA", OK, f"{', '.join(names)}; CUDA {torch.version.cuda}, cuDNN "
                  f"{torch.backends.cudnn.version()}")

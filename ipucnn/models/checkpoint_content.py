@@ -60,7 +60,7 @@ def read_content(path: Path) -> Dict[str, Any]:
 def damaged(path: Path, reason: str) -> CheckpointError:
     """Return the error for a file that was not written by a training."""
     return CheckpointError(f"checkpoint '{shown_path(path)}' is damaged or incomplete: {reason}",
-                           "use another one, or the folder: its newest whole checkpoint is taken")
+                           "use another one, or the folder, for its newest complete checkpoint")
 
 
 def _is_zip(path: Path) -> bool:

@@ -18,8 +18,8 @@ def card_of_file(place: str, registry: Registry) -> Tuple[str, ModelCard]:
     """Return the path of a file and the model card in it.
 
     Args:
-        place: a checkpoint, a folder of checkpoints, of which the best is taken or else the
-            newest, or an ONNX file.
+        place: a checkpoint, a folder of checkpoints, of which the best or else the newest is
+            used, or an ONNX file.
         registry: where the model of an old checkpoint is looked up.
 
     Raises:

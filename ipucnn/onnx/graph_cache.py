@@ -152,7 +152,7 @@ def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:
     path = Path(source).expanduser()
     if not path.is_file():
         return None
-    # the validations beside a checkpoint decide whether its moving average is taken
+    # whether the moving average is used depends on the validations beside a checkpoint
     return ["file", sha256(path), repr(best_of(path.parent))]
 
 

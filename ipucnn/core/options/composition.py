@@ -169,7 +169,7 @@ class PluginOptions:
 
 @dataclass(frozen=True)
 class CommandOptions:
-    """Base of the options of a command; its further fields are parts, made by `part`.
+    """Base of the options of a command; its other fields are parts, created by `part`.
 
     Attributes:
         plugins: the options of the selected plugins.

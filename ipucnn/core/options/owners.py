@@ -174,7 +174,7 @@ def check_names(owner: Owner, options_class: type, registry: Registry) -> None:
 def third_party_owners(kinds: Iterable[str], registry: Registry) -> List[Owner]:
     """Return the third-party plugins that declare options; it loads all of them.
 
-    Only for options that nobody else has.
+    Only for options without another owner.
     """
     found: List[Owner] = []
     for kind in kinds:

@@ -80,7 +80,7 @@ def no_training(root: str) -> NoSplitError:
 
 
 def no_split(root: str, layout: str) -> NoSplitError:
-    """Return the error for a folder from which no validation images are taken."""
+    """Return the error for a folder without validation images and without a held-out share."""
     return NoSplitError(
         f"there are no validation images in {root!r}",
         f"hold some out with '--validation-split 0.1', name a folder of them with "

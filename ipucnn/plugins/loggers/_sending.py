@@ -107,7 +107,7 @@ class Sender:
             return (self._waiting[0] if self._waiting else None), self._closing
 
     def _done(self) -> None:
-        if self._waiting:  # `close` may have given up
+        if self._waiting:  # `close` may have discarded it
             self._waiting.popleft()
 
 

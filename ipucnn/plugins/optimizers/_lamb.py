@@ -13,7 +13,7 @@ class Lamb(GroupwiseOptimizer):
     """``w <- w - lr * |w| / |u| * u`` with ``u = m^ / (sqrt(v^) + eps) + decay * w``.
 
     Source: You et al., "Large Batch Optimization for Deep Learning" (2020), algorithm 2, with bias
-    correction. The ratio of norms is 1 where one of them is 0. It is taken for every tensor, as in
+    correction. The ratio of norms is 1 if one of them is 0. It is computed for every tensor, as in
     the paper's algorithm and as IPUs do, also for biases and norm layers. `trust` limits it.
     """
 

@@ -49,7 +49,7 @@ def mark_inputs(proto: onnx.ModelProto, plan: ExecutionPlan) -> None:
     """Transfer the inputs of a model through IO tiles.
 
     A builder gives settings only to inputs that it adds itself, and writes them to the model's
-    metadata: those of a builder with inputs of the same names are taken over.
+    metadata; they are copied from a builder with inputs of the same names.
 
     Args:
         proto: the model; changed in place.

@@ -122,7 +122,7 @@ def _runs_on(built_for: Sequence[str], major: int, minor: int) -> bool:
 def _cpu() -> Device:
     native = bool(cpu_features() & {"avx512_bf16", "amx_bf16", "bf16"})
     # Without such instructions every step converts, and is several times slower than in single
-    # precision. Weights are rounded to bfloat16 all the same, so results are comparable.
+    # precision. Weights are still rounded to bfloat16, so results are comparable.
     arithmetic = torch.bfloat16 if native else torch.float32
     return Device(torch.device("cpu"), f"CPU, {usable_cores()} cores, {_vector_unit()}",
                   torch.bfloat16, arithmetic)
