@@ -110,15 +110,16 @@ def _next_steps(result: Any) -> List[str]:
     if not result.checkpoint or not speaks():
         return []
     folder = os.path.dirname(result.checkpoint)
-    steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   (name new images)"]
+    steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
+             "(classify new images)"]
     if result.stopped_by in ("SIGINT", "SIGTERM"):
         steps.append(f"ipucnn restore --checkpoint-path {shlex.quote(folder)}   (continue)")
-    return ["", "The model is kept. Next:", *(f"  {step}" for step in steps)]
+    return ["", "The model is saved. Next:", *(f"  {step}" for step in steps)]
 
 
 @launchable
 def validate(given: Dict[str, Any]) -> int:
-    """Evaluate saved checkpoints; of a folder, all of them in order."""
+    """Evaluate a checkpoint, or all checkpoints in a folder."""
     from ipucnn.core.options.building import build
 
     options = build(ValidateOptions, given)

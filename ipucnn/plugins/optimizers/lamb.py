@@ -20,9 +20,10 @@ class LambOptions(AdamOptions):
     """Options of LAMB (You et al., 2020)."""
 
     trust_ratio_min: float = option(
-        0.0, "Lower limit of the ratio of norms that scales a layer's rate.", minimum=0.0)
+        0.0, "Lower limit of the trust ratio, which scales the learning rate of a layer.",
+        minimum=0.0)
     trust_ratio_max: Optional[float] = option(
-        None, "Upper limit of that ratio (default: none).", exclusive_minimum=0.0)
+        None, "Upper limit of the trust ratio (default: none).", exclusive_minimum=0.0)
 
     def __post_init__(self) -> None:
         if self.trust_ratio_max is not None and self.trust_ratio_max < self.trust_ratio_min:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class SGDOptions(MomentumOption):
     """Options of stochastic gradient descent."""
 
-    dampening: float = option(0.0, "Share of the gradient that the momentum leaves out.",
+    dampening: float = option(0.0, "Dampening of the momentum.",
                               minimum=0.0, maximum=1.0)
-    nesterov: bool = option(False, "Nesterov momentum: look ahead along the last step.",
+    nesterov: bool = option(False, "Use Nesterov momentum.",
                             basic=True)
 
     def __post_init__(self) -> None:

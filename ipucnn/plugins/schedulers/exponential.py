@@ -15,7 +15,8 @@ class ExponentialOptions:
     """Options of the exponential schedule."""
 
     lr_decay: float = option(
-        0.5, "Factor at each update of the schedule (each epoch without '--lr-scheduler-freq').",
+        0.5, "Factor on the learning rate at each update of the schedule (each epoch without "
+        "'--lr-scheduler-freq').",
         exclusive_minimum=0.0, basic=True)
 
 

@@ -15,7 +15,7 @@ from ipucnn.core.registry.records import ScheduleSpec
 class PolynomialOptions:
     """Options of the polynomial schedule."""
 
-    lr_power: float = option(1.0, "Exponent of the polynomial; 1 is a straight line.",
+    lr_power: float = option(1.0, "Exponent of the polynomial; 1 is linear decay.",
                              exclusive_minimum=0.0, basic=True)
 
 
