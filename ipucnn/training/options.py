@@ -33,6 +33,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
@@ -61,6 +62,9 @@ class TrainNetwork(NetworkPart):
         "random", "Initial weights: 'random', 'pretrained', 'pretrained:TAG', a weights file, or "
         "a folder of checkpoints (the best, else the newest).",
         metavar="random|pretrained|FILE|DIR", fixed="start", basic=True)
+    input_size: Optional[int] = option(
+        None, "Height and width of the input in pixels (default: by the model and the images).",
+        minimum=8, maximum=LARGEST_INPUT, basic=True)
 
 
 @dataclass(frozen=True)
