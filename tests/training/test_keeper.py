@@ -118,7 +118,7 @@ def test_folders_a_new_training_may_not_use(tmp_path):
     prepare(tmp_path / "new")
     assert names(tmp_path / "new") == []
     Keeper(tmp_path / "new").save(made(1))
-    with pytest.raises(UsageError, match="holds the checkpoints of a training"):
+    with pytest.raises(UsageError, match="contains the checkpoints of a training"):
         prepare(tmp_path / "new")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file"):

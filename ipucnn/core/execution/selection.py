@@ -86,12 +86,12 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     best, lacking, unusable = _best(options, plan, registry, without, trains)
     if best is None:
         raise _none_usable(options, unusable, registry)
-    why = "the best backend usable here"
+    why = "selected as the best usable backend"
     passed_over = [spec.name for spec in lacking if spec.preference > rank_of(best)]
     if passed_over:
         why += " (without a requested feature: " + ", ".join(passed_over) + ")"
     if unusable:
-        why += " (not usable: " + ", ".join(chosen.spec.name for chosen in unusable) + ")"
+        why += " (not usable here: " + ", ".join(chosen.spec.name for chosen in unusable) + ")"
     return replace(best, why=why)
 
 

@@ -78,6 +78,6 @@ class Focal(PerImageLoss):
 def ipucnn_losses() -> List[LossSpec]:
     """Return focal."""
     return [LossSpec(name="focal",
-                     summary="cross-entropy that gives well-classified images less weight",
+                     summary="cross-entropy with less weight on well-classified images",
                      target="ipucnn.plugins.losses.focal:Focal", options=FocalOptions,
                      formula="mean(-alpha[y] (1 - p[y])^gamma log p[y])")]

@@ -54,5 +54,5 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return lamb."""
     # 0.005 for 2048 images: "ResNet strikes back" (Wightman et al., 2021), table 2
     return [OptimizerSpec(name="lamb", lr=0.0018, lr_growth="root",
-                          summary="Adam with a rate per layer, for large batches",
+                          summary="LAMB: Adam with a learning rate per layer, for large batches",
                           target="ipucnn.plugins.optimizers.lamb:build", options=LambOptions)]

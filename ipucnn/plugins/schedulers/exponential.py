@@ -35,7 +35,7 @@ def factor(epoch: float, frequency: float, options: ExponentialOptions) -> float
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return exponential."""
     return [ScheduleSpec(name="exponential",
-                         summary="multiplied by the decay at every update of the rate",
+                         summary="multiplied by a factor at every update of the rate",
                          target="ipucnn.plugins.schedulers.exponential:factor",
                          options=ExponentialOptions,
                          formula="f(e) = decay ^ (e frequency)")]

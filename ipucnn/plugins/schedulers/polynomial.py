@@ -40,7 +40,7 @@ def factor(epoch: float, epochs: float, options: PolynomialOptions) -> float:
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return polynomial."""
     return [ScheduleSpec(name="polynomial", aliases=("poly",),
-                         summary="a power of the epochs left, to zero",
+                         summary="polynomial decay to zero",
                          target="ipucnn.plugins.schedulers.polynomial:factor",
                          options=PolynomialOptions,
                          formula="f(e) = (1 - min(e / epochs, 1)) ^ power")]

@@ -65,6 +65,6 @@ def factor(epoch: float, options: StepOptions) -> float:
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return step."""
     return [ScheduleSpec(name="step", aliases=("multi-step",),
-                         summary="multiplied by the decay, or the next factor, at each milestone",
+                         summary="multiplied by a factor at each of some epochs",
                          target="ipucnn.plugins.schedulers.step:factor", options=StepOptions,
                          formula="f(e) = decay ^ #(milestones <= e), or factors[that]")]
