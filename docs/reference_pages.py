@@ -130,10 +130,11 @@ def _parameters(command: Any) -> List[str]:
         option = parameter.param_type_name == "option"
         names = [*parameter.opts, *parameter.secondary_opts] if option else [
             parameter.metavar or parameter.name.upper()]
-        shown = ", ".join(f"`{name}`" for name in names)
-        cells = [cell.replace("|", "\\|") for cell in (shown, " ".join(
-            (parameter.help or "").split()))]
-        rows.append(f"| {' | '.join(cells)} |")
+        # in a table, a pipe within backticks ends the cell on some sites and not on others
+        shown = ", ".join(f"<code>{name.replace('|', '&#124;')}</code>" if "|" in name
+                          else f"`{name}`" for name in names)
+        meaning = " ".join((parameter.help or "").split()).replace("|", "&#124;")
+        rows.append(f"| {shown} | {meaning} |")
     return rows
 
 
