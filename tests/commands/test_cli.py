@@ -165,7 +165,7 @@ def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucn
     assert "--mixup-alpha FLOAT" not in short
     assert {"--mixup-alpha", "--beta1", "--ipu-model", "--fine-tune-lr"} <= explained(full)
     beta = re.sub(r"\s+", " ", full.partition("--beta1")[2])[:300]
-    assert "Owners: optimizers " in beta
+    assert "Plugins: optimizers " in beta
     assert "lamb" in beta
 
 
