@@ -132,7 +132,7 @@ def test_a_restored_training_sets_newer_checkpoints_aside(tmp_path):
     assert continue_in(tmp_path, tmp_path / "m_d_3.pt") == []
     assert continue_in(tmp_path, tmp_path / "m_d_1.pt") == ["m_d_2.pt", "m_d_3.pt"]
     assert names(tmp_path) == ["m_d_1.pt", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
-    with pytest.raises(UsageError, match="holds the checkpoints"):
+    with pytest.raises(UsageError, match="contains the checkpoints"):
         continue_in(tmp_path, tmp_path / "elsewhere" / "m_d_1.pt")
     assert continue_in(tmp_path / "new", tmp_path / "m_d_1.pt") == []
 
