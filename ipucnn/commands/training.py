@@ -48,7 +48,10 @@ def train(given: Dict[str, Any]) -> int:
 
 @launchable
 def restore(given: Dict[str, Any]) -> int:
-    """Continue a training from a checkpoint; options given here replace the saved ones."""
+    """Continue a training from a checkpoint; options given here replace the saved ones.
+
+    Options that you do not set keep their saved values instead of the defaults below.
+    """
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
 

@@ -375,8 +375,8 @@ def _outputs(network: NetworkPart, names: Sequence[str],
 def _on_outputs(names: Sequence[str], outputs: Sequence[Optional[int]]) -> str:
     new = [name for name, output in zip(names, outputs) if output is None]
     if len(new) == len(names):
-        return "the weights know none of the classes: all outputs start from random weights"
-    return "the outputs of classes that the weights know are kept" + (
+        return "the weights have none of the classes: all outputs start from random weights"
+    return "the outputs of classes that the weights have are kept" + (
         f", those of others start from random weights: {listed(new)}" if new else "")
 
 

@@ -28,7 +28,7 @@ class ProfilePart:
     heading: ClassVar[str] = "Profile"
 
     config: Optional[str] = option(
-        None, "Profile of other defaults: a name or a YAML file.", metavar="NAME|FILE",
+        None, "Profile that replaces defaults: a name or a YAML file.", metavar="NAME|FILE",
         switch=True, basic=True)
 
 
@@ -88,7 +88,8 @@ class DatasetPart:
 
     heading: ClassVar[str] = "Data"
 
-    data: str = option("real", "Dataset format, or generated images.",
+    data: str = option("real", "Dataset format; with a checkpoint, recognised by the layout of "
+        "'--data-dir'.",
                        kind="dataset", basic=True)
     data_dir: Optional[str] = option(
         None, "Folder of the dataset, or for some datasets a URL (default: the dataset's own).",
