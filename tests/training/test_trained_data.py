@@ -119,7 +119,7 @@ def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
      "start from random weights: 'apple'"),
     ({"bar": "bar", "ring": "ring"}, [0, 2], "classes that the weights have are kept"),
     ({"Bar": "bar", "circle": "circle", "ring": "ring"}, [0, 1, 2], ""),
-    ({"cat": "bar", "dog": "circle", "emu": "ring"}, [None] * 3, "know none of the classes"),
+    ({"cat": "bar", "dog": "circle", "emu": "ring"}, [None] * 3, "have none of the classes"),
 ], ids=["one is new", "one is missing", "all are known", "all are new"])
 def test_outputs_of_known_classes_are_taken_over(trained, tmp_path, folders, outputs, note):
     for name, source in folders.items():

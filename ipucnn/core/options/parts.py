@@ -88,9 +88,9 @@ class DatasetPart:
 
     heading: ClassVar[str] = "Data"
 
-    data: str = option("real", "Dataset format; with a checkpoint, recognised by the layout of "
-        "'--data-dir'.",
-                       kind="dataset", basic=True)
+    data: str = option(
+        "real", "Dataset format; with a checkpoint, recognised by the layout of '--data-dir'.",
+        kind="dataset", basic=True)
     data_dir: Optional[str] = option(
         None, "Folder of the dataset, or for some datasets a URL (default: the dataset's own).",
         names=("--imagenet-data-path",), metavar="DIR|URL", basic=True)
