@@ -38,6 +38,10 @@ RESULTS = {
 """The classes that the public functions take and return, and their modules."""
 
 
+JOBS = {"run": "inference", "train": "training"}
+"""What commands do; options for something else only are not listed for them."""
+
+
 def options_page() -> str:
     """Return the page of all options of the commands, those of built-in plugins included."""
     registry = Registry()
@@ -47,8 +51,9 @@ def options_page() -> str:
              "be used when one of these plugins is selected. If several plugins have an option of",
              "the same name, a qualified name (`--optimizer.momentum`) selects one of them."]
     for command, options_classes in COMMANDS.items():
+        job = JOBS.get(command)
         flags = [flag for flag in flag_table(options_classes, [], registry).flags
-                 if not flag.qualified]
+                 if not flag.qualified and (not job or flag.item.option.only in ("", None, job))]
         lines += ["", f"## `ipucnn {command}`"]
         if command == "restore":
             lines += ["", "Most options of `train`, and:"]
