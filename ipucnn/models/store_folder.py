@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -21,9 +20,9 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
 from ipucnn.core.staging import staged
+from ipucnn.data.bounded_folder import BoundedFolder, use
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.data.remote.mirror import local_path
-from ipucnn.data.remote.shard_cache import GREATEST_DEFAULT
 from ipucnn.data.remote.stores import Store, host_of, is_store
 from ipucnn.data.remote.transfer import Expected, shown
 from ipucnn.models.checkpoint_names import BEST, NAME
@@ -156,6 +155,8 @@ class StoreFolder:
             path = self.root / name
             if self._good.get(name) == _identity(path) is not None:
                 return
+            if not self.writes:
+                use(path)
             wanted = (self._recorded or {}).get(name)
             if wanted is None and self.writes and path.exists():
                 return  # written here, and not sent yet
@@ -190,10 +191,14 @@ class StoreFolder:
         note.write_text(version)
 
     def _download(self, name: str, expected: Expected) -> None:
-        _make_room(self.root, expected.size or 0)
+        if not self.writes:
+            copies = BoundedFolder(self.root.parent, tuple(f"*/*{end}" for end in _WEIGHTS))
+            copies.make_room(expected.size or 1)
         log.debug("fetching %s", self.store.shown(name))
         with staged(self.root / name) as partial, partial.open("wb") as file:
             self.store.download(name, file, expected)
+        if not self.writes:
+            use(self.root / name)
 
     def beside(self) -> None:
         """Fetch the files that go with the checkpoints of a training that continues."""
@@ -412,26 +417,6 @@ def shown_path(path: Path) -> str:
 def _unstored(root: Path, error: OSError) -> DataError:
     return DataError(f"cannot keep copies in '{root}': {error.strerror or error}",
                      "free space, or set IPUCNN_CACHE to another folder")
-
-
-def _make_room(root: Path, size: int) -> None:
-    """Remove the copies that were not read for longest, if there are too many."""
-    if root.parent.name == "sent":
-        return
-    found = []
-    for path in root.parent.glob("*/*"):
-        with suppress(OSError):
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    used = sum(length for _, length, _ in found)
-    limit = min(GREATEST_DEFAULT, (shutil.disk_usage(str(root)).free + used) // 10)
-    for _, length, path in sorted(found):
-        if used + size <= limit:
-            return
-        if path.suffix in _WEIGHTS:
-            with suppress(OSError):
-                path.unlink()
-                used -= length
 
 
 def _identity(path: Path) -> Optional[Tuple[int, int]]:
