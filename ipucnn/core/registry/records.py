@@ -392,6 +392,9 @@ class BackendSpec(PluginSpec):
         preference: `--backend auto` takes the usable built-in backend with the highest value, which
             is this one's on its best device (a probe may report a lower one for another). `auto`
             loads no third-party plugin; such a backend is selected by name.
+        foreseen: ``"module:attribute"`` of ``foreseen() -> int``: the highest preference that a
+            probe on this machine can report, found without importing the engine. For engines that
+            take long to import and may lose on this machine; empty when it is `preference`.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
         instances: several processes can share the replicas, as a launcher starts them.
         pipelining: a model can be split into stages.
@@ -418,6 +421,7 @@ class BackendSpec(PluginSpec):
     training_options: InitVar[Tuple[str, ...]] = ()
     mixup: bool = True
     replicas: bool = True
+    foreseen: str = ""
 
     def __post_init__(self, training_options: Tuple[str, ...]) -> None:
         super().__post_init__()
@@ -427,7 +431,7 @@ class BackendSpec(PluginSpec):
         known = {"16.16", "16.32", "32.32", "int8"}
         self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
         self._check(set(self.features) <= FEATURES, "features", "of " + ", ".join(sorted(FEATURES)))
-        for name in ("onnx", "rules"):
+        for name in ("onnx", "rules", "foreseen"):
             target = getattr(self, name)
             self._check(not target or (isinstance(target, str) and bool(_TARGET.fullmatch(target))),
                         name, "'package.module:attribute'")
