@@ -56,11 +56,12 @@ if TYPE_CHECKING:
     from ipucnn.core.loggers import RunInfo as RunInfo
     from ipucnn.core.options.declaration import option as option
     from ipucnn.core.preprocessing import Preprocessing as Preprocessing
+    from ipucnn.core.registry.contract import API_VERSION as API_VERSION
+    from ipucnn.core.registry.contract import Requirement as Requirement
     from ipucnn.core.registry.deprecations import (
         PluginDeprecationWarning as PluginDeprecationWarning,
     )
     from ipucnn.core.registry.hookspecs import hookimpl as hookimpl
-    from ipucnn.core.registry.records import API_VERSION as API_VERSION
     from ipucnn.core.registry.records import BackendSpec as BackendSpec
     from ipucnn.core.registry.records import DatasetSpec as DatasetSpec
     from ipucnn.core.registry.records import LauncherSpec as LauncherSpec
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from ipucnn.core.registry.records import NormLayerSpec as NormLayerSpec
     from ipucnn.core.registry.records import OptimizerSpec as OptimizerSpec
     from ipucnn.core.registry.records import PublishedWeights as PublishedWeights
-    from ipucnn.core.registry.records import Requirement as Requirement
     from ipucnn.core.registry.records import ScheduleSpec as ScheduleSpec
     from ipucnn.data import DatasetRequest as DatasetRequest
     from ipucnn.data import ImageDataset as ImageDataset
@@ -108,12 +108,12 @@ _HOMES = {
     "ipucnn.core.loggers": ("COMPLETED", "FAILED", "STOPPED", "Logger", "RunInfo"),
     "ipucnn.core.options.declaration": ("option",),
     "ipucnn.core.preprocessing": ("Preprocessing",),
+    "ipucnn.core.registry.contract": ("API_VERSION", "Requirement"),
     "ipucnn.core.registry.deprecations": ("PluginDeprecationWarning",),
     "ipucnn.core.registry.hookspecs": ("hookimpl",),
     "ipucnn.core.registry.records": (
-        "API_VERSION", "BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec",
-        "ModelSpec", "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement",
-        "ScheduleSpec"),
+        "BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec", "ModelSpec",
+        "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "ScheduleSpec"),
     "ipucnn.data": ("DatasetRequest", "ImageDataset", "check_classes"),
     "ipucnn.data.formats.convert": ("Writer",),
     "ipucnn.data.images": ("decode",),

@@ -11,7 +11,7 @@ from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import Declared
 from ipucnn.core.options.owners import builtin_owners
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.inference.options import RunOptions

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import Given
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:

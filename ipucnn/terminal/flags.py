@@ -11,7 +11,8 @@ from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.composition import CommandOptions, common_options, in_options
 from ipucnn.core.options.declaration import Declared, declared
 from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, third_party_owners
-from ipucnn.core.registry.records import KINDS, DatasetSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
 

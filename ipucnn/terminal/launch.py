@@ -102,7 +102,7 @@ def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
         UsageError: an option of a launcher is not valid, or no launcher is named.
     """
     from ipucnn.core.options.owners import builtin_owners, owner_of
-    from ipucnn.core.registry.records import KINDS
+    from ipucnn.core.registry.kinds import KINDS
     from ipucnn.core.registry.registry import registry
 
     known = registry()

@@ -15,7 +15,8 @@ from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.progress import Listener
-from ipucnn.core.registry.records import KINDS, DatasetSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset

@@ -16,8 +16,9 @@ from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declaration import INFERENCE, TRAINING, Declared, declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import import_target
-from ipucnn.core.registry.records import KINDS, BackendSpec
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 
 

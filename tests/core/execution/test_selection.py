@@ -17,8 +17,9 @@ from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.records import BackendSpec, Requirement
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.options import RunOptions
 from ipucnn.training.options import TrainOptions
