@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ipucnn.core.execution.feeding import FeedRequest as FeedRequest
     from ipucnn.core.execution.instances import ALONE as ALONE
     from ipucnn.core.execution.instances import Instances as Instances
-    from ipucnn.core.execution.launching import Launch as Launch
-    from ipucnn.core.execution.launching import Launcher as Launcher
+    from ipucnn.core.execution.launcher import Launch as Launch
+    from ipucnn.core.execution.launcher import Launcher as Launcher
     from ipucnn.core.execution.launching import joined as joined
     from ipucnn.core.execution.losses import CrossEntropyForm as CrossEntropyForm
     from ipucnn.core.execution.losses import Loss as Loss
@@ -97,7 +97,8 @@ _HOMES = {
     "ipucnn.core.execution.calibration": ("Calibration",),
     "ipucnn.core.execution.feeding": ("FeedRequest",),
     "ipucnn.core.execution.instances": ("ALONE", "Instances"),
-    "ipucnn.core.execution.launching": ("Launch", "Launcher", "joined"),
+    "ipucnn.core.execution.launcher": ("Launch", "Launcher"),
+    "ipucnn.core.execution.launching": ("joined",),
     "ipucnn.core.execution.losses": ("CrossEntropyForm", "Loss", "PerImageLoss", "one_per_image",
                                      "unsupported"),
     "ipucnn.core.execution.mixing": ("Mixing", "MixOptions", "mixed_labels"),

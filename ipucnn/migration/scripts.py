@@ -70,7 +70,7 @@ class Script:
         command: the command that replaces it; empty without one.
         none: why there is none.
         profile: the profile with its defaults.
-        rule: the function of `option_rules` that looks at all its options together.
+        rule: the function of `script_rules` that looks at all its options together.
         positional: the option that its first argument is the value of.
         processes: its first argument is the number of processes.
         defaults: values of options here that the script has as defaults.

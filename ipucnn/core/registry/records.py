@@ -337,7 +337,7 @@ class LoggerSpec(PluginSpec):
 class LauncherSpec(PluginSpec):
     """Starts several processes for one run. ``target([options]) -> Launcher``.
 
-    The interface is `ipucnn.core.execution.launching.Launcher`.
+    The interface is `ipucnn.core.execution.launcher.Launcher`.
 
     Attributes:
         variables: names of the environment variables by which a process recognises that this
