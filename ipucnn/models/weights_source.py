@@ -127,7 +127,7 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
 
 
 def _on_store(address: str) -> Path:
-    from ipucnn.models.store_folder import on_store, place_of, present
+    from ipucnn.models.store_paths import on_store, place_of, present
 
     try:
         path = place_of(address)

@@ -18,7 +18,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import divided, on_store, place_of, shown_path
+from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked

@@ -24,7 +24,7 @@ from ipucnn.data.formats.recognition import shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
-from ipucnn.models.store_folder import place_of, shown_path
+from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss

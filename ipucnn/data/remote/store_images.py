@@ -21,7 +21,8 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.files import new_file, private_folder
 from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.download import cache_dir as user_cache
-from ipucnn.data.remote.stores import Store, Stored
+from ipucnn.data.remote.stored_files import Stored
+from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import shown
 
 FOLDER = "files"
