@@ -13,7 +13,6 @@ a third party. A launcher is resolved only if one of its variables is set or if 
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
@@ -44,33 +43,6 @@ def select(name: Optional[str]) -> None:
     """
     global _selected
     _selected = name
-
-
-def start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
-    """Start the processes of this run with a launcher, unless it is one of them already.
-
-    Args:
-        name: of the launcher.
-        options: an instance of its options class; None if it has none.
-        arguments: those of ipucnn's command line.
-
-    Returns:
-        The exit code of the run, or None in one of its processes.
-
-    Raises:
-        UsageError: another launcher started this process, or this one does not start processes.
-        UnavailableError: it is not usable here.
-    """
-    spec = _registry().get_typed(LauncherSpec, name)
-    launcher = _resolved(spec, options)
-    if launcher.launch(os.environ) is not None:
-        select(spec.name)
-        return None
-    other = launched()
-    if other is not None:
-        raise UsageError(f"'--launcher {name}' would start processes in each one that "
-                         f"{other.launcher} started", "leave one of the two out")
-    return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 
 
 def launcher_named(name: str, options: Any = None) -> Launcher:
