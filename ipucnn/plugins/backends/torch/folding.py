@@ -107,9 +107,10 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d,
     bias = ((0 if convolution.bias is None else convolution.bias) - mean) * scale
     if norm.bias is not None:
         bias = bias + norm.bias
+    bias = bias.to(weight.dtype).to(scaled.dtype)
     folded = copy(convolution)
     folded._parameters = {"weight": nn.Parameter(scaled, requires_grad=False),
-                          "bias": nn.Parameter(bias.to(weight.dtype).to(scaled.dtype), requires_grad=False)}
+                          "bias": nn.Parameter(bias, requires_grad=False)}
     return folded
 
 
