@@ -90,13 +90,15 @@ class BoundedFolder:
         Raises:
             OSError: it cannot be removed.
         """
-        own = _held.pop((os.getpid(), file), None)
+        own = _own(file)
         try:
             descriptor = _opened(file) if own is None else own
         except FileNotFoundError:
             descriptor = None
         try:
             if descriptor is not None and not self._free(descriptor, own is not None):
+                if own is not None:
+                    use(file)  # as it was
                 return False
             with suppress(FileNotFoundError):
                 file.unlink()  # first, so that what a killed process leaves is no entry
@@ -149,12 +151,8 @@ def use(file: Path) -> bool:
     Returns:
         Whether the entry is there.
     """
-    own = os.getpid(), file
-    descriptor = _held.pop(own, None)
+    descriptor = _own(file)
     try:
-        if descriptor is not None and not is_at(descriptor, file):  # it was replaced
-            os.close(descriptor)
-            descriptor = None
         if descriptor is None:
             descriptor = _opened(file)
             if lock(descriptor, shared=True) is False or not is_at(descriptor, file):
@@ -162,9 +160,11 @@ def use(file: Path) -> bool:
                 return False
     except OSError:
         return False
-    _held[own] = descriptor
+    _held[os.getpid(), file] = descriptor
     for other in list(_held)[:-_HELD]:
-        os.close(_held.pop(other))
+        unused = _held.pop(other, None)
+        if unused is not None:
+            os.close(unused)
     with suppress(OSError):  # another user's cache may be read
         if time.time() - os.fstat(descriptor).st_mtime > _FINE:
             os.utime(str(file))
@@ -191,6 +191,15 @@ def share_of_disk(path: Path, used: int) -> int:
         used: bytes in the folder, which could be free.
     """
     return min(GREATEST_DEFAULT, (shutil.disk_usage(str(path)).free + used) // 10)
+
+
+def _own(file: Path) -> Optional[int]:
+    """Take the descriptor by which this process uses a file; None if there is none of this file."""
+    descriptor = _held.pop((os.getpid(), file), None)
+    if descriptor is None or is_at(descriptor, file):
+        return descriptor
+    os.close(descriptor)  # of one that was replaced
+    return None
 
 
 def _opened(file: Path) -> int:

@@ -113,6 +113,19 @@ print(BoundedFolder(Path({str(tmp_path)!r}), ("*.bin",)).remove(Path({str(path)!
 """], stdout=subprocess.PIPE, text=True, check=True).stdout == "False\n"
 
 
+def test_what_another_process_uses_stays_after_this_one_used_it(tmp_path, user):
+    path = entries(tmp_path) / "0.bin"
+    folder = BoundedFolder(tmp_path, ("*.bin",))
+    assert use(path)
+    process = user(path)
+    assert not folder.remove(path)
+    process.communicate()
+    (tmp_path / "new").write_bytes(b"new")
+    os.replace(tmp_path / "new", path)
+    user(path)  # the new one
+    assert not folder.remove(path)
+
+
 def test_few_entries_are_marked_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(bounded_folder, "_HELD", 2)
     before = len(os.listdir("/proc/self/fd"))
