@@ -52,8 +52,8 @@ class OptionsCommand(TyperCommand):
 
     def _unexpected(self, word: str, table: FlagTable) -> Exception:
         """Return the error for an argument without an option, which names the option it needs."""
+        from ipucnn.core.registry.kinds import KINDS
         from ipucnn.core.registry.listing import kinds_of
-        from ipucnn.core.registry.records import KINDS
 
         flags = {flag.name: flag.spellings[0] for flag in table.flags}
         named = [KINDS[kind].selector for kind in kinds_of(word)]
