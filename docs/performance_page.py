@@ -17,9 +17,6 @@ Target = Tuple[str, str, str, bool]
 """A target, the case it applies to, the measured value, and whether the target is met."""
 
 _PACKAGES = ("ipucnn", "torch", "torchvision", "onnxruntime", "openvino", "timm")
-_EARLIER = {"engines": "Engines through `ipucnn run` compared with direct calls",
-            "inference": "The `torch` backend compared with plain torchvision",
-            "training": "`ipucnn train` compared with a hand-written loop"}
 _NETWORKS = {
     "performance_inference": "Inference", "performance_further": "Inference: other programs",
     "performance_half": "Half precision", "performance_int8": "8-bit integers",
@@ -56,9 +53,6 @@ def page(results: Results) -> str:
     if "end_to_end" in results:
         lines += ["", "## Many photographs, including process start", "",
                   *_end_to_end(results["end_to_end"])]
-    for name, title in _EARLIER.items():
-        if name in results:
-            lines += ["", f"## {title}", "", *_earlier(name, results[name])]
     return "\n".join(lines) + "\n"
 
 
@@ -235,32 +229,6 @@ def _end_to_end(result: Dict[str, Any]) -> Iterable[str]:
         for name, seconds in one["compute_alone_seconds"].items():
             yield _row([network, f"{name}, without preparation", _spread(seconds, 1), "", "",
                         ""])
-
-
-def _earlier(name: str, result: Dict[str, Any]) -> Iterable[str]:
-    yield from _machine(result, "", f"{_rounds(result['rounds'])}: {result['what']}")
-    if name == "engines":
-        yield from _head(["network, type", "engine", "`ipucnn run`", "direct calls", "ratio"])
-        for case, engines in result["images_per_second"].items():
-            for engine, one in engines.items():
-                yield _row([case, engine, _spread(one["ipucnn_run"]), _spread(one["directly"]),
-                            f"{one['ratio']['median']:.2f}"])
-    elif name == "inference":
-        yield from _head(["ResNet-50", "images/s", "ratio to plain torchvision"])
-        ratios = result["ratio_to_plain"]
-        for case, rate in result["images_per_second"].items():
-            yield _row([case, _spread(rate),
-                        f"{ratios[case]['median']:.2f}" if case in ratios else ""])
-        yield from ["", f"A float32 matrix product reached "
-                        f"{result['float32_matmul_gflops']['median']:.0f} GFLOP/s, which "
-                        "corresponds to "
-                        f"{result['images_per_second_at_the_speed_of_matmul']:.1f} images/s."]
-    else:
-        yield from _head(["case", "`ipucnn train`", "hand-written loop", "ratio"])
-        for case, one in result["cases"].items():
-            rates = one["images_per_second"]
-            yield _row([case, _spread(rates["ipucnn"]), _spread(rates["hand-written"]),
-                        f"{one['ratio_to_hand_written']['median']:.2f}"])
 
 
 # -- parts -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""ipucnn: image-classification CNNs on Graphcore IPUs, and the same command on CPU and GPU.
+"""ipucnn: train and run image-classification CNNs on CPUs, GPUs and Graphcore IPUs.
 
 Train, run and export, as the commands of the same names:
 
@@ -40,8 +40,9 @@ _HOMES = {
     "option": "ipucnn.core.options.declaration",
     **dict.fromkeys(
         ("BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec", "ModelSpec",
-         "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement", "ScheduleSpec"),
+         "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "ScheduleSpec"),
         "ipucnn.core.registry.records"),
+    "Requirement": "ipucnn.core.registry.contract",
 }
 """The module of each public name but `doctor`, which is a package that can be called."""
 

@@ -25,6 +25,9 @@ from ipucnn.core.progress import (
     Status,
     StopTraining as StopTraining,
 )
+from ipucnn.core.registry.contract import (
+    Requirement as Requirement,
+)
 from ipucnn.core.registry.hookspecs import (
     hookimpl as hookimpl,
 )
@@ -38,7 +41,6 @@ from ipucnn.core.registry.records import (
     NormLayerSpec as NormLayerSpec,
     OptimizerSpec as OptimizerSpec,
     PublishedWeights as PublishedWeights,
-    Requirement as Requirement,
     ScheduleSpec as ScheduleSpec,
 )
 from ipucnn.data import (
@@ -135,7 +137,7 @@ def average(
         options: options of `ipucnn average`.
 
     Returns:
-        The file that was written, and the averaged checkpoints.
+        The file that was written, and the checkpoints that were averaged.
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
@@ -159,10 +161,10 @@ def bench(
     result: os.PathLike[str] | str | None = None,
     **options: Any,
 ) -> NetworkBench:
-    """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
+    """Benchmark inference or training on this machine: `ipucnn bench` in Python.
 
-    Every contender runs in a separate process. Ctrl-C ends the measurement; the result contains
-    the measurements so far, and `stopped_by` is `SIGINT`.
+    Every program has its own process. Ctrl-C ends the measurement; the result contains the
+    measurements so far, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
@@ -205,13 +207,13 @@ def convert(
     webdataset_memory_cache_ratio: float | None = None,
     **options: Any,
 ) -> Converted:
-    """Write a dataset as shards (tar archives): `ipucnn data convert` in Python.
+    """Convert a dataset to shards (tar archives): `ipucnn data convert` in Python.
 
     Calling it again with the same arguments continues an interrupted conversion.
 
     Args:
-        source: folder of the dataset to convert; None for a generated dataset.
-        target: target folder.
+        source: folder of the dataset to convert; None for a dataset that generates images.
+        target: folder to write.
         progress: as in `ipucnn.run`.
         options: options of `ipucnn data convert`.
 
@@ -221,7 +223,7 @@ def convert(
     Raises:
         UsageError: the source or the format does not support conversion, or the target cannot be
             used.
-        DataError: an image cannot be read, or the target not be written.
+        DataError: an image cannot be read, or the target cannot be written.
     """
 
 def create_model(
@@ -289,7 +291,7 @@ def export(
     groupnorm_group_num: int = 32,
     **options: Any,
 ) -> ExportResult:
-    """Write a model as an ONNX file, checked and compared with torch: `ipucnn export` in Python.
+    """Export a model to an ONNX file, compared with torch: `ipucnn export` in Python.
 
     Args:
         config: a named profile or YAML file.
@@ -307,11 +309,11 @@ def fetch(
     name: str = 'sample-images',
     out: Optional[Union[str, os.PathLike[str]]] = None,
 ) -> List[Path]:
-    """Download data that the examples use: `ipucnn data fetch` in Python.
+    """Download the images that the examples use: `ipucnn data fetch` in Python.
 
     Args:
-        name: name of the data: "sample-images".
-        out: target folder; `data/images` when None.
+        name: data to download: "sample-images".
+        out: folder to write; `data/images` when None.
 
     Returns:
         The image files in the folder.
@@ -389,15 +391,15 @@ def load(
     compile: bool = False,
     **options: Any,
 ) -> LoadedModel:
-    """Load a model for classifying images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+    """Return a model that classifies images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
 
-    The results equal those of `ipucnn.run` with the same options.
+    Its predictions are those of `ipucnn.run` with the same options.
 
     Args:
-        source: a checkpoint; a folder of checkpoints, of which the best one is used, or else the
-            newest; an ONNX file; a weights file, with ``model="resnet50"`` if the file does not
-            contain the model's name; or the name of a model, for its pretrained weights. The name
-            of a built-in model takes precedence over a file.
+        source: a checkpoint; a folder of checkpoints, of which the best one, or else the newest, is
+            used; an ONNX file; a weights file (add ``model="resnet50"`` if the file does not name
+            its model); or the name of a model, with its published weights. A name of a built-in
+            model takes precedence over a file of the same name.
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:
@@ -458,7 +460,7 @@ def partition(
 
     Args:
         data_dir: the folder of images, at any depth; it is not changed.
-        partitions: how many.
+        partitions: number of partitions.
         output: a new or empty folder outside `data_dir`.
         copy: copy the images instead of linking them.
 
@@ -467,7 +469,7 @@ def partition(
 
     Raises:
         UsageError: `output` cannot be used, or there are more partitions than images.
-        DataError: there are no images, or they cannot be read, or the partitions not written.
+        DataError: there are no images, they cannot be read, or the partitions cannot be written.
     """
 
 def plan(
@@ -702,7 +704,7 @@ def report(
         The path of the page.
 
     Raises:
-        UsageError: no run is named, or too many.
+        UsageError: no run is given, or too many.
         DataError: one cannot be read, or the page cannot be written.
     """
 
@@ -964,7 +966,7 @@ def run(
 ) -> RunResult:
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
-    Ctrl-C while images are classified ends the run; the result has what was done, and
+    Ctrl-C while images are classified ends the run; the result contains the images so far, and
     `stopped_by` is `SIGINT`.
 
     Args:
@@ -992,7 +994,7 @@ def shapes(
     seed: int = 0,
     validation_per_class: int = 0,
 ) -> int:
-    """Write the 'shapes' dataset as JPEG folders: `ipucnn data shapes` in Python.
+    """Draw sample images (shapes) as JPEG files: `ipucnn data shapes` in Python.
 
     Args:
         out: folder to write.
@@ -1187,8 +1189,8 @@ def train(
 ) -> TrainResult:
     """Train a model: `ipucnn train` in Python.
 
-    Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` is `SIGINT`.
+    Ctrl-C ends the training after the current host call and saves a checkpoint; the result
+    contains the epochs so far, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -1266,9 +1268,10 @@ def validate(
     pipeline_schedule: str | None = None,
     **options: Any,
 ) -> Validations:
-    """Evaluate saved checkpoints: `ipucnn validate` in Python.
+    """Evaluate a checkpoint, or all checkpoints in a folder: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
+    Ctrl-C ends the validation; the result contains the validations so far, and `stopped_by` is
+    `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -1293,7 +1296,7 @@ def verify(
         data: its format; recognised by its layout when None.
 
     Returns:
-        The problems, one line each; `ok` is true where there are none.
+        The problems, one line each; `ok` is true if there are none.
 
     Raises:
         DataError: there is no such folder, or its format is not recognised.

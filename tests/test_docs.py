@@ -17,7 +17,9 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.profiles import resolve
-from ipucnn.core.registry.records import KINDS, PluginSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.contract import PluginSpec, Requirement
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import PublishedWeights
 from ipucnn.core.registry.registry import registry
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
@@ -118,6 +120,12 @@ def test_every_command_argument_and_function_is_explained(reference_pages):
         assert body[0] != "|", f"{title} has no description"
     for name in set(ipucnn.__all__) - {"__version__"}:
         assert f"## `ipucnn.{name}`" in python
+
+
+def test_rows_of_the_table_of_arguments_have_two_cells(reference_pages):
+    rows = [line for line in reference_pages.commands().splitlines() if line.startswith("|")]
+    assert any("DIR&#124;URL" in line for line in rows)
+    assert [line for line in rows if line.count("|") != 3] == []
 
 
 def test_files_have_the_names_that_the_page_has(reference_pages):

@@ -68,7 +68,7 @@ class LoadedModel(Shown):
 
     @property
     def card(self) -> ModelCard:
-        """The model card: the model, its preprocessing and the meaning of its outputs."""
+        """The description of the model, its input images and its outputs."""
         return self._answering.job.built.card
 
     @property

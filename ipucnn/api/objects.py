@@ -78,15 +78,15 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
 
 @takes_options(RunOptions, without=_OF_RUNS)
 def load(source: PathLike, **options: Any) -> LoadedModel:
-    """Load a model for classifying images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+    """Return a model that classifies images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
 
-    The results equal those of `ipucnn.run` with the same options.
+    Its predictions are those of `ipucnn.run` with the same options.
 
     Args:
-        source: a checkpoint; a folder of checkpoints, of which the best one is used, or else the
-            newest; an ONNX file; a weights file, with ``model="resnet50"`` if the file does not
-            contain the model's name; or the name of a model, for its pretrained weights. The name
-            of a built-in model takes precedence over a file.
+        source: a checkpoint; a folder of checkpoints, of which the best one, or else the newest, is
+            used; an ONNX file; a weights file (add ``model="resnet50"`` if the file does not name
+            its model); or the name of a model, with its published weights. A name of a built-in
+            model takes precedence over a file of the same name.
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:

@@ -31,10 +31,10 @@ def list_plugins(
                                                 autocompletion=of_words(*KINDS.split(", ")),
                                                 help="Kinds: " + KINDS),
     pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
-                                help="Only names that match, for example 'resnet*'."),
+                                help="List only names that match, for example 'resnet*'."),
     wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
-                              "and state, as in a pipe, instead of names grouped by family."),
-    markdown: bool = typer.Option(False, "--markdown", help="Print an index page in Markdown, a "
+                              "and state instead of names by family; the default in pipes."),
+    markdown: bool = typer.Option(False, "--markdown", help="Print a Markdown page with a "
                                   "section per distribution."),
     as_json: bool = JSON,
 ) -> None:
@@ -44,8 +44,8 @@ def list_plugins(
     if len(forms) > 1:
         raise UsageError(f"'{forms[0]}' and '{forms[1]}' exclude each other",
                          "leave one of them out")
+    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.listing import entry
-    from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import State, registry
 
     wanted: List[Optional[str]] = [kind_named(kind).name for kind in kinds or []] or [None]
@@ -86,7 +86,7 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
     import shutil
 
     from ipucnn.core.options.profiles import resolve
-    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.plot import plot_schedule
     from ipucnn.terminal.flags import parsed
@@ -106,13 +106,13 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
 def show(
     kind: Optional[str] = typer.Argument(None, metavar="[KIND]",
                                          autocompletion=of_names(*KINDS.split(", ")),
-                                         help="Kind; optional "
-                                         "unless several kinds have the name. Kinds: " + KINDS),
-    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Its name.",
+                                         help="Kind of plugin, "
+                                         "if several have this name: " + KINDS),
+    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Name of a plugin or a file.",
                                          autocompletion=of_names()),
     splits: bool = typer.Option(False, "--splits",
-                                help="List the modules of a model that can begin a stage."),
-    plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
+                                help="List the modules that can begin a pipeline stage."),
+    plot: bool = typer.Option(False, "--plot", help="Plot a learning-rate schedule; options of "
                               "'train' may follow ('--lr 0.1 --epoch 90 --warmup-epoch 5')."),
     settings: Optional[List[str]] = typer.Argument(None, metavar="[TRAIN OPTION]...",
                                                    help="Options of 'train', with '--plot'."),
@@ -120,7 +120,7 @@ def show(
 ) -> None:
     """Show a plugin: its options, the size and weights of a model, the curve of a schedule.
 
-    The name of a checkpoint, of a folder of checkpoints or of an ONNX file shows its model card.
+    For a checkpoint, a folder of checkpoints or an ONNX file, the model card is shown.
     """
     if kind and not name and not plot and _is_model(kind):
         _show_card(kind, as_json)
@@ -191,9 +191,9 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
     Raises:
         UsageError: the name is missing, unknown or that of plugins of several kinds.
     """
+    from ipucnn.core.registry.kinds import KINDS as ALL
+    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.listing import kinds_of
-    from ipucnn.core.registry.records import KINDS as ALL
-    from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import registry
 
     if not words:
@@ -250,7 +250,7 @@ def _described(kind: str, name: str) -> Dict[str, Any]:
 
 def _splits(kind: str, name: str) -> List[str]:
     """Return the modules of a model that can begin a pipeline stage, in order of execution."""
-    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.kinds import kind_named
 
     if kind_named(kind).name != "model":
         raise UsageError(f"'--splits' is for models, not for a {kind_named(kind).name}")

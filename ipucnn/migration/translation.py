@@ -131,7 +131,7 @@ def translate(script: Script, arguments: Arguments, before: Sequence[str] = ()) 
         arguments: those that it was given.
         before: further options of the command, those of a launcher.
     """
-    from ipucnn.migration import option_rules as rules
+    from ipucnn.migration import script_rules
 
     draft = Draft(script, arguments, script.command)
     draft.put(before)
@@ -151,7 +151,7 @@ def translate(script: Script, arguments: Arguments, before: Sequence[str] = ()) 
     for argument in arguments.given:
         _translate(draft, argument)
     if script.rule:
-        getattr(rules, script.rule)(draft)
+        getattr(script_rules, script.rule)(draft)
     for name, value in script.defaults.items():
         flag = "--" + name
         if flag not in draft.options:

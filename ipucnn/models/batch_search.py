@@ -12,8 +12,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import keep_record, parsed_json
+from ipucnn.core.files import parsed_json
 from ipucnn.core.machine import memory_limit, thread_count
+from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir
 
 GAIN = 1.02
@@ -83,7 +84,7 @@ def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
         except IpucnnError:
             if not rates:
                 raise
-            why = f"{size} needs more memory than there is"
+            why = f"{size} does not fit into memory"
             break
         doublings = (size // best).bit_length() - 1
         if rates[size] > GAIN ** doublings * rates[best]:
@@ -91,12 +92,12 @@ def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
         elif size >= best << _PATIENCE:
             break
         if 2 * size > most:
-            why = f"at most {most} here"
+            why = f"{most} is the largest possible size"
             break
         # calls of the next size, its first one included, take about twice as long
         now = time.perf_counter()
         if now - begin + now - started + (_CALLS + 1) * size / rates[size] > seconds:
-            why = "larger ones take too long to be measured"
+            why = "measuring larger ones takes too long"
             break
         size *= 2
     return Found(best, rates, why)

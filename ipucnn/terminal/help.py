@@ -6,7 +6,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.names import printable
 from ipucnn.core.options.owners import Owner, in_words
-from ipucnn.core.registry.records import KINDS, BackendSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.terminal.flags import Flag, FlagTable
 
 Section = Tuple[str, List[Tuple[str, str]], str]
@@ -63,9 +64,7 @@ def _groups(flags: Sequence[Flag]) -> List[List[Owner]]:
 
 
 def _heading(owners: Sequence[Owner]) -> str:
-    kind = owners[0].kind
-    names = ", ".join(dict.fromkeys(owner.spec.name for owner in owners))
-    return f"Options of {kind.plural if len(owners) > 1 else kind.name} {names}"
+    return f"Options of {in_words(owners)}"
 
 
 def supporting(feature: str) -> List[str]:
@@ -98,7 +97,7 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
     if rule.only:
         text += f" For {rule.only} only."
     if flag.owners and explained:
-        text += f" Owners: {in_words(flag.owners)}."
+        text += f" Plugins: {in_words(flag.owners)}."
     spellings = flag.spellings if explained else flag.spellings[:1]
     if item.boolean:
         negative = f" / --no-{spellings[0][2:]}" if explained and flag.negatable else ""

@@ -18,9 +18,10 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.models.batch_search import Found, Record, search
 from ipucnn.models.build import build_model
 from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
-from ipucnn.training.options import OptimisationPart, TrainOptions
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.parameters import freeze_through, train_from
 from ipucnn.training.rates import optimizer_choice
+from ipucnn.training.training_parts import OptimisationPart
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
     update = size * options.execution.replicas * options.execution.gradient_accumulation
     rate = options.optimisation.lr
     if rate is None:
-        rate_note = f"learning rate {base_rate(options, registry):g} by its rule"
+        rate_note = f"learning rate {base_rate(options, registry):g} for this number"
     else:
         rate_note = f"learning rate {rate:g} as given"
     return options, f"{note}; an update has {update} images, {rate_note}"

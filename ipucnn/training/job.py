@@ -17,7 +17,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
-from ipucnn.models.store_folder import shown_path
+from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed

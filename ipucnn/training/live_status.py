@@ -13,7 +13,7 @@ from typing import Any, Mapping, Optional, Tuple
 
 from ipucnn.core.files import json_text
 from ipucnn.core.progress import Status
-from ipucnn.models.store_folder import on_store
+from ipucnn.models.store_paths import on_store
 
 FILE = "status.json"
 """Name of the file."""

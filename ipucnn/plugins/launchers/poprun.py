@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from ipucnn.core.checks import OK, WARNING, Check
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.launcher import Launch, Launcher
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec
 
@@ -166,7 +166,7 @@ def _check_horovod(spec: Any, needed: bool) -> Check:
         needed: whether `poprun` started this process.
     """
     if spec is None:
-        return Check("horovod", WARNING, "it is not installed; it carries values between instances",
+        return Check("horovod", WARNING, "not installed; it exchanges values between instances",
                      _HOROVOD) if needed else Check(
             "horovod", OK, "not installed; only several instances of poprun need it")
     built = ""

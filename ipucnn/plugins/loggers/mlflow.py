@@ -11,8 +11,9 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 from ipucnn.core.files import json_text
 from ipucnn.core.loggers import COMPLETED, FAILED, Logger, RunInfo
 from ipucnn.core.options.declaration import option
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import LoggerSpec, Requirement
+from ipucnn.core.registry.records import LoggerSpec
 from ipucnn.plugins.loggers._continued import Continued, kind_of, scalars
 from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, png
 from ipucnn.plugins.loggers._sending import Sender

@@ -10,8 +10,9 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loggers import COMPLETED, Logger, RunInfo
 from ipucnn.core.options.declaration import option
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import LoggerSpec, Requirement
+from ipucnn.core.registry.records import LoggerSpec
 from ipucnn.plugins.loggers._continued import Continued, kind_of
 from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, worst
 from ipucnn.plugins.loggers._sending import Sender
@@ -32,8 +33,9 @@ class WandbOptions:
 
     wandb_project: str = option("ipucnn", "Project of the run.", metavar="NAME")
     wandb_mode: Optional[str] = option(
-        None, "Send metrics as they come ('online') or keep them in files for 'wandb sync' "
-        "(default: online, or offline where that is not possible).", choices=("online", "offline"),
+        None, "Send metrics at once ('online') or write files for 'wandb sync' ('offline') "
+        "(default: online, or offline if the service cannot be reached).", choices=("online",
+        "offline"),
         machine=True)
     wandb_weight_histogram: bool = option(
         False, "Record histograms of the weights with each checkpoint.")

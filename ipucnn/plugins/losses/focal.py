@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from ipucnn.core.execution.losses import PerImageLoss, one_per_image
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import (
-    BALANCED,
-    are_balanced,
-    balanced_weights,
-    check_class_weights,
-)
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
 
 if TYPE_CHECKING:
     import torch
@@ -25,15 +20,15 @@ class FocalOptions:
     """Options of `focal`."""
 
     focal_gamma: float = option(
-        2.0, "Exponent of the focal loss: the higher, the less weight images have that are "
-        "classified well; 0 is cross-entropy.", minimum=0.0)
+        2.0, "Exponent of the focal loss: with a larger exponent, well-classified images have "
+        "less weight; 0 is cross-entropy.", minimum=0.0)
     class_weights: Tuple[float, ...] = option(
         (), "Weight of each class in the loss (alpha in the focal loss), in the order of the "
-        "classes, or 'balanced': the rarer, the higher.", words=(BALANCED,),
+        "classes, or 'balanced': larger for rare ones.", words=(BALANCED,),
         exclusive_minimum=0.0)
 
 
-class Focal(PerImageLoss):
+class Focal(WithClassWeights, PerImageLoss):
     """The mean over images of ``-alpha[y] (1 - p[y])^gamma log p[y]``, where p is the softmax.
 
     Source: "Focal Loss for Dense Object Detection" (Lin et al., 2017), equation 5, for one of
@@ -59,25 +54,11 @@ class Focal(PerImageLoss):
         weights = self._options.class_weights
         return logits.new_tensor(weights)[labels] * loss if weights else loss
 
-    @property
-    def needs_counts(self) -> bool:
-        """Whether class weights are balanced; see `Loss.needs_counts`."""
-        return are_balanced(self._options.class_weights)
-
-    def count_classes(self, counts: Sequence[int]) -> None:
-        """Set balanced class weights; see `Loss.count_classes`."""
-        if self.needs_counts:
-            self._options = replace(self._options, class_weights=balanced_weights(counts))
-
-    def check(self, classes: int) -> None:
-        """Check that there is a weight for each class; see `Loss.check`."""
-        check_class_weights(self._options.class_weights, classes)
-
 
 @hookimpl
 def ipucnn_losses() -> List[LossSpec]:
     """Return focal."""
     return [LossSpec(name="focal",
-                     summary="cross-entropy that gives well-classified images less weight",
+                     summary="cross-entropy with less weight on well-classified images",
                      target="ipucnn.plugins.losses.focal:Focal", options=FocalOptions,
                      formula="mean(-alpha[y] (1 - p[y])^gamma log p[y])")]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, List, Optional
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import option
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +40,8 @@ class EfficientNetOptions:
     """Options of EfficientNet (Tan and Le, 2019)."""
 
     efficientnet_expand_ratio: Optional[int] = option(
-        None, "Expansion of the blocks after the first group, which has none (default: 6, as in "
-        "the paper).", minimum=1, maximum=64, fixed="model")
+        None, "Expansion ratio of the blocks after the first group, whose ratio is 1 (default: 6, "
+        "as in the paper).", minimum=1, maximum=64, fixed="model")
     efficientnet_group_dim: Optional[int] = option(
         None, "Channels per group of the depthwise convolutions (default: 1, as in the paper).",
         minimum=1, maximum=4096, fixed="model")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import List
 
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import BackendSpec, Requirement
+from ipucnn.core.registry.records import BackendSpec
 
 INSTALL = "pip install 'ipucnn[openvino]'"
 
@@ -15,7 +16,7 @@ def ipucnn_backends() -> List[BackendSpec]:
     """Return the record of the `openvino` backend."""
     return [BackendSpec(
         name="openvino", aliases=("ov",), device="CPU, GPU",
-        summary="OpenVINO on CPUs, and on GPUs of Intel",
+        summary="OpenVINO on CPUs and Intel GPUs",
         target="ipucnn.plugins.backends.openvino.engine:OpenVinoBackend",
         requires=(Requirement("openvino", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, instances=True, precisions=("16.16", "32.32", "int8"),

@@ -24,9 +24,8 @@ from ipucnn.plugins.backends.torch.pipeline_training import PipelineTrainingSess
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 _CPU, _NATIVE_HALF = 10, 17
-"""Preference for `--backend auto` on CPUs: below the engines for CPUs, but above those that compute
-in float32 when this one uses bfloat16; measured in benchmarks/results/engines.json. On CUDA the
-preference of the record is used, which is the highest."""
+"""For `--backend auto`: below the engines made for CPUs, but before those that compute in
+float32 where this one has bfloat16. On CUDA it has its record's rank, before all of them."""
 
 
 class TorchBackend(Backend):

@@ -139,7 +139,7 @@ class Folder(Source):
         """Request that the system reads the files in the background; returns immediately."""
         advise = getattr(os, "posix_fadvise", None)
         if advise is None:
-            return "this system cannot be asked to read files ahead"
+            return "this system cannot read files in advance"
         for shard in shards:
             try:
                 file = os.open(self.path(shard.name), os.O_RDONLY)
