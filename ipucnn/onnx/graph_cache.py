@@ -66,9 +66,9 @@ class StoredGraph:
 
     def read(self, registry: Registry) -> Optional[BuiltModel]:
         """Return the network in the file; None where there is none that can be read."""
-        if not self.path.is_file():
-            return None
         try:
+            if not self.path.is_file():
+                return None
             stored = read_network(self.path)
             report = WeightsReport(**_tuples(parsed_json(stored.facts.properties[_WEIGHTS])))
             os.utime(str(self.path))  # the files used last are kept

@@ -36,7 +36,10 @@ class KeptFolder:
     def there(self) -> bool:
         """Return whether it is complete, and count this as its last use."""
         file = self.path / self.first
-        if not file.is_file():
+        try:
+            if not file.is_file():
+                return False
+        except OSError:  # a folder that may not be entered
             return False
         with suppress(OSError):  # another user's cache may be read
             file.touch()

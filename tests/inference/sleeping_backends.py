@@ -71,6 +71,13 @@ class Shrew(Tortoise):
         return [{"holes": 2}]
 
 
+class Wreck(Tortoise):
+    """Has an engine that is installed, and fails."""
+
+    def __init__(self):
+        raise RuntimeError("the wreck has sunk")
+
+
 @ipucnn.hookimpl
 def ipucnn_backends():
     """Return the records."""
@@ -81,4 +88,6 @@ def ipucnn_backends():
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
                            options=LaneOptions, precisions=both),
         ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1),
-        ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew)]
+        ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew),
+        ipucnn.BackendSpec(name="wreck", summary="sunk", target=Wreck, preference=99,
+                           precisions=("int8", *both))]

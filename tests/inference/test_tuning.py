@@ -41,6 +41,12 @@ class _WithoutHare(_Sleeping):
     builtin = ("tortoise",)
 
 
+class _Wrecked(_Sleeping):
+    """The backend of the highest rank fails when it is made."""
+
+    builtin = ("wreck", "tortoise", "hare")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
@@ -151,6 +157,37 @@ def test_third_party_backends_are_measured_where_it_is_asked_for():
     assert {one.backend for one in tuning.measure(options, registry).rates} == {"tortoise"}
     assert sprint(registry, tune=True).backend == "hare"
     assert sprint(registry).backend == "hare"
+
+
+def test_an_engine_that_fails_keeps_no_other_from_a_run():
+    registry = _Wrecked(PluginSettings(extra=(str(BACKENDS),)))
+    result = sprint(registry)
+    assert taken(result) == ("tortoise", None)
+    why = "wreck, which fails: RuntimeError: the wreck has sunk"
+    assert any(f"(not usable: {why})" in note for note in result.notes)
+    tuned = sprint(registry, tune=True)
+    assert taken(tuned) == ("hare", 2)
+    assert "not measured: wreck: the wreck has sunk" in tuned.notes
+    assert taken(sprint(registry)) == ("hare", 2)
+    with pytest.raises(RuntimeError, match="sunk"):  # a named one is never replaced
+        sprint(registry, backend="wreck")
+    with pytest.raises(UsageError, match="'tortoise' does not compute in precision") as raised:
+        sprint(registry, precision="int8")
+    assert "wreck: RuntimeError: the wreck has sunk" in raised.value.hint
+
+
+def test_a_cache_that_may_not_be_entered_is_as_none(monkeypatch, tiny_images):
+    inside = Path.is_file
+
+    def is_file(path):
+        if "cache" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return inside(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    for name in ("onnxruntime", "openvino"):
+        pytest.importorskip(name)
+        assert run(build(RunOptions, {**SPRINT, "backend": name, "tune": False})).images == 2
 
 
 def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):
