@@ -84,9 +84,9 @@ def ipucnn_backends():
     both = ("16.16", "32.32")
     return [
         ipucnn.BackendSpec(name="tortoise", summary="slow", target=Tortoise, preference=9,
-                           precisions=both),
+                           precisions=both, features=("batch-size-auto",)),
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
-                           options=LaneOptions, precisions=both),
+                           options=LaneOptions, precisions=both, features=("batch-size-auto",)),
         ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1),
         ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew),
         ipucnn.BackendSpec(name="wreck", summary="sunk", target=Wreck, preference=99,

@@ -13,9 +13,10 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
-from ipucnn.inference import backend_choice, measured, tuning
+from ipucnn.inference import backend_choice, batch_of_run, measured, tuning
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
+from ipucnn.models import batch_search
 
 BACKENDS = Path(__file__).with_name("sleeping_backends.py")
 SPRINT = {"model": "resnet8-cifar", "weights": "random", "num_classes": 5, "data": "generated",
@@ -174,6 +175,27 @@ def test_an_engine_that_fails_keeps_no_other_from_a_run():
     with pytest.raises(UsageError, match="'tortoise' does not compute in precision") as raised:
         sprint(registry, precision="int8")
     assert "wreck: RuntimeError: the wreck has sunk" in raised.value.hint
+
+
+def test_the_micro_batch_is_measured_with_the_choice_of_tune(registry, monkeypatch):
+    monkeypatch.setattr(batch_of_run, "_MOST", 2)
+    monkeypatch.setattr(batch_search, "_FEWEST_SECONDS", 0.01)
+
+    def automatic():
+        result = sprint(registry, batch_size="auto")
+        (note,) = [note for note in result.notes if note.startswith("micro-batch 2: ")]
+        rate = float(re.search(r"([\d,.]+) images/s", note).group(1).replace(",", ""))
+        return result.backend, rate, "in an earlier run" in note
+
+    backend, rate, remembered = automatic()
+    assert (backend, remembered) == ("tortoise", False)
+    assert rate < 67  # two images in 30 ms
+    assert automatic() == ("tortoise", rate, True)
+    sprint(registry, batch_size=2, tune=True)
+    backend, rate, remembered = automatic()
+    assert (backend, remembered) == ("hare", False)
+    assert rate > 67
+    assert automatic() == ("hare", rate, True)
 
 
 def test_a_cache_that_may_not_be_entered_is_as_none(monkeypatch, tiny_images):
