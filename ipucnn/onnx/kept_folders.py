@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Iterator
 
 from ipucnn.core.files import private_folder
-from ipucnn.core.staging import scratch
+from ipucnn.core.staging import scratch, sync
 from ipucnn.data.remote.download import cache_dir
 
 
@@ -56,8 +56,11 @@ class KeptFolder:
         private_folder(parent)
         with scratch(parent, self.name) as partial:
             yield partial
+            for file in partial.iterdir():  # after a power failure, a file may be empty otherwise
+                sync(file)
             self._remove(self.path)
             partial.rename(self.path)
+            sync(parent)
         self._make_room()
 
     def _make_room(self) -> None:
