@@ -203,9 +203,13 @@ def test_a_quantised_network_is_stored(folder, tmp_path, monkeypatch):
     assert again.session["quantisation"] == first.session["quantisation"]
     assert [answer["class"] for answer in again.answers] == [
         answer["class"] for answer in first.answers]
-    (stored[0] / "model.xml").write_text("<net")  # damaged
-    assert _quantised(**options).session["quantisation"] == first.session["quantisation"]
-    assert made == [1]
+    logits = (stored[0] / "logits.npz").read_bytes()
+    for damaged, content in (("model.xml", b"<net"), ("logits.npz", b""),
+                             ("logits.npz", logits[:100])):
+        made.clear()
+        (stored[0] / damaged).write_bytes(content)
+        assert _quantised(**options).session["quantisation"] == first.session["quantisation"]
+        assert made == [1]
     _quantised(**options, seed=1)  # other images, and other random weights
     assert made == [1, 1]
     assert len(list((tmp_path / "quantised").iterdir())) == 2
