@@ -12,17 +12,17 @@ from ipucnn.cli import app
 PAGE = "ipucnn.1"
 
 ENVIRONMENT = (
-    ("IPUCNN_CACHE", "Folder of downloaded weights and copied shards."),
+    ("IPUCNN_CACHE", "Cache folder of downloaded weights and data."),
     ("IPUCNN_WEIGHTS_URL", "Mirror of published weights."),
     ("IPUCNN_SAMPLE_IMAGES_URL", "Mirror of the sample images."),
     ("IPUCNN_PLUGIN", "Plugins to load, as with --plugin."),
-    ("IPUCNN_DISABLE_PLUGINS", "Plugins not to load; '*' for all of third parties."),
-    ("IPUCNN_RANK_TIMEOUT", "Seconds after which a process that hangs is given up."))
+    ("IPUCNN_DISABLE_PLUGINS", "Third-party plugins not to load; '*' for all."),
+    ("IPUCNN_RANK_TIMEOUT", "Seconds after which a process that does not respond is ended."))
 
 EXITS = (
-    ("0", "The work is done."), ("1", "The work failed, or a check found a problem."),
+    ("0", "Success."), ("1", "The command failed, or a check found a problem."),
     ("2", "Wrong usage, an unknown name, or an unavailable backend."),
-    ("130, 143", "Ended by SIGINT or SIGTERM; what was done is kept."))
+    ("130, 143", "Ended by SIGINT or SIGTERM; results so far are kept."))
 
 
 def man_page() -> str:

@@ -24,16 +24,20 @@ FILES: Sequence[Tuple[str, str, str]] = (
      "A checkpoint: weights, state of the optimizer, model card and options. `.stepN` is added "
      "within an epoch, `_averaged` to an average."),
     ("best.json", "ipucnn.models.checkpoint_names",
-     "In a folder of checkpoints: the one that validated best, and its figures."),
+     "In a folder of checkpoints: name and scores of the one that validated best."),
     (".lock", "ipucnn.training.folder_lock",
      "In a folder of checkpoints: the process that trains there."),
     ("metrics.jsonl", "ipucnn.plugins.loggers.files",
-     "A training's rows of metrics, a JSON object per line."),
-    ("metrics.csv", "ipucnn.plugins.loggers.files", "The same as a table."),
+     "The metrics of a training, a JSON object per line."),
+    ("metrics.csv", "ipucnn.plugins.loggers.files", "The metrics of a training as a table."),
     ("options.yaml", "ipucnn.plugins.loggers.files",
-     "The options of a training; it can be given to `--config`."),
+     "The options of a training, as a profile for `--config`."),
+    ("classes.json", "ipucnn.plugins.loggers.files",
+     "The accuracy of each class in the last validation, and the confusion matrix."),
+    ("status.json", "ipucnn.training.live_status",
+     "The current state of a training, which `ipucnn watch` shows."),
     ("training.json", "ipucnn.reports.run_folder",
-     "The result of a training, or what is known of it while it runs."),
+     "The options, environment and, at the end, result of a training."),
     ("validation.json", "ipucnn.reports.run_folder",
      "Scores and selected predictions of the last validation, for the report."),
     ("report.html", "ipucnn.reports.run_folder", "The [report](../report.md) of a training."),
@@ -98,9 +102,10 @@ def attributes(documented: Any) -> Dict[str, str]:
 def commands() -> str:
     """Return the page of commands."""
     root = typer.main.get_command(app)
-    lines = ["# Commands", "", GENERATED, "[Options](options.md) lists those of the jobs. "
-             "`--help` shows the usual ones, `--help-all` all.", "",
-             "## Global options", "", "They come before the command.", "", *_parameters(root)]
+    lines = ["# Commands", "", GENERATED, "[Options](options.md) lists the options of "
+             "the commands that have many. `--help` shows the usual options of a command, and "
+             "`--help-all` all of them.", "", "## Global options", "",
+             "Write them before the command: `ipucnn --quiet run`.", "", *_parameters(root)]
     for name, command in _commands(root):
         lines += ["", f"## `ipucnn {name}`", "", (command.help or "").replace("\b", "").strip()]
         rows = _parameters(command)
@@ -125,9 +130,11 @@ def _parameters(command: Any) -> List[str]:
         option = parameter.param_type_name == "option"
         names = [*parameter.opts, *parameter.secondary_opts] if option else [
             parameter.metavar or parameter.name.upper()]
-        shown = ", ".join(f"`{name}`" for name in names)
-        rows.append(f"| {shown} | {' '.join((parameter.help or '').split())} |".replace(
-            "|MODULE", "\\|MODULE"))
+        # in a table, a pipe within backticks ends the cell on some sites and not on others
+        shown = ", ".join(f"<code>{name.replace('|', '&#124;')}</code>" if "|" in name
+                          else f"`{name}`" for name in names)
+        meaning = " ".join((parameter.help or "").split()).replace("|", "&#124;")
+        rows.append(f"| {shown} | {meaning} |")
     return rows
 
 
@@ -139,9 +146,9 @@ def codes() -> str:
         text = re.search(rf"^{name} = [^\n]*\n\"\"\"(.*?)\"\"\"", source, re.M | re.S)
         return " ".join(text.group(1).split()) if text else ""
 
-    rows = [(exit_codes.OK, "The work is done."), (exit_codes.FAILED, meaning("FAILED")),
+    rows = [(exit_codes.OK, "Success."), (exit_codes.FAILED, meaning("FAILED")),
             (exit_codes.USAGE, meaning("USAGE")), (exit_codes.BROKEN_PIPE, meaning("BROKEN_PIPE")),
-            *((code, f"Ended by {name}: {meaning('INTERRUPTED')}")
+            *((code, f"Ended by {name} ({meaning('INTERRUPTED')}).")
               for name, code in exit_codes.INTERRUPTED.items())]
     lines = ["# Exit codes and errors", "", GENERATED, "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {text} |" for code, text in sorted(rows)]
@@ -156,9 +163,9 @@ def codes() -> str:
 
 def files() -> str:
     """Return the page of files."""
-    lines = ["# Files", "", GENERATED, "", "Files that `ipucnn` writes under names of its own, in "
-             "folders that options name. Each is written under another name beside it and renamed "
-             "when it is complete, but for locks and `metrics`, which grow.", "",
+    lines = ["# Files", "", GENERATED, "", "Files with fixed names that `ipucnn` writes into the "
+             "folders that options select. All except locks and `metrics` files are written under "
+             "a temporary name and renamed when they are complete.", "",
              "| file | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, _, meaning in FILES]
     return "\n".join(lines) + "\n"
@@ -166,8 +173,8 @@ def files() -> str:
 
 def python() -> str:
     """Return the page of the public Python names."""
-    lines = ["# Python interface", "", GENERATED, "[In Python](../python.md) explains it. Options "
-             "are keyword arguments by the names of [the command line](options.md).", ""]
+    lines = ["# Python interface", "", GENERATED, "[In Python](../python.md) is an introduction. "
+             "Options are keyword arguments with the names of [the command line](options.md).", ""]
     lines += [f"- [`ipucnn.{name}`](#ipucnn{name.lower()})" for name in _public()]
     for name in _public():
         found = getattr(ipucnn, name)
@@ -180,7 +187,8 @@ def python() -> str:
                 lines += ["", f"[Its fields](plugins.md#{name.lower()})"]
         else:
             lines += [f"```\n{name}{_signature(found)}\n```", "", _docstring(found)]
-    lines += ["", "## Models that answer", "", "What `ipucnn.load` returns."]
+    lines += ["", "## Loaded models", "",
+              "Methods and attributes of the object that `ipucnn.load` returns:"]
     loaded = importlib.import_module("ipucnn.api.loaded_model").LoadedModel
     lines += [*_members(loaded)]
     return "\n".join(lines) + "\n"

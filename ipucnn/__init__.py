@@ -1,4 +1,4 @@
-"""ipucnn: image-classification CNNs on Graphcore IPUs, and the same command on CPU and GPU.
+"""ipucnn: train and run image-classification CNNs on CPUs, GPUs and Graphcore IPUs.
 
 Train, run and export, as the commands of the same names:
 

@@ -135,7 +135,7 @@ def average(
         options: options of `ipucnn average`.
 
     Returns:
-        The file that was written, and the checkpoints it is the average of.
+        The file that was written, and the checkpoints that were averaged.
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
@@ -159,10 +159,10 @@ def bench(
     result: os.PathLike[str] | str | None = None,
     **options: Any,
 ) -> NetworkBench:
-    """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
+    """Benchmark inference or training on this machine: `ipucnn bench` in Python.
 
-    Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` is `SIGINT`.
+    Every program has its own process. Ctrl-C ends the measurement; the result contains the
+    measurements so far, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
@@ -204,13 +204,13 @@ def convert(
     webdataset_memory_cache_ratio: float | None = None,
     **options: Any,
 ) -> Converted:
-    """Write a dataset as shards (tar archives): `ipucnn data convert` in Python.
+    """Convert a dataset to shards (tar archives): `ipucnn data convert` in Python.
 
     Calling it again with the same arguments continues an interrupted conversion.
 
     Args:
-        source: folder of the dataset to convert; None for one that makes its images.
-        target: folder to make.
+        source: folder of the dataset to convert; None for a dataset that generates images.
+        target: folder to write.
         progress: as in `ipucnn.run`.
         options: options of `ipucnn data convert`.
 
@@ -220,7 +220,7 @@ def convert(
     Raises:
         UsageError: the source or the format does not support conversion, or the target cannot be
             used.
-        DataError: an image cannot be read, or the target not be written.
+        DataError: an image cannot be read, or the target cannot be written.
     """
 
 def create_model(
@@ -288,7 +288,7 @@ def export(
     groupnorm_group_num: int = 32,
     **options: Any,
 ) -> ExportResult:
-    """Write a model as an ONNX file, checked and compared with torch: `ipucnn export` in Python.
+    """Export a model to an ONNX file, compared with torch: `ipucnn export` in Python.
 
     Args:
         config: a named profile or YAML file.
@@ -306,10 +306,10 @@ def fetch(
     name: str = 'sample-images',
     out: Optional[Union[str, os.PathLike[str]]] = None,
 ) -> List[Path]:
-    """Download data that the examples use: `ipucnn data fetch` in Python.
+    """Download the images that the examples use: `ipucnn data fetch` in Python.
 
     Args:
-        name: what to fetch: "sample-images".
+        name: data to download: "sample-images".
         out: folder to write; `data/images` when None.
 
     Returns:
@@ -388,15 +388,15 @@ def load(
     compile: bool = False,
     **options: Any,
 ) -> LoadedModel:
-    """Return a model that names images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+    """Return a model that classifies images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
 
-    It classifies as `ipucnn.run` with the same options does.
+    Its predictions are those of `ipucnn.run` with the same options.
 
     Args:
-        source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
-            newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
-            where the file does not; or the name of a model, with its pretrained weights (of text
-            that is a built-in model's name, the model is meant).
+        source: a checkpoint; a folder of checkpoints, of which the best one, or else the newest, is
+            used; an ONNX file; a weights file (add ``model="resnet50"`` if the file does not name
+            its model); or the name of a model, with its published weights. A name of a built-in
+            model takes precedence over a file of the same name.
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:
@@ -457,16 +457,16 @@ def partition(
 
     Args:
         data_dir: the folder of images, at any depth; it is not changed.
-        partitions: how many.
+        partitions: number of partitions.
         output: a new or empty folder outside `data_dir`.
         copy: copy the images instead of linking them.
 
     Returns:
-        Where they are, and how many images each has.
+        The folders and their numbers of images.
 
     Raises:
         UsageError: `output` cannot be used, or there are more partitions than images.
-        DataError: there are no images, or they cannot be read, or the partitions not written.
+        DataError: there are no images, they cannot be read, or the partitions cannot be written.
     """
 
 def plan(
@@ -700,7 +700,7 @@ def report(
         The path of the page.
 
     Raises:
-        UsageError: no run is named, or too many.
+        UsageError: no run is given, or too many.
         DataError: one cannot be read, or the page cannot be written.
     """
 
@@ -962,7 +962,7 @@ def run(
 ) -> RunResult:
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
-    Ctrl-C while images are classified ends the run; the result has what was done, and
+    Ctrl-C while images are classified ends the run; the result contains the images so far, and
     `stopped_by` is `SIGINT`.
 
     Args:
@@ -990,7 +990,7 @@ def shapes(
     seed: int = 0,
     validation_per_class: int = 0,
 ) -> int:
-    """Write the 'shapes' dataset as JPEG folders: `ipucnn data shapes` in Python.
+    """Draw sample images (shapes) as JPEG files: `ipucnn data shapes` in Python.
 
     Args:
         out: folder to write.
@@ -1185,8 +1185,8 @@ def train(
 ) -> TrainResult:
     """Train a model: `ipucnn train` in Python.
 
-    Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` is `SIGINT`.
+    Ctrl-C ends the training after the current host call and saves a checkpoint; the result
+    contains the epochs so far, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -1264,9 +1264,10 @@ def validate(
     pipeline_schedule: str | None = None,
     **options: Any,
 ) -> Validations:
-    """Evaluate saved checkpoints: `ipucnn validate` in Python.
+    """Evaluate a checkpoint, or all checkpoints in a folder: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
+    Ctrl-C ends the validation; the result contains the validations so far, and `stopped_by` is
+    `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -1291,7 +1292,7 @@ def verify(
         data: its format; recognised by its layout when None.
 
     Returns:
-        The problems, one line each; `ok` is true where there are none.
+        The problems, one line each; `ok` is true if there are none.
 
     Raises:
         DataError: there is no such folder, or its format is not recognised.

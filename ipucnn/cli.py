@@ -33,8 +33,7 @@ app = typer.Typer(
     name="ipucnn", cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Train and run image-classification CNNs on IPUs, and with the same command on CPU "
-         "and GPU.")
+    help="Train and run image-classification CNNs on CPUs, GPUs and Graphcore IPUs.")
 
 
 def _version(wanted: bool) -> None:
@@ -51,8 +50,8 @@ def _globals(  # noqa: PLR0913 - one per global option
         [], "--plugin", metavar="FILE|MODULE", help="Load a plugin for this run; may be repeated. "
         f"Environment: {discovery.EXTRA_VARIABLE}."),
     no_plugins: bool = typer.Option(
-        False, "--no-plugins", help="Do not import third-party plugins; with '--no-plugins=a,b' "
-        f"only these. Environment: {discovery.DISABLE_VARIABLE}."),
+        False, "--no-plugins", help="Do not import third-party plugins; with '--no-plugins=a,b', "
+        f"do not import a and b. Environment: {discovery.DISABLE_VARIABLE}."),
     disable_plugins: str = typer.Option("", "--disable-plugins", hidden=True),
     traceback_: bool = typer.Option(False, "--traceback", help="Print the traceback of an error."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Print more messages."),

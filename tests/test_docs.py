@@ -120,6 +120,12 @@ def test_every_command_argument_and_function_is_explained(reference_pages):
         assert f"## `ipucnn.{name}`" in python
 
 
+def test_rows_of_the_table_of_arguments_have_two_cells(reference_pages):
+    rows = [line for line in reference_pages.commands().splitlines() if line.startswith("|")]
+    assert any("DIR&#124;URL" in line for line in rows)
+    assert [line for line in rows if line.count("|") != 3] == []
+
+
 def test_files_have_the_names_that_the_page_has(reference_pages):
     for name, module, _ in reference_pages.FILES:
         if name != "MODEL_DATASET_EPOCH.pt":

@@ -21,7 +21,7 @@ from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "migrating.md").read_text().partition("# Line by line")[2]
+PAGE = (ROOT / "docs" / "migrating.md").read_text().partition("## Line by line")[2]
 
 SECTIONS = {
     "umbrella": ("run", 10, ""),
@@ -45,7 +45,7 @@ SECTIONS = {
 
 def rows(word):
     """Return the rows of a README's table: its line and what it is here."""
-    section = next(part for part in PAGE.split("\n## ")[1:] if word in part.partition("\n")[0])
+    section = next(part for part in PAGE.split("\n### ")[1:] if word in part.partition("\n")[0])
     found = [[cell.strip() for cell in line.strip("|").split(" | ")]
              for line in section.splitlines() if line.startswith("| `")]
     assert all(len(row) == 3 for row in found), found

@@ -243,7 +243,7 @@ def test_rows_that_cannot_be_sent_are_kept(cli, memory, photos, monkeypatch, tmp
     (["train", *TRAINING, "--data", "image_folder", "--data-dir", "http://x/y"], 2,
      "dataset 'image_folder' is not read from a URL ('http://x/y')"),
     (["restore", "--checkpoint-path", "memory://none"], 1,
-     "there is no whole checkpoint in 'memory://none'"),
+     "there is no complete checkpoint in 'memory://none'"),
     (["validate", "--checkpoint-path", "memory://none/m_d_1.pt"], 1,
      "there is no checkpoint 'memory://none/m_d_1.pt'"),
     (["run", *MODEL, "--weights", "memory://none/w.pt", "--data-dir", "x"], 1,

@@ -18,7 +18,7 @@ SMALL = ["--model", "resnet8-cifar", "--epoch", "2", "--batch-size", "8", "--inp
 
 def test_the_walk_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    block = README.read_text().partition("to their names")[2].split("```")[1]
+    block = README.read_text().partition("## Quick start")[2].split("```")[1]
     lines = [shlex.split(line, comments=True)[1:] for line in block.strip().splitlines()]
     assert len(lines) == 10
     printed = {}

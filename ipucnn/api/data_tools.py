@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def fetch(name: str = "sample-images", out: Optional[PathLike] = None) -> List[Path]:
-    """Download data that the examples use: `ipucnn data fetch` in Python.
+    """Download the images that the examples use: `ipucnn data fetch` in Python.
 
     Args:
-        name: what to fetch: "sample-images".
+        name: data to download: "sample-images".
         out: folder to write; `data/images` when None.
 
     Returns:
@@ -37,7 +37,7 @@ def fetch(name: str = "sample-images", out: Optional[PathLike] = None) -> List[P
 
 def shapes(out: PathLike, *, per_class: int = 20, size: int = 224, seed: int = 0,
            validation_per_class: int = 0) -> int:
-    """Write the 'shapes' dataset as JPEG folders: `ipucnn data shapes` in Python.
+    """Draw sample images (shapes) as JPEG files: `ipucnn data shapes` in Python.
 
     Args:
         out: folder to write.
@@ -72,16 +72,16 @@ def partition(data_dir: PathLike, partitions: int, output: PathLike, *,
 
     Args:
         data_dir: the folder of images, at any depth; it is not changed.
-        partitions: how many.
+        partitions: number of partitions.
         output: a new or empty folder outside `data_dir`.
         copy: copy the images instead of linking them.
 
     Returns:
-        Where they are, and how many images each has.
+        The folders and their numbers of images.
 
     Raises:
         UsageError: `output` cannot be used, or there are more partitions than images.
-        DataError: there are no images, or they cannot be read, or the partitions not written.
+        DataError: there are no images, they cannot be read, or the partitions cannot be written.
     """
     from ipucnn.data.formats.partition import partition as divided
 
@@ -91,13 +91,13 @@ def partition(data_dir: PathLike, partitions: int, output: PathLike, *,
 @takes_options(ConvertOptions)
 def convert(source: Optional[PathLike] = None, target: Optional[PathLike] = None, *,
             progress: Progress = "auto", **options: Any) -> Converted:
-    """Write a dataset as shards (tar archives): `ipucnn data convert` in Python.
+    """Convert a dataset to shards (tar archives): `ipucnn data convert` in Python.
 
     Calling it again with the same arguments continues an interrupted conversion.
 
     Args:
-        source: folder of the dataset to convert; None for one that makes its images.
-        target: folder to make.
+        source: folder of the dataset to convert; None for a dataset that generates images.
+        target: folder to write.
         progress: as in `ipucnn.run`.
         options: options of `ipucnn data convert`.
 
@@ -107,7 +107,7 @@ def convert(source: Optional[PathLike] = None, target: Optional[PathLike] = None
     Raises:
         UsageError: the source or the format does not support conversion, or the target cannot be
             used.
-        DataError: an image cannot be read, or the target not be written.
+        DataError: an image cannot be read, or the target cannot be written.
     """
     from ipucnn.core.options.building import build
 
@@ -126,7 +126,7 @@ def verify(path: PathLike, data: Optional[str] = None) -> Verification:
         data: its format; recognised by its layout when None.
 
     Returns:
-        The problems, one line each; `ok` is true where there are none.
+        The problems, one line each; `ok` is true if there are none.
 
     Raises:
         DataError: there is no such folder, or its format is not recognised.

@@ -38,7 +38,7 @@ def run(config: Optional[PathLike] = None, *, images: Any = None, progress: Prog
         **options: Any) -> RunResult:
     """Classify images or benchmark a model: `ipucnn run` in Python.
 
-    Ctrl-C while images are classified ends the run; the result has what was done, and
+    Ctrl-C while images are classified ends the run; the result contains the images so far, and
     `stopped_by` is `SIGINT`.
 
     Args:
@@ -77,8 +77,8 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
           callbacks: Callbacks = (), **options: Any) -> TrainResult:
     """Train a model: `ipucnn train` in Python.
 
-    Ctrl-C ends the training after the current host call, with a checkpoint where they are
-    written; the result has what was done, and `stopped_by` is `SIGINT`.
+    Ctrl-C ends the training after the current host call and saves a checkpoint; the result
+    contains the epochs so far, and `stopped_by` is `SIGINT`.
 
     Args:
         config: a named profile or YAML file.
@@ -149,9 +149,10 @@ def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks
 @takes_options(ValidateOptions)
 def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
              **options: Any) -> Validations:
-    """Evaluate saved checkpoints: `ipucnn validate` in Python.
+    """Evaluate a checkpoint, or all checkpoints in a folder: `ipucnn validate` in Python.
 
-    Ctrl-C ends it; the result has the validations done, and `stopped_by` is `SIGINT`.
+    Ctrl-C ends the validation; the result contains the validations so far, and `stopped_by` is
+    `SIGINT`.
 
     Args:
         checkpoint_path: a checkpoint, or a folder, all of whose checkpoints are validated.
@@ -194,7 +195,7 @@ def average(checkpoint_path: PathLike, **options: Any) -> AverageResult:
         options: options of `ipucnn average`.
 
     Returns:
-        The file that was written, and the checkpoints it is the average of.
+        The file that was written, and the checkpoints that were averaged.
 
     Raises:
         IpucnnError: the folder or a checkpoint cannot be used, or the dataset cannot be read.
@@ -209,7 +210,7 @@ def average(checkpoint_path: PathLike, **options: Any) -> AverageResult:
 
 @takes_options(ExportOptions)
 def export(config: Optional[PathLike] = None, **options: Any) -> ExportResult:
-    """Write a model as an ONNX file, checked and compared with torch: `ipucnn export` in Python.
+    """Export a model to an ONNX file, compared with torch: `ipucnn export` in Python.
 
     Args:
         config: a named profile or YAML file.
@@ -279,10 +280,10 @@ def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
 
 @takes_options(NetworkBenchOptions)
 def bench(*, progress: Progress = "auto", **options: Any) -> NetworkBench:
-    """Measure how fast networks run or train on this machine: `ipucnn bench` in Python.
+    """Benchmark inference or training on this machine: `ipucnn bench` in Python.
 
-    Every contender has a process of its own. Ctrl-C ends the measurement; the result has what was
-    measured, and `stopped_by` is `SIGINT`.
+    Every program has its own process. Ctrl-C ends the measurement; the result contains the
+    measurements so far, and `stopped_by` is `SIGINT`.
 
     Args:
         progress: whether progress is shown: True, False, "auto" (on a terminal and in notebooks),
@@ -355,7 +356,7 @@ def report(runs: Union[PathLike, Sequence[PathLike]], out: Optional[PathLike] = 
         The path of the page.
 
     Raises:
-        UsageError: no run is named, or too many.
+        UsageError: no run is given, or too many.
         DataError: one cannot be read, or the page cannot be written.
     """
     from ipucnn.reports.job import report as written

@@ -68,7 +68,7 @@ class LoadedModel(Shown):
 
     @property
     def card(self) -> ModelCard:
-        """What the model is, what it expects of images and what its outputs mean."""
+        """The description of the model, its input images and its outputs."""
         return self._answering.job.built.card
 
     @property

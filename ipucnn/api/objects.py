@@ -78,15 +78,15 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
 
 @takes_options(RunOptions, without=_OF_RUNS)
 def load(source: PathLike, **options: Any) -> LoadedModel:
-    """Return a model that names images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
+    """Return a model that classifies images: ``ipucnn.load("trained.pt").predict("photo.jpg")``.
 
-    It classifies as `ipucnn.run` with the same options does.
+    Its predictions are those of `ipucnn.run` with the same options.
 
     Args:
-        source: a checkpoint, or a folder of checkpoints, of which the best one is taken, else the
-            newest; an ONNX file; a weights file, for which ``model="resnet50"`` names the model
-            where the file does not; or the name of a model, with its pretrained weights (of text
-            that is a built-in model's name, the model is meant).
+        source: a checkpoint; a folder of checkpoints, of which the best one, or else the newest, is
+            used; an ONNX file; a weights file (add ``model="resnet50"`` if the file does not name
+            its model); or the name of a model, with its published weights. A name of a built-in
+            model takes precedence over a file of the same name.
         options: options of `ipucnn run` by name, such as `backend`, `precision` and `batch_size`.
 
     Raises:

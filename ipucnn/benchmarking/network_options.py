@@ -28,15 +28,15 @@ class BenchNetworks:
     heading: ClassVar[str] = "Networks"
 
     model: Tuple[str, ...] = option(
-        NETWORKS, "Networks.", kind="model", names=("--model-name",), metavar="NAME...",
+        NETWORKS, "Models.", kind="model", names=("--model-name",), metavar="NAME...",
         basic=True)
     batch_size: Tuple[int, ...] = option(
-        (), "Micro-batches: images that are computed at once (default: 1 4 16 64; with '--quick' "
-        "1 16).", minimum=1, names=("--micro-batch-size",), metavar="N...", basic=True)
+        (), "Micro-batches: numbers of images that are computed at once (default: 1 4 16 64; with "
+        "'--quick' 1 16).", minimum=1, names=("--micro-batch-size",), metavar="N...", basic=True)
     precision: Tuple[str, ...] = option(
-        (), "Floating point: half (16.16), half with single precision weights (16.32, training), "
-        "full (32.32), or 8-bit integers (int8) (default: full; with '--quick' that in which the "
-        "device computes).", choices=_PRECISIONS,
+        (), "Precisions: half (16.16), half with single-precision weights (16.32, training), full "
+        "(32.32), or 8-bit integers (int8) (default: full; with '--quick' that of the device).",
+        choices=_PRECISIONS,
         metavar="NAME...", basic=True)
     train: bool = option(
         False, "Measure training instead of inference, on backends that train.", negatable=False,
@@ -51,10 +51,10 @@ class BenchContenders:
 
     backend: Tuple[str, ...] = option(
         (), "Backends, or 'auto' for the one that a run would choose (default: all usable ones; "
-        "of training, torch).", kind="backend", metavar="NAME...", basic=True)
+        "for training, torch).", kind="backend", metavar="NAME...", basic=True)
     against: Tuple[str, ...] = option(
-        (), "Other programs, called directly, each in a process of its own. OpenVINO is measured "
-        "with its hints for latency and for throughput.", choices=PEERS, metavar="NAME...",
+        (), "Other programs to compare with, each in its own process. OpenVINO is measured with "
+        "its hints for latency and for throughput.", choices=PEERS, metavar="NAME...",
         basic=True)
 
 
@@ -65,12 +65,12 @@ class BenchImages:
     heading: ClassVar[str] = "Images"
 
     data: str = option(
-        "synthetic", "Where images come from: they are on the device ('synthetic'), or are made on "
-        "the host ('generated').", choices=("synthetic", "generated"), basic=True)
+        "synthetic", "Source of the images: on the device ('synthetic'), or made on the host "
+        "('generated').", choices=("synthetic", "generated"), basic=True)
     data_dir: Optional[str] = option(
         None, "Read, decode and prepare the JPEG files of this folder instead.", metavar="DIR",
         basic=True)
-    samples: int = option(256, "Images of a pass over files, the first ones of '--data-dir'.",
+    samples: int = option(256, "Number of images per pass over '--data-dir', the first ones.",
                           minimum=1)
 
     def __post_init__(self) -> None:
@@ -90,13 +90,15 @@ class BenchExtent:
     heading: ClassVar[str] = "Measurement"
 
     quick: bool = option(
-        False, "A table of this machine in under five minutes: find the fastest backend and setup "
-        "of each network, which '--backend auto' then uses.", negatable=False, basic=True)
+        False, "Benchmark this machine in under five minutes: find the fastest backend and "
+        "options of each model, which '--backend auto' then uses.", negatable=False, basic=True)
     rounds: int = option(
-        3, "Turns of every contender; they alternate, and medians count.", minimum=1, maximum=1000,
+        3, "Number of rounds in which the programs alternate; medians are reported.",
+        minimum=1, maximum=1000,
         basic=True)
     seconds: float = option(
-        1.0, "Seconds of a turn, at least; a turn has one call or more.", exclusive_minimum=0.0,
+        1.0, "Minimum duration of a program in a round; at least one call is made.",
+        exclusive_minimum=0.0,
         maximum=3600.0, metavar="SECONDS")
 
 

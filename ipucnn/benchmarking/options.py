@@ -22,10 +22,10 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.
 class BenchDataset(DatasetPart):
     """The dataset, and the job that images are prepared for."""
 
-    data: str = option("imagenet", "Dataset.", kind="dataset", basic=True)
+    data: str = option("imagenet", "Dataset format.", kind="dataset", basic=True)
     job: str = option(
-        "train", "What images are prepared for: the random crops of a training, or what inference "
-        "and validation take.", choices=("train", "inference"), basic=True)
+        "train", "Purpose of the images: random crops for training, or centre crops for inference "
+        "and validation.", choices=("train", "inference"), basic=True)
     batch_size: int = option(1024, "Images per batch.", minimum=1,
                              names=("--micro-batch-size",), basic=True)
     input_size: Optional[int] = option(
@@ -43,10 +43,12 @@ class MeasurementPart:
     heading: ClassVar[str] = "Measurement"
 
     iterations: int = option(
-        2, "Passes over the images for every number of workers; the median counts.", minimum=1,
+        2, "Number of passes over the images for every number of workers; medians are reported.",
+        minimum=1,
         basic=True)
     samples: int = option(
-        4096, "Images of a pass, at most those of the dataset: the first ones of an epoch.",
+        4096, "Number of images per pass, the first ones of an epoch; at most those of the "
+        "dataset.",
         minimum=1, basic=True)
 
 
@@ -57,12 +59,12 @@ class ComputePart:
     heading: ClassVar[str] = "Model"
 
     model: Optional[str] = option(
-        None, "Also measure how fast this model computes, and what share of its time it would wait "
-        "for images.", kind="model", names=("--model-name",), basic=True)
+        None, "Also measure how fast this model computes, and what share of the time it would "
+        "wait for images.", kind="model", names=("--model-name",), basic=True)
     backend: str = option("auto", "Execution engine of '--model'.", kind="backend", basic=True)
     precision: Optional[str] = option(
-        None, "Floating point of '--model': half (16.16), half with single precision weights "
-        "(16.32, training), or full (32.32).", choices=_PRECISIONS)
+        None, "Precision of '--model': half (16.16), half with single-precision weights (16.32, "
+        "training), or full (32.32).", choices=_PRECISIONS)
     compute_batch_size: Optional[int] = option(
         None, "Micro-batch of '--model' (default: 16).", minimum=1)
 

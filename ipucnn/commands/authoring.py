@@ -33,13 +33,13 @@ def new_plugin(
     into: Optional[str] = typer.Option(None, "--into", metavar="DIR", help="Write the files into "
                                        "DIR itself, for example an empty repository (default: a "
                                        "new folder ipucnn-NAME)."),
-    single_file: bool = typer.Option(False, "--single-file", help="Write one file, for "
-                                     "'--plugin', instead of a distribution."),
+    single_file: bool = typer.Option(False, "--single-file", help="Write one file for "
+                                     "'--plugin' instead of a distribution."),
     as_json: bool = JSON,
 ) -> None:
-    """Write a new plugin: a distribution with options, tests, README and licence, or one file.
+    """Create a new plugin: a distribution with options, tests, README and licence, or one file.
 
-    The plugin works at once: change its parts one by one, and check it with 'check-plugin'.
+    The new plugin works unchanged. Change its parts one by one, and check it with 'check-plugin'.
     """
     from ipucnn.scaffolding.scaffold import NewPlugin, choices_named, write
 
@@ -69,17 +69,17 @@ def new_plugin(
 def check_plugin(
     names: List[str] = typer.Argument(metavar="NAME|DISTRIBUTION|FILE...", help="Distributions, "
                                       "plugins ('tinynet', 'model:tinynet') or files."),
-    data_dir: Optional[str] = typer.Option(None, "--data-dir", metavar="DIR", help="A folder in "
-                                           "the layout of the datasets that need one."),
-    settings: List[str] = typer.Option([], "--set", metavar="OPTION=VALUE", help="An option of "
-                                       "the plugins, for the checks; may be repeated."),
+    data_dir: Optional[str] = typer.Option(None, "--data-dir", metavar="DIR", help="Folder for "
+                                           "datasets that read files, in their layout."),
+    settings: List[str] = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of "
+                                       "the plugins in the checks; may be repeated."),
     excluded: List[str] = typer.Option([], "--exclude", metavar="CHECK=REASON", help="Do not run "
                                        "a check; may be repeated."),
     as_json: bool = JSON,
 ) -> int:
     """Run the conformance checks on plugins.
 
-    Exit code 1 when one fails.
+    The exit code is 1 if a check fails.
     """
     from ipucnn.testing.reports import Wishes, check_all, failures, shown
 

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(given: Dict[str, Any]) -> int:
-    """Measure how fast networks run or train here, beside other programs and the limit."""
+    """Benchmark inference or training on this machine, and compare it with other programs."""
     from ipucnn.core.files import write_json
     from ipucnn.core.options.building import build
 

@@ -21,7 +21,7 @@ PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
 """The commands that profiles are for, and the options they may hold."""
 
 app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
-                  help="Named profiles for '--config' and '--launch'.")
+                  help="List and show the profiles for '--config' and '--launch'.")
 
 
 @app.command("list")
@@ -39,12 +39,12 @@ def config_list(as_json: bool = JSON) -> None:
 
 
 @app.command("show")
-def config_show(name: str = typer.Argument(help="A profile's name or YAML file.",
+def config_show(name: str = typer.Argument(help="Name of a profile, or a YAML file.",
                                            autocompletion=of_profiles(*PROFILED)),
                 command: Optional[str] = typer.Option(
                     None, "--command", autocompletion=of_words(*PROFILED),
-                    help="Command that it belongs to: run, train, export or "
-                    "launch (default: the one that has it)."),
+                    help="Command of the profile: run, train, export or "
+                    "launch (default: the first one that has it)."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults resolved."""
     import yaml

@@ -29,17 +29,17 @@ def _home(path: Optional[str]) -> Optional[str]:
 
 
 app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
-                  help="Download, create, convert and check data.")
+                  help="Download, create, inspect, convert and check datasets.")
 
 
 @app.command("fetch")
 def fetch(
     name: str = typer.Argument(autocompletion=of_words("sample-images"),
-                               help="What to fetch: 'sample-images'."),
+                               help="Data to download: 'sample-images'."),
     out: Optional[str] = typer.Option(None, "--out", metavar="DIR", callback=_home,
                                       help="Folder to write (default: data/images)."),
 ) -> None:
-    """Download data that the examples use."""
+    """Download the images that the examples use."""
     from ipucnn.data.formats.sample_data import fetch_named
 
     for path in fetch_named(name, out):
@@ -57,10 +57,10 @@ def shapes(
                              help="Random seed of the images."),
     validation_per_class: int = typer.Option(
         0, "--validation-per-class", min=0, max=MOST_IMAGES,
-        help="Further images per class for validation; the folder then holds 'train' and "
+        help="Additional images per class for validation; the images are then in 'train' and "
         "'validation'."),
 ) -> None:
-    """Write the 'shapes' dataset as JPEG folders."""
+    """Draw sample images (shapes) as JPEG files in class folders."""
     from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
     count = write_made("shapes", out, GeneratedFiles(
@@ -81,8 +81,8 @@ def partition(
 ) -> None:
     """Divide a folder of images into numbered folders of equal size.
 
-    Images are divided in the order of their names, which they keep. Each becomes a hard link, or a
-    symbolic link or a copy where that is not possible. '--verbose' prints where each image is.
+    Images are divided in the order of their names and keep their names. They become hard links, or
+    symbolic links or copies if that is not possible. '--verbose' prints the folder of each image.
     """
     from ipucnn.data.formats.partition import partition
 
@@ -93,7 +93,7 @@ def partition(
 
 
 def convert(given: Dict[str, Any]) -> None:
-    """Write a dataset as shards (tar archives), which are faster to read than many files.
+    """Convert a dataset to shards (tar archives), which are faster to read than many files.
 
     Run the same command again to continue an interrupted conversion.
     """
@@ -124,7 +124,7 @@ def verify(
 ) -> int:
     """Check that a dataset on disk is complete and unchanged.
 
-    Exit code 1 when there is a problem.
+    The exit code is 1 if there is a problem.
     """
     from ipucnn.data.formats.verify import verification
 
@@ -142,34 +142,34 @@ def verify(
 @app.command("show")
 def show(  # noqa: PLR0913 - one per option
     path: str = typer.Argument(metavar="DIR", callback=_home, help="Folder of the dataset."),
-    augmented: bool = typer.Option(False, "--augmented", help="Show the random crops and flips of "
-                                   "a training instead of what validation does."),
+    augmented: bool = typer.Option(False, "--augmented", help="Show random crops and flips as in "
+                                   "training; by default, the images are as in validation."),
     out: str = typer.Option("contact-sheet.html", "--out", metavar="FILE.html|.png|.jpg",
                             callback=_home, help="Page or image to write."),
     per_class: int = typer.Option(4, "--per-class", min=1, max=100, help="Images per class; fewer "
-                                  "where there are many classes."),
+                                  "if there are many classes."),
     data: Optional[str] = typer.Option(None, "--data", autocompletion=of_plugins("datasets"),
                                        help="Format of the dataset (default: "
                                        "recognised by its layout)."),
-    split: Optional[str] = typer.Option(None, "--split", metavar="train|validation", help="Images "
-                                        "to show (default: those of training)."),
+    split: Optional[str] = typer.Option(None, "--split", metavar="train|validation", help="Split "
+                                        "to show (default: train)."),
     model: str = typer.Option("resnet18", "--model", autocompletion=of_plugins("models"),
-                              help="Model that the images are prepared "
-                              "for."),
-    weights: str = typer.Option("random", "--weights", metavar="FILE|DIR|pretrained", help="The "
-                                "model's weights, which may have their own preprocessing."),
+                              help="Model whose preprocessing is "
+                              "used."),
+    weights: str = typer.Option("random", "--weights", metavar="FILE|DIR|pretrained",
+                                help="Weights of the model, possibly with own preprocessing."),
     input_size: Optional[int] = typer.Option(
         None, "--input-size", min=8, max=LARGEST_INPUT, help="Height and width of the input in "
         "pixels (default: the model's own)."),
-    rand_augment: int = typer.Option(0, "--rand-augment", min=0, max=100, help="Operations of "
-                                     "RandAugment per image, with '--augmented'."),
+    rand_augment: int = typer.Option(0, "--rand-augment", min=0, max=100, help="Number of "
+                                     "RandAugment operations per image, with '--augmented'."),
     min_crop_area: Optional[float] = typer.Option(
-        None, "--min-crop-area", min=0.001, max=1.0, help="Minimum share of an image's area for a "
-        "random crop, with '--augmented' (default: 0.35, as for few images in 'train')."),
+        None, "--min-crop-area", min=0.001, max=1.0, help="Minimum area of a random crop, as a "
+        "share of the image, with '--augmented' (default: 0.35)."),
     seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE, help="Random seed."),
     as_json: bool = JSON,
 ) -> None:
-    """Show images of a dataset by class, as stored and as a network sees them."""
+    """Show images of a dataset by class, as stored and as a network receives them."""
     if split not in (None, "train", "validation"):
         raise UsageError(f"option '--split': {split!r} is not one of its values",
                          "values: train, validation")

@@ -20,7 +20,7 @@ def doctor(
 ) -> int:
     """Check the installation and suggest fixes.
 
-    Exit code 1 when there is a problem.
+    The exit code is 1 if there is a problem.
     """
     from ipucnn.doctor import examine
 

@@ -24,18 +24,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def explain(  # noqa: PLR0913 - one per option
-    image: str = typer.Argument(metavar="FILE", help="An image file."),
+    image: str = typer.Argument(metavar="FILE", help="Image file."),
     weights: Optional[str] = typer.Option(
         None, "--weights", metavar="pretrained|FILE|DIR", help="Weights, as in 'ipucnn run'; a "
-        "checkpoint states its model (default: pretrained)."),
+        "checkpoint contains its model (default: pretrained)."),
     model: Optional[str] = typer.Option(None, "--model", autocompletion=of_plugins("models"),
                                         help="Model (default: resnet18, or that "
                                         "of the weights)."),
     classes: Optional[List[str]] = typer.Option(
-        None, "--class", metavar="NAME", help="Class to explain, a name or a number; may be "
+        None, "--class", metavar="NAME", help="Name or number of a class to explain; may be "
         "repeated (default: the most probable ones)."),
-    top_k: int = typer.Option(3, "--top-k", min=1, max=20, help="Number of the most probable "
-                              "classes."),
+    top_k: int = typer.Option(3, "--top-k", min=1, max=20, help="Number of classes to explain, the "
+                              "most probable ones."),
     layer: Optional[str] = typer.Option(None, "--layer", metavar="MODULE", help="Module whose "
                                         "activations are shown (default: the last convolution)."),
     input_size: Optional[int] = typer.Option(
@@ -43,7 +43,7 @@ def explain(  # noqa: PLR0913 - one per option
         "pixels (default: the model's own)."),
     out: Optional[str] = typer.Option(
         None, "--out", metavar="FILE.png|.jpg",
-        help="Image to write (default: NAME-explained.png here)."),
+        help="Image to write (default: NAME-explained.png)."),
     as_json: bool = JSON,
 ) -> None:
     """Show which parts of an image support a class, as a map over the image (Grad-CAM)."""

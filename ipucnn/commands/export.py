@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def export(given: Dict[str, Any]) -> None:
-    """Write a network as an ONNX file, checked and compared with torch."""
+    """Export a model to an ONNX file, and compare the file with torch."""
     from ipucnn.core.options.profiles import resolve
 
     options = resolve(ExportOptions, given, "export")

@@ -24,13 +24,13 @@ def migrate(
     program: str = typer.Option(
         "auto", "--from", metavar="PROGRAM",
         autocompletion=of_words("auto", "graphcore", "timm", "torchvision"),
-        help="Whose script it is: graphcore, timm or "
-        "torchvision (default: the one whose options fit)."),
+        help="Program of the script: graphcore, timm or "
+        "torchvision (default: by the script's name and options)."),
     config: Optional[str] = typer.Option(
         None, "--config", metavar="FILE", help="Convert the profiles of a configuration file "
         "(configs.yml, args.yaml) instead."),
     script: Optional[str] = typer.Option(
-        None, "--script", metavar="NAME", help="The script that '--config' is for (default: by its "
+        None, "--script", metavar="NAME", help="Script of the file of '--config' (default: by its "
         "options)."),
     out: str = typer.Option(".", "--out", metavar="DIR",
                             help="Folder for the profiles made from '--config'."),
@@ -38,9 +38,8 @@ def migrate(
 ) -> int:
     """Translate a command line of Graphcore's examples, timm or torchvision.
 
-    Prints the command that replaces it and, for every option, its counterpart or why it is dropped.
-    Exit code 1 when the command needs a change first, for example because a model is not
-    installed.
+    Print the new command and, for every option, what it becomes or why it is dropped. The exit code
+    is 1 if the command needs a change first, for example because a model is not installed.
     """
     from ipucnn.migration.job import AUTO
     from ipucnn.migration.job import migrate as migrated

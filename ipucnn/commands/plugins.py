@@ -31,10 +31,10 @@ def list_plugins(
                                                 autocompletion=of_words(*KINDS.split(", ")),
                                                 help="Kinds: " + KINDS),
     pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
-                                help="Only names that match, for example 'resnet*'."),
+                                help="List only names that match, for example 'resnet*'."),
     wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
-                              "and state, as in a pipe, instead of names grouped by family."),
-    markdown: bool = typer.Option(False, "--markdown", help="Print an index page in Markdown, a "
+                              "and state instead of names by family; the default in pipes."),
+    markdown: bool = typer.Option(False, "--markdown", help="Print a Markdown page with a "
                                   "section per distribution."),
     as_json: bool = JSON,
 ) -> None:
@@ -106,13 +106,13 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
 def show(
     kind: Optional[str] = typer.Argument(None, metavar="[KIND]",
                                          autocompletion=of_names(*KINDS.split(", ")),
-                                         help="Kind; optional "
-                                         "unless several kinds have the name. Kinds: " + KINDS),
-    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Its name.",
+                                         help="Kind of plugin, "
+                                         "if several have this name: " + KINDS),
+    name: Optional[str] = typer.Argument(None, metavar="NAME", help="Name of a plugin or a file.",
                                          autocompletion=of_names()),
     splits: bool = typer.Option(False, "--splits",
-                                help="List the modules of a model that can begin a stage."),
-    plot: bool = typer.Option(False, "--plot", help="Draw a learning-rate schedule; options of "
+                                help="List the modules that can begin a pipeline stage."),
+    plot: bool = typer.Option(False, "--plot", help="Plot a learning-rate schedule; options of "
                               "'train' may follow ('--lr 0.1 --epoch 90 --warmup-epoch 5')."),
     settings: Optional[List[str]] = typer.Argument(None, metavar="[TRAIN OPTION]...",
                                                    help="Options of 'train', with '--plot'."),
@@ -120,7 +120,7 @@ def show(
 ) -> None:
     """Show a plugin: its options, the size and weights of a model, the curve of a schedule.
 
-    The name of a checkpoint, of a folder of checkpoints or of an ONNX file shows its model card.
+    For a checkpoint, a folder of checkpoints or an ONNX file, the model card is shown.
     """
     if kind and not name and not plot and _is_model(kind):
         _show_card(kind, as_json)

@@ -19,18 +19,18 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     runs: List[str] = typer.Argument(metavar="RUN...", help="Log folder of a training, or a file "
-                                     "of '--result' or '--predictions', also on a store "
-                                     "(s3://...); several are compared."),
+                                     "of '--result' or '--predictions'; also on a store "
+                                     "(s3://...). Several are compared."),
     out: Optional[str] = typer.Option(
         None, "--out", metavar="FILE.html", help="Page to write (default: beside a single "
-        "local RUN, else report.html here)."),
+        "local RUN, or else report.html in the current folder)."),
     open_page: bool = typer.Option(False, "--open", help="Open the page in a browser."),
     text: bool = typer.Option(False, "--text", help="Print text with small curves instead."),
     as_json: bool = JSON,
 ) -> None:
     """Show trainings, runs, validations, benchmarks and plans as one HTML page.
 
-    The page is a single file that loads nothing from elsewhere.
+    The page is a single file that needs no network.
     """
     places = [os.path.expanduser(run) for run in runs]
     if text:

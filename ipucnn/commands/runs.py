@@ -30,10 +30,10 @@ def runs(
                                   help="Folder with trainings, also on a store (s3://...)."),
     conditions: List[str] = typer.Option(
         [], "--filter", metavar="CONDITION", autocompletion=_figures,
-        help="Only runs that meet a condition: "
+        help="List only trainings that meet a condition: "
         "'model=resnet50', 'top1>=80', 'state=running'; may be repeated."),
     sort: str = typer.Option("changed", "--sort", metavar="FIGURE", autocompletion=_figures,
-                             help="Order by a figure, the largest first; '-loss': the smallest."),
+                             help="Sort by a figure, largest first; '-loss': smallest first."),
     as_json: bool = JSON,
 ) -> None:
     """List trainings with their key figures.
@@ -71,12 +71,13 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
 
 def watch(
     run: str = typer.Argument("logs", metavar="[RUN]", help="Log folder of a training, or a folder "
-                              "with several: the newest is shown. Also on a store (s3://...)."),
+                              "with several, of which the newest is shown; also on a store "
+                              "(s3://...)."),
     once: bool = typer.Option(False, "--once", help="Print the current state once and exit."),
 ) -> int:
-    """Show a training of another process live: curves, figures, worst classes.
+    """Show a running training live: curves, figures, worst classes.
 
-    Ctrl-C ends the display, not the training. When that ends, its last state is printed.
+    Ctrl-C ends the display, not the training. When the training ends, its last state is printed.
     """
     from ipucnn.runs.dashboard import drawn
     from ipucnn.runs.watching import Watched

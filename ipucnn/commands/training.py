@@ -48,7 +48,10 @@ def train(given: Dict[str, Any]) -> int:
 
 @launchable
 def restore(given: Dict[str, Any]) -> int:
-    """Continue a training from a checkpoint; options given here replace the saved ones."""
+    """Continue a training from a checkpoint; options given here replace the saved ones.
+
+    Options that you do not set keep their saved values instead of the defaults below.
+    """
     def job(listener: TrainProgress) -> Any:
         from ipucnn.training.restore import restore as restored
 
@@ -110,15 +113,16 @@ def _next_steps(result: Any) -> List[str]:
     if not result.checkpoint or not speaks():
         return []
     folder = os.path.dirname(result.checkpoint)
-    steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   (name new images)"]
+    steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
+             "(classify new images)"]
     if result.stopped_by in ("SIGINT", "SIGTERM"):
         steps.append(f"ipucnn restore --checkpoint-path {shlex.quote(folder)}   (continue)")
-    return ["", "The model is kept. Next:", *(f"  {step}" for step in steps)]
+    return ["", "The model is saved. Next:", *(f"  {step}" for step in steps)]
 
 
 @launchable
 def validate(given: Dict[str, Any]) -> int:
-    """Evaluate saved checkpoints; of a folder, all of them in order."""
+    """Evaluate a checkpoint, or all checkpoints in a folder."""
     from ipucnn.core.options.building import build
 
     options = build(ValidateOptions, given)

@@ -102,7 +102,7 @@ class Preprocessing:
         return replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), value_range=(0.0, 255.0))
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return a summary in one line."""
         crop = f"centre of {self.resize_size}" if self.crop_fraction < 1 else "whole"
         order = "" if self.channel_order == "rgb" else f", {self.channel_order}"
         return (f"{self.input_size} pixels ({crop}, {self.resize}, {self.interpolation}), "

@@ -25,7 +25,7 @@ _TEXTS: Dict[str, Tuple[str, str, str]] = {
     UNREADABLE: ("folder that cannot be read", "folders that cannot be read", ""),
     UNREAD: ("image of a format that no installed decoder reads",
              "images of formats that no installed decoder reads",
-             f"; {EXTRA} brings decoders of HEIC and AVIF"),
+             f"; {EXTRA} adds decoders of HEIC and AVIF"),
     MISSING: ("image that the labels name and that does not exist",
               "images that the labels name and that do not exist", ""),
     UNLISTED: ("image that the labels do not name", "images that the labels do not name", ""),

@@ -143,7 +143,7 @@ def hint(job: Job, seconds: float) -> List[str]:
     if seconds < WORTH_A_NOTE or job.options.execution.tune is not None or job.measured \
             or not _alone(job.options, job.executed) or not _varies(job):
         return []
-    return ["nothing is measured for this network, batch and machine: '--tune' finds the fastest "
+    return ["no measurement for this network, batch and machine: '--tune' finds the fastest "
             "backend and options, which later runs use"]
 
 

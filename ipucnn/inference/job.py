@@ -42,9 +42,9 @@ from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
 
-FEW_IMAGES, MANY_BYTES = 32, 80 << 20
+FEW_IMAGES, MANY_BYTES = 32, 200 << 20
 """Loading torch pays from so many bytes of encoded images where only resizing uses it: it takes as
-long as resizing eight hundred images of 500x375 pixels with numpy takes longer. The pixels
+long as resizing two thousand images of 500x375 pixels with numpy takes longer. The pixels
 are the same."""
 
 

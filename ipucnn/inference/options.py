@@ -38,8 +38,8 @@ class RunNetwork(NetworkPart):
 
     random_weights: bool = option(False, "The same as '--weights random'.")
     onnx: Optional[str] = option(
-        None, "Run this ONNX file, or the file of '--model' and '--batch-size' in a folder of "
-        "'ipucnn export', instead of a network of the registry.",
+        None, "Run this ONNX file, or the file for '--model' and '--batch-size' in a folder of "
+        "'ipucnn export', instead of a model of torch.",
         names=("--model-path",), metavar="FILE|DIR", feature="onnx", basic=True)
 
     def __post_init__(self) -> None:
@@ -61,11 +61,12 @@ class RunDataset(DatasetPart):
 
     synthetic: Optional[bool] = option(None, "The same as '--data synthetic'.")
     calibration_samples: Optional[int] = option(
-        None, "Images to calibrate int8 with, at most those of the dataset (default: 300).",
+        None, "Number of images for the calibration of int8, at most those of the dataset "
+        "(default: 300).",
         minimum=10, feature="int8")
     calibration_dir: Optional[str] = option(
-        None, "Folder, in the layout of '--data', of the images to calibrate int8 with (default: "
-        "those of the run).", metavar="DIR", feature="int8")
+        None, "Folder of images for the calibration of int8, in the layout of '--data' (default: "
+        "the images of the run).", metavar="DIR", feature="int8")
 
     def __post_init__(self) -> None:
         others = ("synthetic", RunDataset.data) if self.synthetic else ("synthetic",)
@@ -85,31 +86,32 @@ class RunExecution(ExecutionPart):
     """Batching, execution and duration of a run."""
 
     batch_size: int = option(
-        1, "Micro-batch: samples that one replica computes at once, or 'auto', the fastest by "
-        "measurement.", minimum=1, words=(AUTO_BATCH,), names=("--micro-batch-size",), basic=True)
+        1, "Micro-batch: samples that one replica computes at once, or 'auto' to find the "
+        "fastest.", minimum=1, words=(AUTO_BATCH,), names=("--micro-batch-size",), basic=True)
     instances: int = option(
         1, "Processes on this machine that share the images, the cores and the replicas; each has "
-        "one replica unless '--replicas' gives the number of all.", minimum=1,
+        "one replica unless '--replicas' sets their total number.", minimum=1,
         names=("--num-ipus",), basic=True)
     oversubscribe: bool = option(
-        False, "Start '--instances' even if cores or memory of this machine do not suffice.",
+        False, "Start '--instances' even if the cores or the memory are not sufficient.",
         negatable=False)
     precision: Optional[str] = option(
-        None, "Precision of compute and weights: half (16.16), full (32.32), or 8-bit integers "
-        "after calibration (int8) (default: half where the device computes in it, else full).",
+        None, "Precision: half (16.16), full (32.32), or 8-bit integers after calibration (int8) "
+        "(default: half if the device computes in it, else full).",
         choices=_PRECISIONS, basic=True)
     iterations: Optional[int] = option(
         None, "Host calls (default: one pass over real data, 100 otherwise).", minimum=1,
         basic=True)
     warmup: int = option(
-        2, "Number of first host calls left out of the statistics, at most half of the run.",
+        2, "Number of first host calls that are left out of the statistics, at most half of the "
+        "run.",
         minimum=0)
     tune: Optional[bool] = option(
-        None, "Measure which backend, with which of its options, runs this network fastest on this "
-        "machine, and use that from now on. '--no-tune' neither measures nor uses what was "
-        "measured (default: use it; measure where that is a small part of a long run).")
+        None, "Measure which backend and which of its options are the fastest for this network "
+        "and machine; later runs use the result. '--no-tune' neither measures nor uses a "
+        "measurement (default: use one; measure if this takes a small part of a long run).")
     time_limit: Optional[float] = option(
-        None, "Stop after this many seconds and report what was done.",
+        None, "Stop after this many seconds and report the results so far.",
         exclusive_minimum=0.0, metavar="SECONDS")
 
 
@@ -124,17 +126,17 @@ class RunResults(ResultPart):
     """The output of a run."""
 
     predictions: Optional[str] = option(
-        None, "Write a row per image to this file: path, classes, names, probabilities.",
+        None, "Write a row per image to this file: path, predicted classes, names, probabilities.",
         metavar="FILE.csv|.json|.parquet", basic=True)
-    top_k: int = option(5, "Classes per image in the predictions.", minimum=1)
+    top_k: int = option(5, "Number of predicted classes per image.", minimum=1)
     report: Optional[str] = option(
         None, "Write a report as an HTML page: predictions, accuracy, latency, options.",
         metavar="FILE.html")
     log_path: Optional[str] = option(
-        None, "Folder for the logs of instances, with a subfolder per run (default: logs).",
+        None, "Folder of the logs of instances, with a subfolder per run (default: logs).",
         metavar="DIR")
     hide_output: bool = option(
-        True, "Write the output of instances only to their logs, instead of also showing it.")
+        True, "Write the output of instances only to their logs and do not print it.")
 
     @property
     def documented(self) -> bool:

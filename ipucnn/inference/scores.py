@@ -162,11 +162,11 @@ class Scores:
 
     @property
     def note(self) -> str:
-        """How many images have a class that the model knows; empty if all have."""
+        """How many images have a class of the model; empty if all have."""
         if self._match is None or self._count.images == self._labels:
             return ""
-        return (f"{self._count.images} of {self._labels} images have a class that the model knows; "
-                "accuracy counts those")
+        return (f"{self._count.images} of {self._labels} images have a class of the model; "
+                "the accuracy is that of these images")
 
     def accuracy(self) -> Optional[Dict[str, float]]:
         """Return top-1 and top-5 in per cent and the images counted, or None without labels."""

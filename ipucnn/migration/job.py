@@ -143,8 +143,8 @@ def _translated(line: str, script: Script, arguments: Arguments,
     if not arguments.help and not problems:
         problem = refusal(draft.command, words)
         problems += [problem] if problem else []
-    notes = [f"'--config {script.profile}' has the defaults of {script.name}; without it, ipucnn "
-             "chooses from the images and the device"] if (
+    notes = [f"'--config {script.profile}' sets the defaults of {script.name}; without it, those "
+             f"of 'ipucnn {script.command}' are used"] if (
         draft.options.get("--config") == (script.profile,) and script.profile) else []
     assignments = [word for word in prefix if re.match(r"\w+=", word)]
     others = [word for word in prefix if word not in assignments]

@@ -398,7 +398,7 @@ def _timm_rate(draft: Draft) -> None:
         "sqrt" if "ada" in name or "lamb" in name else "linear")
     rate = float(draft.old("lr-base", "0.1")) * (ratio ** 0.5 if scale == "sqrt" else ratio)
     draft.explain(names, ["--lr", f"{rate:.6g}"],
-                  f"its rate for {batch} samples per update ({scale} scaling)")
+                  f"timm's rate for {batch} samples per update ({scale} scaling)")
 
 
 def _timm_schedule(draft: Draft, names: Sequence[str]) -> None:

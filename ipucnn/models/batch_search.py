@@ -90,7 +90,7 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
             if not rates or not (isinstance(error, (IpucnnError, MemoryError))
                                  or "alloc" in str(error)):  # torch's, on a CPU
                 raise
-            why = f"{size} needs more memory than there is"
+            why = f"{size} does not fit into memory"
             break
         doublings = (size // best).bit_length() - 1
         if rates[size] > GAIN ** doublings * rates[best]:
@@ -98,12 +98,12 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
         elif size >= best << _PATIENCE:
             break
         if 2 * size > most:
-            why = f"at most {most} here"
+            why = f"{most} is the largest possible size"
             break
         # calls of the next size, its first one included, take about twice as long
         now = time.perf_counter()
         if now - begin + now - started + (_CALLS + 1) * images / rates[size] > seconds:
-            why = "larger ones take too long to be measured"
+            why = "measuring larger ones takes too long"
             break
         size *= 2
     return Found(best, rates, why)

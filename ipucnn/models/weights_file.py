@@ -45,7 +45,7 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
         raise WeightsError(f"weights '{path}' are {kind_of(path)}", "name a file")
     if not path.exists():
         raise WeightsError(f"there is no weights file '{path}'",
-                           "'--weights' takes 'pretrained', 'random' or a file")
+                           "'--weights' accepts 'pretrained', 'random', a file or a folder")
     try:
         with path.open("rb") as file:
             header = file.read(2)

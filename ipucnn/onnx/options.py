@@ -36,27 +36,28 @@ class ExportFile:
 
     # a file for PopART runs in every engine
     target: str = option(
-        "popart", "Backend for which the file is written; it determines the operators and versions "
-        "that the file may have.", kind="backend", basic=True)
+        "popart", "Backend for which the file is written; it determines the operators that the "
+        "file may contain, and their versions.", kind="backend", basic=True)
     batch_size: int = option(1, "Images per call.", minimum=1, names=("--micro-batch-size",),
                              basic=True)
     dynamic_batch: bool = option(False, "Accept any number of images per call.", basic=True)
     opset: Optional[int] = option(
-        None, "Version of the ai.onnx operator set (default: the newest that the target reads).",
+        None, "Version of the ai.onnx operator set (default: the newest one that the target "
+        "supports).",
         minimum=1, basic=True)
     precision: str = option(
-        "32.32", "Precision of compute and weights in the file: full (32.32) or half (16.16); "
-        "PopART converts a full file to half precision by itself.",
+        "32.32", "Precision of computation and weights in the file: full (32.32) or half (16.16); "
+        "PopART converts a full-precision file to half precision by itself.",
         choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
         basic=True)
     normalization_location: str = option(
-        "host", "Where images are normalised: before they are passed to the file ('host'), in the "
-        "file, whose input is then uint8 ('device'), or nowhere ('none').",
+        "host", "Where images are normalised: on the host, before they are passed to the model "
+        "('host'), in the model, whose input is then uint8 ('device'), or nowhere ('none').",
         choices=NORMALISATION_PLACES,
         names=("--normalisation-location",), basic=True)
     model_path: str = option(
-        "models", "Folder of the files, which are '<model>/model_<batch>.onnx' or "
-        "'<model>/model.onnx' for any batch.", metavar="DIR", basic=True)
+        "models", "Folder of the files '<model>/model_<batch>.onnx', or '<model>/model.onnx' for "
+        "any batch.", metavar="DIR", basic=True)
     output: Optional[str] = option(None, "Path of the file, instead of a folder.",
                                    metavar="FILE.onnx", basic=True)
 

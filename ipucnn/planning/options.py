@@ -30,13 +30,14 @@ class LaunchOptions:
     """
 
     instances: Optional[int] = option(
-        None, "Host processes that share the replicas evenly (default: as many as "
+        None, "Host processes that share the replicas equally (default: as many as "
         "'--instances-per-host' allows).", group="Launch", minimum=1)
     instances_per_host: int = option(
-        1, "Maximum number of instances on one host; the largest number that shares the replicas "
-        "evenly is used.", group="Launch", minimum=1)
+        1, "Maximum number of instances on one host; the largest number that divides the replicas "
+        "equally is used.", group="Launch", minimum=1)
     ipus: Optional[int] = option(
-        None, "IPUs of the system; a training that needs more is refused.", group="Launch",
+        None, "Number of IPUs of the system; a training that needs more is refused.",
+        group="Launch",
         minimum=1)
     num_hosts: Optional[int] = option(
         None, "Number of host servers (default: as many as '--hosts' names, or 1).",
@@ -69,16 +70,17 @@ class LaunchOptions:
     print_topology: Optional[bool] = option(
         None, "Print the placement of instances and replicas.", group=POPRUN)
     only_output_from_instance: Optional[int] = option(
-        None, "Show the output of this instance only, and no errors of the others.", group=POPRUN,
+        None, "Print the output of this instance only, without the errors of the others.",
+        group=POPRUN,
         minimum=0)
     only_stdout_from_instance: Optional[int] = option(
-        None, "Show the standard output of this instance only, and the errors of all.",
+        None, "Print the standard output of this instance only, and the errors of all.",
         group=POPRUN, minimum=0)
     mpi_global_args: Optional[str] = option(
-        None, "Arguments of 'mpirun' for all instances together, as one text.", group=POPRUN,
+        None, "Arguments of 'mpirun' for all instances together, as one string.", group=POPRUN,
         metavar="ARGUMENTS")
     mpi_local_args: Optional[str] = option(
-        None, "Arguments of 'mpirun' for each instance, as one text: '-x NAME' passes on a "
+        None, "Arguments of 'mpirun' for each instance, as one string: '-x NAME' passes a "
         "variable.", group=POPRUN, metavar="ARGUMENTS")
 
     def __post_init__(self) -> None:
@@ -128,8 +130,8 @@ class PlanOptions(LaunchOptions):
     """Options of `ipucnn plan` that `train` does not have."""
 
     launch: Optional[str] = option(
-        None, "Launch profile or YAML file that describes a system and how a training is started "
-        "on it, or the name of a launcher ('poprun', 'torchrun') to print only its command.",
+        None, "Launch profile, or YAML file, that describes a system and the start of a training "
+        "on it; or the name of a launcher ('poprun', 'torchrun') to print only its command.",
         group="Launch",
         metavar="NAME|FILE", switch=True)
     poprun: bool = option(
@@ -137,15 +139,16 @@ class PlanOptions(LaunchOptions):
         switch=True)
 
     device_memory: Optional[str] = option(
-        None, "Memory that a stage must fit into, also with '--pipeline-splits auto:N': that of an "
-        "IPU ('mk1', 'mk2'), or the bytes of a GPU ('24GB').", group=ESTIMATE,
+        None, "Memory into which a stage must fit, also for '--pipeline-splits auto:N': that of "
+        "an IPU ('mk1', 'mk2') or the size of a GPU's memory ('24GB').", group=ESTIMATE,
         metavar="mk1|mk2|SIZE", switch=True, basic=True)
     rate: Optional[str] = option(
-        None, "Measured rate for estimates of time: images per second of all devices, or a file of "
-        "'--result' (of train, run or data bench), whose rate is scaled by the replicas.",
+        None, "Measured throughput for estimates of time: images per second of all devices, or a "
+        "file of '--result' (of train, run or data bench), which is scaled to the number of "
+        "replicas.",
         group=ESTIMATE, metavar="IMAGES/S|FILE", switch=True, basic=True)
     samples: Optional[int] = option(
-        None, "Images per epoch, if the dataset's record does not state them.",
+        None, "Number of images per epoch, if the dataset does not state it.",
         group=ESTIMATE, minimum=1, switch=True, basic=True)
     picture: Optional[str] = option(
         None, "Write a picture of the stages to this file (SVG).", group=ESTIMATE,

@@ -201,7 +201,7 @@ def reliability(calibration: Sequence[Tuple[int, float, int]], label: str) -> Ma
         label: what it shows.
     """
     axes = Axes((0, 1), (0, 1))
-    parts = [axes.drawn("probability of the answer", (0, 0.2, 0.4, 0.6, 0.8, 1)),
+    parts = [axes.drawn("probability of the predicted class", (0, 0.2, 0.4, 0.6, 0.8, 1)),
              Markup('<line class="mark" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
                  axes.across(0), axes.across(1), axes.up(0), axes.up(1))]
     total = sum(images for images, *_ in calibration) or 1

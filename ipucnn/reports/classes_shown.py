@@ -139,14 +139,14 @@ def heat_map(evidence: Dict[str, Any]) -> Optional[HeatMap]:
                 '</rect>').format(
                 "hit" if label == answer else "miss", edge + column * cell, y, cell - 1, cell - 1,
                 Markup('fill-opacity="{:.3f}"').format(_strength(share)),
-                printable(f"{names[label]}, answered {names[answer]}: {images} of "
+                printable(f"{names[label]}, predicted {names[answer]}: {images} of "
                           f"{totals[label]} images ({share:.1%})")))
             if cell > 20 and images:
                 parts.append(text(edge + (column + 0.5) * cell, y + cell / 2 + 4, str(images),
                                   "middle count" + (" light" if share > 0.55 else "")))
     height = edge + cell * len(chosen) + 2
     width = height + 0.55 * edge  # the last column's name leans beyond it
-    image = svg(Markup("").join(parts), "confusion matrix: rows are labels, columns answers",
+    image = svg(Markup("").join(parts), "confusion matrix: rows labels, columns predicted classes",
                 (width, height), "matrix")
     return HeatMap(Markup('<div style="width:{:.0f}px">{}</div>').format(width, image),
                    len(chosen), len(present))

@@ -108,9 +108,9 @@ def _training(folder: Path) -> FinishedRun:
         if len(inner) == 1:
             return _training(inner[0])
         if inner:
-            raise DataError(f"folder '{folder}' holds {len(inner)} trainings",
+            raise DataError(f"folder '{folder}' contains {len(inner)} trainings",
                             "name them one by one, for example " + str(inner[0]))
-        raise DataError(f"folder '{folder}' holds no training: it has no {run_folder.METRICS}",
+        raise DataError(f"folder '{folder}' contains no training: it has no {run_folder.METRICS}",
                         _WRITES)
     found = FinishedRun(folder.resolve().name, TRAINING, str(folder))
     if training.exists():

@@ -31,7 +31,7 @@ _LONGEST_NAME = 36
 
 PURPOSES = {
     "wrong": "Wrong, with the highest probability", "doubtful": "Most doubtful",
-    "right": "Right, with the highest probability", "certain": "With the highest probability"}
+    "right": "Correct, with the highest probability", "certain": "With the highest probability"}
 
 
 def page_of(runs: Sequence[FinishedRun]) -> str:

@@ -132,12 +132,12 @@ def _details(run: FinishedRun, width: int) -> List[str]:
             for row in rows[:_MOST_CLASSES]], width)
     pairs = mistaken_pairs(evidence)[:5]
     if pairs:
-        lines += ["", "Most frequent mistakes", *_table(("label", "answer", "images"), [
+        lines += ["", "Most frequent mistakes", *_table(("label", "predicted", "images"), [
             (label, answer, str(images)) for label, answer, images in pairs], width)]
     wrong = evidence.get("shown", {}).get("wrong", [])[:5]
     if wrong:
         lines += ["", "Wrong, with the highest probability", *_table(
-            ("answer", "probability", "label", "file"),
+            ("predicted", "probability", "label", "file"),
             [(row["answer"], f"{100 * row['probability']:.1f} %", row["label"] or "", row["name"])
              for row in wrong], width)]
     return lines

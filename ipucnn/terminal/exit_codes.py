@@ -9,16 +9,16 @@ from typing import Optional
 
 OK = 0
 FAILED = 1
-"""The work failed, or a check found a problem."""
+"""The command failed, or a check found a problem."""
 
 USAGE = 2
 """Wrong usage, an unknown name or an unavailable backend."""
 
 INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
-"""128 and the number of the signal, as shells report it."""
+"""128 + the number of the signal, as in shells"""
 
 BROKEN_PIPE = 141
-"""128 + SIGPIPE: the reader of standard output closed it."""
+"""The reader of standard output closed it (128 + SIGPIPE)."""
 
 
 def of_signal(name: Optional[str]) -> int:

@@ -63,9 +63,7 @@ def _groups(flags: Sequence[Flag]) -> List[List[Owner]]:
 
 
 def _heading(owners: Sequence[Owner]) -> str:
-    kind = owners[0].kind
-    names = ", ".join(dict.fromkeys(owner.spec.name for owner in owners))
-    return f"Options of {kind.plural if len(owners) > 1 else kind.name} {names}"
+    return f"Options of {in_words(owners)}"
 
 
 def supporting(feature: str) -> List[str]:
@@ -98,7 +96,7 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
     if rule.only:
         text += f" For {rule.only} only."
     if flag.owners and explained:
-        text += f" Owners: {in_words(flag.owners)}."
+        text += f" Plugins: {in_words(flag.owners)}."
     spellings = flag.spellings if explained else flag.spellings[:1]
     if item.boolean:
         negative = f" / --no-{spellings[0][2:]}" if explained and flag.negatable else ""

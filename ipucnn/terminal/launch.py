@@ -31,7 +31,7 @@ class LaunchPart:
     heading: ClassVar[str] = "Processes"
 
     launcher: Optional[str] = option(
-        None, "Start several processes of this command with a launcher; they share the work.",
+        None, "Start several processes of this command, which share the work, with a launcher.",
         kind="launcher", switch=True)
 
 

@@ -22,6 +22,9 @@ JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
 HELP_ALL = "--help-all"
 _TABLE, _ALL = "ipucnn.flags", "ipucnn.help_all"
 
+_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+"""Stands for a hyphen where lines are wrapped."""
+
 
 class OptionsCommand(TyperCommand):
     """A command that creates its flags on use, from declarations and selected plugins."""
@@ -100,7 +103,7 @@ class OptionsCommand(TyperCommand):
         for heading, rows, further in sections(self._table(ctx), explained):
             with formatter.section(heading):
                 if rows:
-                    formatter.write_dl(rows)
+                    _write_rows(formatter, rows)
                 for line in textwrap.wrap(further, formatter.width - formatter.current_indent,
                                           break_on_hyphens=False):
                     formatter.write(" " * formatter.current_indent + line + "\n")
@@ -109,6 +112,13 @@ class OptionsCommand(TyperCommand):
             if not explained:
                 rows.append((HELP_ALL, "Explain every option, those of all built-in plugins too."))
             formatter.write_dl(rows)
+
+
+def _write_rows(formatter: Any, rows: Sequence[Tuple[str, str]]) -> None:
+    """Write flags and their help; unlike `write_dl`, do not break a line within '--data-dir'."""
+    written = len(formatter.buffer)
+    formatter.write_dl([(flag, text.replace("-", _HYPHEN)) for flag, text in rows])
+    formatter.buffer[written:] = [part.replace(_HYPHEN, "-") for part in formatter.buffer[written:]]
 
 
 def _path_options(word: str) -> List[str]:

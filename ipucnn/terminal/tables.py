@@ -175,7 +175,7 @@ def bench_result(result: BenchResult) -> str:
             ("computes", f"{compute.images_per_second:.1f} images/s  ({compute.precision}, "
                          f"micro-batch {compute.batch_size})"),
             ("waits", f"{100 * wait.share:.0f} % of its time for images, with {wait.workers} "
-                      "workers")]))
+                      f"worker{'s' if wait.workers > 1 else ''}")]))
     return "\n\n".join(blocks)
 
 

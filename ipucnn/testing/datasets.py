@@ -151,7 +151,7 @@ class DatasetSuite(Suite):
             require(sorted(order) == list(range(len(dataset))),
                     f"its order of epoch {epoch} is no permutation of its {len(dataset)} images")
             require(order == again.order(seed, epoch).tolist(),
-                    f"its order of epoch {epoch} is another one when it is asked again")
+                    f"its order of epoch {epoch} is another one when it is requested again")
 
     def test_global_random_state_is_left_alone(self) -> None:
         """Reading images changes neither Python's nor torch's global generator."""

@@ -68,7 +68,7 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
     update = size * options.execution.replicas * options.execution.gradient_accumulation
     rate = options.optimisation.lr
     if rate is None:
-        rate_note = f"learning rate {base_rate(options, registry):g} by its rule"
+        rate_note = f"learning rate {base_rate(options, registry):g} for this number"
     else:
         rate_note = f"learning rate {rate:g} as given"
     return options, f"{note}; an update has {update} images, {rate_note}"

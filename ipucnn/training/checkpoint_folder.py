@@ -33,9 +33,9 @@ def newest(folder: Path) -> Tuple[Checkpoint, List[Tuple[Path, str]]]:
         except CheckpointError as error:
             damaged.append((entry.path, error.message))
     named = "; ".join(reason for _, reason in damaged)
-    raise CheckpointError(f"there is no whole checkpoint in '{shown_path(folder)}'"
+    raise CheckpointError(f"there is no complete checkpoint in '{shown_path(folder)}'"
                           + (f": {named}" if named else ""),
-                          "name the folder that '--checkpoint-path' of a training wrote")
+                          "name the folder of checkpoints of a training")
 
 
 def remove_stale(folder: Path) -> None:
@@ -59,9 +59,9 @@ def remove_best(folder: Path) -> None:
 
 
 def check_unused(folder: Path) -> None:
-    """Raise `UsageError` when a folder holds the checkpoints of a training."""
+    """Raise `UsageError` if a folder contains the checkpoints of a training."""
     if any(NAME.fullmatch(name) for name in names_in(folder)):
         place = shown_path(folder)
-        raise UsageError(f"folder '{place}' holds the checkpoints of a training",
+        raise UsageError(f"folder '{place}' contains the checkpoints of a training",
                          f"continue it with 'ipucnn restore --checkpoint-path {place}', or "
                          "choose another folder")

@@ -17,11 +17,10 @@ class FineTuningPart:
     heading: ClassVar[str] = "Fine-tuning"
 
     freeze: str = option(
-        "", "Freeze all but the output layer for these epochs, or always all up "
-        "to this module.",
+        "", "Train only the output layer for these epochs, or freeze all up to this module.",
         metavar="EPOCHS|MODULE", feature=FEATURE, fixed="state", basic=True)
     layer_decay: float = option(
-        1.0, "Factor on the learning rate from each block of layers to the one before it; the "
+        1.0, "Factor on the learning rate from each block of layers to the block before it; the "
         "output layer has the full rate.", exclusive_minimum=0.0, maximum=1.0, feature=FEATURE,
         fixed="state")
     head_lr_factor: float = option(

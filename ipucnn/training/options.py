@@ -33,6 +33,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
+from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
@@ -58,28 +59,33 @@ class TrainNetwork(NetworkPart):
 
     model: str = option("resnet18", "Model to train.", kind="model", fixed="model", basic=True)
     weights: str = option(
-        "random", "Start: 'random', 'pretrained', 'pretrained:TAG', a weights file, or a folder of "
-        "checkpoints (the best, else the newest).",
+        "random", "Initial weights: 'random', 'pretrained', 'pretrained:TAG', a weights file, or "
+        "a folder of checkpoints (the best, else the newest).",
         metavar="random|pretrained|FILE|DIR", fixed="start", basic=True)
+    input_size: Optional[int] = option(
+        None, "Height and width of the input in pixels (default: by the model and the images).",
+        minimum=8, maximum=LARGEST_INPUT, basic=True)
 
 
 @dataclass(frozen=True)
 class TrainDataset(DatasetPart):
     """Options of the training images."""
 
-    data: str = option("image_folder", "Dataset (from '--data-dir').", kind="dataset",
-                       basic=True)
+    data: str = option(
+        "image_folder", "Dataset format; recognised by the layout of '--data-dir'.", kind="dataset",
+        basic=True)
     sampler: str = option(
-        "shuffle", "Order of the training images: every image once per epoch, or 'balanced', "
-        "which draws as many images of every class and repeats those of rare ones.",
+        "shuffle", "Order of the training images: every image once per epoch, or 'balanced': the "
+        "same number of images of every class, repeating those of rare classes.",
         choices=("shuffle", "balanced"))
 
     cache_images: str = option(
-        "none", "Keep decoded images for later epochs, in memory or in files that later trainings "
-        "use too; the pixels are the same.", choices=("none", "ram", "disk"), machine=True,
+        "none", "Keep decoded images for later epochs in memory, or in files that later trainings "
+        "use, too; the pixels are the same.", choices=("none", "ram", "disk"), machine=True,
         idle=DEVICE_IMAGES)
     cache_images_dir: Optional[str] = option(
-        None, "Folder of '--cache-images disk' (default: in the user's cache).", metavar="DIR",
+        None, "Folder of '--cache-images disk' (default: in the user's cache folder).",
+        metavar="DIR",
         machine=True, idle="without cache_images disk")
 
     @property
@@ -93,31 +99,33 @@ class TrainExecution(ExecutionPart):
     """Options of the execution of host calls."""
 
     batch_size: Optional[int] = option(
-        None, "Micro-batch of a replica, or 'auto': the fastest (default: up to 32).", minimum=1,
+        None, "Micro-batch of a replica, or 'auto' to find the fastest (default: up to 32).",
+        minimum=1,
         words=(AUTO_BATCH,),
         names=("--micro-batch-size",), basic=True)
     precision: Optional[str] = option(
-        None, "Compute and weights: half (16.16), half with single-precision weights (16.32), or "
-        "full (32.32) (default: by the device).",
+        None, "16.16 (half), 16.32 (half with single-precision weights), 32.32 (full) (default: "
+        "by device).",
         choices=_PRECISIONS, metavar="PRECISION", basic=True)
     gradient_accumulation: int = option(
         1, "Micro-batches per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)
     accumulation_reduction: str = option(
-        "mean", "Gradient of an update: mean over '--gradient-accumulation', or sum, as "
-        "with '--base-learning-rate' of the old ResNet trainer.", choices=("mean", "sum"),
+        "mean", "Average the gradients over '--gradient-accumulation', or sum them, as with "
+        "'--base-learning-rate' of the old ResNet trainer.", choices=("mean", "sum"),
         feature="accumulation-sum", idle="without gradient_accumulation")
     sharded: bool = option(
-        False, "Let the stages of '--pipeline-splits' take turns, instead of forming a pipeline.",
+        False, "Execute the stages of '--pipeline-splits' one after the other instead of as a "
+        "pipeline.",
         feature="sharding", idle="without pipeline_splits")
     iterations: Optional[int] = option(
         None, "Host calls per epoch (default: the whole dataset).", minimum=1)
     recompute_mode: str = option(
-        "none", "Recompute activations in the backward pass instead of keeping them: 'auto' "
-        "chooses which, 'manual' keeps '--recompute-checkpoints' only.",
+        "none", "Recompute activations in the backward pass instead of storing them: 'auto' "
+        "selects them, 'manual' stores only '--recompute-checkpoints'.",
         choices=("none", "auto", "manual"), feature="recompute")
     recompute_checkpoints: Tuple[str, ...] = option(
-        (), "Modules whose output is kept, as regular expressions of paths like 'layer1/0'.",
+        (), "Modules whose output is stored, as regular expressions of paths like 'layer1/0'.",
         metavar="REGEX...", feature="recompute")
     enable_recompute: bool = option(
         False, "The same as '--recompute-mode auto'.", feature="recompute",
@@ -154,34 +162,37 @@ class OptimisationPart:
     heading: ClassVar[str] = "Training"
 
     epoch: Optional[int] = option(
-        None, "Total number of epochs (default: by the images).", minimum=0, names=("--epochs",),
+        None, "Number of epochs (default: by the number of images).",
+        minimum=0, names=("--epochs",),
         basic=True)
-    optimizer: str = option("sgd", "Optimizer.", kind="optimizer", fixed="state", basic=True)
+    optimizer: str = option(
+        "sgd", "Optimizer; 'adamw' if only '--data-dir' is given.", kind="optimizer", fixed="state",
+        basic=True)
     lr: Optional[float] = option(
-        None, "Learning rate, for the mean gradient of an update's samples (default: the "
-        "optimizer's).", minimum=0.0, names=("--learning-rate",),
+        None, "Learning rate for the mean gradient of a weight update (default: by the "
+        "optimizer).", minimum=0.0, names=("--learning-rate",),
         basic=True)
     weight_decay: float = option(
-        1e-4, "Weight decay; biases and norm layers have none.", minimum=0.0, basic=True)
+        1e-4, "Weight decay; not applied to biases and norm layers.", minimum=0.0, basic=True)
     loss: str = option("cross-entropy", "Loss to minimise.", kind="loss", basic=True)
     reduction: Optional[str] = option(
-        None, "'sum' or 'mean' of the old trainer, which divided the rate of a sum: the same "
-        "update. '--accumulation-reduction' changes it.", choices=("sum", "mean"), switch=True,
+        None, "Of the old trainer, in which 'sum' and 'mean' give the same update; has no effect. "
+        "Use '--accumulation-reduction'.", choices=("sum", "mean"), switch=True,
         in_profiles=True)
     loss_scaling: float = option(
-        1.0, "Factor on the loss against underflow of half-precision gradients; with "
-        "'--initial-loss-scaling', the final one.", exclusive_minimum=0.0)
+        1.0, "Factor on the loss that prevents underflow of half-precision gradients; with "
+        "'--initial-loss-scaling', the final factor.", exclusive_minimum=0.0)
     initial_loss_scaling: Optional[float] = option(
         None, "Loss scaling at the start; it doubles at regular intervals up to '--loss-scaling'.",
         exclusive_minimum=0.0)
     ema_decay: float = option(
-        0.0, "Decay of an exponential moving average of the weights; 0 keeps none.",
+        0.0, "Decay of an exponential moving average of the weights; 0 for none.",
         minimum=0.0, maximum=1.0, feature="ema", fixed="state")
     skip_non_finite: int = option(
-        0, "Number of weight updates with a loss that is not finite to skip before the training "
-        "stops.", minimum=0)
+        0, "Number of weight updates with a non-finite loss to skip before the training stops.",
+        minimum=0)
     first_trainable_layer: str = option(
-        "", "Train from this module on; earlier layers stay frozen.", metavar="MODULE",
+        "", "Train this module and all after it; freeze the earlier ones.", metavar="MODULE",
         fixed="state")
 
     @property
@@ -213,7 +224,7 @@ class SchedulePart:
         0.0, "Updates of the learning rate per epoch; 0 updates it at every host call.",
         minimum=0.0)
     warmup_epoch: Optional[float] = option(
-        None, "Epochs of warm-up (default: a tenth, at most 5).", minimum=0.0,
+        None, "Warm-up epochs (default: a tenth, at most 5).", minimum=0.0,
         names=("--warmup-epochs",), basic=True)
 
 
@@ -224,14 +235,14 @@ class AugmentationPart:
     heading: ClassVar[str] = "Augmentation"
 
     augmentation: str = option(
-        "standard", "Random crop and flip of training images, or only what validation does.",
+        "standard", "Random crop and flip of training images, or the same as in validation.",
         choices=("standard", "none"), basic=True, idle=FIXED_IMAGES)
     min_crop_area: Optional[float] = option(
-        None, "Minimum share of an image's area that a random crop takes (default: 0.08 as for "
-        "ImageNet, 0.35 for fewer than 100,000 images).", exclusive_minimum=0.0, maximum=1.0,
+        None, "Minimum area of a random crop, as a share of the image (default: 0.08; 0.35 for "
+        "fewer than 100,000 images).", exclusive_minimum=0.0, maximum=1.0,
         idle=(FIXED_IMAGES, "without augmentation standard"))
     use_bbox_info: bool = option(
-        False, "Crop so that the object's bounding box is hit (datasets with boxes).",
+        False, "Choose random crops that overlap the object's bounding box (datasets with boxes).",
         idle=(FIXED_IMAGES, "without augmentation standard"))
     rand_augment: int = option(
         0, "Number of RandAugment operations per image; 0 for none.", minimum=0,
@@ -249,7 +260,7 @@ class AugmentationPart:
         0.0, "Maximum share of an image that cutmix keeps; both 0 or both 1 switch it off.",
         minimum=0.0, maximum=1.0)
     cutmix_disable_prob: float = option(
-        0.0, "Probability that a micro-batch is not cut.", minimum=0.0, maximum=1.0,
+        0.0, "Probability that cutmix is not applied to a micro-batch.", minimum=0.0, maximum=1.0,
         idle="without cutmix_lambda_high")
 
     def __post_init__(self) -> None:
@@ -285,17 +296,17 @@ class ValidationPart:
     heading: ClassVar[str] = "Validation"
 
     validation_mode: str = option(
-        "during", "Validate during training, or its checkpoints after it, or not.",
+        "during", "Validate during training, or all checkpoints after it, or not.",
         choices=("none", "during", "after"), basic=True)
     no_validation: bool = option(False, "The same as '--validation-mode none'.", negatable=False)
     validation_frequency: int = option(
         1, "Epochs between validations during training; the last epoch is always validated.",
         minimum=1, idle=NOT_DURING, former=(4,))
     validation_data_dir: Optional[str] = option(
-        None, "Folder of the validation images, when it is not below '--data-dir'.",
+        None, "Folder of the validation images, if it is not below '--data-dir'.",
         metavar="DIR", idle=NO_VALIDATION)
     best_metric: str = option(
-        "top1", "What makes a validation the best: the highest top-1 or top-5 accuracy, or the "
+        "top1", "Metric of the best checkpoint: the highest top-1 or top-5 accuracy, or the "
         "lowest loss.", choices=("top1", "top5", "loss"), idle=NOT_DURING)
     early_stopping: Optional[int] = option(
         None, "Stop after this many validations in a row without a better result.", minimum=1,
@@ -325,14 +336,14 @@ class CheckpointPart:
     checkpoint_save_freq: int = option(1, "Epochs between checkpoints.", minimum=1,
                                        idle=NO_CHECKPOINTS)
     checkpoint_save_steps: Optional[int] = option(
-        None, "Host calls between further checkpoints within an epoch.", minimum=1,
+        None, "Host calls between additional checkpoints within an epoch.", minimum=1,
         idle=NO_CHECKPOINTS)
     checkpoint_save_minutes: Optional[float] = option(
-        None, "Minutes between further checkpoints within an epoch.", exclusive_minimum=0.0,
+        None, "Minutes between additional checkpoints within an epoch.", exclusive_minimum=0.0,
         idle=NO_CHECKPOINTS)
-    keep_last: int = option(0, "Keep only this many checkpoints, the newest; 0 keeps all.",
+    keep_last: int = option(0, "Number of checkpoints to keep, the newest ones; 0 keeps all.",
                             minimum=0, idle=NO_CHECKPOINTS)
-    keep_best: bool = option(False, "Save every checkpoint that validates best.",
+    keep_best: bool = option(False, "Save a checkpoint whenever a validation is the best so far.",
                              idle=(NO_CHECKPOINTS, NOT_DURING, "without checkpoint_save_freq"))
     weight_avg_strategy: str = option(
         "none", "Average the checkpoints after training.",
@@ -384,7 +395,8 @@ class HalfResolutionPart:
     heading: ClassVar[str] = "Half-resolution training"
 
     half_res_training: bool = option(
-        False, "Train on smaller images, average, then fine-tune at the full size.",
+        False, "Train on smaller images, average the checkpoints, then fine-tune at the full "
+        "size.",
         fixed="start")
     fine_tune_epoch: int = option(0, "Epochs of fine-tuning.", minimum=0, idle=_ONE_PHASE)
     fine_tune_lr: float = option(0.25, "Learning rate at the start of fine-tuning.",
@@ -395,7 +407,7 @@ class HalfResolutionPart:
     fine_tune_gradient_accumulation: int = option(
         1, "Gradient accumulation of fine-tuning.", minimum=1, idle=_ONE_PHASE)
     fine_tune_first_trainable_layer: str = option(
-        "", "Fine-tune from this module on; earlier layers stay frozen.", metavar="MODULE",
+        "", "Fine-tune this module and all after it; freeze the earlier ones.", metavar="MODULE",
         idle=_ONE_PHASE)
 
 
@@ -404,19 +416,19 @@ class TrainResults(ResultPart):
     """Options of the records of a training."""
 
     logger: Tuple[str, ...] = option(
-        ("files",), "Loggers that record metrics and options; several may be named.", kind="logger",
+        ("files",), "One or several loggers of metrics and options.", kind="logger",
         metavar="NAME...")
     logs_per_epoch: int = option(1, "Rows of metrics per epoch.", minimum=1)
     steps_per_log: Optional[int] = option(
         None, "Host calls per row of metrics, instead of '--logs-per-epoch'.", minimum=1)
     disable_metrics: bool = option(
-        False, "Compute no accuracy in training, to measure peak throughput.", negatable=False)
+        False, "Do not compute the accuracy in training, for peak throughput.", negatable=False)
     no_report: bool = option(
-        False, "Write no report; by default 'report.html' in the folder of metrics shows the "
-        "training.", switch=True, negatable=False)
+        False, "Do not write 'report.html' to the log folder at the end.",
+        switch=True, negatable=False)
     log_dir: Optional[str] = option(
-        None, "Folder of metrics and options (default: that of the checkpoints, or a new one "
-        "below 'logs').", metavar="DIR")
+        None, "Folder of metrics and options (default: that of the checkpoints, or else a new one "
+        "in 'logs').", metavar="DIR")
 
     def __post_init__(self) -> None:
         if self.steps_per_log and self.logs_per_epoch != 1:
@@ -432,8 +444,8 @@ class NewTrainResults(TrainResults):
         False, "Also record with Weights & Biases: adds 'wandb' to '--logger'.", switch=True,
         negatable=False)
     resume: str = option(
-        "", "Continue a training: that of a checkpoint or folder, or 'auto' for the newest one in "
-        "'--checkpoint-path', or in 'logs'; without one, 'auto' starts a new training.",
+        "", "Continue the training of a checkpoint or folder; 'auto' continues the newest one in "
+        "'--checkpoint-path', or in 'logs', and starts a new one if there is none.",
         switch=True, metavar="auto|DIR|FILE|URL")
     dashboard: bool = option(
         False, "Show curves, figures and the worst classes on the whole terminal.", switch=True,

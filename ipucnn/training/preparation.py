@@ -173,8 +173,8 @@ def prepare(options: TrainOptions, registry: Registry,
     fixed = restored or registry.get_typed(ModelSpec, options.network.model).input_sizes
     size = None if fixed else followed_size(options, data, dataset, preprocessing.input_size)
     if size is not None:
-        notes.append(f"the network's input is {size} pixels, as the images are small, not "
-                     f"{preprocessing.input_size}: '--input-size' gives another")
+        notes.append(f"the input size is {size} pixels instead of {preprocessing.input_size}, "
+                     "because the images are small: set it with '--input-size'")
         preprocessing = preprocessing.sized(size)
         asked, options = (each.with_values(input_size=size) for each in (asked, options))
         request = replace(request, input_size=size)
@@ -270,7 +270,7 @@ def _calls(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
     calls = len(dataset) // plan.combined_batch
     if calls < 1:
         raise UsageError(
-            f"one host call takes {plan.combined_batch} images and the dataset has {len(dataset)}",
+            f"one host call takes {plan.combined_batch} images, but the dataset has {len(dataset)}",
             "use a smaller '--batch-size', '--gradient-accumulation', '--replicas' or "
             "'--device-iterations'")
     return calls
@@ -375,8 +375,8 @@ def _outputs(network: NetworkPart, names: Sequence[str],
 def _on_outputs(names: Sequence[str], outputs: Sequence[Optional[int]]) -> str:
     new = [name for name, output in zip(names, outputs) if output is None]
     if len(new) == len(names):
-        return "the weights know none of the classes: all outputs start from random weights"
-    return "the outputs of classes that the weights know are kept" + (
+        return "the weights have none of the classes: all outputs start from random weights"
+    return "the outputs of classes that the weights have are kept" + (
         f", those of others start from random weights: {listed(new)}" if new else "")
 
 

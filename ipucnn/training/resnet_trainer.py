@@ -45,37 +45,40 @@ class ResNetTrainerOptions:
     heading: ClassVar[str] = "As in the ResNet trainer"
 
     size: Optional[str] = option(
-        None, "Layers of the ResNet, 'x50' of the ResNeXt: '--model' for the chosen dataset.",
+        None, "Number of layers of the ResNet, or 'x50' for the ResNeXt: sets '--model' for the "
+        "dataset.",
         choices=_SMALL + _LARGE, **_TRANSLATED)
     dataset: Optional[str] = option(
         None, "CIFAR-10, CIFAR-100, IMAGENET, or another '--data'.", kind="dataset",
         **_TRANSLATED)
     base_learning_rate: Optional[float] = option(
-        None, "Exponent x of '--lr': 2 ^ x times '--batch-size', of all replicas together, for "
-        "gradients added up over accumulation ('--accumulation-reduction sum').", minimum=-64,
+        None, "Exponent x: sets '--lr' to 2 ^ x times '--batch-size' of all replicas, for "
+        "gradients that are summed over accumulation ('--accumulation-reduction sum').",
+        minimum=-64,
         maximum=64, **_TRANSLATED, metavar="X")
     learning_rate_schedule: Tuple[float, ...] = option(
-        (), "'--lr-epoch-decay' as fractions of the training: where the next factor of "
-        "'--learning-rate-decay' begins. 0.5 and 0.75 when only the factors are given.",
+        (), "Sets '--lr-epoch-decay', as fractions of the training at which the next factor of "
+        "'--learning-rate-decay' begins (default with these factors: 0.5 and 0.75).",
         exclusive_minimum=0.0, maximum=1.0, **_TRANSLATED, metavar="FRACTION...")
     replication_factor: Optional[int] = option(
-        None, "Replicas that share '--batch-size' among them.", minimum=1, **_TRANSLATED)
+        None, "Replicas that share '--batch-size'.", minimum=1, **_TRANSLATED)
     num_ipus: Optional[int] = option(
-        None, "IPUs of all replicas. More than replicas share the model: as a pipeline with "
-        "'--pipeline', else in turn ('--sharded').", minimum=1, **_TRANSLATED)
+        None, "Number of IPUs of all replicas. If it is larger than the number of replicas, the "
+        "IPUs of a replica share the model as a pipeline ('--pipeline') or one after the other "
+        "('--sharded').", minimum=1, **_TRANSLATED)
     pipeline: bool = option(
-        False, "Cut the model into as many pipeline stages as there are IPUs for a replica, so "
-        "that the largest is as small as possible: '--pipeline-splits' chosen for you, and "
-        "'--gradient-accumulation' where none is given.",
+        False, "Divide the model into one pipeline stage for each IPU of a replica, of equal "
+        "cost: sets '--pipeline-splits' and, if it is not given, '--gradient-accumulation'.",
         **_TRANSLATED, negatable=False)
     valid_per_epoch: Optional[float] = option(
-        None, "Validations per epoch, 1 or a fraction: '--validation-mode during'.",
+        None, "Validations per epoch, 1 or a fraction: sets '--validation-frequency'.",
         exclusive_minimum=0.0, **_TRANSLATED)
     log_dir_string: Optional[str] = option(
-        None, "Folder of metrics and options within '--log-dir', or within 'logs'.",
+        None, "Name of the log folder in '--log-dir', or in 'logs'.",
         **_TRANSLATED, metavar="NAME")
     ckpt: Optional[str] = option(
-        None, "Refused: it named one ONNX file; '--checkpoint-path' names a folder.",
+        None, "Not supported, because it names one ONNX file; use '--checkpoint-path' with a "
+        "folder.",
         switch=True, metavar="FILE")
 
 

@@ -45,7 +45,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     own, overrides = _divided(given)
     place = own.get("checkpoint_path")
     if not place:
-        raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
+        raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
     folder = own.get("checkpoint_output_dir") or _folder_of(place)
     with ExitStack() as held:
         output = place_of(folder, writes=speaks())

@@ -33,7 +33,7 @@ class ValidationDataset:
         None, "Folder of the dataset, or for some datasets a URL.",
         names=("--imagenet-data-path",), metavar="DIR|URL", basic=True)
     validation_data_dir: Optional[str] = option(
-        None, "Folder of the validation images, when it is not below '--data-dir'.",
+        None, "Folder of the validation images, if it is not below '--data-dir'.",
         metavar="DIR", basic=True)
     skip_bad_samples: Optional[bool] = option(
         None, "Count and report images that cannot be read instead of stopping.", basic=True)
@@ -53,8 +53,9 @@ class ValidationExecution:
         None, "Micro-batch; it does not change the result.", minimum=1,
         names=("--micro-batch-size",), basic=True)
     device_iterations: Optional[int] = option(
-        None, "Steps on the device per host call.", minimum=1, names=("--device-iteration",))
-    replicas: Optional[int] = option(None, "Data-parallel copies.", minimum=1)
+        None, "Steps that the device executes per host call.",
+        minimum=1, names=("--device-iteration",))
+    replicas: Optional[int] = option(None, "Data-parallel copies of the model.", minimum=1)
     precision: Optional[str] = option(
         None, "Precision: half (16.16) or full (32.32).",
         choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
@@ -109,7 +110,7 @@ class AverageOptions:
         None, "File for the average (default: beside the checkpoints).",
         group="Checkpoints", names=("--output",), metavar="FILE")
     weight_avg_strategy: str = option(
-        "mean", "Equal weights, or exponentially lower ones for older checkpoints.",
+        "mean", "Equal weights, or exponentially lower weights for older checkpoints.",
         group="Averaging", choices=("mean", "exponential"))
     weight_avg_exp_decay: float = option(
         0.99, "Weight of the older checkpoints in the exponential average.", group="Averaging",
@@ -117,8 +118,8 @@ class AverageOptions:
     weight_avg_n: int = option(-1, "Number of last checkpoints to average; -1 for all.",
                                group="Averaging", minimum=-1, names=("--weight-avg-N",))
     reestimate_batch_norm: int = option(
-        0, "Training images from which batch norm's statistics are estimated again; 0 averages "
-        "the statistics instead.", group="Averaging", minimum=0, metavar="IMAGES")
+        0, "Number of training images from which the statistics of batch norm are estimated "
+        "again; 0 averages the statistics.", group="Averaging", minimum=0, metavar="IMAGES")
     data_dir: Optional[str] = option(
         None, "Folder of the dataset (default: that of the training).", group="Averaging",
         names=("--imagenet-data-path",), metavar="DIR", idle="without reestimate_batch_norm")

@@ -73,9 +73,9 @@ def compared(checkpoint: Checkpoint, dataset: ImageDataset, how: str,
     gone = f", and {listed(lost)} {'is' if len(lost) == 1 else 'are'} gone" if lost else ""
     if added and not checkpoint.add_classes:
         raise DataError(
-            f"{what} has classes that the training does not know: {listed(added)}{gone}",
-            "rename their folders as they were, or take them away; '--add-classes' gives them "
-            "outputs of their own")
+            f"{what} has classes that the training does not have: {listed(added)}{gone}",
+            "rename their folders as before, or remove them; '--add-classes' adds outputs for "
+            "them")
     if lost:
         notes.append(f"{what} has no images of {listed(lost)} any more")
     if added:

@@ -52,7 +52,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     registry = registry or current_registry()
     listener = listener or Listener()
     if not options.checkpoints.checkpoint_path:
-        raise UsageError("no checkpoint is named", "add '--checkpoint-path FILE|DIR'")
+        raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
     place = place_of(options.checkpoints.checkpoint_path)
     paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
     if not paths:

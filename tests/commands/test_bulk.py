@@ -413,7 +413,7 @@ def test_a_child_notices_that_its_parent_is_gone_where_the_system_does_not():
 def test_more_processes_than_the_machine_carries_are_refused(run, monkeypatch):
     monkeypatch.setattr(fit, "usable_cores", lambda: 2)
     monkeypatch.setattr(fit, "available_memory", lambda: 5 << 30)
-    with pytest.raises(UsageError, match=r"9 instances do not fit .* 2 cores, and a core carries 4"
+    with pytest.raises(UsageError, match=r"9 instances do not fit .* 2 cores, for at most 4"
                        ) as caught:
         run(instances=9)
     assert "'--instances 8' or fewer" in caught.value.hint

@@ -158,13 +158,14 @@ def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucn
     _, full, _ = ipucnn_cli("train", "--help-all")
     assert len(short.splitlines()) <= 3 * 50
     assert max(map(len, short.splitlines())) <= 80
+    assert not [line for line in full.splitlines() if line.endswith("-")]  # names stay whole
     named = set(re.findall(r"--[a-z0-9-]+[a-z0-9]", short))
     assert explained(full) - named == set()
     assert "  --lr FLOAT  " in short
     assert "--mixup-alpha FLOAT" not in short
     assert {"--mixup-alpha", "--beta1", "--ipu-model", "--fine-tune-lr"} <= explained(full)
     beta = re.sub(r"\s+", " ", full.partition("--beta1")[2])[:300]
-    assert "Owners: optimizers " in beta
+    assert "Plugins: optimizers " in beta
     assert "lamb" in beta
 
 

@@ -277,7 +277,7 @@ BAD = [
     (["train", "--data", "imagenet"], "needs a folder", 2),
     (["train", "--data", "imagenet", "--imagenet-data-path", "nowhere"], "nowhere", 1),
     (["restore", "--checkpoint-path", "nowhere"], "nowhere", 1),
-    (["restore"], "no checkpoint is named", 2),
+    (["restore"], "a checkpoint is required", 2),
     (["validate", "--checkpoint-path", "nowhere"], "nowhere", 1),
     (["average", "--checkpoint-path", "nowhere"], "nowhere", 1),
 ]

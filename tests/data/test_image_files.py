@@ -53,7 +53,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
     assert below(tmp_path) == ["a.jpg"]
     assert left_of(tmp_path) == [
         "5 images of formats that no installed decoder reads: 0.psd, 1.psd, 2.psd and 2 more; "
-        "pip install 'ipucnn[formats]' brings decoders of HEIC and AVIF",
+        "pip install 'ipucnn[formats]' adds decoders of HEIC and AVIF",
         "1 file that is no image: notes.txt", "1 folder of macOS metadata: __MACOSX",
         "1 hidden image or folder: .cache"]
 

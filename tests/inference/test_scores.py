@@ -48,7 +48,7 @@ def test_classes_that_the_model_lacks_are_not_scored_and_said():
     scores = Scores(Classes("b", "unheard", "a"), CARD, ClassMatch((1, None, 0)), 1)
     scores.add(_batch([0, 1, 2], [0, 1, 2]), torch.tensor([[0.0, 1.0], [9.0, 0.0], [1.0, 0.0]]))
     assert scores.accuracy() == {"top1": 100.0, "top5": 100.0, "images": 2}
-    assert scores.note.startswith("2 of 3 images have a class that the model knows")
+    assert scores.note.startswith("2 of 3 images have a class of the model")
 
 
 def test_outputs_that_are_not_finite_are_an_error_and_never_right():

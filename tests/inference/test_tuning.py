@@ -165,7 +165,7 @@ def test_an_engine_that_fails_keeps_no_other_from_a_run():
     result = sprint(registry)
     assert taken(result) == ("tortoise", None)
     why = "wreck, which fails: RuntimeError: the wreck has sunk"
-    assert any(f"(not usable: {why})" in note for note in result.notes)
+    assert any(f"(not usable here: {why})" in note for note in result.notes)
     tuned = sprint(registry, tune=True)
     assert taken(tuned) == ("hare", 2)
     assert "not measured: wreck: the wreck has sunk" in tuned.notes

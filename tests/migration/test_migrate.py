@@ -18,7 +18,7 @@ from ipucnn.migration.scripts import FAMILIES, FLAG, MANY, declaration, scripts
 from ipucnn.migration.translation import translate
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTED = (ROOT / "docs" / "migrating.md").read_text().partition("# Line by line")[2]
+LISTED = (ROOT / "docs" / "migrating.md").read_text().partition("## Line by line")[2]
 
 ERAS = {
     "run_benchmark.py":

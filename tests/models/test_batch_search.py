@@ -36,11 +36,11 @@ def calls(clock, seconds, fits=10**9, times=1):
     # a fixed cost beside that of each image: gains fall below 2 % after 32 (1.5 %)
     (lambda n: 0.001 + 0.002 * n, (1, 1024), 16, [1, 2, 4, 8, 16, 32, 64], "are not faster"),
     (lambda n: 0.002 * n, (1, 1024), 1, [1, 2, 4], "are not faster"),
-    (lambda n: 0.01, (1, 20), 16, [1, 2, 4, 8, 16], "at most 20 here"),
-    (lambda n: 0.01, (4, 4), 4, [4], "at most 4 here"),
+    (lambda n: 0.01, (1, 20), 16, [1, 2, 4, 8, 16], "20 is the largest possible size"),
+    (lambda n: 0.01, (4, 4), 4, [4], "4 is the largest possible size"),
     # one size that is slower does not end the search
-    (lambda n: 0.02 if n == 4 else 0.01, (1, 8), 8, [1, 2, 4, 8], "at most 8 here"),
-    (lambda n: 1 + n, (1, 1024), 1, [1], "take too long")])
+    (lambda n: 0.02 if n == 4 else 0.01, (1, 8), 8, [1, 2, 4, 8], "8 is the largest possible size"),
+    (lambda n: 1 + n, (1, 1024), 1, [1], "takes too long")])
 def test_the_fastest_size_is_found(clock, seconds, limits, size, measured, why):
     found = search(calls(clock, seconds), *limits)
     assert (found.size, list(found.rates)) == (size, measured)
@@ -51,7 +51,7 @@ def test_the_fastest_size_is_found(clock, seconds, limits, size, measured, why):
 
 def test_a_size_that_does_not_fit_ends_the_search(clock):
     found = search(calls(clock, lambda _: 0.01, fits=7), 1, 1024)
-    assert (found.size, found.why) == (4, "8 needs more memory than there is")
+    assert (found.size, found.why) == (4, "8 does not fit into memory")
     with pytest.raises(IpucnnError, match="out of memory"):
         search(calls(clock, lambda _: 0.01, fits=0), 1, 1024)
 
@@ -66,7 +66,7 @@ def test_missing_memory_of_the_host_ends_the_search(clock, error):
         return fitting(size)
 
     found = search(caller, 1, 1024)
-    assert (found.size, found.why) == (2, "4 needs more memory than there is")
+    assert (found.size, found.why) == (2, "4 does not fit into memory")
     assert found.rates[2] == pytest.approx(600)  # of three micro-batches in each call
     with pytest.raises(RuntimeError, match="wrong"):
         search(lambda _: (_ for _ in ()).throw(RuntimeError("wrong")), 1, 4)

@@ -116,8 +116,8 @@ def test_tables_of_classes():
         [i, i, 9] for i in range(99)] + [[i, i + 1, 99 - i] for i in range(98)]}
     drawn = heat_map(many)
     assert (drawn.classes, drawn.of) == (MOST_CLASSES, 99)
-    assert "<title>n1, answered n1: 9 of" in drawn.svg
-    assert "n98, answered" not in drawn.svg
+    assert "<title>n1, predicted n1: 9 of" in drawn.svg
+    assert "n98, predicted" not in drawn.svg
 
 
 def test_the_calibration_error_is_the_papers():

@@ -94,10 +94,10 @@ def test_other_files_are_one_line(tmp_path, content, message):
 def test_what_cannot_be_named(tmp_path):
     with pytest.raises(DataError, match="no file or folder"):
         report([str(tmp_path / "none")])
-    with pytest.raises(DataError, match="holds no training"):
+    with pytest.raises(DataError, match="contains no training"):
         report([str(tmp_path)])
     training(tmp_path / "a"), training(tmp_path / "b")
-    with pytest.raises(DataError, match="holds 2 trainings"):
+    with pytest.raises(DataError, match="contains 2 trainings"):
         report([str(tmp_path)])
     with pytest.raises(UsageError, match="no known format"):
         report([str(tmp_path / "a")], str(tmp_path / "x.pdf"))

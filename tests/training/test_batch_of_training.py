@@ -40,7 +40,7 @@ def test_a_training_measures_once_and_stores_the_number(cli, photos, tmp_path):
     assert size in (1, 2, 4)
     assert re.search(rf"micro-batch {size}: [0-9.,]+ images/s measured; .*reproduce with "
                      rf"'--batch-size {size}'; an update has {size} images, learning rate [0-9.e-]+"
-                     " by its rule", text)
+                     " for this number", text)
     again, text = trained(cli, photos, tmp_path / "b", "--batch-size", "auto")
     assert f"micro-batch {size}: " in text
     assert "measured in an earlier run" in text
@@ -55,7 +55,7 @@ def test_accumulation_and_a_given_rate_stay(cli, photos, tmp_path):
     stored, text = trained(cli, photos, tmp_path / "a", "--batch-size", "auto", "--lr", "0.01",
                            "--gradient-accumulation", "4", "--mixup-alpha", "0.2")
     assert (stored["options"]["batch_size"], stored["options"]["lr"]) == (2, 0.01)
-    assert "at most 2 here" in text
+    assert "2 is the largest possible size" in text
     assert "an update has 8 images, learning rate 0.01 as given" in text
 
 

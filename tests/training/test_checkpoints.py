@@ -93,7 +93,7 @@ def test_the_newest_whole_one_is_taken_and_damaged_ones_named(tmp_path):
 
 
 def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
         newest(tmp_path)
     save(made(), tmp_path)
     save(made(dataset="cifar10"), tmp_path)

@@ -118,7 +118,7 @@ def test_folders_a_new_training_may_not_use(tmp_path):
     prepare(tmp_path / "new")
     assert names(tmp_path / "new") == []
     Keeper(tmp_path / "new").save(made(1))
-    with pytest.raises(UsageError, match="holds the checkpoints of a training"):
+    with pytest.raises(UsageError, match="contains the checkpoints of a training"):
         prepare(tmp_path / "new")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file"):
@@ -132,7 +132,7 @@ def test_a_restored_training_sets_newer_checkpoints_aside(tmp_path):
     assert continue_in(tmp_path, tmp_path / "m_d_3.pt") == []
     assert continue_in(tmp_path, tmp_path / "m_d_1.pt") == ["m_d_2.pt", "m_d_3.pt"]
     assert names(tmp_path) == ["m_d_1.pt", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
-    with pytest.raises(UsageError, match="holds the checkpoints"):
+    with pytest.raises(UsageError, match="contains the checkpoints"):
         continue_in(tmp_path, tmp_path / "elsewhere" / "m_d_1.pt")
     assert continue_in(tmp_path / "new", tmp_path / "m_d_1.pt") == []
 

@@ -219,7 +219,7 @@ def test_a_new_training_wants_an_unused_folder():
     with lock:
         begun().save(made(1))
     _, lock = writing()
-    with lock, pytest.raises(UsageError, match=f"folder '{URL}' holds the checkpoints"):
+    with lock, pytest.raises(UsageError, match=f"folder '{URL}' contains the checkpoints"):
         begun()
 
 

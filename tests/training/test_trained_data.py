@@ -67,13 +67,13 @@ def test_a_class_that_is_gone_is_said_and_the_others_keep_their_outputs(work):
 
 def test_an_added_class_is_refused_before_anything_runs(work, trained):
     shutil.copytree(str(trained / "all" / "star"), str(work / "photos" / "apple"))
-    with pytest.raises(DataError, match="classes that the training does not know: 'apple'"):
+    with pytest.raises(DataError, match="classes that the training does not have: 'apple'"):
         restored(work)
 
 
 def test_a_renamed_class_is_named_with_the_one_that_is_gone(work):
     (work / "photos" / "bar").rename(work / "photos" / "bars")
-    with pytest.raises(DataError, match="does not know: 'bars', and 'bar' is gone"):
+    with pytest.raises(DataError, match="does not have: 'bars', and 'bar' is gone"):
         restored(work)
 
 
@@ -117,16 +117,16 @@ def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
 @pytest.mark.parametrize(("folders", "outputs", "note"), [
     ({"bar": "bar", "apple": "star", "ring": "ring"}, [None, 0, 2],
      "start from random weights: 'apple'"),
-    ({"bar": "bar", "ring": "ring"}, [0, 2], "classes that the weights know are kept"),
+    ({"bar": "bar", "ring": "ring"}, [0, 2], "classes that the weights have are kept"),
     ({"Bar": "bar", "circle": "circle", "ring": "ring"}, [0, 1, 2], ""),
-    ({"cat": "bar", "dog": "circle", "emu": "ring"}, [None] * 3, "know none of the classes"),
+    ({"cat": "bar", "dog": "circle", "emu": "ring"}, [None] * 3, "have none of the classes"),
 ], ids=["one is new", "one is missing", "all are known", "all are new"])
 def test_outputs_of_known_classes_are_taken_over(trained, tmp_path, folders, outputs, note):
     for name, source in folders.items():
         shutil.copytree(str(trained / "all" / source), str(tmp_path / "photos" / name))
     result = ipucnn.train(data_dir=tmp_path / "photos", weights=trained / "model",
                           checkpoint_path=tmp_path / "more", epoch=1, **{**SMALL, "lr": 0.0})
-    notes = [text for text in result.notes if "the weights know" in text]
+    notes = [text for text in result.notes if "the weights have" in text]
     assert (note in notes[0]) if note else not notes
     before, after = (torch.load(next(place.glob("*_1.pt")), weights_only=True)
                      for place in (trained / "model", tmp_path / "more"))

@@ -87,12 +87,12 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     best, lacking, unusable = _best(options, plan, registry, without, trains)
     if best is None:
         raise _none_usable(options, unusable, registry)
-    why = "the best backend usable here"
+    why = "selected as the best usable backend"
     passed_over = [spec.name for spec in lacking if spec.preference > rank_of(best)]
     if passed_over:
         why += " (without a requested feature: " + ", ".join(passed_over) + ")"
     if unusable:
-        why += " (not usable: " + ", ".join(map(_unusable_name, unusable)) + ")"
+        why += " (not usable here: " + ", ".join(map(_unusable_name, unusable)) + ")"
     if best.spec in lacking and unusable:
         _check_offer_beside(options, plan, best.spec, unusable, registry)
     return replace(best, why=why)

@@ -28,7 +28,7 @@ class ProfilePart:
     heading: ClassVar[str] = "Profile"
 
     config: Optional[str] = option(
-        None, "Named profile, or YAML file, of other defaults.", metavar="NAME|FILE",
+        None, "Profile that replaces defaults: a name or a YAML file.", metavar="NAME|FILE",
         switch=True, basic=True)
 
 
@@ -38,20 +38,20 @@ class NetworkPart:
 
     heading: ClassVar[str] = "Model"
 
-    model: str = option("resnet18", "Model to run.", kind="model", names=("--model-name",),
+    model: str = option("resnet18", "Name of the model.", kind="model", names=("--model-name",),
                         fixed="model", basic=True)
     weights: str = option(
         "pretrained", "'pretrained', 'pretrained:TAG', 'random', a weights file, or a folder of "
-        "checkpoints (the best, else the newest); a checkpoint states its model.",
+        "checkpoints (the best one, or else the newest); a checkpoint contains its model.",
         metavar="pretrained|random|FILE|DIR", fixed="start", basic=True)
     ema: Optional[bool] = option(
         None, "Use the moving average of a checkpoint's weights, or the weights themselves "
         "(default: the average if it validated best).", fixed="start")
     weights_partial: bool = option(
-        False, "Accept a weights file that lacks entries of the model or has others.",
+        False, "Accept a weights file with missing or unexpected entries.",
         fixed="start")
     num_classes: Optional[int] = option(
-        None, "Number of classes (default: those of the dataset or of the published weights).",
+        None, "Number of classes (default: that of the dataset or of the published weights).",
         minimum=1, maximum=MOST_CLASSES, fixed="model", basic=True)
     input_size: Optional[int] = option(
         None, "Height and width of the input in pixels (default: the model's own).", minimum=8,
@@ -59,7 +59,7 @@ class NetworkPart:
     normlayer: str = option("batch", "Normalisation layer.", kind="norm-layer",
                             names=("--norm-type",), fixed="model", basic=True)
     input_image_padding: bool = option(
-        False, "Pad images with a fourth, zero channel, which some devices prefer.",
+        False, "Pad images with a fourth channel of zeros, which is faster on some devices.",
         fixed="model")
 
     @property
@@ -88,15 +88,17 @@ class DatasetPart:
 
     heading: ClassVar[str] = "Data"
 
-    data: str = option("real", "Dataset: your images, generated ones, or none at all.",
-                       kind="dataset", basic=True)
+    data: str = option(
+        "real", "Dataset format; with a checkpoint, recognised by the layout of '--data-dir'.",
+        kind="dataset", basic=True)
     data_dir: Optional[str] = option(
         None, "Folder of the dataset, or for some datasets a URL (default: the dataset's own).",
         names=("--imagenet-data-path",), metavar="DIR|URL", basic=True)
     skip_bad_samples: bool = option(
         False, "Count and report images that cannot be read instead of stopping.")
     normalization_location: Optional[str] = option(
-        None, "Where images are normalised (default: on the device); 'none' feeds 0..255.",
+        None, "Where images are normalised (default: on the device); 'none' passes values from 0 "
+        "to 255.",
         choices=NORMALISATION_PLACES, names=("--normalisation-location",), idle=DEVICE_IMAGES)
     eight_bit_io: Optional[bool] = option(
         None, "Send images to the device as uint8 (default: yes, unless the host normalises).",
@@ -106,8 +108,8 @@ class DatasetPart:
         "this process may use).", minimum=0, maximum=MOST_WORKERS, names=("--num-workers",))
     match_classes: str = option(
         "name", "How classes of the dataset are matched with those of the model: by 'name', or by "
-        "'position', whatever their names.", choices=("name", "position"), idle=NO_LABELS)
-    seed: int = option(0, "Seed of everything random.", minimum=0,
+        "'position' regardless of names.", choices=("name", "position"), idle=NO_LABELS)
+    seed: int = option(0, "Random seed.", minimum=0,
                        maximum=LARGEST_SIZE, fixed="start", basic=True)
 
     @property
@@ -123,18 +125,18 @@ class ExecutionPart:
 
     heading: ClassVar[str] = "Execution"
 
-    backend: str = option("auto", "Execution engine; 'auto' takes the best usable built-in one.",
+    backend: str = option("auto", "Execution engine; 'auto' selects the best usable built-in one.",
                           kind="backend", basic=True)
     batch_size: Optional[int] = option(
         1, "Micro-batch: samples that one replica computes at once.", minimum=1,
         names=("--micro-batch-size",), basic=True)
     device_iterations: int = option(
-        1, "Steps on the device per host call.", minimum=1,
+        1, "Steps that the device executes per host call.", minimum=1,
         names=("--device-iteration", "--batches-per-step"))
     replicas: int = option(1, "Data-parallel copies of the model.", minimum=1, basic=True)
     pipeline_splits: Tuple[str, ...] = option(
         (), "Modules that begin the next pipeline stage, in order: 'layer1/2 layer2/3'; 'auto:4' "
-        "finds four stages.", metavar="MODULE...")
+        "chooses four stages.", metavar="MODULE...")
     full_precision_norm: bool = option(
         False, "Compute norm layers in single precision within a half-precision model.",
         feature="full-precision-norm", idle=FULL_PRECISION)
@@ -152,5 +154,5 @@ class ResultPart:
         None, "Also write the result as JSON to this file.", metavar="FILE.json", basic=True)
     json: bool = option(False, "Print the result as JSON instead of a table.", switch=True,
                         basic=True)
-    progress: str = option("auto", "Progress bar: on a terminal, always or never.",
+    progress: str = option("auto", "Show progress: only on terminals, always, or never.",
                            choices=("auto", "on", "off"), switch=True)

@@ -21,7 +21,7 @@ class ConvertSource:
     heading: ClassVar[str] = "Source"
 
     source: Optional[str] = option(
-        None, "Folder of the dataset to convert; not for a dataset that generates images.",
+        None, "Folder of the dataset to convert; not for datasets that generate images.",
         metavar="DIR", basic=True)
     data: Optional[str] = option(
         None, "Format of the source (default: recognised by its layout).", kind="dataset",
@@ -30,7 +30,7 @@ class ConvertSource:
         (), "Splits to convert (default: all; a dataset without classes has only "
         "'validation').", choices=SPLITS, basic=True)
     skip_bad_samples: bool = option(
-        False, "Leave out images that cannot be read, and count them, instead of stopping.",
+        False, "Leave out and count images that cannot be read instead of stopping.",
         basic=True)
     check: bool = option(
         False, "Also decode images that are stored unchanged, to find damaged ones.", basic=True)
@@ -43,7 +43,7 @@ class ConvertTarget:
     heading: ClassVar[str] = "Target"
 
     target: Optional[str] = option(
-        None, "Folder to write; one that the same command has begun is continued.",
+        None, "Folder to write; an interrupted conversion by the same command is continued.",
         metavar="DIR", basic=True)
     to: str = option("webdataset", "Format to write.", kind="dataset", basic=True)
     samples_per_shard: int = option(

@@ -26,7 +26,7 @@ def check_fit(instances: int) -> None:
             f"and a process takes {PROCESS_BYTES >> 20} MiB or more"
     else:
         fitting = by_cores
-        reason = f"this process may use {cores} core{'s' if cores > 1 else ''}, and a core " \
-                 f"carries {PER_CORE}"
+        reason = f"this process may use {cores} core{'s' if cores > 1 else ''}, for at most " \
+                 f"{PER_CORE} instances each"
     raise UsageError(f"{instances} instances do not fit this machine: {reason}",
                      f"use '--instances {fitting}' or fewer, or add '--oversubscribe'")

@@ -18,10 +18,10 @@ class CacheOptions:
     """Where copies are kept, and how many."""
 
     data_cache_dir: Optional[str] = option(
-        None, "Folder for copies of data behind a URL.",
+        None, "Folder for local copies of data from a URL.",
         metavar="DIR", machine=True)
     data_cache_size: Optional[int] = option(
-        None, "Bytes of copies that are kept ('20G').", size=True, minimum=1, metavar="SIZE",
+        None, "Maximum size of the local copies ('20G').", size=True, minimum=1, metavar="SIZE",
         machine=True)
 
     def refuse_local(self) -> None:

@@ -23,7 +23,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     return [
         DatasetSpec(
             name=f"cifar{classes}", aliases=(f"cifar-{classes}",), labelled=True,
-            summary=f"CIFAR-{classes}: 32-pixel images of {classes} classes, fetched when missing",
+            summary=f"CIFAR-{classes}: 32-pixel images of {classes} classes, downloaded if missing",
             target=f"{files}make_cifar{classes}", verify=f"{files}verify_cifar{classes}",
             preprocessing=Preprocessing(32, 1.0, mean=_STATISTICS[classes][0],
                                         std=_STATISTICS[classes][1]),

@@ -15,12 +15,12 @@ class CocoOptions:
     """Options of COCO."""
 
     annotations: Optional[str] = option(
-        None, "COCO's file of annotations, for the image ids in the predictions (default: the one "
-        "in the folder 'annotations' of '--data-dir' that lists the images, or else the numbers "
-        "in the names of the images).", metavar="FILE.json", needs="predictions")
+        None, "COCO annotation file for the image ids in the predictions (default: the file in "
+        "the folder 'annotations' of '--data-dir' that lists the images, or else the numbers in "
+        "the names of the images).", metavar="FILE.json", needs="predictions")
     centre_crop: bool = option(
-        False, "Take the centre of each image as it is, without resizing, as the old bulk "
-        "inference did (default: as the weights are evaluated).", names=("--center-crop",))
+        False, "Crop the centre of each image without resizing, as the old bulk inference did "
+        "(default: as in the evaluation of the weights).", names=("--center-crop",))
 
 
 @hookimpl

@@ -61,4 +61,4 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     return [DatasetSpec(
         name="generated", finite=False, target="ipucnn.plugins.datasets.generated:make",
-        summary="random images made on the host: transfer and compute, no decoding")]
+        summary="random images made on the host: measures transfers and computation")]

@@ -23,7 +23,7 @@ class ImageFolderOptions(CacheOptions):
         None, "CSV file with file names and labels, instead of class folders; '|' separates "
         "several labels.", metavar="FILE.csv")
     validation_split: Optional[float] = option(
-        None, "Share of each class held out without a split (default: 0.1).", minimum=0.0,
+        None, "Share of each class held out for validation (default: 0.1).", minimum=0.0,
         maximum=0.9, only=TRAINING, fixed="state")
 
 

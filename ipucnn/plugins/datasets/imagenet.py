@@ -14,7 +14,7 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     return [DatasetSpec(
         name="imagenet", aliases=("imagenet-raw",), labelled=True, needs_data_dir=True,
         also=("webdataset",), train_samples=1_281_167,
-        summary="ImageNet (ILSVRC 2012) as raw folders, with bounding boxes where given",
+        summary="ImageNet (ILSVRC 2012) as raw folders, with bounding boxes if present",
         target="ipucnn.plugins.datasets._imagenet_files:make",
         verify="ipucnn.plugins.datasets._imagenet_files:verify",
         markers=("train/n" + 8 * "[0-9]",),

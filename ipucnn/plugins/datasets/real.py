@@ -18,8 +18,8 @@ from ipucnn.plugins.datasets._cache_options import CacheOptions, on_store
 
 DEFAULT_FOLDER = "data/images"
 
-_WAYS = ("bring sample images with 'make get_data' or 'ipucnn data fetch sample-images', draw some "
-         "with 'ipucnn data shapes --out DIR', or name your own folder with '--data-dir'")
+_WAYS = ("download sample images with 'make get_data' or 'ipucnn data fetch sample-images', draw "
+         "some with 'ipucnn data shapes --out DIR', or name your own folder with '--data-dir'")
 
 
 @dataclass(frozen=True)

@@ -13,5 +13,5 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Offer the dataset."""
     return [DatasetSpec(
         name="shapes", labelled=True, target="ipucnn.plugins.datasets._shapes_drawing:make",
-        summary="drawn shapes of eight classes, made as they are needed",
+        summary="images of eight shapes, drawn on the fly",
         layout="none; 'ipucnn data shapes --out DIR' writes it as class folders of JPEG files")]

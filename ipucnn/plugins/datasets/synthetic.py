@@ -47,4 +47,4 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     return [DatasetSpec(
         name="synthetic", finite=False, on_device=True,
         target="ipucnn.plugins.datasets.synthetic:make",
-        summary="input made on the device: compute only, nothing crosses from the host")]
+        summary="random images on the device: measures computation only")]

@@ -16,8 +16,8 @@ class WebDatasetOptions(CacheOptions):
     """Options of shards behind a URL, and of those in a folder."""
 
     webdataset_memory_cache_ratio: float = option(
-        0.0, "Share of the shards in a folder, the first ones, that the system is asked to read "
-        "into its memory at the start. It keeps what it has read as long as there is memory.",
+        0.0, "Share of the shards in a folder that the operating system is requested to read into "
+        "its page cache at the start, beginning with the first shard.",
         minimum=0.0, maximum=1.0, machine=True)
 
 

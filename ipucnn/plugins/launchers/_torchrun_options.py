@@ -12,20 +12,22 @@ class TorchRunOptions:
     """How many processes are started, and where they find each other."""
 
     nproc: Optional[int] = option(
-        None, "Processes on this host (default: as many as GPUs, else 1).", minimum=1, maximum=1024,
+        None, "Number of processes on this host (default: the number of GPUs, or 1).",
+        minimum=1, maximum=1024,
         names=("--nproc-per-node",), machine=True, switch=True)
     nnodes: str = option(
-        "1", "Hosts, or the smallest and the largest number of them ('2:4').", metavar="N|MIN:MAX",
+        "1", "Number of hosts, or its minimum and maximum ('2:4').", metavar="N|MIN:MAX",
         machine=True, switch=True)
     rdzv_endpoint: Optional[str] = option(
-        None, "Where the hosts find each other: the first one's address and a free port.",
+        None, "Address of the first host and a free port, at which the hosts meet.",
         metavar="HOST:PORT", machine=True, switch=True)
     rdzv_timeout: int = option(
         300, "Seconds that the hosts wait for each other at the start.", minimum=1, maximum=86400,
         metavar="SECONDS", machine=True, switch=True)
     max_restarts: int = option(
-        0, "How often the processes are restarted after a failure; they continue from the last "
-        "checkpoint in '--checkpoint-path'.", minimum=0, maximum=1000, machine=True, switch=True)
+        0, "Number of times that the processes are restarted after a failure; they continue from "
+        "the last checkpoint in '--checkpoint-path'.",
+        minimum=0, maximum=1000, machine=True, switch=True)
 
     def __post_init__(self) -> None:
         first, last = self.hosts

@@ -166,7 +166,7 @@ def _check_horovod(spec: Any, needed: bool) -> Check:
         needed: `poprun` started this process.
     """
     if spec is None:
-        return Check("horovod", WARNING, "it is not installed; it carries values between instances",
+        return Check("horovod", WARNING, "not installed; it exchanges values between instances",
                      _HOROVOD) if needed else Check(
             "horovod", OK, "not installed; only several instances of poprun need it")
     built = ""

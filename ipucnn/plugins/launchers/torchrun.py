@@ -131,7 +131,7 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 def ipucnn_launchers() -> List[LauncherSpec]:
     """Return the record of the `torchrun` launcher."""
     return [LauncherSpec(
-        name="torchrun", summary="torch.distributed: processes on CPUs and GPUs, on several hosts",
+        name="torchrun", summary="torch.distributed: several processes, GPUs and hosts",
         target="ipucnn.plugins.launchers.torchrun:TorchRunLauncher", variables=(RUN,),
         requires=(Requirement("torch", "pip install torch torchvision"),),
         options="ipucnn.plugins.launchers._torchrun_options:TorchRunOptions")]

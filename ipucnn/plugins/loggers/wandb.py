@@ -32,8 +32,9 @@ class WandbOptions:
 
     wandb_project: str = option("ipucnn", "Project of the run.", metavar="NAME")
     wandb_mode: Optional[str] = option(
-        None, "Send metrics as they come ('online') or keep them in files for 'wandb sync' "
-        "(default: online, or offline where that is not possible).", choices=("online", "offline"),
+        None, "Send metrics at once ('online') or write files for 'wandb sync' ('offline') "
+        "(default: online, or offline if the service cannot be reached).", choices=("online",
+        "offline"),
         machine=True)
     wandb_weight_histogram: bool = option(
         False, "Record histograms of the weights with each checkpoint.")

@@ -27,8 +27,8 @@ class BinaryCrossEntropyOptions:
     label_smoothing: float = option(0.0, "Share of a label that is spread over all classes.",
                                     minimum=0.0, maximum=1.0)
     class_weights: Tuple[float, ...] = option(
-        (), "Weight of each class where an image has it ('pos_weight' in torch), in the order of "
-        "the classes, or 'balanced': the rarer, the higher.", words=(BALANCED,),
+        (), "Weight of the positive label of each class ('pos_weight' in torch), in the order of "
+        "the classes, or 'balanced': larger for rare classes.", words=(BALANCED,),
         exclusive_minimum=0.0)
 
 

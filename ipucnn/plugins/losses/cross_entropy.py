@@ -30,8 +30,8 @@ class CrossEntropyOptions:
     label_smoothing: float = option(0.0, "Share of a label that is spread over all classes.",
                                     minimum=0.0, maximum=1.0)
     class_weights: Tuple[float, ...] = option(
-        (), "Weight of each class in the loss, in the order of the classes, or 'balanced': the "
-        "rarer, the higher.", words=(BALANCED,), exclusive_minimum=0.0)
+        (), "Weight of each class in the loss, in the order of the classes, or 'balanced': larger "
+        "for rare ones.", words=(BALANCED,), exclusive_minimum=0.0)
 
 
 class CrossEntropy(Loss):

@@ -25,11 +25,11 @@ class FocalOptions:
     """Options of `focal`."""
 
     focal_gamma: float = option(
-        2.0, "Exponent of the focal loss: the higher, the less weight images have that are "
-        "classified well; 0 is cross-entropy.", minimum=0.0)
+        2.0, "Exponent of the focal loss: with a larger exponent, well-classified images have "
+        "less weight; 0 is cross-entropy.", minimum=0.0)
     class_weights: Tuple[float, ...] = option(
         (), "Weight of each class in the loss (alpha in the focal loss), in the order of the "
-        "classes, or 'balanced': the rarer, the higher.", words=(BALANCED,),
+        "classes, or 'balanced': larger for rare ones.", words=(BALANCED,),
         exclusive_minimum=0.0)
 
 
@@ -78,6 +78,6 @@ class Focal(PerImageLoss):
 def ipucnn_losses() -> List[LossSpec]:
     """Return focal."""
     return [LossSpec(name="focal",
-                     summary="cross-entropy that gives well-classified images less weight",
+                     summary="cross-entropy with less weight on well-classified images",
                      target="ipucnn.plugins.losses.focal:Focal", options=FocalOptions,
                      formula="mean(-alpha[y] (1 - p[y])^gamma log p[y])")]

@@ -11,6 +11,6 @@ class ResidualOptions:
     """Options of residual networks (He et al., "Deep Residual Learning", 2015, section 4.1)."""
 
     shortcut_type: Optional[str] = option(
-        None, "Shortcuts of residual blocks: A pads with zeros where shapes differ, B projects "
-        "there, C projects everywhere (default: the network's own).", choices=("A", "B", "C"),
+        None, "Shortcuts of residual blocks: A pads with zeros if shapes differ, B projects if "
+        "shapes differ, C always projects (default: that of the network).", choices=("A", "B", "C"),
         fixed="model")

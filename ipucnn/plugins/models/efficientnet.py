@@ -39,8 +39,8 @@ class EfficientNetOptions:
     """Options of EfficientNet (Tan and Le, 2019)."""
 
     efficientnet_expand_ratio: Optional[int] = option(
-        None, "Expansion of the blocks after the first group, which has none (default: 6, as in "
-        "the paper).", minimum=1, maximum=64, fixed="model")
+        None, "Expansion ratio of the blocks after the first group, whose ratio is 1 (default: 6, "
+        "as in the paper).", minimum=1, maximum=64, fixed="model")
     efficientnet_group_dim: Optional[int] = option(
         None, "Channels per group of the depthwise convolutions (default: 1, as in the paper).",
         minimum=1, maximum=4096, fixed="model")

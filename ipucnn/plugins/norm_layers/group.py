@@ -21,7 +21,7 @@ class GroupNormOptions(EpsilonOption):
     """Options of group normalisation (Wu and He, 2018)."""
 
     groupnorm_group_num: int = option(
-        32, "Groups of group normalisation.", minimum=1,
+        32, "Number of groups of group normalisation.", minimum=1,
         names=("--norm-num-groups", "--norm-groups"), fixed="model")
 
 

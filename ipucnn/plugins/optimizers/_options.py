@@ -9,7 +9,7 @@ from ipucnn.core.options.declaration import option
 class MomentumOption:
     """The momentum of a gradient step."""
 
-    momentum: float = option(0.9, "Share of the last step that is kept.", minimum=0.0,
+    momentum: float = option(0.9, "Momentum factor.", minimum=0.0,
                              former=(0.0,), basic=True)
 
 

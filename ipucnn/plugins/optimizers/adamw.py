@@ -53,7 +53,7 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     return [
         # 0.001: "Adam" (Kingma and Ba, 2015), algorithm 1
         OptimizerSpec(name="adam", lr=1e-3, lr_growth="none",
-                      summary="Adam; weight decay enters the gradient",
+                      summary="Adam with weight decay in the gradient",
                       target="ipucnn.plugins.optimizers.adamw:build_adam", options=options),
         OptimizerSpec(name="adamw", lr=1e-3, lr_growth="none",
                       summary="Adam with decoupled weight decay",

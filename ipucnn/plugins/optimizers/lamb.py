@@ -20,9 +20,10 @@ class LambOptions(AdamOptions):
     """Options of LAMB (You et al., 2020)."""
 
     trust_ratio_min: float = option(
-        0.0, "Lower limit of the ratio of norms that scales a layer's rate.", minimum=0.0)
+        0.0, "Lower limit of the trust ratio, which scales the learning rate of a layer.",
+        minimum=0.0)
     trust_ratio_max: Optional[float] = option(
-        None, "Upper limit of that ratio (default: none).", exclusive_minimum=0.0)
+        None, "Upper limit of the trust ratio (default: none).", exclusive_minimum=0.0)
 
     def __post_init__(self) -> None:
         if self.trust_ratio_max is not None and self.trust_ratio_max < self.trust_ratio_min:
@@ -53,5 +54,5 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     """Return lamb."""
     # 0.005 for 2048 images: "ResNet strikes back" (Wightman et al., 2021), table 2
     return [OptimizerSpec(name="lamb", lr=0.0018, lr_growth="root",
-                          summary="Adam with a rate per layer, for large batches",
+                          summary="LAMB: Adam with a learning rate per layer, for large batches",
                           target="ipucnn.plugins.optimizers.lamb:build", options=LambOptions)]

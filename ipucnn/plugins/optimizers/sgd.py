@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class SGDOptions(MomentumOption):
     """Options of stochastic gradient descent."""
 
-    dampening: float = option(0.0, "Share of the gradient that the momentum leaves out.",
+    dampening: float = option(0.0, "Dampening of the momentum.",
                               minimum=0.0, maximum=1.0)
-    nesterov: bool = option(False, "Nesterov momentum: look ahead along the last step.",
+    nesterov: bool = option(False, "Use Nesterov momentum.",
                             basic=True)
 
     def __post_init__(self) -> None:
@@ -55,11 +55,11 @@ def ipucnn_optimizers() -> List[OptimizerSpec]:
     return [
         # 0.1 for 256 images: "Deep Residual Learning" (He et al., 2016), section 3.4
         OptimizerSpec(name="sgd", lr=0.1,
-                      summary="SGD with momentum; accumulation and velocity apart",
+                      summary="SGD with momentum",
                       target=target, options=SGDOptions),
         # The update rule is the same. A device that accumulates gradients keeps one tensor for
         # accumulation and velocity instead of two, which saves memory; the host has no such pair.
         OptimizerSpec(name="sgd_combined", lr=0.1, aliases=("sgd-combined-accum",), target=target,
-                      summary="SGD with momentum; one tensor for accumulation and velocity on IPU",
+                      summary="SGD with momentum; one tensor for accumulation and velocity on IPUs",
                       options=SGDOptions),
     ]

@@ -17,6 +17,6 @@ def factor(epoch: float) -> float:  # noqa: ARG001 - every schedule is a functio
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return constant."""
     return [ScheduleSpec(name="constant", aliases=("no", "none"),
-                         summary="the base learning rate throughout",
+                         summary="the base learning rate in all epochs",
                          target="ipucnn.plugins.schedulers.constant:factor",
                          formula="f(e) = 1")]

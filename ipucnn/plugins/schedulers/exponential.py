@@ -15,7 +15,8 @@ class ExponentialOptions:
     """Options of the exponential schedule."""
 
     lr_decay: float = option(
-        0.5, "Factor at each update of the schedule (each epoch without '--lr-scheduler-freq').",
+        0.5, "Factor on the learning rate at each update of the schedule (each epoch without "
+        "'--lr-scheduler-freq').",
         exclusive_minimum=0.0, basic=True)
 
 
@@ -34,7 +35,7 @@ def factor(epoch: float, frequency: float, options: ExponentialOptions) -> float
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return exponential."""
     return [ScheduleSpec(name="exponential",
-                         summary="multiplied by the decay at every update of the rate",
+                         summary="multiplied by a factor at every update of the rate",
                          target="ipucnn.plugins.schedulers.exponential:factor",
                          options=ExponentialOptions,
                          formula="f(e) = decay ^ (e frequency)")]

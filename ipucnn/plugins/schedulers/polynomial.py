@@ -15,7 +15,7 @@ from ipucnn.core.registry.records import ScheduleSpec
 class PolynomialOptions:
     """Options of the polynomial schedule."""
 
-    lr_power: float = option(1.0, "Exponent of the polynomial; 1 is a straight line.",
+    lr_power: float = option(1.0, "Exponent of the polynomial; 1 is linear decay.",
                              exclusive_minimum=0.0, basic=True)
 
 
@@ -40,7 +40,7 @@ def factor(epoch: float, epochs: float, options: PolynomialOptions) -> float:
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return polynomial."""
     return [ScheduleSpec(name="polynomial", aliases=("poly",),
-                         summary="a power of the epochs left, to zero",
+                         summary="polynomial decay to zero",
                          target="ipucnn.plugins.schedulers.polynomial:factor",
                          options=PolynomialOptions,
                          formula="f(e) = (1 - min(e / epochs, 1)) ^ power")]

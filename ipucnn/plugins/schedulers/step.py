@@ -21,13 +21,15 @@ class StepOptions:
             them, or both the decay and factors are given.
     """
 
-    lr_decay: float = option(0.5, "Factor at each of the schedule's epochs.",
+    lr_decay: float = option(0.5, "Factor on the learning rate at each epoch of "
+        "'--lr-epoch-decay'.",
                              exclusive_minimum=0.0, basic=True,
                              idle="without lr_epoch_decay")
     lr_epoch_decay: Tuple[float, ...] = option(
-        (), "Epochs at which the rate drops.", metavar="EPOCH...", basic=True)
+        (), "Epochs at which the learning rate drops.", metavar="EPOCH...", basic=True)
     lr_factors: Tuple[float, ...] = option(
-        (), "Factors from the start and from each epoch, in place of '--lr-decay'.", minimum=0.0,
+        (), "Factors on the base rate, from the start and from each of these epochs on, instead "
+        "of '--lr-decay'.", minimum=0.0,
         names=("--learning-rate-decay",), metavar="FACTOR...")
 
     def __post_init__(self) -> None:
@@ -63,6 +65,6 @@ def factor(epoch: float, options: StepOptions) -> float:
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
     """Return step."""
     return [ScheduleSpec(name="step", aliases=("multi-step",),
-                         summary="multiplied by the decay, or the next factor, at each milestone",
+                         summary="multiplied by a factor at each of some epochs",
                          target="ipucnn.plugins.schedulers.step:factor", options=StepOptions,
                          formula="f(e) = decay ^ #(milestones <= e), or factors[that]")]

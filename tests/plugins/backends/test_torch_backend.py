@@ -88,6 +88,20 @@ def test_every_batch_norm_of_a_resnet_is_folded():
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
 
 
+def test_weights_folded_in_another_type_are_those_rounded_afterwards():
+    module = _model("resnet18")
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    rounded = fold_batch_norms(module)[0].to(torch.bfloat16).state_dict()
+    folded = fold_batch_norms(module, torch.bfloat16)[0]
+    assert folded.get_submodule("layer1.0.conv1").weight.dtype == torch.bfloat16
+    found = folded.to(torch.bfloat16).state_dict()
+    assert found.keys() == rounded.keys()
+    assert all(torch.equal(found[name], rounded[name]) for name in rounded)
+
+
 def test_an_untraceable_model_is_left_as_it_is():
     class Branching(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -27,17 +27,17 @@ class IpuOptions(CacheOptions):
         False, "Use strided channel grouping in group norm, which is faster.", validation=True,
         idle="without normlayer group")
     num_io_tiles: int = option(
-        0, "Tiles reserved for input and output, which then overlap with computation: 0, or an "
-        "even number from 32 to 192.", minimum=0, validation=True)
+        0, "Number of tiles reserved for input and output, which then overlap with computation: "
+        "0, or an even number from 32 to 192.", minimum=0, validation=True)
     prefetch_depth: Optional[int] = option(
-        None, "Number of micro-batches sent to the device ahead of their use. Default: that of "
+        None, "Number of micro-batches that are sent to the device in advance. Default: that of "
         "the Poplar SDK, or 3 with '--num-io-tiles'.", minimum=1, validation=True)
     connection_type: Optional[str] = option(
         None, "When IPUs are acquired: before compilation ('always', the default), or when the "
         "compiled program is loaded ('ondemand'), which leaves them to other processes during "
         "compilation.", choices=("always", "ondemand"), validation=True)
     exchange_memory_target: Optional[str] = option(
-        None, "What the exchange of data between tiles is optimised for.",
+        None, "Objective of the optimisation of data exchange between tiles.",
         choices=("cycles", "balanced", "memory"), validation=True)
     offline_target_ipu_version: Optional[int] = option(
         None, "Compile for this IPU version without an IPU (1, 2 or 21); needs '--compile-only'.")
@@ -69,7 +69,7 @@ class IpuOptions(CacheOptions):
         "operation).", choices=("true", "false", "auto"), only="training",
         idle="without replicas")
     max_bytes_per_tile: Optional[int] = option(
-        None, "Largest number of bytes on an IO tile that a collective between replicas uses.",
+        None, "Maximum number of bytes on an IO tile that a collective between replicas uses.",
         minimum=0, only="training", idle="without replicas")
 
     def __post_init__(self) -> None:

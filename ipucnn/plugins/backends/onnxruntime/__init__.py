@@ -15,7 +15,7 @@ def ipucnn_backends() -> List[BackendSpec]:
     """Return the record of the `onnxruntime` backend."""
     return [BackendSpec(
         name="onnxruntime", aliases=("ort",), device="CPU, CUDA",
-        summary="ONNX Runtime on CPU or GPU",
+        summary="ONNX Runtime on CPUs and GPUs",
         target="ipucnn.plugins.backends.onnxruntime.engine:OnnxRuntimeBackend",
         requires=(Requirement("onnxruntime", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, instances=True, precisions=("16.16", "32.32"), pipelining=False,

@@ -12,5 +12,5 @@ class OnnxRuntimeOptions(DeviceOptions):
     """Options of the `onnxruntime` backend."""
 
     spinning: Optional[bool] = option(
-        None, "Threads on a CPU wait actively for the next operator, which is faster on idle cores "
-        "and slower where other processes use them (default: what '--tune' found, or yes).")
+        None, "Let CPU threads wait actively for the next operator, which is faster on idle cores "
+        "and slower if other processes use them (default: the result of '--tune', or yes).")

@@ -15,7 +15,7 @@ def ipucnn_backends() -> List[BackendSpec]:
     """Return the record of the `openvino` backend."""
     return [BackendSpec(
         name="openvino", aliases=("ov",), device="CPU, GPU",
-        summary="OpenVINO on CPUs, and on GPUs of Intel",
+        summary="OpenVINO on CPUs and Intel GPUs",
         target="ipucnn.plugins.backends.openvino.engine:OpenVinoBackend",
         requires=(Requirement("openvino", INSTALL), Requirement("onnx", INSTALL)),
         inference=True, instances=True, precisions=("16.16", "32.32", "int8"),

@@ -12,7 +12,7 @@ class OpenVinoOptions(CacheOptions, DeviceOptions):
     """Options of the `openvino` backend."""
 
     requests: Optional[int] = option(
-        None, "Host calls in flight at a time, each on its share of the cores: throughput is often "
-        "better, and latency worse, for which 1 is best (default: what '--tune' found, or what "
-        "OpenVINO recommends for throughput).",
+        None, "Number of host calls in flight, which share the cores: more often give better "
+        "throughput, 1 gives the best latency (default: the result of '--tune', or the number "
+        "that OpenVINO recommends for throughput).",
         minimum=1, maximum=1024, names=("--num-requests",))

@@ -14,4 +14,4 @@ class PopArtOptions(IpuOptions):
         False, "Emulate the IPU instead of using hardware.", names=("--simulation",),
         validation=True)
     report_hw_cycle_count: bool = option(
-        False, "Report the device's clock cycles of a host call.", only="inference")
+        False, "Report the clock cycles of the device per host call.", only="inference")

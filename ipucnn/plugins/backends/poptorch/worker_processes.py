@@ -179,7 +179,7 @@ class Workers:
                 if self.mode != "sync":  # the next item may take this one's place
                     pixels, failed = pixels.clone(), failed.clone()
                 if not left and next(items, None) is not None:
-                    raise RuntimeError("it returned more than it was asked for")
+                    raise RuntimeError("it returned more than was requested")
             self._busy = bool(left)
             yield pixels, failed
 

@@ -15,7 +15,7 @@ def ipucnn_backends() -> List[BackendSpec]:
     """Return the record of the `torch` backend."""
     return [BackendSpec(
         name="torch", aliases=("pytorch",), device="CPU, CUDA",
-        summary="PyTorch on CPU or GPU, with the execution model of the IPU",
+        summary="PyTorch on CPUs and GPUs",
         target="ipucnn.plugins.backends.torch.engine:TorchBackend",
         requires=(Requirement("torch", "pip install torch torchvision"),),
         inference=True, training=True, instances=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from copy import copy
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
 from torch import fx, nn
@@ -39,11 +39,17 @@ class _Tracer(ThreadTracer):
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
+def fold_batch_norms(model: nn.Module,
+                     dtype: Optional[torch.dtype] = None) -> Tuple[nn.Module, int]:
     """Return `model` (in eval mode) with foldable batch norms folded, and how many were.
 
     A batch norm can be folded when it alone reads the output of a convolution. A model that cannot
     be traced symbolically is returned unchanged, with 0.
+
+    Args:
+        model: its own weights are not changed.
+        dtype: of the folded weights, which are computed in the type of the model and then
+            rounded; that of the model when None.
     """
     try:
         with tracing:
@@ -66,7 +72,7 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
         convolution = modules[before.target]
         if not isinstance(convolution, nn.Conv2d) or norm.running_mean is None:
             continue
-        replaced[before.target] = _folded(convolution, norm)
+        replaced[before.target] = _folded(convolution, norm, dtype)
         if norm._modules:  # an activation that it applies
             replaced[node.target] = nn.Sequential(*norm.children())
         else:
@@ -83,11 +89,12 @@ def fold_batch_norms(model: nn.Module) -> Tuple[nn.Module, int]:
 
 
 @torch.no_grad()
-def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d,
+            dtype: Optional[torch.dtype]) -> nn.Conv2d:
     """Return a convolution that computes both.
 
-    Only the new weights take memory of their own; they are written once, in the layout that is
-    computed with.
+    Only the new weights take memory of their own; they are written once, in the type and layout
+    that are computed with.
     """
     mean, variance, weight = norm.running_mean, norm.running_var, convolution.weight
     assert mean is not None
@@ -95,14 +102,15 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    scaled = torch.empty_like(weight, memory_format=torch.channels_last)
+    scaled = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
     torch.mul(weight, scale.to(weight.dtype).reshape(-1, 1, 1, 1), out=scaled)
     bias = ((0 if convolution.bias is None else convolution.bias) - mean) * scale
     if norm.bias is not None:
         bias = bias + norm.bias
+    bias = bias.to(weight.dtype).to(scaled.dtype)
     folded = copy(convolution)
     folded._parameters = {"weight": nn.Parameter(scaled, requires_grad=False),
-                          "bias": nn.Parameter(bias.to(weight.dtype), requires_grad=False)}
+                          "bias": nn.Parameter(bias, requires_grad=False)}
     return folded
 
 

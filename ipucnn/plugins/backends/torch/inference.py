@@ -152,7 +152,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         plan, device = self._plan, self._device
         keep_norms = plan.full_precision_norm and plan.half
         if not keep_norms:
-            model, self.facts["folded_batch_norms"] = fold_batch_norms(model)
+            model, self.facts["folded_batch_norms"] = fold_batch_norms(
+                model, None if device.emulates_half else self._type)
         if plan.half and device.emulates_half:
             round_weights(model, device.half, norms=not keep_norms)
         model = model.to(self._type)

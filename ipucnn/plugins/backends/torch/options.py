@@ -14,11 +14,11 @@ class TorchOptions(CacheOptions, DeviceOptions):
     compile: bool = option(False, "Compile the model with torch.compile.", validation=True)
     available_memory_proportion: Tuple[float, ...] = option(
         (), "Proportion of the device's memory for the activations of micro-batches that are "
-        "computed together; of several, the mean. Default: 0.25.", exclusive_minimum=0.0,
+        "computed together; of several values, the mean. Default: 0.25.", exclusive_minimum=0.0,
         maximum=1.0, only="training")
     sync_batchnorm: bool = option(
-        False, "Compute batch norm's statistics over the micro-batches of all replicas, instead of "
-        "each replica's own.", only="training")
+        False, "Compute the statistics of batch norm over the micro-batches of all replicas.",
+        only="training")
     pipeline_schedule: str = option(
         "1f1b", "Order of the micro-batches in pipeline stages of several processes: each stage's "
         "forward and backward passes in turn, or all forward passes first ('gpipe').",

@@ -291,8 +291,8 @@ def _found(source: Source, split: str, length: int, notes: List[str]) -> List[Sh
                         f"{FILE} states {length}", "a shard is missing, or one too many; "
                                           "'ipucnn data verify' reports details")
     if "distributed" in present:
-        notes.append(f"{source.shown('distributed')!r} is not needed: instances share the shards "
-                     "themselves, whatever their number")
+        notes.append(f"{source.shown('distributed')!r} is not needed: any number of "
+                     "instances share the shards")
     return shards
 
 

@@ -139,7 +139,7 @@ class Folder(Source):
         """Advise the system to read the files; it returns at once and does so meanwhile."""
         advise = getattr(os, "posix_fadvise", None)
         if advise is None:
-            return "this system cannot be asked to read files ahead"
+            return "this system cannot read files in advance"
         for shard in shards:
             try:
                 file = os.open(self.path(shard.name), os.O_RDONLY)
