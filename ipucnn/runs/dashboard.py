@@ -12,6 +12,9 @@ from ipucnn.training.live_status import RUNNING
 POINTS = 400
 """Points of a curve at most; of more, means are drawn."""
 
+LARGEST = 1e300
+"""Values beyond it, and those that are not finite, are not drawn."""
+
 WORST = 6
 """Classes that are listed at most."""
 
@@ -94,7 +97,8 @@ def _curves(view: View, width: int, height: int) -> List[str]:
         ("images/s", _points(view.rows, "train", "images_per_second"))]
     shown = [curve for curve in curves if curve[1]]
     if not shown:
-        return ["waiting for the first metrics"]
+        return ["waiting for the first metrics" if view.state == RUNNING
+                else "no metrics were recorded"]
     across = 2 if width >= 72 and len(shown) > 1 else 1
     down = 2 if height >= 22 and len(shown) > across else 1
     each_width, each_height = width // across - (across > 1), height // down
@@ -131,7 +135,7 @@ def _points(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> List[Tup
               if row.get("kind") == kind and row.get("weights") in (None, "raw")
               and isinstance(row.get(name), (int, float))
               and isinstance(row.get("epoch"), (int, float))
-              and abs(float(row[name])) != float("inf")]
+              and abs(float(row["epoch"])) < LARGEST and abs(float(row[name])) < LARGEST]
     group = -(-len(points) // POINTS) or 1
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part))
             for part in (points[start:start + group] for start in range(0, len(points), group))]

@@ -96,6 +96,8 @@ class Watched:
             notes.append(self._polling.failed)
         if run.state == RUNNING and silent > (STALE_STORE if self._url else STALE):
             notes.append(f"not seen for {silent:.0f} s")
+        if run.status.get("error"):
+            notes.append(str(run.status["error"]))
         shown = {**facts_of(run.options), **{
             name: value for name, value in run.status.items() if value is not None}}
         classes = read_json(self._folder / CLASSES).get("classes", [])

@@ -75,7 +75,8 @@ def open_list(argv: Sequence[str], lists: Collection[str]) -> Tuple[str, List[st
 
     The option is empty where the last one takes a single value or none.
     """
-    current, values = "", []
+    current = ""
+    values: List[str] = []
     for argument in argv:
         if argument.startswith("--") or (argument.startswith("-") and not _number(argument)):
             name, _, value = argument.partition("=")
