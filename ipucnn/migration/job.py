@@ -22,6 +22,9 @@ _HINTS = {"references/classification": "torchvision", "pytorch-image-models": "t
           "timm": "timm"}
 """What in a script's path names its program."""
 
+_PROMPT = re.compile(r"(\([\w.-]+\)\s*)?(\S+@\S+)?\$\s+|PS [^>]*>\s*|!\s*|%run\s+")
+"""What stands before a command that was copied from a terminal or a notebook."""
+
 _LAUNCHERS = {"torchrun": "torchrun", "torch.distributed.launch": "torchrun",
               "torch.distributed.run": "torchrun", "accelerate": "accelerate",
               "deepspeed": "deepspeed"}
@@ -69,12 +72,16 @@ def migrate(text: str, family: str = AUTO) -> List[Migration]:
         UsageError: a line has no script that is known, or there is no line.
     """
     lines = [line.strip() for line in re.sub(r"\\\s*\n", " ", typed(text)).splitlines()]
-    lines = [re.sub(r"^(\([\w.]+\)\s*)?\$\s+", "", line) for line in lines
-             if line and not line.startswith("#")]
+    lines = [_without_prompt(line) for line in lines if line and not line.startswith("#")]
     if not lines:
         raise UsageError("no command line is given",
                          "put it in quotes: ipucnn migrate 'python3 train.py --model resnet50'")
     return [found for line in lines for found in _migrated(line, family)]
+
+
+def _without_prompt(line: str) -> str:
+    found = _PROMPT.match(line)
+    return line[found.end():] if found else line
 
 
 def _migrated(line: str, family: str) -> List[Migration]:
@@ -196,16 +203,15 @@ def _translated(line: str, script: Script, arguments: Arguments,
         draft.options.get("--config") == (script.profile,) and script.profile) else []
     if variable:
         notes.append("values that the shell replaces ('$') are not checked")
-    assignments = [word for word in prefix if re.match(r"\w+=", word)]
-    others = [word for word in prefix if word not in assignments]
-    command = " ".join([*map(_assignment, assignments), quoted([*others, "ipucnn", *words])])
+    command = " ".join([*map(_prefixed, prefix), quoted(["ipucnn", *words])])
     return Migration(line, script.title, script.name, command, rows, tuple(notes),
                      tuple(problems))
 
 
-def _assignment(word: str) -> str:
-    name, _, value = word.partition("=")
-    return f"{name}={quoted_word(value)}"
+def _prefixed(word: str) -> str:
+    """Return a word before a script as a shell takes it; `A=b c` assigns."""
+    name, equals, value = word.partition("=")
+    return f"{name}={quoted_word(value)}" if equals and name.isidentifier() else quoted_word(word)
 
 
 def _shell(line: str) -> Optional[Migration]:
