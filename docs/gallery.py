@@ -39,7 +39,7 @@ COMMANDS = (
     "run --weights fast --data-dir shapes/validation --result inference.json",
     "plan --model resnet50 --pipeline-splits layer2 layer3 --gradient-accumulation 16 --lr 0.1 "
     "--result plan.json",
-    "explain shapes/validation/star/000.jpg --weights fast --out explain.png")
+    "explain shapes/validation/star/006.jpg --weights fast --out explain.png")
 """What `--record` runs."""
 
 KEPT = ("logs/fast", "logs/slow", "inference.json", "plan.json")
@@ -163,8 +163,8 @@ def keep(folder: Path) -> None:
         target.mkdir(exist_ok=True)
         for file in files:
             if file.suffix == ".json":
-                write_text(str(target / file.name), json.dumps(
-                    _public(json.loads(file.read_text(encoding="utf-8")))) + "\n")
+                text = file.read_text(encoding="utf-8").replace(f"{folder}/", "")
+                write_text(str(target / file.name), json.dumps(_public(json.loads(text))) + "\n")
             elif file.name in ("metrics.jsonl", "options.yaml"):
                 shutil.copy(str(file), str(target))
     shutil.copy(str(folder / EXPLAINED), str(PICTURES))
@@ -187,6 +187,7 @@ def _public(document: Dict[str, Any]) -> Dict[str, Any]:
 
 def _run(command: str) -> None:
     words: List[str] = command.split()
+    sys.argv = ["ipucnn", *words]  # which reports show
     code = invoke([*words, *(["--progress", "off"] if words[0] in ("train", "run") else [])])
     if code:
         raise SystemExit(code)

@@ -24,6 +24,9 @@ FORMATS = {"ipucnn.train": TRAINING, "ipucnn.run": INFERENCE, "ipucnn.validate":
            "ipucnn.data-bench": BENCHMARK, "ipucnn.bench": NETWORKS, "ipucnn.plan": PLAN}
 """The kinds of documents, by the name in their field `format`."""
 
+VERSION = "1"
+"""Of all these documents."""
+
 _MOST_ROWS = 10 ** 6
 _WRITES = ("name the folder of a training, a file of '--result' or '--predictions', or several of "
            "them")
@@ -85,10 +88,14 @@ def _read(path: Path, place: str) -> FinishedRun:
     if path.suffix.lower() in SUFFIXES and (path.suffix.lower() != ".json" or _is_list(path)):
         return FinishedRun(path.name, PREDICTIONS, place, evidence=evidence_of_file(path))
     document = _document(path)
-    kind = FORMATS.get(str(document.get("format")).rpartition("/")[0])
+    name, _, version = str(document.get("format")).rpartition("/")
+    kind = FORMATS.get(name)
     if kind is None:
         raise DataError(f"{place!r} is not a result of ipucnn that a report can show", _WRITES)
     found = FinishedRun(path.stem, kind, place, document)
+    if version != VERSION:
+        found.notes.append(f"the result has the format {name}/{version} of another version of "
+                           "ipucnn; some of it may be missing here")
     found.evidence = found.part("evidence")
     if kind == VALIDATION and len(_epochs(document)) > 1:
         found.rows = [{"kind": "validation", **one} for one in document["validations"]]

@@ -82,6 +82,9 @@ def test_a_validation_shows_every_checkpoint(tmp_path):
     assert ">41.00 %</td>" in page
     assert [title in page for title in (">Loss", ">Accuracy", ">Learning rate")] == [
         True, True, False]
+    assert "another version" not in page
+    place.write_text(place.read_text().replace("validate/1", "validate/2"))
+    assert "the format ipucnn.validate/2 of another version" in report([str(place)]).read_text()
     assert re.search(r"model_2.pt +2 +raw +9 +0.7500 +42.00 %", text_of(read_runs([str(place)])))
 
 
