@@ -275,6 +275,15 @@ def test_what_cannot_run_as_it_is_says_so(capsys):
     assert capsys.readouterr().out.startswith("# no counterpart")
 
 
+def test_quotes_may_be_left_out(capsys):
+    assert invoke(["migrate", "--from", "timm", "--json", "python", "train.py", "/a b", "--lr",
+                   "0.1"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["commands"]
+    assert made["command"] == "ipucnn train --config timm-train-py --data-dir '/a b' --lr 0.1"
+    assert invoke(["migrate", "python restore.py --checkpoint-path c", "--json"]) == 0
+    assert '"ipucnn restore' in capsys.readouterr().out
+
+
 def test_json_has_every_option(capsys):
     assert invoke(["migrate", "--json", "python3 train.py --lr 0.1 --what 3\npython3 restore.py "
                    "--checkpoint-path c"]) == 0
