@@ -7,6 +7,7 @@ makes these runs anew, with the commands that the gallery names. Pages are drawn
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -116,9 +117,10 @@ def _page(shot: Shot, folder: Path) -> Path:
     if shot.shows:
         report(shot.shows, str(path))
     else:
-        _run(COMMANDS[0].replace("--out shapes", f"--out {folder / 'shapes'}"))
-        _run(f"data show {folder / 'shapes'} --augmented --input-size 32 --per-class 3 "
-             f"--out {path}")
+        with contextlib.redirect_stdout(io.StringIO()):
+            _run(COMMANDS[0].replace("--out shapes", f"--out {folder / 'shapes'}"))
+            _run(f"data show {folder / 'shapes'} --augmented --input-size 32 --per-class 3 "
+                 f"--out {path}")
     text = path.read_text(encoding="utf-8").replace(f"{folder}{os.sep}", "")
     path.write_text(re.sub(r"(<p>ipucnn [^<,]+), [^<]*", r"\1", text, count=1), encoding="utf-8")
     return path
