@@ -120,7 +120,8 @@ def _training(folder: Path) -> FinishedRun:
     """Return the training of a log folder, or of the only one in a folder."""
     metrics, training = folder / run_folder.METRICS, folder / run_folder.TRAINING
     if not (metrics.exists() or training.exists()):
-        inner = sorted(path for path in folder.iterdir() if (path / run_folder.METRICS).exists())
+        inner = sorted(path for path in folder.iterdir() if any(
+            (path / name).exists() for name in (run_folder.METRICS, run_folder.TRAINING)))
         if len(inner) == 1:
             return _training(inner[0])
         if inner:

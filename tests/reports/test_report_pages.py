@@ -122,6 +122,9 @@ def test_a_killed_training_is_shown_without_what_it_lacks(tmp_path):
     assert "0.125" in report([str(folder)]).read_text()
     # the only training below a folder
     assert read_runs([str(tmp_path)])[0].place == str(folder)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "training.json").write_text('{"model": "resnet18"}')  # without the logger `files`
+    assert read_runs([str(tmp_path)])[0].place == str(folder)
 
 
 def test_text_has_80_columns_and_curves(tmp_path):
