@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -52,6 +53,17 @@ def drawn(view: View, width: int, height: int) -> str:
         lines += _curves(view, width, space)
     lines += [_fitted(line, width) for line in below[:max(0, height - len(lines))]]
     return "\n".join(line.rstrip() for line in lines[:height])
+
+
+def encodable(picture: str, encoding: Optional[str]) -> str:
+    """Return a picture in the characters that a terminal of an encoding has."""
+    try:
+        picture.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        plain = re.sub("[\u2801-\u28ff]", "*", picture)
+        plain = re.sub("[\u250c\u2510\u2514\u2518\u251c\u2524\u252c\u2534\u253c]", "+", plain)
+        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: ",", 0x2026: "~"})
+    return picture
 
 
 def _figures(view: View, width: int) -> List[str]:
@@ -157,7 +169,9 @@ def _of(done: Any, total: Any) -> str:
 
 
 def _number(value: Any, form: str) -> str:
-    return form.format(value) if isinstance(value, (int, float)) else ""
+    if not isinstance(value, (int, float)):
+        return ""
+    return form.format(value) if abs(value) < 1e9 else f"{value:.3g}"
 
 
 def _text(value: Any) -> str:

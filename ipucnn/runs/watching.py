@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Union
 from ipucnn.core.errors import UsageError
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store
-from ipucnn.runs.dashboard import View, age, drawn, facts_of
+from ipucnn.runs.dashboard import View, age, drawn, encodable, facts_of
 from ipucnn.runs.found import (
     CLASSES,
     DEPTH,
@@ -136,7 +136,7 @@ def screen() -> Iterator[Callable[[Callable[[int, int], str]], None]]:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         def show(picture: Callable[[int, int], str]) -> None:
             width, height = console.size
-            live.update(coloured(picture(width, height)), refresh=True)
+            live.update(coloured(encodable(picture(width, height), console.encoding)), refresh=True)
 
         yield show
 

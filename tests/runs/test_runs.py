@@ -16,7 +16,7 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.progress import Status
-from ipucnn.runs.dashboard import View, drawn
+from ipucnn.runs.dashboard import View, drawn, encodable
 from ipucnn.runs.found import ENDED, Metrics, read, state_of
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
@@ -137,12 +137,14 @@ def test_a_run_without_the_files_logger_is_known_by_its_status(tmp_path):
         "resnet18", "photos", 4, 4, 0.5]
 
 
-def test_values_that_cannot_be_drawn_are_left_out(tmp_path):
+def test_values_that_cannot_be_drawn_are_left_out(tmp_path, capsys):
     folder = written(tmp_path / "a")
     with open(folder / "metrics.jsonl", "a") as file:
         for value in ("NaN", "Infinity", "1e308", "-1e308"):
             file.write(f'{{"kind": "train", "epoch": 5, "loss": {value}}}\n')
     assert "loss" in drawn(Watched(folder).view(), 80, 24)
+    assert invoke(["runs", str(folder)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 160 + len(str(folder))
 
 
 def test_a_run_that_failed_states_why(tmp_path):
@@ -164,6 +166,16 @@ def test_a_picture_fits_its_terminal(tmp_path, width, height, count):
         assert "best top-1 64.00 % (epoch 4)" in text
         assert "worst classes: class 0 0 %" in text
         assert "⠤" in text or "⠒" in text or "⢸" in text  # a curve
+
+
+def test_a_terminal_without_these_characters_gets_others(tmp_path):
+    picture = drawn(Watched(written(tmp_path / "a")).view(), 80, 24)
+    assert encodable(picture, "utf-8") == picture
+    plain = encodable(picture, "ascii")
+    assert plain.isascii()
+    assert [len(line) for line in plain.splitlines()] == [
+        len(line) for line in picture.splitlines()]
+    assert "*" in plain
 
 
 def test_names_that_would_control_the_terminal_are_escaped():
