@@ -17,9 +17,6 @@ Target = Tuple[str, str, str, bool]
 """What is wanted, where; the figure; and whether it is met."""
 
 _PACKAGES = ("ipucnn", "torch", "torchvision", "onnxruntime", "openvino", "timm")
-_EARLIER = {"engines": "Engines through `ipucnn run` and called directly",
-            "inference": "The `torch` backend and plain torchvision",
-            "training": "`ipucnn train` and the best hand-written loop"}
 _NETWORKS = {
     "performance_inference": "Inference", "performance_further": "Inference: further programs",
     "performance_half": "Half precision", "performance_int8": "8-bit integers",
@@ -56,9 +53,6 @@ def page(results: Results) -> str:
     if "end_to_end" in results:
         lines += ["", "## Many photographs, from the start of the process", "",
                   *_end_to_end(results["end_to_end"])]
-    for name, title in _EARLIER.items():
-        if name in results:
-            lines += ["", f"## {title}", "", *_earlier(name, results[name])]
     return "\n".join(lines) + "\n"
 
 
@@ -233,32 +227,6 @@ def _end_to_end(result: Dict[str, Any]) -> Iterable[str]:
         for name, seconds in one["compute_alone_seconds"].items():
             yield _row([network, f"{name}, without its preparation", _spread(seconds, 1), "", "",
                         ""])
-
-
-def _earlier(name: str, result: Dict[str, Any]) -> Iterable[str]:
-    yield from _machine(result, "", f"{result['rounds']} rounds: {result['what']}")
-    if name == "engines":
-        yield from _head(["network, type", "engine", "`ipucnn run`", "directly", "ratio"])
-        for case, engines in result["images_per_second"].items():
-            for engine, one in engines.items():
-                yield _row([case, engine, _spread(one["ipucnn_run"]), _spread(one["directly"]),
-                            f"{one['ratio']['median']:.2f}"])
-    elif name == "inference":
-        yield from _head(["ResNet-50", "images/s", "to plain torchvision"])
-        ratios = result["ratio_to_plain"]
-        for case, rate in result["images_per_second"].items():
-            yield _row([case, _spread(rate),
-                        f"{ratios[case]['median']:.2f}" if case in ratios else ""])
-        yield from ["", f"A float32 matrix product ran at "
-                        f"{result['float32_matmul_gflops']['median']:.0f} GFLOP/s, at which "
-                        f"{result['images_per_second_at_the_speed_of_matmul']:.1f} images/s are "
-                        "possible."]
-    else:
-        yield from _head(["case", "`ipucnn train`", "hand-written", "ratio"])
-        for case, one in result["cases"].items():
-            rates = one["images_per_second"]
-            yield _row([case, _spread(rates["ipucnn"]), _spread(rates["hand-written"]),
-                        f"{one['ratio_to_hand_written']['median']:.2f}"])
 
 
 # -- parts -----------------------------------------------------------------------------------------

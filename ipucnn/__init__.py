@@ -40,8 +40,9 @@ _HOMES = {
     "option": "ipucnn.core.options.declaration",
     **dict.fromkeys(
         ("BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec", "ModelSpec",
-         "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement", "ScheduleSpec"),
+         "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "ScheduleSpec"),
         "ipucnn.core.registry.records"),
+    "Requirement": "ipucnn.core.registry.contract",
 }
 """The module of each public name but `doctor`, which is a package that can be called."""
 

@@ -25,6 +25,9 @@ from ipucnn.core.progress import (
     Status,
     StopTraining as StopTraining,
 )
+from ipucnn.core.registry.contract import (
+    Requirement as Requirement,
+)
 from ipucnn.core.registry.hookspecs import (
     hookimpl as hookimpl,
 )
@@ -38,7 +41,6 @@ from ipucnn.core.registry.records import (
     NormLayerSpec as NormLayerSpec,
     OptimizerSpec as OptimizerSpec,
     PublishedWeights as PublishedWeights,
-    Requirement as Requirement,
     ScheduleSpec as ScheduleSpec,
 )
 from ipucnn.data import (

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ipucnn.core.execution.feeding import FeedRequest as FeedRequest
     from ipucnn.core.execution.instances import ALONE as ALONE
     from ipucnn.core.execution.instances import Instances as Instances
-    from ipucnn.core.execution.launching import Launch as Launch
-    from ipucnn.core.execution.launching import Launcher as Launcher
+    from ipucnn.core.execution.launcher import Launch as Launch
+    from ipucnn.core.execution.launcher import Launcher as Launcher
     from ipucnn.core.execution.launching import joined as joined
     from ipucnn.core.execution.losses import CrossEntropyForm as CrossEntropyForm
     from ipucnn.core.execution.losses import Loss as Loss
@@ -56,11 +56,12 @@ if TYPE_CHECKING:
     from ipucnn.core.loggers import RunInfo as RunInfo
     from ipucnn.core.options.declaration import option as option
     from ipucnn.core.preprocessing import Preprocessing as Preprocessing
+    from ipucnn.core.registry.contract import API_VERSION as API_VERSION
+    from ipucnn.core.registry.contract import Requirement as Requirement
     from ipucnn.core.registry.deprecations import (
         PluginDeprecationWarning as PluginDeprecationWarning,
     )
     from ipucnn.core.registry.hookspecs import hookimpl as hookimpl
-    from ipucnn.core.registry.records import API_VERSION as API_VERSION
     from ipucnn.core.registry.records import BackendSpec as BackendSpec
     from ipucnn.core.registry.records import DatasetSpec as DatasetSpec
     from ipucnn.core.registry.records import LauncherSpec as LauncherSpec
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from ipucnn.core.registry.records import NormLayerSpec as NormLayerSpec
     from ipucnn.core.registry.records import OptimizerSpec as OptimizerSpec
     from ipucnn.core.registry.records import PublishedWeights as PublishedWeights
-    from ipucnn.core.registry.records import Requirement as Requirement
     from ipucnn.core.registry.records import ScheduleSpec as ScheduleSpec
     from ipucnn.data import DatasetRequest as DatasetRequest
     from ipucnn.data import ImageDataset as ImageDataset
@@ -97,7 +97,8 @@ _HOMES = {
     "ipucnn.core.execution.calibration": ("Calibration",),
     "ipucnn.core.execution.feeding": ("FeedRequest",),
     "ipucnn.core.execution.instances": ("ALONE", "Instances"),
-    "ipucnn.core.execution.launching": ("Launch", "Launcher", "joined"),
+    "ipucnn.core.execution.launcher": ("Launch", "Launcher"),
+    "ipucnn.core.execution.launching": ("joined",),
     "ipucnn.core.execution.losses": ("CrossEntropyForm", "Loss", "PerImageLoss", "one_per_image",
                                      "unsupported"),
     "ipucnn.core.execution.mixing": ("Mixing", "MixOptions", "mixed_labels"),
@@ -108,12 +109,12 @@ _HOMES = {
     "ipucnn.core.loggers": ("COMPLETED", "FAILED", "STOPPED", "Logger", "RunInfo"),
     "ipucnn.core.options.declaration": ("option",),
     "ipucnn.core.preprocessing": ("Preprocessing",),
+    "ipucnn.core.registry.contract": ("API_VERSION", "Requirement"),
     "ipucnn.core.registry.deprecations": ("PluginDeprecationWarning",),
     "ipucnn.core.registry.hookspecs": ("hookimpl",),
     "ipucnn.core.registry.records": (
-        "API_VERSION", "BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec",
-        "ModelSpec", "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "Requirement",
-        "ScheduleSpec"),
+        "BackendSpec", "DatasetSpec", "LauncherSpec", "LoggerSpec", "LossSpec", "ModelSpec",
+        "NormLayerSpec", "OptimizerSpec", "PublishedWeights", "ScheduleSpec"),
     "ipucnn.data": ("DatasetRequest", "ImageDataset", "check_classes"),
     "ipucnn.data.formats.convert": ("Writer",),
     "ipucnn.data.images": ("decode",),

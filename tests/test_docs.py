@@ -17,7 +17,9 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.profiles import resolve
-from ipucnn.core.registry.records import KINDS, PluginSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.contract import PluginSpec, Requirement
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import PublishedWeights
 from ipucnn.core.registry.registry import registry
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise

@@ -18,7 +18,7 @@ import yaml
 import ipucnn
 from ipucnn.core.options.declaration import declared as declared_options
 from ipucnn.core.options.owners import builtin_owners
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 
 LEGACY = Path(__file__).parent / "legacy"

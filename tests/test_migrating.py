@@ -15,7 +15,7 @@ from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import registry
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise

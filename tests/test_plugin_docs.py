@@ -11,8 +11,10 @@ from ipucnn import testing
 from ipucnn.core.options.building import build
 from ipucnn.core.options.declaration import Option
 from ipucnn.core.registry import discovery, hookspecs
+from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.records import KINDS, ModelSpec, PluginSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry, State
 from ipucnn.training.options import TrainOptions
 

@@ -23,7 +23,7 @@ from ipucnn.core.registry.registry import use
 from ipucnn.data.remote import shard_cache, store_images, stores
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import Patience
-from ipucnn.models import store_folder
+from ipucnn.models import store_paths
 
 MODEL = ["--model", "resnet8-cifar", "--input-size", "32", "--precision", "full", "--progress",
          "off", "--backend", "torch"]
@@ -77,7 +77,7 @@ def cli(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store_images, "_listings", {})
-    monkeypatch.setattr(store_folder, "_folders", {})
+    monkeypatch.setattr(store_paths, "_folders", {})
     for module in (stores, shard_cache):
         monkeypatch.setattr(module, "PATIENCE", Patience(timeout=2, attempts=4, pause=0.01))
 

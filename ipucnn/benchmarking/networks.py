@@ -33,6 +33,7 @@ from ipucnn.benchmarking.own import run_options
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import check_alone
+from ipucnn.core.execution.selection import expected
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.building import build
@@ -172,7 +173,7 @@ def _usable(train: bool, registry: Registry) -> List[str]:
     specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
     found = []
     for spec in sorted((spec for spec in specs if _does(spec, train)),
-                       key=lambda spec: -spec.preference):
+                       key=lambda spec: -expected(spec)):
         try:
             usable = registry.make(
                 spec, options=options_for(spec, "backend", {}, registry)).probe().usable

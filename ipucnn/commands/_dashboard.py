@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Dict, List
 
 from ipucnn.core.progress import Status
-from ipucnn.models.store_folder import place_of
+from ipucnn.models.store_paths import place_of
 from ipucnn.runs.dashboard import View, drawn
 from ipucnn.runs.found import CLASSES, changed, folders, read_json
 from ipucnn.runs.watching import EVERY, screen

@@ -44,8 +44,8 @@ def list_plugins(
     if len(forms) > 1:
         raise UsageError(f"'{forms[0]}' and '{forms[1]}' exclude each other",
                          "leave one of them out")
+    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.listing import entry
-    from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import State, registry
 
     wanted: List[Optional[str]] = [kind_named(kind).name for kind in kinds or []] or [None]
@@ -86,7 +86,7 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
     import shutil
 
     from ipucnn.core.options.profiles import resolve
-    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.plot import plot_schedule
     from ipucnn.terminal.flags import parsed
@@ -191,9 +191,9 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
     Raises:
         UsageError: the name is missing, unknown or that of plugins of several kinds.
     """
+    from ipucnn.core.registry.kinds import KINDS as ALL
+    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.listing import kinds_of
-    from ipucnn.core.registry.records import KINDS as ALL
-    from ipucnn.core.registry.records import kind_named
     from ipucnn.core.registry.registry import registry
 
     if not words:
@@ -250,7 +250,7 @@ def _described(kind: str, name: str) -> Dict[str, Any]:
 
 def _splits(kind: str, name: str) -> List[str]:
     """Return the modules of a model that can begin a pipeline stage, in order of execution."""
-    from ipucnn.core.registry.records import kind_named
+    from ipucnn.core.registry.kinds import kind_named
 
     if kind_named(kind).name != "model":
         raise UsageError(f"'--splits' is for models, not for a {kind_named(kind).name}")

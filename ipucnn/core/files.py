@@ -20,9 +20,6 @@ LARGEST_JSON = 1 << 24
 _DIGITS = 40
 """Digits that a number in a JSON text may have."""
 
-KEPT_RECORDS = 1000
-"""A folder of records for later runs keeps so many of them."""
-
 
 def make_folder(path: str, option: str) -> str:
     """Create the folder named by an option if it is missing, and return its full path.
@@ -93,20 +90,6 @@ def _real(text: str) -> float:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text[:_DIGITS]} is not a finite number")
-
-
-def keep_record(path: Path, value: Any) -> None:
-    """Write a value as JSON for later runs; one that cannot be written is lost.
-
-    Its folder is private to the user, and keeps the newest `KEPT_RECORDS` of its JSON files.
-    """
-    with suppress(OSError):
-        private_folder(path.parent)
-        with staged(path) as partial:
-            partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        newest = sorted(path.parent.glob("*.json"), key=lambda one: -one.stat().st_mtime)
-        for old in newest[KEPT_RECORDS:]:
-            old.unlink()
 
 
 def private_folder(path: Union[str, Path]) -> None:

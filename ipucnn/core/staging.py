@@ -25,8 +25,13 @@ _OLD = 24 * 3600.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
 
-def lock(descriptor: int) -> Optional[bool]:
+def lock(descriptor: int, shared: bool = False, wait: bool = False) -> Optional[bool]:
     """Lock an open file or folder for this process, which releases the lock by closing it.
+
+    Args:
+        descriptor: of the file or folder.
+        shared: whether other processes may have such a lock as well.
+        wait: whether to wait until no other process has it locked.
 
     Returns:
         False if another process has locked it; None where the system or its file system, such as
@@ -37,7 +42,8 @@ def lock(descriptor: int) -> Optional[bool]:
     except ImportError:  # Windows
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+                    | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:

@@ -20,13 +20,14 @@ from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import processor
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import keep_record, parsed_json
+from ipucnn.core.files import parsed_json
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.names import key
 from ipucnn.core.options.declaration import CACHE
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.weights_card import preprocessing_of

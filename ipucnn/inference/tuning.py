@@ -36,7 +36,8 @@ from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.declaration import INFERENCE, declared
 from ipucnn.core.options.owners import AUTO, owner_of
-from ipucnn.core.registry.records import KINDS, BackendSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.given import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of

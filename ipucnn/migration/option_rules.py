@@ -1,23 +1,18 @@
 """Translations of single options that a table cannot state, by the names that tables use.
 
-A rule of an option gets the translation in progress and the option as given; a rule of a script,
-at the end of the module, looks at all of its options together.
+A rule of an option gets the translation in progress and the option as given.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.registry.registry import registry
 from ipucnn.migration.old_arguments import Argument
-from ipucnn.migration.scripts import OPTIONS, declaration
-from ipucnn.migration.translation import PART, Draft, Outcome, Row
-
-MILESTONES = 20
-"""A step schedule with more drops than this is written as an exponential one."""
+from ipucnn.migration.translation import PART, Draft, Outcome
 
 
 def _value(argument: Argument) -> str:
@@ -119,7 +114,7 @@ def model(draft: Draft, argument: Argument) -> Outcome:
     try:
         name = registry().get("model", name).name
     except IpucnnError:
-        draft.problems.append(f"no model {bare!r} is installed: a plugin can add it")
+        draft.problem(f"no model {bare!r} is installed: a plugin can add it", bare)
         return Outcome(["--model", bare], "'ipucnn list-plugins models' lists those installed")
     return Outcome(["--model", name], untagged.lstrip("; "))
 
@@ -177,7 +172,7 @@ def optimizer(draft: Draft, argument: Argument) -> Outcome:
     old = _value(argument)
     found = draft.script.optimizers.get(old.lower())
     if found is None:
-        draft.problems.append(f"there is no optimizer {old!r}: a plugin can add it")
+        draft.problem(f"there is no optimizer {old!r}: a plugin can add it", old)
         return Outcome(["--optimizer", old], "'ipucnn list-plugins optimizers' lists those "
                                              "installed")
     nesterov = "momentum without Nesterov's" if "--no-nesterov" in found else ""
@@ -244,7 +239,8 @@ def timm_dataset(draft: Draft, argument: Argument) -> Outcome:
                                                  "data convert' writes")
     if kind in ("", "torch") and name in ("", "imagenet", "folder", "image_folder"):
         return Outcome(None, "a folder's layout is recognised")
-    draft.problems.append(f"there is no dataset {_value(argument)!r}: a plugin can add it")
+    draft.problem(f"there is no dataset {_value(argument)!r}: a plugin can add it",
+                  _value(argument))
     return Outcome(["--data", name], "'ipucnn list-plugins datasets' lists those installed")
 
 
@@ -260,7 +256,8 @@ def timm_input_size(draft: Draft, argument: Argument) -> Outcome:
     """Take the height of a square input."""
     channels, height, width = [*argument.values, "", "", ""][:3]
     if channels != "3" or height != width:
-        draft.problems.append(f"the input {_value(argument)!r} is not a square RGB image")
+        draft.problem(f"the input {_value(argument)!r} is not a square RGB image",
+                      _value(argument))
     return Outcome(["--input-size", height])
 
 
@@ -317,133 +314,5 @@ def processes(draft: Draft, argument: Argument) -> Outcome:
 
 def rendezvous(draft: Draft, argument: Argument) -> Outcome:
     """Join the address and the port."""
-    return Outcome(["--rdzv-endpoint", f"{_value(argument)}:{draft.old('master-port', '29500')}"])
-
-
-# rules of scripts
-
-
-def synthetic_benchmark(draft: Draft) -> None:
-    """Turn the classes and norms of the benchmark into those of the command."""
-    if draft.command == "train":
-        draft.put(["--no-checkpoints", "--epoch", "1"])
-        draft.rows.append(Row("--mode train", "--no-checkpoints --epoch 1", "one epoch of "
-                                                                            "'--steps'"))
-
-
-def _steps_schedule(every: float, factor: str, epochs: float) -> List[str]:
-    """Return the schedule that multiplies the rate with a factor after every so many epochs."""
-    drops = int((epochs - 1) // every) if every else 0
-    if every == int(every) and drops <= MILESTONES:
-        marks = [str(int(every) * (number + 1)) for number in range(drops)]
-        return ["--lr-schedule", "step", "--lr-decay", factor,
-                *(["--lr-epoch-decay", *marks] if marks else [])]
-    return ["--lr-schedule", "exponential", "--lr-decay", factor, "--lr-scheduler-freq",
-            f"{1 / every:.6g}"]
-
-
-def torchvision(draft: Draft) -> None:
-    """Translate the schedule and the average, and a test of a model."""
-    if draft.given("test-only"):
-        _evaluation(draft)
-        return
-    names = ("lr-scheduler", "lr-step-size", "lr-gamma")
-    if any(map(draft.given, names)) or draft.given("epochs"):
-        kind = draft.old("lr-scheduler", "steplr").lower()
-        factor, epochs = draft.old("lr-gamma", "0.1"), float(draft.old("epochs", "90"))
-        if kind == "cosineannealinglr":
-            words = ["--lr-schedule", "cosine"]
-        elif kind == "exponentiallr":
-            words = ["--lr-schedule", "exponential", "--lr-decay", factor,
-                     "--lr-scheduler-freq", "1"]
-        else:
-            words = _steps_schedule(float(draft.old("lr-step-size", "30")), factor, epochs)
-        draft.explain(names, words, "" if any(map(draft.given, names)) else
-                      "its schedule, for these epochs")
-    if draft.given("model-ema"):
-        every = int(draft.old("model-ema-steps", "32"))
-        started = draft.options.get("--nproc", (draft.old("world-size", "1"),))[0]
-        share = (1 - float(draft.old("model-ema-decay", "0.99998"))) * every * int(started)
-        share *= int(draft.old("batch-size", "32")) / int(draft.old("epochs", "90"))
-        decay = (1 - min(1.0, share)) ** (1 / every)
-        draft.explain(("model-ema", "model-ema-decay"), ["--ema-decay", f"{decay:.8g}"],
-                      "for each weight update, as torchvision computes it from the batch size and "
-                      "the epochs")
-    elif draft.given("model-ema-decay"):
-        draft.explain(("model-ema-decay",), [], "it acts with '--model-ema' only")
-
-
-def timm(draft: Draft) -> None:
-    """Translate the rate, the schedule and the average."""
-    if not draft.given("lr"):
-        _timm_rate(draft)
-    names = ("sched", "decay-epochs", "decay-milestones", "decay-rate")
-    if any(map(draft.given, names)):
-        _timm_schedule(draft, names)
-    if draft.given("model-ema"):
-        draft.explain(("model-ema", "model-ema-decay"),
-                      ["--ema-decay", draft.old("model-ema-decay", "0.9998")])
-    elif draft.given("model-ema-decay"):
-        draft.explain(("model-ema-decay",), [], "it acts with '--model-ema' only")
-
-
-def _timm_rate(draft: Draft) -> None:
-    """Compute the rate from the samples of an update, as timm does where none is given."""
-    names = ("lr-base", "lr-base-size", "lr-base-scale")
-    batch = int(draft.old("batch-size", "128")) * int(draft.old("grad-accum-steps", "1")) * int(
-        draft.options.get("--nproc", ("1",))[0])
-    ratio = batch / float(draft.old("lr-base-size", "256"))
-    name = draft.old("opt", "sgd").lower()
-    scale = draft.old("lr-base-scale") or (
-        "sqrt" if "ada" in name or "lamb" in name else "linear")
-    rate = float(draft.old("lr-base", "0.1")) * (ratio ** 0.5 if scale == "sqrt" else ratio)
-    draft.explain(names, ["--lr", f"{rate:.6g}"],
-                  f"timm's rate for {batch} samples per update ({scale} scaling)")
-
-
-def _timm_schedule(draft: Draft, names: Sequence[str]) -> None:
-    kind, factor = draft.old("sched", "cosine"), draft.old("decay-rate", "0.1")
-    why = ""
-    if kind in ("cosine", "tanh"):
-        words = ["--lr-schedule", "cosine"]
-        why = "" if kind == "cosine" else "the nearest one"
-    elif kind == "poly":
-        words = ["--lr-schedule", "polynomial", "--lr-power", draft.old("decay-rate", "0.5")]
-    elif kind == "multistep":
-        marks = draft.old("decay-milestones", "90 180 270").split()
-        words = ["--lr-schedule", "step", "--lr-decay", factor, "--lr-epoch-decay", *marks]
-    elif kind in ("step", "exp", "plateau"):
-        words = _steps_schedule(float(draft.old("decay-epochs", "90")), factor,
-                                float(draft.old("epochs", "300")))
-        why = "" if kind != "plateau" else "there is no plateau schedule; this is the one with " \
-                                           "fixed steps"
-    else:
-        draft.problems.append(f"there is no schedule {kind!r}")
-        words = ["--lr-schedule", kind]
-    draft.explain(names, words, why)
-
-
-def timm_validate(draft: Draft) -> None:
-    """Take published weights where timm does."""
-    if not draft.given("checkpoint") and not draft.given("pretrained"):
-        draft.explain((), ["--weights", "pretrained"], "where no checkpoint is given")
-
-
-def _evaluation(draft: Draft) -> None:
-    """Turn a training into an evaluation, without what only a training has."""
-    draft.command = "run"
-    draft.explain(("test-only",), [], "'ipucnn run', which needs no options of a training")
-    kept = {flag: values for flag, values in draft.options.items() if _of_run(flag)}
-    dropped = [flag for flag in draft.options if flag not in kept and flag != "--config"]
-    draft.options.clear()
-    draft.options.update(kept)
-    draft.options.pop("--config", None)
-    draft.rows[:] = [row if row.becomes.split(" ")[0] not in dropped else
-                     Row(row.given, "", "an option of trainings") for row in draft.rows]
-
-
-def _of_run(flag: str) -> bool:
-    item: Optional[object] = declaration("run", flag)
-    own = item is not None and any(
-        getattr(kind, "job", "") == "inference" for kind in OPTIONS["run"])
-    return own and flag not in ("--momentum", "--label-smoothing", "--nesterov")
+    port = draft.old("master_port") or draft.old("main_process_port", "29500")
+    return Outcome(["--rdzv-endpoint", f"{_value(argument)}:{port}"])

@@ -11,7 +11,7 @@ from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import Declared
 from ipucnn.core.options.owners import builtin_owners
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.inference.options import RunOptions
@@ -70,7 +70,7 @@ class Script:
         command: the command that replaces it; empty without one.
         none: why there is none.
         profile: the profile with its defaults.
-        rule: the function of `option_rules` that looks at all its options together.
+        rule: the function of `script_rules` that looks at all its options together.
         positional: the option that its first argument is the value of.
         processes: its first argument is the number of processes.
         defaults: values of options here that the script has as defaults.

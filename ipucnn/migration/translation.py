@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.migration.old_arguments import Argument, Arguments
 from ipucnn.migration.scripts import FLAG, MANY, OldOption, Script, declaration
+from ipucnn.migration.shell_line import expands, quoted_word
 
 SAME = "the same"
 DROPPED = "dropped"
@@ -85,6 +85,11 @@ class Draft:
         """Return the value of an option of the script, or its default."""
         return " ".join(self.arguments.values.get(name, ())) or default
 
+    def problem(self, text: str, value: str) -> None:
+        """Add what has to be decided, unless the value is only known to the shell."""
+        if not expands(value):
+            self.problems.append(text)
+
     def put(self, words: Sequence[str]) -> None:
         """Add options; one that is there already gets the new values."""
         flag = ""
@@ -116,7 +121,7 @@ class Draft:
 
 def quoted(words: Sequence[str]) -> str:
     """Return words as a shell takes them."""
-    return " ".join(map(shlex.quote, words))
+    return " ".join(map(quoted_word, words))
 
 
 def _opposite(flag: str) -> str:
@@ -131,7 +136,7 @@ def translate(script: Script, arguments: Arguments, before: Sequence[str] = ()) 
         arguments: those that it was given.
         before: further options of the command, those of a launcher.
     """
-    from ipucnn.migration import option_rules as rules
+    from ipucnn.migration import script_rules
 
     draft = Draft(script, arguments, script.command)
     draft.put(before)
@@ -151,7 +156,7 @@ def translate(script: Script, arguments: Arguments, before: Sequence[str] = ()) 
     for argument in arguments.given:
         _translate(draft, argument)
     if script.rule:
-        getattr(rules, script.rule)(draft)
+        getattr(script_rules, script.rule)(draft)
     for name, value in script.defaults.items():
         flag = "--" + name
         if flag not in draft.options:

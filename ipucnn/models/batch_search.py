@@ -12,8 +12,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import keep_record, parsed_json
+from ipucnn.core.files import parsed_json
 from ipucnn.core.machine import memory_limit, thread_count
+from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir
 
 GAIN = 1.02

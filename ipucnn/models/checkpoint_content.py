@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import kind_of
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import present, shown_path
+from ipucnn.models.store_paths import present, shown_path
 
 FORMAT = "ipucnn.checkpoint/1"
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited
 from ipucnn.models.checkpoint_names import BEST, NAME
-from ipucnn.models.store_folder import on_store, shown_path
+from ipucnn.models.store_paths import on_store, shown_path
 
 log = logging.getLogger("ipucnn.checkpoints")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -21,11 +20,9 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
 from ipucnn.core.staging import staged
-from ipucnn.data.remote.download import cache_dir
-from ipucnn.data.remote.mirror import local_path
-from ipucnn.data.remote.shard_cache import GREATEST_DEFAULT
-from ipucnn.data.remote.stores import Store, host_of, is_store
-from ipucnn.data.remote.transfer import Expected, shown
+from ipucnn.data.bounded_folder import BoundedFolder, use
+from ipucnn.data.remote.stores import Store
+from ipucnn.data.remote.transfer import Expected
 from ipucnn.models.checkpoint_names import BEST, NAME
 
 FORMAT = "ipucnn.checkpoints/1"
@@ -38,7 +35,7 @@ SUPERSEDED = ".superseded"
 UNSENT = "unsent"
 """Subfolder of checkpoints that could not be written to the store."""
 
-_WEIGHTS = (".pt", ".pth", ".safetensors")
+WEIGHTS = (".pt", ".pth", ".safetensors")
 _BESIDE = ("metrics.jsonl", "metrics.csv", "options.yaml")
 """Files of a training that go with its checkpoints, as they are when one is written."""
 
@@ -49,7 +46,6 @@ _WATCHED = ("status.json", "metrics.jsonl", "classes.json", "options.yaml", "tra
 
 _LARGEST = 1 << 36
 log = logging.getLogger("ipucnn.store_folder")
-_folders: Dict[str, StoreFolder] = {}
 _Recorded = Dict[str, Tuple[int, str]]
 
 
@@ -65,12 +61,14 @@ class StoreFolder:
     Attributes:
         store: the folder on the store.
         root, writes: see above.
+        closed: whether the copies are removed, and this is of no use any more.
     """
 
     def __init__(self, url: str, root: Path, writes: bool) -> None:
         self.store = Store(url)
         self.root = root
         self.writes = writes
+        self.closed = False
         self._lock = threading.RLock()
         self._beside_lock = threading.Lock()  # a live status must not wait for a checkpoint
         self._sequence = 0
@@ -156,6 +154,8 @@ class StoreFolder:
             path = self.root / name
             if self._good.get(name) == _identity(path) is not None:
                 return
+            if not self.writes:
+                use(path)
             wanted = (self._recorded or {}).get(name)
             if wanted is None and self.writes and path.exists():
                 return  # written here, and not sent yet
@@ -190,10 +190,14 @@ class StoreFolder:
         note.write_text(version)
 
     def _download(self, name: str, expected: Expected) -> None:
-        _make_room(self.root, expected.size or 0)
+        if not self.writes:
+            copies = BoundedFolder(self.root.parent, tuple(f"*/*{end}" for end in WEIGHTS))
+            copies.make_room(expected.size or 1)
         log.debug("fetching %s", self.store.shown(name))
         with staged(self.root / name) as partial, partial.open("wb") as file:
             self.store.download(name, file, expected)
+        if not self.writes:
+            use(self.root / name)
 
     def beside(self) -> None:
         """Fetch the files that go with the checkpoints of a training that continues."""
@@ -339,99 +343,7 @@ class StoreFolder:
                     with suppress(OSError):
                         (self.root / name).unlink()
             self._good.clear()
-            _folders.pop(str(self.root), None)
-
-
-def place_of(place: str, writes: bool = False) -> Path:
-    """Return the path of a file or folder: of a store's, that of its copy.
-
-    The copy of a file is made when it is read (`present`).
-
-    Args:
-        place: a path, or the URL of a folder of checkpoints or a file of weights.
-        writes: whether this process writes to the folder.
-
-    Raises:
-        IpucnnError: the URL is wrong, or the store does not answer.
-    """
-    if not is_store(place):
-        return Path(local_path(place))
-    url, name = divided(place)
-    key = hashlib.sha256(shown(url).encode()).hexdigest()[:12]
-    root = Path(os.path.abspath(str(
-        cache_dir() / ("sent" if writes else "checkpoints") / f"{host_of(url)}-{key}")))
-    folder = _folders.get(str(root))
-    if folder is None or folder.store.url != url.rstrip("/"):
-        try:
-            folder = _folders[str(root)] = StoreFolder(url, root, writes)
-        except OSError as error:
-            raise _unstored(root, error) from error
-    elif not writes:
-        folder.refresh()
-    return root / name if name else root
-
-
-def divided(url: str) -> Tuple[str, str]:
-    """Return the folder of a URL, and the file if it names one of weights."""
-    folder, _, name = url.rstrip("/").rpartition("/")
-    return (folder, name) if name.endswith(_WEIGHTS) else (url.rstrip("/"), "")
-
-
-def file_in(url: str, copy: Path) -> str:
-    """Return the URL of the file of a copy: `url`, or one in that folder."""
-    return url if divided(url)[1] else f"{url.rstrip('/')}/{copy.name}"
-
-
-def on_store(folder: Path) -> Optional[StoreFolder]:
-    """Return the folder on a store that a folder has the copies of; None for others."""
-    return _folders.get(os.path.abspath(str(folder)))
-
-
-def present(path: Path) -> None:
-    """Make sure that there is a copy of a file that is on a store.
-
-    Raises:
-        DataError: it cannot be fetched.
-    """
-    folder = on_store(path.parent)
-    if folder is not None:
-        try:
-            folder.copy(path.name)
-        except OSError as error:
-            raise _unstored(folder.root, error) from error
-
-
-def shown_path(path: Path) -> str:
-    """Return a path for messages and results: of a copy, the URL."""
-    folder, own = on_store(path.parent), on_store(path)
-    if own is not None:
-        return own.store.shown()
-    return str(path) if folder is None else folder.store.shown(path.name)
-
-
-def _unstored(root: Path, error: OSError) -> DataError:
-    return DataError(f"cannot keep copies in '{root}': {error.strerror or error}",
-                     "free space, or set IPUCNN_CACHE to another folder")
-
-
-def _make_room(root: Path, size: int) -> None:
-    """Remove the copies that were not read for longest, if there are too many."""
-    if root.parent.name == "sent":
-        return
-    found = []
-    for path in root.parent.glob("*/*"):
-        with suppress(OSError):
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    used = sum(length for _, length, _ in found)
-    limit = min(GREATEST_DEFAULT, (shutil.disk_usage(str(root)).free + used) // 10)
-    for _, length, path in sorted(found):
-        if used + size <= limit:
-            return
-        if path.suffix in _WEIGHTS:
-            with suppress(OSError):
-                path.unlink()
-                used -= length
+            self.closed = True
 
 
 def _identity(path: Path) -> Optional[Tuple[int, int]]:

@@ -16,7 +16,7 @@ from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import WeightsReport, first_names
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
-from ipucnn.models.store_folder import shown_path
+from ipucnn.models.store_paths import shown_path
 from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, named_weights, published_file
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import Given
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         return given
     place = str(given["weights"])
     if is_store(place):
-        from ipucnn.models.store_folder import file_in
+        from ipucnn.models.store_paths import file_in
 
         given["weights"] = file_in(place, Path(weights))
     elif Path(place).expanduser().is_dir():

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from ipucnn.core.errors import DataError, UsageError, WeightsError
 from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.contract import Requirement
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
 from ipucnn.data.remote.stores import is_store
 from ipucnn.data.remote.transfer import shown
@@ -126,7 +127,7 @@ def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[P
 
 
 def _on_store(address: str) -> Path:
-    from ipucnn.models.store_folder import on_store, place_of, present
+    from ipucnn.models.store_paths import on_store, place_of, present
 
     try:
         path = place_of(address)

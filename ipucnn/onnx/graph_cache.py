@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -27,6 +26,7 @@ from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.staging import staged
+from ipucnn.data.bounded_folder import BoundedFolder, use
 from ipucnn.data.remote.download import cache_dir, sha256
 from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.models.checkpoint_files import best_of
@@ -66,12 +66,11 @@ class StoredGraph:
 
     def read(self, registry: Registry) -> Optional[BuiltModel]:
         """Return the network in the file; None where there is none that can be read."""
+        if not use(self.path):
+            return None
         try:
-            if not self.path.is_file():
-                return None
             stored = read_network(self.path)
             report = WeightsReport(**_tuples(parsed_json(stored.facts.properties[_WEIGHTS])))
-            os.utime(str(self.path))  # the files used last are kept
         except (IpucnnError, OSError, LookupError, TypeError, ValueError) as error:
             log.info("graph '%s' is not used: %s", self.path, error)
             return None
@@ -113,9 +112,10 @@ class StoredGraph:
         entry = proto.metadata_props.add()
         entry.key, entry.value = _WEIGHTS, json.dumps(asdict(built.weights))
         private_folder(self.path.parent)
-        _make_room(self.path.parent, proto.ByteSize())
         with staged(self.path) as partial, open(partial, "wb") as file:
             file.write(proto.SerializeToString())
+        use(self.path)
+        BoundedFolder(self.path.parent, ("*.onnx",), most_bytes=KEPT_BYTES).make_room()
         graph_facts.keep(self.path, GraphFacts.of(proto, str(self.path)))
         graph.path = str(self.path)
 
@@ -191,15 +191,3 @@ def _code() -> str:
 def _tuples(values: Dict[str, Any]) -> Dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()}
-
-
-def _make_room(folder: Path, size: int) -> None:
-    """Remove the files that have not been used for longest, so that `size` bytes fit."""
-    files = sorted((path.stat().st_mtime, path.stat().st_size, path)
-                   for path in folder.glob("*.onnx"))
-    total = size + sum(entry[1] for entry in files)
-    for _, length, path in files:
-        if total <= KEPT_BYTES:
-            return
-        path.unlink()
-        total -= length

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import keep_record, parsed_json
+from ipucnn.core.files import parsed_json
 from ipucnn.core.names import printable
+from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir, sha256
 from ipucnn.models.card import LOGITS, PROBABILITIES
 from ipucnn.onnx.target import opset_of

@@ -13,7 +13,8 @@ from ipucnn.core.names import key
 from ipucnn.core.options.composition import default_of
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.records import KINDS, BackendSpec, DatasetSpec, ModelSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import BackendSpec, DatasetSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.stage_memory import device_of

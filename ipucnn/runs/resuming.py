@@ -14,7 +14,7 @@ from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.checkpoint_names import NAME
-from ipucnn.models.store_folder import divided, place_of
+from ipucnn.models.store_paths import divided, place_of
 from ipucnn.runs.found import DEPTH
 from ipucnn.training.options import TrainOptions
 

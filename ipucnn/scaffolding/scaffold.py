@@ -11,7 +11,7 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import write_text
 from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.registry.records import KINDS, Kind, kind_named
+from ipucnn.core.registry.kinds import KINDS, Kind, kind_named
 from ipucnn.core.registry.registry import registry
 from ipucnn.scaffolding.sources import hoisted, joined
 from ipucnn.version import __version__

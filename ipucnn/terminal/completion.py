@@ -47,7 +47,7 @@ def of_profiles(*commands: str) -> Callable[[str], List[str]]:
 def of_names(*words: str) -> Callable[[str], List[str]]:
     """Return a function that completes some words, and the built-in plugins of all kinds."""
     def complete(incomplete: str) -> List[str]:
-        from ipucnn.core.registry.records import KINDS
+        from ipucnn.core.registry.kinds import KINDS
         from ipucnn.core.registry.registry import registry
 
         names = [name for kind in KINDS for name in registry().names(kind)]

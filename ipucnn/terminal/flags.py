@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Collection, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.options.composition import CommandOptions, common_options, in_options
+from ipucnn.core.options.composition import (
+    CommandOptions,
+    common_option,
+    common_options,
+    in_options,
+)
 from ipucnn.core.options.declaration import Declared, declared
 from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, third_party_owners
-from ipucnn.core.registry.records import KINDS, DatasetSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
 
@@ -203,9 +210,7 @@ def _selecting_values(options_class: type[CommandOptions],
             current = current if items[current].many else ""
     profile = given.pop("config", None)
     if profile:
-        from ipucnn.core.options.profiles import selecting
-
-        values.update(selecting(options_class, profile[-1], selectors))
+        values.update(_selecting(options_class, profile[-1], selectors))
     values.update((name, tuple(words) if items[name].many else words[-1])
                   for name, words in given.items() if words)
     return values
@@ -238,3 +243,22 @@ def parsed(options_class: type, arguments: Sequence[str], registry: Registry) ->
             raise UsageError(f"option {name!r} needs a value")
         given[flag.name] = [*given.get(flag.name, []), text] if flag.item.many else text
     return given
+
+
+def _selecting(options_class: Any, name: str, selectors: Collection[str]) -> Dict[str, Any]:
+    """Return a profile's values of the options that select plugins, unchecked.
+
+    Args:
+        options_class: the options of the command.
+        name: the profile's name or file.
+        selectors: the names of these options.
+    """
+    from ipucnn.core.options.profiles import load
+
+    with suppress(IpucnnError):  # the command itself reports the problem
+        profile = load(name, options_class.command)
+        found = {item.name: value for spelling, value in profile.values.items()
+                 for item in [common_option(options_class, spelling)] if item is not None}
+        return {item: tuple(value) if isinstance(value, list) else value
+                for item, value in found.items() if item in selectors}
+    return {}

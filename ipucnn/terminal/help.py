@@ -6,7 +6,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.names import printable
 from ipucnn.core.options.owners import Owner, in_words
-from ipucnn.core.registry.records import KINDS, BackendSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.terminal.flags import Flag, FlagTable
 
 Section = Tuple[str, List[Tuple[str, str]], str]

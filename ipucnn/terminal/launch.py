@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
+import sys
 from dataclasses import dataclass
 from time import sleep
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.execution.launching import launched, start
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.execution.launching import launched, launcher_named, select
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import option
@@ -89,7 +91,35 @@ def started(given: Dict[str, Any]) -> Optional[int]:
         UsageError: an option of a launcher is not valid, or no launcher is named.
     """
     asked = launcher_of(given)
-    return start(*asked, _arguments) if asked else None
+    return _start(*asked, _arguments) if asked else None
+
+
+def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
+    """Start the processes of this run with a launcher, unless it is one of them already.
+
+    Args:
+        name: of the launcher.
+        options: an instance of its options class; None if it has none.
+        arguments: those of ipucnn's command line.
+
+    Returns:
+        The exit code of the run, or None in one of its processes.
+
+    Raises:
+        UsageError: another launcher started this process, or this one does not start processes.
+        UnavailableError: it is not usable here.
+    """
+    from ipucnn.core.registry.registry import registry
+
+    launcher = launcher_named(name, options)
+    if launcher.launch(os.environ) is not None:
+        select(registry().get("launcher", name).name)
+        return None
+    other = launched()
+    if other is not None:
+        raise UsageError(f"'--launcher {name}' would start processes in each one that "
+                         f"{other.launcher} started", "leave one of the two out")
+    return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 
 
 def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
@@ -102,7 +132,7 @@ def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
         UsageError: an option of a launcher is not valid, or no launcher is named.
     """
     from ipucnn.core.options.owners import builtin_owners, owner_of
-    from ipucnn.core.registry.records import KINDS
+    from ipucnn.core.registry.kinds import KINDS
     from ipucnn.core.registry.registry import registry
 
     known = registry()

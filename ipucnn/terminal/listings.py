@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple
 
 from ipucnn.core.names import printable
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.terminal.layout import cells, wrapped
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping, Optional, Type
 from ipucnn.core.errors import PluginError, UnknownNameError
 from ipucnn.core.names import did_you_mean
 from ipucnn.core.registry import registry as registries
-from ipucnn.core.registry.records import kind_named
+from ipucnn.core.registry.kinds import kind_named
 from ipucnn.core.registry.registry import Registry
 from ipucnn.testing.backends import BackendSuite
 from ipucnn.testing.datasets import DatasetSuite

@@ -29,7 +29,7 @@ target, place, heavy, report = json.loads(sys.argv[1])
 sys.path[:] = json.loads(sys.argv[2])
 import ipucnn
 from ipucnn.core.registry.loading import import_plugin
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 import ipucnn.plugin, ipucnn.core.options.declaration, ipucnn.core.execution.backend
 import ipucnn.data, ipucnn.core.loggers, ipucnn.core.execution.losses
 import ipucnn.core.execution.launching, ipucnn.core.execution.training_session

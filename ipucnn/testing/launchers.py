@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import Launcher
+from ipucnn.core.execution.launcher import Launcher
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.records import LauncherSpec
 from ipucnn.testing.suite import Suite, require

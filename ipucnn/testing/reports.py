@@ -10,9 +10,10 @@ from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.names import key
 from ipucnn.core.options.declaration import spellings
 from ipucnn.core.registry import registry as registries
+from ipucnn.core.registry.contract import PluginSpec
+from ipucnn.core.registry.kinds import KINDS, kind_named
 from ipucnn.core.registry.listing import kinds_of
 from ipucnn.core.registry.loading import LOCAL
-from ipucnn.core.registry.records import KINDS, PluginSpec, kind_named
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import plain_table
 from ipucnn.testing.checking import SUITES, check_plugin

@@ -13,7 +13,8 @@ from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.declaration import Declared, declared
 from ipucnn.core.options.owners import check_names, owner_of
 from ipucnn.core.registry import registry as registries
-from ipucnn.core.registry.records import KINDS, PluginSpec
+from ipucnn.core.registry.contract import PluginSpec
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
-from ipucnn.models.store_folder import shown_path
+from ipucnn.models.store_paths import shown_path
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import StoredModel, load_stored
 

@@ -18,9 +18,10 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.models.batch_search import Call, Found, Record, search
 from ipucnn.models.build import build_model
 from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
-from ipucnn.training.options import OptimisationPart, TrainOptions
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.parameters import freeze_through, train_from
 from ipucnn.training.rates import optimizer_choice
+from ipucnn.training.training_parts import OptimisationPart
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.staging import sweep
 from ipucnn.models.checkpoint_files import CheckpointError, entries, names_in
 from ipucnn.models.checkpoint_names import BEST, NAME
-from ipucnn.models.store_folder import shown_path
+from ipucnn.models.store_paths import shown_path
 from ipucnn.training.checkpoints import Checkpoint, load
 
 PROBE = ".writable"

@@ -20,7 +20,7 @@ from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import on_store
+from ipucnn.models.store_paths import on_store
 from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.training.figures import Figures
 

@@ -13,7 +13,7 @@ from typing import Callable, Dict, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.staging import is_at, lock
-from ipucnn.models.store_folder import on_store, shown_path
+from ipucnn.models.store_paths import on_store, shown_path
 from ipucnn.training.store_lease import leased
 
 FILE = ".lock"

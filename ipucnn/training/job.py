@@ -17,7 +17,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.waiting import hint
-from ipucnn.models.store_folder import shown_path
+from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name, load_session
 from ipucnn.training.feed import Feed
@@ -69,6 +69,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             load_session(session, restored)
         trainer = _Trainer(prepared, session, validator, listener, folder, restored)
         status, result = FAILED, None
+        failure: Dict[str, Any] = {}
         try:
             if not prepared.plan.compile_only:
                 trainer.run()
@@ -77,9 +78,11 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
             result = error.partial = trainer.finished()
+            failure = {"error": error.message}
             raise
         finally:
-            unrecorded = trainer.records.finish(status, result.as_dict() if result else {})
+            unrecorded = trainer.records.finish(
+                status, {**(result.as_dict() if result else {}), **failure})
         if unrecorded is not None:
             unrecorded.partial = result
             raise unrecorded

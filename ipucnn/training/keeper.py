@@ -15,7 +15,8 @@ from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
 from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries, names_in
 from ipucnn.models.checkpoint_names import BEST
-from ipucnn.models.store_folder import SUPERSEDED, on_store, shown_path
+from ipucnn.models.store_folder import SUPERSEDED
+from ipucnn.models.store_paths import on_store, shown_path
 from ipucnn.training.checkpoint_folder import PROBE, check_unused, remove_best, remove_stale
 from ipucnn.training.checkpoints import Checkpoint, save
 

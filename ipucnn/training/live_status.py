@@ -9,11 +9,12 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Mapping, Optional, Tuple
 
 from ipucnn.core.files import json_text
 from ipucnn.core.progress import Status
-from ipucnn.models.store_folder import on_store
+from ipucnn.models.store_paths import on_store
 
 FILE = "status.json"
 """Name of the file."""
@@ -68,11 +69,11 @@ class LiveStatus:
             self._thread = threading.Thread(target=self._beat, name="ipucnn-live", daemon=True)
             self._thread.start()
 
-    def end(self, state: str) -> None:
+    def end(self, state: str, error: Optional[str] = None) -> None:
         """Write that the training has ended; the last transfer is that of the checkpoints."""
         self._over.set()
         with self._lock:
-            self._save(state)
+            self._save(state, {"error": error} if error else {})
 
     def _beat(self) -> None:
         pause = 0.0
@@ -85,10 +86,10 @@ class LiveStatus:
                 self._stored.send_watched()
             pause = min(LONGEST, max(BEAT, SHARE * (time.monotonic() - begun)))
 
-    def _save(self, state: str) -> None:
+    def _save(self, state: str, further: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._written = time.monotonic()
         status, facts = self._last
-        content = {**(asdict(status) if status else {}), **facts, "state": state,
+        content = {**(asdict(status) if status else {}), **facts, **further, "state": state,
                    "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
         # one name, so that what a killed process left is written over

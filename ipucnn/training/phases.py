@@ -16,7 +16,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import on_store, place_of, shown_path
+from ipucnn.models.store_paths import on_store, place_of, shown_path
 from ipucnn.models.weights_card import half_size, preprocessing_of
 from ipucnn.training.averaging import AverageResult, average, reestimate
 from ipucnn.training.checkpoint_folder import newest

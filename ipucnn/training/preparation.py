@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import List, Optional, Sequence, Tuple
-
-import torch
+from typing import List, Optional
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
@@ -17,15 +15,7 @@ from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend,
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.core.loggers import Logger
-from ipucnn.core.options.parts import NetworkPart
-from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.records import (
-    DatasetSpec,
-    LoggerSpec,
-    LossSpec,
-    ModelSpec,
-    NormLayerSpec,
-)
+from ipucnn.core.registry.records import DatasetSpec, LoggerSpec, LossSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.opening import (
@@ -39,13 +29,10 @@ from ipucnn.data.opening import (
 )
 from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.models.balance import with_balanced_splits
-from ipucnn.models.build import build_model
 from ipucnn.models.built import BuiltModel
-from ipucnn.models.card import ModelCard, listed
-from ipucnn.models.class_names import ClassMatch, known_outputs, match_classes
-from ipucnn.models.memory_checks import MANY_OUTPUTS, check_images
-from ipucnn.models.optimisation import state_size
-from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
+from ipucnn.models.card import ModelCard
+from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.memory_checks import check_images
 from ipucnn.training.agreement import check_images as check_shared_images
 from ipucnn.training.agreement import check_options
 from ipucnn.training.batch_of_training import with_measured_batch
@@ -53,6 +40,7 @@ from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes
 from ipucnn.training.defaults import decided, followed_size
 from ipucnn.training.idle_options import notes_on_idle, notes_on_length
+from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import accumulation_notes, endless_epoch
 from ipucnn.training.parameters import freeze_through, layers_of, train_from
@@ -160,7 +148,7 @@ def prepare(options: TrainOptions, registry: Registry,
     check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
     continued = restored.card if restored else None
-    preprocessing = _preprocessing(options, data, registry, continued)
+    preprocessing = preprocessing_for(options, data, registry, continued)
     plan = replace(plan, preprocessing=preprocessing)
     request = replace(request_of(options.network, options.dataset, preprocessing.input_size),
                       hold_out=holds_out(options))
@@ -168,7 +156,7 @@ def prepare(options: TrainOptions, registry: Registry,
                                          length=None if data.finite else length),
                            options.plugins, registry)
     if restored is None:
-        preprocessing = _usual(options, usual_record(data, dataset, registry), preprocessing)
+        preprocessing = usual(options, usual_record(data, dataset, registry), preprocessing)
         plan = replace(plan, preprocessing=preprocessing)
     fixed = restored or registry.get_typed(ModelSpec, options.network.model).input_sizes
     size = None if fixed else followed_size(options, data, dataset, preprocessing.input_size)
@@ -211,7 +199,7 @@ def prepare(options: TrainOptions, registry: Registry,
         notes += changes
         if options.augmentation.augmentation != "none":
             notes += crop_as_before(restored, dataset)
-    built = _model(options, data, dataset, registry, continued, notes)
+    built = network_for(options, data, dataset, registry, continued, notes)
     built = built.with_card(preprocessing=preprocessing, precision=plan.precision,
                             multi_label=dataset.multi_label)
     labels = [_match(options, data, each, built.card, split)
@@ -297,89 +285,6 @@ def holds_out(options: TrainOptions) -> bool:
     return options.validation.mode != "none" and not options.validation.validation_data_dir
 
 
-def _preprocessing(options: TrainOptions, data: DatasetSpec, registry: Registry,
-                   restored: Optional[ModelCard]) -> Preprocessing:
-    """Return how images are prepared: as for the weights that the training starts from.
-
-    A training from random weights takes the usual values for its dataset, where it has them.
-    """
-    network = options.network
-    if restored is not None:
-        return restored.preprocessing.sized(
-            network.input_size or restored.preprocessing.input_size)
-    network.check_weights()
-    found = preprocessing_of(network, registry)
-    return _usual(options, data, found)
-
-
-def _usual(options: TrainOptions, data: DatasetSpec, found: Preprocessing) -> Preprocessing:
-    """Return how images are prepared for weights that `found` belongs to, or for random ones."""
-    if options.network.source == "random" and data.preprocessing is not None:
-        found = data.preprocessing.sized(found.input_size)
-    if options.dataset.input[0] == "none":
-        found = found.without_normalisation()
-    return replace(found, assumed=False)
-
-
-def _copies(options: TrainOptions, network: NetworkPart, registry: Registry) -> int:
-    """Return how many values a large model has per weight: itself, gradient, state, average."""
-    if (network.num_classes or 0) <= MANY_OUTPUTS or options.fine_tuning.frozen_module \
-            or options.optimisation.first_trainable_layer:
-        return 1
-    return 2 + state_size(optimizer_choice(options, registry)) + bool(
-        options.optimisation.ema_decay)
-
-
-def _model(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset, registry: Registry,
-           restored: Optional[ModelCard], notes: List[str]) -> BuiltModel:
-    """Return the model, with one output per class of the dataset by default; adds to `notes`.
-
-    Raises:
-        UsageError: an unknown name or an option that does not apply.
-        WeightsError: the weights cannot be obtained or do not match.
-    """
-    torch.manual_seed(options.dataset.seed)
-    network = options.network
-    if restored is not None:
-        network = replace(network, weights="random", num_classes=restored.num_outputs)
-        return replace(build_model(network, options.plugins, registry,
-                                   copies=_copies(options, network, registry)), card=restored)
-    network, names = with_classes(network, data, dataset), tuple(dataset.class_names)
-    outputs = _outputs(network, names, registry)
-    built = build_model(network, options.plugins, registry, outputs,
-                        _copies(options, network, registry))
-    if outputs is not None:
-        notes.append(_on_outputs(names, outputs))
-    card = built.card
-    if len(names) == card.classes and (
-            not card.class_names or None in known_outputs(names, card.class_names, card.classes)):
-        return built.with_card(class_names=names)
-    return built
-
-
-def _outputs(network: NetworkPart, names: Sequence[str],
-             registry: Registry) -> Optional[Tuple[Optional[int], ...]]:
-    """Return the output of the weights file for each class; None if it has the same classes.
-
-    None as well where the file names no classes, or the user decides how it is loaded.
-    """
-    card = file_card(network.source, registry)
-    if card is None or not card.class_names or card.num_outputs != len(card.class_names) \
-            or network.weights_partial or network.num_classes != len(names):
-        return None
-    outputs = known_outputs(names, card.class_names, card.classes)
-    same = None not in outputs and len(outputs) == card.num_outputs
-    return None if same else outputs
-
-
-def _on_outputs(names: Sequence[str], outputs: Sequence[Optional[int]]) -> str:
-    new = [name for name, output in zip(names, outputs) if output is None]
-    if len(new) == len(names):
-        return "the weights have none of the classes: all outputs start from random weights"
-    return "the outputs of classes that the weights have are kept" + (
-        f", those of others start from random weights: {listed(new)}" if new else "")
-
-
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:
     """Return the selected loss."""
     spec = registry.get_typed(LossSpec, options.optimisation.loss)
@@ -421,14 +326,6 @@ def _check_shared(options: TrainOptions) -> None:
     if options.dataset.skip_bad_samples:
         raise UsageError("'--skip-bad-samples' would move images between instances",
                          "find bad images with 'ipucnn data verify', and leave the option out")
-
-
-def sized(options: TrainOptions, registry: Registry) -> TrainOptions:
-    """Return the options with the input size of half-resolution training."""
-    if not options.half_resolution.half_res_training:
-        return options
-    return options.with_values(
-        input_size=half_size(preprocessing_of(options.network, registry).input_size))
 
 
 def _notes(plan: ExecutionPlan, chosen: Chosen, norm: NormLayerSpec) -> List[str]:

@@ -13,12 +13,12 @@ from ipucnn.core.execution.launching import fitted, launched, speaks
 from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
 from ipucnn.core.progress import Listener
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import divided, on_store, place_of, shown_path
+from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked

@@ -9,17 +9,7 @@ import itertools
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Dict,
-    Iterator,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
@@ -28,7 +18,8 @@ from ipucnn.core.files import json_text, make_folder, write_text
 from ipucnn.core.loggers import RunInfo
 from ipucnn.core.progress import Listener, Status
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import SUPERSEDED, place_of
+from ipucnn.models.store_folder import SUPERSEDED
+from ipucnn.models.store_paths import place_of
 from ipucnn.reports.run_folder import TRAINING, VALIDATION
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
@@ -243,7 +234,7 @@ class FileRecords(Records):
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
         """See `Records.finish`."""
         if self._live is not None:
-            self._live.end(status)
+            self._live.end(status, result.get("error"))
         unrecorded = self._loggers.finish(status, result)
         self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded

@@ -15,7 +15,8 @@ from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.progress import Listener
-from ipucnn.core.registry.records import KINDS, DatasetSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
@@ -23,7 +24,7 @@ from ipucnn.data.formats.recognition import shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
-from ipucnn.models.store_folder import place_of, shown_path
+from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss

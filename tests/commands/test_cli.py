@@ -234,9 +234,9 @@ def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, t
 
 def test_help_names_every_kind():
     from ipucnn.commands import plugins
-    from ipucnn.core.registry import records as specs
+    from ipucnn.core.registry import kinds
 
-    assert ", ".join(specs.KINDS) == plugins.KINDS
+    assert ", ".join(kinds.KINDS) == plugins.KINDS
 
 
 def test_old_spellings_and_new_ones_mean_the_same(ipucnn_cli):

@@ -300,7 +300,7 @@ def test_a_launcher_of_a_third_party_prints_its_own_line(plan, tmp_path):
     module.write_text('''
 import ipucnn
 from ipucnn.core.execution.instances import ALONE
-from ipucnn.core.execution.launching import Launcher
+from ipucnn.core.execution.launcher import Launcher
 
 
 class Grid(Launcher):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from ipucnn.core import files, staging
+from ipucnn.core import staging
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import kind_of, write_text
 from ipucnn.core.staging import lock, scratch, staged
@@ -121,15 +121,3 @@ def test_several_threads_write_one_file(tmp_path):
         thread.join()
     assert len(set((tmp_path / "x").read_text())) == 1
     assert names(tmp_path) == ["x"]
-
-
-def test_the_newest_records_are_kept_and_unwritable_ones_are_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "KEPT_RECORDS", 2)
-    for number in range(4):
-        files.keep_record(tmp_path / "kept" / f"{number}.json", {"number": number})
-        os.utime(str(tmp_path / "kept" / f"{number}.json"), (number, number))
-    files.keep_record(tmp_path / "kept" / "4.json", {"number": 4})
-    assert names(tmp_path / "kept") == ["3.json", "4.json"]
-    assert files.parsed_json((tmp_path / "kept" / "4.json").read_text()) == {"number": 4}
-    files.keep_record(tmp_path / "kept" / "4.json" / "5.json", {"number": 5})
-    assert names(tmp_path / "kept") == ["3.json", "4.json"]

@@ -13,7 +13,7 @@ import torch
 from ipucnn.core.execution.launching import launcher_named
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry import registry as registries
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import State
 
 HERE = Path(__file__).parent

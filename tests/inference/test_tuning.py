@@ -198,20 +198,6 @@ def test_the_micro_batch_is_measured_with_the_choice_of_tune(registry, monkeypat
     assert automatic() == ("hare", rate, True)
 
 
-def test_a_cache_that_may_not_be_entered_is_as_none(monkeypatch, tiny_images):
-    inside = Path.is_file
-
-    def is_file(path):
-        if "cache" in path.parts:
-            raise PermissionError(13, "Permission denied", str(path))
-        return inside(path)
-
-    monkeypatch.setattr(Path, "is_file", is_file)
-    for name in ("onnxruntime", "openvino"):
-        pytest.importorskip(name)
-        assert run(build(RunOptions, {**SPRINT, "backend": name, "tune": False})).images == 2
-
-
 def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):
     photos = {"data": "real", "data_dir": str(tiny_images), "iterations": None}
     assert taken(sprint(registry, **photos)) == ("tortoise", None)

@@ -12,8 +12,9 @@ from safetensors.torch import save
 from torch import nn
 
 from ipucnn.core.errors import WeightsError
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.build import create_model
 from ipucnn.models.weights import load_weights

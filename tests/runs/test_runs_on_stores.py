@@ -19,8 +19,8 @@ from ipucnn.core.progress import Status
 from ipucnn.data.remote import mirror, stores
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import Patience
-from ipucnn.models import store_folder
-from ipucnn.models.store_folder import place_of
+from ipucnn.models import store_paths
+from ipucnn.models.store_paths import place_of
 from ipucnn.runs import watching
 from ipucnn.runs.found import ENDED, listed, state_of
 from ipucnn.runs.resuming import newest_on_store
@@ -35,7 +35,7 @@ FACTS = {"model": "resnet18", "dataset": "shapes"}
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path):
     monkeypatch.setattr(stores, "PATIENCE", Patience(timeout=5, attempts=1))
-    monkeypatch.setattr(store_folder, "_folders", {})
+    monkeypatch.setattr(store_paths, "_folders", {})
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     FaultyStore.reset()
@@ -67,7 +67,7 @@ def test_a_status_reaches_the_store_while_a_checkpoint_is_sent(monkeypatch):
     monkeypatch.setattr(live_status, "BEAT", 0.02)
     monkeypatch.setattr(live_status, "SHARE", 0.0)
     folder = place_of(URL, writes=True)
-    stored = store_folder.on_store(folder)
+    stored = store_paths.on_store(folder)
     live = LiveStatus(folder)
     with stored._lock:  # as during the transfer of a checkpoint
         (folder / "metrics.jsonl").write_text('{"kind": "train", "epoch": 0.5, "loss": 2.0}\n')
@@ -100,7 +100,7 @@ def test_a_store_that_is_away_costs_a_training_nothing(monkeypatch):
     live.end("stopped")
     assert time.monotonic() - begun < 4, "the transfer that stalls was waited for"
     FaultyStore.reset()
-    store_folder.on_store(folder).send()
+    store_paths.on_store(folder).send()
     assert Watched(URL).view().state == "stopped"
 
 

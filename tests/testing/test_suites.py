@@ -16,11 +16,11 @@ import ipucnn
 from ipucnn.core.errors import UnavailableError, UnknownNameError, UsageError
 from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.launcher import Launch, Launcher
 from ipucnn.core.execution.losses import CrossEntropyForm
 from ipucnn.core.loggers import Logger
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.normalisation import normalise

@@ -15,9 +15,9 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data.remote import stores
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import Patience
-from ipucnn.models import store_folder
+from ipucnn.models import store_folder, store_paths
 from ipucnn.models.checkpoint_files import CheckpointError, best_of, chosen, entries
-from ipucnn.models.store_folder import place_of
+from ipucnn.models.store_paths import place_of
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, Position, load
 from ipucnn.training.folder_lock import locked
@@ -31,7 +31,7 @@ BEST = {"metric": "top1", "value": 50.0, "epoch": 1, "weights": "raw"}
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path):
     monkeypatch.setattr(stores, "PATIENCE", Patience(timeout=5, attempts=1))
-    monkeypatch.setattr(store_folder, "_folders", {})
+    monkeypatch.setattr(store_paths, "_folders", {})
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
     FaultyStore.reset()
     yield
@@ -53,7 +53,7 @@ def checkpoints():
 
 def read_anew():
     """Return the folder as another process on another host sees it."""
-    store_folder._folders.clear()
+    store_paths._folders.clear()
     return place_of(URL)
 
 
@@ -109,7 +109,7 @@ def test_a_store_that_is_gone_after_any_call_has_whole_checkpoints():
     """The same for a process that is killed there."""
     for calls in range(100):
         FaultyStore.reset()
-        store_folder._folders.clear()
+        store_paths._folders.clear()
         _, lock = writing()
         with lock:
             keeper = begun(keep_last=1)
@@ -124,7 +124,7 @@ def test_a_store_that_is_gone_after_any_call_has_whole_checkpoints():
         assert found.position.epoch == 2 or not done, calls
         best = best_of(place)
         for entry in entries(place):
-            store_folder.present(entry.path)
+            store_paths.present(entry.path)
         assert best == {} or best["file"] in [entry.path.name for entry in entries(place)], calls
         if used < calls:
             assert best["file"] == "m_d_2.pt"
@@ -207,7 +207,7 @@ def test_newer_checkpoints_are_set_aside():
     folder, lock = writing()
     with lock:
         path = folder / "m_d_1.pt"
-        store_folder.present(path)
+        store_paths.present(path)
         assert continue_in(folder, path) == ["m_d_2.pt", "m_d_3.pt"]
     assert [name for name in stored() if name.startswith("m_")] == [
         "m_d_1.pt", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]

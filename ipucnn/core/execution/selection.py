@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, Collection, List, Optional, Tuple
 
@@ -15,8 +16,9 @@ from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declaration import INFERENCE, TRAINING, Declared, declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
-from ipucnn.core.registry.loading import GUARDED, cause_of
-from ipucnn.core.registry.records import KINDS, BackendSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.loading import GUARDED, cause_of, import_target
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 
 
@@ -88,7 +90,7 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     if best is None:
         raise _none_usable(options, unusable, registry)
     why = "selected as the best usable backend"
-    passed_over = [spec.name for spec in lacking if spec.preference > rank_of(best)]
+    passed_over = [spec.name for spec in lacking if expected(spec) > rank_of(best)]
     if passed_over:
         why += " (without a requested feature: " + ", ".join(passed_over) + ")"
     if unusable:
@@ -119,9 +121,8 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
               Optional[Chosen], List[BackendSpec], List[Chosen]]:
     """Return the best usable backend, those that do not support the request, and unusable ones.
 
-    A record states its backend's highest preference, so engines that cannot beat the best one found
-    so far are not imported. If no backend supports the request, the best of them is returned:
-    `check_offer` then reports what is missing.
+    Engines that are not expected to beat the best one found so far are not imported. If no backend
+    supports the request, the best of them is returned: `check_offer` then reports what is missing.
     """
     specs = [spec for spec in _specs(registry, training=plan.training)
              if spec.name not in without and (spec.training or not trains)
@@ -130,7 +131,7 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
     best: Optional[Chosen] = None
     unusable: List[Chosen] = []
     for spec in [spec for spec in specs if spec not in lacking] or lacking:
-        if best is not None and spec.preference <= rank_of(best):
+        if best is not None and expected(spec) <= rank_of(best):
             break
         chosen = tried(spec, options, plan, registry)
         if not chosen.probe.usable:
@@ -175,6 +176,15 @@ def rank_of(chosen: Chosen) -> int:
     """Return the preference of a probed backend for `--backend auto`."""
     rank = chosen.probe.preference
     return chosen.spec.preference if rank is None else rank
+
+
+def expected(spec: BackendSpec) -> int:
+    """Return the highest preference that a backend can have on this machine.
+
+    An engine that is imported already is probed in no time, so that nothing is foreseen for it.
+    """
+    loaded = all(sys.modules.get(requirement.module) for requirement in spec.requires)
+    return spec.preference if loaded or not spec.foreseen else int(import_target(spec.foreseen)())
 
 
 def settled(chosen: Chosen, plan: ExecutionPlan) -> Tuple[Chosen, ExecutionPlan]:
@@ -357,7 +367,7 @@ def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendS
     specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
     return sorted((s for s in specs if training is None or (s.training if training
                                                             else s.inference)),
-                  key=lambda s: -s.preference)
+                  key=lambda s: -expected(s))
 
 
 def _all_probed(options: CommandOptions, plan: ExecutionPlan, registry: Registry) -> List[Chosen]:

@@ -27,7 +27,9 @@ from ipucnn.core.options.refusals import (
     several_owners,
     unknown_option,
 )
-from ipucnn.core.registry.records import KINDS, DatasetSpec, PluginSpec
+from ipucnn.core.registry.contract import PluginSpec
+from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
 

@@ -147,7 +147,7 @@ class PluginOptions:
         Args:
             without: kinds to leave out.
         """
-        from ipucnn.core.registry.records import KINDS
+        from ipucnn.core.registry.kinds import KINDS
 
         rows = [(kind, plugin, item, getattr(options, item.name))
                 for (kind, plugin), options in self.owned.items() if kind not in without

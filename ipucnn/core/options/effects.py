@@ -12,7 +12,7 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Opt
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.options.composition import CommandOptions, common_option, common_options
 from ipucnn.core.options.declaration import WITHOUT, Declared, declared, lookup
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 
 Value = Callable[[str], Optional[Tuple[Declared, Any]]]

@@ -10,8 +10,10 @@ from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import Given, common_option, in_options
 from ipucnn.core.options.declaration import Declared, declared, lookup
+from ipucnn.core.registry.contract import PluginSpec
+from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.loading import GUARDED, cause_of, describe, remedy_for
-from ipucnn.core.registry.records import KINDS, DatasetSpec, Kind, PluginSpec
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
 AUTO = "auto"

@@ -13,9 +13,9 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Collection, Dict, List, Mapping, Type, TypeVar
+from typing import Any, Dict, List, Mapping, Type, TypeVar
 
-from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
+from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.files import read_limited
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.building import Source, build
@@ -246,20 +246,3 @@ def resolve(options_class: Type[OptionsT], given: Mapping[str, Any], command: st
     name = given.get(named_by)
     return build(options_class, source_of(options_class, str(name), command) if name else {},
                  given)
-
-
-def selecting(options_class: Any, name: str, selectors: Collection[str]) -> Dict[str, Any]:
-    """Return a profile's values of the options that select plugins, unchecked.
-
-    Args:
-        options_class: the options of the command.
-        name: the profile's name or file.
-        selectors: the names of these options.
-    """
-    with suppress(IpucnnError):  # the command itself reports the problem
-        profile = load(name, options_class.command)
-        found = {item.name: value for spelling, value in profile.values.items()
-                 for item in [common_option(options_class, spelling)] if item is not None}
-        return {item: tuple(value) if isinstance(value, list) else value
-                for item, value in found.items() if item in selectors}
-    return {}

@@ -16,7 +16,7 @@ from ipucnn.core.options.owners import (
     in_words,
     third_party_owners,
 )
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 
 

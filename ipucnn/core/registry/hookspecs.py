@@ -84,4 +84,4 @@ def ipucnn_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def ipucnn_launchers() -> Iterable[LauncherSpec]:  # type: ignore[empty-body]
-    """Launchers; ``target([options]) -> Launcher`` (`ipucnn.core.execution.launching`)."""
+    """Launchers; ``target([options]) -> Launcher`` (`ipucnn.core.execution.launcher`)."""

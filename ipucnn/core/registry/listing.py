@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List
 
 from ipucnn.core.errors import PluginError, UnknownNameError
-from ipucnn.core.registry.records import KINDS, kind_named
+from ipucnn.core.registry.kinds import KINDS, kind_named
 from ipucnn.core.registry.registry import Row, registry
 
 

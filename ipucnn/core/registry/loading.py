@@ -26,6 +26,7 @@ import pluggy
 from ipucnn.core.errors import IpucnnError, PluginError
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
+from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.deprecations import announce
 from ipucnn.core.registry.discovery import (
     GROUP,
@@ -35,7 +36,7 @@ from ipucnn.core.registry.discovery import (
     is_installed,
 )
 from ipucnn.core.registry.isolation import isolated
-from ipucnn.core.registry.records import KINDS, Kind, PluginSpec, Requirement
+from ipucnn.core.registry.kinds import KINDS, Kind
 
 log = logging.getLogger("ipucnn.plugins")
 

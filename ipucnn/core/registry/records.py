@@ -1,4 +1,4 @@
-"""The record types that hooks return, and the table of kinds.
+"""The record types that hooks return.
 
 Records are frozen, cheap and torch-free: they are enough to list, filter, complete, suggest and
 find conflicts. A record validates itself when it is built; `target` is resolved on first use.
@@ -6,46 +6,12 @@ find conflicts. A record validates itself when it is built; `target` is resolved
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from dataclasses import InitVar, dataclass, fields
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple, Type, Union
+from dataclasses import InitVar, dataclass
+from typing import FrozenSet, Optional, Tuple, Union
 
-from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.errors import UsageError
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.deprecations import Deprecation
-
-API_VERSION = 1
-"""The newest version of the record contract.
-
-A record that does not state a version was written for version 1, whatever this one is.
-"""
-
-SUPPORTED = frozenset({1})
-"""The versions of the record contract that this ipucnn supports."""
-
-_PART = r"[a-z0-9][a-z0-9._-]*"
-_NAME = re.compile(rf"{_PART}(/{_PART})*")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-Target = Union[str, Callable[..., Any]]
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """A module that must be importable, and the command that brings it.
-
-    Attributes:
-        module: its name.
-        install: the command, or the steps where no command does it.
-        part_of: the product that it is delivered with, such as "the Poplar SDK"; empty for a
-            package of an index.
-    """
-
-    module: str
-    install: str
-    part_of: str = ""
+from ipucnn.core.registry.contract import TARGET, PluginSpec, check_names
 
 
 @dataclass(frozen=True)
@@ -80,99 +46,6 @@ class PublishedWeights:
     preprocessing: Optional[Preprocessing] = None
     classes: Union[str, Tuple[str, ...]] = ()
     reader: str = ""
-
-
-@dataclass(frozen=True)
-class PluginSpec:
-    """Base of all records.
-
-    Attributes:
-        name: the one canonical spelling, lower case; it may have a namespace (``"timm/resnet50"``).
-        summary: one line for listings.
-        target: ``"module:attribute"`` or a callable; its signature depends on the kind.
-        aliases: other accepted spellings.
-        requires: modules the target needs beyond ipucnn's own dependencies.
-        api_version: the record contract it was written for.
-        options: the frozen dataclass, or its ``"module:Class"``, whose fields are created by
-            `ipucnn.option`; the target then receives an instance as the keyword argument
-            ``options``. None when there are none.
-        checks: ``"module:attribute"`` of a function without arguments that returns the plugin's
-            `ipucnn.core.checks.Check`s for `ipucnn doctor`, or empty. It is called where the
-            plugin's requirements are missing, too, and so must not import its engine. Records with
-            the same function share its checks.
-
-    Raises:
-        PluginError: a field has the wrong type or form.
-    """
-
-    name: str
-    summary: str
-    target: Target
-    aliases: Tuple[str, ...] = ()
-    requires: Tuple[Requirement, ...] = ()
-    api_version: int = 1
-    options: Union[str, type, None] = None
-    checks: str = ""
-
-    def __post_init__(self) -> None:
-        self._check(isinstance(self.name, str) and bool(_NAME.fullmatch(self.name)), "name",
-                    "lower-case letters, digits, '.', '_' and '-', with '/' after a namespace")
-        self._check(isinstance(self.summary, str) and bool(self.summary.strip())
-                    and "\n" not in self.summary, "summary", "one line of text")
-        self._check(callable(self.target) or (isinstance(self.target, str)
-                    and bool(_TARGET.fullmatch(self.target))), "target",
-                    "a callable or 'package.module:attribute'")
-        self._check(type(self.api_version) is int, "api_version", "an integer")
-        self._tuple_of(str, "aliases")
-        self._check(all(_NAME.fullmatch(alias.lower()) for alias in self.aliases), "aliases",
-                    "spellings made of letters, digits, '.', '_' and '-'")
-        self._tuple_of(Requirement, "requires")
-        if isinstance(self.options, tuple):  # the names that the first records listed
-            if self.options:
-                self._deprecate(f"a tuple as 'options' of {type(self).__name__}")
-            object.__setattr__(self, "options", None)
-        self._check(self.options is None
-                    or (isinstance(self.options, type) and dataclasses.is_dataclass(self.options))
-                    or (isinstance(self.options, str) and bool(_TARGET.fullmatch(self.options))),
-                    "options", "a dataclass or 'package.module:Class'")
-        self._check(not self.checks or bool(_TARGET.fullmatch(self.checks)), "checks",
-                    "'package.module:attribute'")
-
-    def _check(self, ok: bool, field_name: str, wanted: str) -> None:
-        if not ok:
-            raise PluginError(
-                f"bad {type(self).__name__} {self.name!r}: {field_name} is "
-                f"{getattr(self, field_name)!r}, expected {wanted}")
-
-    def _tuple_of(self, item_type: type, field_name: str) -> None:
-        value = getattr(self, field_name)
-        self._check(isinstance(value, tuple) and all(isinstance(v, item_type) for v in value),
-                    field_name, f"a tuple of {item_type.__name__}")
-
-    def _deprecate(self, what: str, ends: int = 2,
-                   instead: str = "declare a dataclass as 'options'") -> None:
-        """Note a deprecated part of the contract that the record uses; refuse it once it ended."""
-        use = Deprecation(what, ends, instead)
-        if ends <= self.api_version <= API_VERSION:
-            raise PluginError(f"bad {type(self).__name__} {self.name!r}: {what} ended with record "
-                              f"contract {ends}: {instead}")
-        object.__setattr__(self, "_deprecated", (*self.deprecated, use))
-
-    @property
-    def deprecated(self) -> Tuple[Deprecation, ...]:
-        """The deprecated parts of the contract that the record uses."""
-        found: Tuple[Deprecation, ...] = getattr(self, "_deprecated", ())
-        return found
-
-    @property
-    def keys(self) -> Tuple[str, ...]:
-        """Every accepted spelling, in lookup form, the canonical one first."""
-        return (key(self.name), *(key(alias) for alias in self.aliases))
-
-    def facts(self) -> Dict[str, Any]:
-        """The kind's own fields, for listings and `show`."""
-        common = {f.name for f in fields(PluginSpec)}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in common}
 
 
 @dataclass(frozen=True)
@@ -343,7 +216,7 @@ class OptimizerSpec(PluginSpec):
         self._check(isinstance(self.lr, (int, float)) and self.lr >= 0, "lr", "a number")
         self._check(self.lr_growth in ("linear", "root", "none"), "lr_growth",
                     "linear, root or none")
-        _check_names(self, "hyperparameters", hyperparameters)
+        check_names(self, "hyperparameters", hyperparameters)
 
 
 @dataclass(frozen=True)
@@ -364,7 +237,7 @@ class ScheduleSpec(PluginSpec):
 
     def __post_init__(self, parameters: Tuple[str, ...]) -> None:
         super().__post_init__()
-        _check_names(self, "parameters", parameters)
+        check_names(self, "parameters", parameters)
 
 
 FEATURES: FrozenSet[str] = frozenset({"accumulation-sum", "batch-size-auto", "compile-only", "ema",
@@ -392,6 +265,9 @@ class BackendSpec(PluginSpec):
         preference: `--backend auto` takes the usable built-in backend with the highest value, which
             is this one's on its best device (a probe may report a lower one for another). `auto`
             loads no third-party plugin; such a backend is selected by name.
+        foreseen: ``"module:attribute"`` of ``foreseen() -> int``: the highest preference that a
+            probe on this machine can report, found without importing the engine. For engines that
+            take long to import and may lose on this machine; empty when it is `preference`.
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
         instances: several processes can share the replicas, as a launcher starts them.
         pipelining: a model can be split into stages.
@@ -418,18 +294,19 @@ class BackendSpec(PluginSpec):
     training_options: InitVar[Tuple[str, ...]] = ()
     mixup: bool = True
     replicas: bool = True
+    foreseen: str = ""
 
     def __post_init__(self, training_options: Tuple[str, ...]) -> None:
         super().__post_init__()
-        _check_names(self, "training_options", training_options)
+        check_names(self, "training_options", training_options)
         self._tuple_of(str, "precisions")
         self._tuple_of(str, "features")
         known = {"16.16", "16.32", "32.32", "int8"}
         self._check(set(self.precisions) <= known, "precisions", "of " + ", ".join(sorted(known)))
         self._check(set(self.features) <= FEATURES, "features", "of " + ", ".join(sorted(FEATURES)))
-        for name in ("onnx", "rules"):
+        for name in ("onnx", "rules", "foreseen"):
             target = getattr(self, name)
-            self._check(not target or (isinstance(target, str) and bool(_TARGET.fullmatch(target))),
+            self._check(not target or (isinstance(target, str) and bool(TARGET.fullmatch(target))),
                         name, "'package.module:attribute'")
 
     def has(self, feature: str) -> bool:
@@ -460,7 +337,7 @@ class LoggerSpec(PluginSpec):
 class LauncherSpec(PluginSpec):
     """Starts several processes for one run. ``target([options]) -> Launcher``.
 
-    The interface is `ipucnn.core.execution.launching.Launcher`.
+    The interface is `ipucnn.core.execution.launcher.Launcher`.
 
     Attributes:
         variables: names of the environment variables by which a process recognises that this
@@ -474,62 +351,3 @@ class LauncherSpec(PluginSpec):
         self._tuple_of(str, "variables")
 
 
-def _check_names(record: PluginSpec, field_name: str, value: Any) -> None:
-    """Reject a value that version 1 of the contract did not allow."""
-    if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
-        raise PluginError(f"bad {type(record).__name__} {record.name!r}: {field_name} is "
-                          f"{value!r}, expected a tuple of str")
-    if value:
-        record._deprecate(f"the field {field_name!r} of {type(record).__name__}")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of plugin: its names in the CLI, its hook, its record and its entry-point prefix.
-
-    Attributes:
-        selector: the option that selects a plugin of the kind, as a field name.
-        former: other spellings of the kind that are accepted.
-    """
-
-    name: str
-    plural: str
-    hook: str
-    record: Type[PluginSpec]
-    prefix: str
-    selector: str
-    former: Tuple[str, ...] = ()
-
-
-KINDS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("model", "models", "ipucnn_models", ModelSpec, "models", "model"),
-        Kind("dataset", "datasets", "ipucnn_datasets", DatasetSpec, "datasets", "data"),
-        Kind("norm-layer", "norm-layers", "ipucnn_norm_layers", NormLayerSpec, "norm_layers",
-             "normlayer"),
-        Kind("optimizer", "optimizers", "ipucnn_optimizers", OptimizerSpec, "optimizers",
-             "optimizer"),
-        Kind("lr-schedule", "lr-schedules", "ipucnn_lr_schedules", ScheduleSpec, "schedulers",
-             "lr_schedule", former=("schedule", "schedules")),
-        Kind("backend", "backends", "ipucnn_backends", BackendSpec, "backends", "backend"),
-        Kind("loss", "losses", "ipucnn_losses", LossSpec, "losses", "loss"),
-        Kind("logger", "loggers", "ipucnn_loggers", LoggerSpec, "loggers", "logger"),
-        Kind("launcher", "launchers", "ipucnn_launchers", LauncherSpec, "launchers", "launcher"),
-    )
-}
-
-
-def kind_named(name: str) -> Kind:
-    """Return the kind called `name`, in the singular, plural or entry-point spelling.
-
-    Raises:
-        UsageError: there is no such kind.
-    """
-    wanted = key(name)
-    for kind in KINDS.values():
-        if wanted in {kind.name, kind.plural, key(kind.prefix), *kind.former}:
-            return kind
-    suggestion = did_you_mean(name, [*KINDS, *(kind.plural for kind in KINDS.values())])
-    raise UsageError(f"unknown kind {name!r}",
-                     (suggestion + " " if suggestion else "") + "kinds: " + ", ".join(KINDS))

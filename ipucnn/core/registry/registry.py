@@ -15,7 +15,9 @@ from ipucnn.core.errors import (
 )
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry import discovery
+from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, normal_name
+from ipucnn.core.registry.kinds import KINDS, Kind, kind_named
 from ipucnn.core.registry.loading import (
     GUARDED,
     Loaded,
@@ -29,7 +31,6 @@ from ipucnn.core.registry.loading import (
     missing_requirements,
     remedy_for,
 )
-from ipucnn.core.registry.records import KINDS, Kind, PluginSpec, kind_named
 from ipucnn.core.registry.states import (
     Record,
     Records,

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ipucnn.core.names import close_matches, key, printable
+from ipucnn.core.registry.contract import SUPPORTED, PluginSpec
 from ipucnn.core.registry.discovery import Provider
+from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.loading import LOCAL, Problem, State, missing_requirements, remedy_for
-from ipucnn.core.registry.records import KINDS, SUPPORTED, Kind, PluginSpec
 
 _KIND_OF_PREFIX = {kind.prefix: kind for kind in KINDS.values()}
 

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 from ipucnn.core.errors import DataError
 from ipucnn.core.staging import staged
 from ipucnn.data.remote import stores
-from ipucnn.data.remote.stores import Store, Stored, is_store
+from ipucnn.data.remote.stored_files import Stored
+from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import Expected, shown
 
 LARGEST = 1 << 30

@@ -13,7 +13,6 @@ import hashlib
 import io
 import logging
 import os
-import shutil
 import stat
 import threading
 import time
@@ -25,12 +24,10 @@ from urllib.parse import quote
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import new_file, private_folder
+from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.download import cache_dir as user_cache
 from ipucnn.data.remote.stores import below, fetched, host_of
 from ipucnn.data.remote.transfer import Expected, Patience, shown
-
-GREATEST_DEFAULT = 20 * 10**9
-"""Default size of the cache in bytes, on a disk with at least ten times as much free space."""
 
 FOLDER = "streams"
 """Subfolder of the cache folder; nothing else there is read."""
@@ -345,7 +342,7 @@ class _Cache:
     def _room(self, used: int) -> int:
         if self._limit is not None:
             return self._limit
-        return min(GREATEST_DEFAULT, (shutil.disk_usage(str(self.root)).free + used) // 10)
+        return share_of_disk(self.root, used)
 
 
 _Entry = Tuple[int, int, Path]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import new_file, private_folder
+from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.download import cache_dir as user_cache
-from ipucnn.data.remote.shard_cache import GREATEST_DEFAULT
-from ipucnn.data.remote.stores import Store, Stored
+from ipucnn.data.remote.stored_files import Stored
+from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import shown
 
 FOLDER = "files"
@@ -210,8 +210,7 @@ class _Copies:
                             found.append((status.st_mtime, status.st_size, entry.path))
         used = sum(size for _, size, _ in found)
         if self._limit is None:
-            free = shutil.disk_usage(str(self._root)).free
-            self._limit = min(GREATEST_DEFAULT, (free + used) // 10)
+            self._limit = share_of_disk(self._root, used)
         room = int(_FULL * self._limit) - size if used + size > self._limit else used
         for changed, length, path in sorted(found):
             left_over = path.endswith(_UNFINISHED)

@@ -9,19 +9,17 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, List, Optional, Tuple, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.core.names import printable
-from ipucnn.data.remote.attempts import Failed, Local, Pulse, ours, within
+from ipucnn.data.remote.attempts import Failed, Local, Pulse, within
+from ipucnn.data.remote.stored_files import ANYTHING, BLOCK, Content, Stored, fresh, stored_file
 from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
 
 PATIENCE = Patience()
-_ANYTHING = Expected()
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "ssh": "ssh", "sftp": "ssh"}
 """The extra of ipucnn that brings the package of each scheme; others need a package of fsspec."""
@@ -30,13 +28,9 @@ _OBJECTS = ("s3", "s3a", "gs", "gcs", "hf", "abfs", "abfss", "az", "adl", "oss",
 """Stores that write an object whole or not at all, and have no folders to make."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_BLOCK = 1 << 22
 _SLOWEST = 1 << 19  # bytes per second of an upload, which shows no progress within a part
 _PART = 1 << 26
 _LISTING = 10.0  # times the timeout, for a listing shows no progress either
-_VERSION = ("ETag", "etag", "md5Hash", "blob_id", "oid", "mtime", "LastModified", "last_modified",
-            "updated", "modified", "created")
-_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError,
           TypeError, NotImplementedError, ImportError)
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound",
@@ -53,7 +47,7 @@ def is_store(place: Any) -> bool:
 
 
 def fetched(url: str, file: IO[bytes], patience: Patience,
-            expected: Expected = _ANYTHING) -> None:
+            expected: Expected = ANYTHING) -> None:
     """Write the content at a URL of any scheme into a file; see `transfer`."""
     if is_store(url):
         base, _, name = url.rpartition("/")
@@ -84,25 +78,6 @@ def below(base_url: str, name: str) -> str:
     parts = urlsplit(base_url)
     return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{quote(name)}",
                        parts.query, ""))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A file or folder on a store.
-
-    Attributes:
-        name: the last part of its path.
-        folder: whether it is a folder.
-        size: of a file, in bytes.
-        version: changes with the content, if the store provides one; else empty.
-        modified: when it was written, in seconds since the epoch; 0 if that is not known.
-    """
-
-    name: str
-    folder: bool = False
-    size: int = 0
-    version: str = ""
-    modified: float = 0.0
 
 
 class Store:
@@ -181,8 +156,8 @@ class Store:
             DataError: the store does not answer, or refuses.
         """
         try:
-            return self._call("look up", name, lambda fs, path, _: _stored(
-                _fresh(fs).info(path), name))
+            return self._call("look up", name, lambda fs, path, _: stored_file(
+                fresh(fs).info(path), name))
         except _Missing:
             return None
 
@@ -193,9 +168,9 @@ class Store:
             DataError: the store does not answer, or refuses.
         """
         def listed(fs: Any, path: str, _: Pulse) -> List[Stored]:
-            found = [(info["name"].rstrip("/"), info) for info in _fresh(fs).ls(path, detail=True)]
+            found = [(info["name"].rstrip("/"), info) for info in fresh(fs).ls(path, detail=True)]
             # an object with the folder's name, or the only one if it is a file, is not in it
-            return [_stored(info, full.rpartition("/")[2]) for full, info in found
+            return [stored_file(info, full.rpartition("/")[2]) for full, info in found
                     if full.strip("/") != path.strip("/")]
 
         try:
@@ -228,7 +203,7 @@ class Store:
 
         return self._call("fetch", name, read)
 
-    def download(self, name: str, file: IO[bytes], expected: Expected = _ANYTHING) -> Stored:
+    def download(self, name: str, file: IO[bytes], expected: Expected = ANYTHING) -> Stored:
         """Write the content of a file into `file`, from its start.
 
         An attempt resumes where the last one ended, unless the file has changed.
@@ -245,7 +220,7 @@ class Store:
             DataError: it cannot be fetched or is not what is expected.
             OSError: writing `file` failed.
         """
-        return self._call("fetch", name, _Content(file, expected).receive)
+        return self._call("fetch", name, Content(file, expected).receive)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -259,7 +234,7 @@ class Store:
         digests = (hashlib.md5(), hashlib.sha256())
         size = 0
         with open(path, "rb") as file:
-            for chunk in iter(lambda: file.read(_BLOCK), b""):
+            for chunk in iter(lambda: file.read(BLOCK), b""):
                 size += len(chunk)
                 for digest in digests:
                     digest.update(chunk)
@@ -314,14 +289,14 @@ class Store:
     def _verify(self, fs: Any, path: str, wanted: Tuple[int, str, str], pulse: Pulse) -> None:
         """Raise `Failed` unless a file is there as it was written."""
         size, md5, sha256 = wanted
-        info = _fresh(fs).info(path)
+        info = fresh(fs).info(path)
         if info.get("size") != size:
             raise Failed(f"{info.get('size')} of {size} bytes arrived")
         if str(info.get("ETag", "")).strip('"') == md5:  # a tag of another kind proves nothing
             return
         digest = hashlib.sha256()
-        for start in range(0, size, _BLOCK):
-            digest.update(fs.cat_file(path, start=start, end=min(start + _BLOCK, size)))
+        for start in range(0, size, BLOCK):
+            digest.update(fs.cat_file(path, start=start, end=min(start + BLOCK, size)))
             pulse.beat()
         if digest.hexdigest() != sha256:
             raise Failed("the stored file differs from what was written")
@@ -358,88 +333,6 @@ class Store:
 
 class _Missing(DataError):
     """There is no such file."""
-
-
-class _Content:
-    """The content received so far, by several attempts."""
-
-    def __init__(self, file: IO[bytes], expected: Expected) -> None:
-        self._file, self._expected = file, expected
-        self._version = ""
-        self._restart()
-
-    def _restart(self) -> None:
-        self._received = 0
-        self._digest = hashlib.md5()
-
-    def receive(self, fs: Any, path: str, pulse: Pulse) -> Stored:
-        """Receive the missing content."""
-        stored = self._looked_up(fs, path)
-        if stored.version != self._version or not stored.version:
-            self._restart()
-        self._version = stored.version
-        blocks = 0
-        while self._received < stored.size:
-            end = min(self._received + _BLOCK, stored.size)
-            block = fs.cat_file(path, start=self._received, end=end)
-            self._store(block[:end - self._received], pulse)
-            blocks += 1
-            if self._received < end:
-                raise Failed(f"the store ended it after {self._received} of {stored.size} bytes")
-        if blocks > 1 and self._looked_up(fs, path).version != stored.version:
-            self._restart()
-            raise Failed("it was replaced meanwhile")
-        found = self._digest.hexdigest()
-        if self._expected.md5 and found != self._expected.md5.lower():
-            self._restart()
-            raise Failed(f"its MD5 is {found}, expected {self._expected.md5}")
-        with ours():
-            self._file.truncate(stored.size)
-        return stored
-
-    def _looked_up(self, fs: Any, path: str) -> Stored:
-        stored = _stored(_fresh(fs).info(path), path.rpartition("/")[2])
-        if stored.folder:
-            raise Failed("it is a folder", final=True)
-        if self._expected.size is not None and stored.size != self._expected.size:
-            raise Failed(f"it has {stored.size} bytes, expected {self._expected.size}")
-        if self._expected.limit is not None and stored.size > self._expected.limit:
-            raise Failed(f"it has more than {self._expected.limit:,} bytes, the limit for such a "
-                          "file", final=True)
-        return stored
-
-    def _store(self, block: bytes, pulse: Pulse) -> None:
-        with pulse.lock, ours():  # a given-up attempt writes nothing after the next has begun
-            pulse.beat()
-            self._file.seek(self._received)
-            self._file.write(block)
-            self._digest.update(block)
-            self._received += len(block)
-
-
-def _fresh(fs: Any) -> Any:
-    """Return a file system without what it remembers of earlier listings."""
-    fs.invalidate_cache()
-    return fs
-
-
-def _stored(info: Dict[str, Any], name: str) -> Stored:
-    version = next((str(info[key]) for key in _VERSION if info.get(key) is not None), "")
-    return Stored(name, info.get("type") == "directory", int(info.get("size") or 0), version,
-                  _modified(info))
-
-
-def _modified(info: Dict[str, Any]) -> float:
-    for key in _TIMES:
-        value = info.get(key)
-        if isinstance(value, str):
-            with suppress(ValueError):
-                value = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return 0.0
 
 
 def _beside(path: str) -> str:

@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import Launch
+from ipucnn.core.execution.launcher import Launch
 
 TIMEOUT = "IPUCNN_RANK_TIMEOUT"
 _ANSWER = 5.0

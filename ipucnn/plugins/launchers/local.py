@@ -7,7 +7,7 @@ from typing import Dict, List, Mapping, Optional
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.launcher import Launch, Launcher
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from ipucnn.core.checks import OK, WARNING, Check
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.launcher import Launch, Launcher
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LauncherSpec
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.launcher import Launch, Launcher
 from ipucnn.core.orphans import PARENT, end_with_parent
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import LauncherSpec, Requirement
+from ipucnn.core.registry.records import LauncherSpec
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ipucnn.core.loggers import Logger, RunInfo
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import LoggerSpec, Requirement
+from ipucnn.core.registry.records import LoggerSpec
 from ipucnn.plugins.loggers._continued import Continued, kind_of, scalars
 from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, worst
 from ipucnn.plugins.loggers._sending import Sender

@@ -10,8 +10,9 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loggers import COMPLETED, Logger, RunInfo
 from ipucnn.core.options.declaration import option
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import LoggerSpec, Requirement
+from ipucnn.core.registry.records import LoggerSpec
 from ipucnn.plugins.loggers._continued import Continued, kind_of
 from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, worst
 from ipucnn.plugins.loggers._sending import Sender

@@ -1,6 +1,7 @@
 """Checks class weights, and computes balanced ones. It is not a plugin."""
 
-from typing import Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 
@@ -41,3 +42,23 @@ def check_class_weights(weights: Tuple[float, ...], classes: int) -> None:
     for weight in weights:
         if not 0 < weight < float("inf"):
             raise UsageError(f"option '--class-weights': {weight!r} is not a number above 0")
+
+
+class WithClassWeights:
+    """What losses with the option `class_weights` have in common, to derive from beside `Loss`."""
+
+    _options: Any
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether class weights are balanced; see `Loss.needs_counts`."""
+        return are_balanced(self._options.class_weights)
+
+    def count_classes(self, counts: Sequence[int]) -> None:
+        """Set balanced class weights; see `Loss.count_classes`."""
+        if self.needs_counts:
+            self._options = replace(self._options, class_weights=balanced_weights(counts))
+
+    def check(self, classes: int) -> None:
+        """Check that there is a weight for each class; see `Loss.check`."""
+        check_class_weights(self._options.class_weights, classes)

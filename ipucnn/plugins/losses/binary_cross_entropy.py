@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from ipucnn.core.execution.losses import PerImageLoss
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import (
-    BALANCED,
-    are_balanced,
-    balanced_weights,
-    check_class_weights,
-)
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +27,7 @@ class BinaryCrossEntropyOptions:
         exclusive_minimum=0.0)
 
 
-class BinaryCrossEntropy(PerImageLoss):
+class BinaryCrossEntropy(WithClassWeights, PerImageLoss):
     """The mean over images and classes of ``-w t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x))``.
 
     As `torch.nn.functional.binary_cross_entropy_with_logits` with `pos_weight` w, which is 1
@@ -63,20 +58,6 @@ class BinaryCrossEntropy(PerImageLoss):
         return functional.binary_cross_entropy_with_logits(
             logits, target, pos_weight=logits.new_tensor(weights) if weights else None,
             reduction="none").mean(1)
-
-    @property
-    def needs_counts(self) -> bool:
-        """Whether class weights are balanced; see `Loss.needs_counts`."""
-        return are_balanced(self._options.class_weights)
-
-    def count_classes(self, counts: Sequence[int]) -> None:
-        """Set balanced class weights; see `Loss.count_classes`."""
-        if self.needs_counts:
-            self._options = replace(self._options, class_weights=balanced_weights(counts))
-
-    def check(self, classes: int) -> None:
-        """Check that there is a weight for each class; see `Loss.check`."""
-        check_class_weights(self._options.class_weights, classes)
 
 
 @hookimpl

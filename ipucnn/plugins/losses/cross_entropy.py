@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.losses import CrossEntropyForm, Loss, one_per_image
@@ -10,12 +10,7 @@ from ipucnn.core.execution.mixing import Mixing, mixed_labels
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import (
-    BALANCED,
-    are_balanced,
-    balanced_weights,
-    check_class_weights,
-)
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +29,7 @@ class CrossEntropyOptions:
         "for rare ones.", words=(BALANCED,), exclusive_minimum=0.0)
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(WithClassWeights, Loss):
     """The mean of ``-log softmax(logits)[label]``; `CrossEntropyForm` states the whole formula.
 
     Label smoothing is that of "Rethinking the Inception Architecture" (Szegedy et al., 2016),
@@ -96,20 +91,6 @@ class CrossEntropy(Loss):
     def device_form(self) -> CrossEntropyForm:
         """Return its parameters."""
         return CrossEntropyForm(self._options.label_smoothing, self._options.class_weights)
-
-    @property
-    def needs_counts(self) -> bool:
-        """Whether class weights are balanced; see `Loss.needs_counts`."""
-        return are_balanced(self._options.class_weights)
-
-    def count_classes(self, counts: Sequence[int]) -> None:
-        """Set balanced class weights; see `Loss.count_classes`."""
-        if self.needs_counts:
-            self._options = replace(self._options, class_weights=balanced_weights(counts))
-
-    def check(self, classes: int) -> None:
-        """Check that there is a weight for each class; see `Loss.check`."""
-        check_class_weights(self._options.class_weights, classes)
 
 
 @hookimpl

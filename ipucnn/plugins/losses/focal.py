@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from ipucnn.core.execution.losses import PerImageLoss, one_per_image
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import (
-    BALANCED,
-    are_balanced,
-    balanced_weights,
-    check_class_weights,
-)
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +28,7 @@ class FocalOptions:
         exclusive_minimum=0.0)
 
 
-class Focal(PerImageLoss):
+class Focal(WithClassWeights, PerImageLoss):
     """The mean over images of ``-alpha[y] (1 - p[y])^gamma log p[y]``, where p is the softmax.
 
     Source: "Focal Loss for Dense Object Detection" (Lin et al., 2017), equation 5, for one of
@@ -58,20 +53,6 @@ class Focal(PerImageLoss):
             loss = (-(-loss).expm1()).clamp(min=1e-12) ** gamma * loss
         weights = self._options.class_weights
         return logits.new_tensor(weights)[labels] * loss if weights else loss
-
-    @property
-    def needs_counts(self) -> bool:
-        """Whether class weights are balanced; see `Loss.needs_counts`."""
-        return are_balanced(self._options.class_weights)
-
-    def count_classes(self, counts: Sequence[int]) -> None:
-        """Set balanced class weights; see `Loss.count_classes`."""
-        if self.needs_counts:
-            self._options = replace(self._options, class_weights=balanced_weights(counts))
-
-    def check(self, classes: int) -> None:
-        """Check that there is a weight for each class; see `Loss.check`."""
-        check_class_weights(self._options.class_weights, classes)
 
 
 @hookimpl

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, List, Optional
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import option
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,9 @@ import copy
 from typing import TYPE_CHECKING, List
 
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import ModelSpec, PublishedWeights, Requirement
+from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.plugins.models._torchvision import Network, model
 
 if TYPE_CHECKING:

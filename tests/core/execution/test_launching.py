@@ -14,9 +14,8 @@ from ipucnn.core.errors import PluginError, UnavailableError, UnknownNameError, 
 from ipucnn.core.execution import launching
 from ipucnn.core.execution.backend import Backend, Probe
 from ipucnn.core.execution.instances import ALONE, Instances
+from ipucnn.core.execution.launcher import Launch, Launcher
 from ipucnn.core.execution.launching import (
-    Launch,
-    Launcher,
     connect,
     environment_of,
     fitted,
@@ -35,7 +34,7 @@ from ipucnn.core.registry.records import BackendSpec
 THIRD_PARTY = """
 import ipucnn
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import Launch, Launcher
+from ipucnn.core.execution.launcher import Launch, Launcher
 
 class Two(Instances):
     index, count = 1, 2

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
-from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.errors import PluginError, UnavailableError, UsageError
 from ipucnn.core.execution.backend import Probe
-from ipucnn.core.execution.selection import check_offer, choose_backend, validating
+from ipucnn.core.execution.selection import check_offer, choose_backend, expected, validating
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
@@ -78,6 +81,20 @@ def test_auto_takes_the_usable_backend_of_the_highest_rank_and_says_why(registry
     assert "not usable here: poptorch" in chosen.why
     assert "onnxruntime" not in chosen.why
     assert _chosen(registry, backend="TORCH").why == ""
+
+
+def test_the_rank_of_an_engine_that_is_not_imported_is_foreseen(tmp_path, monkeypatch):
+    (tmp_path / "slow_abacus.py").write_text("def foreseen():\n    return 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = BackendSpec(name="slow", summary="takes long to import", target="slow_abacus:Engine",
+                       requires=(Requirement("slow_abacus_engine", "make one"),), preference=9)
+    assert expected(spec) == 9
+    spec = replace(spec, foreseen="slow_abacus:foreseen")
+    assert expected(spec) == 3
+    monkeypatch.setitem(sys.modules, "slow_abacus_engine", sys)
+    assert expected(spec) == 9  # it is imported already, and probed
+    with pytest.raises(PluginError, match="foreseen"):
+        replace(spec, foreseen="slow_abacus")
 
 
 def test_auto_passes_over_backends_that_lack_what_is_asked_for(registry):

@@ -27,7 +27,7 @@ from ipucnn.core.options.composition import (
 )
 from ipucnn.core.options.declaration import declared, option
 from ipucnn.core.options.owners import builtin_owners
-from ipucnn.core.registry.records import KINDS
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import registry
 from ipucnn.inference.options import RunOptions
 from ipucnn.training.options import TrainOptions

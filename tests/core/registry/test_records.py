@@ -6,16 +6,15 @@ import pytest
 
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import close_matches, did_you_mean, key, printable
+from ipucnn.core.registry.contract import Requirement
+from ipucnn.core.registry.kinds import KINDS, kind_named
 from ipucnn.core.registry.records import (
-    KINDS,
     BackendSpec,
     ModelSpec,
     NormLayerSpec,
     OptimizerSpec,
     PublishedWeights,
-    Requirement,
     ScheduleSpec,
-    kind_named,
 )
 
 RECORDS = [kind.record for kind in KINDS.values()]

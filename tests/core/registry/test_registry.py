@@ -11,11 +11,12 @@ import pytest
 from plugin_sources import fresh, model, of, plugin, row
 
 from ipucnn.core.errors import PluginError, UnavailableError, UnknownNameError, UsageError
-from ipucnn.core.registry import records, states
+from ipucnn.core.registry import contract, states
 from ipucnn.core.registry.deprecations import PluginDeprecationWarning
 from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import missing_requirements
-from ipucnn.core.registry.records import KINDS, ModelSpec, OptimizerSpec
+from ipucnn.core.registry.records import ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry, State, registry, use
 
 FROZEN_V1 = (Path(__file__).parent / "frozen" / "plugin_v1.py").read_text()
@@ -225,7 +226,7 @@ def test_record_of_another_contract_is_incompatible(install, version, remedy):
 
 
 def test_record_without_a_version_stays_one_of_version_1(install, monkeypatch):
-    monkeypatch.setattr(records, "API_VERSION", 2)
+    monkeypatch.setattr(contract, "API_VERSION", 2)
     monkeypatch.setattr(states, "SUPPORTED", frozenset({1, 2}))
     install("old-dist", plugin(model("oldnet"), model("newnet", api_version=2),
                                model("oddnet", api_version=3)))

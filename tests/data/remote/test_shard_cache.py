@@ -3,6 +3,7 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import stat
 import subprocess
@@ -302,7 +303,7 @@ class TestBound:
         class Usage:
             free = 25 * SIZE
 
-        monkeypatch.setattr(shard_cache.shutil, "disk_usage", lambda _: Usage)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
         files = remote(server, tmp_path)
         for number in range(4):
             files.path(*described(number))

@@ -13,7 +13,7 @@ pytest.importorskip("fsspec")
 from faulty_store import FaultyStore
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
-from ipucnn.data.remote import store_images, stores
+from ipucnn.data.remote import store_images, stored_files, stores
 from ipucnn.data.remote.store_images import StoreImages
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import Expected, Patience
@@ -95,7 +95,7 @@ def test_a_silent_store_is_given_up_and_asked_again(store):
 
 
 def test_an_attempt_goes_on_where_the_last_one_ended(store, monkeypatch):
-    monkeypatch.setattr(stores, "_BLOCK", 4)
+    monkeypatch.setattr(stored_files, "BLOCK", 4)
     stored(b"0123456789")
     FaultyStore.fail("cat_file", "well", OSError("reset"))
     assert store.read("a", 100) == b"0123456789"
@@ -103,14 +103,14 @@ def test_an_attempt_goes_on_where_the_last_one_ended(store, monkeypatch):
 
 
 def test_truncated_downloads_are_completed(store, monkeypatch):
-    monkeypatch.setattr(stores, "_BLOCK", 8)
+    monkeypatch.setattr(stored_files, "BLOCK", 8)
     stored(b"0123456789")
     FaultyStore.fail("cat_file", 3)
     assert store.read("a", 100) == b"0123456789"
 
 
 def test_a_file_that_is_replaced_meanwhile_is_fetched_anew(store, monkeypatch):
-    monkeypatch.setattr(stores, "_BLOCK", 4)
+    monkeypatch.setattr(stored_files, "BLOCK", 4)
     stored(b"0123456789")
 
     class Replaced(OSError):

@@ -14,13 +14,13 @@ from test_torch_training import batches, network, session
 from torch import nn
 from torch.torch_version import TorchVersion
 
-from ipucnn import doctor
 from ipucnn.core.checks import OK, PROBLEM, WARNING
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch
 from ipucnn.data.mixup import draw
+from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends.torch import devices
 from ipucnn.plugins.backends.torch.devices import Device
@@ -174,11 +174,11 @@ def test_doctor_says_why_there_is_no_gpu(monkeypatch, tmp_path, built, driver, v
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "init", old)
-    monkeypatch.setattr(doctor, "DRIVER", tmp_path if driver else tmp_path / "none")
+    monkeypatch.setattr(deep, "DRIVER", tmp_path if driver else tmp_path / "none")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    check = doctor._cuda()
+    check = deep.cuda()
     assert check.status == status
     assert words in check.detail
 

@@ -9,7 +9,8 @@ import pytest
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import ALONE
-from ipucnn.core.execution.launching import Launch, environment_of, launched
+from ipucnn.core.execution.launcher import Launch
+from ipucnn.core.execution.launching import environment_of, launched
 from ipucnn.plugins.launchers.local import LocalLauncher
 
 

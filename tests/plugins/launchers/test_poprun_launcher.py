@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ipucnn.core.errors import UnavailableError, UsageError
-from ipucnn.core.execution.launching import Launch, launched
+from ipucnn.core.execution.launcher import Launch
+from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.launchers.poprun import PopRunLauncher, ipucnn_launchers
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import List
 
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import BackendSpec, Requirement
+from ipucnn.core.registry.records import BackendSpec
 
 INSTALL = "pip install 'ipucnn[openvino]'"
 

@@ -12,6 +12,7 @@ import torch
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.engine_base import Graph
+from ipucnn.plugins.backends._ipu.batches import full_batch
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.cache import set_cache_folder
 from ipucnn.plugins.backends.popart.devices import acquire, reattach, release
@@ -92,15 +93,9 @@ class PopArtInferenceSession(InferenceSession):
             if self._synthetic is None:
                 raise ValueError("this session's plan is not synthetic: it needs images")
             return self._run(self._synthetic)
-        count = len(images)
-        if count > self.samples_per_call:
-            raise ValueError(f"{count} images for a program of {self.samples_per_call}")
-        batch = images.to(getattr(torch, self._type)).contiguous()
-        if count < self.samples_per_call:
-            # a compiled program has one shape: pad the last short batch, cut its logits
-            padding = batch.new_zeros((self.samples_per_call - count, *batch.shape[1:]))
-            batch = torch.cat([batch, padding])
-        return self._run(batch.numpy())[:count]
+        # a compiled program has one shape: pad the last short batch, cut its logits
+        batch = full_batch(images, self.samples_per_call, getattr(torch, self._type))
+        return self._run(batch.numpy())[:len(images)]
 
     def load(self, weights: Dict[str, torch.Tensor]) -> None:
         """Load other weights into the compiled program; see `InferenceSession.load`."""

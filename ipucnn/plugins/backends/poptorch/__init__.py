@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import List
 
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import BackendSpec, Requirement
+from ipucnn.core.registry.records import BackendSpec
 
 # No package index has PopTorch: it comes with the SDK only.
 INSTALL = ("PopTorch comes only with Graphcore's Poplar SDK (3.3 and 3.4: Python 3.8, torch 2.0.1, "

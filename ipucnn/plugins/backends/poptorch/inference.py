@@ -11,6 +11,7 @@ import torch
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.models.surgery import normalise_on_device
+from ipucnn.plugins.backends._ipu.batches import full_batch
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
@@ -68,15 +69,9 @@ class PopTorchInferenceSession(FedByProcesses, InferenceSession):
             if self._synthetic is None:
                 raise ValueError("this session's plan is not synthetic: it needs images")
             return self._run(self._synthetic)
-        count = images.shape[0]
-        if count > self.samples_per_call:
-            raise ValueError(f"{count} images for a program of {self.samples_per_call}")
-        batch = images.to(self._input_type).contiguous()
-        if count < self.samples_per_call:
-            # a compiled program has one shape: pad the last short batch, cut its logits
-            padding = batch.new_zeros((self.samples_per_call - count, *batch.shape[1:]))
-            batch = torch.cat([batch, padding])
-        return self._run(batch)[:count]
+        # a compiled program has one shape: pad the last short batch, cut its logits
+        batch = full_batch(images, self.samples_per_call, self._input_type)
+        return self._run(batch)[:len(images)]
 
     def load(self, weights: Dict[str, torch.Tensor]) -> None:
         """Load other weights into the compiled program; see `InferenceSession.load`."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import List
 
+from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.hookspecs import hookimpl
-from ipucnn.core.registry.records import BackendSpec, Requirement
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.plugins.backends._gpus import may_have_gpu
 
 
@@ -24,4 +24,9 @@ def ipucnn_backends() -> List[BackendSpec]:
         features=("accumulation-sum", "batch-size-auto", "compile-only", "ema", "fine-tuning",
                   "full-precision-norm", "multi-label", "recompute", "sharding", "stage-processes"),
         # above all engines for CPUs where there is a GPU; `engine` has those of CPUs
-        preference=27 if "torch" in sys.modules or may_have_gpu() else 17)]
+        preference=27, foreseen="ipucnn.plugins.backends.torch:foreseen")]
+
+
+def foreseen() -> int:
+    """Return the highest preference on this machine; see `BackendSpec.foreseen`."""
+    return 27 if may_have_gpu() else 17

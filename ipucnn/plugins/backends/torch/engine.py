@@ -25,8 +25,7 @@ from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
 _CPU, _NATIVE_HALF = 10, 17
 """For `--backend auto`: below the engines made for CPUs, but before those that compute in
-float32 where this one has bfloat16; measured in benchmarks/results/engines.json. On CUDA it has its
-record's rank, before all of them."""
+float32 where this one has bfloat16. On CUDA it has its record's rank, before all of them."""
 
 
 class TorchBackend(Backend):
