@@ -32,7 +32,7 @@ DASHBOARD, EXPLAINED = "dashboard.svg", "explain.png"
 """Pictures that need no browser; the second is made by `--record`."""
 
 TRAINING = ("train --model resnet14-cifar --data-dir shapes --input-size 32 --batch-size 32 "
-            "--epoch 16 --optimizer sgd --min-crop-area 0.6")
+            "--epoch 50 --optimizer sgd --min-crop-area 0.6")
 COMMANDS = (
     "data shapes --out shapes --per-class 120 --validation-per-class 20 --size 40",
     f"{TRAINING} --lr 0.15 --checkpoint-path fast --log-dir logs/fast",
