@@ -12,7 +12,7 @@ DEMO   := demo
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := all
-.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs screenshots bench bench-types bench-small bench-data conformance faults fuzz clean
+.PHONY: all install get_data demo test test-sdk test-matrix test-horovod test-newest test-lowest lint docs gallery bench bench-types bench-small bench-data conformance faults fuzz clean
 
 all: install get_data  ## the environment and the sample images
 
@@ -69,10 +69,10 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-screenshots: $(STAMP)  ## pictures of the report of a training: make screenshots RUN=FOLDER (needs Chromium)
-	$(BIN)/python docs/screenshots.py $(RUN)
+gallery: $(STAMP)  ## the pictures of docs/gallery.md (needs Chromium); RECORD=1 makes their runs anew
+	$(BIN)/python docs/gallery.py $(if $(RECORD),--record)
 
-docs: $(STAMP) .venv-docs/.installed  ## the reference pages, from the code, and the site in build/site
+docs: gallery .venv-docs/.installed  ## the reference pages, from the code, and the site in build/site
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 

@@ -19,13 +19,18 @@ WIDTH, HEIGHT = 100, 27
 def main() -> int:
     """Write the picture."""
     folder, target = sys.argv[1:]
-    view = replace(Watched(Path(folder)).view(), title=Path(folder).name)
+    Path(target).write_text(picture_of(Path(folder)), encoding="utf-8")
+    return 0
+
+
+def picture_of(folder: Path) -> str:
+    """Return the dashboard of the training in a log folder, as SVG."""
+    view = replace(Watched(folder).view(), title=folder.name)
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(coloured(drawn(view, WIDTH, HEIGHT)))
     picture = console.export_svg(title="ipucnn watch")
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # from a server
-    Path(target).write_text(picture.replace("Fira Code", "monospace"), encoding="utf-8")
-    return 0
+    return picture.replace("Fira Code", "monospace")
 
 
 if __name__ == "__main__":

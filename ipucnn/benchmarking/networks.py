@@ -25,6 +25,7 @@ from ipucnn.benchmarking.case import (
     Facts,
     RefusedError,
 )
+from ipucnn.benchmarking.contender_process import FAILURES, reason_of
 from ipucnn.benchmarking.contenders import Process
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
 from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, NetworkBench, Rates
@@ -40,6 +41,7 @@ from ipucnn.core.options.owners import AUTO
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.progress import Progress
+from ipucnn.core.registry.loading import GUARDED
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
@@ -55,7 +57,8 @@ LEAST_SECONDS = 3.0
 PRODUCT_SECONDS = 0.3
 """Seconds of the matrix product that the figures of `--quick` are compared with."""
 
-ONNX_PEERS = ("onnxruntime", "openvino-latency", "openvino-throughput")
+ONNX_PEERS = tuple(Contender(PEER, name) for name in (
+    "onnxruntime", "openvino-latency", "openvino-throughput"))
 
 
 def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
@@ -174,7 +177,7 @@ def _usable(train: bool, registry: Registry) -> List[str]:
         try:
             usable = registry.make(
                 spec, options=options_for(spec, "backend", {}, registry)).probe().usable
-        except IpucnnError:
+        except GUARDED:
             usable = False
         if usable:
             found.append(spec.name)
@@ -190,6 +193,7 @@ class _Measurement:
         self._progress = progress
         self._costs: Dict[str, int] = {}
         self._done = 0
+        self._without_file = ""  # why the network is not in a file
         self.total = 0
 
     def quick(self, cases: Sequence[Case]) -> None:
@@ -230,12 +234,15 @@ class _Measurement:
         return found
 
     def _multiply_adds(self, model: str) -> int:
+        """Return the multiply-adds of a network; 0, of which no limit follows, where it fails."""
         if model not in self._costs:
             from ipucnn.models.build import create_model
             from ipucnn.models.tracing import count
 
-            built = create_model(model, weights="random")
-            self._costs[model] = count(built.module, built.input_size)[1]
+            self._costs[model] = 0
+            with suppress(*FAILURES):  # the contenders report what fails
+                built = create_model(model, weights="random")
+                self._costs[model] = count(built.module, built.input_size)[1]
         return self._costs[model]
 
     def network(self, cases: Sequence[Case], contenders: Sequence[Contender]) -> None:
@@ -255,10 +262,12 @@ class _Measurement:
             for contender in contenders:
                 processes.append(Process(contender, self._registry.settings))
                 stack.callback(processes[-1].close)
-            onnx = ""
-            if first.job == INFERENCE and any(one.name in ONNX_PEERS and one.kind == PEER
-                                              for one in contenders):
-                onnx = _exported(first.model, folder)
+            onnx = self._without_file = ""
+            if first.job == INFERENCE and any(one in ONNX_PEERS for one in contenders):
+                try:
+                    onnx = _exported(first.model, folder)
+                except FAILURES as error:
+                    self._without_file = f"the network cannot be exported: {reason_of(error)}"
             for case in cases:
                 self._case(replace(case, onnx=onnx), processes, self._new(case))
 
@@ -271,6 +280,8 @@ class _Measurement:
             for process in processes:
                 self._tell()
                 try:
+                    if self._without_file and process.contender in ONNX_PEERS:
+                        raise RefusedError(self._without_file)
                     process.prepare(case)
                     ready.append(process)
                 except RefusedError as reason:
@@ -355,6 +366,8 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
             continue
         own = facts.get(process, {})
         if process.contender.name == limits.PRODUCT:
+            if not operations:  # not known of this network
+                continue
             found.limits.append(Limit(
                 limits.PRODUCT, Rates.of([rate / operations for rate in rates]),
                 str(own.get("arithmetic", "")), Rates.of(rates).median))

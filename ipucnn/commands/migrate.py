@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Tuple
+import shlex
+from typing import Any, List, Optional, Tuple
 
 import typer
+from typer.core import TyperCommand
 
 from ipucnn.core.errors import UsageError
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import of_words
 from ipucnn.terminal.options_command import JSON
 
+_WITH_VALUES = ("--from", "--config", "--script", "--out")
+
+
+class _Unquoted(TyperCommand):
+    """Takes a command line without quotes, too: its options are not those of `migrate`."""
+
+    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+        """Parse arguments; those behind a first word without spaces are of the other program."""
+        first = 0
+        while first < len(args) and args[first].startswith("-") and args[first] != "--":
+            first += 2 if args[first] in _WITH_VALUES else 1
+        if first < len(args) and args[first] != "--" and not set(args[first]) & set(" \t\n"):
+            args = [*args[:first], "--", *args[first:]]
+        rest: List[str] = super().parse_args(ctx, args)
+        return rest
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("migrate")(migrate)
+    app.command("migrate", cls=_Unquoted)(migrate)
 
 
 def migrate(
@@ -53,7 +71,8 @@ def migrate(
             raise UsageError("a command line and '--config' exclude each other",
                              "migrate one of them at a time")
         return _converted(config, (program, script), out, as_json)
-    found = migrated(" ".join(command or ()), program)
+    words = command or []
+    found = migrated(words[0] if len(words) == 1 else shlex.join(words), program)
     if as_json:
         render.emit_json({"commands": [one.as_dict() for one in found]})
     for one in () if as_json else found:

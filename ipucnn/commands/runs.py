@@ -59,7 +59,9 @@ def runs(
 def _cells(row: Mapping[str, Any]) -> List[str]:
     def number(name: str, form: str) -> str:
         value = row.get(name)
-        return form.format(value) if isinstance(value, (int, float)) else ""
+        if not isinstance(value, (int, float)):
+            return ""
+        return form.format(value) if abs(value) < 1e9 else f"{value:.3g}"  # a loss that diverged
 
     epochs = row.get("epochs")
     epoch = number("epoch", "{:.3g}") + (f"/{epochs}" if epochs else "")
@@ -79,7 +81,7 @@ def watch(
 
     Ctrl-C ends the display, not the training. When the training ends, its last state is printed.
     """
-    from ipucnn.runs.dashboard import drawn
+    from ipucnn.runs.dashboard import drawn, encodable
     from ipucnn.runs.watching import Watched
     from ipucnn.runs.watching import watch as watched
 
@@ -89,5 +91,6 @@ def watch(
         view = watched(run)
     size = os.get_terminal_size() if sys.stdout is not None and sys.stdout.isatty() \
         else os.terminal_size((80, 24))
-    render.emit(drawn(view, size.columns, size.lines - 1))
+    render.emit(encodable(drawn(view, size.columns, size.lines - 1),
+                          getattr(sys.stdout, "encoding", None)))
     return 0

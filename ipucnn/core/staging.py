@@ -113,10 +113,13 @@ def sweep(folder: Path, matches: Callable[[str], bool]) -> None:
                     _remove(folder / name)
 
 
-def sync(folder: Path) -> None:
-    """Make the renaming of a file durable across a power failure, if the system supports it."""
+def sync(path: Path) -> None:
+    """Make a file durable across a power failure, or the renaming of what is in a folder.
+
+    Nothing happens where the system does not support it.
+    """
     with suppress(OSError):
-        descriptor = os.open(str(folder), os.O_RDONLY)
+        descriptor = os.open(str(path), os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.launching import launched
+from ipucnn.core.execution.selection import others_can
+from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
-from ipucnn.models.batch_search import Found, Record, search
+from ipucnn.inference import backend_choice
+from ipucnn.models.batch_search import Call, Found, Record, search
 from ipucnn.onnx.examples import random_images
 
 if TYPE_CHECKING:
@@ -38,7 +42,26 @@ def with_measured_batch(options: RunOptions, registry: Registry, images: Optiona
         UsageError: it cannot be measured for this run.
     """
     _check(options)
-    first = prepare(options.with_values(batch_size=1), registry, images=images)
+    refusals: Dict[str, str] = {}
+    while True:
+        first = prepare(options.with_values(batch_size=1), registry, refusals, images)
+        try:
+            found = _remembered(first, options, registry, partial(prepare, registry=registry,
+                                refusals=refusals, images=images), open_session)
+            return options.with_values(batch_size=found.size), found.note
+        except UnsupportedNetworkError as error:  # as a run, which then reports it
+            refusals[first.chosen.spec.name] = error.message
+            if not first.chosen.why or not others_can(options, first.executed, registry, refusals):
+                raise
+
+
+def _remembered(first: Job, options: RunOptions, registry: Registry,
+                prepare: Callable[..., Job], open_session: Callable[..., Any]) -> Found:
+    """Return the micro-batch that was measured in an earlier run, or is now.
+
+    Every size is measured with the backend and the options that a run of this size has: those of
+    `--tune` where there are any. Other ones are another measurement.
+    """
     if not first.chosen.spec.has("batch-size-auto"):
         raise UsageError(f"'--batch-size auto' cannot be used with backend "
                          f"{first.chosen.spec.name!r}, for which every size is compiled again",
@@ -50,13 +73,27 @@ def with_measured_batch(options: RunOptions, registry: Registry, images: Optiona
         "device": first.chosen.probe.device, "precision": first.plan.precision,
         "size": first.built.input_size, "pixels": first.plan.pixels, "most": most,
         "calls": calls, "norm": options.execution.full_precision_norm,
+        "tuned": _tuned(options, first.data.on_device, most, registry),
         "options": [(kind, item.name, value) for kind, item, value in options.plugins.declared()]})
     found = record.read()
     if found is None:
-        found = _found(options, registry, images, most, (prepare, open_session))
+        found = _found(options, most, prepare, open_session)
         record.write(found)
-    note = f"{found.note} (backend {first.chosen.spec.name!r})"
-    return options.with_values(batch_size=found.size), note
+    return found
+
+
+def _tuned(options: RunOptions, on_device: bool, most: int,
+           registry: Registry) -> List[Tuple[int, str, str]]:
+    """Return the sizes whose backend is chosen by a measurement, with that and its options."""
+    options = fitted_to_machine(options, on_device, registry)
+    found = []
+    for size in (1 << power for power in range(most.bit_length())):
+        own = options.with_values(batch_size=size)
+        choice = backend_choice.choice(own, own.plan(on_device), registry, {})
+        if choice is not None:
+            name = choice.chosen.spec.name
+            found.append((size, name, repr(choice.options.plugins.of("backend", name))))
+    return found
 
 
 def _check(options: RunOptions) -> None:
@@ -81,14 +118,13 @@ def _structure(job: Job) -> str:
     return repr((spec.name, target, sorted(network.items()), job.built.num_outputs))
 
 
-def _found(options: RunOptions, registry: Registry, images: Optional[ImageDataset], most: int,
-           how: Tuple[Callable[..., Job], Callable[..., Any]]) -> Found:
-    prepare, open_session = how
+def _found(options: RunOptions, most: int, prepare: Callable[..., Job],
+           open_session: Callable[..., Any]) -> Found:
     with ExitStack() as held:
 
-        def caller(size: int) -> Callable[[], Any]:
+        def caller(size: int) -> Call:
             held.close()  # the memory of the size before
-            job = prepare(options.with_values(batch_size=size), registry, images=images)
+            job = prepare(options.with_values(batch_size=size))
             session = held.enter_context(open_session(job, []))
             session.compile()
             side = job.built.input_size
@@ -101,6 +137,12 @@ def _found(options: RunOptions, registry: Registry, images: Optional[ImageDatase
                 import torch
 
                 pixels = torch.from_numpy(pixels)
-            return lambda: session(pixels)
+            count = max(1, session.in_flight)
+
+            def calls() -> None:
+                for wait in [session.start(pixels) for _ in range(count)]:
+                    wait()
+
+            return calls, count * session.samples_per_call
 
         return search(caller, 1, most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data.given import GivenImages, fitted
@@ -103,8 +103,11 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
     job = prepare(options, registry, images=GivenImages([]))
     built, preprocessing = job.built, job.built.preprocessing
     dataset = fitted(GivenImages([path]), preprocessing.input_size)
-    seen = torch.empty(Preparation(dataset, preprocessing).shape, dtype=torch.uint8)
-    Preparation(dataset, preprocessing)(0, 0, seen.numpy())
+    try:
+        seen = torch.empty(Preparation(dataset, preprocessing).shape, dtype=torch.uint8)
+        Preparation(dataset, preprocessing)(0, 0, seen.numpy())
+    except DataError as error:  # its hint is for many images
+        raise DataError(error.message, "name one image file") from error
     images = normalise(seen.permute(2, 0, 1)[None], preprocessing=preprocessing)
     module = built.module.eval().float()
     name, chosen = _layer(module, images, layer)

@@ -104,6 +104,8 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
         try:
             return execute(job)
         except UnsupportedNetworkError as error:
+            if job.graph is not None and job.graph.discard(job.built):
+                continue  # a damaged file: it is exported again
             refusals[job.chosen.spec.name] = error.message
             # a backend named by the user is never replaced
             if not job.chosen.why or not others_can(options, job.executed, registry, refusals):

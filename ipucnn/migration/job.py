@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -13,7 +13,8 @@ from ipucnn.core.names import did_you_mean
 from ipucnn.migration.acceptance import refusal
 from ipucnn.migration.old_arguments import Arguments, parse
 from ipucnn.migration.scripts import FAMILIES, Script, scripts, table
-from ipucnn.migration.translation import Row, quoted, translate
+from ipucnn.migration.shell_line import Part, divided, expands, quoted_word, typed
+from ipucnn.migration.translation import Draft, Row, quoted, translate
 
 AUTO = "auto"
 
@@ -21,7 +22,13 @@ _HINTS = {"references/classification": "torchvision", "pytorch-image-models": "t
           "timm": "timm"}
 """Parts of a script's path that identify its program."""
 
-_TORCH_LAUNCHERS = ("torch.distributed.launch", "torch.distributed.run")
+_PROMPT = re.compile(r"(\([\w.-]+\)\s*)?(\S+@\S+)?\$\s+|PS [^>]*>\s*|!\s*|%run\s+")
+"""What stands before a command that was copied from a terminal or a notebook."""
+
+_LAUNCHERS = {"torchrun": "torchrun", "torch.distributed.launch": "torchrun",
+              "torch.distributed.run": "torchrun", "accelerate": "accelerate",
+              "deepspeed": "deepspeed"}
+"""Programs that start Python scripts only, and their names in the table of launchers."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Migration:
 
 
 def migrate(text: str, family: str = AUTO) -> List[Migration]:
-    """Return the translations of command lines, one for each line.
+    """Return the translations of command lines, one for each script that they run.
 
     Args:
         text: command lines of other programs; a backslash at its end continues a line.
@@ -64,36 +71,81 @@ def migrate(text: str, family: str = AUTO) -> List[Migration]:
     Raises:
         UsageError: a line has no known script, or there is no line.
     """
-    lines = [line.strip() for line in re.sub(r"\\\s*\n", " ", text).splitlines()]
-    lines = [re.sub(r"^(\([\w.]+\)\s*)?\$\s+", "", line) for line in lines
-             if line and not line.startswith("#")]
+    lines = [line.strip() for line in re.sub(r"\\\s*\n", " ", typed(text)).splitlines()]
+    lines = [_without_prompt(line) for line in lines if line and not line.startswith("#")]
     if not lines:
         raise UsageError("no command line is given",
                          "put it in quotes: ipucnn migrate 'python3 train.py --model resnet50'")
-    return [_migrated(line, family) for line in lines]
+    return [found for line in lines for found in _migrated(line, family)]
 
 
-def _migrated(line: str, family: str) -> Migration:
+def _without_prompt(line: str) -> str:
+    found = _PROMPT.match(line)
+    return line[found.end():] if found else line
+
+
+def _migrated(line: str, family: str) -> List[Migration]:
+    """Return the translations of the commands of a line; what is around them stays as it is."""
+    parts = divided(line)
+    scripted = [part for part in parts if _place(_words(part.text)) is not None]
+    if not scripted:
+        return [_without_script(line, parts)]
+    found = []
+    begin = 0
+    for part in scripted:
+        end = parts[-1].following if part is scripted[-1] else part.tail
+        made = _of_command(part.text, family)
+        around = (line[begin:part.start].lstrip(), line[part.stop:end].rstrip())
+        command = f"{around[0]}{made.command}{around[1]}" if made.command else ""
+        found.append(replace(made, given=line[begin:end].strip(), command=command))
+        begin = part.following
+    return found
+
+
+def _words(text: str) -> List[str]:
     try:
-        words = shlex.split(line)
+        return shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"cannot read {line!r}: {str(error).lower()}",
+        raise UsageError(f"cannot read {text!r}: {str(error).lower()}",
                          "put the command line in quotes of the other kind") from error
-    place = next((number for number, word in enumerate(words) if _scripts_named(word)), None)
-    if place is None:
-        found = _shell(line)
-        if found is not None:
-            return found
-        names = [name for one in FAMILIES for name in scripts(one)]
-        named = next((PurePath(word).name for word in words if word.endswith((".py", ".sh"))),
-                     words[0])
-        raise UsageError(f"{named!r} is not a known script",
-                         did_you_mean(named, names) or "known: " + ", ".join(dict.fromkeys(names)))
+
+
+def _place(words: Sequence[str]) -> Optional[int]:
+    """Return the number of the word that names a script, or None."""
+    return next((number for number in range(len(words)) if _scripts_named(_path(words, number))),
+                None)
+
+
+def _path(words: Sequence[str], number: int) -> str:
+    """Return a word; that of a module (`-m train`) as the path of its file."""
+    word = words[number]
+    module = number and words[number - 1] == "-m" and word not in _LAUNCHERS
+    return word.replace(".", "/") + ".py" if module else word
+
+
+def _without_script(line: str, parts: Sequence[Part]) -> Migration:
+    found = _shell(line)
+    if found is not None:
+        return found
+    words = _words(parts[0].text) if parts else [line]
+    if words[0] == "ipucnn":
+        raise UsageError(f"{line!r} is a command of ipucnn already",
+                         "'ipucnn COMMAND --help' lists its options")
+    names = [name for one in FAMILIES for name in scripts(one)]
+    named = next((PurePath(word).name for word in words if word.endswith((".py", ".sh"))),
+                 words[0])
+    raise UsageError(f"{named!r} is not a known script",
+                     did_you_mean(named, names) or "known: " + ", ".join(dict.fromkeys(names)))
+
+
+def _of_command(text: str, family: str) -> Migration:
+    words = _words(text)
+    place = _place(words) or 0
     prefix, launching = _launcher(words[:place])
-    script, arguments = _chosen(words[place], words[place + 1:], family)
+    script, arguments = _chosen(_path(words, place), words[place + 1:], family)
     if not script.command:
-        return Migration(line, script.title, script.name, "", notes=(script.none,))
-    return _translated(line, script, arguments, (prefix, launching))
+        return Migration(text, script.title, script.name, "", notes=(script.none,))
+    return _translated(text, script, arguments, (prefix, launching))
 
 
 def _scripts_named(word: str) -> List[Script]:
@@ -116,46 +168,50 @@ def _chosen(path: str, words: Sequence[str], family: str) -> Tuple[Script, Argum
         * (not (pair[0].positional or pair[0].processes)), FAMILIES.index(pair[0].family)))
 
 
-def _launcher(words: Sequence[str]) -> Tuple[List[str], Optional[Arguments]]:
-    """Divide the words before a script: words to keep, and arguments of torch's launcher."""
+def _launcher(words: Sequence[str]) -> Tuple[List[str], Optional[Draft]]:
+    """Divide what stands before a script: words that stay, and the launcher of processes."""
     kept: List[str] = []
     for number, word in enumerate(words):
-        if PurePath(word).name == "torchrun" or word in _TORCH_LAUNCHERS:
-            return kept, parse(scripts("launchers")["torchrun"], words[number + 1:])
+        name = _LAUNCHERS.get(PurePath(word).name)
+        if name is not None:
+            launcher = scripts("launchers")[name]
+            rest = [other for other in words[number + 1:] if other not in ("launch", "-m")]
+            return kept, translate(launcher, parse(launcher, rest))
         if not re.fullmatch(r"python[\d.]*|-m|-u|bash|sh", PurePath(word).name):
             kept.append(word)
     return kept, None
 
 
 def _translated(line: str, script: Script, arguments: Arguments,
-                before: Tuple[List[str], Optional[Arguments]]) -> Migration:
-    prefix, launching = before
-    started = None if launching is None else translate(scripts("launchers")["torchrun"], launching)
+                before: Tuple[List[str], Optional[Draft]]) -> Migration:
+    prefix, started = before
     draft = translate(script, arguments,
                       [] if started is None else ["--launcher", "torchrun", *started.words()[1:]])
     if arguments.help:
         draft.options = {"--help-all": ()}
     rows = tuple(draft.rows)
     if started is not None:
-        rows = (Row("torchrun", "--launcher torchrun"), *started.rows, *rows)
+        rows = (Row(started.script.name, "--launcher torchrun"), *started.rows, *rows)
     words = draft.words()
     problems = list(draft.problems)
-    if not arguments.help and not problems:
+    variable = any(map(expands, words))
+    if not arguments.help and not problems and not variable:
         problem = refusal(draft.command, words)
         problems += [problem] if problem else []
     notes = [f"'--config {script.profile}' sets the defaults of {script.name}; without it, those "
              f"of 'ipucnn {script.command}' are used"] if (
         draft.options.get("--config") == (script.profile,) and script.profile) else []
-    assignments = [word for word in prefix if re.match(r"\w+=", word)]
-    others = [word for word in prefix if word not in assignments]
-    command = " ".join([*map(_assignment, assignments), quoted([*others, "ipucnn", *words])])
+    if variable:
+        notes.append("values that the shell replaces ('$') are not checked")
+    command = " ".join([*map(_prefixed, prefix), quoted(["ipucnn", *words])])
     return Migration(line, script.title, script.name, command, rows, tuple(notes),
                      tuple(problems))
 
 
-def _assignment(word: str) -> str:
-    name, _, value = word.partition("=")
-    return f"{name}={shlex.quote(value)}"
+def _prefixed(word: str) -> str:
+    """Return a word before a script as a shell takes it; `A=b c` assigns."""
+    name, equals, value = word.partition("=")
+    return f"{name}={quoted_word(value)}" if equals and name.isidentifier() else quoted_word(word)
 
 
 def _shell(line: str) -> Optional[Migration]:

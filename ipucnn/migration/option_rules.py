@@ -114,7 +114,7 @@ def model(draft: Draft, argument: Argument) -> Outcome:
     try:
         name = registry().get("model", name).name
     except IpucnnError:
-        draft.problems.append(f"no model {bare!r} is installed: a plugin can add it")
+        draft.problem(f"no model {bare!r} is installed: a plugin can add it", bare)
         return Outcome(["--model", bare], "'ipucnn list-plugins models' lists those installed")
     return Outcome(["--model", name], untagged.lstrip("; "))
 
@@ -172,7 +172,7 @@ def optimizer(draft: Draft, argument: Argument) -> Outcome:
     old = _value(argument)
     found = draft.script.optimizers.get(old.lower())
     if found is None:
-        draft.problems.append(f"there is no optimizer {old!r}: a plugin can add it")
+        draft.problem(f"there is no optimizer {old!r}: a plugin can add it", old)
         return Outcome(["--optimizer", old], "'ipucnn list-plugins optimizers' lists those "
                                              "installed")
     nesterov = "momentum without Nesterov's" if "--no-nesterov" in found else ""
@@ -239,7 +239,8 @@ def timm_dataset(draft: Draft, argument: Argument) -> Outcome:
                                                  "data convert' writes")
     if kind in ("", "torch") and name in ("", "imagenet", "folder", "image_folder"):
         return Outcome(None, "a folder's layout is recognised")
-    draft.problems.append(f"there is no dataset {_value(argument)!r}: a plugin can add it")
+    draft.problem(f"there is no dataset {_value(argument)!r}: a plugin can add it",
+                  _value(argument))
     return Outcome(["--data", name], "'ipucnn list-plugins datasets' lists those installed")
 
 
@@ -255,7 +256,8 @@ def timm_input_size(draft: Draft, argument: Argument) -> Outcome:
     """Take the height of a square input."""
     channels, height, width = [*argument.values, "", "", ""][:3]
     if channels != "3" or height != width:
-        draft.problems.append(f"the input {_value(argument)!r} is not a square RGB image")
+        draft.problem(f"the input {_value(argument)!r} is not a square RGB image",
+                      _value(argument))
     return Outcome(["--input-size", height])
 
 
@@ -312,4 +314,5 @@ def processes(draft: Draft, argument: Argument) -> Outcome:
 
 def rendezvous(draft: Draft, argument: Argument) -> Outcome:
     """Join the address and the port."""
-    return Outcome(["--rdzv-endpoint", f"{_value(argument)}:{draft.old('master-port', '29500')}"])
+    port = draft.old("master_port") or draft.old("main_process_port", "29500")
+    return Outcome(["--rdzv-endpoint", f"{_value(argument)}:{port}"])

@@ -106,7 +106,7 @@ def _timm_schedule(draft: Draft, names: Sequence[str]) -> None:
         why = "" if kind != "plateau" else "there is no plateau schedule; this is the one with " \
                                            "fixed steps"
     else:
-        draft.problems.append(f"there is no schedule {kind!r}")
+        draft.problem(f"there is no schedule {kind!r}", kind)
         words = ["--lr-schedule", kind]
     draft.explain(names, words, why)
 

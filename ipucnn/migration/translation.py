@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.migration.old_arguments import Argument, Arguments
 from ipucnn.migration.scripts import FLAG, MANY, OldOption, Script, declaration
+from ipucnn.migration.shell_line import expands, quoted_word
 
 SAME = "the same"
 DROPPED = "dropped"
@@ -85,6 +85,11 @@ class Draft:
         """Return the value of an option of the script, or its default."""
         return " ".join(self.arguments.values.get(name, ())) or default
 
+    def problem(self, text: str, value: str) -> None:
+        """Add what has to be decided, unless the value is only known to the shell."""
+        if not expands(value):
+            self.problems.append(text)
+
     def put(self, words: Sequence[str]) -> None:
         """Add options; one that is there already gets the new values."""
         flag = ""
@@ -115,8 +120,8 @@ class Draft:
 
 
 def quoted(words: Sequence[str]) -> str:
-    """Return words quoted for a shell."""
-    return " ".join(map(shlex.quote, words))
+    """Return words as a shell takes them."""
+    return " ".join(map(quoted_word, words))
 
 
 def _opposite(flag: str) -> str:

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
@@ -58,15 +58,19 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
+Call = Tuple[Callable[[], Any], int]
+"""What computes some images, and their number."""
+
+
+def search(caller: Callable[[int], Call], fewest: int, most: int,
            seconds: float = SECONDS) -> Found:
     """Measure doubled micro-batches until one does not fit or is not faster.
 
     Of sizes with about the same speed, the smaller one is selected.
 
     Args:
-        caller: returns a function that computes one micro-batch of a size; raises `IpucnnError`
-            if it does not fit.
+        caller: returns what computes micro-batches of a size, and the number of images; raises
+            `IpucnnError` if they do not fit.
         fewest: the first size, at least 1.
         most: the largest size.
         seconds: time after which no further size is measured.
@@ -80,9 +84,12 @@ def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
     while True:
         started = time.perf_counter()
         try:
-            rates[size] = size / _shortest(caller(size))
-        except IpucnnError:
-            if not rates:
+            call, images = caller(size)
+            rates[size] = images / _shortest(call)
+            del call  # its memory, before the next size takes some
+        except (IpucnnError, MemoryError, RuntimeError) as error:
+            if not rates or not (isinstance(error, (IpucnnError, MemoryError))
+                                 or "alloc" in str(error)):  # torch's, on a CPU
                 raise
             why = f"{size} does not fit into memory"
             break
@@ -96,7 +103,7 @@ def search(caller: Callable[[int], Callable[[], Any]], fewest: int, most: int,
             break
         # calls of the next size, its first one included, take about twice as long
         now = time.perf_counter()
-        if now - begin + now - started + (_CALLS + 1) * size / rates[size] > seconds:
+        if now - begin + now - started + (_CALLS + 1) * images / rates[size] > seconds:
             why = "measuring larger ones takes too long"
             break
         size *= 2

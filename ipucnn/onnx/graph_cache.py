@@ -77,6 +77,21 @@ class StoredGraph:
         spec = registry.get_typed(ModelSpec, self.network.model)
         return BuiltModel(stored, spec, report, stored.card)
 
+    def discard(self, built: BuiltModel) -> bool:
+        """Remove the file, which may be damaged, if the network was read from it.
+
+        Returns:
+            Whether the network can be exported again.
+        """
+        if not isinstance(built.module, OnnxNetwork):
+            return False
+        try:
+            self.path.unlink()
+        except OSError as error:
+            log.info("graph '%s' cannot be removed: %s", self.path, error)
+            return False
+        return True
+
     def session(self, built: BuiltModel, plan: ExecutionPlan) -> InferenceSession:
         """Return a session of the network, and store its graph.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Iterator
 
 from ipucnn.core.files import private_folder
-from ipucnn.core.staging import scratch
+from ipucnn.core.staging import scratch, sync
 from ipucnn.data.bounded_folder import BoundedFolder, use
 from ipucnn.data.remote.download import cache_dir
 
@@ -52,7 +52,10 @@ class KeptFolder:
         private_folder(parent)
         with scratch(parent, self.name) as partial:
             yield partial
+            for file in partial.iterdir():  # after a power failure, a file may be empty otherwise
+                sync(file)
             with kept.alone():
                 if kept.remove(self.path / self.first):
                     partial.rename(self.path)
+            sync(parent)
         kept.make_room()

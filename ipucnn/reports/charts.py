@@ -98,12 +98,12 @@ def line_chart(chart: CurveChart, x_label: str = "epoch") -> Markup:
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low = min(ys)
     axes = Axes((min(xs), max(xs)), (0.0 if 0 < low < 0.5 * max(ys) else low, max(ys)))
-    parts = [axes.drawn(x_label)]
+    parts = [axes.drawn(x_label, _whole(xs))]
     for curve in chart.curves:
         places = [(axes.across(x), axes.up(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
         css = f"line c{curve.group % COLOURS}" + (
-            " dashed" if curve.dashed or curve.group >= COLOURS else "")
+            " dashed" if curve.dashed else "") + (" again" if curve.group >= COLOURS else "")
         parts.append(Markup('<path class="{}" d="{}" data-name="{}" data-x="{}" data-y="{}"/>'
                             ).format(css, path, printable(curve.name),
                                      " ".join(f"{x:.6g}" for x, _ in curve.points),
@@ -119,6 +119,14 @@ def line_chart(chart: CurveChart, x_label: str = "epoch") -> Markup:
         printable(f"{chart.title}: arrow keys show values"), *(
             (first, last) if last > first else (first - 0.5, first + 0.5)), LEFT, RIGHT, WIDTH,
         svg(_EMPTY.join(parts), chart.title))
+
+
+def _whole(places: Sequence[float]) -> Optional[List[float]]:
+    """Return the ticks of a few whole epochs; None where the axis chooses them."""
+    first, last = min(places), max(places)
+    if last - first > 6 or any(place != int(place) for place in places):
+        return None
+    return [float(place) for place in range(int(first), int(last) + 1)]
 
 
 def bar(x: float, y: float, size: Tuple[float, float], css: str, title: str) -> Markup:

@@ -113,13 +113,17 @@ def contact_sheet(request: SheetRequest, registry: Registry) -> Sheet:
         size, request.seed, dataset, rand_augment=request.rand_augment,
         min_area=request.min_area) if request.augmented else None
     preparation = Preparation(dataset, request.preprocessing, transform)
+    classes = {name: [_shown(preparation, index, request.draws)
+                      for index in _spread(indices, each)] for name, indices in shown.items()}
+    bad = [image for images in classes.values() for image in images if image.problem]
+    if bad:
+        notes.append(f"{len(bad)} of the shown images cannot be read, the first: {bad[0].problem}")
     return Sheet(
         f"{spec.name} in {request.data_dir}",
         [("images", f"{len(dataset):,}"), ("classes", f"{len(dataset.class_names):,}"),
          ("split", dataset.split or request.split or "all"), ("input size", f"{size} pixels")],
         {name: len(indices) for name, indices in members.items()},
-        {name: [_shown(preparation, index, request.draws)
-                for index in _spread(indices, each)] for name, indices in shown.items()},
+        classes,
         f"{request.draws} random draws" if request.augmented else "prepared for validation", notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited, require_file
@@ -23,6 +23,9 @@ PLAN, PREDICTIONS = "plan", "predictions"
 FORMATS = {"ipucnn.train": TRAINING, "ipucnn.run": INFERENCE, "ipucnn.validate": VALIDATION,
            "ipucnn.data-bench": BENCHMARK, "ipucnn.bench": NETWORKS, "ipucnn.plan": PLAN}
 """The kinds of documents, by the name in their field `format`."""
+
+VERSION = "1"
+"""Of all these documents."""
 
 _MOST_ROWS = 10 ** 6
 _WRITES = ("name the folder of a training, a file of '--result' or '--predictions', or several of "
@@ -85,11 +88,17 @@ def _read(path: Path, place: str) -> FinishedRun:
     if path.suffix.lower() in SUFFIXES and (path.suffix.lower() != ".json" or _is_list(path)):
         return FinishedRun(path.name, PREDICTIONS, place, evidence=evidence_of_file(path))
     document = _document(path)
-    kind = FORMATS.get(str(document.get("format")).rpartition("/")[0])
+    name, _, version = str(document.get("format")).rpartition("/")
+    kind = FORMATS.get(name)
     if kind is None:
         raise DataError(f"{place!r} is not a result of ipucnn that a report can show", _WRITES)
     found = FinishedRun(path.stem, kind, place, document)
+    if version != VERSION:
+        found.notes.append(f"the result has the format {name}/{version} of another version of "
+                           "ipucnn; some of it may be missing here")
     found.evidence = found.part("evidence")
+    if kind == VALIDATION and len(_epochs(document)) > 1:
+        found.rows = [{"kind": "validation", **one} for one in document["validations"]]
     if kind == TRAINING and isinstance(document.get("log_dir"), str):
         try:
             with on_disk(document["log_dir"], run_folder.FILES) as folder:
@@ -100,11 +109,19 @@ def _read(path: Path, place: str) -> FinishedRun:
     return found
 
 
+def _epochs(document: Dict[str, Any]) -> Set[Any]:
+    """Return the epochs that a validation has measured."""
+    done = document.get("validations")
+    return {str(one.get("epoch")) for one in done} if isinstance(done, list) and all(
+        isinstance(one, dict) for one in done) else set()
+
+
 def _training(folder: Path) -> FinishedRun:
     """Return the training of a log folder, or of the only one in a folder."""
     metrics, training = folder / run_folder.METRICS, folder / run_folder.TRAINING
     if not (metrics.exists() or training.exists()):
-        inner = sorted(path for path in folder.iterdir() if (path / run_folder.METRICS).exists())
+        inner = sorted(path for path in folder.iterdir() if any(
+            (path / name).exists() for name in (run_folder.METRICS, run_folder.TRAINING)))
         if len(inner) == 1:
             return _training(inner[0])
         if inner:
@@ -114,7 +131,7 @@ def _training(folder: Path) -> FinishedRun:
                         _WRITES)
     found = FinishedRun(folder.resolve().name, TRAINING, str(folder))
     if training.exists():
-        found.document = _document(training)
+        found.document = _part(training, found.notes)
     else:
         found.notes.append(f"there is no {run_folder.TRAINING}: the environment, the model card "
                            "and the result are not known")
@@ -129,8 +146,8 @@ def _add_validation(found: FinishedRun, folder: Path) -> None:
     path = folder / run_folder.VALIDATION
     if not path.exists():
         return
-    document = _document(path)
-    # a killed training has not written thumbnails
+    document = _part(path, found.notes)
+    # a training that was killed has made no thumbnails
     found.evidence = with_thumbnails(document.pop("evidence", None) or {},
                                      lambda row: of_file(str(row["name"])))
     found.validation = document
@@ -147,6 +164,15 @@ def _document(path: Path) -> Dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"'{path}' holds no result", _WRITES)
     return value
+
+
+def _part(path: Path, notes: List[str]) -> Dict[str, Any]:
+    """Return a document of a folder; empty, with a note, if it is damaged."""
+    try:
+        return _document(path)
+    except DataError as error:
+        notes.append(f"{error.message}; what it holds is left out")
+        return {}
 
 
 def _is_list(path: Path) -> bool:
@@ -213,15 +239,21 @@ def number(value: Any) -> Optional[float]:
 
 
 def named_apart(runs: List[FinishedRun]) -> List[FinishedRun]:
-    """Return the runs with unique names: paths or numbers for runs of the same name."""
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        names = [run.place if is_store(run.place) else os.path.normpath(run.place) for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{name} ({position})" for position, name in enumerate(names, start=1)]
-    for run, name in zip(runs, names):
-        run.name = name
+    """Give runs of one name the paths by which they were named, or numbers; return them."""
+    repeated = _repeated(runs)
+    for run in runs:
+        if run.name in repeated:
+            run.name = run.place if is_store(run.place) else os.path.normpath(run.place)
+    repeated = _repeated(runs)
+    for position, run in enumerate(runs, start=1):
+        if run.name in repeated:
+            run.name = f"{run.name} ({position})"
     return runs
+
+
+def _repeated(runs: List[FinishedRun]) -> Set[str]:
+    names = [run.name for run in runs]
+    return {name for name in names if names.count(name) > 1}
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Dict[str, str]:

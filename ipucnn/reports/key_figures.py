@@ -14,6 +14,7 @@ from ipucnn.reports.finished_run import (
     PLAN,
     PREDICTIONS,
     TRAINING,
+    VALIDATION,
     FinishedRun,
     number,
     shown,
@@ -39,7 +40,7 @@ def facts(run: FinishedRun) -> Pairs:
                                              plan.get("half") and f"({plan['half']})")))),
         ("samples per host call", shown(plan.get("combined_batch"))),
         ("samples per update", shown(plan.get("update_batch")) if run.kind == TRAINING else ""),
-        ("status", shown(document.get("status"))),
+        ("status", shown(document.get("status"))), ("error", shown(document.get("error"))),
         ("stopped by", shown(document.get("stopped_by"))),
         ("best", _best(run.part("best"))), ("checkpoint", shown(document.get("checkpoint"))),
         ("continued from", shown(document.get("restored"))),
@@ -93,8 +94,21 @@ def _of_run(run: FinishedRun) -> Pairs:
         ("waiting for data", _share(document.get("data_wait_share")))]
 
 
+def _validations(run: FinishedRun) -> List[Dict[str, Any]]:
+    return [one for one in _list(run.document.get("validations")) if isinstance(one, dict)]
+
+
+def validation_rows(run: FinishedRun) -> List[Dict[str, str]]:
+    """Return the figures of every checkpoint that a validation has measured, by name."""
+    return [{"checkpoint": os.path.basename(shown(one.get("checkpoint"))),
+             "epoch": shown(one.get("epoch")), "weights": shown(one.get("weights")),
+             "images": _count(one.get("images")), "loss": _unit(one.get("loss"), "", 4),
+             "top-1": _unit(one.get("top1"), "%", 2), "top-5": _unit(one.get("top5"), "%", 2)}
+            for one in _validations(run)] if run.kind == VALIDATION else []
+
+
 def _of_validation(run: FinishedRun) -> Pairs:
-    done = [one for one in _list(run.document.get("validations")) if isinstance(one, dict)]
+    done = _validations(run)
     last: Dict[str, Any] = done[-1] if done else {}
     return [("top-1", _unit(last.get("top1"), "%", 2)), ("top-5", _unit(last.get("top5"), "%", 2)),
             ("loss", _unit(last.get("loss"), "", 4)), ("images", _count(last.get("images"))),

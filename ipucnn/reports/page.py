@@ -29,6 +29,9 @@ MOST_DETAILED = 6
 _LONGEST_NAME = 36
 """Maximum number of characters of a file's name in a gallery; the end is shown."""
 
+_LONGEST_CLASS = 40
+"""Characters of a class's name that a gallery shows; the pointer shows the rest."""
+
 PURPOSES = {
     "wrong": "Wrong, with the highest probability", "doubtful": "Most doubtful",
     "right": "Correct, with the highest probability", "certain": "With the highest probability"}
@@ -50,7 +53,7 @@ def page_of(runs: Sequence[FinishedRun]) -> str:
         charts=[(chart, line_chart(chart)) for chart in charts_of(runs)],
         details=[_details(run, several) if place < MOST_DETAILED else {}
                  for place, run in enumerate(runs)], most=MOST_DETAILED,
-        options=compared([run.part("options") for run in runs]),
+        options=compared([run.part("options") for run in runs], [run.kind for run in runs]),
         environment=compared([_environment(run) for run in runs]),
         cards=[_card(run) for run in runs])
 
@@ -97,10 +100,18 @@ def _environment_of_templates() -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["brief"] = lambda name: name if len(name) <= _LONGEST_NAME else (
         "\u2026" + printable(name)[1 - _LONGEST_NAME:])
+    environment.filters["short"] = lambda name: name if len(name) <= _LONGEST_CLASS else (
+        name[:_LONGEST_CLASS - 1] + "\u2026")
+    environment.filters["images"] = counted
     environment.filters["parts"] = _parts
     environment.filters["given"] = lambda rows: [
         (name, values[0]) for name, values, _ in rows if values[0]]
     return environment
+
+
+def counted(number: int, what: str = "image") -> str:
+    """Return a number and what is counted, in the plural where it has to be."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _parts(value: str) -> Tuple[str, str]:
@@ -114,7 +125,7 @@ def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
     from ipucnn.reports import classes_shown as classes
     from ipucnn.reports.charts import histogram, reliability
     from ipucnn.reports.finished_run import BENCHMARK, NETWORKS, PLAN
-    from ipucnn.reports.key_figures import latencies, percentiles
+    from ipucnn.reports.key_figures import latencies, percentiles, validation_rows
 
     found: Dict[str, Any] = {}
     evidence = run.evidence
@@ -139,6 +150,9 @@ def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
         found["cases"] = _networks(run)
     if run.kind == PLAN:
         found.update(_plan(run))
+    rows = validation_rows(run)
+    if len(rows) > 1:
+        found["validations"] = rows
     return found
 
 
@@ -159,8 +173,8 @@ def _bench(run: FinishedRun) -> Dict[str, Any]:
     found = {"steps": bars([(name, float(rate), None)
                             for name, rate in run.part("steps").items() if rate is not None],
                            "images/s", "images per second of one thread in each step")}
-    loading = [(f"{one['workers']} workers", float(one["images_per_second"]), one.get("limit"))
-               for one in document.get("loading", [])]
+    loading = [(counted(int(one["workers"]), "worker"), float(one["images_per_second"]),
+                one.get("limit")) for one in document.get("loading", [])]
     if compute is not None:
         loading.append(("the model", float(compute), None))
     if loading:
@@ -205,15 +219,24 @@ def _plan(run: FinishedRun) -> Dict[str, Any]:
 Compared = List[Tuple[str, List[str], bool]]
 
 
-def compared(values: Sequence[Dict[str, Any]]) -> Compared:
-    """Return name, value in every run, and whether these differ, of all names."""
+def compared(values: Sequence[Dict[str, Any]], kinds: Sequence[str] = ()) -> Compared:
+    """Return name, value in every run, and whether these differ, of all names.
+
+    Args:
+        values: of every run.
+        kinds: of the runs; a name that a run of another kind lacks is no difference.
+    """
     from ipucnn.reports.finished_run import flattened
 
     flat = [flattened(one) for one in values]
     names = list(dict.fromkeys(name for one in flat for name in one))
-    known = [one for one in flat if one]
-    return [(name, [one.get(name, "") for one in flat],
-             len({one.get(name, "") for one in known}) > 1) for name in names]
+    known = [(kind, one) for kind, one in zip(kinds or [""] * len(flat), flat) if one]
+
+    def differs(name: str) -> bool:
+        having = {kind for kind, one in known if name in one}
+        return len({one.get(name, "") for kind, one in known if kind in having}) > 1
+
+    return [(name, [one.get(name, "") for one in flat], differs(name)) for name in names]
 
 
 def _environment(run: FinishedRun) -> Dict[str, Any]:

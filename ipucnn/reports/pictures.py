@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 from ipucnn.core.names import printable
+from ipucnn.reports.page import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _SIDE, _GAP, _LINE = 96, 8, 18
 _BACK, _INK, _SOFT = (255, 255, 255), (27, 32, 39), (90, 100, 114)
+_MISSING = (217, 222, 229)
 _ROW = 12
 """Images beside each other."""
 
@@ -37,8 +39,8 @@ def sheet_picture(sheet: Sheet) -> Image.Image:
         (f"each stored image, then what the network sees ({sheet.prepared})", [])]
     for name, count in sheet.counts.items():
         pixels = [one for shown in sheet.classes.get(name, [])
-                  for one in (shown.stored, *shown.prepared) if one is not None]
-        blocks.append((f"{name}: {count:,} images", pixels))
+                  for one in ([None] if shown.problem else (shown.stored, *shown.prepared))]
+        blocks.append((f"{name}: {counted(count)}", pixels))
     rows = [-(-len(pixels) // _ROW) for _, pixels in blocks]
     height = sum(_LINE + _GAP + lines * (_SIDE + _GAP) for lines in rows) + _GAP
     picture = Image.new("RGB", (_GAP + _ROW * (_SIDE + _GAP), height), _BACK)
@@ -47,9 +49,13 @@ def sheet_picture(sheet: Sheet) -> Image.Image:
         caption(draw, (_GAP, y), title)
         y += _LINE
         for place, one in enumerate(pixels):
+            left, top = _GAP + place % _ROW * (_SIDE + _GAP), y + place // _ROW * (_SIDE + _GAP)
+            if one is None:
+                draw.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), _MISSING)
+                caption(draw, (left + 4, top + _SIDE // 2 - 8), "unreadable", soft=True)
+                continue
             small = fitted(one, _SIDE)
-            picture.paste(small, (_GAP + place % _ROW * (_SIDE + _GAP) + (_SIDE - small.width) // 2,
-                                  y + place // _ROW * (_SIDE + _GAP)))
+            picture.paste(small, (left + (_SIDE - small.width) // 2, top))
         y += lines * (_SIDE + _GAP) + _GAP
     return picture
 

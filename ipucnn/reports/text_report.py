@@ -11,7 +11,13 @@ from ipucnn.reports.charts import tick_label
 from ipucnn.reports.classes_shown import calibration_error, class_rows, mistaken_pairs
 from ipucnn.reports.curves import Curve, CurveChart, charts_of
 from ipucnn.reports.finished_run import FinishedRun
-from ipucnn.reports.key_figures import facts, key_figures, latencies, percentiles
+from ipucnn.reports.key_figures import (
+    facts,
+    key_figures,
+    latencies,
+    percentiles,
+    validation_rows,
+)
 from ipucnn.reports.page import compared
 
 BLOCKS, ASCII = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.-=+*#@"
@@ -117,6 +123,10 @@ def _details(run: FinishedRun, width: int) -> List[str]:
         lines += ["", f"Latency of {len(slow)} device calls (ms): {marks}",
                   "  " + sparkline(_counts(slow, min(60, width - 4)), width - 4)
                   + f"  {tick_label(slow[0])} to {tick_label(slow[-1])}"[:width]]
+    validations = validation_rows(run)
+    if len(validations) > 1:
+        lines += ["", "Checkpoints", *_table(
+            list(validations[0]), [list(row.values()) for row in validations], width)]
     if not evidence.get("classes"):
         return lines
     error = calibration_error(evidence["calibration"])
@@ -163,7 +173,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -
 
 def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
     rows = [(name, values) for name, values, differs in compared(
-        [run.part("options") for run in runs]) if differs]
+        [run.part("options") for run in runs], [run.kind for run in runs]) if differs]
     if not rows:
         return ["The runs have the same options."]
     lines = _heading("options that differ", width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -11,6 +12,9 @@ from ipucnn.training.live_status import RUNNING
 
 POINTS = 400
 """Maximum number of points of a curve; means of more points are drawn."""
+
+LARGEST = 1e300
+"""Values beyond it, and those that are not finite, are not drawn."""
 
 WORST = 6
 """Maximum number of listed classes."""
@@ -49,6 +53,17 @@ def drawn(view: View, width: int, height: int) -> str:
         lines += _curves(view, width, space)
     lines += [_fitted(line, width) for line in below[:max(0, height - len(lines))]]
     return "\n".join(line.rstrip() for line in lines[:height])
+
+
+def encodable(picture: str, encoding: Optional[str]) -> str:
+    """Return a picture in the characters that a terminal of an encoding has."""
+    try:
+        picture.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        plain = re.sub("[\u2801-\u28ff]", "*", picture)
+        plain = re.sub("[\u250c\u2510\u2514\u2518\u251c\u2524\u252c\u2534\u253c]", "+", plain)
+        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: ",", 0x2026: "~"})
+    return picture
 
 
 def _figures(view: View, width: int) -> List[str]:
@@ -94,7 +109,8 @@ def _curves(view: View, width: int, height: int) -> List[str]:
         ("images/s", _points(view.rows, "train", "images_per_second"))]
     shown = [curve for curve in curves if curve[1]]
     if not shown:
-        return ["waiting for the first metrics"]
+        return ["waiting for the first metrics" if view.state == RUNNING
+                else "no metrics were recorded"]
     across = 2 if width >= 72 and len(shown) > 1 else 1
     down = 2 if height >= 22 and len(shown) > across else 1
     each_width, each_height = width // across - (across > 1), height // down
@@ -131,7 +147,7 @@ def _points(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> List[Tup
               if row.get("kind") == kind and row.get("weights") in (None, "raw")
               and isinstance(row.get(name), (int, float))
               and isinstance(row.get("epoch"), (int, float))
-              and abs(float(row[name])) != float("inf")]
+              and abs(float(row["epoch"])) < LARGEST and abs(float(row[name])) < LARGEST]
     group = -(-len(points) // POINTS) or 1
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part))
             for part in (points[start:start + group] for start in range(0, len(points), group))]
@@ -153,7 +169,9 @@ def _of(done: Any, total: Any) -> str:
 
 
 def _number(value: Any, form: str) -> str:
-    return form.format(value) if isinstance(value, (int, float)) else ""
+    if not isinstance(value, (int, float)):
+        return ""
+    return form.format(value) if abs(value) < 1e9 else f"{value:.3g}"
 
 
 def _text(value: Any) -> str:

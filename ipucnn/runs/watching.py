@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Union
 from ipucnn.core.errors import UsageError
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store
-from ipucnn.runs.dashboard import View, age, drawn, facts_of
+from ipucnn.runs.dashboard import View, age, drawn, encodable, facts_of
 from ipucnn.runs.found import (
     CLASSES,
     DEPTH,
@@ -96,6 +96,8 @@ class Watched:
             notes.append(self._polling.failed)
         if run.state == RUNNING and silent > (STALE_STORE if self._url else STALE):
             notes.append(f"not seen for {silent:.0f} s")
+        if run.status.get("error"):
+            notes.append(str(run.status["error"]))
         shown = {**facts_of(run.options), **{
             name: value for name, value in run.status.items() if value is not None}}
         classes = read_json(self._folder / CLASSES).get("classes", [])
@@ -134,7 +136,7 @@ def screen() -> Iterator[Callable[[Callable[[int, int], str]], None]]:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         def show(picture: Callable[[int, int], str]) -> None:
             width, height = console.size
-            live.update(coloured(picture(width, height)), refresh=True)
+            live.update(coloured(encodable(picture(width, height), console.encoding)), refresh=True)
 
         yield show
 

@@ -14,13 +14,13 @@ from ipucnn.core.errors import UsageError
 from ipucnn.terminal.completion import of_plugins, of_profiles, of_words
 from ipucnn.terminal.flags import Flag, FlagTable, flag_table
 from ipucnn.terminal.help import sections
-from ipucnn.terminal.spellings import expanded
+from ipucnn.terminal.spellings import expanded, open_list
 
 JSON = typer.Option(False, "--json", help="Print JSON instead of text.")
 """The option of commands that print rows or a result."""
 
 HELP_ALL = "--help-all"
-_TABLE, _ALL = "ipucnn.flags", "ipucnn.help_all"
+_TABLE, _ALL, _OPEN = "ipucnn.flags", "ipucnn.help_all", "ipucnn.open_list"
 
 _HYPHEN = "\N{NON-BREAKING HYPHEN}"
 """Stands for a hyphen where lines are wrapped."""
@@ -38,6 +38,7 @@ class OptionsCommand(TyperCommand):
             ctx.meta[_ALL] = True
             args = ["--help" if word == HELP_ALL else word for word in args]
         table = self._table(ctx, args)
+        ctx.meta[_OPEN] = open_list(args, table.lists())
         ctx.allow_extra_args = True  # reported below, with the option that they may belong to
         try:
             rest: List[str] = super().parse_args(ctx, expanded(args, table.lists()))
@@ -49,6 +50,14 @@ class OptionsCommand(TyperCommand):
         if rest and not ctx.resilient_parsing:
             raise self._unexpected(rest[0], table)
         return rest
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Complete a further value of a list (`--logger files ten`), or an option."""
+        spelling, given = ctx.meta.get(_OPEN) or ("", ())
+        if not spelling or incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [item for parameter in self.get_params(ctx) if spelling in parameter.opts
+                for item in parameter.shell_complete(ctx, incomplete) if item.value not in given]
 
     def _unexpected(self, word: str, table: FlagTable) -> Exception:
         """Return the error for an argument without an option, which names the option it needs."""

@@ -70,6 +70,22 @@ def expanded(argv: Sequence[str], lists: Collection[str]) -> List[str]:
     return result
 
 
+def open_list(argv: Sequence[str], lists: Collection[str]) -> Tuple[str, List[str]]:
+    """Return the option of `lists` to which a further argument would belong, and its values.
+
+    The option is empty where the last one takes a single value or none.
+    """
+    current = ""
+    values: List[str] = []
+    for argument in argv:
+        if argument.startswith("--") or (argument.startswith("-") and not _number(argument)):
+            name, _, value = argument.partition("=")
+            current, values = (name, [value] if value else []) if name in lists else ("", [])
+        else:
+            values.append(argument)
+    return current, values
+
+
 def _number(text: str) -> bool:
     try:
         float(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.instances import Instances
@@ -15,7 +15,7 @@ from ipucnn.core.machine import available_memory
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import LossSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.models.batch_search import Found, Record, search
+from ipucnn.models.batch_search import Call, Found, Record, search
 from ipucnn.models.build import build_model
 from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
 from ipucnn.training.options import TrainOptions
@@ -127,8 +127,8 @@ class _Measured:
         self.module = self._built()
         self._bytes = self._stored()
 
-    def caller(self, size: int) -> Callable[[], Any]:
-        """Return a function that executes a training step; see `search`."""
+    def caller(self, size: int) -> Call:
+        """Return what makes a training step; see `search`."""
         import torch
 
         self.held.close()  # the memory of the size before
@@ -153,7 +153,7 @@ class _Measured:
         images = images.contiguous(memory_format=torch.channels_last)
         batch = TrainingBatch(images if plan.pixels == "uint8" else images.float(),
                               torch.zeros(size, dtype=torch.int64))
-        return lambda: session.step(batch, 0)
+        return lambda: session.step(batch, 0), size
 
     def _built(self) -> torch.nn.Module:
         module: torch.nn.Module = build_model(

@@ -153,6 +153,7 @@ def _opened(prepared: Prepared, kind: _Kind, mode: str,
     count = len(kind.dataset)
     if mode == "ram":
         memory = available_memory()
+        new = True
         limit = (1 << 62) if memory is None else int(_SHARE_OF_MEMORY * memory) - taken
         store = in_memory(count, limit, secrets.token_bytes(16))
         where = "half of the memory that is available"
@@ -162,6 +163,7 @@ def _opened(prepared: Prepared, kind: _Kind, mode: str,
         store = in_folder(folder, count, 0, key)
         free = int(_SHARE_OF_DISK * shutil.disk_usage(str(folder)).free)
         limit = store.limit = store.bytes + free
+        new = not store.bytes
         where = f"in {str(folder.parent)!r}"
         hint = "'--cache-images-dir' names another place"
     options = prepared.options.dataset
@@ -171,7 +173,7 @@ def _opened(prepared: Prepared, kind: _Kind, mode: str,
     need = int(each * count)
     if need > limit or store.full:
         store.close()
-        if mode == "disk" and not store.bytes:
+        if mode == "disk" and new:
             remove(folder)
         return None, (f"the {kind.what} are not kept: decoded they need {_size(need)} or more, "
                       f"and {_size(limit)} can be taken ({where}); {hint}")

@@ -69,6 +69,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             load_session(session, restored)
         trainer = _Trainer(prepared, session, validator, listener, folder, restored)
         status, result = FAILED, None
+        failure: Dict[str, Any] = {}
         try:
             if not prepared.plan.compile_only:
                 trainer.run()
@@ -77,9 +78,11 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
             result = error.partial = trainer.finished()
+            failure = {"error": error.message}
             raise
         finally:
-            unrecorded = trainer.records.finish(status, result.as_dict() if result else {})
+            unrecorded = trainer.records.finish(
+                status, {**(result.as_dict() if result else {}), **failure})
         if unrecorded is not None:
             unrecorded.partial = result
             raise unrecorded

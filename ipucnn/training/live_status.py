@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Mapping, Optional, Tuple
 
 from ipucnn.core.files import json_text
@@ -67,11 +68,11 @@ class LiveStatus:
             self._thread = threading.Thread(target=self._beat, name="ipucnn-live", daemon=True)
             self._thread.start()
 
-    def end(self, state: str) -> None:
+    def end(self, state: str, error: Optional[str] = None) -> None:
         """Write that the training has ended; the last transfer is that of the checkpoints."""
         self._over.set()
         with self._lock:
-            self._save(state)
+            self._save(state, {"error": error} if error else {})
 
     def _beat(self) -> None:
         pause = 0.0
@@ -84,10 +85,10 @@ class LiveStatus:
                 self._stored.send_watched()
             pause = min(LONGEST, max(BEAT, SHARE * (time.monotonic() - begun)))
 
-    def _save(self, state: str) -> None:
+    def _save(self, state: str, further: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._written = time.monotonic()
         status, facts = self._last
-        content = {**(asdict(status) if status else {}), **facts, "state": state,
+        content = {**(asdict(status) if status else {}), **facts, **further, "state": state,
                    "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
         # a fixed name, so that files of killed processes are overwritten

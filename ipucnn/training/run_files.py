@@ -234,7 +234,7 @@ class FileRecords(Records):
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
         """See `Records.finish`."""
         if self._live is not None:
-            self._live.end(status)
+            self._live.end(status, result.get("error"))
         unrecorded = self._loggers.finish(status, result)
         self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded

@@ -111,6 +111,16 @@ def test_a_result_is_a_report(written, cli, tmp_path):
     assert "least ratio to the best other program" in text
 
 
+def test_a_network_that_cannot_be_exported_is_measured_by_the_others(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # with which the file is compared
+    result = networks.bench(build(NetworkBenchOptions, {
+        "model": ["resnet8-cifar"], "batch_size": [2], "rounds": 1, "seconds": 0.01,
+        "backend": ["torch"], "against": ["onnxruntime"]}))
+    [case] = result.cases
+    assert [entry.name for entry in case.entries] == ["torch"]
+    assert case.left_out["onnxruntime"].startswith("the network cannot be exported: comparing")
+
+
 def test_an_interrupt_keeps_what_is_measured():
     options = build(NetworkBenchOptions, {
         "model": ["resnet8-cifar"], "batch_size": [2], "rounds": 3, "seconds": 0.01,

@@ -70,6 +70,13 @@ def test_a_training_writes_its_report(work):
     assert 100 * evidence["correct"] / evidence["images"] == pytest.approx(last["top1"])
 
 
+def test_a_failed_training_states_why(cli, tmp_path):
+    assert cli("train", *TINY, "--epoch", "1", "--lr", "1e30", "--optimizer", "sgd",
+               "--checkpoint-path", tmp_path)[0] == 1
+    assert re.search(r"the loss of step \d+ is (nan|inf)", (tmp_path / "report.html").read_text())
+    assert "the loss of step" in cli("watch", tmp_path)[1]
+
+
 def test_no_report_is_written_where_none_is_wanted(cli, tmp_path):
     code, _, err = cli("train", *TINY, "--epoch", "1", "--iterations", "1", "--no-report",
                        "--checkpoint-path", tmp_path / "c")
@@ -120,7 +127,7 @@ def test_plans_and_benchmarks_have_pages(cli, tmp_path):
                "8", "--batch-size", "4", "--iterations", "1", "--dataloader-worker", "1",
                "--result", tmp_path / "bench.json", "--progress", "off")[0] == 0
     for name, titles in (("plan", ("Pipeline stages", "layer3", "89 % of the time")),
-                         ("bench", ("One thread, step by step", "1 workers"))):
+                         ("bench", ("One thread, step by step", "1 worker"))):
         code, out, err = cli("report", tmp_path / f"{name}.json")
         assert code == 0, err
         page = Path(out.strip()).read_text()
@@ -169,6 +176,10 @@ def test_a_contact_sheet_counts_and_shows_every_class(cli, tmp_path):
     assert code == 0, err
     assert "images without labels  2" in out
     assert "cannot decode image" in (tmp_path / "album.html").read_text()
+    assert "1 of the shown images cannot be read, the first: cannot decode" in err
+    assert cli("data", "show", tmp_path / "album", "--out", tmp_path / "album.png")[0] == 0
+    with Image.open(tmp_path / "album.png") as drawn:  # stored, prepared, unreadable
+        assert drawn.convert("RGB").getpixel((8 + 2 * 104 + 4, 80)) == (217, 222, 229)
     assert cli("data", "show", "pictures", "--rand-augment", "2")[0] == 2
     assert cli("data", "show", "pictures", "--out", "x.pdf")[0] == 2
 
@@ -192,6 +203,9 @@ def test_activation_maps_are_over_the_image(cli, tmp_path):
                            (["--out", "x.gif"], "no known format")):
         code, _, err = cli("explain", picture, "--weights", "saved", *words)
         assert (code, message in err) == (2, True), err
+    code, _, err = cli("explain", "pictures", "--weights", "saved")
+    assert code == 1
+    assert "skip-bad-samples" not in err  # it has no such option
 
 
 def test_a_missing_captum_is_one_line(cli, monkeypatch):

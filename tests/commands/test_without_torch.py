@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -106,6 +107,20 @@ def test_a_model_of_the_registry_is_exported_once(photos, tmp_path, cache):
     assert len(stored.read_bytes()) == len(content)
     assert stored.stat().st_ctime_ns != written
     assert (tmp_path / "third.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_graph_that_an_engine_cannot_read_is_exported_again(engine, photos, tmp_path, cache):
+    argv = [*NETWORK, "--backend", engine]
+    for turn in range(2):
+        assert invoke(list(map(str, run(photos, tmp_path / f"{turn}.csv", *argv)))) == 0
+        (stored,) = cache.iterdir()
+        content = stored.read_bytes()
+        assert content[:4000].strip(b"#")
+        stored.write_bytes(b"#" * 4000 + content[4000:])  # of the same size
+        if engine == "onnxruntime":  # it would not read it
+            shutil.rmtree(str(cache.parent / "onnxruntime"))
+    assert (tmp_path / "0.csv").read_text() == (tmp_path / "1.csv").read_text()
 
 
 def test_a_measured_choice_imports_no_torch(photos, tmp_path, monkeypatch):

@@ -71,14 +71,23 @@ class Shrew(Tortoise):
         return [{"holes": 2}]
 
 
+class Wreck(Tortoise):
+    """Has an engine that is installed, and fails."""
+
+    def __init__(self):
+        raise RuntimeError("the wreck has sunk")
+
+
 @ipucnn.hookimpl
 def ipucnn_backends():
     """Return the records."""
     both = ("16.16", "32.32")
     return [
         ipucnn.BackendSpec(name="tortoise", summary="slow", target=Tortoise, preference=9,
-                           precisions=both),
+                           precisions=both, features=("batch-size-auto",)),
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
-                           options=LaneOptions, precisions=both),
+                           options=LaneOptions, precisions=both, features=("batch-size-auto",)),
         ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1),
-        ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew)]
+        ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew),
+        ipucnn.BackendSpec(name="wreck", summary="sunk", target=Wreck, preference=99,
+                           precisions=("int8", *both))]

@@ -13,9 +13,10 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
-from ipucnn.inference import backend_choice, measured, tuning
+from ipucnn.inference import backend_choice, batch_of_run, measured, tuning
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
+from ipucnn.models import batch_search
 
 BACKENDS = Path(__file__).with_name("sleeping_backends.py")
 SPRINT = {"model": "resnet8-cifar", "weights": "random", "num_classes": 5, "data": "generated",
@@ -39,6 +40,12 @@ class _WithoutHare(_Sleeping):
     """Some of them are third-party plugins."""
 
     builtin = ("tortoise",)
+
+
+class _Wrecked(_Sleeping):
+    """The backend of the highest rank fails when it is made."""
+
+    builtin = ("wreck", "tortoise", "hare")
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +158,44 @@ def test_third_party_backends_are_measured_where_it_is_asked_for():
     assert {one.backend for one in tuning.measure(options, registry).rates} == {"tortoise"}
     assert sprint(registry, tune=True).backend == "hare"
     assert sprint(registry).backend == "hare"
+
+
+def test_an_engine_that_fails_keeps_no_other_from_a_run():
+    registry = _Wrecked(PluginSettings(extra=(str(BACKENDS),)))
+    result = sprint(registry)
+    assert taken(result) == ("tortoise", None)
+    why = "wreck, which fails: RuntimeError: the wreck has sunk"
+    assert any(f"(not usable here: {why})" in note for note in result.notes)
+    tuned = sprint(registry, tune=True)
+    assert taken(tuned) == ("hare", 2)
+    assert "not measured: wreck: the wreck has sunk" in tuned.notes
+    assert taken(sprint(registry)) == ("hare", 2)
+    with pytest.raises(RuntimeError, match="sunk"):  # a named one is never replaced
+        sprint(registry, backend="wreck")
+    with pytest.raises(UsageError, match="'tortoise' does not compute in precision") as raised:
+        sprint(registry, precision="int8")
+    assert "wreck: RuntimeError: the wreck has sunk" in raised.value.hint
+
+
+def test_the_micro_batch_is_measured_with_the_choice_of_tune(registry, monkeypatch):
+    monkeypatch.setattr(batch_of_run, "_MOST", 2)
+    monkeypatch.setattr(batch_search, "_FEWEST_SECONDS", 0.01)
+
+    def automatic():
+        result = sprint(registry, batch_size="auto")
+        (note,) = [note for note in result.notes if note.startswith("micro-batch 2: ")]
+        rate = float(re.search(r"([\d,.]+) images/s", note).group(1).replace(",", ""))
+        return result.backend, rate, "in an earlier run" in note
+
+    backend, rate, remembered = automatic()
+    assert (backend, remembered) == ("tortoise", False)
+    assert rate < 67  # two images in 30 ms
+    assert automatic() == ("tortoise", rate, True)
+    sprint(registry, batch_size=2, tune=True)
+    backend, rate, remembered = automatic()
+    assert (backend, remembered) == ("hare", False)
+    assert rate > 67
+    assert automatic() == ("hare", rate, True)
 
 
 def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):

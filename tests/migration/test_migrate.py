@@ -222,6 +222,48 @@ def test_lines_of_every_program(line, command):
     assert made.command == command
 
 
+SHORT = "ipucnn train --config train-py"
+
+
+@pytest.mark.parametrize(("line", "command"), [
+    ("cd a && python train.py --lr 1 > 'my log' 2>&1 &  # a try",
+     f"cd a && {SHORT} --lr 1 > 'my log' 2>&1 &"),
+    ("$ nohup python train.py --lr 1 | tee out.log", f"nohup {SHORT} --lr 1 | tee out.log"),
+    ("(env) me@host:~/x$ python train.py", SHORT),
+    ("!python train.py", SHORT),
+    ("%run train.py --lr 1", f"{SHORT} --lr 1"),
+    ("env A=1 'B=a b' python train.py", f"env A=1 B='a b' {SHORT}"),
+    ("export A=3; python train.py", f"export A=3; {SHORT}"),
+    ("for lr in 1 2; do python train.py --lr $lr; done",
+     f'for lr in 1 2; do {SHORT} --lr "$lr"; done'),
+    ('A=$B python train.py --model "$M" --batch-size ${N} --imagenet-data-path `pwd`/d',
+     f'A="$B" {SHORT} --model "$M" --batch-size "${{N}}" --data-dir "`pwd`/d"'),
+    ("python train.py /d --opt $O --sched $S --dataset $D",
+     'ipucnn train --config timm-train-py --data-dir /d --optimizer "$O" --data "$D" --lr 0.05 '
+     '--lr-schedule "$S"'),
+    ("python \u201ctrain.py\u201d\u00a0\u2013model resnet50", f"{SHORT} --model resnet50"),
+    ("torchrun --nproc-per-node=2 -m train --lr 1",
+     "ipucnn train --launcher torchrun --nproc 2 --config train-py --lr 1"),
+    ("torchrun --nnodes 2 --master_addr h --master_port 12 train.py --data-path i",
+     "ipucnn train --launcher torchrun --nnodes 2 --rdzv-endpoint h:12 "
+     "--config torchvision-train-py --data-dir i"),
+    ("accelerate launch --num_processes 4 train.py --lr 1",
+     "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
+    ("deepspeed --num_gpus=4 train.py --lr 1",
+     "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
+    ("python train.py --imagenet-data-path /d/<path>", f"{SHORT} --data-dir '/d/<path>'")])
+def test_lines_of_a_shell_stay_what_they_are(line, command):
+    (made,) = migrate(line)
+    assert made.problems == ()
+    assert made.command == command
+
+
+def test_two_scripts_of_a_line_are_two_commands():
+    first, second = migrate("python train.py --lr 1 && python validate.py --checkpoint-path c; ls")
+    assert first.command == f"{SHORT} --lr 1"
+    assert second.command == "ipucnn validate --checkpoint-path c; ls"
+
+
 def test_what_cannot_run_as_it_is_says_so(capsys):
     assert invoke(["migrate", "python train.py /data --model convnext_tiny --opt lion --reprob "
                    "0.25"]) == 1
@@ -231,6 +273,15 @@ def test_what_cannot_run_as_it_is_says_so(capsys):
     assert "before it runs: no model 'convnext_tiny' is installed" in err.replace("\n", " ")
     assert invoke(["migrate", "python3 run_benchmark_with_triton_server.py"]) == 0
     assert capsys.readouterr().out.startswith("# no counterpart")
+
+
+def test_quotes_may_be_left_out(capsys):
+    assert invoke(["migrate", "--from", "timm", "--json", "python", "train.py", "/a b", "--lr",
+                   "0.1"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["commands"]
+    assert made["command"] == "ipucnn train --config timm-train-py --data-dir '/a b' --lr 0.1"
+    assert invoke(["migrate", "python restore.py --checkpoint-path c", "--json"]) == 0
+    assert '"ipucnn restore' in capsys.readouterr().out
 
 
 def test_json_has_every_option(capsys):
@@ -246,6 +297,7 @@ def test_json_has_every_option(capsys):
 @pytest.mark.parametrize(("text", "message"), [
     ("", "no command line is given"),
     ("python3 tain.py --lr 1", "'tain.py' is not a known script"),
+    ("ipucnn train --lr 1", "is a command of ipucnn already"),
     ("python3 train.py --lr '1", "cannot read")])
 def test_lines_that_are_none(text, message):
     with pytest.raises(UsageError, match=message):

@@ -17,8 +17,8 @@ def clock(monkeypatch):
     return now
 
 
-def calls(clock, seconds, fits=10**9):
-    """Return a caller of calls that take `seconds(size)`."""
+def calls(clock, seconds, fits=10**9, times=1):
+    """Return a caller of calls of some micro-batches that take `seconds(size)`."""
 
     def caller(size):
         if size > fits:
@@ -27,7 +27,7 @@ def calls(clock, seconds, fits=10**9):
         def call():
             clock[0] += seconds(size)
 
-        return call
+        return call, times * size
 
     return caller
 
@@ -54,6 +54,22 @@ def test_a_size_that_does_not_fit_ends_the_search(clock):
     assert (found.size, found.why) == (4, "8 does not fit into memory")
     with pytest.raises(IpucnnError, match="out of memory"):
         search(calls(clock, lambda _: 0.01, fits=0), 1, 1024)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
+def test_missing_memory_of_the_host_ends_the_search(clock, error):
+    fitting = calls(clock, lambda _: 0.01, times=3)
+
+    def caller(size):
+        if size > 2:
+            raise error
+        return fitting(size)
+
+    found = search(caller, 1, 1024)
+    assert (found.size, found.why) == (2, "4 does not fit into memory")
+    assert found.rates[2] == pytest.approx(600)  # of three micro-batches in each call
+    with pytest.raises(RuntimeError, match="wrong"):
+        search(lambda _: (_ for _ in ()).throw(RuntimeError("wrong")), 1, 4)
 
 
 def test_a_result_is_remembered_for_the_same_network_and_machine(tmp_path, monkeypatch):

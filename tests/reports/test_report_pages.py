@@ -43,6 +43,70 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     assert [run.name for run in read_runs(places)] == places
     assert [run.name for run in read_runs(places[:1] * 2)] == [
         f"{places[0]} (1)", f"{places[0]} (2)"]
+    other = str(training(tmp_path / "other"))
+    assert [run.name for run in read_runs([*places, other])] == [*places, "other"]
+
+
+def test_options_of_another_kind_are_no_difference(tmp_path):
+    places = [str(training(tmp_path / name)) for name in "ab"] + [str(tmp_path / "p.json")]
+    (tmp_path / "p.json").write_text(json.dumps(
+        {"format": "ipucnn.plan/1", "options": {"lr": 0.1, "splits": "layer2"}}))
+    text = text_of(read_runs(places))
+    assert "The runs have the same options." in text
+    (tmp_path / "b" / "training.json").write_text(json.dumps({"options": {"lr": 0.1}}))
+    assert "\nepoch: 5 | (none) | (none)\n" in text_of(read_runs(places))
+
+
+def test_the_cause_of_a_failure_is_shown(tmp_path):
+    place = str(training(tmp_path / "run", status="failed", error="the loss of step 1 is nan"))
+    assert "the loss of step 1 is nan" in report([place]).read_text()
+    assert "error                  the loss of step 1 is nan" in text_of(read_runs([place]))
+
+
+def test_damaged_documents_of_a_training_are_left_out(tmp_path):
+    folder = training(tmp_path / "run")
+    for name in ("training.json", "validation.json"):
+        (folder / name).write_bytes(b"")
+    page = report([str(folder)]).read_text()
+    assert page.count("what it holds is left out") == 2
+    assert ">Accuracy" in page
+
+
+def test_a_validation_shows_every_checkpoint(tmp_path):
+    place = tmp_path / "v.json"
+    place.write_text(json.dumps({"format": "ipucnn.validate/1", "validations": [
+        {"checkpoint": f"a/model_{epoch}.pt", "epoch": epoch, "weights": "raw", "images": 9,
+         "loss": 1.5 / epoch, "top1": 40.0 + epoch, "top5": 90.0} for epoch in (1, 2, 3)]}))
+    page = report([str(place)]).read_text()
+    assert "<td>model_1.pt</td>" in page
+    assert ">41.00 %</td>" in page
+    assert [title in page for title in (">Loss", ">Accuracy", ">Learning rate")] == [
+        True, True, False]
+    assert "another version" not in page
+    place.write_text(place.read_text().replace("validate/1", "validate/2"))
+    assert "the format ipucnn.validate/2 of another version" in report([str(place)]).read_text()
+    assert re.search(r"model_2.pt +2 +raw +9 +0.7500 +42.00 %", text_of(read_runs([str(place)])))
+
+
+def test_names_of_classes_keep_to_themselves(tmp_path):
+    arabic, long = "\u0642\u0637\u0629", "x" * 180
+    page = report([str(training(tmp_path / "run", names=(arabic, long, "dog")))]).read_text()
+    assert f"<strong><bdi>{arabic}</bdi></strong>" in page
+    assert f'<bdi title="{long}">{"x" * 39}\u2026</bdi>' in page
+    assert re.search(r"<td><bdi>[^<]+</bdi> \(\d+\)</td>", page)
+
+
+def test_the_ninth_run_is_not_drawn_as_the_first(tmp_path):
+    places = [str(training(tmp_path / str(number), epochs=2)) for number in range(9)]
+    page = report(places, str(tmp_path / "all.html")).read_text()
+    assert 'class="line c0"' in page
+    assert 'class="line c0 again"' in page
+    assert page.count('class="key c0 again"></span>8') > 1  # in the table, and in legends
+
+
+def test_a_few_whole_epochs_have_whole_ticks(tmp_path):
+    page = report([str(training(tmp_path / "run", epochs=2))]).read_text()
+    assert re.findall(r'y="222.0" class="middle">([^<]*)<', page)[:2] == ["1", "2"]
 
 
 def test_a_killed_training_is_shown_without_what_it_lacks(tmp_path):
@@ -57,6 +121,9 @@ def test_a_killed_training_is_shown_without_what_it_lacks(tmp_path):
     assert len(run.notes) == 2
     assert "0.125" in report([str(folder)]).read_text()
     # the only training below a folder
+    assert read_runs([str(tmp_path)])[0].place == str(folder)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "training.json").write_text('{"model": "resnet18"}')  # without the logger `files`
     assert read_runs([str(tmp_path)])[0].place == str(folder)
 
 

@@ -16,7 +16,7 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.progress import Status
-from ipucnn.runs.dashboard import View, drawn
+from ipucnn.runs.dashboard import View, drawn, encodable
 from ipucnn.runs.found import ENDED, Metrics, read, state_of
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
@@ -128,6 +128,32 @@ def test_damaged_folders_are_runs_too(tmp_path):
     assert "top-1" in drawn(Watched(folder).view(), 80, 24)
 
 
+def test_a_run_without_the_files_logger_is_known_by_its_status(tmp_path):
+    folder = written(tmp_path / "a", dataset="photos")
+    for name in ("metrics.jsonl", "options.yaml"):
+        (folder / name).unlink()
+    found = read(folder).as_dict()
+    assert [found[name] for name in ("model", "data", "epoch", "epochs", "loss")] == [
+        "resnet18", "photos", 4, 4, 0.5]
+
+
+def test_values_that_cannot_be_drawn_are_left_out(tmp_path, capsys):
+    folder = written(tmp_path / "a")
+    with open(folder / "metrics.jsonl", "a") as file:
+        for value in ("NaN", "Infinity", "1e308", "-1e308"):
+            file.write(f'{{"kind": "train", "epoch": 5, "loss": {value}}}\n')
+    assert "loss" in drawn(Watched(folder).view(), 80, 24)
+    assert invoke(["runs", str(folder)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 160 + len(str(folder))
+
+
+def test_a_run_that_failed_states_why(tmp_path):
+    folder = written(tmp_path / "a", count=0, state="failed", error="the loss is nan")
+    picture = drawn(Watched(folder).view(), 80, 24)
+    assert "no metrics were recorded" in picture
+    assert "the loss is nan" in picture
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 60), (40, 12), (20, 3)])
 @pytest.mark.parametrize("count", [0, 1, 8, 3000])
 def test_a_picture_fits_its_terminal(tmp_path, width, height, count):
@@ -140,6 +166,16 @@ def test_a_picture_fits_its_terminal(tmp_path, width, height, count):
         assert "best top-1 64.00 % (epoch 4)" in text
         assert "worst classes: class 0 0 %" in text
         assert "⠤" in text or "⠒" in text or "⢸" in text  # a curve
+
+
+def test_a_terminal_without_these_characters_gets_others(tmp_path):
+    picture = drawn(Watched(written(tmp_path / "a")).view(), 80, 24)
+    assert encodable(picture, "utf-8") == picture
+    plain = encodable(picture, "ascii")
+    assert plain.isascii()
+    assert [len(line) for line in plain.splitlines()] == [
+        len(line) for line in picture.splitlines()]
+    assert "*" in plain
 
 
 def test_names_that_would_control_the_terminal_are_escaped():

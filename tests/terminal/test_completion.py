@@ -45,6 +45,12 @@ def test_values_with_names_are_completed(command, option, begun, wanted):
     ("config show x --command la", ["launch"]),
     ("data fetch ", ["sample-images"]),
     ("train --backend au", ["auto"]),
+    # further values of lists that are separated by spaces, without those already given
+    ("train --logger tensorboard wa", ["wandb"]),
+    ("train --logger files tensorboard ", ["mlflow", "wandb"]),
+    ("bench --model resnet18 resnet101-", ["resnet101-cifar"]),
+    ("plan --pipeline-splits layer2 auto:1", ["auto:16"]),
+    ("train --logger files --model resnet101-", ["resnet101-cifar"]),
     # bash divides words at colons and equals signs, and inserts an answer behind them
     ("run --weights pretrained : v", ["v1", "v2"]),
     ("run --weights pretrained :", ["v1", "v2"]),

@@ -1,6 +1,8 @@
 """Trainings with `--cache-images`: the same weights, what they note, and what is refused."""
 
 import os
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +78,15 @@ def test_images_that_do_not_fit_are_not_kept(photos, tmp_path, monkeypatch):
     assert found[0] == ("the training images are not kept: decoded they need 0.2 MB or more, and "
                         "0.1 MB can be taken (half of the memory that is available); "
                         "'--cache-images disk' keeps them in files")
+
+
+def test_a_disk_without_room_gets_nothing(photos, tmp_path, monkeypatch):
+    values = {"cache_images": "disk", "cache_images_dir": str(tmp_path), "validation_mode": "none"}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))  # two images
+    found, sizes = notes(photos, **values)
+    assert sizes == [None, None]
+    assert "0.0 MB can be taken" in found[0]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_used_is_noted(photos, tmp_path):

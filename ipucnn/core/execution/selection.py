@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any, Collection, List, Optional, Tuple
 
-from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.core.execution.backend import Backend, Probe
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import joined, launched, stages_apart
@@ -17,7 +17,7 @@ from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declaration import INFERENCE, TRAINING, Declared, declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.loading import import_target
+from ipucnn.core.registry.loading import GUARDED, cause_of, import_target
 from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 
@@ -94,8 +94,26 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
     if passed_over:
         why += " (without a requested feature: " + ", ".join(passed_over) + ")"
     if unusable:
-        why += " (not usable here: " + ", ".join(chosen.spec.name for chosen in unusable) + ")"
+        why += " (not usable here: " + ", ".join(map(_unusable_name, unusable)) + ")"
+    if best.spec in lacking and unusable:
+        _check_offer_beside(options, plan, best.spec, unusable, registry)
     return replace(best, why=why)
+
+
+def _unusable_name(chosen: Chosen) -> str:
+    """Return the name of an unusable backend, with the reason where it is installed but fails."""
+    failed = isinstance(chosen.backend, _Failed)
+    return chosen.spec.name + (f", which fails: {chosen.probe.reason}" if failed else "")
+
+
+def _check_offer_beside(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
+                        unusable: List[Chosen], registry: Registry) -> None:
+    """Check what a backend offers; the hint also names backends that would, but are unusable."""
+    try:
+        check_offer(options, plan, spec, registry)
+    except UsageError as error:
+        error.hint = "; ".join(filter(None, [error.hint, _reasons(unusable)]))
+        raise
 
 
 def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
@@ -115,13 +133,13 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
     for spec in [spec for spec in specs if spec not in lacking] or lacking:
         if best is not None and expected(spec) <= rank_of(best):
             break
-        chosen = probed(spec, options, plan, registry)
+        chosen = tried(spec, options, plan, registry)
         if not chosen.probe.usable:
             unusable.append(chosen)
         elif best is None or rank_of(chosen) > rank_of(best):
             best = chosen
     if best is None:
-        best = next((chosen for chosen in (probed(spec, options, plan, registry)
+        best = next((chosen for chosen in (tried(spec, options, plan, registry)
                                            for spec in lacking) if chosen.probe.usable), None)
     return best, lacking, unusable
 
@@ -129,8 +147,7 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
 def _none_usable(options: CommandOptions, unusable: List[Chosen],
                  registry: Registry) -> IpucnnError:
     """Return the error for `auto` without a usable backend that owns the given options."""
-    reasons = "; ".join(f"{chosen.spec.name}: {chosen.probe.reason}: {chosen.probe.remedy}"
-                        for chosen in unusable)
+    reasons = _reasons(unusable)
     given = list(options.plugins.deferred)
     if not given:
         return UnavailableError("no backend can be used for this", reasons)
@@ -147,6 +164,12 @@ def _none_usable(options: CommandOptions, unusable: List[Chosen],
     if options.get("config") and away:
         reasons = f"to run the profile without, add '{away}'; {reasons}"
     return UnavailableError(f"{flags}, and no such backend can be used here", reasons)
+
+
+def _reasons(unusable: List[Chosen]) -> str:
+    """Return why backends are not usable, and what to do about it."""
+    return "; ".join(": ".join(filter(None, (chosen.spec.name, chosen.probe.reason,
+                                             chosen.probe.remedy))) for chosen in unusable)
 
 
 def rank_of(chosen: Chosen) -> int:
@@ -287,6 +310,20 @@ def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
     return Chosen(spec, backend, backend.probe_for(plan))
 
 
+def tried(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
+          registry: Registry) -> Chosen:
+    """Return the same for a backend that the user did not name; one that fails is not usable."""
+    try:
+        return probed(spec, options, plan, registry)
+    except PluginError as error:
+        reason, remedy = error.message, error.hint
+    except IpucnnError:  # an option that the user gave
+        raise
+    except GUARDED as error:
+        reason, remedy = cause_of(error), ""
+    return Chosen(spec, _Failed(), Probe(usable=False, reason=reason, remedy=remedy))
+
+
 def _options_of(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
                 registry: Registry) -> Any:
     """Return the backend's options; for the validation of a training, those that apply to it."""
@@ -322,6 +359,10 @@ class _Absent(Backend):
         return Probe(usable=False)
 
 
+class _Failed(_Absent):
+    """A placeholder for a backend whose engine is installed, and fails."""
+
+
 def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendSpec]:
     specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
     return sorted((s for s in specs if training is None or (s.training if training
@@ -331,7 +372,7 @@ def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendS
 
 def _all_probed(options: CommandOptions, plan: ExecutionPlan, registry: Registry) -> List[Chosen]:
     """Return the built-in backends that support the request, with their probes."""
-    return [probed(spec, options, plan, registry)
+    return [tried(spec, options, plan, registry)
             for spec in _specs(registry, training=plan.training)
             if not lacks(options, plan, spec, registry)]
 

@@ -14,6 +14,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.contract import TARGET, PluginSpec, check_names
 
+# where plugins written before the division of this module import it from
+from ipucnn.core.registry.contract import Requirement as Requirement
+
 
 @dataclass(frozen=True)
 class PublishedWeights:

@@ -71,8 +71,8 @@ class Sender:
             self._waiting.clear()
         if not lost:
             return None
-        cause = f": {self._cause}" if self._cause else ""
-        return f"logger {self._name!r} could not record {lost} records{cause}"
+        cause = self._cause or f"no answer within {patience:g} s"
+        return f"logger {self._name!r} could not record {lost} records: {cause}"
 
     def _run(self) -> None:
         failures = 0

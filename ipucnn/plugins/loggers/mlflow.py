@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from ipucnn.core.files import json_text
 from ipucnn.core.loggers import COMPLETED, FAILED, Logger, RunInfo
@@ -19,7 +19,10 @@ from ipucnn.plugins.loggers._pictures import LARGEST, heat_map, png
 from ipucnn.plugins.loggers._sending import Sender
 
 _STATUS = {COMPLETED: "FINISHED", FAILED: "FAILED"}
-_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"
+_SETTINGS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+"""Newer versions refuse a folder unless they are asked to; and `Sender` tries again by itself, so
+that the user is informed after the first attempt, not after minutes."""
+
 _PARAMETER = 500
 """Characters of a parameter that every server accepts."""
 
@@ -61,13 +64,19 @@ class MlflowLogger(Logger):
         self._sender = Sender(self.name)
 
         def begin() -> None:
-            with _file_store():
-                self._client = MlflowClient(tracking_uri=uri)
-                self._run = self._state.run_id or self._new(run)
+            self._client = MlflowClient(tracking_uri=uri)
+            self._run = self._state.run_id or self._new(run)
             self._state.run_id = self._run
             self._state.save()
 
-        self._sender.put(begin)
+        self._put(begin)
+
+    def _put(self, record: Callable[[], Any]) -> Optional[str]:
+        def sent() -> None:
+            with _settings():
+                record()
+
+        return self._sender.put(sent)
 
     def _new(self, run: RunInfo) -> str:
         """Start a run with the options, and return its id."""
@@ -100,7 +109,7 @@ class MlflowLogger(Logger):
             self._client.log_batch(self._run, metrics=metrics)
             self._state.recorded(kind, update)
 
-        return self._sender.put(send)
+        return self._put(send)
 
     def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
                   names: Sequence[str]) -> Optional[str]:
@@ -116,7 +125,7 @@ class MlflowLogger(Logger):
                 {"classes": list(names), "images": confusion}), place + ".json")
             self._state.recorded("confusion_" + kind, update)
 
-        return self._sender.put(send)
+        return self._put(send)
 
     def samples(self, images: Any, names: Sequence[str], update: int) -> Optional[str]:  # noqa: ARG002
         """Send training images as PNG files; see `Logger.samples`."""
@@ -125,25 +134,25 @@ class MlflowLogger(Logger):
                 plain = "".join(letter if letter.isalnum() else "_" for letter in name)
                 self._artefact(png(image), f"samples/{number:02d}_{plain}.png")
 
-        return self._sender.put(send)
+        return self._put(send)
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:  # noqa: ARG002
         """Store a checkpoint as an artefact, if enabled; see `Logger.checkpoint`."""
         self._checkpoint = str(path)
         if self._options.mlflow_checkpoints == "all":
-            self._sender.put(lambda: self._store(str(path)))
+            self._put(lambda: self._store(str(path)))
 
     def best(self, figures: Mapping[str, Any]) -> None:
         """Tag the run with the best validation; see `Logger.best`."""
         for name, value in figures.items():
-            self._sender.put(lambda name=name, value=value: self._client.set_tag(  # type: ignore[misc]
+            self._put(lambda name=name, value=value: self._client.set_tag(  # type: ignore[misc]
                 self._run, f"best.{name}", str(value)))
 
     def finish(self, status: str, result: Mapping[str, Any]) -> Optional[str]:  # noqa: ARG002
         """Store the last checkpoint and end the run; see `Logger.finish`."""
         if self._checkpoint and self._options.mlflow_checkpoints == "last":
-            self._sender.put(lambda: self._store(self._checkpoint))
-        self._sender.put(lambda: self._client.set_terminated(
+            self._put(lambda: self._store(self._checkpoint))
+        self._put(lambda: self._client.set_terminated(
             self._run, _STATUS.get(status, "KILLED")))
         return self._sender.close()
 
@@ -161,15 +170,15 @@ class MlflowLogger(Logger):
 
 
 @contextmanager
-def _file_store() -> Iterator[None]:
-    """Allow newer versions of MLflow to open a folder, which is disabled by default."""
-    before = os.environ.get(_ALLOWED)
-    os.environ[_ALLOWED] = before or "true"
+def _settings() -> Iterator[None]:
+    """Set variables of MLflow, unless the user has, for the duration of a call."""
+    added = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(_ALLOWED, None)
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @hookimpl

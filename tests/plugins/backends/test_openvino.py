@@ -32,9 +32,11 @@ from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageEr
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.inference.calibration_images import CalibrationImages
+from ipucnn.onnx.kept_folders import KeptFolder
 from ipucnn.plugins.backends.openvino import devices, engine
 from ipucnn.plugins.backends.openvino import inference as session
 from ipucnn.plugins.backends.openvino.engine import OpenVinoBackend
+from ipucnn.plugins.backends.openvino.quantised_cache import QuantisedCache
 from ipucnn.terminal import tables as render
 
 TINY = str(Path(__file__).parents[2] / "tiny_plugin.py")
@@ -203,6 +205,13 @@ def test_a_quantised_network_is_stored(folder, tmp_path, monkeypatch):
     assert again.session["quantisation"] == first.session["quantisation"]
     assert [answer["class"] for answer in again.answers] == [
         answer["class"] for answer in first.answers]
+    cache = QuantisedCache(KeptFolder("quantised", stored[0].name, "model.xml"))
+    core = openvino.Core()
+    assert cache.read(core)[0] is not None
+    logits = (stored[0] / "logits.npz").read_bytes()
+    for damaged in (b"", logits[:100], logits[:-30]):
+        (stored[0] / "logits.npz").write_bytes(damaged)
+        assert cache.read(core) == (None, None)
     (stored[0] / "model.xml").write_text("<net")  # damaged
     assert _quantised(**options).session["quantisation"] == first.session["quantisation"]
     assert made == [1]

@@ -52,9 +52,14 @@ class QuantisedCache:
             if not self.kept.there():
                 return None, None
             model = core.read_model(str(folder / "model.xml"))
-            with numpy.load(str(folder / "logits.npz"), allow_pickle=False) as stored:
-                return model, (stored["full"], stored["quantised"])
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            # opened here: numpy leaves a damaged file open
+            with open(folder / "logits.npz", "rb") as file, \
+                    numpy.load(file, allow_pickle=False) as stored:
+                full, quantised = stored["full"], stored["quantised"]
+            if full.shape != quantised.shape or full.ndim != 2:
+                raise ValueError("the stored logits differ in shape")
+            return model, (full, quantised)
+        except Exception as error:  # of OpenVINO, numpy, zipfile and zlib, without a common base
             log.info("quantised network '%s' is not used: %s", folder, error)
             return None, None
 
