@@ -180,8 +180,8 @@ def prepare(options: RunOptions, registry: Registry,
     notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes, *enlarged(dataset, built.input_size)]
     if plan.precision == "int8" and not data.finite:
-        notes.append("8-bit integers calibrated with random images show speed only: their answers "
-                     "mean nothing")
+        notes.append("8-bit integers are calibrated with random images: the speed is "
+                     "representative, but their predictions are meaningless")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
                notes, registry, graph, total, choice, again)
 

@@ -425,7 +425,7 @@ def test_a_file_without_weights(tmp_path, content):
 def test_a_path_that_is_no_file(tmp_path):
     with pytest.raises(WeightsError, match=r"there is no weights file 'pretraned'") as caught:
         load_weights(small(), SMALL, "pretraned")
-    assert "'pretrained', 'random' or a file" in caught.value.hint
+    assert "'pretrained', 'random', a file or a folder" in caught.value.hint
     with pytest.raises(WeightsError, match="are a folder"):
         load_weights(small(), SMALL, str(tmp_path))
 
