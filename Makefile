@@ -99,12 +99,14 @@ bench: $(STAMP)  ## measure docs/performance.md again, against other programs, o
 	$(BIN)/ipucnn data shapes --out build/photos --per-class 32 --size 500
 	$(BENCH)training_files.json --train --model resnet18 --batch-size 16 --seconds 5 \
 	  --data-dir build/photos --against torchvision timm
+	$(BENCH)files.json --model resnet50 mobilenet --batch-size 16 --data-dir build/photos \
+	  --backend auto --against torchvision onnxruntime openvino timm
 	$(BIN)/python benchmarks/first_prediction.py --rounds 3
 	$(BIN)/python benchmarks/end_to_end.py --rounds 1 --networks $(BENCH_FILES)
 	$(BIN)/python docs/generate.py
 
 bench-types: $(STAMP)  ## the same in half precision and in 8-bit integers, where the processor has them
-	$(BENCH)half.json --precision half --model resnet50 mobilenet --batch-size 1 16 \
+	$(BENCH)half.json --precision half --model resnet50 mobilenet --batch-size 1 16 --seconds 0.5 \
 	  --backend auto --against torchvision openvino
 	$(BENCH)int8.json --precision full int8 --data generated --model resnet50 mobilenet \
 	  --batch-size 16 --rounds 2 --backend onnxruntime openvino
