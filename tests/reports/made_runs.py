@@ -15,6 +15,8 @@ from ipucnn.reports.thumbnails import of_file, with_thumbnails
 HOSTILE = "</script><script>alert('x')</script>\"'&\x1b[31m\u202e\udce9"
 """Would run as a script, end an attribute, colour a terminal, reverse a line, and not encode."""
 
+COMMAND = ["--weights", "net.pt", "--checkpoint-path", "fast"]
+
 
 def logits(images, classes, seed=0):
     """Return labels and logits of a model that is often right."""
@@ -51,7 +53,8 @@ def training(folder, epochs=5, names=("cat", "dog", HOSTILE), lr=0.1, rows_per_e
     document = {
         "status": "completed", "format": "ipucnn.train/1", "model": "resnet18",
         "dataset": "image_folder", "backend": "torch", "device": "CPU",
-        "options": {"lr": lr, "data_dir": HOSTILE, "epoch": epochs}, "environment": describe(),
+        "options": {"lr": lr, "data_dir": HOSTILE, "epoch": epochs},
+        "environment": {**describe(), "command": ["ipucnn", "train", *8 * COMMAND]},
         "plan": {"precision": "32.32", "half": "", "combined_batch": 8, "update_batch": 8},
         "card": {"model": "resnet18", "class_names": list(names)}, "epochs": epochs,
         "images_per_second": 1000.0, "data_wait_share": 0.1, "loss": 0.5, "seconds": 75.0,

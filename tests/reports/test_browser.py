@@ -23,6 +23,8 @@ SHOTS = os.environ.get("IPUCNN_SCREENSHOTS")
 """Folder for the screenshots, to be looked at."""
 
 TEXTS = "[...document.querySelectorAll('{} tbody tr')].map(row => row.cells[{}].textContent.trim())"
+BROKEN = ("[...document.querySelectorAll('.facts .word')].map(word => [word.textContent, "
+          "word.offsetHeight]).filter(([text, height]) => text.length < 20 && height > 30)")
 WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
@@ -51,6 +53,7 @@ def test_a_report_is_drawn_at_every_width_in_light_and_dark(browser, tmp_path):
             browser.open(page, width, dark)
             assert browser.complaints() == []
             assert not browser.run(WIDER), "the page scrolls sideways"
+            assert browser.run(BROKEN) == [], "a short word of the command is broken"
             pixels = look(browser, f"{name}-{width}-{'dark' if dark else 'light'}")
             assert (pixels[0, 0].mean() < 60) == dark
             assert len(numpy.unique(pixels.astype(int) @ (1, 256, 65536))) > 50
