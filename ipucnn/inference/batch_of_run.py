@@ -57,10 +57,10 @@ def with_measured_batch(options: RunOptions, registry: Registry, images: Optiona
 
 def _remembered(first: Job, options: RunOptions, registry: Registry,
                 prepare: Callable[..., Job], open_session: Callable[..., Any]) -> Found:
-    """Return the micro-batch that was measured in an earlier run, or is now.
+    """Return the micro-batch of the stored measurement; measure if there is none.
 
-    Every size is measured with the backend and the options that a run of this size has: those of
-    `--tune` where there are any. Other ones are another measurement.
+    Every size is measured with the backend and the options that a run of this size uses, including
+    those that `--tune` has found. They are part of the key of the stored measurement.
     """
     if not first.chosen.spec.has("batch-size-auto"):
         raise UsageError(f"'--batch-size auto' cannot be used with backend "

@@ -16,6 +16,7 @@ from ipucnn.core.files import parsed_json
 from ipucnn.core.machine import memory_limit, thread_count
 from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir
+from ipucnn.models.memory_checks import memory_errors
 
 GAIN = 1.02
 """Factor by which a micro-batch of twice the size must be faster."""
@@ -84,12 +85,12 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
     while True:
         started = time.perf_counter()
         try:
-            call, images = caller(size)
-            rates[size] = images / _shortest(call)
+            with memory_errors(size):
+                call, images = caller(size)
+                rates[size] = images / _shortest(call)
             del call  # its memory, before the next size takes some
-        except (IpucnnError, MemoryError, RuntimeError) as error:
-            if not rates or not (isinstance(error, (IpucnnError, MemoryError))
-                                 or "alloc" in str(error)):  # torch's, on a CPU
+        except IpucnnError:
+            if not rates:
                 raise
             why = f"{size} does not fit into memory"
             break

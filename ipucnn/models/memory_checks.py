@@ -1,15 +1,16 @@
-"""Lower bounds of the memory that a job needs, checked before the memory is taken.
+"""Lower bounds of the memory that a job needs, checked before the memory is allocated.
 
-Only memory that is needed in any case is counted, so a job can still run out of memory.
+Only memory that is needed in any case is counted, so a job can still run out of memory:
+`memory_errors` reports this.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, Optional, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import available_memory
 
@@ -23,6 +24,18 @@ MANY_OUTPUTS = 10_000
 
 GROWTH = 256
 """Upper bound of the values of a layer per value of the images, above those of known networks."""
+
+
+@contextmanager
+def memory_errors(micro_batch: int) -> Iterator[None]:
+    """Convert allocation errors of numpy and torch into a one-line error with a hint."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise
+        raise IpucnnError(f"there is no memory for a micro-batch of {micro_batch}",
+                          "use a smaller '--batch-size'") from error
 
 
 def check_images(plan: ExecutionPlan) -> None:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Iterator, Tuple
-
-from ipucnn.core.errors import IpucnnError
+from typing import TYPE_CHECKING, Any, Tuple
 
 if TYPE_CHECKING:
     import numpy
-
-
-@contextmanager
-def memory_errors(micro_batch: int) -> Iterator[None]:
-    """Convert allocation errors of numpy and torch into a one-line error with a hint."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
-            raise
-        raise IpucnnError(f"there is no memory for a micro-batch of {micro_batch}",
-                          "use a smaller '--batch-size'") from error
 
 
 def random_images(shape: Tuple[int, ...], dtype: str, seed: int) -> numpy.ndarray[Any, Any]:

@@ -36,7 +36,6 @@ _INPUT_TYPES = {"UINT8": "uint8", "FLOAT": "float32", "FLOAT16": "float16"}
 _HOW = "'ipucnn export' writes files of this form"
 
 
-
 @dataclass(frozen=True)
 class GraphFacts:
     """Properties of the graph of an image classifier.

@@ -9,10 +9,9 @@ import torch
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise_on_device
-from ipucnn.models.memory_checks import check_layers
+from ipucnn.models.memory_checks import check_layers, memory_errors
 from ipucnn.models.tracing import execution_order, resolve_splits
 from ipucnn.onnx.engine_base import Graph
-from ipucnn.onnx.examples import memory_errors
 from ipucnn.onnx.target import OnnxTarget
 from ipucnn.onnx.tracing_export import INPUT, Tracing, exported
 
