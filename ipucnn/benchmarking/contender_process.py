@@ -27,6 +27,7 @@ from ipucnn.benchmarking.case import (
     RefusedError,
 )
 from ipucnn.benchmarking.process_memory import forget_peak, peak_memory
+from ipucnn.core.allocator import keep_freed_memory
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.registry.registry import Registry, use
 
@@ -70,6 +71,8 @@ def main(descriptor: int) -> int:
     connection = Connection(descriptor)
     try:
         contender, settings = connection.recv()
+        if contender.kind == OWN:
+            keep_freed_memory()  # as its commands
         use(Registry(settings))
         _import(contender)
         while True:

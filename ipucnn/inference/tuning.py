@@ -61,6 +61,10 @@ SLOW, HOPELESS = 0.6, 0.3
 """Shares of the fastest rate below which a candidate is measured only once, and below which no
 other options of its backend are measured."""
 
+CLOSE, FINALS = 0.95, 6
+"""Share of the fastest rate above which candidates are measured in further rounds, and the number
+of these: they differ by less than the measurements of a few rounds."""
+
 CALLS = 64
 """Maximum number of host calls in flight for a candidate, as in a long run."""
 
@@ -216,9 +220,22 @@ class _Contest:
                 break
             self._round(running)
             self._drop_slow(candidates)
+        self._finals(candidates)
         return [Rate(one.backend, one.options, round(one.rate, 2),
                      source_of(one.backend, self._registry))
                 for one in sorted(candidates, key=lambda one: one.order) if one.rates]
+
+    def _finals(self, candidates: List[_Candidate]) -> None:
+        """Measure the fastest candidates in further rounds."""
+        best = max((one.rate for one in candidates if one.rates), default=0.0)
+        close = [one for one in candidates
+                 if one.session is not None and one.rates and one.rate >= CLOSE * best]
+        end = time.perf_counter() + self._calling
+        for _ in range(FINALS):
+            running = [one for one in close if one.session is not None]
+            if len(running) < 2 or time.perf_counter() > end:
+                return
+            self._round(running)
 
     def _worth_opening(self, candidate: _Candidate, candidates: List[_Candidate]) -> bool:
         """Return whether a candidate can be the fastest, and there is time to measure it."""

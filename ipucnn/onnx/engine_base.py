@@ -33,7 +33,7 @@ class Graph:
         input_name: name of the image input.
         input_type: of its images: `uint8`, `float32` or `float16`.
         input_size: their height and width.
-        batch: images per call; None when any number is accepted.
+        batch: images per call; None when any number gives the same logits.
         half: its weights are already float16, which is possible for a file.
         splits: first modules of the plan's pipeline stages.
         modules: with splits, the paths of all modules in order of execution.

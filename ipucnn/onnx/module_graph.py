@@ -10,7 +10,7 @@ import torch
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.memory_checks import check_layers, memory_errors
-from ipucnn.models.tracing import execution_order, resolve_splits
+from ipucnn.models.tracing import depends_on_batch, execution_order, resolve_splits
 from ipucnn.onnx.engine_base import Graph
 from ipucnn.onnx.target import OnnxTarget
 from ipucnn.onnx.tracing_export import INPUT, Tracing, exported
@@ -51,7 +51,8 @@ def graph_of(model: torch.nn.Module, plan: ExecutionPlan, input_size: int, targe
 
     proto = made()  # now, so that an error names the network
     return Graph(lambda: proto, INPUT, images.numpy().dtype.name, input_size,
-                 None if dynamic_batch else plan.micro_batch, splits=splits, modules=modules,
+                 None if dynamic_batch and not depends_on_batch(model) else plan.micro_batch,
+                 splits=splits, modules=modules,
                  remade=remade)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
+from ipucnn.core.allocator import keep_freed_memory
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.launching import launched, launcher_named, select
 from ipucnn.core.options.building import build
@@ -73,7 +74,10 @@ def launchable(command: Command) -> Command:
     @functools.wraps(command)
     def starting(given: Dict[str, Any]) -> int:
         code = started(given)
-        return command(given) if code is None else code
+        if code is not None:
+            return code
+        keep_freed_memory()
+        return command(given)
 
     return starting
 

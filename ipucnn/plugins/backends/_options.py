@@ -25,6 +25,17 @@ class CacheOptions:
         validation=True, role=CACHE)
 
 
+@dataclass(frozen=True)
+class CallOptions:
+    """Options of the calls of an engine in inference."""
+
+    images_per_call: Optional[int] = option(
+        None, "Number of images that the engine computes at a time, a divisor of the micro-batch. "
+        "Activations of few images fit into the caches of a processor (default: the result of "
+        "'--tune', or a few images per thread on a CPU, and the micro-batch on other devices).",
+        minimum=1, only="inference")
+
+
 def check_proportions(proportions: Sequence[float], stages: int) -> None:
     """Check that there is one available-memory proportion, or one for each pipeline stage.
 

@@ -84,13 +84,13 @@ def test_half_precision_is_what_the_cpu_offers():
         assert half.facts["arithmetic"] == ("bfloat16" if offered else "float32")
 
 
-def test_micro_batches_of_a_call_run_side_by_side(monkeypatch):
+def test_micro_batches_of_a_host_call_are_in_flight_together(monkeypatch):
     monkeypatch.setattr(session, "thread_count", lambda: 2)
     plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32")
     with OpenVinoBackend().inference(model_of(SMALL), plan, SIZE) as made:
         made.compile()
-        assert made.samples_per_call == 4
-        assert made.facts["requests"] == 2
+        assert made.samples_per_call == 2
+        assert made.in_flight == made.facts["requests"] == 2
         assert made.facts["threads"] == 2
 
 

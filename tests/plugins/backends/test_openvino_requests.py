@@ -54,16 +54,19 @@ def test_without_a_number_the_engine_recommends_one(run, monkeypatch):
 
 def test_the_numbers_worth_measuring(monkeypatch):
     monkeypatch.setattr(engine, "thread_count", lambda: 6)
+    monkeypatch.setattr("ipucnn.plugins.backends._calls.thread_count", lambda: 2)
     backend = engine.OpenVinoBackend()
-    assert backend.variants(ExecutionPlan()) == [{"requests": n} for n in (1, 2, 4, 6)]
-    assert backend.variants(ExecutionPlan(micro_batch=200)) == [{"requests": 1}, {"requests": 2}]
-    assert backend.variants(ExecutionPlan(replicas=2)) == ({},)
+    assert backend.variants(ExecutionPlan()) == [
+        {"images_per_call": 1, "requests": n} for n in (1, 2, 4, 6)]
+    assert backend.variants(ExecutionPlan(micro_batch=200, replicas=2)) == [
+        {"images_per_call": size, "requests": n}
+        for size, counts in ((4, (1, 2, 4, 6)), (1, (1, 2, 4, 6)), (200, (1, 2)))
+        for n in counts]
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--requests", "2", "--device-iterations", "2"], "'--requests' is for one micro-batch"),
     (["--requests", "0"], "0")])
-def test_options_that_contradict_each_other(words, message, capsys):
+def test_a_number_that_is_too_small(words, message, capsys):
     assert invoke([*RUN, *words]) == 2
     assert message in capsys.readouterr().err
 

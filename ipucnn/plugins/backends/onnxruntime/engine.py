@@ -15,6 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import ArraySession, Graph, OnnxBackend, filled
 from ipucnn.onnx.float16 import in_bfloat16, in_float16
+from ipucnn.plugins.backends._calls import divided, measured_images
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends.onnxruntime import stored_session
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
@@ -51,14 +52,16 @@ class OnnxRuntimeBackend(OnnxBackend):
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""
-        return OnnxRuntimeSession(graph, plan, *_device(self.options.device),
-                                  spinning=self.options.spinning)
+        return OnnxRuntimeSession(graph, plan, *_device(self.options.device), self.options)
 
-    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
-        """Return threads with and without spinning; on a GPU only the given options."""
-        if _device(self.options.device)[0] != "cpu" or thread_count() == 1:
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
+        """Return images per call, and threads without spinning; on a GPU only the given options."""
+        if _device(self.options.device)[0] != "cpu":
             return ({},)
-        return ({"spinning": True}, {"spinning": False})
+        sizes = measured_images(plan.micro_batch)
+        found = [{"images_per_call": size, "spinning": True} for size in sizes]
+        return [*found, {"images_per_call": sizes[0], "spinning": False}] \
+            if thread_count() > 1 else found
 
 
 def _device(wanted: Optional[str]) -> Tuple[str, int]:
@@ -114,14 +117,16 @@ def _described(device: Tuple[str, int], half: bool) -> Probe:
 
 
 class OnnxRuntimeSession(ArraySession):
-    """Calls take one micro-batch; replicas share the device."""
+    """Calls take a micro-batch or a part of it; replicas share the device."""
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
-                 spinning: Optional[bool] = None) -> None:
+                 options: OnnxRuntimeOptions) -> None:
+        spinning = options.spinning
         if spinning is not None and kind != "cpu":
             flag = "--spinning" if spinning else "--no-spinning"
             raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
                              f"{kind}", "leave it out, or use '--device cpu'")
+        plan = divided(plan, options.images_per_call, kind == "cpu", graph.batch)
         self.samples_per_call = plan.micro_batch
         self._graph = graph
         self._plan = plan
@@ -140,7 +145,8 @@ class OnnxRuntimeSession(ArraySession):
             "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
-            "provider": self._provider[0], "threads": thread_count()}
+            "provider": self._provider[0], "threads": thread_count(),
+            "images_per_call": plan.micro_batch}
         if kind == "cpu":
             self.facts["spinning"] = spinning is not False
 

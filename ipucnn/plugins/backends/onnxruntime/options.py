@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ipucnn.core.options.declaration import option
-from ipucnn.plugins.backends._options import DeviceOptions
+from ipucnn.plugins.backends._options import CallOptions, DeviceOptions
 
 
 @dataclass(frozen=True)
-class OnnxRuntimeOptions(DeviceOptions):
+class OnnxRuntimeOptions(CallOptions, DeviceOptions):
     """Options of the `onnxruntime` backend."""
 
     spinning: Optional[bool] = option(

@@ -14,6 +14,7 @@ from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.plugins.backends._calls import measured_images
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
@@ -67,13 +68,20 @@ class OpenVinoBackend(OnnxBackend):
         return self._described(device, half)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
-        """Return numbers of requests: powers of two up to the threads, and as many as these."""
-        if plan.device_iterations * plan.local_replicas > 1:
-            return ({},)
+        """Return numbers of requests, and of images per call.
+
+        Requests are powers of two up to the threads, and as many as these.
+        """
+        sizes = [plan.micro_batch]
+        if picked(self._core, self.options.device) == "CPU":
+            sizes = measured_images(plan.micro_batch)
         threads = thread_count()
-        most = max(1, min(threads, _IMAGES_IN_FLIGHT // plan.micro_batch))
-        counts = {1, most, *(1 << power for power in range(most.bit_length()))}
-        return [{"requests": count} for count in sorted(counts)]
+        found = []
+        for size in sizes:
+            most = max(1, min(threads, _IMAGES_IN_FLIGHT // size))
+            counts = {1, most, *(1 << power for power in range(most.bit_length()))}
+            found += [{"images_per_call": size, "requests": count} for count in sorted(counts)]
+        return found
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""

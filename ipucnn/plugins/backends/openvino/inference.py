@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional,
 import numpy
 import openvino  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, Graph, filled
 from ipucnn.onnx.float16 import in_bfloat16
+from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
@@ -32,10 +33,9 @@ _FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't full
 
 
 class OpenVinoSession(ArraySession):
-    """Runs the micro-batches of a host call in parallel, each on its share of the cores.
+    """Computes several calls at a time, each on its share of the cores.
 
-    Replicas share the device. A call processes one micro-batch, or, if the combined batch has
-    several, as many as there are cores. With one micro-batch, several calls can be in flight.
+    A call takes a micro-batch or a part of it; replicas share the device.
 
     Args:
         core: of OpenVINO.
@@ -47,22 +47,15 @@ class OpenVinoSession(ArraySession):
 
     def __init__(self, core: Any, graph: Graph, plan: ExecutionPlan, options: OpenVinoOptions,
                  calibration: Optional[Calibration] = None) -> None:
+        self._device = picked(core, options.device)
+        plan = divided(plan, options.images_per_call, self._device == "CPU", graph.batch)
         self._core, self._graph, self._plan, self._options = core, graph, plan, options
         self._calibration = calibration
-        self._device = picked(core, options.device)
+        self.samples_per_call = plan.micro_batch
         # layers that are not quantised are as fast as the others only in half precision
         half = half_type(core, self._device) if plan.half or calibration else ""
         if plan.half and not half and not graph.half:
             graph.proto = in_bfloat16(graph.proto)
-        steps = self._steps = plan.device_iterations * plan.local_replicas
-        self._parts = max(n for n in range(1, thread_count() + 1) if steps % n == 0)
-        self.samples_per_call = plan.micro_batch * self._parts
-        if steps > 1 and options.requests:
-            raise UsageError(
-                "'--requests' is for one micro-batch per host call, and a call of "
-                f"{plan.device_iterations} device iterations and {plan.local_replicas} replicas "
-                "has its micro-batches in flight", "leave it out, or '--device-iterations' and "
-                "'--replicas'")
         # single precision is set explicitly, because half precision may be the default
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
@@ -75,7 +68,8 @@ class OpenVinoSession(ArraySession):
         self._next = 0
         self.facts: Dict[str, Any] = {
             "weights_type": "int8" if calibration else "float32" if not plan.half else
-            "float16" if graph.half else NAMES[half or "bf16"]}
+            "float16" if graph.half else NAMES[half or "bf16"],
+            "images_per_call": plan.micro_batch}
 
     def compile(self) -> float:
         """Quantise if the plan requires it, compile, and warm up: a call with each request."""
@@ -85,13 +79,13 @@ class OpenVinoSession(ArraySession):
         with _errors(plan.micro_batch):
             model, stored = self._model()
             _reshape(model, graph, plan.micro_batch)
-            wanted = self._parts if self._steps > 1 else self._options.requests
+            wanted = self._options.requests
             most = wanted or plan.calls_in_flight
             compiled = self._loaded(model, most)
             count = wanted or min(most, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             self._requests = [compiled.create_infer_request() for _ in range(count)]
             self._inputs = [None] * count
-            self.in_flight = 1 if self._steps > 1 else count
+            self.in_flight = count
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if calibration is not None:
             self.facts["arithmetic_of_other_layers"] = NAMES.get(kind, kind)
@@ -101,7 +95,8 @@ class OpenVinoSession(ArraySession):
         for place in range(len(self._requests)):
             self._feed(place, images)
         if self.warm_up:
-            self._infer(len(self._requests))
+            for logits in [self._started(None) for _ in range(count)]:
+                logits()
         if calibration is not None:
             full, quantised = self._compared(calibration, stored)
             self.facts["quantisation"] = calibration.report(full, quantised)
@@ -109,8 +104,16 @@ class OpenVinoSession(ArraySession):
 
     def start(self, images: Any) -> Callable[[], Any]:
         """Start a call; see `InferenceSession.start`."""
-        if self._steps > 1 or hasattr(images, "numpy"):  # tensors: see `ArraySession`
+        if hasattr(images, "numpy"):  # tensors: see `ArraySession`
             return super().start(images)
+        return self._started(images)
+
+    def classify(self, images: Optional[Array]) -> Array:
+        """Classify up to the images of a call; see `ArraySession.classify`."""
+        return self._started(images)()
+
+    def _started(self, images: Optional[Array]) -> Callable[[], Array]:
+        """Start the next request; without images with those that it has."""
         place, self._next = self._next, (self._next + 1) % self.in_flight
         request = self._requests[place]
         if images is not None:
@@ -121,20 +124,11 @@ class OpenVinoSession(ArraySession):
         def logits() -> Array:
             with _errors(self._plan.micro_batch):
                 request.wait()
+            # a copy, because the next call writes to the same place
             output = numpy.array(request.get_output_tensor().data, numpy.float32)
             return output if images is None else output[:len(images)]
 
         return logits
-
-    def classify(self, images: Optional[Array]) -> Array:
-        """Classify up to a micro-batch for each request; see `ArraySession.classify`."""
-        if images is None:  # each request owns its images
-            return self._infer(self._parts)
-        size = self._plan.micro_batch
-        firsts = range(0, len(images), size)
-        for place, first in enumerate(firsts):
-            self._feed(place, images[first:first + size])
-        return self._infer(len(firsts))[:len(images)]
 
     def close(self) -> None:
         """Release the graph and the engine; wait for requests in flight."""
@@ -158,20 +152,6 @@ class OpenVinoSession(ArraySession):
 
     def _array(self, images: Array) -> Array:
         return numpy.ascontiguousarray(images, self._graph.input_type)
-
-    def _infer(self, count: int) -> Array:
-        requests = self._requests[:count]
-        with _errors(self._plan.micro_batch):
-            if count == 1:
-                requests[0].infer()
-            else:
-                for request in requests:
-                    request.start_async()
-                for request in requests:
-                    request.wait()
-        # a copy, because the next call writes to the same place
-        return numpy.concatenate([request.get_output_tensor().data for request in requests],
-                                 dtype=numpy.float32)
 
     def _loaded(self, model: Any, count: int) -> Any:
         """Compile a model for at most `count` requests in flight.

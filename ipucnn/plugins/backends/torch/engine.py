@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -12,6 +12,7 @@ from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
 from ipucnn.core.execution.launching import stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
+from ipucnn.plugins.backends._calls import measured_images
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends._options import check_proportions
 from ipucnn.plugins.backends.torch import compiler
@@ -89,6 +90,12 @@ class TorchBackend(Backend):
         return Probe(usable=True, device=device.name, versions={"torch": torch.__version__},
                      half=_name(device.half), notes=notes,
                      preference=_CPU if device.place.type == "cpu" else None)
+
+    def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
+        """Return images per call on a CPU; with `--compile`, which takes long, only the default."""
+        if self.options.compile or plan.stages > 1 or self._device().place.type != "cpu":
+            return ({},)
+        return [{"images_per_call": size} for size in measured_images(plan.micro_batch)]
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

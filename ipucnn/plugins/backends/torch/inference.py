@@ -13,7 +13,8 @@ from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.surgery import full_precision_norms
-from ipucnn.models.tracing import resolve_splits
+from ipucnn.models.tracing import depends_on_batch, resolve_splits
+from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
@@ -31,9 +32,9 @@ the overhead of launching kernels is negligible, and a graph keeps their memory.
 
 
 class TorchInferenceSession(Prefetching, InferenceSession):
-    """Calls take one micro-batch, because the device does not run all D x R at once.
+    """Calls take a micro-batch or a part of it, because the device does not run all D x R at once.
 
-    Replicas share the device, so the combined batch of the plan is D x R such calls.
+    Replicas share the device, so the combined batch of the plan is D x R such calls or more.
     """
 
     _gets_images = True
@@ -41,7 +42,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                  device: Device, options: TorchOptions) -> None:
-        plan = plan.local()
+        plan = self._in_calls(model, plan.local(), device, options)
         self.samples_per_call = plan.micro_batch
         self._plan = plan
         self._options = options
@@ -57,6 +58,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             "weights_type": _name(device.half if plan.half else torch.float32),
             "arithmetic": _name(self._type),
             "compiled": options.compile,
+            "images_per_call": plan.micro_batch,
         }
         if device.place.type == "cpu":
             self.facts["threads"] = torch.get_num_threads()
@@ -65,6 +67,12 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         if device.place.type == "cuda":
             self.in_flight = _ON_CARDS
         self._synthetic = self._example() if plan.synthetic else None
+
+    def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, device: Device,
+                  options: TorchOptions) -> ExecutionPlan:
+        """Return the plan with micro-batches of as many images as a call computes."""
+        fixed = plan.micro_batch if depends_on_batch(model.eval()) else None
+        return divided(plan, options.images_per_call, device.place.type == "cpu", fixed)
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the model on the device, unless only a part of it is used."""

@@ -5,23 +5,11 @@ from __future__ import annotations
 from typing import Any, Callable, Sequence, Set
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipucnn.core.machine import memory_limit
 
 DEFAULT_PROPORTION = 0.25
 """Proportion of memory for micro-batches that are computed together, by default."""
-
-
-def depends_on_batch(model: nn.Module) -> bool:
-    """Return whether a sample's output depends on the others of its micro-batch.
-
-    This holds for batch norm in training mode, and for modules with a true attribute
-    `batch_dependent`.
-    """
-    return any((isinstance(m, _BatchNorm) and m.training) or getattr(m, "batch_dependent", False)
-               for m in model.modules())
 
 
 def budget(proportions: Sequence[float], place: torch.device) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
 
+from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import device_errors
@@ -37,6 +38,13 @@ class PipelineInferenceSession(TorchInferenceSession):
         self._count = local.device_iterations * local.replicas
         self.samples_per_call = self._count * plan.micro_batch
         self.facts["stage_processes"] = self._line.stages
+
+    def _in_calls(self, _model: torch.nn.Module, plan: ExecutionPlan, _device: Device,
+                  options: TorchOptions) -> ExecutionPlan:
+        if options.images_per_call:
+            raise UsageError("'--images-per-call' cannot be used with pipeline stages in several "
+                             "processes, which compute whole micro-batches", "leave it out")
+        return plan
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
         return model

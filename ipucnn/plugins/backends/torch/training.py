@@ -26,7 +26,7 @@ from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
-from ipucnn.models.tracing import resolve_splits
+from ipucnn.models.tracing import depends_on_batch, resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
@@ -125,7 +125,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         started = time.perf_counter()
         plan = self._plan
         per_update = plan.gradient_accumulation * plan.replicas
-        if per_update > 1 and not memory.depends_on_batch(self._model):
+        if per_update > 1 and not depends_on_batch(self._model):
             allowed = memory.budget(self._options.available_memory_proportion,
                                     self._device.place)
             with self._undisturbed(0), device_errors(plan.micro_batch):

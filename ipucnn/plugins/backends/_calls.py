@@ -1,0 +1,68 @@
+"""Divides the micro-batches of inference into calls of fewer images.
+
+The samples of a micro-batch do not influence each other in inference. The activations of a few
+images fit into the caches of a processor, while those of a large micro-batch are written to memory
+and read again: `benchmarks/variants.py` measures both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import List, Optional
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.machine import thread_count
+
+_LEAST, _USUAL, _PER_THREAD = 2, 4, 2
+"""Minimum images per call, usual images per call, and minimum images per thread of a default."""
+
+
+def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
+            fixed: Optional[int] = None) -> ExecutionPlan:
+    """Return the plan of an inference with micro-batches of as many images as a call computes.
+
+    Args:
+        plan: of this process.
+        given: the value of `--images-per-call`; None for the default.
+        on_cpu: whether a CPU computes, whose default is few images.
+        fixed: images per call if the network accepts no other number.
+
+    Raises:
+        UsageError: the given number does not divide the micro-batch, or the network does not accept
+            it.
+    """
+    size, batch = given, plan.micro_batch
+    if size is not None and batch % size:
+        raise UsageError(f"'--images-per-call {size}' does not divide a micro-batch of {batch}",
+                         f"use one of {', '.join(map(str, divisors(batch)))}, or leave it out")
+    if size is not None and fixed not in (None, size):
+        raise UsageError(f"'--images-per-call {size}' cannot be used with this network: its "
+                         f"calls have {fixed} images", "leave it out")
+    if size is None:
+        size = usual_images(batch) if on_cpu and fixed is None else batch
+    calls = plan.local_batch // size
+    return replace(plan, micro_batch=size, replicas=plan.instances,
+                   device_iterations=calls, calls_in_flight=plan.calls_in_flight * calls)
+
+
+def usual_images(batch: int) -> int:
+    """Return the default number of images per call for a micro-batch on a CPU."""
+    most = max(_USUAL, _PER_THREAD * thread_count())
+    return max((size for size in divisors(batch) if _LEAST <= size <= most), default=batch)
+
+
+def measured_images(batch: int) -> List[int]:
+    """Return the numbers of images per call that are measured for a micro-batch on a CPU.
+
+    The default is the first one; the others are a fourth and four times as many, and the
+    micro-batch.
+    """
+    usual = usual_images(batch)
+    return list(dict.fromkeys([usual, *(size for size in (usual // 4, 4 * usual, batch)
+                                        if size >= 1 and batch % size == 0)]))
+
+
+def divisors(batch: int) -> List[int]:
+    """Return the divisors of a micro-batch."""
+    return [size for size in range(1, batch + 1) if batch % size == 0]

@@ -1,0 +1,130 @@
+"""Micro-batches of inference that an engine computes in calls of fewer images."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from ipucnn.__main__ import invoke
+from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.registry.registry import registry
+from ipucnn.plugins.backends import _calls
+from tests.plugins.backends.engine_checks import SIZE, images_of
+
+ENGINES = [pytest.param(name, marks=pytest.mark.skipif(
+    find_spec(name) is None, reason=f"{name} is not installed"))
+    for name in ("torch", "onnxruntime", "openvino")]
+
+RUN = ["run", "--model", "resnet8-cifar", "--weights", "random", "--num-classes", "5", "--data",
+       "generated", "--iterations", "2", "--batch-size", "12", "--precision", "full", "--no-tune",
+       "--json", "--progress", "off"]
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    monkeypatch.setattr(_calls, "thread_count", lambda: 2)
+
+
+def _session(name, plan, module, **values):
+    known = registry()
+    spec = known.get("backend", name)
+    backend = known.make(spec, options=known.options_class(spec)(**values))
+    return backend.inference(module, plan, SIZE)
+
+
+@pytest.mark.parametrize(("batch", "usual", "measured"), [
+    (1, 1, [1]), (2, 2, [2]), (3, 3, [3]), (16, 4, [4, 1, 16]), (64, 4, [4, 1, 16, 64]),
+    (17, 17, [17]), (10, 2, [2, 10]), (12, 4, [4, 1, 12])])
+def test_a_micro_batch_is_divided_evenly(batch, usual, measured):
+    assert _calls.usual_images(batch) == usual
+    assert _calls.measured_images(batch) == measured
+
+
+def test_many_threads_take_more_images(monkeypatch):
+    monkeypatch.setattr(_calls, "thread_count", lambda: 16)
+    assert _calls.usual_images(64) == 32
+    assert _calls.usual_images(16) == 16
+
+
+def test_a_divided_plan_has_the_same_combined_batch():
+    plan = ExecutionPlan(micro_batch=12, device_iterations=2, replicas=4, instances=2,
+                         calls_in_flight=3, precision="32.32")
+    made = _calls.divided(plan, None, on_cpu=True)
+    assert (made.micro_batch, made.combined_batch, made.local_batch) == (4, 96, 48)
+    assert made.calls_in_flight == 36
+    whole = _calls.divided(plan, None, on_cpu=False)
+    assert (whole.micro_batch, whole.combined_batch) == (12, 96)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_predictions_do_not_depend_on_the_images_of_a_call(engine, capsys, tmp_path):
+    found = {}
+    for words in ((), ("--images-per-call", "1"), ("--images-per-call", "12")):
+        path = tmp_path / "answers.csv"
+        code = invoke([*RUN, "--backend", engine, "--predictions", str(path), *words])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        result = json.loads(out)
+        assert (result["images"], result["iterations"]) == (24, 2)
+        assert result["plan"]["micro_batch"] == 12
+        found[result["session"]["images_per_call"]] = [
+            line.split(",")[:3] for line in path.read_text().splitlines()]
+    assert sorted(found) == [1, 4, 12]
+    assert found[1] == found[4] == found[12]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_number_must_divide_the_micro_batch(engine, capsys):
+    assert invoke([*RUN, "--backend", engine, "--images-per-call", "5"]) == 2
+    error = capsys.readouterr().err
+    assert "'--images-per-call 5' does not divide a micro-batch of 12" in error
+    assert "1, 2, 3, 4, 6, 12" in error
+
+
+class Compared(torch.nn.Module):
+    """Subtracts the mean of the batch: its outputs depend on all images."""
+
+    batch_dependent = True
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = images.float().mean((2, 3))
+        return features - features.mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_that_compares_images_is_not_divided(engine):
+    plan = ExecutionPlan(micro_batch=8, precision="32.32", normalisation="none")
+    images = images_of(8)
+    expected = Compared()(images)
+    with _session(engine, plan, Compared()) as session:
+        assert session.samples_per_call == 8
+        session.compile()
+        assert torch.allclose(session(images), expected, atol=1e-3)
+    with pytest.raises(UsageError, match="8 images"):
+        _session(engine, plan, Compared(), images_per_call=4)
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_a_file_of_one_batch_size_is_not_divided(engine, capsys, tmp_path):
+    path = str(tmp_path / "network.onnx")
+    assert invoke(["export", "--model", "resnet8-cifar", "--weights", "random", "--num-classes",
+                   "5", "--batch-size", "12", "--output", path, "--target", "onnxruntime"]) == 0
+    words = ["run", "--onnx", path, *RUN[7:], "--backend", engine]
+    capsys.readouterr()
+    assert invoke(words) == 0
+    assert json.loads(capsys.readouterr().out)["session"]["images_per_call"] == 12
+    assert invoke([*words, "--images-per-call", "4"]) == 2
+    assert "have 12 images" in capsys.readouterr().err
+
+
+def test_stages_in_several_processes_compute_whole_micro_batches():
+    from ipucnn.plugins.backends.torch.options import TorchOptions
+    from ipucnn.plugins.backends.torch.pipeline_inference import PipelineInferenceSession
+
+    with pytest.raises(UsageError, match="pipeline stages"):
+        PipelineInferenceSession._in_calls(
+            None, None, ExecutionPlan(), None, TorchOptions(images_per_call=1))
