@@ -4,18 +4,22 @@ The hand-written loop reads the same JPEG files with torch's `DataLoader` (decod
 libjpeg-turbo, random resized crop and flip of `transforms.v2`; as many worker processes as are
 fastest here) and trains the same network: channels-last, fused SGD, no metrics, nothing written.
 `ipucnn train` has everything on. The two take turns, an epoch each, after a first epoch of both
-that is not counted; that of `ipucnn`, which fills the cache, is given separately.
+that is not counted; that of `ipucnn`, which fills the cache, is given separately. Each has its own
+process, because a command sets the memory allocator of its process.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from common import save, summary
@@ -25,6 +29,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
 import ipucnn
+from ipucnn.core.allocator import keep_freed_memory
 from ipucnn.core.machine import usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
@@ -38,7 +43,6 @@ from images import photograph
 CLASSES, SIZE, BATCH, LEAST_AREA = 8, 32, 64, 0.35
 NETWORKS = ("resnet8-cifar", "resnet18")
 MODES = ("none", "ram", "disk")
-Epoch = Callable[[], int]
 
 
 def write_images(folder: Path, kind: str, count: int) -> None:
@@ -71,7 +75,7 @@ class Loop:
             loader=lambda path: decode_jpeg(read_file(path), ImageReadMode.RGB))
         self._loader: Any = DataLoader(
             images, BATCH, shuffle=True, num_workers=workers, drop_last=True,
-            persistent_workers=workers > 0)
+            persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None)
         model = ipucnn.create_model(network, weights="random", num_classes=CLASSES)
         self._model = model.train().to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01, momentum=0.9,
@@ -93,17 +97,44 @@ class Loop:
         return done
 
 
-def rate(epoch: Epoch) -> float:
-    """Return the images per second of an epoch."""
-    started = time.perf_counter()
-    done = epoch()
-    return done / (time.perf_counter() - started)
+def loop_process(network: str, folder: Path, workers: int, connection: Connection) -> None:
+    """Train an epoch for every message, and answer with its images per second."""
+    torch.set_num_threads(usable_cores())
+    loop = Loop(network, folder, workers)
+    while connection.recv():
+        started = time.perf_counter()
+        done = loop.epoch()
+        connection.send(done / (time.perf_counter() - started))
+
+
+class Other:
+    """The hand-written loop in a process of its own."""
+
+    def __init__(self, network: str, folder: Path, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=loop_process,
+                                        args=(network, folder, workers, theirs))
+        self._process.start()
+        theirs.close()  # so that the end of the process is noticed
+
+    def epoch(self) -> float:
+        """Train an epoch and return its images per second."""
+        self._connection.send(True)
+        found: float = self._connection.recv()
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self._connection.send(False)
+        self._process.join()
 
 
 class Turns(Listener):
     """Lets the other loop train an epoch after each one of ours, and keeps the rates."""
 
-    def __init__(self, other: Epoch) -> None:
+    def __init__(self, other: Other) -> None:
         self._other = other
         self.ours: List[float] = []
         self.theirs: List[float] = []
@@ -112,24 +143,24 @@ class Turns(Listener):
         """Take a turn after an epoch."""
         if row["kind"] == "epoch":
             self.ours.append(row["images_per_second"])
-            self.theirs.append(rate(self._other))
+            self.theirs.append(self._other.epoch())
 
 
-def best_loop(network: str, folder: Path) -> Tuple[Loop, int]:
+def best_loop(network: str, folder: Path, held: ExitStack) -> Tuple[Other, int]:
     """Return the hand-written loop with the number of workers that is fastest here."""
-    found: Dict[int, Tuple[float, Loop]] = {}
+    found: Dict[int, Tuple[float, Other]] = {}
     for workers in sorted({0, 1, usable_cores()}):
-        loop = Loop(network, folder, workers)
+        loop = held.enter_context(closing(Other(network, folder, workers)))
         loop.epoch()
-        found[workers] = rate(loop.epoch), loop
+        found[workers] = loop.epoch(), loop
     best = max(found, key=lambda workers: found[workers][0])
     return found[best][1], best
 
 
-def measure(network: str, folder: Path, mode: str, rounds: int, loop: Loop,
+def measure(network: str, folder: Path, mode: str, rounds: int, loop: Other,
             cache: str) -> Dict[str, Any]:
     """Train both for some epochs and return their rates."""
-    turns = Turns(loop.epoch)
+    turns = Turns(loop)
     with tempfile.TemporaryDirectory() as logs:
         result = train(build(TrainOptions, {
             "model": network, "data": "image_folder", "data_dir": str(folder), "input_size": SIZE,
@@ -155,19 +186,20 @@ def main() -> None:
     parser.add_argument("--mode", nargs="+", default=MODES)
     chosen = parser.parse_args()
     torch.set_num_threads(usable_cores())
+    keep_freed_memory()  # as the command
     measured: Dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as base:
         for kind in chosen.kind:
             folder = Path(base) / kind
             write_images(folder, kind, chosen.images)
             for network in chosen.network:
-                loop, workers = best_loop(network, folder)
-                case = measured[f"{network}, {SIZE} pixels, {kind}"] = {
-                    "hand-written loop": f"{workers} worker processes"}
-                for mode in chosen.mode:
-                    case[mode] = measure(network, folder, mode, chosen.rounds, loop,
-                                         os.path.join(base, "cache"))
-                del loop
+                with ExitStack() as held:
+                    loop, workers = best_loop(network, folder, held)
+                    case = measured[f"{network}, {SIZE} pixels, {kind}"] = {
+                        "hand-written loop": f"{workers} worker processes"}
+                    for mode in chosen.mode:
+                        case[mode] = measure(network, folder, mode, chosen.rounds, loop,
+                                             os.path.join(base, "cache"))
     save("cached_images", {
         "what": "training on JPEG files, micro-batch 64, with and without --cache-images",
         "images": chosen.images, "rounds": chosen.rounds, "cases": measured})
