@@ -29,10 +29,11 @@ def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
         fixed: images per call if the network accepts no other number.
 
     Raises:
-        UsageError: the given number does not divide the micro-batch, or the network does not accept
-            it.
+        UsageError: the given number is smaller than the micro-batch and does not divide it, or the
+            network does not accept it.
     """
-    size, batch = given, plan.micro_batch
+    batch = plan.micro_batch
+    size = None if given is None else min(given, batch)
     if size is not None and batch % size:
         raise UsageError(f"'--images-per-call {size}' does not divide a micro-batch of {batch}",
                          f"use one of {', '.join(map(str, divisors(batch)))}, or leave it out")

@@ -30,9 +30,10 @@ class CallOptions:
     """Options of the calls of an engine in inference."""
 
     images_per_call: Optional[int] = option(
-        None, "Number of images that the engine computes at a time, a divisor of the micro-batch. "
-        "Activations of few images fit into the caches of a processor (default: the result of "
-        "'--tune', or a few images per thread on a CPU, and the micro-batch on other devices).",
+        None, "Number of images that the engine computes at a time: a divisor of the micro-batch, "
+        "or more for all of it. Activations of few images fit into the caches of a processor "
+        "(default: the result of '--tune', or a few images per thread on a CPU, and the "
+        "micro-batch on other devices).",
         minimum=1, only="inference")
 
 

@@ -63,7 +63,7 @@ def test_a_divided_plan_has_the_same_combined_batch():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_predictions_do_not_depend_on_the_images_of_a_call(engine, capsys, tmp_path):
     found = {}
-    for words in ((), ("--images-per-call", "1"), ("--images-per-call", "12")):
+    for words in ((), ("--images-per-call", "1"), ("--images-per-call", "100")):
         path = tmp_path / "answers.csv"
         code = invoke([*RUN, "--backend", engine, "--predictions", str(path), *words])
         out, err = capsys.readouterr()
