@@ -15,7 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 
 _LEAST, _USUAL, _PER_THREAD = 2, 4, 2
-"""Minimum images per call, usual images per call, and minimum images per thread of a default."""
+"""Minimum images per call, usual images per call, and images per thread of many threads."""
 
 
 def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
@@ -43,8 +43,10 @@ def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
     if size is None:
         size = usual_images(batch) if on_cpu and fixed is None else batch
     calls = plan.local_batch // size
-    return replace(plan, micro_batch=size, replicas=plan.instances,
-                   device_iterations=calls, calls_in_flight=plan.calls_in_flight * calls)
+    # 1 is for callers that wait for each result
+    in_flight = plan.calls_in_flight * calls if plan.calls_in_flight > 1 else 1
+    return replace(plan, micro_batch=size, replicas=plan.instances, device_iterations=calls,
+                   calls_in_flight=in_flight)
 
 
 def usual_images(batch: int) -> int:

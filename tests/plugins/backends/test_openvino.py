@@ -86,12 +86,20 @@ def test_half_precision_is_what_the_cpu_offers():
 
 def test_micro_batches_of_a_host_call_are_in_flight_together(monkeypatch):
     monkeypatch.setattr(session, "thread_count", lambda: 2)
-    plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32")
+    plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32", calls_in_flight=2)
     with OpenVinoBackend().inference(model_of(SMALL), plan, SIZE) as made:
         made.compile()
         assert made.samples_per_call == 2
         assert made.in_flight == made.facts["requests"] == 2
         assert made.facts["threads"] == 2
+
+
+def test_a_caller_that_waits_for_each_result_has_one_request():
+    plan = ExecutionPlan(micro_batch=16, precision="32.32")
+    with OpenVinoBackend().inference(model_of(SMALL), plan, SIZE) as made:
+        made.compile()
+        assert made.samples_per_call < 16
+        assert made.in_flight == made.facts["requests"] == made.facts["streams"] == 1
 
 
 SIGNAL_AFTER_USE = """
