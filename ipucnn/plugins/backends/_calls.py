@@ -14,16 +14,18 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 
-_LEAST, _USUAL, _PER_THREAD = 2, 4, 2
-"""Minimum images per call, usual images per call, and images per thread of many threads."""
+_LEAST, _USUAL, _PER_THREAD, _SIDE = 2, 4, 2, 224
+"""Minimum images per call, usual images per call, images per thread of many threads, and height and
+width of the images that these are for."""
 
 
-def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
+def divided(plan: ExecutionPlan, input_size: int, given: Optional[int], on_cpu: bool,
             fixed: Optional[int] = None) -> ExecutionPlan:
     """Return the plan of an inference with micro-batches of as many images as a call computes.
 
     Args:
         plan: of this process.
+        input_size: height and width of the images.
         given: the value of `--images-per-call`; None for the default.
         on_cpu: whether a CPU computes, whose default is few images.
         fixed: images per call if the network accepts no other number.
@@ -41,7 +43,7 @@ def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
         raise UsageError(f"'--images-per-call {size}' cannot be used with this network: its "
                          f"calls have {fixed} images", "leave it out")
     if size is None:
-        size = usual_images(batch) if on_cpu and fixed is None else batch
+        size = usual_images(batch, input_size) if on_cpu and fixed is None else batch
     calls = plan.local_batch // size
     # 1 is for callers that wait for each result
     in_flight = plan.calls_in_flight * calls if plan.calls_in_flight > 1 else 1
@@ -49,19 +51,23 @@ def divided(plan: ExecutionPlan, given: Optional[int], on_cpu: bool,
                    calls_in_flight=in_flight)
 
 
-def usual_images(batch: int) -> int:
-    """Return the default number of images per call for a micro-batch on a CPU."""
-    most = max(_USUAL, _PER_THREAD * thread_count())
-    return max((size for size in divisors(batch) if _LEAST <= size <= most), default=batch)
+def usual_images(batch: int, input_size: int) -> int:
+    """Return the default number of images per call for a micro-batch on a CPU.
+
+    The smaller the images are, the more of them fit into the caches.
+    """
+    most = max(_USUAL, _PER_THREAD * thread_count()) * (_SIDE / input_size) ** 2
+    return max((size for size in divisors(batch) if _LEAST <= size <= max(_LEAST, most)),
+               default=batch)
 
 
-def measured_images(batch: int) -> List[int]:
+def measured_images(batch: int, input_size: int) -> List[int]:
     """Return the numbers of images per call that are measured for a micro-batch on a CPU.
 
     The default is the first one; the others are a fourth and four times as many, and the
     micro-batch.
     """
-    usual = usual_images(batch)
+    usual = usual_images(batch, input_size)
     return list(dict.fromkeys([usual, *(size for size in (usual // 4, 4 * usual, batch)
                                         if size >= 1 and batch % size == 0)]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,12 @@ def two_threads(monkeypatch):
     monkeypatch.setattr(_calls, "thread_count", lambda: 2)
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Let images of 32 pixels count as those of 224 pixels."""
+    monkeypatch.setattr(_calls, "_SIDE", 32)
+
+
 def _session(name, plan, module, **values):
     known = registry()
     spec = known.get("backend", name)
@@ -40,28 +47,33 @@ def _session(name, plan, module, **values):
     (1, 1, [1]), (2, 2, [2]), (3, 3, [3]), (16, 4, [4, 1, 16]), (64, 4, [4, 1, 16, 64]),
     (17, 17, [17]), (10, 2, [2, 10]), (12, 4, [4, 1, 12])])
 def test_a_micro_batch_is_divided_evenly(batch, usual, measured):
-    assert _calls.usual_images(batch) == usual
-    assert _calls.measured_images(batch) == measured
+    assert _calls.usual_images(batch, 224) == usual
+    assert _calls.measured_images(batch, 224) == measured
+
+
+@pytest.mark.parametrize(("size", "usual"), [(32, 64), (112, 16), (224, 4), (300, 2), (600, 2)])
+def test_small_images_are_many(size, usual):
+    assert _calls.usual_images(64, size) == usual
 
 
 def test_many_threads_take_more_images(monkeypatch):
     monkeypatch.setattr(_calls, "thread_count", lambda: 16)
-    assert _calls.usual_images(64) == 32
-    assert _calls.usual_images(16) == 16
+    assert _calls.usual_images(64, 224) == 32
+    assert _calls.usual_images(16, 224) == 16
 
 
 def test_a_divided_plan_has_the_same_combined_batch():
     plan = ExecutionPlan(micro_batch=12, device_iterations=2, replicas=4, instances=2,
                          calls_in_flight=3, precision="32.32")
-    made = _calls.divided(plan, None, on_cpu=True)
+    made = _calls.divided(plan, 224, None, on_cpu=True)
     assert (made.micro_batch, made.combined_batch, made.local_batch) == (4, 96, 48)
     assert made.calls_in_flight == 36
-    whole = _calls.divided(plan, None, on_cpu=False)
+    whole = _calls.divided(plan, 224, None, on_cpu=False)
     assert (whole.micro_batch, whole.combined_batch) == (12, 96)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_predictions_do_not_depend_on_the_images_of_a_call(engine, capsys, tmp_path):
+def test_predictions_do_not_depend_on_the_images_of_a_call(engine, capsys, tmp_path, small):
     found = {}
     for words in ((), ("--images-per-call", "1"), ("--images-per-call", "100")):
         path = tmp_path / "answers.csv"
@@ -96,11 +108,12 @@ class Compared(torch.nn.Module):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_network_that_compares_images_is_not_divided(engine):
+def test_a_network_that_compares_images_is_not_divided(engine, small):
     plan = ExecutionPlan(micro_batch=8, precision="32.32", normalisation="none")
     images = images_of(8)
     expected = Compared()(images)
     with _session(engine, plan, Compared()) as session:
+        assert _calls.usual_images(8, SIZE) < 8
         assert session.samples_per_call == 8
         session.compile()
         assert torch.allclose(session(images), expected, atol=1e-3)
@@ -109,7 +122,7 @@ def test_a_network_that_compares_images_is_not_divided(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES[1:])
-def test_a_file_of_one_batch_size_is_not_divided(engine, capsys, tmp_path):
+def test_a_file_of_one_batch_size_is_not_divided(engine, capsys, tmp_path, small):
     path = str(tmp_path / "network.onnx")
     assert invoke(["export", "--model", "resnet8-cifar", "--weights", "random", "--num-classes",
                    "5", "--batch-size", "12", "--output", path, "--target", "onnxruntime"]) == 0
@@ -125,6 +138,9 @@ def test_stages_in_several_processes_compute_whole_micro_batches():
     from ipucnn.plugins.backends.torch.options import TorchOptions
     from ipucnn.plugins.backends.torch.pipeline_inference import PipelineInferenceSession
 
+    stage = SimpleNamespace(_options=TorchOptions(images_per_call=1))
     with pytest.raises(UsageError, match="pipeline stages"):
-        PipelineInferenceSession._in_calls(
-            None, None, ExecutionPlan(), None, TorchOptions(images_per_call=1))
+        PipelineInferenceSession._in_calls(stage, None, ExecutionPlan(), SIZE, None)
+    stage._options = TorchOptions()
+    plan = ExecutionPlan(micro_batch=64)
+    assert PipelineInferenceSession._in_calls(stage, None, plan, SIZE, None) is plan

@@ -94,7 +94,8 @@ def test_micro_batches_of_a_host_call_are_in_flight_together(monkeypatch):
         assert made.facts["threads"] == 2
 
 
-def test_a_caller_that_waits_for_each_result_has_one_request():
+def test_a_caller_that_waits_for_each_result_has_one_request(monkeypatch):
+    monkeypatch.setattr("ipucnn.plugins.backends._calls._SIDE", SIZE)
     plan = ExecutionPlan(micro_batch=16, precision="32.32")
     with OpenVinoBackend().inference(model_of(SMALL), plan, SIZE) as made:
         made.compile()

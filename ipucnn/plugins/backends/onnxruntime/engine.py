@@ -58,7 +58,7 @@ class OnnxRuntimeBackend(OnnxBackend):
         """Return images per call, and threads without spinning; on a GPU only the given options."""
         if _device(self.options.device)[0] != "cpu":
             return ({},)
-        sizes = measured_images(plan.micro_batch)
+        sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
         found = [{"images_per_call": size, "spinning": True} for size in sizes]
         return [*found, {"images_per_call": sizes[0], "spinning": False}] \
             if thread_count() > 1 else found
@@ -126,7 +126,8 @@ class OnnxRuntimeSession(ArraySession):
             flag = "--spinning" if spinning else "--no-spinning"
             raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
                              f"{kind}", "leave it out, or use '--device cpu'")
-        plan = divided(plan, options.images_per_call, kind == "cpu", graph.batch)
+        plan = divided(plan, graph.input_size, options.images_per_call, kind == "cpu",
+                       graph.batch)
         self.samples_per_call = plan.micro_batch
         self._graph = graph
         self._plan = plan

@@ -74,7 +74,7 @@ class OpenVinoBackend(OnnxBackend):
         """
         sizes = [plan.micro_batch]
         if picked(self._core, self.options.device) == "CPU":
-            sizes = measured_images(plan.micro_batch)
+            sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
         threads = thread_count()
         found = []
         for size in sizes:

@@ -48,7 +48,8 @@ class OpenVinoSession(ArraySession):
     def __init__(self, core: Any, graph: Graph, plan: ExecutionPlan, options: OpenVinoOptions,
                  calibration: Optional[Calibration] = None) -> None:
         self._device = picked(core, options.device)
-        plan = divided(plan, options.images_per_call, self._device == "CPU", graph.batch)
+        plan = divided(plan, graph.input_size, options.images_per_call, self._device == "CPU",
+                       graph.batch)
         self._core, self._graph, self._plan, self._options = core, graph, plan, options
         self._calibration = calibration
         self.samples_per_call = plan.micro_batch

@@ -95,7 +95,8 @@ class TorchBackend(Backend):
         """Return images per call on a CPU; with `--compile`, which takes long, only the default."""
         if self.options.compile or plan.stages > 1 or self._device().place.type != "cpu":
             return ({},)
-        return [{"images_per_call": size} for size in measured_images(plan.micro_batch)]
+        return [{"images_per_call": size} for size in measured_images(
+            plan.micro_batch, plan.preprocessing.input_size)]
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

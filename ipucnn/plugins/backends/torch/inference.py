@@ -42,10 +42,9 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                  device: Device, options: TorchOptions) -> None:
-        plan = self._in_calls(model, plan.local(), device, options)
-        self.samples_per_call = plan.micro_batch
-        self._plan = plan
         self._options = options
+        plan = self._plan = self._in_calls(model, plan.local(), input_size, device)
+        self.samples_per_call = plan.micro_batch
         self._device = device
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
@@ -68,11 +67,12 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             self.in_flight = _ON_CARDS
         self._synthetic = self._example() if plan.synthetic else None
 
-    def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, device: Device,
-                  options: TorchOptions) -> ExecutionPlan:
+    def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
+                  device: Device) -> ExecutionPlan:
         """Return the plan with micro-batches of as many images as a call computes."""
         fixed = plan.micro_batch if depends_on_batch(model.eval()) else None
-        return divided(plan, options.images_per_call, device.place.type == "cpu", fixed)
+        return divided(plan, input_size, self._options.images_per_call,
+                       device.place.type == "cpu", fixed)
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the model on the device, unless only a part of it is used."""

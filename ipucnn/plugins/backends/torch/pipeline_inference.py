@@ -39,9 +39,10 @@ class PipelineInferenceSession(TorchInferenceSession):
         self.samples_per_call = self._count * plan.micro_batch
         self.facts["stage_processes"] = self._line.stages
 
-    def _in_calls(self, _model: torch.nn.Module, plan: ExecutionPlan, _device: Device,
-                  options: TorchOptions) -> ExecutionPlan:
-        if options.images_per_call:
+    def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
+                  device: Device) -> ExecutionPlan:
+        del model, input_size, device
+        if self._options.images_per_call:
             raise UsageError("'--images-per-call' cannot be used with pipeline stages in several "
                              "processes, which compute whole micro-batches", "leave it out")
         return plan
