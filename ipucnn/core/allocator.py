@@ -52,12 +52,18 @@ def keep_freed_memory() -> bool:
 
 
 def _advise_huge_pages(library: Any) -> None:
-    """Extend the heap by address space, without memory, and recommend huge pages for it."""
-    import ctypes
+    """Extend the heap by address space, without memory, and recommend huge pages for it.
 
+    Where the address space of the process is limited, it is needed otherwise.
+    """
+    import ctypes
+    import resource
+
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
     size = memory_limit() // 2
     block = library.malloc(ctypes.c_size_t(size))
-    if block is None:  # the address space of the process is limited
+    if block is None:  # the system does not commit so much
         return
     begin, end = -(-block // _HUGE) * _HUGE, (block + size) // _HUGE * _HUGE
     library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _HUGE_PAGES)

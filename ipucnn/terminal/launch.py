@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.allocator import keep_freed_memory
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.launching import launched, launcher_named, select
 from ipucnn.core.options.building import build
@@ -76,6 +75,8 @@ def launchable(command: Command) -> Command:
         code = started(given)
         if code is not None:
             return code
+        from ipucnn.core.allocator import keep_freed_memory
+
         keep_freed_memory()
         return command(given)
 

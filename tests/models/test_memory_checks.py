@@ -49,7 +49,7 @@ def test_the_images_of_a_host_call_fit(memory):
 
 
 @pytest.mark.parametrize(("job", "changes", "need", "way"), [
-    ("run", {"batch_size": 300}, "0.02 GB", "'--batch-size 228' or less"),
+    ("run", {"batch_size": 293}, "0.02 GB", "'--batch-size 228' or less"),
     ("train", {"batch_size": 300}, "0.09 GB", "'--batch-size 51' or less"),
     ("train", {"input_size": 256, "batch_size": 1}, "0.02 GB",
      "a smaller '--input-size' or '--recompute-mode auto'")])

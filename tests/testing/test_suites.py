@@ -25,6 +25,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.normalisation import normalise
 from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.testing import (
     LauncherSuite,
@@ -645,7 +646,7 @@ class Boastful(TorchBackend):
     (Boastful, {"test_step_tells_what_it_did"}),
 ])
 def test_training_checks(failures, target, expected):
-    found = failures(ipucnn.BackendSpec, target, training=True)
+    found = failures(ipucnn.BackendSpec, target, training=True, options=TorchOptions)
     assert {c for c, result in found.items() if not result.startswith("skipped")} == expected
 
 
