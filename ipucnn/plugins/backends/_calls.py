@@ -2,7 +2,7 @@
 
 The samples of a micro-batch do not influence each other in inference. The activations of a few
 images fit into the caches of a processor, while those of a large micro-batch are written to memory
-and read again: `benchmarks/variants.py` measures both.
+and read again; `docs/performance.md` has the rates.
 """
 
 from __future__ import annotations
