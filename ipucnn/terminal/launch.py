@@ -69,7 +69,10 @@ def leave_to_first(error: IpucnnError) -> None:
 
 
 def launchable(command: Command) -> Command:
-    """Decorate a command so that it starts processes if `--launcher` is given."""
+    """Decorate a command that computes: it starts processes if `--launcher` is given.
+
+    Otherwise it computes in this process, whose memory allocator is set for this.
+    """
     @functools.wraps(command)
     def starting(given: Dict[str, Any]) -> int:
         code = started(given)
