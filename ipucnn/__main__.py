@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import Any, Sequence
 
+from ipucnn.core.collection import collect_rarely
 from ipucnn.terminal.exit_codes import INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -16,6 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main() -> int:
     """Run the command line and return the exit code of the process."""
     atexit.register(_answer_signals, signal.SIG_IGN)  # registered first, called last
+    collect_rarely()
     _ready_streams()
     try:
         code = invoke(sys.argv[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional
 
+from ipucnn.core.collection import collect_as_usual
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import Instances
@@ -246,6 +247,7 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
 
     Notes about those images are added to `notes`.
     """
+    collect_as_usual()
     options, built, data, source = job.options, job.built, job.data, job.dataset
     if job.plan.precision != "int8":
         if job.graph is not None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.collection import collect_as_usual
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Agreement
@@ -60,6 +61,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
         if not prepared.instances.index:
             held.enter_context(ready(folder, restored, options, listener))
         validator = held.enter_context(closing(Validator(prepared, listener)))
+        collect_as_usual()
         session = held.enter_context(prepared.chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
             prepared.built.input_size))

@@ -22,6 +22,7 @@ from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
 from ipucnn.plugins.backends.openvino.quantised_cache import QuantisedCache
+from ipucnn.plugins.backends.openvino.stored_model import read_model
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +168,9 @@ class OpenVinoSession(ArraySession):
         """Return the network, quantised if requested, and the logits stored with it."""
         graph, calibration = self._graph, self._calibration
         if calibration is None:
-            return self._core.read_model(graph.stored()), None
+            stored = graph.stored()
+            return (read_model(self._core, stored) if isinstance(stored, str)
+                    else self._core.read_model(stored)), None
         self._cache = QuantisedCache.of(
             graph, calibration, f"{self._device} {self._config['INFERENCE_PRECISION_HINT']}")
         model, logits = self._cache.read(self._core)
