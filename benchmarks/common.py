@@ -15,7 +15,8 @@ from ipucnn.core.environment import describe
 from ipucnn.plugins.backends.torch.devices import cpu_features
 
 RESULTS = Path(__file__).resolve().parent / "results"
-VECTOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
+VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd",
+                "sve", "bf16")
 
 
 class Measured(NamedTuple):

@@ -8,6 +8,7 @@ the speed of decoding.
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
@@ -56,25 +57,44 @@ def _product(case: Case) -> Tuple[Callable[[], Any], str]:
     import torch
 
     cuda = torch.cuda.is_available()
-    place = "cuda" if cuda else "cpu"
     torch.set_num_threads(thread_count())
-    function: Any = torch.matmul
     if case.precision == "int8":
-        left = torch.ones(SIZE, SIZE, dtype=torch.int8, device=place)
-        right = left.t() if cuda else left
-        function = getattr(torch, "_int_mm", None)
-        if function is None:
-            raise RefusedError("this version of torch has no product of 8-bit integers")
+        product, kind = _integers(cuda), torch.int8
     else:
         kind = torch.float32 if case.precision in ("", "32.32") else _half(cuda)
-        left = right = torch.ones(SIZE, SIZE, dtype=kind, device=place)
+        product = _floats(kind, cuda)
 
-    def product() -> None:
-        function(left, right)
+    def finished() -> None:
+        product()
         if cuda:
             torch.cuda.synchronize()
 
-    return product, str(left.dtype).rpartition(".")[2]
+    return finished, str(kind).rpartition(".")[2]
+
+
+def _integers(cuda: bool) -> Callable[[], Any]:
+    import torch
+
+    function = getattr(torch, "_int_mm", None)
+    if function is None:
+        raise RefusedError("this version of torch has no product of 8-bit integers")
+    left = torch.ones(SIZE, SIZE, dtype=torch.int8, device="cuda" if cuda else "cpu")
+    return partial(function, left, left.t() if cuda else left)
+
+
+def _floats(kind: Any, cuda: bool, size: int = SIZE) -> Callable[[], Any]:
+    """Return the fastest product of square matrices: torch's, or on a CPU numpy's in float32.
+
+    Their libraries are for processors of different manufacturers.
+    """
+    import torch
+
+    matrix = torch.ones(size, size, dtype=kind, device="cuda" if cuda else "cpu")
+    products: List[Callable[[], Any]] = [partial(torch.matmul, matrix, matrix)]
+    if kind is torch.float32 and not cuda:
+        array = matrix.numpy()
+        products.append(partial(array.__matmul__, array))
+    return min(products, key=_seconds) if products[1:] else products[0]
 
 
 def _half(cuda: bool) -> Any:
@@ -83,14 +103,18 @@ def _half(cuda: bool) -> Any:
 
     if cuda:
         return torch.float16
-    seconds = {}
-    for kind in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(SIZE // 4, SIZE // 4, dtype=kind)
-        torch.matmul(matrix, matrix)
+    return min((torch.float32, torch.bfloat16),
+               key=lambda kind: _seconds(_floats(kind, cuda, SIZE // 4)))
+
+
+def _seconds(product: Callable[[], Any]) -> float:
+    """Return the shortest of a few durations of a product; the first one is for warming up."""
+    durations = []
+    for _ in range(4):
         begin = time.perf_counter()
-        torch.matmul(matrix, matrix)
-        seconds[kind] = time.perf_counter() - begin
-    return min(seconds, key=lambda kind: seconds[kind])
+        product()
+        durations.append(time.perf_counter() - begin)
+    return min(durations[1:])
 
 
 def jpeg_files(folder: str, most: int) -> List[Path]:

@@ -46,6 +46,10 @@ _TASK = 32
 """Images that a thread prepares at a time: few enough to divide a batch among threads, and enough
 to amortise the overhead of a task."""
 
+_AHEAD = 32
+"""Minimum number of images to prepare ahead, in two batches or more: sessions that take few images
+per call would wait whenever a few images take longer than others."""
+
 Entry = Tuple[int, int]
 """A loader's work item: the number of indices consumed including this one, and the index."""
 
@@ -275,7 +279,7 @@ class HostLoader(Loader):
     """Batches prepared ahead by threads.
 
     Decoding and resizing release the GIL, so threads suffice. Each thread writes directly into
-    the batch. Two batches are prepared ahead, so memory does not grow with the number
+    the batch. A few batches are prepared ahead, so memory does not grow with the number
     of images. Its threads end after the images they are working on. Without workers, each batch is
     prepared in the calling thread on demand.
 
@@ -296,7 +300,7 @@ class HostLoader(Loader):
             yield from self._here(todo)
             return
         # small batches cannot occupy many threads: prepare more of them ahead
-        ahead = 2 + self.workers // self.batch_size
+        ahead = max(2, _AHEAD // self.batch_size) + self.workers // self.batch_size
         queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
         with Threads(self.workers, "ipucnn-decode") as threads:
             while True:

@@ -116,7 +116,9 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with session_of(job, result.notes) as session:
         progress("compile", 0, None)
-        session.warm_up = not job.data.finite or job.images > session.samples_per_call
+        # the first calls with files take as long as a call without would; `--warmup` leaves them
+        # out of the figures
+        session.warm_up = not job.data.finite
         with _loading_torch(session, job):
             seconds = session.compile()
         # also a barrier: all instances are ready, so that they are measured concurrently

@@ -76,18 +76,21 @@ def test_auto_asks_torch_for_no_gpu_that_is_not_there(photos, tmp_path):
     assert not alone(*run(photos, tmp_path / "b.csv", *argv))
 
 
-def test_later_runs_neither_parse_nor_optimise_a_graph(photos, tmp_path):
-    """With warm caches no engine compiles, and the onnx package is not imported."""
+@pytest.mark.parametrize(("engine", "name"), [("onnxruntime", "weights.bin"),
+                                              ("openvino", "model.bin")])
+def test_later_runs_do_not_parse_a_graph(engine, name, photos, tmp_path):
+    """With warm caches neither the engine nor the onnx package reads the ONNX file."""
+    pytest.importorskip(engine)
     file = tmp_path / "net.onnx"
     assert invoke(["export", *NETWORK, "--output", str(file)]) == 0
-    how = ["--onnx", file, "--backend", "onnxruntime"]
+    how = ["--onnx", file, "--backend", engine]
     assert invoke(list(map(str, run(photos, tmp_path / "a.csv", *how)))) == 0
     kept = {path: path.stat().st_ino for path in (tmp_path / "cache").rglob("*")}
-    assert {path.parent.name for path in kept} >= {"networks", "onnxruntime"}
+    assert {path.parent.name for path in kept} >= {"networks", engine}
     assert not alone(*run(photos, tmp_path / "b.csv", *how), absent="onnx")
     assert {path: path.stat().st_ino for path in (tmp_path / "cache").rglob("*")} == kept
-    (weights,) = (tmp_path / "cache").rglob("weights.bin")
-    weights.write_bytes(b"")  # a damaged graph is optimised again
+    (weights,) = (tmp_path / "cache").rglob(name)
+    weights.write_bytes(b"")  # a damaged graph is stored again
     assert not alone(*run(photos, tmp_path / "b.csv", *how))
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
     assert weights.stat().st_size
@@ -118,8 +121,7 @@ def test_a_graph_that_an_engine_cannot_read_is_exported_again(engine, photos, tm
         content = stored.read_bytes()
         assert content[:4000].strip(b"#")
         stored.write_bytes(b"#" * 4000 + content[4000:])  # of the same size
-        if engine == "onnxruntime":  # it would not read it
-            shutil.rmtree(str(cache.parent / "onnxruntime"))
+        shutil.rmtree(str(cache.parent / engine))  # which would be read instead
     assert (tmp_path / "0.csv").read_text() == (tmp_path / "1.csv").read_text()
 
 

@@ -85,12 +85,13 @@ def test_images_are_brought_to_the_input_size_unless_ready():
     assert batch.images.shape == (2, 3, 16, 16)
 
 
-def test_only_a_few_batches_are_prepared_ahead():
+@pytest.mark.parametrize(("batch", "ahead"), [(4, 32), (8, 32), (20, 40)])
+def test_only_a_few_batches_are_prepared_ahead(batch, ahead):
     dataset = Numbers(10**9)
-    with HostLoader(dataset, Preprocessing(4), 8, itertools.count(), workers=2) as loader:
+    with HostLoader(dataset, Preprocessing(4), batch, itertools.count(), workers=2) as loader:
         next(iter(loader))
         time.sleep(0.1)
-        assert dataset.made <= 8 + 2 * 8 + 2
+        assert batch < dataset.made <= batch + ahead + 2
 
 
 def test_bad_image_raises_at_its_batch():
@@ -246,7 +247,7 @@ def test_order():
 
 def test_memory_is_used_again_once_nobody_has_the_batch():
     places = [batch.images.data_ptr() for batch in HostLoader(
-        Numbers(60), Preprocessing(4), 2, range(60), workers=2)]
+        Numbers(240), Preprocessing(4), 8, range(240), workers=2)]
     assert len(places) == 30
     assert len(set(places)) < 10
 

@@ -57,10 +57,10 @@ def test_the_numbers_worth_measuring(monkeypatch):
     monkeypatch.setattr("ipucnn.plugins.backends._calls.thread_count", lambda: 2)
     backend = engine.OpenVinoBackend()
     assert backend.variants(ExecutionPlan()) == [
-        {"images_per_call": 1, "requests": n} for n in (1, 2, 4, 6)]
+        {"images_per_call": 1, "requests": n} for n in (6, 4, 2, 1)]
     assert backend.variants(ExecutionPlan(micro_batch=200, replicas=2)) == [
         {"images_per_call": size, "requests": n}
-        for size, counts in ((4, (1, 2, 4, 6)), (1, (1, 2, 4, 6)), (200, (1, 2)))
+        for size, counts in ((4, (6, 4, 2, 1)), (1, (6, 4, 2, 1)), (200, (2, 1)))
         for n in counts]
 
 

@@ -82,7 +82,8 @@ class OpenVinoBackend(OnnxBackend):
         for size in sizes:
             most = max(1, min(threads, _IMAGES_IN_FLIGHT // size))
             counts = {1, most, *(1 << power for power in range(most.bit_length()))}
-            found += [{"images_per_call": size, "requests": count} for count in sorted(counts, reverse=True)]
+            found += [{"images_per_call": size, "requests": count}
+                      for count in sorted(counts, reverse=True)]
         return found
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
