@@ -82,14 +82,14 @@ def _integers(cuda: bool) -> Callable[[], Any]:
     return partial(function, left, left.t() if cuda else left)
 
 
-def _floats(kind: Any, cuda: bool, size: int = SIZE) -> Callable[[], Any]:
+def _floats(kind: Any, cuda: bool) -> Callable[[], Any]:
     """Return the fastest product of square matrices: torch's, or on a CPU numpy's in float32.
 
     Their libraries are for processors of different manufacturers.
     """
     import torch
 
-    matrix = torch.ones(size, size, dtype=kind, device="cuda" if cuda else "cpu")
+    matrix = torch.ones(SIZE, SIZE, dtype=kind, device="cuda" if cuda else "cpu")
     products: List[Callable[[], Any]] = [partial(torch.matmul, matrix, matrix)]
     if kind is torch.float32 and not cuda:
         array = matrix.numpy()
@@ -104,7 +104,7 @@ def _half(cuda: bool) -> Any:
     if cuda:
         return torch.float16
     return min((torch.float32, torch.bfloat16),
-               key=lambda kind: _seconds(_floats(kind, cuda, SIZE // 4)))
+               key=lambda kind: _seconds(_floats(kind, cuda)))
 
 
 def _seconds(product: Callable[[], Any]) -> float:
