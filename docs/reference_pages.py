@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 import typer
 
 import ipucnn
-from ipucnn.cli import app
+from ipucnn.cli import application
 from ipucnn.core import errors
 from ipucnn.core.registry import hookspecs
 from ipucnn.core.registry.contract import PluginSpec, Requirement
@@ -103,7 +103,7 @@ def attributes(documented: Any) -> Dict[str, str]:
 
 def commands() -> str:
     """Return the page of commands."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(application())
     lines = ["# Commands", "", GENERATED, "[Options](options.md) lists the options of "
              "the commands that have many. `--help` shows the usual options of a command, and "
              "`--help-all` all of them.", "", "## Global options", "",

@@ -40,10 +40,10 @@ def main() -> int:
 
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    from ipucnn.cli import app  # inside, so that Ctrl-C during the import is quiet too
+    from ipucnn.cli import application  # inside, so that Ctrl-C during the import is quiet too
     from ipucnn.terminal import edge
 
-    return edge.invoke(argv, app)
+    return edge.invoke(argv, application)
 
 
 def _ready_streams() -> None:

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib import import_module
 from typing import List
 
 import typer
 
-from ipucnn.commands import (
-    authoring,
-    bench,
-    config,
-    data,
-    doctor,
-    explain,
-    export,
-    migrate,
-    plan,
-    plugins,
-    report,
-    run,
-    runs,
-    training,
-)
 from ipucnn.core.registry import discovery
 from ipucnn.terminal import tables
 from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.version import __version__
 
-app = typer.Typer(
-    name="ipucnn", cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Train and run image-classification CNNs on CPUs, GPUs and Graphcore IPUs.")
+COMMANDS = {
+    "training": ("train", "restore", "validate", "average"), "run": ("run",), "bench": ("bench",),
+    "runs": ("runs", "watch"), "export": ("export",), "plan": ("plan",), "report": ("report",),
+    "explain": ("explain",), "plugins": ("list-plugins", "show"),
+    "authoring": ("new-plugin", "check-plugin"), "doctor": ("doctor",), "migrate": ("migrate",),
+    "data": ("data",), "config": ("config",)}
+"""Names of the commands by module of `ipucnn.commands`, in the order of `--help`."""
+
+
+def application(command: str = "") -> typer.Typer:
+    """Return the application.
+
+    Args:
+        command: a name. If it is that of a command, only the module of this command is imported:
+            all modules with their options take as long to import as a simple command.
+    """
+    app = typer.Typer(
+        name="ipucnn", cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        help="Train and run image-classification CNNs on CPUs, GPUs and Graphcore IPUs.")
+    app.callback()(_globals)
+    for module in [name for name, names in COMMANDS.items() if command in names] or COMMANDS:
+        import_module(f"ipucnn.commands.{module}").add_to(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -42,7 +47,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _globals(  # noqa: PLR0913 - one per global option
     version: bool = typer.Option(False, "--version", help="Print the version.",
                                  is_eager=True, callback=_version),
@@ -72,11 +76,3 @@ def _globals(  # noqa: PLR0913 - one per global option
     use(Registry(replace(settings, disable_all=settings.disable_all or no_plugins,
                          disabled=settings.disabled | disabled,
                          extra=(*settings.extra, *plugin))))
-
-
-for _group in (
-        training, run, bench, runs, export, plan, report, explain, plugins, authoring, doctor,
-        migrate):
-    _group.add_to(app)
-app.add_typer(data.app, name="data")
-app.add_typer(config.app, name="config")

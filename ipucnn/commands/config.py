@@ -20,11 +20,16 @@ PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
             "launch": LaunchOptions}
 """The commands that profiles are for, and the options they may hold."""
 
-app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
-                  help="List and show the profiles for '--config' and '--launch'.")
+_app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+                   help="List and show the profiles for '--config' and '--launch'.")
 
 
-@app.command("list")
+def add_to(app: typer.Typer) -> None:
+    """Add the group of commands to the application."""
+    app.add_typer(_app, name="config")
+
+
+@_app.command("list")
 def config_list(as_json: bool = JSON) -> None:
     """List the named profiles."""
     from ipucnn.core.options.profiles import available
@@ -38,7 +43,7 @@ def config_list(as_json: bool = JSON) -> None:
                                  [(p.name, command, p.summary) for command, p in profiles]))
 
 
-@app.command("show")
+@_app.command("show")
 def config_show(name: str = typer.Argument(help="Name of a profile, or a YAML file.",
                                            autocompletion=of_profiles(*PROFILED)),
                 command: Optional[str] = typer.Option(

@@ -28,11 +28,16 @@ def _home(path: Optional[str]) -> Optional[str]:
     return None if path is None else os.path.expanduser(path)
 
 
-app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
-                  help="Download, create, inspect, convert and check datasets.")
+_app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+                   help="Download, create, inspect, convert and check datasets.")
 
 
-@app.command("fetch")
+def add_to(app: typer.Typer) -> None:
+    """Add the group of commands to the application."""
+    app.add_typer(_app, name="data")
+
+
+@_app.command("fetch")
 def fetch(
     name: str = typer.Argument(autocompletion=of_words("sample-images"),
                                help="Data to download: 'sample-images'."),
@@ -46,7 +51,7 @@ def fetch(
         render.emit(printable(str(path)))
 
 
-@app.command("shapes")
+@_app.command("shapes")
 def shapes(
     out: str = typer.Option(..., "--out", metavar="DIR", callback=_home, help="Folder to write."),
     per_class: int = typer.Option(20, "--per-class", min=1, max=MOST_IMAGES,
@@ -68,7 +73,7 @@ def shapes(
     render.emit(f"{count} images in {printable(out)}")
 
 
-@app.command("partition")
+@_app.command("partition")
 def partition(
     data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", callback=_home,
                                  help="Folder of the images."),
@@ -114,7 +119,7 @@ def convert(given: Dict[str, Any]) -> None:
     render.emit_json(made.as_dict()) if options.execution.json else render.emit(made.summary())
 
 
-@app.command("verify")
+@_app.command("verify")
 def verify(
     path: str = typer.Argument(help="Folder of the dataset."),
     data: Optional[str] = typer.Option(None, "--data", autocompletion=of_plugins("datasets"),
@@ -139,7 +144,7 @@ def verify(
     return 0 if found.ok else 1
 
 
-@app.command("show")
+@_app.command("show")
 def show(  # noqa: PLR0913 - one per option
     path: str = typer.Argument(metavar="DIR", callback=_home, help="Folder of the dataset."),
     augmented: bool = typer.Option(False, "--augmented", help="Show random crops and flips as in "
@@ -221,5 +226,5 @@ def bench(given: Dict[str, Any]) -> None:
         write_json(options.results.result, result.as_dict())
 
 
-add_command(app, convert, ConvertOptions)
-add_command(app, bench, BenchOptions)
+add_command(_app, convert, ConvertOptions)
+add_command(_app, bench, BenchOptions)

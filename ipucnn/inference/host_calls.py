@@ -35,6 +35,7 @@ class HostCalls:
         self._started = time.perf_counter()
         self._pending: Deque[Tuple[Optional[Batch], float, Callable[[], Any]]] = deque()
         self._waited = 0.0
+        self._failure: Optional[Exception] = None
 
     def execute(self, deliver: Callable[[Batch, Any], None]) -> bool:
         """Execute one combined batch; return whether there may be more."""
@@ -64,8 +65,16 @@ class HostCalls:
         return more
 
     def _start_calls(self) -> None:
-        """Start calls up to the maximum in flight, or until there are no more images."""
+        """Start calls up to the maximum in flight, or until there are no more images.
+
+        Raises:
+            Exception: an image cannot be read; the calls in flight before it have been completed.
+        """
         while len(self._pending) < max(1, self.session.in_flight):
+            if self._failure is not None:
+                if self._pending:
+                    return
+                raise self._failure
             asked = time.perf_counter()
             if self.time_limit is not None and asked - self._started >= self.time_limit:
                 self.out_of_time = True
@@ -74,6 +83,9 @@ class HostCalls:
                 batch = next(self.batches)
             except StopIteration:
                 return
+            except Exception as error:
+                self._failure = error
+                continue
             called = time.perf_counter()
             self._waited += called - asked
             self._pending.append((batch, called, self.session.start(

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import sys
-from typing import List, Sequence
+from typing import Callable, List, Sequence
 
 import typer
 
@@ -14,7 +14,7 @@ from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, Usage
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import completing
-from ipucnn.terminal.spellings import normalise
+from ipucnn.terminal.spellings import command_in, normalise
 
 _HELP = {"--help", "-h", "--help-all"}
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
@@ -24,8 +24,13 @@ _OF_IMPORTS = (PluginError, UnavailableError)
 """Exceptions of a failed import, which may have failed because of an interrupt."""
 
 
-def invoke(argv: Sequence[str], app: typer.Typer) -> int:
-    """Run one command line and return its exit code; only bugs in ipucnn show a traceback."""
+def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> int:
+    """Run one command line and return its exit code; only bugs in ipucnn show a traceback.
+
+    Args:
+        argv: the arguments.
+        application: returns the application, with at least the command of a given name.
+    """
     show_traceback = "--traceback" in argv
     signals.install()
     launch.remember(argv)
@@ -33,7 +38,7 @@ def invoke(argv: Sequence[str], app: typer.Typer) -> int:
     try:
         _check_help(argv)
         with completing():
-            return _execute(app, normalise(argv))
+            return _execute(application(command_in(argv)), normalise(argv))
     except IpucnnError as error:
         if isinstance(error, _OF_IMPORTS) and signals.raised():
             return _interrupted(signals.raised())

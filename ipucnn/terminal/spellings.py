@@ -22,6 +22,12 @@ def normalise(argv: Sequence[str]) -> List[str]:
     return front + rest
 
 
+def command_in(argv: Sequence[str]) -> str:
+    """Return the argument that names the command; empty if an option or nothing is in its place."""
+    rest = _hoisted([_spelt(argument) for argument in argv])[1]
+    return rest[0] if rest and not rest[0].startswith("-") else ""
+
+
 def _spelt(argument: str) -> str:
     if argument == "-help":  # absl's flags have one dash or two
         return "--help"

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import ipucnn
 from ipucnn.__main__ import invoke
+from ipucnn.cli import COMMANDS, application
 from ipucnn.core.registry.registry import use
 
 FAST = ["--data", "synthetic", "--random-weights", "--iterations", "1", "--progress", "off"]
@@ -135,6 +137,20 @@ def test_a_backend_that_is_not_here_says_what_is_missing_and_offers_another(ipuc
     assert "Poplar SDK" in err
     assert "pip install poptorch" not in err
     assert re.search(r"here '--backend (openvino|onnxruntime|torch)' runs the same command", err)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_command_imports_only_the_module_that_has_it(module):
+    names = COMMANDS[module]
+    for name in names:
+        command = typer.main.get_command(application(name))
+        assert sorted(command.list_commands(None)) == sorted(names)
+
+
+def test_all_commands_are_in_the_list():
+    modules = {path.stem for path in Path(ipucnn.__file__).with_name("commands").glob("*.py")
+               if "def add_to(" in path.read_text()}
+    assert modules == set(COMMANDS)
 
 
 def test_version_and_help(ipucnn_cli):

@@ -1,0 +1,53 @@
+"""Host calls of inference: several in flight, and errors of images between them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data.loader import Batch
+from ipucnn.inference.host_calls import HostCalls
+
+
+class Session:
+    """Gives each batch back when its result is read."""
+
+    samples_per_call = 1
+
+    def __init__(self, in_flight):
+        self.in_flight = in_flight
+
+    def start(self, images):
+        return lambda: images
+
+    def device_latency(self):
+        return None
+
+
+def images(count, broken=None):
+    for number in range(count):
+        if number == broken:
+            raise DataError(f"image {number} cannot be read", "")
+        yield Batch(f"image {number}", [number], [None])
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 8])
+@pytest.mark.parametrize("broken", [0, 1, 4])
+def test_results_before_an_image_that_cannot_be_read_are_delivered(in_flight, broken):
+    calls = HostCalls(ExecutionPlan(), Session(in_flight), images(5, broken), None, lambda _: None)
+    done = []
+    with pytest.raises(DataError, match=f"image {broken} "):
+        while calls.execute(lambda batch, logits: done.append(logits)):
+            pass
+    assert done == [f"image {number}" for number in range(broken)]
+    assert calls.images == broken
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 8])
+def test_all_results_are_delivered_in_order(in_flight):
+    calls = HostCalls(ExecutionPlan(), Session(in_flight), images(5), None, lambda _: None)
+    done = []
+    while calls.execute(lambda batch, logits: done.append(logits)):
+        pass
+    assert done == [f"image {number}" for number in range(5)]
