@@ -32,14 +32,18 @@ def images(count, broken=None):
         yield Batch(f"image {number}", [number], [None])
 
 
+def deliver_all(calls, done):
+    while calls.execute(lambda batch, logits: done.append(logits)):
+        pass
+
+
 @pytest.mark.parametrize("in_flight", [1, 2, 3, 8])
 @pytest.mark.parametrize("broken", [0, 1, 4])
 def test_results_before_an_image_that_cannot_be_read_are_delivered(in_flight, broken):
     calls = HostCalls(ExecutionPlan(), Session(in_flight), images(5, broken), None, lambda _: None)
     done = []
     with pytest.raises(DataError, match=f"image {broken} "):
-        while calls.execute(lambda batch, logits: done.append(logits)):
-            pass
+        deliver_all(calls, done)
     assert done == [f"image {number}" for number in range(broken)]
     assert calls.images == broken
 
@@ -48,6 +52,5 @@ def test_results_before_an_image_that_cannot_be_read_are_delivered(in_flight, br
 def test_all_results_are_delivered_in_order(in_flight):
     calls = HostCalls(ExecutionPlan(), Session(in_flight), images(5), None, lambda _: None)
     done = []
-    while calls.execute(lambda batch, logits: done.append(logits)):
-        pass
+    deliver_all(calls, done)
     assert done == [f"image {number}" for number in range(5)]
