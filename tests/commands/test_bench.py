@@ -196,6 +196,17 @@ def test_torchvision_and_timm_are_called_directly(photos):
         measured(peer_training.training, name, replace(WHOLE, job=TRAIN))
 
 
+def test_a_pass_over_files_is_made_before_the_first_one_that_is_timed(photos, monkeypatch):
+    passes = []
+    case = replace(WHOLE, data=FILES, folder=str(photos), samples=4)
+    read = list(peers.batches(case))
+    monkeypatch.setattr(peers, "batches", lambda case: passes.append(case) or read)
+    link = Turns()
+    monkeypatch.setattr(link, "ready", lambda: passes.append("ready"))
+    peers.inference("torchvision", case, link)
+    assert passes == [case, "ready", case, case]
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino-latency", "openvino-throughput"])
 def test_engines_are_called_directly(name, tmp_path):
     pytest.importorskip(name.partition("-")[0])
