@@ -53,9 +53,9 @@ class BenchContenders:
         (), "Backends, or 'auto' for the one that a run would choose (default: all usable ones; "
         "for training, torch).", kind="backend", metavar="NAME...", basic=True)
     against: Tuple[str, ...] = option(
-        (), "Other programs to compare with, each in its own process. OpenVINO is measured with "
-        "its hints for latency and for throughput.", choices=PEERS, metavar="NAME...",
-        basic=True)
+        (), "Other programs to compare with, each in its own process: torchvision, torch-compile, "
+        "onnxruntime, openvino (with its hints for latency and for throughput), timm.",
+        choices=PEERS, metavar="NAME...", basic=True)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BenchExtent:
         minimum=1, maximum=1000,
         basic=True)
     seconds: float = option(
-        1.0, "Minimum duration of a program in a round; at least one call is made.",
+        1.0, "Approximate duration of a measurement of a program in a round.",
         exclusive_minimum=0.0,
         maximum=3600.0, metavar="SECONDS")
 

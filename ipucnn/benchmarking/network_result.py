@@ -124,14 +124,14 @@ class CaseResult:
         """The case in words."""
         job = "training, " if self.job == "train" else ""
         limit = self.limit
-        most = ""
+        bound = ""
         if limit is not None:
-            by = "decoding alone" if limit.what == "decoding" else \
+            of = "decoding alone" if limit.what == "decoding" else \
                 f"matrix products in {limit.arithmetic}" if limit.arithmetic else "matrix products"
-            most = f": at most {limit.images_per_second.median:,.1f} images/s by {by}"
+            bound = f": limit {limit.images_per_second.median:,.1f} images/s ({of})"
         images = "" if self.data == "synthetic" else f", {self.data}"
         return (f"{self.model}, {job}micro-batch {self.batch_size}, {self.precision}{images}"
-                f"{most}")
+                f"{bound}")
 
     def table(self) -> Table:
         """Return the contenders as a table of at most 80 columns."""

@@ -223,8 +223,8 @@ class _Measurement:
                     found.left_out[AUTO] = str(reason)
                 self._done += 1
         self._tell()
-        self._result.notes.append("'--backend auto' uses what was fastest here from now on, for "
-                                  "these networks and micro-batches")
+        self._result.notes.append("from now on, '--backend auto' uses the fastest backend and "
+                                  "options for these networks and micro-batches")
 
     def _new(self, case: Case) -> CaseResult:
         """Add a case to the result, and return it."""

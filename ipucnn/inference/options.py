@@ -109,7 +109,8 @@ class RunExecution(ExecutionPart):
     tune: Optional[bool] = option(
         None, "Measure which backend and which of its options are the fastest for this network "
         "and machine; later runs use the result. '--no-tune' neither measures nor uses a "
-        "measurement (default: use one; measure if this takes a small part of a long run).")
+        "measurement (default: use one; measure if this takes a small part of a long run).",
+        basic=True)
     time_limit: Optional[float] = option(
         None, "Stop after this many seconds and report the results so far.",
         exclusive_minimum=0.0, metavar="SECONDS")

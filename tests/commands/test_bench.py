@@ -11,7 +11,7 @@ import pytest
 from ipucnn.benchmarking import contender_process, limits, networks, own, peer_training, peers
 from ipucnn.benchmarking.case import FILES, TRAIN, Case, Contender, RefusedError
 from ipucnn.benchmarking.contenders import Process
-from ipucnn.benchmarking.network_options import NetworkBenchOptions
+from ipucnn.benchmarking.network_options import PEERS, NetworkBenchOptions
 from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, NetworkBench, Rates
 from ipucnn.benchmarking.process_memory import forget_peak, peak_memory
 from ipucnn.core.options.building import build
@@ -33,6 +33,12 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "photos"
     assert invoke(["data", "shapes", "--out", str(folder), "--per-class", "1", "--size", "40"]) == 0
     return folder / "train" if (folder / "train").is_dir() else folder
+
+
+def test_help_explains_what_a_user_who_wants_speed_needs(cli):
+    text = cli("bench", "--help").out
+    assert [name for name in PEERS if name not in text] == []
+    assert "  --tune  " in cli("run", "--help").out
 
 
 class Turns:
@@ -190,6 +196,17 @@ def test_torchvision_and_timm_are_called_directly(photos):
         measured(peer_training.training, name, replace(WHOLE, job=TRAIN))
 
 
+def test_a_pass_over_files_is_made_before_the_first_one_that_is_timed(photos, monkeypatch):
+    passes = []
+    case = replace(WHOLE, data=FILES, folder=str(photos), samples=4)
+    read = list(peers.batches(case))
+    monkeypatch.setattr(peers, "batches", lambda case: passes.append(case) or read)
+    link = Turns()
+    monkeypatch.setattr(link, "ready", lambda: passes.append("ready"))
+    peers.inference("torchvision", case, link)
+    assert passes == [case, "ready", case, case]
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino-latency", "openvino-throughput"])
 def test_engines_are_called_directly(name, tmp_path):
     pytest.importorskip(name.partition("-")[0])
@@ -265,7 +282,7 @@ def test_tables_fit_80_columns():
         for line in layout.columns(table.headings, rows, 80).splitlines():
             assert layout.cells(line) <= 80
             assert "..." not in line
-    assert "at most 999.9 images/s by decoding alone" in result.tables()[0].title
+    assert "limit 999.9 images/s (decoding alone)" in result.tables()[0].title
     assert result.all_notes() == [
         "timm is left out: ModuleNotFoundError: No module named 'timm' (efficientnet-b0)"]
     assert "openvino throughput" in repr(result)
@@ -288,7 +305,7 @@ def test_quick_stores_what_auto_uses(cli, monkeypatch, tmp_path):
     done = cli("bench", "--quick", "--model", "resnet8-cifar", "--batch-size", "2", "--json",
                "--progress", "off")
     assert done.code == 0, done.err
-    assert "'--backend auto' uses what was fastest here" in done.err
+    assert "from now on, '--backend auto' uses the fastest backend" in done.err
     [case] = json.loads(done.out)["cases"]
     assert [entry["name"] for entry in case["entries"]] == [name for name, _ in facts[0]["rates"]]
     assert case["precision"] == facts[0]["precision"]
