@@ -36,16 +36,14 @@ from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.declaration import INFERENCE, declared
 from ipucnn.core.options.owners import AUTO, owner_of
-from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.given import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
 from ipucnn.inference.options import RunOptions
-from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.examples import random_images
-from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.onnx.network_of_run import preprocessing_of_run, read_stored
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress
@@ -150,8 +148,12 @@ class _Contest:
         self.left_out: List[str] = []
         self.out_of_time = False
         self._calling = min(CALLING, limit)
-        self._plan = replace(options.plan(synthetic=False),
-                             preprocessing=_preprocessing(options, registry))
+        stored = read_stored(options.network.onnx,
+                             registry.get_typed(ModelSpec, options.network.model),
+                             options.execution.batch_size)
+        self._plan = replace(
+            options.plan(synthetic=False),
+            preprocessing=preprocessing_of_run(stored, options.network, registry))
         self._first = choose_backend(options, self._plan, registry)
         self._usual = settled(self._first, self._plan)[1].precision
         if options.execution.precision is None:
@@ -342,13 +344,6 @@ def variants_of(chosen: Chosen, plan: ExecutionPlan,
         if values not in found:
             found.append(values)
     return found
-
-
-def _preprocessing(options: RunOptions, registry: Registry) -> Preprocessing:
-    """Return the preprocessing of a run's network, or of its ONNX file."""
-    stored = read_stored(options.network.onnx, registry.get_typed(ModelSpec, options.network.model),
-                         options.execution.batch_size)
-    return stored.built.preprocessing if stored else preprocessing_of(options.network, registry)
 
 
 def _named(candidate: _Candidate) -> str:
