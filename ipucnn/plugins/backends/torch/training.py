@@ -24,9 +24,10 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
+from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
-from ipucnn.models.tracing import depends_on_batch, resolve_splits
+from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
