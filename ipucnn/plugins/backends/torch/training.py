@@ -62,8 +62,6 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._settings = CudaSettings(device, plan.half, training=True)
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
         own = self._own(model.train(), splits)
-        if device.place.type == "cpu" and own is model:
-            check_layers(model, plan, input_size)
         self._model = own.to(device.place).to(memory_format=torch.channels_last)
         parts = [] if plan.recompute == "none" else recompute(
             model, plan.recompute, plan.recompute_checkpoints)
