@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
-from ipucnn.benchmarking.case import Case, Facts, Link, RefusedError, serve
+from ipucnn.benchmarking.case import Case, Facts, Link, RefusedError, repeated, serve
 from ipucnn.core.machine import thread_count
 
 PRODUCT, DECODING = "product", "decoding"
@@ -40,13 +40,8 @@ def measured(name: str, case: Case, link: Link) -> Facts:
     product()
 
     def measure(wanted: float) -> Tuple[float, float]:
-        begin, count = time.perf_counter(), 0
-        while True:
-            product()
-            count += 1
-            seconds = time.perf_counter() - begin
-            if seconds >= wanted:
-                return count * 2.0 * SIZE ** 3, seconds
+        count, seconds = repeated(product, wanted)
+        return count * 2.0 * SIZE ** 3, seconds
 
     serve(link, measure)
     return {"arithmetic": unit}

@@ -203,7 +203,7 @@ class _Measurement:
             product = Process(Contender(LIMIT, limits.PRODUCT), self._registry.settings)
             stack.callback(product.close)
             for number, case in enumerate(cases):
-                self._tell()
+                self._report()
                 left = (deadline - time.perf_counter()) / (len(cases) - number)
                 found = self._new(case)
                 try:
@@ -222,7 +222,7 @@ class _Measurement:
                 except RefusedError as reason:
                     found.left_out[AUTO] = str(reason)
                 self._done += 1
-        self._tell()
+        self._report()
         self._result.notes.append("'--backend auto' uses what was fastest here from now on, for "
                                   "these networks and micro-batches")
 
@@ -252,7 +252,7 @@ class _Measurement:
             for case in cases:
                 options = run_options(AUTO, case)
                 if Record.of(options, self._registry, AUTO).read(self._registry) is None:
-                    self._tell()
+                    self._report()
                     # without a measurement the contender uses the fixed rank: see its facts
                     with suppress(RefusedError):
                         tuned(case, self._registry)
@@ -278,7 +278,7 @@ class _Measurement:
         facts: Dict[Process, Facts] = {}
         try:
             for process in processes:
-                self._tell()
+                self._report()
                 try:
                     if self._without_file and process.contender in ONNX_PEERS:
                         raise RefusedError(self._without_file)
@@ -296,7 +296,7 @@ class _Measurement:
                         turns.pop(process, None)
                         self._left_out(found, process, reason, 0)
                     self._done += 1
-                    self._tell()
+                    self._report()
             for process in ready:
                 try:
                     facts[process] = process.end()
@@ -312,7 +312,7 @@ class _Measurement:
             found.left_out[process.contender.label] = str(reason)
         self._done += skipped
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._progress("measure", min(self._done, self.total), self.total)
 
 
