@@ -111,6 +111,11 @@ class CaseResult:
         """The lowest limit."""
         return min(self.limits, key=lambda limit: limit.images_per_second.median, default=None)
 
+    def of_limit(self, rate: float) -> Optional[float]:
+        """Return a rate relative to the lowest limit; None without a limit."""
+        limit = self.limit
+        return None if limit is None else rate / limit.images_per_second.median
+
     @property
     def ratio(self) -> Optional[float]:
         """The fastest backend's median relative to the fastest other program's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -199,32 +199,35 @@ class _Measurement:
     def quick(self, cases: Sequence[Case]) -> None:
         """Measure what `--backend auto` considers in every case, and store it for later runs."""
         deadline = time.perf_counter() + QUICK_SECONDS
-        with ExitStack() as stack:
-            product = Process(Contender(LIMIT, limits.PRODUCT), self._registry.settings)
-            stack.callback(product.close)
+        with closing(Process(Contender(LIMIT, limits.PRODUCT),
+                             self._registry.settings)) as product:
             for number, case in enumerate(cases):
                 self._report()
                 left = (deadline - time.perf_counter()) / (len(cases) - number)
                 found = self._new(case)
                 try:
-                    facts = tuned(replace(case, limit=max(LEAST_SECONDS, left / 2)),
-                                  self._registry)
-                    found.precision = str(facts["precision"])
-                    _fill_in(found, *_product(product, replace(case, precision=found.precision)))
-                    limit = found.limit
-                    for name, rate in facts["rates"]:
-                        found.entries.append(Entry(
-                            OWN, name, Rates.of([rate]), [rate], of_limit=None if limit is None
-                            else rate / limit.images_per_second.median))
-                    for reason in facts["left_out"]:
-                        name, _, text = reason.partition(": ")
-                        found.left_out[name] = text
+                    self._tune(replace(case, limit=max(LEAST_SECONDS, left / 2)), product, found)
                 except RefusedError as reason:
                     found.left_out[AUTO] = str(reason)
                 self._done += 1
         self._report()
         self._result.notes.append("'--backend auto' uses what was fastest here from now on, for "
                                   "these networks and micro-batches")
+
+    def _tune(self, case: Case, product: Process, found: CaseResult) -> None:
+        """Measure the backends of a case, and a matrix product as their limit.
+
+        Raises:
+            RefusedError: none can be measured.
+        """
+        facts = tuned(case, self._registry)
+        found.precision = str(facts["precision"])
+        _fill_in(found, *_product(product, replace(case, precision=found.precision)))
+        found.entries += [Entry(OWN, name, Rates.of([rate]), [rate], of_limit=found.of_limit(rate))
+                          for name, rate in facts["rates"]]
+        for reason in facts["left_out"]:
+            name, _, text = reason.partition(": ")
+            found.left_out[name] = text
 
     def _new(self, case: Case) -> CaseResult:
         """Add a case to the result, and return it."""
@@ -249,13 +252,7 @@ class _Measurement:
         """Measure the cases of one network, in processes that stay for all of them."""
         first = cases[0]
         if Contender(OWN, AUTO) in contenders:
-            for case in cases:
-                options = run_options(AUTO, case)
-                if Record.of(options, self._registry, AUTO).read(self._registry) is None:
-                    self._report()
-                    # without a measurement the contender uses the fixed rank: see its facts
-                    with suppress(RefusedError):
-                        tuned(case, self._registry)
+            self._measure_for_auto(cases)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             processes = []
@@ -270,6 +267,16 @@ class _Measurement:
                     self._without_file = f"the network cannot be exported: {reason_of(error)}"
             for case in cases:
                 self._case(replace(case, onnx=onnx), processes, self._new(case))
+
+    def _measure_for_auto(self, cases: Sequence[Case]) -> None:
+        """Measure the backends of cases for which no measurement is stored."""
+        for case in cases:
+            options = run_options(AUTO, case)
+            if Record.of(options, self._registry, AUTO).read(self._registry) is None:
+                self._report()
+                # without a measurement the contender uses the fixed rank: see its facts
+                with suppress(RefusedError):
+                    tuned(case, self._registry)
 
     def _case(self, case: Case, processes: Sequence[Process], found: CaseResult) -> None:
         """Measure a case; what was measured before an interrupt is kept."""
@@ -375,7 +382,6 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
             found.limits.append(Limit(limits.DECODING, Rates.of(rates)))
     best = max((Rates.of(rates).median for process, rates in turns.items()
                 if process.contender.kind == PEER), default=None)
-    limit = found.limit
     for process, rates in turns.items():
         contender = process.contender
         if contender.kind == LIMIT:
@@ -385,5 +391,4 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
         memory = own.pop("peak_memory", None)
         found.entries.append(Entry(
             contender.kind, contender.name, Rates.of(rates), rates,
-            median / best if best else None,
-            median / limit.images_per_second.median if limit else None, memory, own))
+            median / best if best else None, found.of_limit(median), memory, own))
