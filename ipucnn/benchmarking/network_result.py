@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
-from ipucnn.benchmarking.case import OWN, PEER, Contender, Facts
+from ipucnn.benchmarking.case import OWN, PEER, SYNTHETIC, TRAIN, Contender, Facts
 from ipucnn.core.showing import Blocks, Shown, Table
 
 FORMAT = "ipucnn.bench/1"
@@ -72,6 +72,13 @@ class Limit:
     arithmetic: str = ""
     operations_per_second: Optional[float] = None
 
+    @property
+    def words(self) -> str:
+        """What is measured, in words."""
+        if self.what == "decoding":
+            return "decoding alone"
+        return f"matrix products in {self.arithmetic}" if self.arithmetic else "matrix products"
+
 
 @dataclass
 class CaseResult:
@@ -127,14 +134,11 @@ class CaseResult:
     @property
     def title(self) -> str:
         """The case in words."""
-        job = "training, " if self.job == "train" else ""
+        job = "training, " if self.job == TRAIN else ""
         limit = self.limit
-        most = ""
-        if limit is not None:
-            by = "decoding alone" if limit.what == "decoding" else \
-                f"matrix products in {limit.arithmetic}" if limit.arithmetic else "matrix products"
-            most = f": at most {limit.images_per_second.median:,.1f} images/s by {by}"
-        images = "" if self.data == "synthetic" else f", {self.data}"
+        most = "" if limit is None else \
+            f": at most {limit.images_per_second.median:,.1f} images/s by {limit.words}"
+        images = "" if self.data == SYNTHETIC else f", {self.data}"
         return (f"{self.model}, {job}micro-batch {self.batch_size}, {self.precision}{images}"
                 f"{most}")
 
@@ -209,12 +213,11 @@ class NetworkBench(Shown):
         """Return the fastest backend of each case, and its ratio to the fastest other program."""
         rows = []
         for case in self.cases:
-            own, peer, limit = case.best(OWN), case.best(PEER), case.limit
-            ratio = case.ratio
+            own, peer, ratio = case.best(OWN), case.best(PEER), case.ratio
             rows.append((
                 f"{case.model}, {case.batch_size}", case.precision,
                 own.name if own else "", f"{own.images_per_second.median:,.1f}" if own else "",
-                f"{100 * own.of_limit:.0f} %" if own and own.of_limit is not None and limit else "",
+                f"{100 * own.of_limit:.0f} %" if own and own.of_limit is not None else "",
                 "" if ratio is None or peer is None else f"{ratio:.2f} {peer.label}"))
         return _filled(Table(("network, batch", "type", "fastest", "images/s", "of limit",
                               "to the best other"), rows))

@@ -296,7 +296,7 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
             continue
         own = facts.get(process, {})
         if process.contender.name == limits.PRODUCT:
-            if not operations:  # not known of this network
+            if not operations:  # unknown for this network
                 continue
             found.limits.append(Limit(
                 limits.PRODUCT, Rates.of([rate / operations for rate in rates]),
