@@ -28,11 +28,12 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.data import ImageDataset
-from ipucnn.training import job
 from ipucnn.training.checkpoints import Checkpoint, Position
 from ipucnn.training.checkpoints import save as save_checkpoint
 from ipucnn.training.feed import own_part
+from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
+from ipucnn.training.trainer import Trainer
 
 PROCESSES = (1, 2, 4)
 RANKS = (1, 8, 64, 512)
@@ -58,16 +59,16 @@ def worker(begun: float, out: str) -> None:
     started = time.time()
     instances = joined()
     connected, seconds = time.time(), []
-    original, listener = job._Trainer._save, FirstStep()
+    original, listener = Trainer._save, FirstStep()
 
     def timed(self: Any, *given: Any, **named: Any) -> None:
         start = time.perf_counter()
         original(self, *given, **named)
         seconds.append(time.perf_counter() - start)
 
-    job._Trainer._save = timed  # type: ignore[method-assign]
+    Trainer._save = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        job.train(build(TrainOptions, {
+        train(build(TrainOptions, {
             "model": "resnet18", "data": "synthetic", "input_size": 64, "backend": "torch",
             "batch_size": 4, "replicas": count, "precision": "full", "epoch": 5, "iterations": 2,
             "momentum": 0.9, "checkpoint_path": f"{folder}/{instances.index}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
@@ -77,6 +78,9 @@ class RefusedError(Exception):
     """A contender cannot be measured in a case; the message states the reason."""
 
 
+Facts = Dict[str, Any]
+"""The setup of a contender: device, threads, requests ..."""
+
 Measure = Callable[[float], Tuple[float, float]]
 """Works for about so many seconds; returns the images (or operations) done and the seconds."""
 
@@ -104,4 +108,12 @@ def serve(link: Link, measure: Measure) -> None:
         link.done(*measure(seconds))
 
 
-Facts = Dict[str, Any]
+def repeated(work: Callable[[], Any], wanted: float) -> Tuple[int, float]:
+    """Call a function for so many seconds, once at least; return the calls and the seconds."""
+    begin, count = time.perf_counter(), 0
+    while True:
+        work()
+        count += 1
+        seconds = time.perf_counter() - begin
+        if seconds >= wanted:
+            return count, seconds

@@ -43,7 +43,7 @@ sys.exit(main(int(sys.argv[1])))
 
 _ENGINES = {"onnxruntime": "onnxruntime", "openvino-latency": "openvino",
             "openvino-throughput": "openvino", "decoding": "simplejpeg"}
-"""What other contenders than ipucnn import while others are prepared, where it is not torch."""
+"""What other contenders than ipucnn import ahead, while others are prepared; torch by default."""
 
 
 class _Pipe(Link):
@@ -93,7 +93,7 @@ def main(descriptor: int) -> int:
 
 FAILURES = (IpucnnError, RefusedError, ArithmeticError, AttributeError, ImportError, LookupError,
             MemoryError, OSError, RuntimeError, TypeError, ValueError)
-"""What keeps a contender from a case; other programs raise many kinds of errors."""
+"""Errors for which a contender is left out of a case; other programs raise many kinds of them."""
 
 
 def reason_of(error: BaseException) -> str:

@@ -146,7 +146,7 @@ class _Host:
     def measure(self, result: BenchResult) -> None:
         """Fill in the measurements."""
         steps = host.steps(self._prepare, self.indices, self._options.dataset.skip_bad_samples,
-                           self._tell)
+                           self._report)
         result.steps = steps.rates()
         result.skipped = {"count": steps.skipped_count, "first": steps.skipped}
         self.indices = steps.readable
@@ -165,16 +165,16 @@ class _Host:
         rates: List[float] = []
         limits: List[float] = []
         for _ in range(self._options.measurement.iterations):
-            rates.append(count / host.loading(self._loader(workers, self.indices), self._tell))
+            rates.append(count / host.loading(self._loader(workers, self.indices), self._report))
             if self._limited:
                 try:
                     limits.append(count / host.bare_decoding(
-                        self._prepare.dataset, self.indices, workers, self._tell))
+                        self._prepare.dataset, self.indices, workers, self._report))
                 except host.NoLimitError as reason:
                     self._limited = False
                     notes.append(f"no limit by bare decoding: {reason}")
             else:
-                self._tell(count)
+                self._report(count)
         if not self._limited:
             return Loading(workers, median(rates))
         return Loading(workers, median(rates), median(limits),
@@ -186,7 +186,7 @@ class _Host:
             self._fed, prepare.dataset, self._plan, self._options.dataset.batch_size,
             indices, workers=workers, transform=prepare.transform)
 
-    def _tell(self, images: int) -> None:
+    def _report(self, images: int) -> None:
         self._done += images
         self._progress("measure", min(self._done, self._total), self._total)
 

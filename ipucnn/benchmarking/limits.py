@@ -12,7 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
-from ipucnn.benchmarking.case import Case, Facts, Link, RefusedError, serve
+from ipucnn.benchmarking.case import (
+    INFERENCE,
+    TRAIN,
+    Case,
+    Facts,
+    Link,
+    RefusedError,
+    repeated,
+    serve,
+)
 from ipucnn.core.machine import thread_count
 
 PRODUCT, DECODING = "product", "decoding"
@@ -22,7 +31,7 @@ SIZE = 2048
 
 SUFFIXES = (".jpg", ".jpeg")
 
-OPERATIONS = {"inference": 2, "train": 6}
+OPERATIONS = {INFERENCE: 2, TRAIN: 6}
 """Floating-point operations for each multiply-add of the forward pass; the backward pass of a
 training has twice as many as the forward pass."""
 
@@ -40,20 +49,15 @@ def measured(name: str, case: Case, link: Link) -> Facts:
     product()
 
     def measure(wanted: float) -> Tuple[float, float]:
-        begin, count = time.perf_counter(), 0
-        while True:
-            product()
-            count += 1
-            seconds = time.perf_counter() - begin
-            if seconds >= wanted:
-                return count * 2.0 * SIZE ** 3, seconds
+        count, seconds = repeated(product, wanted)
+        return count * 2.0 * SIZE ** 3, seconds
 
     serve(link, measure)
     return {"arithmetic": unit}
 
 
 def _product(case: Case) -> Tuple[Callable[[], Any], str]:
-    """Return a function that computes one product, and the type in which it does."""
+    """Return a function that computes one product, and the type of its numbers."""
     import torch
 
     cuda = torch.cuda.is_available()

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
-from ipucnn.benchmarking.case import OWN, PEER, Contender, Facts
+from ipucnn.benchmarking.case import OWN, PEER, SYNTHETIC, TRAIN, Contender, Facts
 from ipucnn.core.showing import Blocks, Shown, Table
 
 FORMAT = "ipucnn.bench/1"
@@ -72,6 +72,13 @@ class Limit:
     arithmetic: str = ""
     operations_per_second: Optional[float] = None
 
+    @property
+    def words(self) -> str:
+        """What is measured, in words."""
+        if self.what == "decoding":
+            return "decoding alone"
+        return f"matrix products in {self.arithmetic}" if self.arithmetic else "matrix products"
+
 
 @dataclass
 class CaseResult:
@@ -111,6 +118,11 @@ class CaseResult:
         """The lowest limit."""
         return min(self.limits, key=lambda limit: limit.images_per_second.median, default=None)
 
+    def of_limit(self, rate: float) -> Optional[float]:
+        """Return a rate relative to the lowest limit; None without a limit."""
+        limit = self.limit
+        return None if limit is None else rate / limit.images_per_second.median
+
     @property
     def ratio(self) -> Optional[float]:
         """The fastest backend's median relative to the fastest other program's."""
@@ -122,14 +134,11 @@ class CaseResult:
     @property
     def title(self) -> str:
         """The case in words."""
-        job = "training, " if self.job == "train" else ""
+        job = "training, " if self.job == TRAIN else ""
         limit = self.limit
-        bound = ""
-        if limit is not None:
-            of = "decoding alone" if limit.what == "decoding" else \
-                f"matrix products in {limit.arithmetic}" if limit.arithmetic else "matrix products"
-            bound = f": limit {limit.images_per_second.median:,.1f} images/s ({of})"
-        images = "" if self.data == "synthetic" else f", {self.data}"
+        bound = "" if limit is None else \
+            f": limit {limit.images_per_second.median:,.1f} images/s ({limit.words})"
+        images = "" if self.data == SYNTHETIC else f", {self.data}"
         return (f"{self.model}, {job}micro-batch {self.batch_size}, {self.precision}{images}"
                 f"{bound}")
 
@@ -204,12 +213,11 @@ class NetworkBench(Shown):
         """Return the fastest backend of each case, and its ratio to the fastest other program."""
         rows = []
         for case in self.cases:
-            own, peer, limit = case.best(OWN), case.best(PEER), case.limit
-            ratio = case.ratio
+            own, peer, ratio = case.best(OWN), case.best(PEER), case.ratio
             rows.append((
                 f"{case.model}, {case.batch_size}", case.precision,
                 own.name if own else "", f"{own.images_per_second.median:,.1f}" if own else "",
-                f"{100 * own.of_limit:.0f} %" if own and own.of_limit is not None and limit else "",
+                f"{100 * own.of_limit:.0f} %" if own and own.of_limit is not None else "",
                 "" if ratio is None or peer is None else f"{ratio:.2f} {peer.label}"))
         return _filled(Table(("network, batch", "type", "fastest", "images/s", "of limit",
                               "to the best other"), rows))

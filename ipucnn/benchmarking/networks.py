@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.benchmarking import limits
+from ipucnn.benchmarking.bench_selection import cases_of, contenders_of
 from ipucnn.benchmarking.case import (
-    FILES,
     INFERENCE,
     LIMIT,
     OWN,
     PEER,
-    TRAIN,
     TUNE,
     Case,
     Contender,
@@ -33,20 +32,12 @@ from ipucnn.benchmarking.own import run_options
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import check_alone
-from ipucnn.core.execution.selection import expected
-from ipucnn.core.names import key
-from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.building import build
 from ipucnn.core.options.owners import AUTO
-from ipucnn.core.options.parts import NetworkPart
-from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.progress import Progress
-from ipucnn.core.registry.loading import GUARDED
-from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.inference.measured import Record
-from ipucnn.models.weights_card import preprocessing_of
 
 QUICK_SECONDS = 270.0
 """Seconds for all of `--quick`, so that it ends in five minutes."""
@@ -79,9 +70,9 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
     """
     registry = registry or current_registry()
     check_alone("bench")
-    cases = list(_cases(options, registry))
+    cases = list(cases_of(options, registry))
     quick = options.extent.quick
-    contenders = [] if quick else _contenders(options, registry)
+    contenders = [] if quick else contenders_of(options, registry)
     result = NetworkBench(options.as_dict(), _environment(),
                           datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     begin = time.perf_counter()
@@ -116,74 +107,6 @@ def _nothing(result: NetworkBench) -> IpucnnError:
     return UsageError("no contender can be measured", "; ".join(sorted(reasons)))
 
 
-def _cases(options: NetworkBenchOptions, registry: Registry) -> Iterator[Case]:
-    """Yield what is measured, network by network.
-
-    Raises:
-        UsageError: an unknown network, or no such folder.
-    """
-    networks, images = options.networks, options.images
-    if images.data_dir is not None and not Path(images.data_dir).is_dir():
-        raise UsageError(f"there is no folder {images.data_dir!r}",
-                         "name a folder of JPEG files with '--data-dir'")
-    for name in networks.model:
-        model = registry.get_typed(ModelSpec, name).name
-        for precision in options.precisions:
-            for batch_size in options.batch_sizes:
-                yield Case(
-                    model, batch_size, precision, TRAIN if networks.train else INFERENCE,
-                    FILES if images.data_dir else images.data, _preprocessing(model, registry),
-                    images.data_dir or "", images.samples)
-
-
-def _preprocessing(model: str, registry: Registry) -> Preprocessing:
-    return preprocessing_of(build(NetworkPart, {"model": model, "weights": "random"}), registry)
-
-
-def _contenders(options: NetworkBenchOptions, registry: Registry) -> List[Contender]:
-    """Return the contenders: backends, other programs, and limits.
-
-    Raises:
-        UsageError: an unknown backend, or one that does not do this.
-    """
-    train = options.networks.train
-    names = [AUTO if key(name) == AUTO else registry.get_typed(BackendSpec, name).name
-             for name in options.contenders.backend]
-    for name in names:
-        if name != AUTO and not _does(registry.get_typed(BackendSpec, name), train):
-            raise UsageError(f"backend {name!r} does not {'train' if train else 'run inference'}",
-                             "leave it out")
-    peers = [peer for name in options.contenders.against
-             for peer in (("openvino-latency", "openvino-throughput") if name == "openvino"
-                          else (name,))]
-    found = [Contender(OWN, name) for name in names or _usable(train, registry)]
-    found += [Contender(PEER, name) for name in peers]
-    found.append(Contender(LIMIT, limits.PRODUCT))
-    if options.images.data_dir:
-        found.append(Contender(LIMIT, limits.DECODING))
-    return list(dict.fromkeys(found))
-
-
-def _does(spec: BackendSpec, train: bool) -> bool:
-    return spec.training if train else spec.inference
-
-
-def _usable(train: bool, registry: Registry) -> List[str]:
-    """Return the backends that can be used here, best first."""
-    specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
-    found = []
-    for spec in sorted((spec for spec in specs if _does(spec, train)),
-                       key=lambda spec: -expected(spec)):
-        try:
-            usable = registry.make(
-                spec, options=options_for(spec, "backend", {}, registry)).probe().usable
-        except GUARDED:
-            usable = False
-        if usable:
-            found.append(spec.name)
-    return found
-
-
 class _Measurement:
     """Measures cases, and adds them to a result."""
 
@@ -199,32 +122,35 @@ class _Measurement:
     def quick(self, cases: Sequence[Case]) -> None:
         """Measure what `--backend auto` considers in every case, and store it for later runs."""
         deadline = time.perf_counter() + QUICK_SECONDS
-        with ExitStack() as stack:
-            product = Process(Contender(LIMIT, limits.PRODUCT), self._registry.settings)
-            stack.callback(product.close)
+        with closing(Process(Contender(LIMIT, limits.PRODUCT),
+                             self._registry.settings)) as product:
             for number, case in enumerate(cases):
-                self._tell()
+                self._report()
                 left = (deadline - time.perf_counter()) / (len(cases) - number)
                 found = self._new(case)
                 try:
-                    facts = tuned(replace(case, limit=max(LEAST_SECONDS, left / 2)),
-                                  self._registry)
-                    found.precision = str(facts["precision"])
-                    _fill_in(found, *_product(product, replace(case, precision=found.precision)))
-                    limit = found.limit
-                    for name, rate in facts["rates"]:
-                        found.entries.append(Entry(
-                            OWN, name, Rates.of([rate]), [rate], of_limit=None if limit is None
-                            else rate / limit.images_per_second.median))
-                    for reason in facts["left_out"]:
-                        name, _, text = reason.partition(": ")
-                        found.left_out[name] = text
+                    self._tune(replace(case, limit=max(LEAST_SECONDS, left / 2)), product, found)
                 except RefusedError as reason:
                     found.left_out[AUTO] = str(reason)
                 self._done += 1
-        self._tell()
+        self._report()
         self._result.notes.append("from now on, '--backend auto' uses the fastest backend and "
                                   "options for these networks and micro-batches")
+
+    def _tune(self, case: Case, product: Process, found: CaseResult) -> None:
+        """Measure the backends of a case, and a matrix product as their limit.
+
+        Raises:
+            RefusedError: none can be measured.
+        """
+        facts = tuned(case, self._registry)
+        found.precision = str(facts["precision"])
+        _fill_in(found, *_product(product, replace(case, precision=found.precision)))
+        found.entries += [Entry(OWN, name, Rates.of([rate]), [rate], of_limit=found.of_limit(rate))
+                          for name, rate in facts["rates"]]
+        for reason in facts["left_out"]:
+            name, _, text = reason.partition(": ")
+            found.left_out[name] = text
 
     def _new(self, case: Case) -> CaseResult:
         """Add a case to the result, and return it."""
@@ -249,13 +175,7 @@ class _Measurement:
         """Measure the cases of one network, in processes that stay for all of them."""
         first = cases[0]
         if Contender(OWN, AUTO) in contenders:
-            for case in cases:
-                options = run_options(AUTO, case)
-                if Record.of(options, self._registry, AUTO).read(self._registry) is None:
-                    self._tell()
-                    # without a measurement the contender uses the fixed rank: see its facts
-                    with suppress(RefusedError):
-                        tuned(case, self._registry)
+            self._measure_for_auto(cases)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             processes = []
@@ -271,6 +191,16 @@ class _Measurement:
             for case in cases:
                 self._case(replace(case, onnx=onnx), processes, self._new(case))
 
+    def _measure_for_auto(self, cases: Sequence[Case]) -> None:
+        """Measure the backends of cases for which no measurement is stored."""
+        for case in cases:
+            options = run_options(AUTO, case)
+            if Record.of(options, self._registry, AUTO).read(self._registry) is None:
+                self._report()
+                # without a measurement the contender uses the fixed rank: see its facts
+                with suppress(RefusedError):
+                    tuned(case, self._registry)
+
     def _case(self, case: Case, processes: Sequence[Process], found: CaseResult) -> None:
         """Measure a case; what was measured before an interrupt is kept."""
         ready: List[Process] = []
@@ -278,7 +208,7 @@ class _Measurement:
         facts: Dict[Process, Facts] = {}
         try:
             for process in processes:
-                self._tell()
+                self._report()
                 try:
                     if self._without_file and process.contender in ONNX_PEERS:
                         raise RefusedError(self._without_file)
@@ -296,7 +226,7 @@ class _Measurement:
                         turns.pop(process, None)
                         self._left_out(found, process, reason, 0)
                     self._done += 1
-                    self._tell()
+                    self._report()
             for process in ready:
                 try:
                     facts[process] = process.end()
@@ -312,7 +242,7 @@ class _Measurement:
             found.left_out[process.contender.label] = str(reason)
         self._done += skipped
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._progress("measure", min(self._done, self.total), self.total)
 
 
@@ -366,7 +296,7 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
             continue
         own = facts.get(process, {})
         if process.contender.name == limits.PRODUCT:
-            if not operations:  # not known of this network
+            if not operations:  # unknown for this network
                 continue
             found.limits.append(Limit(
                 limits.PRODUCT, Rates.of([rate / operations for rate in rates]),
@@ -375,7 +305,6 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
             found.limits.append(Limit(limits.DECODING, Rates.of(rates)))
     best = max((Rates.of(rates).median for process, rates in turns.items()
                 if process.contender.kind == PEER), default=None)
-    limit = found.limit
     for process, rates in turns.items():
         contender = process.contender
         if contender.kind == LIMIT:
@@ -385,5 +314,4 @@ def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
         memory = own.pop("peak_memory", None)
         found.entries.append(Entry(
             contender.kind, contender.name, Rates.of(rates), rates,
-            median / best if best else None,
-            median / limit.images_per_second.median if limit else None, memory, own))
+            median / best if best else None, found.of_limit(median), memory, own))

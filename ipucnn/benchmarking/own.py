@@ -55,8 +55,7 @@ def tuning(backend: str, case: Case, link: Link) -> Facts:
     link.ready()
     link.wait()
     return {"precision": found.precision, "left_out": list(found.left_out),
-            "rates": [(rate.words.partition(" ")[2], rate.images_per_second)
-                      for rate in found.rates]}
+            "rates": [(rate.label, rate.images_per_second) for rate in found.rates]}
 
 
 def run_options(backend: str, case: Case) -> RunOptions:

@@ -8,12 +8,11 @@ loader and augmentation.
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from inspect import signature
 from typing import Any, Callable, Iterator, Tuple
 
-from ipucnn.benchmarking.case import FILES, Case, Facts, Link, RefusedError, serve
+from ipucnn.benchmarking.case import FILES, Case, Facts, Link, RefusedError, repeated, serve
 from ipucnn.benchmarking.limits import jpeg_files
 from ipucnn.benchmarking.own import AHEAD, FIRST_UPDATES
 from ipucnn.benchmarking.peers import Pictures, timm_network, torchvision_network
@@ -36,19 +35,18 @@ def training(name: str, case: Case, link: Link) -> Facts:
     update = _update(name, case)
     source = _endless(name, case)
     ahead = AHEAD if case.data == FILES else 0
-    for _ in range(FIRST_UPDATES):
+
+    def step() -> None:
         update(*next(source))
+
+    for _ in range(FIRST_UPDATES):
+        step()
 
     def measure(wanted: float) -> Tuple[float, float]:
         for _ in range(ahead):
-            update(*next(source))
-        begin, count = time.perf_counter(), 0
-        while True:
-            update(*next(source))
-            count += 1
-            seconds = time.perf_counter() - begin
-            if seconds >= wanted:
-                return count * case.batch_size, seconds
+            step()
+        count, seconds = repeated(step, wanted)
+        return count * case.batch_size, seconds
 
     serve(link, measure)
     return {"threads": torch.get_num_threads()}

@@ -27,6 +27,6 @@ def peak_memory(process: str = "self") -> Optional[int]:
 
 
 def forget_peak() -> None:
-    """Let the largest memory of this process begin again with its present one, where it can."""
+    """Reset the largest memory of this process to its present one, if the system permits it."""
     with suppress(OSError):
         (_PROC / "self" / "clear_refs").write_text("5")

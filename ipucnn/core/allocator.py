@@ -18,7 +18,7 @@ from ipucnn.core.machine import memory_limit
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 """Parameters of glibc's `mallopt`."""
 
-_HUGE_PAGES, _HUGE = 14, 1 << 21
+_MADV_HUGEPAGE, _HUGE_PAGE = 14, 1 << 21
 """The advice `MADV_HUGEPAGE`, and the size of a huge page in bytes."""
 
 _CONFIGURED = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_")
@@ -41,7 +41,8 @@ def keep_freed_memory() -> bool:
 
     try:
         library = ctypes.CDLL(None)
-        set_parameter, library.malloc.restype = library.mallopt, ctypes.c_void_p
+        set_parameter = library.mallopt
+        library.malloc.restype = ctypes.c_void_p
     except (AttributeError, OSError, TypeError):  # not glibc
         return False
     # one arena: huge pages are for its heap, and engines allocate in threads of their own
@@ -54,7 +55,8 @@ def keep_freed_memory() -> bool:
 def _advise_huge_pages(library: Any) -> None:
     """Extend the heap by address space, without memory, and recommend huge pages for it.
 
-    Where the address space of the process is limited, it is needed otherwise.
+    This is left out if the address space of the process is limited, which would then be missing
+    for other memory.
     """
     import ctypes
     import resource
@@ -65,6 +67,7 @@ def _advise_huge_pages(library: Any) -> None:
     block = library.malloc(ctypes.c_size_t(size))
     if block is None:  # the system does not commit so much
         return
-    begin, end = -(-block // _HUGE) * _HUGE, (block + size) // _HUGE * _HUGE
-    library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _HUGE_PAGES)
+    begin = -(-block // _HUGE_PAGE) * _HUGE_PAGE
+    end = (block + size) // _HUGE_PAGE * _HUGE_PAGE
+    library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_HUGEPAGE)
     library.free(ctypes.c_void_p(block))

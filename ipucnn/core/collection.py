@@ -23,7 +23,7 @@ def collect_rarely() -> None:
     Files and other resources are closed by the code that uses them, not by collections.
     """
     gc.set_threshold(_RARE, *_THRESHOLDS[1:])
-    atexit.register(gc.freeze)
+    atexit.register(gc.freeze)  # collections leave frozen objects out
 
 
 def collect_as_usual() -> None:

@@ -17,14 +17,9 @@ from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.measured import Measured, Record, given_options
 from ipucnn.inference.options import RunOptions
-from ipucnn.inference.tuning import (
-    LIMIT,
-    as_chosen,
-    images_per_second,
-    measure,
-    random_call,
-    variants_of,
-)
+from ipucnn.inference.session_rate import images_per_second, random_call
+from ipucnn.inference.tuning import LIMIT, measure
+from ipucnn.inference.variants import as_chosen, variants_of
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress

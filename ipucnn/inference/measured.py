@@ -63,9 +63,14 @@ class Rate:
         return " ".join(_flag(name, value) for name, value in self.options.items())
 
     @property
+    def label(self) -> str:
+        """Its backend and options, as a name."""
+        return f"{self.backend} {self.flags}".strip()
+
+    @property
     def words(self) -> str:
         """The options of `ipucnn run` that select it."""
-        return f"--backend {self.backend} {self.flags}".strip()
+        return f"--backend {self.label}"
 
 
 def _flag(name: str, value: Any) -> str:

@@ -37,9 +37,8 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.models.memory_checks import check_images
-from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
-from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.onnx.network_of_run import preprocessing_of_run, read_stored
 
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
@@ -144,7 +143,7 @@ def prepare(options: RunOptions, registry: Registry,
     check_offer(options, executed, chosen.spec, registry)
     stored = read_stored(options.network.onnx, model, options.execution.batch_size)
     if stored is not None:
-        model, plan, executed = stored.spec, stored.fitted(plan), stored.fitted(executed)
+        plan, executed = stored.fitted(plan), stored.fitted(executed)
     check_dataset_options(options.dataset, data, {
         "--predictions": bool(options.results.predictions) and data.on_device,
         "--calibration-dir": bool(options.dataset.calibration_dir) and not data.reads_folder})
@@ -156,8 +155,7 @@ def prepare(options: RunOptions, registry: Registry,
         predictions.writer_class(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
-    preprocessing = stored.built.preprocessing if stored else preprocessing_of(
-        options.network, registry)
+    preprocessing = preprocessing_of_run(stored, options.network, registry)
     request = request_of(options.network, options.dataset, preprocessing.input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
         request = replace(request, num_classes=None)

@@ -5,24 +5,12 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections import deque
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-)
+from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Tuple
 
-from ipucnn.core.errors import IpucnnError, PluginError, UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
-from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import (
     Chosen,
     choose_backend,
@@ -33,19 +21,15 @@ from ipucnn.core.execution.selection import (
 )
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.names import key
-from ipucnn.core.options.assignment import options_for
-from ipucnn.core.options.declaration import INFERENCE, declared
-from ipucnn.core.options.owners import AUTO, owner_of
-from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.given import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
 from ipucnn.inference.options import RunOptions
-from ipucnn.models.weights_card import preprocessing_of
-from ipucnn.onnx.examples import random_images
-from ipucnn.onnx.network_of_run import read_stored
+from ipucnn.inference.session_rate import images_per_second, random_call
+from ipucnn.inference.variants import as_chosen, variants_of
+from ipucnn.onnx.network_of_run import preprocessing_of_run, read_stored
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress
@@ -53,8 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ipucnn.tuning")
 
 ROUNDS = 3
-SECONDS = 0.3
-"""Number and seconds of the interleaved rounds in which each candidate is measured."""
+"""Number of the interleaved rounds in which each candidate is measured."""
 
 LIMIT, CALLING = 30.0, 10.0
 """Seconds after which no further candidate is compiled, and maximum seconds of calls after which no
@@ -93,12 +76,8 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
     progress = progress or (lambda *_: None)
     options = fitted_to_machine(options, False, registry)
     contest = _Contest(_without_images(options), registry, limit, progress)
-    candidates = contest.candidates()
-    try:
-        rates = contest.rates(candidates)
-    finally:
-        for candidate in candidates:
-            candidate.close()
+    with closing(contest):
+        rates = contest.rates()
     if not rates:
         raise IpucnnError("no backend could be measured", "; ".join(contest.left_out))
     measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
@@ -133,6 +112,11 @@ class _Candidate:
         """Images per second: the median over rounds; the first one is for warming up."""
         return statistics.median(self.rates[1:] or self.rates)
 
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return Rate(self.backend, self.options, 0.0).label
+
     def close(self) -> None:
         """Free the device."""
         if self.session is not None:
@@ -141,7 +125,13 @@ class _Candidate:
 
 
 class _Contest:
-    """Candidates that are measured in turn."""
+    """Candidates that are measured in turn.
+
+    Attributes:
+        precision: the ``compute.master`` pair in which all of them compute.
+        left_out: why others were not measured, a line each.
+        out_of_time: whether candidates are left out because the time was up.
+    """
 
     def __init__(self, options: RunOptions, registry: Registry, limit: float,
                  progress: Progress) -> None:
@@ -150,24 +140,49 @@ class _Contest:
         self.left_out: List[str] = []
         self.out_of_time = False
         self._calling = min(CALLING, limit)
-        self._plan = replace(options.plan(synthetic=False),
-                             preprocessing=_preprocessing(options, registry))
+        stored = read_stored(options.network.onnx,
+                             registry.get_typed(ModelSpec, options.network.model),
+                             options.execution.batch_size)
+        self._plan = replace(
+            options.plan(synthetic=False),
+            preprocessing=preprocessing_of_run(stored, options.network, registry))
         self._first = choose_backend(options, self._plan, registry)
         self._usual = settled(self._first, self._plan)[1].precision
         if options.execution.precision is None:
             self._first, self._plan = settled(self._first, self._plan)
         self.precision = self._plan.precision
+        self._candidates: List[_Candidate] = []
+
+    def close(self) -> None:
+        """Close all candidates."""
+        for candidate in self._candidates:
+            candidate.close()
 
     def spellings(self) -> List[Optional[str]]:
         """Return the values of `--precision` for which the measurement is valid; None is unset."""
         return [self.precision, *([None] if self.precision == self._usual else [])]
 
-    def candidates(self) -> List[_Candidate]:
-        """Return the candidates: the first variant of every backend, then the others.
+    def rates(self) -> List[Rate]:
+        """Measure the candidates, and return their rates in the order of preference.
 
         Raises:
             UsageError: the default backend of the run cannot be measured.
         """
+        self._candidates = self._found()
+        for number, candidate in enumerate(self._candidates):
+            self._progress("tune", number, len(self._candidates))
+            if self._worth_opening(candidate) and self._open(candidate):
+                self._measure([candidate])
+        self._measure_in_rounds(self._candidates, ROUNDS)
+        close = CLOSE * self._best
+        self._measure_in_rounds(
+            [one for one in self._candidates if one.rates and one.rate >= close], FINALS)
+        return [Rate(one.backend, one.options, round(one.rate, 2),
+                     source_of(one.backend, self._registry))
+                for one in sorted(self._candidates, key=lambda one: one.order) if one.rates]
+
+    def _found(self) -> List[_Candidate]:
+        """Return the candidates: the first variant of every backend, then the others."""
         given = given_options(self._options)
         found: List[_Candidate] = []
         for place, chosen in enumerate(self._backends()):
@@ -209,48 +224,21 @@ class _Contest:
                 found.append(chosen)
         yield from sorted(found, key=lambda chosen: -rank_of(chosen))
 
-    def rates(self, candidates: List[_Candidate]) -> List[Rate]:
-        """Measure candidates, and return their rates in the order of preference."""
-        for number, candidate in enumerate(candidates):
-            self._progress("tune", number, len(candidates))
-            if self._worth_opening(candidate, candidates) and self._open(candidate):
-                self._round([candidate])
-                self._drop_slow(candidates)
-        end = time.perf_counter() + self._calling
-        for rounds in range(ROUNDS):
-            running = [candidate for candidate in candidates if candidate.session is not None]
-            now = time.perf_counter()
-            if len(running) < 2 or (rounds and now > end):
-                break
-            self._round(running)
-            self._drop_slow(candidates)
-        self._finals(candidates)
-        return [Rate(one.backend, one.options, round(one.rate, 2),
-                     source_of(one.backend, self._registry))
-                for one in sorted(candidates, key=lambda one: one.order) if one.rates]
+    @property
+    def _best(self) -> float:
+        """The fastest rate so far; 0 before the first measurement."""
+        return max((one.rate for one in self._candidates if one.rates), default=0.0)
 
-    def _finals(self, candidates: List[_Candidate]) -> None:
-        """Measure the fastest candidates in further rounds."""
-        best = max((one.rate for one in candidates if one.rates), default=0.0)
-        close = [one for one in candidates
-                 if one.session is not None and one.rates and one.rate >= CLOSE * best]
-        end = time.perf_counter() + self._calling
-        for _ in range(FINALS):
-            running = [one for one in close if one.session is not None]
-            if len(running) < 2 or time.perf_counter() > end:
-                return
-            self._round(running)
-
-    def _worth_opening(self, candidate: _Candidate, candidates: List[_Candidate]) -> bool:
+    def _worth_opening(self, candidate: _Candidate) -> bool:
         """Return whether a candidate can be the fastest, and there is time to measure it."""
-        best = max((one.rate for one in candidates if one.rates), default=0.0)
+        best = self._best
         if not best:
             return True
-        first = next(one for one in candidates if one.order == (candidate.order[0], 0))
+        first = next(one for one in self._candidates if one.order == (candidate.order[0], 0))
         if first is not candidate and (not first.rates or first.rate < HOPELESS * best):
             return False
         if time.perf_counter() > self._deadline:
-            self.left_out.append(f"{_named(candidate)}: the time was up")
+            self.left_out.append(f"{candidate.label}: the time was up")
             self.out_of_time = True
             return False
         return True
@@ -270,89 +258,40 @@ class _Contest:
             session.compile()
             candidate.images = random_call(session, job.executed, job.built.input_size)
         except Exception as error:
-            self._leave_out(_named(candidate), error)
+            self._leave_out(candidate.label, error)
             candidate.close()
             return False
         return True
 
-    def _round(self, running: List[_Candidate]) -> None:
+    def _measure_in_rounds(self, candidates: List[_Candidate], most: int) -> None:
+        """Measure candidates in up to `most` rounds, while there are several and there is time."""
+        end = time.perf_counter() + self._calling
+        for _ in range(most):
+            running = [one for one in candidates if one.session is not None]
+            if len(running) < 2:
+                return
+            self._measure(running)
+            if time.perf_counter() > end:
+                return
+
+    def _measure(self, running: List[_Candidate]) -> None:
+        """Measure each of these candidates once, and close those that fail or are slow."""
         for candidate in running:
             assert candidate.session is not None
             try:
                 candidate.rates.append(images_per_second(candidate.session, candidate.images))
             except Exception as error:
-                self._leave_out(_named(candidate), error)
+                self._leave_out(candidate.label, error)
                 candidate.rates.clear()
                 candidate.close()
-
-    def _drop_slow(self, candidates: List[_Candidate]) -> None:
-        best = max((one.rate for one in candidates if one.rates), default=0.0)
-        for one in candidates:
-            if one.rates and one.rate < SLOW * best:
+        slow = SLOW * self._best
+        for one in self._candidates:
+            if one.rates and one.rate < slow:
                 one.close()
 
     def _leave_out(self, name: str, error: Exception) -> None:
         lines = str(getattr(error, "message", error)).strip().splitlines()
         self.left_out.append(f"{name}: {lines[0] if lines else type(error).__name__}")
-
-
-def images_per_second(session: InferenceSession, images: Any) -> float:
-    """Return the rate of a session with as many calls in flight as it can have.
-
-    Args:
-        session: compiled.
-        images: images of a call; None if the device generates them.
-    """
-    count = max(1, session.in_flight)
-    for wait in [session.start(images) for _ in range(count)]:
-        wait()  # not timed, because others have used the caches since the last round
-    begin, calls, seconds = time.perf_counter(), 0, 0.0
-    flying: Deque[Callable[[], Any]] = deque(session.start(images) for _ in range(count - 1))
-    while seconds < SECONDS:
-        for _ in range(count):  # calls in flight end in bursts
-            flying.append(session.start(images))
-            flying.popleft()()
-        calls += count
-        seconds = time.perf_counter() - begin
-    for wait in flying:
-        wait()
-    return calls * session.samples_per_call / seconds
-
-
-def random_call(session: InferenceSession, plan: ExecutionPlan, input_size: int) -> Any:
-    """Return random images for a call, in the format of a loader."""
-    shape = (session.samples_per_call, 3, input_size, input_size)
-    images = random_images(shape, "float32" if plan.pixels == "normalised" else "uint8",
-                           plan.seed or 0)
-    if plan.pixels == "float":
-        images = images.astype("float32")
-    if session.takes_arrays:
-        return images
-    import torch
-
-    return torch.from_numpy(images)
-
-
-def variants_of(chosen: Chosen, plan: ExecutionPlan,
-                given: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the values of a backend's options to measure, without those that are given."""
-    found: List[Dict[str, Any]] = []
-    for variant in chosen.backend.variants(plan):
-        values = {name: value for name, value in variant.items() if name not in given}
-        if values not in found:
-            found.append(values)
-    return found
-
-
-def _preprocessing(options: RunOptions, registry: Registry) -> Preprocessing:
-    """Return the preprocessing of a run's network, or of its ONNX file."""
-    stored = read_stored(options.network.onnx, registry.get_typed(ModelSpec, options.network.model),
-                         options.execution.batch_size)
-    return stored.built.preprocessing if stored else preprocessing_of(options.network, registry)
-
-
-def _named(candidate: _Candidate) -> str:
-    return Rate(candidate.backend, candidate.options, 0.0).words.partition(" ")[2]
 
 
 def _without_images(options: RunOptions) -> RunOptions:
@@ -361,29 +300,3 @@ def _without_images(options: RunOptions) -> RunOptions:
     if options.execution.precision == "int8":
         return options
     return options.with_values(data="real", data_dir=None, synthetic=None, skip_bad_samples=False)
-
-
-def as_chosen(options: RunOptions, backend: str, values: Mapping[str, Any], precision: str,
-              registry: Registry) -> RunOptions:
-    """Return the given options with a backend and values of its options.
-
-    Raises:
-        IpucnnError: there is no such backend, or a value is not valid.
-    """
-    spec = registry.get_typed(BackendSpec, backend)
-    owner = owner_of(KINDS["backend"], spec, registry)
-    for name in values:
-        if owner is None or owner.option(name, INFERENCE) is None:
-            raise PluginError(f"backend {spec.name!r} has no option {name!r} to measure")
-    plugins = options.plugins
-    own = plugins.of("backend", spec.name)
-    given = dict(plugins.deferred) if own is None else {
-        item.name: getattr(own, item.name) for item in declared(type(own))}
-    made = options_for(spec, "backend", {**given, **values}, registry)
-    owned = {(kind, name): value for (kind, name), value in plugins.owned.items()
-             if kind != "backend"}
-    if made is not None:
-        owned["backend", spec.name] = made
-    return replace(
-        options.with_values(backend=spec.name, precision=precision, tune=False),
-        plugins=replace(plugins, owned=owned, deferred={}, undecided={}, shipped=frozenset()))

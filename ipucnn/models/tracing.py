@@ -12,7 +12,6 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
@@ -166,16 +165,6 @@ def outputs(model: nn.Module, input_size: int) -> List[Tuple[str, int]]:
         for name, module in model.named_modules()
         if not module._modules and not getattr(module, "inplace", False)])
     return found
-
-
-def depends_on_batch(model: nn.Module) -> bool:
-    """Return whether a sample's output depends on the others of its micro-batch.
-
-    This holds for batch norm in training mode, and for modules with a true attribute
-    `batch_dependent`.
-    """
-    return any((isinstance(m, _BatchNorm) and m.training) or getattr(m, "batch_dependent", False)
-               for m in model.modules())
 
 
 def _calls(model: nn.Module, input_size: int) -> List[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from ipucnn.core.files import private_folder
 from ipucnn.core.staging import scratch, sync
@@ -28,6 +29,11 @@ class KeptFolder:
     name: str
     first: str
     limit: int = 4 << 30
+
+    @classmethod
+    def of(cls, kind: str, conditions: Any, first: str) -> KeptFolder:
+        """Return the folder for content that depends on these values, by their `repr`."""
+        return cls(kind, hashlib.sha256(repr(conditions).encode()).hexdigest()[:32], first)
 
     @property
     def path(self) -> Path:

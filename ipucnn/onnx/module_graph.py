@@ -9,8 +9,9 @@ import torch
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise_on_device
+from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers, memory_errors
-from ipucnn.models.tracing import depends_on_batch, execution_order, resolve_splits
+from ipucnn.models.tracing import execution_order, resolve_splits
 from ipucnn.onnx.engine_base import Graph
 from ipucnn.onnx.target import OnnxTarget
 from ipucnn.onnx.tracing_export import INPUT, Tracing, exported

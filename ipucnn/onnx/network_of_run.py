@@ -8,9 +8,13 @@ from typing import Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.options.parts import NetworkPart
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import Registry
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import BuiltModel, WeightsReport
+from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.network import OnnxNetwork, check_batch, find_file, read_network
 
 
@@ -23,11 +27,6 @@ class StoredNetwork:
     """
 
     built: BuiltModel
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model record for the file."""
-        return self.built.spec
 
     def fitted(self, plan: ExecutionPlan) -> ExecutionPlan:
         """Return the plan with the file's image format.
@@ -52,11 +51,12 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
 
     Args:
         place: the file, or a folder written by 'ipucnn export'.
-        model: the name of the model, for a folder.
+        model: the model, for a folder.
         batch_size: the batch size, for a folder.
 
     Raises:
         DataError: there is no file, or it cannot be read.
+        UsageError: its metadata do not fit its input type.
     """
     if place is None:
         return None
@@ -74,3 +74,13 @@ def read_stored(place: Optional[str], model: ModelSpec, batch_size: int
                            loaded=network.facts.tensors)
     return StoredNetwork(BuiltModel(
         network, spec, report, replace(network.card, model=spec.name)))
+
+
+def preprocessing_of_run(stored: Optional[StoredNetwork], network: NetworkPart,
+                         registry: Registry) -> Preprocessing:
+    """Return the preprocessing of an ONNX file, or of a network of the registry if there is none.
+
+    Raises:
+        UsageError, WeightsError: see `preprocessing_of`.
+    """
+    return stored.built.preprocessing if stored else preprocessing_of(network, registry)

@@ -13,7 +13,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
-from ipucnn.inference import backend_choice, batch_of_run, measured, tuning
+from ipucnn.inference import backend_choice, batch_of_run, measured, session_rate, tuning
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
 from ipucnn.models import batch_search
@@ -51,7 +51,7 @@ class _Wrecked(_Sleeping):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "SECONDS", 0.04)
+    monkeypatch.setattr(session_rate, "SECONDS", 0.04)
     return tmp_path / "cache" / "tuning"
 
 

@@ -6,14 +6,8 @@ import fnmatch
 import re
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar
 
-from ipucnn.core.errors import (
-    IpucnnError,
-    PluginError,
-    UnavailableError,
-    UnknownNameError,
-    UsageError,
-)
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError
+from ipucnn.core.names import key
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, normal_name
@@ -31,6 +25,7 @@ from ipucnn.core.registry.loading import (
     missing_requirements,
     remedy_for,
 )
+from ipucnn.core.registry.not_found import not_found
 from ipucnn.core.registry.states import (
     Record,
     Records,
@@ -300,7 +295,8 @@ class Registry:
             raise PluginError(f"{kind.name} {name!r} is ambiguous: {providers} both provide it",
                               "use one of these qualified names, or uninstall one of them")
         if not meant:
-            raise self._unusable(kind, name)
+            self._load_others(kind)
+            raise not_found(name, records, self._problems(kind))
         if not meant[0].supported:
             row = records.row(meant[0], self._options_problem)
             raise PluginError(f"{kind.name} {row.name!r} of {row.provider.label} is {row.cause}",
@@ -356,35 +352,6 @@ class Registry:
         return [(loaded.provider, problem) for loaded in self._loader.loaded.values()
                 for problem in loaded.problems
                 if problem_row(loaded.provider, problem).kind in ("", kind.name)]
-
-    def _unusable(self, kind: Kind, name: str) -> UsageError:
-        """Return the error for a name without a usable record."""
-        self._load_others(kind)
-        distribution, _, bare = name.rpartition(":")
-        problems = self._problems(kind)
-        for provider, problem in problems:
-            if problem.name and key(problem.name) == key(bare) and (
-                    not distribution or provider.answers_to(distribution)):
-                return PluginError(f"{kind.name} {problem.name!r} of {provider.label} is "
-                                   f"{problem.state.value}: {problem.cause}", problem.remedy)
-        records = self._records[kind.name]
-        hints = []
-        installed = {record.provider for record in records.all} | {p for p, _ in problems}
-        if distribution and not any(p.answers_to(distribution) for p in installed):
-            close = did_you_mean(distribution, {p.distribution for p in installed})
-            hints.append(f"there is no {kind.name} plugin {distribution!r}"
-                         + (f", {close}" if close else ""))
-        close_names = records.close_to(bare)
-        if close_names:
-            hints.append("did you mean " + ", ".join(map(repr, close_names)) + "?")
-        broken = {provider: problem for provider, problem in problems if not problem.name}
-        for provider, problem in list(broken.items())[:3]:
-            verb = "failed to load" if problem.state is State.FAILED else "is disabled"
-            hints.append(f"{describe(provider)}, which may provide it, {verb}: {problem.cause}")
-        if len(broken) > 3:
-            hints.append(f"{len(broken) - 3} more plugins could not be loaded")
-        hints.append(f"'ipucnn list-plugins {kind.plural}' lists all")
-        return UnknownNameError(f"unknown {kind.name} {name!r}", "; ".join(hints))
 
 
 _current: Optional[Registry] = None

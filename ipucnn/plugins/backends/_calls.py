@@ -35,20 +35,28 @@ def divided(plan: ExecutionPlan, input_size: int, given: Optional[int], on_cpu: 
             network does not accept it.
     """
     batch = plan.micro_batch
-    size = None if given is None else min(given, batch)
-    if size is not None and batch % size:
-        raise UsageError(f"'--images-per-call {size}' does not divide a micro-batch of {batch}",
-                         f"use one of {', '.join(map(str, divisors(batch)))}, or leave it out")
-    if size is not None and fixed not in (None, size):
-        raise UsageError(f"'--images-per-call {size}' cannot be used with this network: its "
-                         f"calls have {fixed} images", "leave it out")
-    if size is None:
-        size = usual_images(batch, input_size) if on_cpu and fixed is None else batch
+    if given is not None:
+        size = _checked(min(given, batch), batch, fixed)
+    elif on_cpu and fixed is None:
+        size = usual_images(batch, input_size)
+    else:
+        size = batch
     calls = plan.local_batch // size
     # 1 is for callers that wait for each result
     in_flight = plan.calls_in_flight * calls if plan.calls_in_flight > 1 else 1
     return replace(plan, micro_batch=size, replicas=plan.instances, device_iterations=calls,
                    calls_in_flight=in_flight)
+
+
+def _checked(size: int, batch: int, fixed: Optional[int]) -> int:
+    """Return a given number of images per call, which the micro-batch and the network allow."""
+    if batch % size:
+        raise UsageError(f"'--images-per-call {size}' does not divide a micro-batch of {batch}",
+                         f"use one of {', '.join(map(str, divisors(batch)))}, or leave it out")
+    if fixed not in (None, size):
+        raise UsageError(f"'--images-per-call {size}' cannot be used with this network: its "
+                         f"calls have {fixed} images", "leave it out")
+    return size
 
 
 def usual_images(batch: int, input_size: int) -> int:

@@ -8,7 +8,7 @@ from engine_checks import SIZE, EngineChecks, model_of
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends.onnxruntime import engine
+from ipucnn.plugins.backends.onnxruntime import devices
 from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 
@@ -30,14 +30,14 @@ def listed(monkeypatch):
     """A build for CUDA, which lists the provider whether there is a card or not."""
     monkeypatch.setattr(onnxruntime, "get_available_providers",
                         lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    forget = engine._starts.cache_clear
+    forget = devices.starts.cache_clear
     forget()
     yield
     forget()
 
 
 def test_cuda_is_taken_where_it_is(listed, monkeypatch):
-    monkeypatch.setattr(engine, "_starts", lambda *_: True)
+    monkeypatch.setattr(devices, "starts", lambda *_: True)
     probe = OnnxRuntimeBackend().probe()
     # of its record's rank, which is that of its best device
     assert (probe.device, probe.half, probe.preference) == ("CUDA device 0", "float16", None)
@@ -63,9 +63,9 @@ def test_single_precision_is_exact_on_cuda(listed, monkeypatch, precision, allow
 
     def made(_graph, _options, providers):
         given.update(dict(providers[0][1]))
-        raise engine.IpucnnError("enough")
+        raise IpucnnError("enough")
 
-    monkeypatch.setattr(engine, "_starts", lambda *_: True)
+    monkeypatch.setattr(devices, "starts", lambda *_: True)
     monkeypatch.setattr(onnxruntime, "InferenceSession", made)
     backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda:1"))
     with backend.inference(model_of("resnet18"), ExecutionPlan(precision=precision),

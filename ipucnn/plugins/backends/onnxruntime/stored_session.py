@@ -5,7 +5,6 @@ The engine maps such weights into memory, without parsing, copying or rearrangin
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -30,15 +29,11 @@ def session(path: str, options: Callable[[], onnxruntime.SessionOptions],
         options: returns new options of the session.
         provider: of the CPU.
     """
-    kept = KeptFolder("onnxruntime", _digest(path), _MODEL)
+    # the optimised graph depends on the file, the engine and the processor
+    kept = KeptFolder.of("onnxruntime", (identity(Path(path)), onnxruntime.__version__, processor(),
+                                         _instructions()), _MODEL)
     found = _read(kept, options(), provider)
     return _made(kept, path, options, provider) if found is None else found
-
-
-def _digest(path: str) -> str:
-    """Return the dependencies of the optimised graph: the file, the engine and the processor."""
-    text = repr((identity(Path(path)), onnxruntime.__version__, processor(), _instructions()))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _instructions() -> str:
@@ -52,6 +47,7 @@ def _instructions() -> str:
 
 def _read(kept: KeptFolder, options: onnxruntime.SessionOptions,
           provider: Any) -> Optional[onnxruntime.InferenceSession]:
+    """Return a session of the stored graph, without optimising it again, or None."""
     if not kept.there():
         return None
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -64,6 +60,7 @@ def _read(kept: KeptFolder, options: onnxruntime.SessionOptions,
 
 def _made(kept: KeptFolder, path: str, options: Callable[[], onnxruntime.SessionOptions],
           provider: Any) -> onnxruntime.InferenceSession:
+    """Return a session of the graph in a file, and store its optimised form if possible."""
     made = None
     try:
         with kept.filled() as folder:

@@ -6,8 +6,8 @@ from typing import Any, Optional
 
 from ipucnn.core.errors import UsageError
 
-# half-precision types among the capabilities of devices
-_HALF = {"CPU": "BF16", "GPU": "FP16"}
+_HALF = {"CPU": ("BF16", "bf16"), "GPU": ("FP16", "f16")}
+"""The half-precision type of devices: as a capability, and as a value of properties."""
 
 NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 """Floating-point types by OpenVINO's names."""
@@ -34,6 +34,5 @@ def picked(core: Any, wanted: Optional[str]) -> str:
 
 def half_type(core: Any, device: str) -> str:
     """Return a device's half-precision type (`bf16`, `f16`); empty if it has none."""
-    offered = _HALF[device.partition(".")[0]]
-    known = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    return {"BF16": "bf16", "FP16": "f16"}[offered] if offered in known else ""
+    capability, name = _HALF[device.partition(".")[0]]
+    return name if capability in core.get_property(device, "OPTIMIZATION_CAPABILITIES") else ""

@@ -68,10 +68,11 @@ class OpenVinoSession(ArraySession):
         self._requests: List[Any] = []
         self._inputs: List[Any] = []
         self._next = 0
+        weights = "int8" if calibration else "float32"
+        if plan.half and not calibration:
+            weights = "float16" if graph.half else NAMES[half or "bf16"]
         self.facts: Dict[str, Any] = {
-            "weights_type": "int8" if calibration else "float32" if not plan.half else
-            "float16" if graph.half else NAMES[half or "bf16"],
-            "images_per_call": plan.micro_batch}
+            "weights_type": weights, "images_per_call": plan.micro_batch}
 
     def compile(self) -> float:
         """Quantise if the plan requires it, compile, and warm up: a call with each request."""

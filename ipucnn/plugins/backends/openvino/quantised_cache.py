@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipucnn.graphs")
 
+_MODEL, _LOGITS = "model.xml", "logits.npz"
+
 
 @dataclass(frozen=True)
 class QuantisedCache:
@@ -43,7 +45,7 @@ class QuantisedCache:
                 images.numpy()).tobytes())
         versions = __version__, openvino.__version__, metadata.version("nncf")
         digest.update(repr((device, versions)).encode())
-        return cls(KeptFolder("quantised", digest.hexdigest()[:32], "model.xml"))
+        return cls(KeptFolder("quantised", digest.hexdigest()[:32], _MODEL))
 
     def read(self, core: Any) -> Tuple[Any, Optional[Tuple[Array, Array]]]:
         """Return the network and the two logits; None for missing or damaged files."""
@@ -51,9 +53,9 @@ class QuantisedCache:
         try:
             if not self.kept.there():
                 return None, None
-            model = core.read_model(str(folder / "model.xml"))
+            model = core.read_model(str(folder / _MODEL))
             # opened here: numpy leaves a damaged file open
-            with open(folder / "logits.npz", "rb") as file, \
+            with open(folder / _LOGITS, "rb") as file, \
                     numpy.load(file, allow_pickle=False) as stored:
                 full, quantised = stored["full"], stored["quantised"]
             if full.shape != quantised.shape or full.ndim != 2:
@@ -67,7 +69,7 @@ class QuantisedCache:
         """Store a network; errors of writing are ignored."""
         try:
             with self.kept.filled() as partial:
-                openvino.save_model(model, str(partial / "model.xml"), compress_to_fp16=False)
-                numpy.savez(str(partial / "logits.npz"), full=full, quantised=quantised)
+                openvino.save_model(model, str(partial / _MODEL), compress_to_fp16=False)
+                numpy.savez(str(partial / _LOGITS), full=full, quantised=quantised)
         except (OSError, RuntimeError) as error:
             log.info("the quantised network is not stored in '%s': %s", self.kept.path, error)

@@ -6,7 +6,6 @@ which takes longer and needs the memory of another copy.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ _MODEL = "model.xml"
 
 def read_model(core: Any, path: str) -> Any:
     """Return the graph in an ONNX file, which holds all weights, and store it for later runs."""
-    digest = hashlib.sha256(repr((identity(Path(path)), openvino.__version__)).encode())
-    kept = KeptFolder("openvino", digest.hexdigest()[:32], _MODEL)
+    kept = KeptFolder.of("openvino", (identity(Path(path)), openvino.__version__), _MODEL)
     if kept.there():
         try:
             return core.read_model(str(kept.path / _MODEL))

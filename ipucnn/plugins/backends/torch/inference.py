@@ -11,9 +11,10 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import normalise_on_device
+from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.surgery import full_precision_norms
-from ipucnn.models.tracing import depends_on_batch, resolve_splits
+from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device

@@ -39,7 +39,6 @@ class PipelineTrainingSession(TorchTrainingSession):
     def __init__(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int, device: Device, options: TorchOptions) -> None:
         self._line = StageProcesses(plan, device)
-        self._salt = 0
         self._labels: Optional[torch.Tensor] = None
         self._mixing: Any = None
         self._losses: List[torch.Tensor] = []
@@ -100,15 +99,15 @@ class PipelineTrainingSession(TorchTrainingSession):
         plan, line = self._plan, self._line
         images = self._example(plan.micro_batch)[0] if line.is_first else None
         random = []
-        with self._undisturbed(0):
+        with self._undisturbed():
             def call(inputs: Tuple[torch.Tensor, ...]) -> Any:
                 if not line.is_first:
                     inputs = tuple(value.requires_grad_() for value in inputs)
-                before = self._generator_state()
+                before = self._generators.state()
                 with device_errors(plan.micro_batch):
                     self._stage.begin()
                     found = self._stage(*inputs)
-                    random.append(not torch.equal(before, self._generator_state()))
+                    random.append(not torch.equal(before, self._generators.state()))
                     outputs = [found] if isinstance(found, torch.Tensor) else list(found)
                     if line.groups > 1:
                         torch.autograd.backward(
@@ -121,7 +120,7 @@ class PipelineTrainingSession(TorchTrainingSession):
 
             self._tensors_of_stage = tried(line, self._splits, images, call, self._device.place)
         # each stage has separate random numbers, unless no earlier one draws any
-        self._salt = sum(line.flags(bool(random and random[0]))[:line.stage])
+        self._generators.salt = sum(line.flags(bool(random and random[0]))[:line.stage])
         self._forward = self._stage
         self._module = self._stage
         self._wrap()
@@ -139,17 +138,12 @@ class PipelineTrainingSession(TorchTrainingSession):
     def _around(self, number: int) -> Iterator[None]:
         """Prepare for a micro-batch: its replica's buffers, its random numbers, its precision."""
         self._replicas.enter(number % self._plan.replicas)
-        self._seed(self._number, self._line.number(number))
+        self._generators.seed(self._number, self._line.number(number))
         with self._precision.compute(), norm_errors(self._plan.micro_batch):
             yield
 
     _number = 0
     """Number of the current update."""
-
-    def _entropy(self, update: int, micro_batch: int) -> Tuple[int, ...]:
-        entropy = super()._entropy(update, micro_batch)
-        return (*entropy, *([0] if len(entropy) == 2 else []), self._salt) \
-            if self._salt else entropy
 
     # -- updates --------------------------------------------------------------------------------
 
@@ -177,7 +171,7 @@ class PipelineTrainingSession(TorchTrainingSession):
                 self._labels = None if batch.labels is None else batch.labels[part].to(
                     self._device.place)
                 self._mixing = mixing
-                with self._seeded(update + number):
+                with self._generators.seeded(update + number):
                     loss, hits = self._pipelined(images, update + number)
                 if loss is None:
                     skipped += 1

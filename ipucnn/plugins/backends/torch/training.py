@@ -7,7 +7,6 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-import numpy
 import torch
 
 from ipucnn.core.errors import IpucnnError
@@ -24,9 +23,10 @@ from ipucnn.core.execution.training_session import (
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
+from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import make_optimizer, set_rate
-from ipucnn.models.tracing import depends_on_batch, resolve_splits
+from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
@@ -38,6 +38,7 @@ from ipucnn.plugins.backends.torch.errors import (
     out_of_memory,
 )
 from ipucnn.plugins.backends.torch.freezing import Body
+from ipucnn.plugins.backends.torch.generators import Generators
 from ipucnn.plugins.backends.torch.gradients import figures_of, unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
@@ -56,13 +57,12 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._plan, self._setup, self._device = plan, setup, device
         self._options = options
         self._size = input_size
+        self._generators = Generators(plan.seed or 0, device.place)
         if device.place.type == "cpu":
             torch.set_num_threads(thread_count())
         self._settings = CudaSettings(device, plan.half, training=True)
         splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
         own = self._own(model.train(), splits)
-        if device.place.type == "cpu" and own is model:
-            check_layers(model, plan, input_size)
         self._model = own.to(device.place).to(memory_format=torch.channels_last)
         parts = [] if plan.recompute == "none" else recompute(
             model, plan.recompute, plan.recompute_checkpoints)
@@ -115,9 +115,6 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         """Return the optimizer state of this process's part of the model."""
         return state
 
-    def _entropy(self, update: int, micro_batch: int) -> Tuple[int, ...]:
-        return (self._plan.seed or 0, update, *([micro_batch] if micro_batch else []))
-
     # -- the interface --------------------------------------------------------------------------
 
     def compile(self) -> float:
@@ -128,12 +125,12 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         if per_update > 1 and not depends_on_batch(self._model):
             allowed = memory.budget(self._options.available_memory_proportion,
                                     self._device.place)
-            with self._undisturbed(0), device_errors(plan.micro_batch):
+            with self._undisturbed(), device_errors(plan.micro_batch):
                 images, labels = self._example(plan.micro_batch)
-                before = self._generator_state()
+                before = self._generators.state()
                 kept = memory.kept_bytes(lambda: self._loss(images, labels, None)[0])
                 # the random numbers of a micro-batch do not depend on the process
-                random = not torch.equal(before, self._generator_state())
+                random = not torch.equal(before, self._generators.state())
             together = 1 if random else max(1, min(per_update, allowed // max(1, kept)))
             if self._options.compile:  # a program is of one shape: without a remainder
                 together = next(n for n in range(together, 0, -1) if per_update % n == 0)
@@ -142,7 +139,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self.facts["micro_batches_together"] = self._together
         self._forward = self._module
         if self._options.compile:
-            with self._undisturbed(0):
+            with self._undisturbed():
                 images, labels = self._example(plan.micro_batch * self._together)
                 loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -154,7 +151,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
 
     def _has_unused(self) -> bool:
         """Return whether a parameter has no gradient after a backward pass."""
-        with self._undisturbed(0), device_errors(self._plan.micro_batch):
+        with self._undisturbed(), device_errors(self._plan.micro_batch):
             images, labels = self._example(self._plan.micro_batch)
             self._loss(images, labels, None)[0].backward()  # type: ignore[no-untyped-call]
         unused = any(parameter.grad is None for parameter in self._model.parameters()
@@ -197,7 +194,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
                     mixing = mixing.to(self._device.place)
                     images = mix_images(images, mixing, plan.micro_batch).contiguous(
                         memory_format=torch.channels_last)
-                with self._seeded(update + number), self._parallel.connected():
+                with self._generators.seeded(update + number), self._parallel.connected():
                     loss, hits = self._updated(images, labels, mixing, update + number)
                 if loss is None:
                     skipped += 1
@@ -304,7 +301,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
             last = first + number == count
             part = slice(first * size, (first + number) * size)
             self._replicas.enter(first % plan.replicas if self._together == 1 else 0)
-            self._seed(update, self._parallel.number(first))
+            self._generators.seed(update, self._parallel.number(first))
             with self._parallel.accumulating(last):
                 loss, logits = self._loss(images[part], labels[part],
                                           None if mixing is None
@@ -372,31 +369,13 @@ class TorchTrainingSession(Prefetching, TrainingSession):
             images = (images * 64 + 128).clamp(0, 255)
         return TrainingBatch(images, labels)
 
-    # -- randomness and state ------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _seeded(self, update: int) -> Iterator[None]:
-        """Seed all generators from the seed and the number of the update; restore them after."""
-        place = self._device.place
-        devices = [place] if place.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            self._seed(update, 0)
-            yield
-
-    def _seed(self, update: int, micro_batch: int) -> None:
-        """Seed all generators for a micro-batch, by its number over all instances."""
-        words = numpy.random.SeedSequence(self._entropy(update, micro_batch)).generate_state(2)
-        torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
-
-    def _generator_state(self) -> torch.Tensor:
-        place = self._device.place
-        return torch.cuda.get_rng_state(place) if place.type == "cuda" else torch.get_rng_state()
-
-    @contextmanager
-    def _undisturbed(self, update: int) -> Iterator[None]:
+    def _undisturbed(self) -> Iterator[None]:
         """Restore buffers and generators after a trial."""
         before = self._replicas.snapshot()
-        with self._seeded(update):
+        with self._generators.seeded(0):
             yield
         self._replicas.put(before)
 

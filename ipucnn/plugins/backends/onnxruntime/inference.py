@@ -1,0 +1,116 @@
+"""The inference session: an optimised graph on one device."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, Optional, Tuple
+
+import numpy
+import onnxruntime  # a backend's engine is loaded when it is used
+
+from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.machine import thread_count
+from ipucnn.onnx.engine_base import ArraySession, Graph, filled
+from ipucnn.onnx.float16 import in_bfloat16, in_float16
+from ipucnn.plugins.backends._calls import divided
+from ipucnn.plugins.backends.onnxruntime import stored_session
+from ipucnn.plugins.backends.onnxruntime.devices import PROVIDERS
+from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
+
+
+class OnnxRuntimeSession(ArraySession):
+    """Calls take a micro-batch or a part of it; replicas share the device."""
+
+    def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
+                 options: OnnxRuntimeOptions) -> None:
+        spinning = options.spinning
+        if spinning is not None and kind != "cpu":
+            flag = "--spinning" if spinning else "--no-spinning"
+            raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
+                             f"{kind}", "leave it out, or use '--device cpu'")
+        plan = divided(plan, graph.input_size, options.images_per_call, kind == "cpu",
+                       graph.batch)
+        self.samples_per_call = plan.micro_batch
+        self._graph = graph
+        self._plan = plan
+        self._type = graph.input_type
+        emulated = plan.half and kind == "cpu"
+        if plan.half and not graph.half:
+            graph.proto = (in_bfloat16 if emulated else in_float16)(graph.proto)
+        self._provider: Tuple[str, Dict[str, Any]] = (
+            # TensorFloat-32 has 10 bits of fraction, which is not single precision
+            PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
+            if kind == "cuda" else {})
+        self._spinning = spinning is not False
+        self._session: Any = None
+        self._synthetic: Any = None
+        self.facts: Dict[str, Any] = {
+            "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
+                             else "bfloat16"),
+            "arithmetic": "float16" if plan.half and not emulated else "float32",
+            "provider": self._provider[0], "threads": thread_count(),
+            "images_per_call": plan.micro_batch}
+        if kind == "cpu":
+            self.facts["spinning"] = spinning is not False
+
+    def compile(self) -> float:
+        """Optimise the graph; to warm up, execute one call so that buffers are allocated."""
+        started = time.perf_counter()
+        try:
+            self._session = self._loaded()
+        except Exception as error:  # its exceptions have no other common base
+            raise _refused(error) from error
+        if self._session.get_providers()[0] != self._provider[0]:
+            raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
+                              "check the driver and the CUDA libraries, or use '--device cpu'")
+        self._output = self._session.get_outputs()[0].name
+        if self._plan.synthetic or self.warm_up:
+            self._synthetic = self._graph.example(self._plan)
+            self._run(self._synthetic)
+        return time.perf_counter() - started
+
+    def _loaded(self) -> onnxruntime.InferenceSession:
+        stored = self._graph.stored()
+        if isinstance(stored, str) and self._provider[0] == PROVIDERS["cpu"]:
+            return stored_session.session(stored, self._options, self._provider)
+        return onnxruntime.InferenceSession(stored, self._options(), providers=[self._provider])
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = thread_count()
+        options.add_session_config_entry("session.intra_op.allow_spinning",
+                                         str(int(self._spinning)))
+        options.log_severity_level = 3  # errors only; other messages are for its developers
+        return options
+
+    def classify(self, images: Optional[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:
+        """Classify up to a micro-batch; see `ArraySession.classify`."""
+        if images is None:
+            return self._run(self._synthetic)
+        # a file may have one batch size
+        return self._run(filled(images, self._graph.batch or 0))[:len(images)]
+
+    def close(self) -> None:
+        """Release the graph and the engine."""
+        self._session = self._synthetic = None
+
+    def _run(self, images: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+        fed = numpy.ascontiguousarray(images, self._type)
+        try:
+            logits = self._session.run([self._output], {self._graph.input_name: fed})[0]
+        except Exception as error:
+            raise _refused(error) from error
+        return numpy.asarray(logits, numpy.float32)
+
+
+def _refused(error: Exception) -> Exception:
+    """Return the error to report for an exception of the engine."""
+    if not type(error).__module__.startswith("onnxruntime"):
+        return error
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "alloc" in text.lower() or "memory" in text.lower():
+        return IpucnnError(f"ONNX Runtime is out of memory: {text}", "use a smaller '--batch-size'")
+    return UnsupportedNetworkError(
+        f"ONNX Runtime refuses the network: {text}",
+        "try another backend, or export it with another '--opset'", exit_code=1)

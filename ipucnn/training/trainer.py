@@ -1,0 +1,360 @@
+"""Executes a training, from the start or a checkpoint to the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from ipucnn.core.environment import describe
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.instances import Agreement
+from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
+from ipucnn.core.progress import Listener, Status
+from ipucnn.data.waiting import hint
+from ipucnn.models.store_paths import shown_path
+from ipucnn.training.averaging import average
+from ipucnn.training.checkpoints import Checkpoint, Position, file_name
+from ipucnn.training.feed import Feed
+from ipucnn.training.figures import Figures, Pace
+from ipucnn.training.preparation import Prepared
+from ipucnn.training.run_files import FileRecords, Records
+from ipucnn.training.train_result import TrainResult, milliseconds
+from ipucnn.training.trained_data import described
+from ipucnn.training.validation import Interrupted
+from ipucnn.training.validator import Validator
+
+EARLY_STOPPING = "early stopping"
+"""Value of `stopped_by` for a training that no longer improved."""
+
+
+class Trainer:
+    """One training, from the start or a checkpoint to the end."""
+
+    def __init__(self, prepared: Prepared, session: TrainingSession, validator: Validator,
+                 listener: Listener, folder: Optional[Path],
+                 restored: Optional[Checkpoint]) -> None:
+        self.prepared, self.session, self.listener = prepared, session, listener
+        self.validator = validator
+        self.options = prepared.options
+        self.folder = folder
+        self.instances = prepared.instances
+        self.agree = Agreement(self.instances)
+        position = restored.position if restored else Position(0, 0, 0, 0)
+        self.epoch, self.call, self.consumed, self.update = (
+            position.epoch, position.call, position.consumed, position.update)
+        self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
+        self.records: Records = FileRecords(
+            self.options, folder, restored, self.figures.rows, prepared, listener.note
+        ) if not self.instances.index else Records()
+        self.epochs = self.options.optimisation.epochs
+        self.description = described(prepared.dataset)
+        self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
+        self.row_every = self.options.results.steps_per_log or max(
+            1, prepared.calls // self.options.results.logs_per_epoch)
+        self.unsaved = False
+        self.waiting: Optional[str] = None
+        # in every instance, because all make the same decisions; only the first one writes
+        self.saved = self.instances.gather(
+            self.records.last_good.name if self.records.last_good else "")[0]
+        self.stopped_by: Optional[str] = None
+        self.history: List[Dict[str, Any]] = []
+        self.averaged = ""
+        self.restored = shown_path(restored.path) if restored and restored.path else ""
+        self.grown = restored is not None and restored.grown
+        self.facts = {"backend": prepared.chosen.spec.name, "model": prepared.built.spec.name,
+                      "device": prepared.chosen.probe.device, "dataset": prepared.data.name,
+                      "instances": self.instances.count, "replicas": prepared.plan.replicas,
+                      "workers": self.options.dataset.dataloader_worker}
+
+    # -- epochs --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train all remaining epochs, then run the final steps."""
+        try:
+            self._run()
+        except Interrupted as interrupt:  # within a validation
+            self.stopped_by = str(interrupt)
+            if self.saved not in (self._name(), self._name(extra=True)):
+                self._save(final=True)
+
+    def _run(self) -> None:
+        if self.epoch and not self.call and self.epoch <= self.epochs and not self.grown:
+            self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
+        while self.epoch < self.epochs and not self.stopped_by:
+            self.listener.line(f"Epoch {self.epoch + 1}/{self.epochs}")
+            if self._train_epoch():
+                self._after_epoch()
+        if self.unsaved:
+            self._save(final=True)
+        if not self.stopped_by or self.stopped_by == EARLY_STOPPING:
+            self._after_training()
+
+    def _train_epoch(self) -> bool:
+        """Train the remainder of the current epoch; return whether it was completed."""
+        if not self.call:
+            self.figures.start_epoch()
+        if self.prepared.setup.head:
+            self.session.freeze(self.epoch < self.options.fine_tuning.frozen_epochs)
+        feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
+        batches = iter(feed)
+        started, images = time.perf_counter(), 0
+        try:
+            while self.call < self.prepared.calls:
+                asked = time.perf_counter()
+                item = next(batches, None)
+                if item is None:
+                    break
+                batch, consumed = item
+                waited = time.perf_counter() - asked
+                if not self.update and feed.loader is not None:
+                    self.records.samples(batch, self.prepared.built.card.names)
+                lr, scaling = self._set_rates()
+                result = self._step(batch, lr, scaling)
+                self.update += self.prepared.plan.device_iterations
+                self.call += 1
+                self.consumed = consumed
+                if feed.loader is not None:
+                    self.figures.bad = list(feed.loader.bad)
+                self.figures.add(result)
+                samples = result.samples * self.prepared.plan.instances
+                self.pace.add(samples, time.perf_counter() - asked, waited)
+                images += samples
+                self._report(lr)
+                if self.call % self.row_every == 0:
+                    self._row(lr, scaling)
+                if self.call < self.prepared.calls and self._pause():
+                    return False
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        if not self.call:
+            raise IpucnnError("no host call could be filled with readable images",
+                              "use a smaller '--batch-size'")
+        seconds = time.perf_counter() - started
+        self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
+        self.figures.end_epoch(self.instances)
+        accuracy = self._accuracy()
+        if accuracy is not None:
+            self.listener.line(f"Epoch {self.epoch}: Train accuracy is {accuracy:.2f}%")
+        self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
+        self._note_waiting()
+        self._report_row({
+            "kind": "epoch", "epoch": self.epoch, "update": self.update,
+            "loss": self.figures.loss(), "accuracy": accuracy,
+            "images_per_second": images / seconds})
+        if self.figures.skipped_updates >= self.update:
+            raise IpucnnError(f"all {self.update} updates are skipped: their loss is not finite",
+                              "use a lower '--lr' or a longer '--warmup-epoch', more precision")
+        self._stopping(now=True)
+        if self._is_scheduled() or self.stopped_by:
+            self._save()
+        return not self.stopped_by
+
+    def _note_waiting(self) -> None:
+        waiting = hint(self.pace.average_wait, self.pace.seconds,
+                       self.options.dataset.dataloader_worker)
+        if waiting and not self.waiting:
+            self.listener.note(waiting)
+        self.waiting = waiting
+
+    def _set_rates(self) -> Tuple[float, float]:
+        calls = self.prepared.calls
+        lr = self.prepared.rate.at(self.epoch + self.call / calls,
+                                   self.epoch + (self.call + 1) / calls)
+        scaling = self.prepared.scaling.at(self.epoch)
+        self.session.set_rates(lr, scaling)
+        return lr, scaling
+
+    def _step(self, batch: Any, lr: float, scaling: float) -> Any:
+        try:
+            result = self.session.step(batch, self.update)
+        except NonFiniteLoss as error:
+            value = "finite, and its gradients are not" if error.gradients else str(error.value)
+            raise self._non_finite(error.update, value, lr, scaling) from error
+        skipped = self.figures.skipped_updates + result.skipped
+        if result.skipped and skipped > self.options.optimisation.skip_non_finite:
+            raise self._non_finite(self.update, "not finite", lr, scaling)
+        return result
+
+    def _non_finite(self, update: int, value: str, lr: float, scaling: float) -> IpucnnError:
+        good = self.records.last_good
+        return IpucnnError(
+            f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
+            f"loss scaling {scaling:g}); last good checkpoint: "
+            f"{shown_path(good) if good else 'none'}",
+            "use a lower '--lr' or '--loss-scaling', a longer '--warmup-epoch', more precision, or "
+            "leave such steps out with '--skip-non-finite N'")
+
+    # -- between steps -------------------------------------------------------------------------
+
+    def _stopping(self, now: bool = False) -> bool:
+        """Update the stop reason of the training; return whether a checkpoint is due."""
+        due = self.records.due(self.options.checkpoints.checkpoint_save_minutes)
+        stop, due = self.agree(self.listener.stop(), due, now)
+        self.stopped_by = self.stopped_by or stop or None
+        return due
+
+    def _pause(self) -> bool:
+        """Save if a checkpoint is due; return whether the training ends here."""
+        due = self._stopping()
+        steps = self.options.checkpoints.checkpoint_save_steps
+        if self.stopped_by or due or (steps and self.call % steps == 0):
+            self._save(final=bool(self.stopped_by))
+        return bool(self.stopped_by)
+
+    def _is_scheduled(self) -> bool:
+        """Return whether a checkpoint is due at the end of this epoch."""
+        return self.epoch % self.options.checkpoints.checkpoint_save_freq == 0 \
+            or self.epoch == self.epochs
+
+    def _position(self) -> Position:
+        return Position(self.epoch, self.call, self.consumed, self.update)
+
+    def _name(self, extra: bool = False) -> str:
+        return file_name(self.prepared.built.spec.name, self.prepared.data.name, self._position(),
+                         extra)
+
+    def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
+        """Save a checkpoint; `extra` (see `Checkpoint`) is set by default if none is due."""
+        if self.folder is None:
+            return
+        if extra is None:
+            extra = not self.call and not self._is_scheduled()
+        # instances that do not write contribute their part
+        warning = self.records.save(replace(self.checkpoint(), extra=extra))
+        self.unsaved = self.instances.gather(self.records.failed is not None)[0]
+        if not self.unsaved:
+            self.saved = self._name(extra)
+        if warning:
+            self.listener.note(warning)
+        if self.unsaved and final:
+            raise self.records.failed or IpucnnError("the first instance could not write the "
+                                                     "checkpoint")
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything that a restored training needs."""
+        return Checkpoint(
+            model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
+            position=self._position(), weights=self.session.weights(),
+            ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
+            session=self.session.state(), progress=self.figures.as_plain(self.instances),
+            options=self.options.as_dict(), class_names=self.prepared.built.card.class_names,
+            versions=describe()["packages"], data=self.description,
+            card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name,
+                                          None if self.call else self.epoch))
+
+    def _report(self, lr: float) -> None:
+        status = Status(
+            "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
+            self.figures.loss(), self._accuracy(), lr,
+            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left)
+        self.listener.status(status)
+        self.records.progress(status, self.facts)
+
+    def _accuracy(self) -> Optional[float]:
+        return None if self.options.results.disable_metrics else self.figures.accuracy()
+
+    def _row(self, lr: float, scaling: float) -> None:
+        window = self.figures.window(self.instances)
+        self._record({
+            "kind": "train", "epoch": self.epoch + self.call / self.prepared.calls,
+            "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
+            "images_per_second": self.pace.images_per_second,
+            "data_wait_share": self.pace.data_wait_share})
+
+    def _record(self, row: Dict[str, Any]) -> None:
+        self.figures.rows += 1
+        self.records.row(row)
+        self._report_row(row)
+
+    def _report_row(self, row: Dict[str, Any]) -> None:
+        self.history.append(row)
+        self.listener.row(row)
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def _after_epoch(self) -> None:
+        due = self.epoch % self.options.validation.validation_frequency == 0 \
+            or self.epoch == self.epochs
+        if self.options.validation.mode != "during" or not due:
+            return
+        if self.figures.validated != self.epoch:  # the restored checkpoint may have counted it
+            self._validate()
+        patience = self.options.validation.early_stopping
+        if patience and self.figures.standing.waited >= patience \
+                and not self.stopped_by and self.epoch < self.epochs:
+            self.stopped_by = EARLY_STOPPING
+            if self.saved != self._name():  # the last epoch, as after all epochs
+                self._save(final=True, extra=False)
+            return
+        if self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
+            self._stopping(now=True)
+            if self.stopped_by and self.saved not in (self._name(), self._name(extra=True)):
+                self._save(final=True)
+
+    def _validate(self) -> None:
+        """Validate the epoch, and record it in all state that later checkpoints contain."""
+        better, standing = False, self.figures.standing
+        reached = standing.value if standing.metric else None
+        for validation in self.validator.validate(self.session, self.epoch):
+            self._record({"kind": "validation", "update": self.update, **validation.figures()})
+            self.records.confusion(validation, self.update)
+            better |= standing.offer(self.options.validation.best_metric, validation)
+        standing.waited = standing.waited + 1 if standing.value == reached else 0
+        self.figures.validated = self.epoch
+        self.records.evidence(self.validator.evidence())
+        if not better:
+            return
+        if self.options.checkpoints.keep_best and self.saved != self._name():
+            standing.file = self._name()  # is part of this checkpoint
+            self._save(extra=False)
+        standing.file = self._name() if self.saved == self._name() else ""
+        self.records.best(standing.as_plain(), standing.file)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _after_training(self) -> None:
+        kept = self.options.checkpoints
+        if self.folder and kept.weight_avg_strategy != "none":
+            if not self.instances.index:
+                averaged = average(self.folder, kept.weight_avg_strategy,
+                                   kept.weight_avg_exp_decay, kept.weight_avg_n, None)
+                self.averaged = averaged.place
+                self.listener.line(f"Averaged {len(averaged.files)} checkpoints: {averaged.place}")
+            self.averaged = self.instances.gather(self.averaged)[0]
+        if self.options.validation.mode != "after":
+            return
+        if self.folder is None or not self.instances.gather(bool(self.records.last_good))[0]:
+            self.validator.validate(self.session, self.epoch)
+        else:
+            self.validator.validate_folder(self.folder)
+
+    def _log_dir(self) -> str:
+        return shown_path(self.records.log_dir) if self.records.log_dir else ""
+
+    def finished(self) -> TrainResult:
+        """Return the result of the training so far."""
+        prepared, plan, good = self.prepared, self.prepared.plan, self.records.last_good
+        return TrainResult(
+            model=prepared.built.spec.name, dataset=prepared.data.name,
+            backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
+            options=self.options.as_dict(),
+            environment={**describe(), "backend": prepared.chosen.probe.versions},
+            plan={**plan.algebra(), "half": prepared.chosen.probe.half if plan.half else ""},
+            session=self.session.facts, card=prepared.built.card.as_plain(),
+            compile_seconds=prepared.compile_seconds,
+            epochs=self.epoch, updates=self.update,
+            images=self.pace.images, seconds=self.pace.seconds,
+            images_per_second=self.pace.average,
+            compute_images_per_second=self.pace.compute_average,
+            data_wait_share=self.pace.average_wait,
+            device_latency_ms=milliseconds(self.session.device_latency()),
+            loss=self.figures.loss(), accuracy=self._accuracy(),
+            validations=[validation.figures() for validation in self.validator.done],
+            best=self.figures.standing.as_plain() or None,
+            checkpoint=shown_path(good) if good else "",
+            averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
+            skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
+            stopped_by=self.stopped_by, history=self.history,
+            notes=[*self.prepared.notes, *filter(None, [self.waiting])])
