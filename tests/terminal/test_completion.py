@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from ipucnn.__main__ import invoke
-from ipucnn.cli import app
+from ipucnn.cli import application
 
 
 @pytest.mark.parametrize(("command", "option", "begun", "wanted"), [
@@ -30,7 +30,7 @@ from ipucnn.cli import app
     ("bench", "--against", "torch", ["torchvision", "torch-compile"]),
     ("train", "--validation-mode", "d", ["during"])])
 def test_values_with_names_are_completed(command, option, begun, wanted):
-    one = typer.main.get_command(app).commands[command]
+    one = typer.main.get_command(application()).commands[command]
     context = one.make_context(command, [], resilient_parsing=True)
     (parameter,) = [found for found in one.get_params(context) if option in found.opts]
     found = [item.value for item in parameter.shell_complete(context, begun)]

@@ -7,7 +7,7 @@ import pytest
 from shard_folders import CLASSES, digest, sample, write, write_old, write_shard
 from typer.testing import CliRunner
 
-from ipucnn.cli import app
+from ipucnn.cli import application
 from ipucnn.data.formats.verify import verification, verify
 
 
@@ -58,10 +58,10 @@ class TestNewFolders:
 
     def test_the_command(self, tmp_path):
         write(tmp_path)
-        good = CliRunner().invoke(app, ["data", "verify", str(tmp_path)])
+        good = CliRunner().invoke(application(), ["data", "verify", str(tmp_path)])
         assert good.exit_code == 0
         (tmp_path / "train-000001.tar").unlink()
-        bad = CliRunner().invoke(app, ["data", "verify", str(tmp_path), "--json"],
+        bad = CliRunner().invoke(application(), ["data", "verify", str(tmp_path), "--json"],
                                  standalone_mode=False)
         assert bad.return_value == 1
         assert "train-000001.tar' is missing" in json.loads(bad.stdout)["problems"][0]
