@@ -20,7 +20,8 @@ def collect_rarely() -> None:
     """Collect rarely from now on, until `collect_as_usual`, and not at the end of the process.
 
     At the end, collections among the objects of torch and torchvision take most of a second.
-    Files and other resources are closed by the code that uses them, not by collections.
+    Files and other resources are closed by the code that uses them, not by collections; see
+    `end_as_usual` for other code.
     """
     gc.set_threshold(_RARE, *_THRESHOLDS[1:])
     atexit.register(gc.freeze)  # collections leave frozen objects out
@@ -30,3 +31,11 @@ def collect_as_usual() -> None:
     """End `collect_rarely` before tensors are created, which cyclic garbage can hold."""
     if gc.get_threshold()[0] == _RARE:
         gc.set_threshold(*_THRESHOLDS)
+
+
+def end_as_usual() -> None:
+    """Collect at the end of the process, for code that leaves open files to Python.
+
+    What such code has written into a file would be lost if nothing closed the file.
+    """
+    atexit.unregister(gc.freeze)

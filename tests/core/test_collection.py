@@ -39,6 +39,29 @@ def test_only_a_process_of_the_command_line_collects_rarely():
     assert int(kept) > 0  # which are not examined at the end
 
 
+PLUGIN = """
+from ipucnn.core.registry.hookspecs import hookimpl
+
+class Record:
+    def __init__(self):
+        self.itself, self.file = self, open("record.txt", "w")
+
+record = Record()
+record.file.write("a line")
+
+@hookimpl
+def ipucnn_losses():
+    return []
+"""
+
+
+def test_what_a_plugin_leaves_in_an_open_file_is_written(tmp_path):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    subprocess.run([sys.executable, "-m", "ipucnn", "--plugin", "plugin.py", "list-plugins",
+                    "losses"], stdout=subprocess.DEVNULL, cwd=str(tmp_path), timeout=60, check=True)
+    assert (tmp_path / "record.txt").read_text() == "a line"
+
+
 @pytest.mark.parametrize("argv", [
     ["run", "--iterations", "1", "--weights", "random"],
     ["train", "--iterations", "1", "--epochs", "1", "--no-checkpoints", "--no-validation"]])

@@ -23,6 +23,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List
 
 import pluggy
 
+from ipucnn.core.collection import end_as_usual
 from ipucnn.core.errors import IpucnnError, PluginError
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
@@ -146,6 +147,8 @@ class Loader:
 
     def _load(self, provider: Provider, importer: Callable[[], Any]) -> Loaded:
         start = time.perf_counter()
+        if not provider.builtin:
+            end_as_usual()
         guard: ContextManager[None] = (
             contextlib.nullcontext() if provider.builtin else isolated(describe(provider)))
         collected = _Collected(describe(provider))
