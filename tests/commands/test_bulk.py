@@ -223,7 +223,7 @@ def test_the_flags_of_the_old_launcher(photos, tmp_path):
 
 
 def test_a_killed_process_fails_the_run_and_the_others_finish(run, unruly):
-    unruly(images=24, kill="23")
+    unruly(images=120, kill="119")  # many more than are prepared ahead
     with pytest.raises(IpucnnError) as caught:
         run(instances=2, predictions="p.csv")
     error = caught.value
@@ -232,17 +232,17 @@ def test_a_killed_process_fails_the_run_and_the_others_finish(run, unruly):
     assert "memory is short" in error.hint
     result = error.partial
     assert result.stopped_by == "error"
-    assert result.images == 12
+    assert result.images == 60
     assert [own["exit_code"] for own in result.instances] == [0, -9]
     assert result.instances[1]["log"] in error.hint
     kept = names("p.csv")
     assert kept == sorted(kept, key=lambda name: int(name.split("/")[1]))
-    assert {f"unruly/{index}" for index in range(0, 24, 2)} < set(kept)
+    assert {f"unruly/{index}" for index in range(0, 120, 2)} < set(kept)
     assert left_behind(Path()) == []
 
 
 def test_processes_that_raise_or_leave(run, unruly, caplog):
-    unruly(images=18, **{"raise": "13", "exit": "14"})
+    unruly(images=180, **{"raise": "13", "exit": "152"})  # many more than are prepared ahead
     with pytest.raises(IpucnnError) as caught:
         run(instances=3, predictions="p.csv")
     error = caught.value
@@ -251,8 +251,8 @@ def test_processes_that_raise_or_leave(run, unruly, caplog):
     assert "instance 2 ended with exit code 7: its log is" in error.hint
     assert "instance 1 failed, the others continue" in caplog.text
     assert [own["exit_code"] for own in error.partial.instances] == [0, 1, 7]
-    assert own_images(error.partial)[:2] == [6, 4]
-    assert error.partial.images == 10
+    assert own_images(error.partial)[:2] == [60, 4]
+    assert error.partial.images == 64
     assert {"unruly/0", "unruly/15", "unruly/10", "unruly/2"} < set(names("p.csv"))
 
 
