@@ -116,8 +116,8 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
     with session_of(job, result.notes) as session:
         progress("compile", 0, None)
-        # the first calls with files take as long as a call without would; `--warmup` leaves them
-        # out of the figures
+        # with files, another call before the first images would only take time: `--warmup` leaves
+        # the first calls out of the figures
         session.warm_up = not job.data.finite
         with _loading_torch(session, job):
             seconds = session.compile()

@@ -70,9 +70,9 @@ class OpenVinoBackend(OnnxBackend):
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
         """Return numbers of requests, and of images per call.
 
-        Requests are powers of two up to the threads, and as many as these. Many are the first
-        ones, which are used if rates are equal: threads that share a call wait for each other,
-        which takes up to half of the time when they are not scheduled at once.
+        Requests are powers of two up to the threads, and as many as these. For each number of
+        images, most requests come first, so that they are used if rates are equal: threads that
+        share a call wait for each other whenever they are not scheduled at once.
         """
         sizes = [plan.micro_batch]
         if picked(self._core, self.options.device) == "CPU":
