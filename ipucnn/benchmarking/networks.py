@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from contextlib import ExitStack, closing, suppress
@@ -47,6 +48,10 @@ LEAST_SECONDS = 3.0
 
 PRODUCT_SECONDS = 0.3
 """Seconds of the matrix product that the figures of `--quick` are compared with."""
+
+PAUSE = 0.1
+"""Seconds before a turn: idle threads of the contender before may still wait actively, which has
+made the next one up to a fifth slower (OpenBLAS after a matrix product)."""
 
 ONNX_PEERS = tuple(Contender(PEER, name) for name in (
     "onnxruntime", "openvino-latency", "openvino-throughput"))
@@ -217,7 +222,8 @@ class _Measurement:
                 except RefusedError as reason:
                     self._left_out(found, process, reason, self._options.extent.rounds)
             for number in range(self._options.extent.rounds):
-                for process in _turned(ready, number):
+                for process in _ordered(ready, number):
+                    time.sleep(PAUSE)
                     try:
                         turns.setdefault(process, []).append(
                             process.turn(self._options.extent.seconds))
@@ -268,12 +274,13 @@ def tuned(case: Case, registry: Registry) -> Facts:
         process.close()
 
 
-def _turned(processes: Sequence[Process], number: int) -> List[Process]:
-    """Return the processes in the order of a round: each one is first in turn."""
-    if not processes:
-        return []
-    begin = number % len(processes)
-    return [*processes[begin:], *processes[:begin]]
+def _ordered(processes: Sequence[Process], number: int) -> List[Process]:
+    """Return the processes in the order of a round, which differs from round to round.
+
+    Each one then follows each of the others about as often: what one leaves behind in the caches
+    or in the processor's temperature affects all alike.
+    """
+    return random.Random(number).sample(list(processes), len(processes))
 
 
 def _exported(model: str, folder: str) -> str:

@@ -10,7 +10,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.examples import random_images
 
-SECONDS = 0.3
+SECONDS = 0.2
 """Minimum seconds of a measurement."""
 
 

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipucnn.tuning")
 
-ROUNDS = 3
-"""Number of the interleaved rounds in which each candidate is measured."""
+ROUNDS, PAUSE = 4, 0.05
+"""Number of the interleaved rounds in which each candidate is measured, and seconds before each
+measurement: idle threads of the one before may still wait actively."""
 
 LIMIT, CALLING = 30.0, 10.0
 """Seconds after which no further candidate is compiled, and maximum seconds of calls after which no
@@ -47,7 +48,7 @@ SLOW, HOPELESS = 0.6, 0.3
 """Shares of the fastest rate below which a candidate is measured only once, and below which no
 other options of its backend are measured."""
 
-CLOSE, FINALS = 0.95, 6
+CLOSE, FINALS = 0.93, 10
 """Share of the fastest rate above which candidates are measured in further rounds, and the number
 of these: they differ by less than the measurements of a few rounds."""
 
@@ -266,11 +267,11 @@ class _Contest:
     def _measure_in_rounds(self, candidates: List[_Candidate], most: int) -> None:
         """Measure candidates in up to `most` rounds, while there are several and there is time."""
         end = time.perf_counter() + self._calling
-        for _ in range(most):
+        for number in range(most):
             running = [one for one in candidates if one.session is not None]
             if len(running) < 2:
                 return
-            self._measure(running)
+            self._measure(running[::-1] if number % 2 else running)
             if time.perf_counter() > end:
                 return
 
@@ -278,6 +279,7 @@ class _Contest:
         """Measure each of these candidates once, and close those that fail or are slow."""
         for candidate in running:
             assert candidate.session is not None
+            time.sleep(PAUSE)
             try:
                 candidate.rates.append(images_per_second(candidate.session, candidate.images))
             except Exception as error:

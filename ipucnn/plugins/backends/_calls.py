@@ -19,6 +19,10 @@ _LEAST, _USUAL, _PER_THREAD, _SIDE = 2, 4, 2, 224
 width of the images that these are for."""
 
 
+_IN_FLIGHT, _IN_FLIGHT_PER_THREAD = 512, 32
+"""Maximum number of images of all calls in flight for a measurement, in all and per thread."""
+
+
 def divided(plan: ExecutionPlan, input_size: int, given: Optional[int], on_cpu: bool,
             fixed: Optional[int] = None) -> ExecutionPlan:
     """Return the plan of an inference with micro-batches of as many images as a call computes.
@@ -78,6 +82,24 @@ def measured_images(batch: int, input_size: int) -> List[int]:
     usual = usual_images(batch, input_size)
     return list(dict.fromkeys([usual, *(size for size in (usual // 4, 4 * usual, batch)
                                         if size >= 1 and batch % size == 0)]))
+
+
+def measured_requests(images: int) -> List[int]:
+    """Return the numbers of calls in flight that are measured on a CPU, the largest first.
+
+    These are powers of two below the number of threads, and twice as many as threads: a thread
+    then begins its next call without waiting for the caller. Most come first, so that they are
+    used if rates are equal: threads that share a call wait for each other whenever they are not
+    scheduled at once.
+
+    Args:
+        images: of a call. Calls in flight need memory and time, which limit their number.
+    """
+    threads = thread_count()
+    flying = min(_IN_FLIGHT, _IN_FLIGHT_PER_THREAD * threads) // images
+    most = max(1, min(2 * threads if threads > 1 else 1, flying))
+    return sorted({1, most, *(1 << power for power in range(threads.bit_length())
+                              if 1 << power < min(most, threads))}, reverse=True)
 
 
 def divisors(batch: int) -> List[int]:

@@ -37,6 +37,17 @@ class CallOptions:
         minimum=1, only="inference")
 
 
+@dataclass(frozen=True)
+class RequestOptions:
+    """Options of concurrent calls of an engine on a CPU."""
+
+    requests: Optional[int] = option(
+        None, "Number of calls in flight, which share the cores: more often give better "
+        "throughput, 1 gives the best latency (default: the result of '--tune', or with "
+        "'openvino' twice the number that it computes at a time, and with 'onnxruntime' 1).",
+        minimum=1, maximum=1024, names=("--num-requests",))
+
+
 def check_proportions(proportions: Sequence[float], stages: int) -> None:
     """Check that there is one available-memory proportion, or one for each pipeline stage.
 

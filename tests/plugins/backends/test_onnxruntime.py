@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+import numpy
 import onnxruntime
 import pytest
-from engine_checks import SIZE, EngineChecks, model_of
+import torch
+from engine_checks import (
+    SIZE,
+    TOLERANCE,
+    EngineChecks,
+    difference,
+    images_of,
+    logits_of_torch,
+    model_of,
+)
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends.onnxruntime import devices
+from ipucnn.plugins.backends import _calls
+from ipucnn.plugins.backends.onnxruntime import devices, engine, inference
 from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 
@@ -72,6 +85,57 @@ def test_single_precision_is_exact_on_cuda(listed, monkeypatch, precision, allow
                            SIZE) as session, pytest.raises(IpucnnError, match="enough"):
         session.compile()
     assert given == {"device_id": 1, "use_tf32": allowed}
+
+
+@pytest.mark.parametrize(("values", "flag"), [
+    ({"requests": 2}, "--requests"), ({"spinning": True}, "--spinning"),
+    ({"spinning": False}, "--no-spinning")])
+def test_options_of_threads_are_refused_on_cuda(listed, monkeypatch, values, flag):
+    monkeypatch.setattr(devices, "starts", lambda *_: True)
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda", **values))
+    with pytest.raises(UsageError, match=f"'{flag}' is for the threads of a CPU"):
+        backend.inference(model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [
+    (1, [(4, 1, True), (1, 1, True), (16, 1, True)]),
+    (2, [(4, 4, True), (4, 1, True), (1, 4, True), (1, 1, True), (16, 4, True), (16, 1, True),
+         (4, 1, False)])])
+def test_calls_in_flight_and_spinning_are_measured(monkeypatch, threads, expected):
+    for module in (_calls, engine):
+        monkeypatch.setattr(module, "thread_count", lambda: threads)
+    found = OnnxRuntimeBackend().variants(ExecutionPlan(micro_batch=16))
+    assert [(one["images_per_call"], one["requests"], one["spinning"]) for one in found] == expected
+
+
+@pytest.mark.parametrize("requests", [1, 2, 5])
+def test_calls_in_flight_give_the_same_logits_in_order(monkeypatch, requests):
+    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    plan = ExecutionPlan(micro_batch=2, precision="32.32")
+    batches = images_of(14).split(2)
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(requests=requests, images_per_call=2))
+    expected = [logits_of_torch(model_of("resnet8-cifar"), batch) for batch in batches]
+    with backend.inference(model_of("resnet8-cifar"), plan, SIZE) as session:
+        session.compile()
+        assert session.in_flight == session.facts["requests"] == requests
+        started, found = deque(), []
+        for batch in batches:
+            if len(started) == requests:
+                found.append(started.popleft()())
+            started.append(session.start(batch.numpy()))
+        found += [result() for result in started]
+    for logits, wanted in zip(found, expected):
+        assert difference(torch.from_numpy(logits), wanted) < TOLERANCE["32.32"]
+
+
+def test_an_error_of_a_call_in_flight_is_raised_where_its_result_is_read():
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(requests=2))
+    with backend.inference(model_of("resnet8-cifar"), ExecutionPlan(precision="32.32"),
+                           SIZE) as session:
+        session.compile()
+        result = session.start(numpy.zeros((1, 5, SIZE, SIZE), numpy.uint8))
+        with pytest.raises(IpucnnError, match="refuses the network"):
+            result()
 
 
 @pytest.mark.parametrize(("said", "told"), [

@@ -49,19 +49,19 @@ def test_without_a_number_the_engine_recommends_one(run, monkeypatch):
     many = run()[0]["session"]["requests"]
     assert 1 < many <= 9
     assert run("--iterations", "1")[0]["session"]["requests"] == 1  # nothing to overlap
-    assert run("--device-iterations", "2", "--iterations", "4")[0]["session"]["requests"] == 2
+    assert run("--device-iterations", "2", "--iterations", "4")[0]["session"]["requests"] == 4
 
 
-def test_the_numbers_worth_measuring(monkeypatch):
-    monkeypatch.setattr(engine, "thread_count", lambda: 6)
-    monkeypatch.setattr("ipucnn.plugins.backends._calls.thread_count", lambda: 2)
-    backend = engine.OpenVinoBackend()
-    assert backend.variants(ExecutionPlan()) == [
-        {"images_per_call": 1, "requests": n} for n in (6, 4, 2, 1)]
-    assert backend.variants(ExecutionPlan(micro_batch=200, replicas=2)) == [
-        {"images_per_call": size, "requests": n}
-        for size, counts in ((4, (6, 4, 2, 1)), (1, (6, 4, 2, 1)), (200, (2, 1)))
-        for n in counts]
+@pytest.mark.parametrize(("batch", "threads", "expected"), [
+    (1, 6, [(1, 12), (1, 4), (1, 2), (1, 1)]),
+    (1, 2, [(1, 4), (1, 1)]),
+    (1, 1, [(1, 1)]),
+    (64, 2, [(4, 4), (4, 1), (1, 4), (1, 1), (16, 4), (16, 1), (64, 1)]),
+    (200, 2, [(4, 4), (4, 1), (1, 4), (1, 1), (200, 1)])])
+def test_the_numbers_worth_measuring(monkeypatch, batch, threads, expected):
+    monkeypatch.setattr("ipucnn.plugins.backends._calls.thread_count", lambda: threads)
+    found = engine.OpenVinoBackend().variants(ExecutionPlan(micro_batch=batch, replicas=2))
+    assert [(one["images_per_call"], one["requests"]) for one in found] == expected
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, Optional, Tuple
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, Deque, Dict, Optional, Tuple
 
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
@@ -25,10 +27,8 @@ class OnnxRuntimeSession(ArraySession):
     def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
                  options: OnnxRuntimeOptions) -> None:
         spinning = options.spinning
-        if spinning is not None and kind != "cpu":
-            flag = "--spinning" if spinning else "--no-spinning"
-            raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is "
-                             f"{kind}", "leave it out, or use '--device cpu'")
+        if kind != "cpu":
+            _check_device(options, kind)
         plan = divided(plan, graph.input_size, options.images_per_call, kind == "cpu",
                        graph.batch)
         self.samples_per_call = plan.micro_batch
@@ -43,6 +43,10 @@ class OnnxRuntimeSession(ArraySession):
             PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
             if kind == "cuda" else {})
         self._spinning = spinning is not False
+        self.in_flight = options.requests or 1
+        self._together = min(self.in_flight, thread_count())
+        self._callers: Optional[ThreadPoolExecutor] = None
+        self._started: Deque[Future[Any]] = deque(maxlen=self.in_flight)
         self._session: Any = None
         self._synthetic: Any = None
         self.facts: Dict[str, Any] = {
@@ -50,7 +54,7 @@ class OnnxRuntimeSession(ArraySession):
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
             "provider": self._provider[0], "threads": thread_count(),
-            "images_per_call": plan.micro_batch}
+            "images_per_call": plan.micro_batch, "requests": self.in_flight}
         if kind == "cpu":
             self.facts["spinning"] = spinning is not False
 
@@ -65,6 +69,8 @@ class OnnxRuntimeSession(ArraySession):
             raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
                               "check the driver and the CUDA libraries, or use '--device cpu'")
         self._output = self._session.get_outputs()[0].name
+        if self.in_flight > 1:
+            self._callers = ThreadPoolExecutor(self._together, thread_name_prefix="ipucnn-call")
         if self._plan.synthetic or self.warm_up:
             self._synthetic = self._graph.example(self._plan)
             self._run(self._synthetic)
@@ -78,11 +84,19 @@ class OnnxRuntimeSession(ArraySession):
 
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = thread_count()
+        # the threads that call compute, too; they share the engine's other ones
+        options.intra_op_num_threads = thread_count() - self._together + 1
         options.add_session_config_entry("session.intra_op.allow_spinning",
                                          str(int(self._spinning)))
         options.log_severity_level = 3  # errors only; other messages are for its developers
         return options
+
+    def start(self, images: Any) -> Callable[[], Any]:
+        """Start a call; see `InferenceSession.start`."""
+        if self._callers is None or hasattr(images, "numpy"):  # tensors: see `ArraySession`
+            return super().start(images)
+        self._started.append(self._callers.submit(self.classify, images))
+        return self._started[-1].result
 
     def classify(self, images: Optional[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:
         """Classify up to a micro-batch; see `ArraySession.classify`."""
@@ -92,7 +106,13 @@ class OnnxRuntimeSession(ArraySession):
         return self._run(filled(images, self._graph.batch or 0))[:len(images)]
 
     def close(self) -> None:
-        """Release the graph and the engine."""
+        """Release the graph and the engine; wait for calls that are computed."""
+        if self._callers is not None:
+            for call in self._started:
+                call.cancel()
+            self._started.clear()
+            self._callers.shutdown()
+            self._callers = None
         self._session = self._synthetic = None
 
     def _run(self, images: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
@@ -102,6 +122,16 @@ class OnnxRuntimeSession(ArraySession):
         except Exception as error:
             raise _refused(error) from error
         return numpy.asarray(logits, numpy.float32)
+
+
+def _check_device(options: OnnxRuntimeOptions, kind: str) -> None:
+    """Check that no option is given that only a CPU has."""
+    for flag, given in (("--spinning", options.spinning is True),
+                        ("--no-spinning", options.spinning is False),
+                        ("--requests", options.requests is not None)):
+        if given:
+            raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is {kind}",
+                             "leave it out, or use '--device cpu'")
 
 
 def _refused(error: Exception) -> Exception:

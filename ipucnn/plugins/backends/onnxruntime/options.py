@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ipucnn.core.options.declaration import option
-from ipucnn.plugins.backends._options import CallOptions, DeviceOptions
+from ipucnn.plugins.backends._options import CallOptions, DeviceOptions, RequestOptions
 
 
 @dataclass(frozen=True)
-class OnnxRuntimeOptions(CallOptions, DeviceOptions):
+class OnnxRuntimeOptions(RequestOptions, CallOptions, DeviceOptions):
     """Options of the `onnxruntime` backend."""
 
     spinning: Optional[bool] = option(

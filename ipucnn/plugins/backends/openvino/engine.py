@@ -12,9 +12,9 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count, usable_cores
+from ipucnn.core.machine import usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
-from ipucnn.plugins.backends._calls import measured_images
+from ipucnn.plugins.backends._calls import measured_images, measured_requests
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
@@ -23,10 +23,6 @@ from ipucnn.plugins.backends.openvino.target import TARGET
 
 if TYPE_CHECKING:
     import torch
-
-
-_IMAGES_IN_FLIGHT = 512
-"""Maximum number of images of all requests for a measurement, because requests need memory."""
 
 
 @lru_cache(maxsize=None)
@@ -68,23 +64,12 @@ class OpenVinoBackend(OnnxBackend):
         return self._described(device, half)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
-        """Return numbers of requests, and of images per call.
-
-        Requests are powers of two up to the threads, and as many as these. For each number of
-        images, most requests come first, so that they are used if rates are equal: threads that
-        share a call wait for each other whenever they are not scheduled at once.
-        """
+        """Return numbers of images per call, and of calls in flight for each."""
         sizes = [plan.micro_batch]
         if picked(self._core, self.options.device) == "CPU":
             sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
-        threads = thread_count()
-        found = []
-        for size in sizes:
-            most = max(1, min(threads, _IMAGES_IN_FLIGHT // size))
-            counts = {1, most, *(1 << power for power in range(most.bit_length()))}
-            found += [{"images_per_call": size, "requests": count}
-                      for count in sorted(counts, reverse=True)]
-        return found
+        return [{"images_per_call": size, "requests": count}
+                for size in sizes for count in measured_requests(size)]
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     Array = numpy.ndarray[Any, Any]
 
+_AHEAD = 2
+"""Calls in flight for each that is computed, by default: the next one then begins at once."""
+
 _FRAMES = ("Exception from", "Check ", "FrontEnd API failed", "Model wasn't fully", "Summary:")
 """Prefixes of message lines that are for OpenVINO's developers."""
 
@@ -85,7 +88,8 @@ class OpenVinoSession(ArraySession):
             wanted = self._options.requests
             most = wanted or plan.calls_in_flight
             compiled = self._loaded(model, most)
-            count = wanted or min(most, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+            count = wanted or min(most, _AHEAD * compiled.get_property(
+                "OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             self._requests = [compiled.create_infer_request() for _ in range(count)]
             self._inputs = [None] * count
             self.in_flight = count
