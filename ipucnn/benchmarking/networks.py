@@ -240,7 +240,8 @@ class _Measurement:
                     turns.pop(process, None)
                     self._left_out(found, process, reason, 0)
         finally:
-            _fill_in(found, turns, facts)
+            _fill_in(found, {process: turns[process] for process in processes if process in turns},
+                     facts)
 
     def _left_out(self, found: CaseResult, process: Process, reason: RefusedError,
                   skipped: int) -> None:

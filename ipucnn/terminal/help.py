@@ -23,7 +23,8 @@ def sections(table: FlagTable, explained: bool) -> Iterator[Section]:
             basic ones and those of the selected plugins, and name the others.
     """
     common: Dict[str, List[Flag]] = {}
-    for flag in table.flags:
+    shown = table.of_job()
+    for flag in shown:
         if not flag.owners:
             common.setdefault(flag.heading, []).append(flag)
     elsewhere: List[str] = []
@@ -37,7 +38,7 @@ def sections(table: FlagTable, explained: bool) -> Iterator[Section]:
             elsewhere += others
     if elsewhere:
         yield "Further options", [], ", ".join(elsewhere)
-    plugins = [flag for flag in table.flags if flag.owners and not flag.qualified]
+    plugins = [flag for flag in shown if flag.owners and not flag.qualified]
     for owners in _groups(plugins):
         chosen = [owner for owner in owners if owner in table.selected]
         if explained or chosen:

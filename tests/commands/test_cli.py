@@ -185,6 +185,18 @@ def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucn
     assert "lamb" in beta
 
 
+@pytest.mark.parametrize(("command", "own", "other"), [
+    ("train", "--auto-loss-scaling", "--images-per-call"),
+    ("train", "--pipeline-schedule", "--requests"),
+    ("run", "--spinning", "--auto-loss-scaling")])
+@pytest.mark.parametrize("help_option", ["--help", "--help-all"])
+def test_a_help_contains_only_options_of_the_command_s_job(command, own, other, help_option,
+                                                           ipucnn_cli):
+    _, out, _ = ipucnn_cli(command, help_option)
+    assert own in out
+    assert other not in out
+
+
 README_001 = [
     "--data real --replicas 1 --batch-size 1 --model resnet18 --device-iteration 1",
     "--data synthetic --replicas 1 --batch-size 16 --model resnet18 --device-iteration 1000 "

@@ -8,7 +8,7 @@ and read again; `docs/performance.md` has the rates.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import List, Optional
+from typing import List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -84,22 +84,26 @@ def measured_images(batch: int, input_size: int) -> List[int]:
                                         if size >= 1 and batch % size == 0)]))
 
 
-def measured_requests(images: int) -> List[int]:
-    """Return the numbers of calls in flight that are measured on a CPU, the largest first.
+def measured_calls(sizes: Sequence[int], most_or_one: bool = False) -> List[Tuple[int, int]]:
+    """Return the images per call and calls in flight that are measured on a CPU.
 
-    These are powers of two below the number of threads, and twice as many as threads: a thread
-    then begins its next call without waiting for the caller. Most come first, so that they are
-    used if rates are equal: threads that share a call wait for each other whenever they are not
+    Calls in flight are powers of two below the number of threads, and twice as many as threads: a
+    thread then begins its next call without waiting for the caller. Most come first, so that they
+    are used if rates are equal: threads that share a call wait for each other whenever they are not
     scheduled at once.
 
     Args:
-        images: of a call. Calls in flight need memory and time, which limit their number.
+        sizes: numbers of images per call, the preferred one first.
+        most_or_one: leave out what is between one call in flight and most of them.
     """
     threads = thread_count()
-    flying = min(_IN_FLIGHT, _IN_FLIGHT_PER_THREAD * threads) // images
-    most = max(1, min(2 * threads if threads > 1 else 1, flying))
-    return sorted({1, most, *(1 << power for power in range(threads.bit_length())
-                              if 1 << power < min(most, threads))}, reverse=True)
+    between = {1 << power for power in range(threads.bit_length())} if not most_or_one else {1}
+    counts = sorted({1, *(count for count in between if count < threads)})
+    if threads > 1:
+        counts.append(2 * threads)
+    most = min(_IN_FLIGHT, _IN_FLIGHT_PER_THREAD * threads)
+    return [(size, count) for count in reversed(counts) for size in sizes
+            if count == 1 or size * count <= most]
 
 
 def divisors(batch: int) -> List[int]:

@@ -45,7 +45,7 @@ class RequestOptions:
         None, "Number of calls in flight, which share the cores: more often give better "
         "throughput, 1 gives the best latency (default: the result of '--tune', or with "
         "'openvino' twice the number that it computes at a time, and with 'onnxruntime' 1).",
-        minimum=1, maximum=1024, names=("--num-requests",))
+        minimum=1, maximum=1024, names=("--num-requests",), only="inference")
 
 
 def check_proportions(proportions: Sequence[float], stages: int) -> None:

@@ -99,7 +99,7 @@ def test_options_of_threads_are_refused_on_cuda(listed, monkeypatch, values, fla
 
 @pytest.mark.parametrize(("threads", "expected"), [
     (1, [(4, 1, True), (1, 1, True), (16, 1, True)]),
-    (2, [(4, 4, True), (4, 1, True), (1, 4, True), (1, 1, True), (16, 4, True), (16, 1, True),
+    (2, [(4, 4, True), (1, 4, True), (16, 4, True), (4, 1, True), (1, 1, True), (16, 1, True),
          (4, 1, False)])])
 def test_calls_in_flight_and_spinning_are_measured(monkeypatch, threads, expected):
     for module in (_calls, engine):

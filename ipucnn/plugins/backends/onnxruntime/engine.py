@@ -11,7 +11,7 @@ from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
-from ipucnn.plugins.backends._calls import measured_images, measured_requests
+from ipucnn.plugins.backends._calls import measured_calls, measured_images
 from ipucnn.plugins.backends.onnxruntime.devices import picked
 from ipucnn.plugins.backends.onnxruntime.inference import OnnxRuntimeSession
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
@@ -49,16 +49,16 @@ class OnnxRuntimeBackend(OnnxBackend):
         return OnnxRuntimeSession(graph, plan, *picked(self.options.device), self.options)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
-        """Return images per call and calls in flight, and threads without spinning; see `_calls`.
+        """Return numbers of images per call and of calls in flight, and threads without spinning.
 
-        Of calls in flight there is one, whose operators all threads share, or as many as leave a
-        thread for each. On a GPU, only the given options are measured.
+        One call is computed by all threads, and several by a thread each; there is nothing between.
+        On a GPU, only the given options are measured.
         """
         if picked(self.options.device)[0] != "cpu":
             return ({},)
         sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
         found = [{"images_per_call": size, "requests": count, "spinning": True}
-                 for size in sizes for count in dict.fromkeys((measured_requests(size)[0], 1))]
+                 for size, count in measured_calls(sizes, most_or_one=True)]
         return [*found, {"images_per_call": sizes[0], "requests": 1, "spinning": False}] \
             if thread_count() > 1 else found
 

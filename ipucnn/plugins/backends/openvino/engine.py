@@ -14,7 +14,7 @@ from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
-from ipucnn.plugins.backends._calls import measured_images, measured_requests
+from ipucnn.plugins.backends._calls import measured_calls, measured_images
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
@@ -64,12 +64,12 @@ class OpenVinoBackend(OnnxBackend):
         return self._described(device, half)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
-        """Return numbers of images per call, and of calls in flight for each."""
+        """Return numbers of images per call, and of calls in flight."""
         sizes = [plan.micro_batch]
         if picked(self._core, self.options.device) == "CPU":
             sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
         return [{"images_per_call": size, "requests": count}
-                for size in sizes for count in measured_requests(size)]
+                for size, count in measured_calls(sizes)]
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""
