@@ -81,7 +81,7 @@ docs: gallery .venv-docs/.installed  ## the reference pages, from the code, and 
 	.venv-docs/bin/python -m pip install --quiet $(PIP_ARGS) 'mkdocs>=1.6,<2' 'mkdocs-material>=9.5,<10'
 	touch $@
 
-# networks and micro-batches of `make bench`, which takes about half an hour on two quiet cores
+# networks and micro-batches of `make bench`, which takes about an hour on two quiet cores
 BENCH_MODELS ?= resnet18 resnet50 mobilenet efficientnet-b0
 BENCH_BATCHES ?= 1 4 16 64
 BENCH_FILES ?= mobilenet resnet18
@@ -89,10 +89,10 @@ BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance
 
 bench: $(STAMP)  ## measure docs/performance.md again, against other programs, of which timm is installed
 	$(BIN)/python -m pip install --quiet timm
-	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --seconds 0.3 \
-	  --backend auto --against torchvision onnxruntime openvino
-	$(BENCH)further.json --model resnet50 mobilenet resnext50 --batch-size 1 16 --seconds 0.3 \
-	  --backend auto --against torch-compile timm onnxruntime openvino
+	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --rounds 11 \
+	  --seconds 0.2 --backend auto --against torchvision onnxruntime openvino
+	$(BENCH)further.json --model resnet50 mobilenet resnext50 --batch-size 1 16 --rounds 7 \
+	  --seconds 0.2 --backend auto --against torch-compile timm onnxruntime openvino
 	$(BENCH)training.json --train --model resnet18 mobilenet --batch-size 16 --seconds 2 \
 	  --against torchvision timm
 	rm -rf build/photos
@@ -106,8 +106,8 @@ bench: $(STAMP)  ## measure docs/performance.md again, against other programs, o
 	$(BIN)/python docs/generate.py
 
 bench-types: $(STAMP)  ## the same in half precision and in 8-bit integers, where the processor has them
-	$(BENCH)half.json --precision half --model resnet50 mobilenet --batch-size 1 16 --seconds 0.5 \
-	  --backend auto --against torchvision openvino
+	$(BENCH)half.json --precision half --model resnet50 mobilenet --batch-size 1 16 --rounds 11 \
+	  --seconds 0.2 --backend auto --against torchvision openvino
 	$(BENCH)int8.json --precision full int8 --data generated --model resnet50 mobilenet \
 	  --batch-size 16 --rounds 2 --backend onnxruntime openvino
 	$(BIN)/python docs/generate.py

@@ -37,7 +37,7 @@ def main() -> None:
                          for one in measure(options, registry()).rates}
                 rates[f"{network}, {batch}, {backend}"] = found
                 print(network, batch, backend, found, f"load {os.getloadavg()[0]:.1f}", flush=True)
-    save("variants", {"what": "images per second in full precision, medians of 3 rounds of 0.3 s "
+    save("variants", {"what": "images per second in full precision, medians of rounds of 0.2 s "
                       "in turn", "load_at_the_end": os.getloadavg()[0],
                       "images_per_second": rates})
 

@@ -50,8 +50,8 @@ PRODUCT_SECONDS = 0.3
 """Seconds of the matrix product that the figures of `--quick` are compared with."""
 
 PAUSE = 0.1
-"""Seconds before a turn: idle threads of the contender before may still wait actively, which has
-made the next one up to a fifth slower (OpenBLAS after a matrix product)."""
+"""Seconds before a turn: idle threads of the contender before may still wait actively, which makes
+the next one slower (OpenBLAS after a matrix product)."""
 
 ONNX_PEERS = tuple(Contender(PEER, name) for name in (
     "onnxruntime", "openvino-latency", "openvino-throughput"))
