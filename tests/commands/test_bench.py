@@ -153,6 +153,15 @@ def test_a_contender_that_dies_is_left_out_with_its_last_words(monkeypatch):
         process.close()
 
 
+def test_each_contender_follows_each_of_the_others():
+    contenders = list("abcde")
+    rounds = [networks._ordered(contenders, number) for number in range(30)]
+    assert all(sorted(one) == contenders for one in rounds)
+    assert rounds == [networks._ordered(contenders, number) for number in range(30)]
+    followed = {pair for one in rounds for pair in zip(one, one[1:])}
+    assert followed == {(a, b) for a in contenders for b in contenders if a != b}
+
+
 # -- contenders, in this process -------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import CancelledError
 
 import numpy
 import onnxruntime
@@ -135,6 +136,18 @@ def test_an_error_of_a_call_in_flight_is_raised_where_its_result_is_read():
         session.compile()
         result = session.start(numpy.zeros((1, 5, SIZE, SIZE), numpy.uint8))
         with pytest.raises(IpucnnError, match="refuses the network"):
+            result()
+
+
+def test_calls_in_flight_end_with_the_session():
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(requests=4, images_per_call=64))
+    plan = ExecutionPlan(micro_batch=64, precision="32.32")
+    session = backend.inference(model_of("resnet18"), plan, SIZE)
+    with session:
+        session.compile()
+        started = [session.start(images_of(64).numpy()) for _ in range(4)]
+    for result in started:
+        with pytest.raises((IpucnnError, CancelledError)):
             result()
 
 

@@ -51,8 +51,8 @@ class OnnxRuntimeBackend(OnnxBackend):
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
         """Return numbers of images per call and of calls in flight, and threads without spinning.
 
-        One call is computed by all threads, and several by a thread each; there is nothing between.
-        On a GPU, only the given options are measured.
+        One call is computed by all threads, and of most calls each by one thread; numbers between
+        are not measured. On a GPU, only the given options are.
         """
         if picked(self.options.device)[0] != "cpu":
             return ({},)

@@ -47,6 +47,7 @@ class OnnxRuntimeSession(ArraySession):
         self._together = min(self.in_flight, thread_count())
         self._callers: Optional[ThreadPoolExecutor] = None
         self._started: Deque[Future[Any]] = deque(maxlen=self.in_flight)
+        self._how = onnxruntime.RunOptions()
         self._session: Any = None
         self._synthetic: Any = None
         self.facts: Dict[str, Any] = {
@@ -106,19 +107,20 @@ class OnnxRuntimeSession(ArraySession):
         return self._run(filled(images, self._graph.batch or 0))[:len(images)]
 
     def close(self) -> None:
-        """Release the graph and the engine; wait for calls that are computed."""
+        """Release the graph and the engine; end calls in flight after their current operator."""
         if self._callers is not None:
+            self._how.terminate = True
             for call in self._started:
                 call.cancel()
             self._started.clear()
             self._callers.shutdown()
-            self._callers = None
+            self._callers, self._how = None, onnxruntime.RunOptions()
         self._session = self._synthetic = None
 
     def _run(self, images: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
         fed = numpy.ascontiguousarray(images, self._type)
         try:
-            logits = self._session.run([self._output], {self._graph.input_name: fed})[0]
+            logits = self._session.run([self._output], {self._graph.input_name: fed}, self._how)[0]
         except Exception as error:
             raise _refused(error) from error
         return numpy.asarray(logits, numpy.float32)
