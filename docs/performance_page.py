@@ -18,7 +18,8 @@ Target = Tuple[str, str, str, bool]
 
 _PACKAGES = ("ipucnn", "torch", "torchvision", "onnxruntime", "openvino", "timm")
 _NETWORKS = {
-    "performance_inference": "Inference", "performance_further": "Inference: other programs",
+    "performance_inference": "Inference", "performance_efficientnet": "Inference: EfficientNet",
+    "performance_further": "Inference: other programs",
     "performance_half": "Half precision", "performance_int8": "8-bit integers",
     "performance_files": "Inference from files", "performance_training": "Training",
     "performance_training_files": "Training from files"}
@@ -73,10 +74,11 @@ def _targets(name: str, result: Dict[str, Any]) -> Iterable[Target]:
     elif name == "cached_images":
         yield from _targets_of_caches(result["cases"])
     elif name in _NETWORKS:
-        for case in result["cases"]:
+        cases = _complete(result)
+        for case in cases:
             yield from _targets_of_case(case)
         if name == "performance_int8":
-            yield from _targets_of_int8(result["cases"])
+            yield from _targets_of_int8(cases)
 
 
 def _targets_of_photographs(networks: Dict[str, Any]) -> Iterable[Target]:
@@ -173,11 +175,18 @@ class _Columns:
         return [found.get(label, "") for label in self.labels]
 
 
+def _complete(result: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """Return the cases that were measured to the end, when a contender reports its facts."""
+    return [case for case in result["cases"] if case["entries"] and (
+        not result.get("stopped_by") or all(entry["facts"] for entry in case["entries"]))]
+
+
 def _networks(result: Dict[str, Any]) -> Iterable[str]:
     """Yield the section for a result of `ipucnn bench`."""
-    cases = [case for case in result["cases"] if case["entries"]]
+    cases = _complete(result)
     columns = _Columns.of(cases)
-    yield from _machine(result, result["date"], _rounds(result['options']['rounds']))
+    yield from _machine(result, result["date"], _rounds(result['options']['rounds']) + (
+        ", stopped before the last case was complete" if result.get("stopped_by") else ""))
     ranges: Dict[str, List[int]] = {}
     for limit in (limit for case in cases for limit in case["limits"]):
         if limit["what"] == "product":

@@ -62,6 +62,16 @@ def test_every_case_has_its_figures_limit_and_ratio(pages):
     assert "| resnet50, 16, full | openvino | 4 | 2 |" in page
 
 
+def test_a_case_that_was_interrupted_is_left_out(pages):
+    interrupted = case(70.0, 80.0, batch_size=64)
+    interrupted["entries"] = [{**one, "facts": {}} for one in interrupted["entries"]]
+    page = pages.page({"performance_inference": {
+        **bench(case(100.0, 80.0), interrupted), "stopped_by": "SIGTERM"}})
+    assert "3 rounds, stopped before the last case was complete." in page
+    assert "1 of 1 targets are met." in page
+    assert "resnet50, 64" not in page
+
+
 def test_targets_are_met_or_missed(pages):
     page = pages.page({
         "performance_inference": bench(case(100.0, 80.0), case(99.0, 100.0, batch_size=1)),
