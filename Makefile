@@ -81,7 +81,7 @@ docs: gallery .venv-docs/.installed  ## the reference pages, from the code, and 
 	.venv-docs/bin/python -m pip install --quiet $(PIP_ARGS) 'mkdocs>=1.6,<2' 'mkdocs-material>=9.5,<10'
 	touch $@
 
-# networks and micro-batches of `make bench`, which takes about an hour on two quiet cores
+# networks and micro-batches of `make bench`, which takes more than an hour on two quiet cores
 BENCH_MODELS ?= resnet18 resnet50 mobilenet
 BENCH_BATCHES ?= 1 4 16 64
 BENCH_FILES ?= mobilenet resnet18

@@ -18,7 +18,6 @@ _LEAST, _USUAL, _PER_THREAD, _SIDE = 2, 4, 2, 224
 """Minimum images per call, usual images per call, images per thread of many threads, and height and
 width of the images that these are for."""
 
-
 _IN_FLIGHT, _IN_FLIGHT_PER_THREAD = 512, 32
 """Maximum number of images of all calls in flight for a measurement, in all and per thread."""
 
@@ -85,7 +84,7 @@ def measured_images(batch: int, input_size: int) -> List[int]:
 
 
 def measured_calls(sizes: Sequence[int], most_or_one: bool = False) -> List[Tuple[int, int]]:
-    """Return the images per call and calls in flight that are measured on a CPU.
+    """Return the images per call and calls in flight that are measured.
 
     Calls in flight are powers of two below the number of threads, and twice as many as threads: a
     thread then begins its next call without waiting for the caller. Most come first, so that they
@@ -97,10 +96,10 @@ def measured_calls(sizes: Sequence[int], most_or_one: bool = False) -> List[Tupl
         most_or_one: leave out what is between one call in flight and most of them.
     """
     threads = thread_count()
-    between = {1 << power for power in range(threads.bit_length())} if not most_or_one else {1}
-    counts = sorted({1, *(count for count in between if count < threads)})
+    counts = [1]
     if threads > 1:
-        counts.append(2 * threads)
+        powers = 1 if most_or_one else (threads - 1).bit_length()
+        counts = [*(1 << power for power in range(powers)), 2 * threads]
     most = min(_IN_FLIGHT, _IN_FLIGHT_PER_THREAD * threads)
     return [(size, count) for count in reversed(counts) for size in sizes
             if count == 1 or size * count <= most]

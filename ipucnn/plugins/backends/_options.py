@@ -39,7 +39,7 @@ class CallOptions:
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """Options of concurrent calls of an engine on a CPU."""
+    """Options of concurrent calls of an engine."""
 
     requests: Optional[int] = option(
         None, "Number of calls in flight, which share the cores: more often give better "

@@ -140,15 +140,15 @@ def test_an_error_of_a_call_in_flight_is_raised_where_its_result_is_read():
 
 
 def test_calls_in_flight_end_with_the_session():
-    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(requests=4, images_per_call=64))
+    backend = OnnxRuntimeBackend(OnnxRuntimeOptions(requests=32, images_per_call=64))
     plan = ExecutionPlan(micro_batch=64, precision="32.32")
     session = backend.inference(model_of("resnet18"), plan, SIZE)
     with session:
         session.compile()
-        started = [session.start(images_of(64).numpy()) for _ in range(4)]
-    for result in started:
-        with pytest.raises((IpucnnError, CancelledError)):
-            result()
+        images = images_of(64).numpy()
+        started = [session.start(images) for _ in range(32)]
+    with pytest.raises((IpucnnError, CancelledError)):
+        started[-1]()  # the first ones may have been computed
 
 
 @pytest.mark.parametrize(("said", "told"), [
