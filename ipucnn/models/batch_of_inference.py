@@ -121,7 +121,7 @@ class Inference:
         made = backend_options(self.chosen.spec, self.options, self.plan, self.registry)
         values: Dict[str, Any] = {} if made is None else {
             item.name: getattr(made, item.name) for item in declared(type(made))
-            if item.option.only in ("", INFERENCE) and item.option.role != CACHE
+            if item.option.applies_to(INFERENCE) and item.option.role != CACHE
             and getattr(made, item.name) != item.default}
         return sorted(values.items())
 
