@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, AbstractSet, Any, ClassVar, Dict, List, Mappin
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
-from ipucnn.core.options.declaration import TRAINING
+from ipucnn.core.options.declaration import TRAINING, VALIDATION
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import ProfilePart
 from ipucnn.core.registry.records import DatasetSpec
@@ -178,3 +178,10 @@ class RestoreOptions(TrainingOptions):
     """Options of `ipucnn restore`: those of a training; given ones override the saved ones."""
 
     checkpoints: RestoredCheckpoints = part(RestoredCheckpoints)
+
+
+@dataclass(frozen=True)
+class ValidatedTraining(TrainOptions):
+    """Options of a training, with which its checkpoints are validated."""
+
+    job: ClassVar[str] = VALIDATION

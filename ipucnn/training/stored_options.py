@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.options.composition import CommandOptions, part
-from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.declaration import VALIDATION, declared, option
 from ipucnn.core.options.parts import AUTO_BATCH, ResultPart
 
 
@@ -95,6 +95,7 @@ class ValidateOptions(CommandOptions):
     results: ValidationResults = part(ValidationResults)
 
     kinds: ClassVar[Tuple[str, ...]] = ("dataset", "backend")
+    job: ClassVar[str] = VALIDATION
     defers: ClassVar[bool] = True
 
     def overrides(self) -> Dict[str, Any]:

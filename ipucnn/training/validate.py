@@ -16,7 +16,7 @@ from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
-from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declaration import VALIDATION, declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.kinds import KINDS
@@ -33,7 +33,7 @@ from ipucnn.models.class_names import match_classes
 from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.image_cache import ImageCaches, no_cache, validation_images
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options import TrainOptions, ValidatedTraining
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions, ValidationResults
@@ -272,13 +272,14 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
         overrides["data"] = shards
     replaced = [kind for kind in given.kinds for selector in [KINDS[kind].selector]
                 if overrides.get(selector, trained.get(selector)) != trained.get(selector)]
-    others = {name for name, (item, _) in settings(trained).items() if item.option.machine}
+    others = {name for name, (item, _) in settings(trained).items()
+              if item.option.machine or not item.option.applies_to(VALIDATION)}
     others |= {item.name for item in declared(AugmentationPart)}
     if "data" in overrides and not registry.get_typed(DatasetSpec, overrides["data"]).reads_folder:
         others |= {"data_dir", "validation_data_dir"}
     saved = {name: value for name, value in trained.as_dict(without=replaced).items()
              if name not in others}
-    return build(TrainOptions, saved, overrides, registry=registry)
+    return build(ValidatedTraining, saved, overrides, registry=registry)
 
 
 def _no_labels(data: DatasetSpec) -> UsageError:

@@ -204,6 +204,37 @@ def test_validate_with_an_engine_of_inference(cli, trained, engine):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_validate_with_options_of_the_calls_of_an_engine(cli, trained, engine):
+    pytest.importorskip(engine)
+    (newest,) = trained.glob("*_2.pt")
+    validate = ["validate", "--checkpoint-path", newest, "--no-ema", "--backend", engine, "--json",
+                "--progress", "off", "--precision", "full", "--batch-size", "8"]
+    requests = ["--requests", "2"] if engine != "torch" else []
+    spinning = ["--no-spinning"] if engine == "onnxruntime" else []
+    losses = []
+    for words in ([], ["--images-per-call", "2", *requests, *spinning]):
+        code, out, err = cli(*validate, *words)
+        assert code == 0, err
+        losses.append(json.loads(out)["validations"][0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    code, _, err = cli(*validate, "--images-per-call", "3")
+    assert code == 2
+    assert "does not divide a micro-batch of 8" in err
+
+
+def test_options_of_validate_are_those_that_apply(cli, trained):
+    listed = cli("validate", "--help")[1]
+    assert "--images-per-call" in listed
+    assert "--sync-batchnorm" not in listed
+    code, _, err = cli("validate", "--checkpoint-path", trained, "--sync-batchnorm")
+    assert code == 2
+    assert "'--sync-batchnorm' is an option of backend torch (training only)" in err
+    code, _, err = cli("train", "--images-per-call", "2")
+    assert code == 2
+    assert "(inference only)" in err
+
+
 def test_validate_tells_classes_and_writes_the_matrix(cli, trained, tmp_path):
     (newest,) = trained.glob("*_2.pt")
     code, out, err = cli("validate", "--checkpoint-path", newest, "--per-class", "--no-ema",

@@ -177,8 +177,8 @@ class CommandOptions:
         left_out: names of options of that profile that are not used.
         command: the command whose profiles it reads.
         kinds: the kinds of plugins whose options the command accepts.
-        job: `inference` or `training`, for options that are limited to one of them; empty when
-            the command does neither.
+        job: `inference`, `training` or `validation`, for options that do not apply to all of
+            them; empty when the command does none of them.
         defers: options that are not given are resolved later, from a checkpoint; given plugin
             options are then kept as they are, without defaults for the others.
     """

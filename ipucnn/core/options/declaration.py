@@ -39,6 +39,9 @@ def once_per_class(function: Callable[[Any], ResultT]) -> Callable[[Any], Result
 INFERENCE, TRAINING = "inference", "training"
 """The jobs that an option of a backend may be limited to."""
 
+VALIDATION = "validation"
+"""The job of evaluating stored checkpoints, which has options of both."""
+
 LOADER, CACHE = "loader", "cache"
 """The roles of options that jobs use: `Option.role`."""
 
@@ -77,7 +80,8 @@ class Option:
             `LARGEST_SIZE`, others to `LARGEST_REAL`.
         feature: the feature a backend needs to support it (`BackendSpec.has`).
         only: `inference` or `training` if it does not apply to the other.
-        validation: it also applies to the validations of a training.
+        validation: it also applies to the validations of a training, or with `only` inference, to
+            those of stored checkpoints.
         fixed: why it cannot be changed when a training is restored: `model` (the checkpoint would
             be of another model), `state` (the saved state would not match), `start` (it only
             matters at the start). Empty if it can.
@@ -143,7 +147,13 @@ class Option:
                               + ", ".join(map(repr, _FIXED)))
 
     def applies_to(self, job: str) -> bool:
-        """Return whether a job has the option: `inference`, `training`, or empty for any."""
+        """Return whether a job has the option.
+
+        Args:
+            job: `inference`, `training`, `validation` (of stored checkpoints), or empty for any.
+        """
+        if job == VALIDATION and self.validation:
+            return True
         return not job or self.only in ("", job)
 
     @property

@@ -34,7 +34,7 @@ class CallOptions:
         "or more for all of it. Activations of few images fit into the caches of a processor "
         "(default: the result of '--tune', or a few images per thread on a CPU, and the "
         "micro-batch on other devices).",
-        minimum=1, only="inference")
+        minimum=1, only="inference", validation=True)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class RequestOptions:
         None, "Number of calls in flight, which share the cores: more often give better "
         "throughput, 1 gives the best latency (default: the result of '--tune', or with "
         "'openvino' twice the number that it computes at a time, and with 'onnxruntime' 1).",
-        minimum=1, maximum=1024, names=("--num-requests",), only="inference")
+        minimum=1, maximum=1024, names=("--num-requests",), only="inference",
+        validation=True)
 
 
 def check_proportions(proportions: Sequence[float], stages: int) -> None:

@@ -24,7 +24,7 @@ class ImageFolderOptions(CacheOptions):
         "several labels.", metavar="FILE.csv")
     validation_split: Optional[float] = option(
         None, "Share of each class held out for validation (default: 0.1).", minimum=0.0,
-        maximum=0.9, only=TRAINING, fixed="state")
+        maximum=0.9, only=TRAINING, validation=True, fixed="state")
 
 
 @hookimpl

@@ -14,4 +14,4 @@ class OnnxRuntimeOptions(RequestOptions, CallOptions, DeviceOptions):
     spinning: Optional[bool] = option(
         None, "Let CPU threads wait actively for the next operator, which is faster on idle cores "
         "and slower if other processes use them (default: the result of '--tune', or yes).",
-        only="inference")
+        only="inference", validation=True)
