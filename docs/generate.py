@@ -38,7 +38,7 @@ RESULTS = {
 """The classes that the public functions take and return, and their modules."""
 
 
-JOBS = {"run": "inference", "train": "training"}
+JOBS = {"run": "inference", "train": "training", "validate": "validation"}
 """What commands do; options for something else only are not listed for them."""
 
 
@@ -51,9 +51,9 @@ def options_page() -> str:
              "be used when one of these plugins is selected. If several plugins have an option of",
              "the same name, a qualified name (`--optimizer.momentum`) selects one of them."]
     for command, options_classes in COMMANDS.items():
-        job = JOBS.get(command)
+        job = JOBS.get(command, "")
         flags = [flag for flag in flag_table(options_classes, [], registry).flags
-                 if not flag.qualified and (not job or flag.item.option.only in ("", None, job))]
+                 if not flag.qualified and flag.item.option.applies_to(job)]
         lines += ["", f"## `ipucnn {command}`"]
         if command == "restore":
             lines += ["", "Most options of `train`, and:"]
@@ -194,7 +194,7 @@ def _row(flag: Flag) -> str:
     values = "" if not rule.choices else " Values: " + ", ".join(
         f"`{choice}`" for choice in rule.choices) + "."
     only = f" Backends: {', '.join(supporting(rule.feature))}." if rule.feature else ""
-    if rule.only:
+    if rule.only and not rule.validation:
         only += f" For {rule.only} only."
     if flag.owners:
         only += f" Plugins: {in_words(flag.owners)}."

@@ -74,9 +74,12 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
         return ClassMatch(tuple(range(count)), "the model does not name its classes: those of "
                           f"{what} are assumed, in the same order")
     if not model:
+        fewer = "" if len(dataset) > count else (
+            f"; '--num-classes {len(dataset)}' makes a model of as many, and '--match-classes "
+            "position' leaves the last outputs unused")
         raise DataError(f"{what} has {len(dataset)} classes and the model {count}, which it does "
                         "not name", "use weights that name their classes, such as a checkpoint of "
-                        "'ipucnn train'")
+                        f"'ipucnn train'{fewer}")
     raise DataError(
         f"none of the classes of {what} is one of the model's: {what} has {listed(dataset)}, the "
         f"model {listed(model)}",

@@ -230,5 +230,8 @@ def _damaged(path: Union[Path, str], error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
     # do not pass on torch's advice to read the file with `weights_only=False`
     reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]
-    return WeightsError(f"'{path}' is damaged or not a weights file{reason}",
-                        "fetch or copy it again")
+    hint = "fetch or copy it again"
+    if str(path).lower().endswith(".onnx"):
+        hint = ("'ipucnn run --onnx FILE' runs an ONNX file; other commands need the checkpoint or "
+                "weights file that it was exported from")
+    return WeightsError(f"'{path}' is damaged or not a weights file{reason}", hint)

@@ -95,7 +95,7 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
         text += f" Default: {default}."
     if rule.feature:
         text += f" Backends: {', '.join(supporting(rule.feature))}."
-    if rule.only:
+    if rule.only and not rule.validation:
         text += f" For {rule.only} only."
     if flag.owners and explained:
         text += f" Plugins: {in_words(flag.owners)}."

@@ -40,9 +40,11 @@ def notes_on_idle(options: TrainOptions, data: DatasetSpec, registry: Registry,
         notes.append(f"'--reduction {options.optimisation.reduction}' has no effect: the old "
                      "trainer divided the learning rate of a sum, so that its updates were those "
                      "of a mean; '--accumulation-reduction sum' is without that")
-    if options.dataset.data_dir and not data.reads_folder:
-        notes.append(f"'--data-dir' has no effect with dataset {data.name!r}, which reads no "
-                     "folder")
+    for flag, folder in (("--data-dir", options.dataset.data_dir),
+                         ("--validation-data-dir", options.validation.validation_data_dir)):
+        if folder and not data.reads_folder and not any(flag in note for note in notes):
+            notes.append(f"'{flag}' has no effect with dataset {data.name!r}, which reads no "
+                         "folder")
     return notes
 
 

@@ -144,7 +144,7 @@ def prepare(options: TrainOptions, registry: Registry,
     notes += notes_on_idle(options, data, registry)
     if not data.reads_folder:
         # old scripts that change only '--data' still name ImageNet's folder
-        options = options.with_values(data_dir=None)
+        options = options.with_values(data_dir=None, validation_data_dir=None)
     check_dataset_options(options.dataset, data, {})
     length = endless_epoch(options, plan)
     continued = restored.card if restored else None
@@ -292,10 +292,17 @@ def make_loss(options: TrainOptions, registry: Registry) -> Loss:
     return loss
 
 
-def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry) -> None:
+def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry,
+               hint: str = "") -> None:
     """Raise an error for images with several classes and a loss of one class per image.
 
     A loss for several classes also supports images with one class.
+
+    Args:
+        options: of the training.
+        dataset: the images.
+        registry: where names are looked up.
+        hint: of the error, where another loss cannot be chosen.
 
     Raises:
         UsageError: names both, and the losses to choose from.
@@ -306,7 +313,7 @@ def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry)
                   if registry.get_typed(LossSpec, name).multi_label]
         raise UsageError(f"images of dataset {options.dataset.data!r} may have several classes, "
                          f"and loss {spec.name!r} takes one per image",
-                         f"use {' or '.join(losses)}")
+                         hint or f"use {' or '.join(losses)}")
 
 
 def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.errors import DataError, IpucnnError, NoSplitError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
@@ -23,8 +23,8 @@ from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import ImageDataset
-from ipucnn.data.formats.recognition import shards_in
+from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.formats.recognition import dataset_in, shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.batch_of_inference import Inference
 from ipucnn.models.batch_of_inference import check as check_measurable
@@ -160,7 +160,10 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     if data.on_device or not (data.labelled or data.name == stored.dataset):
         raise _no_labels(data)
-    check_dataset_options(options.dataset, data, {})
+    elsewhere = options.validation.validation_data_dir if data.reads_folder else None
+    place = elsewhere or options.dataset.data_dir
+    check_dataset_options(replace(options.dataset, data_dir=place), data, {
+        "--validation-data-dir": bool(given.dataset.validation_data_dir) and not data.reads_folder})
     options, notes = fitted(options)
     for note in (*notes, *notes_on_idle(options, data, registry, given.overrides())):
         listener.note(note)
@@ -168,20 +171,20 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
     chosen = choose_backend(options, plan, registry, trains=True)
     check_offer(options, plan, chosen.spec, registry)
     instances = chosen.join(plan)
-    elsewhere = options.validation.validation_data_dir
     built = build_stored(stored, registry)
     plan = replace(plan, preprocessing=built.preprocessing)
     request = replace(
         request_of(options.network, options.dataset, built.input_size,
                    None if data.finite else plan.combined_batch), num_classes=None,
         hold_out=holds_out(options),
-        split=None if elsewhere else "validation", data_dir=elsewhere or options.dataset.data_dir)
-    dataset = open_dataset(data, request, options.plugins, registry)
+        split=None if elsewhere else "validation", data_dir=place)
+    dataset = _opened(data, request, options, registry)
     if as_opened(data, dataset) is not data:
         raise _no_labels(data)
     for note in (*dataset.notes, *_on_a_share(given, options, dataset)):
         listener.note(note)
-    check_loss(options, dataset, registry)
+    check_loss(options, dataset, registry, "a checkpoint is validated with the loss of its "
+               "training: name images of one class each; 'ipucnn run' classifies these")
     _check_tables(given, data, dataset)
     match = None
     if data.labelled:
@@ -213,6 +216,18 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         "device": chosen.probe.device, "options": options.as_dict(),
         "environment": {**describe(), "backend": chosen.probe.versions},
         "card": built.card.as_plain()}
+
+
+def _opened(data: DatasetSpec, request: DatasetRequest, options: TrainOptions,
+            registry: Registry) -> ImageDataset:
+    """Open the images; errors suggest options of this command instead of those of trainings."""
+    try:
+        return open_dataset(data, request, options.plugins, registry)
+    except NoSplitError as error:
+        place = request.data_dir
+        raise NoSplitError(error.message, "name their folder with '--validation-data-dir'" + (
+            f": '--validation-data-dir {place}' validates all images of {place!r}" if place else "")
+                           ) from error
 
 
 def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[TrainOptions, str]:
@@ -262,14 +277,20 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     """Return the options of the stored training with the given ones replaced.
 
     Options that describe the machine of the training, those of its random augmentation, those of
-    replaced plugins, and folders if another dataset reads none, are not inherited.
+    replaced plugins, and folders if another dataset reads none, are not inherited. A given folder
+    of another format replaces the dataset if it holds shards, or if the training read none but
+    shards.
     """
     trained = options_of(stored, registry)
     overrides = given.overrides()
-    place = overrides.get("data_dir")
-    shards = shards_in(place, registry) if place and "data" not in overrides else None
-    if shards is not None:
-        overrides["data"] = shards
+    place = overrides.get("validation_data_dir") or overrides.get("data_dir")
+    if place and "data" not in overrides:
+        used = registry.get_typed(DatasetSpec, trained.dataset.data)
+        found = shards_in(place, registry)
+        if found is None and (used.streams or not used.reads_folder):
+            found = dataset_in(place, registry, "")
+        if found and found != used.name:
+            overrides["data"] = found
     replaced = [kind for kind in given.kinds for selector in [KINDS[kind].selector]
                 if overrides.get(selector, trained.get(selector)) != trained.get(selector)]
     others = {name for name, (item, _) in settings(trained).items()

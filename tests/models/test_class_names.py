@@ -61,3 +61,13 @@ def test_a_name_that_two_classes_have_is_ambiguous():
     match = match_classes(["crane", "zebra"], ["crane", "zebra", "crane"], 3)
     assert match.outputs == (None, 1)
     assert "'crane'" in match.note
+
+
+def test_more_outputs_than_classes_without_names_are_explained():
+    with pytest.raises(DataError) as raised:
+        match_classes(["a", "b"], [], 4)
+    assert "'--num-classes 2'" in raised.value.hint
+    assert "'--match-classes position'" in raised.value.hint
+    with pytest.raises(DataError) as raised:
+        match_classes(["a", "b"], [], 1)
+    assert "--num-classes" not in raised.value.hint

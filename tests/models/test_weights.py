@@ -414,6 +414,13 @@ def test_damaged_files(tmp_path, state, suffix, damage):
     assert "\n" not in caught.value.message
 
 
+def test_an_onnx_file_is_no_weights_file(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    with pytest.raises(WeightsError, match="not a weights file") as caught:
+        load_weights(small(), SMALL, str(tmp_path / "net.onnx"))
+    assert "'ipucnn run --onnx FILE'" in caught.value.hint
+
+
 @pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, torch.zeros(3),
                                      {"model_state_dict": {"a": "b"}}])
 def test_a_file_without_weights(tmp_path, content):

@@ -257,7 +257,9 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
                          + (f"; or leave {launch.launcher} out" if launch else ""))
     if plan.precision not in spec.precisions:
         raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",
-                         "its precisions: " + ", ".join(spec.precisions))
+                         "its precisions: " + ", ".join(spec.precisions) + "; " + _offered_by(
+                             registry, lambda s: plan.precision in s.precisions
+                             and (s.training if plan.training else s.inference)))
     if plan.stages > 1 and not spec.pipelining:
         raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
                          "no effect there", _offered_by(registry, lambda s: s.pipelining))

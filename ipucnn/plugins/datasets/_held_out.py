@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from typing import Dict, Hashable, List, Optional, Sequence
 
-from ipucnn.core.errors import DataError, NoSplitError
+from ipucnn.core.errors import NoSplitError
 from ipucnn.data import DatasetRequest
 
 DEFAULT_SHARE = 0.1
@@ -41,7 +41,7 @@ def held_out(names: Sequence[str], strata: Sequence[Hashable], share: float,
         seed: of the training.
 
     Raises:
-        DataError: no class has two images.
+        NoSplitError: no class has two images.
     """
     groups: Dict[Hashable, List[int]] = defaultdict(list)
     for index, stratum in enumerate(strata):
@@ -53,8 +53,8 @@ def held_out(names: Sequence[str], strata: Sequence[Hashable], share: float,
         for index in ranked[:count]:
             result[index] = True
     if not any(result):
-        raise DataError("there are too few images to hold some out for validation",
-                        "a class needs at least two; or add '--no-validation'")
+        raise NoSplitError("there are too few images to hold some out for validation",
+                           "a class needs at least two; or add '--no-validation'")
     return result
 
 

@@ -334,8 +334,10 @@ def test_a_folder_for_data_that_reads_none_is_refused(folder):
 
 
 def test_other_backends_say_who_computes_in_8_bit_integers():
-    with pytest.raises(UsageError, match="'torch' does not compute in precision 'int8'"):
+    with pytest.raises(UsageError, match="'torch' does not compute in precision 'int8'"
+                       ) as raised:
         run_with(backend="torch", precision="int8", data="generated")
+    assert "backends that can: openvino" in raised.value.hint
 
 
 def test_without_nncf(monkeypatch):

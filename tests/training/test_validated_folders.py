@@ -1,0 +1,72 @@
+"""`validate` and other folders than that of the training: formats, hints, and what is refused."""
+
+import csv
+import json
+
+import pytest
+
+from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_made("shapes", str(folder), GeneratedFiles(per_class=2, size=24))
+    return folder
+
+
+def trained(cli, folder, *words):
+    done = cli("train", "--model", "resnet8-cifar", "--input-size", "16", "--batch-size", "4",
+               "--epoch", "1", "--iterations", "1", "--backend", "torch", "--precision", "full",
+               "--progress", "off", "--no-report", "--checkpoint-path", folder, *words)
+    assert done.code == 0, done.err
+    return done.err
+
+
+def validated(cli, folder, *words):
+    done = cli("validate", "--checkpoint-path", folder, "--json", "--progress", "off", *words)
+    rows = json.loads(done.out)["validations"] if done.code == 0 else []
+    return done.code, [(row["images"], row["loss"]) for row in rows], done.err
+
+
+def test_folders_are_recognised_whatever_the_training_read(cli, photos, tmp_path):
+    shards = tmp_path / "shards"
+    assert cli("data", "convert", "--source", photos, "--target", shards).code == 0
+    trained(cli, tmp_path / "a", "--data-dir", shards, "--no-validation")
+    trained(cli, tmp_path / "b", "--data", "shapes", "--no-validation")
+    for weights in (tmp_path / "a", tmp_path / "b"):
+        found = [validated(cli, weights, "--validation-data-dir", place)
+                 for place in (photos, shards)]
+        assert [code for code, _, _ in found] == [0, 0], found
+        (images, loss), = found[0][1]
+        assert images == 16
+        assert found[1][1] == [(16, pytest.approx(loss, rel=1e-5))]
+
+
+def test_hints_name_options_of_validate(cli, photos, tmp_path):
+    shards = tmp_path / "shards"
+    assert cli("data", "convert", "--source", photos, "--target", shards).code == 0
+    trained(cli, tmp_path / "a", "--data-dir", photos)
+    code, _, err = validated(cli, tmp_path / "a", "--data-dir", shards)
+    assert code == 1
+    assert "there are no validation samples" in err
+    assert f"'--validation-data-dir {shards}' validates all images" in err
+    assert "--no-validation" not in err
+    files = sorted(path.relative_to(photos) for path in photos.glob("*/*.jpg"))
+    with (tmp_path / "several.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *((str(path), f"{path.parent}|drawn")
+                                                         for path in files)])
+    code, _, err = validated(cli, tmp_path / "a", "--data-dir", photos, "--labels",
+                             tmp_path / "several.csv")
+    assert code == 2
+    assert "validated with the loss of its training" in err
+    assert "--loss" not in err
+
+
+def test_no_folder_of_validation_images_is_ignored_silently(cli, photos, tmp_path):
+    output = trained(cli, tmp_path / "a", "--data", "generated", "--validation-data-dir", photos)
+    assert "'--validation-data-dir' has no effect with dataset 'generated'" in output
+    code, _, err = validated(cli, tmp_path / "a", "--validation-data-dir", photos / "star")
+    assert code == 2
+    assert "'--validation-data-dir' cannot be used with dataset 'generated'" in err
+    assert validated(cli, tmp_path / "a")[0] == 0  # the saved one is not used
