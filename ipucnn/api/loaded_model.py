@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union, overload
 
@@ -60,10 +61,14 @@ class LoadedModel(Shown):
         """
         from ipucnn.data.given import given_images
 
-        if top_k < 1:
+        try:
+            classes = operator.index(top_k)  # numpy's whole numbers, too
+        except TypeError:
+            raise UsageError(f"option 'top_k' is {top_k!r}", "it is a whole number") from None
+        if classes < 1:
             raise UsageError(f"option 'top_k' is {top_k}", "the smallest value is 1")
         dataset, single = given_images(images)
-        found = self._answering(dataset, int(top_k))
+        found = self._answering(dataset, classes)
         return found[0] if single and found else found
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Sequence, Tuple
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _KINDS = ("images are of Pillow, uint8 arrays of numpy (height, width, 3), uint8 tensors of torch "
           "(3, height, width), or paths")
+
+_ENCODED = (bytes, bytearray, memoryview, io.IOBase)
+"""Types of the content of a file."""
 
 
 def given_images(images: Any) -> Tuple[ImageDataset, bool]:
@@ -45,12 +49,20 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
     if _is_pillow(images):
         return GivenImages([images]), True
     if hasattr(images, "__len__") and hasattr(images, "__getitem__") \
-            and not isinstance(images, (dict, bytes)):
+            and not isinstance(images, (dict, *_ENCODED)):
         return GivenImages(images), False
-    if isinstance(images, Iterable) and not isinstance(images, (dict, bytes)):
+    if isinstance(images, Iterable) and not isinstance(images, (dict, *_ENCODED)):
         return GivenImages(list(images)), False
     raise UsageError(f"{type(images).__name__!r} is neither an image nor a collection of images",
-                     _KINDS)
+                     _remedy(images))
+
+
+def _remedy(given: Any) -> str:
+    """Return the hint for something that is no image."""
+    if isinstance(given, _ENCODED):
+        return ("'PIL.Image.open(FILE)' opens the content of an image file; of bytes, FILE is "
+                "'io.BytesIO(BYTES)'")
+    return _KINDS
 
 
 def fitted(images: ImageDataset, input_size: int) -> ImageDataset:
@@ -70,7 +82,8 @@ def _at(path: str) -> Tuple[ImageDataset, bool]:
     if os.path.isfile(place):
         return FileImages([place]), True
     if not os.path.isdir(place):
-        raise DataError(f"there is no image and no folder {path!r}", "check its name")
+        raise DataError(f"there is no image and no folder {path!r}",
+                        "download it first" if "://" in path else "check its name")
     left = LeftOut(place)
     paths = list_images(place, left)
     if not paths:
@@ -170,7 +183,8 @@ def _pixels(image: Any, name: str) -> Pixels:
         except (OSError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {error}", _KINDS) from error
     if not _is_array(image):
-        raise DataError(f"{name} is of type {type(image).__name__!r}, and no image", _KINDS)
+        raise DataError(f"{name} is of type {type(image).__name__!r}, and no image",
+                        _remedy(image))
     channels_first = hasattr(image, "permute")  # torch's order
     array = numpy.asarray(image.detach().cpu() if channels_first else image)
     if str(array.dtype) != "uint8":
@@ -187,6 +201,7 @@ def _pixels(image: Any, name: str) -> Pixels:
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
         raise DataError(f"{name} has shape {shape}, expected "
                         + ("3 x height x width" if channels_first else "height x width x 3"),
+                        "an image has at least one pixel" if 0 in array.shape else
                         "convert it with 'PIL.Image.fromarray(...)', which removes transparency")
     # a copy, because torch warns about read-only arrays
     return numpy.array(numpy.broadcast_to(array, (*array.shape[:2], 3)), order="C")

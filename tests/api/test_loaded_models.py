@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 import threading
 from pathlib import Path
@@ -118,9 +119,20 @@ def test_what_is_no_image_is_named(model, images, message):
         model.predict(images)
 
 
-def test_top_k_of_nothing_is_refused(model, photo):
-    with pytest.raises(ipucnn.IpucnnError, match="option 'top_k' is 0"):
-        model.predict(photo, top_k=0)
+@pytest.mark.parametrize(("images", "hint"), [
+    (b"content of a file", "io.BytesIO"), (io.BytesIO(b"x"), "io.BytesIO"),
+    ([b"content of a file"], "io.BytesIO"), ("https://localhost/a.jpg", "download"),
+    (numpy.zeros((0, 3, 3), "uint8"), "at least one pixel")])
+def test_hints_on_what_is_no_image(model, images, hint):
+    with pytest.raises(ipucnn.IpucnnError) as raised:
+        model.predict(images)
+    assert hint in raised.value.hint
+
+
+@pytest.mark.parametrize("top_k", [0, "3", 2.5, None])
+def test_top_k_is_at_least_one_class(model, photo, top_k):
+    with pytest.raises(ipucnn.IpucnnError, match=f"option 'top_k' is {top_k!r}"):
+        model.predict(photo, top_k=top_k)
 
 
 def test_damaged_photographs_are_named_or_left_out(model, photo, trained, tmp_path):
