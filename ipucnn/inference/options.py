@@ -136,6 +136,7 @@ class RunResults(ResultPart):
         return bool(self.report or self.result)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.top_k != RunResults.top_k and not self.predictions:
             raise UsageError("'--top-k' is for predictions, and none are written",
                              "add '--predictions FILE', or leave it out")

@@ -25,7 +25,7 @@ def read_content(path: Path) -> Dict[str, Any]:
     Raises:
         CheckpointError: it is missing, damaged or no checkpoint.
     """
-    from ipucnn.models.weights_file import read_checkpoint
+    from ipucnn.models.weights_file import read_checkpoint, remedy_for_missing
 
     try:
         present(path)
@@ -34,7 +34,8 @@ def read_content(path: Path) -> Dict[str, Any]:
     if kind_of(path):
         raise CheckpointError(f"'{path}' is {kind_of(path)}", "name a file")
     if not os.path.exists(str(path)):  # Path.exists raises for a name that is too long
-        raise CheckpointError(f"there is no checkpoint '{shown_path(path)}'", "check its name")
+        raise CheckpointError(f"there is no checkpoint '{shown_path(path)}'",
+                              remedy_for_missing(path, "check its name"))
     try:
         with zipfile.ZipFile(str(path)) as archive:
             bad = archive.testzip()  # torch.load checks no checksums

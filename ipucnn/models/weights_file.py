@@ -44,8 +44,8 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
     if kind_of(path):
         raise WeightsError(f"weights '{path}' are {kind_of(path)}", "name a file")
     if not path.exists():
-        raise WeightsError(f"there is no weights file '{path}'",
-                           "'--weights' accepts 'pretrained', 'random', a file or a folder")
+        raise WeightsError(f"there is no weights file '{path}'", remedy_for_missing(
+            path, "'--weights' accepts 'pretrained', 'random', a file or a folder"))
     try:
         with path.open("rb") as file:
             header = file.read(2)
@@ -224,6 +224,11 @@ def _begins_tar(head: bytes) -> bool:
     except (tarfile.TarError, ValueError):
         return False
     return True
+
+
+def remedy_for_missing(path: Union[Path, str], otherwise: str) -> str:
+    """Return the hint for a file that does not exist, and may be an address of the web."""
+    return "download the file, and give its path" if re.match("https?:/", str(path)) else otherwise
 
 
 def _damaged(path: Union[Path, str], error: Exception) -> WeightsError:

@@ -90,6 +90,7 @@ class TrainResults(ResultPart):
         "in 'logs').", metavar="DIR")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps_per_log and self.logs_per_epoch != 1:
             raise UsageError("'--steps-per-log' contradicts '--logs-per-epoch'",
                              "leave one of them out")

@@ -70,3 +70,15 @@ def test_no_folder_of_validation_images_is_ignored_silently(cli, photos, tmp_pat
     assert code == 2
     assert "'--validation-data-dir' cannot be used with dataset 'generated'" in err
     assert validated(cli, tmp_path / "a")[0] == 0  # the saved one is not used
+
+
+def test_hints_of_a_run_name_its_options(cli, photos):
+    done = cli("run", "--model", "resnet8-cifar", "--weights", "random", "--data", "imagenet",
+               "--data-dir", photos)
+    assert done.code == 1
+    assert "name another folder with '--data-dir'" in done.err
+    assert "--no-validation" not in done.err
+    for words in (["run", "--weights"], ["validate", "--checkpoint-path"]):
+        done = cli(*words, "https://localhost/a.pt", "--data-dir", photos)
+        assert done.code == 1
+        assert "download the file" in done.err

@@ -1,7 +1,8 @@
 """Option parts shared by several commands; a job's own parts are in its package."""
 
+import os
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.conversion import LARGEST_SIZE
@@ -9,6 +10,7 @@ from ipucnn.core.options.declaration import (
     DEVICE_IMAGES,
     FULL_PRECISION,
     NO_LABELS,
+    declared,
     option,
 )
 from ipucnn.core.preprocessing import LARGEST_INPUT
@@ -164,3 +166,15 @@ class ResultPart:
                         basic=True)
     progress: str = option("auto", "Show progress: only on terminals, always, or never.",
                            choices=("auto", "on", "off"), switch=True)
+
+    def __post_init__(self) -> None:
+        written: Dict[str, str] = {}
+        for item in declared(type(self)):
+            place = getattr(self, item.name)
+            if not place or "FILE" not in item.option.metavar or (
+                    os.path.exists(place) and not os.path.isfile(place)):  # such as /dev/null
+                continue
+            other = written.setdefault(os.path.realpath(place), item.flag)
+            if other != item.flag:
+                raise UsageError(f"'{other}' and '{item.flag}' write the same file {place!r}",
+                                 "name two files")
