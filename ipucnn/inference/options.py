@@ -62,8 +62,8 @@ class RunDataset(DatasetPart):
         "(default: 300).",
         minimum=10, feature="int8")
     calibration_dir: Optional[str] = option(
-        None, "Folder of images for the calibration of int8, in the layout of '--data' (default: "
-        "the images of the run).", metavar="DIR", feature="int8")
+        None, "Folder of images for the calibration of int8, in the layout of '--data' or "
+        "without classes (default: the images of the run).", metavar="DIR", feature="int8")
 
     def __post_init__(self) -> None:
         others = ("synthetic", RunDataset.data) if self.synthetic else ("synthetic",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional
 
 from ipucnn.core.collection import collect_as_usual
-from ipucnn.core.errors import NoSplitError, UsageError
+from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, launched, sharing
@@ -31,7 +31,7 @@ from ipucnn.data.opening import (
 )
 from ipucnn.inference import backend_choice, predictions
 from ipucnn.inference.measured import Measured
-from ipucnn.inference.options import RunOptions
+from ipucnn.inference.options import RunDataset, RunOptions
 from ipucnn.inference.tuning import measure
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
@@ -264,10 +264,21 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
 
     if options.dataset.calibration_dir or not data.finite:
         length = None if data.finite else 2 * (options.dataset.calibration_samples or SAMPLES)
-        source = open_dataset(data, replace(
-            job.request, length=length,
-            data_dir=options.dataset.calibration_dir or job.request.data_dir),
-            options.plugins, job.registry)
+        request = replace(job.request, length=length,
+                          data_dir=options.dataset.calibration_dir or job.request.data_dir)
+        try:
+            source = open_dataset(data, request, options.plugins, job.registry)
+        except DataError as error:
+            without = job.registry.get_typed(DatasetSpec, RunDataset.data)
+            if not options.dataset.calibration_dir or data is without:
+                raise
+            try:  # calibration needs no labels
+                source = open_dataset(without, request, options.plugins, job.registry)
+            except DataError:
+                raise error from None
+            data = without
+            notes.append("the images of '--calibration-dir' are used without labels: "
+                         + error.message)
         notes += [note for note in source.notes if note not in notes]
     calibration = calibration_of(source, built.preprocessing,
                                  matched(options, data, source, built.card), options.dataset)

@@ -286,6 +286,14 @@ def test_images_of_another_folder_are_calibrated_with(tmp_path, folder):
     assert result.session["quantisation"]["compared_images"] == 12
 
 
+def test_calibration_needs_no_labels(tmp_path, folder):
+    for number, file in enumerate(sorted(folder.rglob("*.jpg"))[:12]):
+        shutil.copy(str(file), str(tmp_path / f"{number}.jpg"))
+    result = _quantised(data_dir=str(folder), calibration_dir=str(tmp_path))
+    assert result.session["quantisation"]["calibration_images"] == 12
+    assert any("are used without labels" in note for note in result.notes)
+
+
 def test_random_images_calibrate_with_a_warning():
     result = _quantised(data="generated", iterations=2, calibration_samples=10)
     assert any("their predictions are meaningless" in note for note in result.notes)
