@@ -101,9 +101,9 @@ class ValidateOptions(CommandOptions):
     def overrides(self) -> Dict[str, Any]:
         """Return the given values that replace those of the training, by flat name."""
         values = {item.name: self.get(item.name)
-                  for kind in (ValidationDataset, ValidationExecution) for item in declared(kind)}
-        return {**{name: value for name, value in values.items() if value is not None},
-                **self.plugins.as_dict()}
+                  for kind in (ValidationDataset, ValidationExecution) for item in declared(kind)
+                  if self.get(item.name) != item.default}
+        return {**values, **self.plugins.as_dict()}
 
 
 @dataclass(frozen=True)
