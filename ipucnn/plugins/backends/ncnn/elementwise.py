@@ -8,7 +8,7 @@ import numpy
 
 from ipucnn.plugins.backends.ncnn.graph_view import Node
 from ipucnn.plugins.backends.ncnn.param_file import Parameter
-from ipucnn.plugins.backends.ncnn.translation import Translation, Value
+from ipucnn.plugins.backends.ncnn.graph_translation import Translation, Value
 
 if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]

@@ -11,13 +11,9 @@ from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.onnx.engine_base import Graph, OnnxBackend
-from ipucnn.plugins.backends.ncnn.inference import NcnnSession
+from ipucnn.plugins.backends.ncnn.inference import NcnnSession, concurrent
 from ipucnn.plugins.backends.ncnn.options import NcnnOptions
 from ipucnn.plugins.backends.ncnn.target import TARGET
-
-_CONCURRENT = (1, 0, 20261020)
-"""The first release whose calls let other threads of Python run."""
-
 
 class NcnnBackend(OnnxBackend):
     """Runs inference plans on a CPU with ncnn."""
@@ -35,15 +31,17 @@ class NcnnBackend(OnnxBackend):
         except UsageError as error:
             return Probe(usable=False, reason=error.message, remedy=error.hint)
         notes = () if concurrent() else (
-            f"ncnn {ncnn.__version__} computes one image at a time; newer releases compute one "
-            "per thread, which is faster",)
+            f"ncnn {ncnn.__version__} computes one image at a time, with all threads; releases "
+            "since 1.0.20261020 compute one per thread, which is faster",)
         return Probe(usable=True, device=f"CPU, {usable_cores()} cores", notes=notes,
                      versions={"ncnn": ncnn.__version__})
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""
         _check_device(self.options.device)
-        usual = thread_count() if concurrent() else 1
+        # a caller that waits for each image has all threads compute it
+        usual = min(thread_count(), plan.micro_batch * plan.calls_in_flight) \
+            if concurrent() else 1
         return NcnnSession(graph, plan, self.options.requests or usual)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
@@ -51,12 +49,6 @@ class NcnnBackend(OnnxBackend):
         threads = thread_count()
         return [{"requests": count} for count in (
             (threads, 1) if threads > 1 and concurrent() else (1,))]
-
-
-def concurrent() -> bool:
-    """Return whether calls in several threads of Python are computed at the same time."""
-    parts = ncnn.__version__.split(".")
-    return all(part.isdecimal() for part in parts) and tuple(map(int, parts)) >= _CONCURRENT
 
 
 def _check_device(wanted: Optional[str]) -> None:

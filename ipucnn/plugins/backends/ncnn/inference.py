@@ -32,6 +32,9 @@ _OPTIONS = {
 _NO_MEMORY = -100
 """The code that layers return if there is no memory for their output."""
 
+_CONCURRENT = (1, 0, 20261020)
+"""The first release whose calls let other threads of Python run."""
+
 
 class NcnnSession(ArraySession):
     """Computes the images of a micro-batch one by one, several of them at a time.
@@ -53,17 +56,17 @@ class NcnnSession(ArraySession):
         self._net: Optional[ncnn.Net] = None
         self._closed = False
         self._synthetic: Optional[Array] = None
-        each = max(1, thread_count() // self._together)
-        self._net_threads = each
+        # where calls cannot overlap, each of them has all threads
+        self._threads = max(1, thread_count() // (self._together if concurrent() else 1))
         self.facts: Dict[str, Any] = {
             "weights_type": "float32", "arithmetic": "float32", "threads": thread_count(),
-            "threads_per_image": each, "requests": together}
+            "threads_per_image": self._threads, "requests": together}
 
     def compile(self) -> float:
         """Translate or load the network; to warm up, compute one image."""
         started = time.perf_counter()
         net = ncnn.Net()
-        for name, value in {**_OPTIONS, "num_threads": self._net_threads}.items():
+        for name, value in {**_OPTIONS, "num_threads": self._threads}.items():
             if hasattr(net.opt, name):
                 setattr(net.opt, name, value)
         load(net, self._graph)
@@ -131,6 +134,12 @@ class NcnnSession(ArraySession):
             logits = numpy.array(found, numpy.float32).reshape(-1)
             del found
         return logits
+
+
+def concurrent() -> bool:
+    """Return whether calls in several threads of Python are computed at the same time."""
+    parts = ncnn.__version__.split(".")
+    return all(part.isdecimal() for part in parts) and tuple(map(int, parts)) >= _CONCURRENT
 
 
 def _failed(code: int) -> IpucnnError:

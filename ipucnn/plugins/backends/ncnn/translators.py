@@ -6,7 +6,7 @@ from typing import Callable, Dict
 
 from ipucnn.plugins.backends.ncnn import elementwise, pooling, shaping, weighted
 from ipucnn.plugins.backends.ncnn.graph_view import Node
-from ipucnn.plugins.backends.ncnn.translation import Translation
+from ipucnn.plugins.backends.ncnn.graph_translation import Translation
 
 TRANSLATORS: Dict[str, Callable[[Translation, Node], None]] = {
     **elementwise.TRANSLATORS, **pooling.TRANSLATORS, **shaping.TRANSLATORS,
