@@ -13,9 +13,6 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-
-ncnn = pytest.importorskip("ncnn")
-
 from engine_checks import (
     FAMILIES,
     SIZE,
@@ -35,10 +32,13 @@ from PIL import Image
 from ipucnn.core.errors import IpucnnError, UnavailableError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.network import read_network
-from ipucnn.plugins.backends.ncnn import engine, inference, stored_network
-from ipucnn.plugins.backends.ncnn.engine import NcnnBackend
 from ipucnn.plugins.backends.ncnn.options import NcnnOptions
 
+ncnn = pytest.importorskip("ncnn")
+engine, inference, stored_network = (
+    pytest.importorskip(f"ipucnn.plugins.backends.ncnn.{name}")
+    for name in ("engine", "inference", "stored_network"))
+NcnnBackend = engine.NcnnBackend
 FULL = ExecutionPlan(micro_batch=2, precision="32.32")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -13,14 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from ipucnn.core.errors import UnsupportedNetworkError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.network import read_network
-
-pytest.importorskip("ncnn")
-
-from ipucnn.plugins.backends.ncnn.engine import NcnnBackend
 from ipucnn.plugins.backends.ncnn.options import NcnnOptions
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "onnx"))
-from graphs import FLOAT, constant, model, node, outputs
+pytest.importorskip("ncnn")
+NcnnBackend = pytest.importorskip("ipucnn.plugins.backends.ncnn.engine").NcnnBackend
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "onnx"))
+graphs = importlib.import_module("graphs")
+FLOAT, constant, node, outputs = graphs.FLOAT, graphs.constant, graphs.node, graphs.outputs
 
 RANDOM = numpy.random.default_rng(0)
 SIDE = 9
@@ -44,7 +44,7 @@ def network(*nodes, opset=13, channels=4, batch="batch", **weights):
     if not any("logits" in one.output for one in nodes):
         around += [node("Flatten", "y", "flat"), node("MatMul", "flat head", "logits")]
     values = {"stem": random(channels, 3, 3, 3), **weights}
-    return model(around, [("images", FLOAT, [batch, 3, SIDE, SIDE])],
+    return graphs.model(around, [("images", FLOAT, [batch, 3, SIDE, SIDE])],
                  [("logits", FLOAT, [batch, 5])], values, opset, ir_version=8)
 
 
@@ -106,7 +106,7 @@ GRAPHS = {
         node("Sigmoid", "x", "s"), node("Mul", "s x", "m"), node("Add", "m x", "y")),
     "HardSwish of two operators": network(
         node("HardSigmoid", "x", "s", alpha=0.25, beta=0.4), node("Mul", "x s", "y")),
-    **{f"MaxPool, {name}": network(node("MaxPool", "x", "y", **attributes)) for name, attributes in (
+    **{f"MaxPool, {how}": network(node("MaxPool", "x", "y", **attributes)) for how, attributes in (
         ("rounded up", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
         ("padded", {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [1, 0, 0, 1]}),
         ("rounded up and padded", {"kernel_shape": [3, 3], "strides": [3, 2], "ceil_mode": 1,

@@ -15,6 +15,7 @@ from ipucnn.plugins.backends.ncnn.inference import NcnnSession, concurrent
 from ipucnn.plugins.backends.ncnn.options import NcnnOptions
 from ipucnn.plugins.backends.ncnn.target import TARGET
 
+
 class NcnnBackend(OnnxBackend):
     """Runs inference plans on a CPU with ncnn."""
 

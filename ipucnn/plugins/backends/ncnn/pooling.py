@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Dict
 
-from ipucnn.plugins.backends.ncnn.graph_view import Node
 from ipucnn.plugins.backends.ncnn.graph_translation import Translation, Value
+from ipucnn.plugins.backends.ncnn.graph_view import Node
 from ipucnn.plugins.backends.ncnn.weighted import padding
 
 _MAX, _MEAN = 0, 1

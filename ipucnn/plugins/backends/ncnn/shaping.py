@@ -6,8 +6,8 @@ from dataclasses import replace
 from math import prod
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from ipucnn.plugins.backends.ncnn.graph_view import Node
 from ipucnn.plugins.backends.ncnn.graph_translation import Shape, Translation, Value
+from ipucnn.plugins.backends.ncnn.graph_view import Node
 from ipucnn.plugins.backends.ncnn.weighted import group_norm
 
 _FLOAT = 1

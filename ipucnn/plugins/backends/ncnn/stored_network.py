@@ -80,8 +80,8 @@ def _read(net: ncnn.Net, folder: Path) -> bool:
 @contextmanager
 def _written(graph: Graph, kept: Optional[KeptFolder]) -> Iterator[Path]:
     """Translate a graph; yield the folder with its files, which is temporary if not stored."""
-    from ipucnn.plugins.backends.ncnn.graph_view import GraphView
     from ipucnn.plugins.backends.ncnn.graph_translation import translated
+    from ipucnn.plugins.backends.ncnn.graph_view import GraphView
 
     layers = translated(GraphView.of(graph.proto, graph.input_name, graph.batch))
     if kept is not None:

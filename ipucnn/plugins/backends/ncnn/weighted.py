@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 import numpy
 
 from ipucnn.plugins.backends.ncnn.elementwise import fused_activation, scaled
+from ipucnn.plugins.backends.ncnn.graph_translation import Translation, Value
 from ipucnn.plugins.backends.ncnn.graph_view import Node
 from ipucnn.plugins.backends.ncnn.param_file import Parameter
-from ipucnn.plugins.backends.ncnn.graph_translation import Translation, Value
 
 if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]
