@@ -45,7 +45,7 @@ def network(*nodes, opset=13, channels=4, batch="batch", **weights):
         around += [node("Flatten", "y", "flat"), node("MatMul", "flat head", "logits")]
     values = {"stem": random(channels, 3, 3, 3), **weights}
     return graphs.model(around, [("images", FLOAT, [batch, 3, SIDE, SIDE])],
-                 [("logits", FLOAT, [batch, 5])], values, opset, ir_version=8)
+                        [("logits", FLOAT, [batch, 5])], values, opset, ir_version=8)
 
 
 def with_head(proto, images):
