@@ -100,7 +100,8 @@ GRAPHS = {
     **{kind: network(node(kind, "x", "y", **attributes), channels=channels)
        for kind, attributes, channels in (
            ("Elu", {"alpha": 0.7}, 4), ("Tanh", {}, 5), ("HardSigmoid", {}, 16), ("Neg", {}, 4),
-           ("Abs", {}, 3), ("Exp", {}, 8))},
+           ("Abs", {}, 3))},
+    "a square": network(constant("two", numpy.float32(2)), node("Pow", "x two", "y")),
     "PRelu": network(node("PRelu", "x s", "y"), s=random(4, 1, 1)),
     "swish of a value with other readers": network(
         node("Sigmoid", "x", "s"), node("Mul", "s x", "m"), node("Add", "m x", "y")),
@@ -185,7 +186,7 @@ GRAPHS = {
     "logits with another reader": network(
         node("GlobalAveragePool", "x", "m"), node("Flatten", "m", "f"), node("Gemm", "f w", "g"),
         node("Neg", "g", "h"), node("Abs", "h", "k"), node("Add", "g k", "logits"),
-        node("Exp", "logits", "unused"), w=random(4, 5)),
+        node("Neg", "logits", "unused"), w=random(4, 5)),
     "a fixed batch": network(
         constant("shape", [2, 4, 81]), node("Reshape", "x shape", "z"), node("Relu", "z", "y"),
         batch=2),
@@ -205,6 +206,8 @@ def test_a_graph_gives_the_logits_of_onnx_runtime(name, tmp_path):
 
 REFUSED = {
     "Erf": (network(node("Erf", "x", "e"), node("Erf", "e", "y")), "not translated: Erf"),
+    "a cube": (network(constant("three", numpy.float32(3)), node("Pow", "x three", "y")),
+               "another exponent than 2"),
     "dilated pooling": (network(node("MaxPool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2])),
                         "MaxPool 'y' has dilations"),
     "a mean over images": (network(node("ReduceMean", "x", "m", axes=[0], keepdims=1),

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 _LARGEST = 3.4028234e38
 """The bound of a Clip without a bound, which is the largest float32."""
 
-_OPERATIONS = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Pow": 6}
-_REVERSED = {"Add": 0, "Sub": 7, "Mul": 2, "Div": 8, "Pow": 9}
+_OPERATIONS = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3}
+_REVERSED = {"Add": 0, "Sub": 7, "Mul": 2, "Div": 8}
 """Numbers of operations, and those with operands in the other order."""
 
-_UNARY = {"Abs": 0, "Neg": 1, "Sqrt": 5, "Exp": 7, "Log": 8, "Reciprocal": 15}
+_UNARY = {"Abs": 0, "Neg": 1, "Sqrt": 5, "Reciprocal": 15}
+_SQUARE = 4
+"""Numbers of operations. ncnn's powers are not defined for negative numbers, and its logarithm not
+for 0."""
 
 
 def _unary(t: Translation, node: Node) -> None:
@@ -180,16 +183,21 @@ def _binary(t: Translation, node: Node) -> None:
                        {0: operation, 1: 1, 2: float(array.reshape(-1)[0])})
         t.put(node, node.output, Value(made.blob, value.shape, value.stored))
         return
-    if node.kind != "Pow":
-        scale, bias = _affine(t, node, value)
-        if scale is not None and bias is not None:
-            scaled(t, node, value, scale, bias)
-            return
+    scale, bias = _affine(t, node, value)
+    if scale is not None and bias is not None:
+        scaled(t, node, value, scale, bias)
+        return
     array = array.reshape((1,) * (len(value.shape) - array.ndim) + array.shape)
     operands = [t.stored_as(node, value, value.shape)]
     operands.insert(place, t.constant_value(array))
     t.put(node, node.output, t.added("BinaryOp", operands, _broadcast(node, *operands),
                                      {0: _OPERATIONS[node.kind]}))
+
+
+def _power(t: Translation, node: Node) -> None:
+    if t.view.constant(node, 1).reshape(-1).tolist() != [2]:
+        node.refused("has another exponent than 2")
+    _applied(t, node, node.output, "UnaryOp", {0: _SQUARE})
 
 
 def _of_two(t: Translation, node: Node) -> None:
@@ -224,4 +232,4 @@ def _broadcast(node: Node, first: Value, second: Value) -> Tuple[int, ...]:
 
 TRANSLATORS: Dict[str, Callable[[Translation, Node], None]] = {
     **dict.fromkeys(_LAYERS, _unary), **dict.fromkeys(_OPERATIONS, _binary),
-    "Sigmoid": _gate, "HardSigmoid": _gate, "PRelu": _parametric_relu}
+    "Sigmoid": _gate, "HardSigmoid": _gate, "Pow": _power, "PRelu": _parametric_relu}

@@ -43,12 +43,8 @@ def load(net: ncnn.Net, graph: Graph) -> None:
         kept = KeptFolder.of("ncnn", (identity(Path(graph.path)), _code()), _STATE)
         if kept.there() and _read(net, kept.path):
             return
-        net.clear()
-    with _errors(), _written(graph, kept) as folder:
-        if not _read(net, folder):
-            net.clear()
-            raise IpucnnError("ncnn cannot load the network, or there is too little memory",
-                              "try another backend")
+    with _errors():
+        _translate(net, graph, kept)
 
 
 @lru_cache(maxsize=None)
@@ -73,31 +69,32 @@ def _read(net: ncnn.Net, folder: Path) -> bool:
             raise ValueError(f"ncnn returns the codes {codes}")
     except (OSError, ValueError, LookupError, TypeError) as error:
         log.info("network '%s' is not used: %s", folder, error)
+        net.clear()
         return False
     return True
 
 
-@contextmanager
-def _written(graph: Graph, kept: Optional[KeptFolder]) -> Iterator[Path]:
-    """Translate a graph; yield the folder with its files, which is temporary if not stored."""
+def _translate(net: ncnn.Net, graph: Graph, kept: Optional[KeptFolder]) -> None:
+    """Translate a graph, store it if possible, and load it."""
     from ipucnn.plugins.backends.ncnn.graph_translation import translated
     from ipucnn.plugins.backends.ncnn.graph_view import GraphView
 
-    layers = translated(GraphView.of(graph.proto, graph.input_name, graph.batch))
+    # not `graph.proto`, which would stay in memory
+    layers = translated(GraphView.of(graph.made(), graph.input_name, graph.batch))
     if kept is not None:
         try:
             with kept.filled() as partial:
                 _write(layers, partial)
-            stored = kept.there()
         except OSError as error:  # a full disk, or a folder that is not the user's
             log.info("the network is not stored in '%s': %s", kept.path, error)
-            stored = False
-        if stored:
-            yield kept.path
+        # a damaged one stays where another process uses it
+        if kept.there() and _read(net, kept.path):
             return
     with tempfile.TemporaryDirectory(prefix="ipucnn-ncnn-") as folder:
         _write(layers, Path(folder))
-        yield Path(folder)
+        if not _read(net, Path(folder)):
+            raise IpucnnError("ncnn cannot load the network, or there is too little memory",
+                              "try another backend")
 
 
 def _write(layers: List[Layer], folder: Path) -> None:
