@@ -116,7 +116,8 @@ GRAPHS = {
                                             strides=[2, 2], **attributes)) for name, attributes in (
         ("padding counted", {"pads": [1, 1, 1, 1], "count_include_pad": 1}),
         ("padding not counted", {"pads": [1, 1, 1, 1]}),
-        ("uneven", {"pads": [0, 1, 1, 0]}), ("rounded up", {"ceil_mode": 1, "pads": [1, 0, 0, 1]}))},
+        ("uneven", {"pads": [0, 1, 1, 0]}),
+        ("rounded up", {"ceil_mode": 1, "pads": [1, 0, 0, 1]}))},
     "Gemm": network(
         node("GlobalAveragePool", "x", "m"), node("Flatten", "m", "f"),
         node("Gemm", "f w b", "g", alpha=0.5, beta=2.0), node("Relu", "g", "r"),
