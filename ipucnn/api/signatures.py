@@ -116,7 +116,7 @@ def _options(options_classes: Sequence[type]) -> List[Tuple[str, Declared, str]]
         by_name: Dict[str, List[Any]] = {}
         for owner in builtin_owners(getattr(options_class, "kinds", ()), registry()):
             for item in declared(owner.options):
-                if item.option.only in ("", getattr(options_class, "job", "") or item.option.only):
+                if item.option.applies_to(getattr(options_class, "job", "")):
                     by_name.setdefault(item.name, []).append((owner, item))
         for name, having in by_name.items():
             item = having[0][1]

@@ -93,8 +93,9 @@ def _of_session(job: Job, link: Link) -> Facts:
 
         def measure(wanted: float) -> Tuple[float, float]:
             nonlocal rate
-            count = max(2 * in_flight, in_flight * round(wanted * rate / size / in_flight))
-            calls(in_flight)  # not timed, because others have used the caches since the last round
+            count = in_flight * max(1, round(wanted * rate / size / in_flight))
+            if size / rate < wanted:  # others have used the caches: see `peers.inference`
+                calls(in_flight)
             found = calls(count)
             rate = found[0] / found[1]
             return found

@@ -9,6 +9,7 @@ from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import INFERENCE, declared, option
 from ipucnn.core.options.parts import (
+    AUTO_BATCH,
     DatasetPart,
     ExecutionPart,
     NetworkPart,
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32",
                "int8": "int8"}
-
-
-AUTO_BATCH = "auto"
-"""The value of `--batch-size` that is replaced by a measured number."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +111,6 @@ class RunExecution(ExecutionPart):
     time_limit: Optional[float] = option(
         None, "Stop after this many seconds and report the results so far.",
         exclusive_minimum=0.0, metavar="SECONDS")
-
-
-    @property
-    def measured(self) -> bool:
-        """Whether the micro-batch is measured."""
-        return str(self.batch_size) == AUTO_BATCH
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,7 @@ def prepare(options: RunOptions, registry: Registry,
     plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
     check_images(executed)
     total = _total(options, data, len(dataset), plan)
-    # a short run would end before the first measured call
-    executed = replace(executed, calls_in_flight=max(1, -(-total // executed.local_batch) // 2))
+    executed = executed.for_images(total)
     match = matched(options, data, dataset, built.card)
     if match is not None and match.note:
         notes.append(match.note)

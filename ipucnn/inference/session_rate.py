@@ -8,7 +8,7 @@ from typing import Any, Callable, Deque
 
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.onnx.examples import random_images
+from ipucnn.data.example_images import random_images
 
 SECONDS = 0.2
 """Minimum seconds of a measurement."""

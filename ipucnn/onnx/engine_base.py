@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.data.example_images import random_images
 from ipucnn.models.memory_checks import memory_errors
-from ipucnn.onnx.examples import random_images
 from ipucnn.onnx.network import OnnxNetwork, check_batch
 from ipucnn.onnx.target import OnnxTarget
 

@@ -17,11 +17,11 @@ from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.core.showing import Blocks, Facts, Shown
+from ipucnn.data.example_images import random_images
 from ipucnn.models.build import build_model
 from ipucnn.models.built import BuiltModel
 from ipucnn.onnx.comparison import TOLERANCE, compare
 from ipucnn.onnx.embedded_metadata import Metadata
-from ipucnn.onnx.examples import random_images
 from ipucnn.onnx.float16 import in_float16
 from ipucnn.onnx.module_graph import graph_module
 from ipucnn.onnx.options import ExportOptions

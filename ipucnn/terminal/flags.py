@@ -65,17 +65,16 @@ class FlagTable:
     Attributes:
         flags: in the order of declaration, a command's own before those of plugins.
         selected: the owners selected by the arguments.
-        jobs: the jobs of the command; empty if it has no particular one.
+        job: of the command, `inference` or `training`; empty if it has no particular one.
     """
 
     flags: Tuple[Flag, ...]
     selected: Tuple[Owner, ...]
-    jobs: Tuple[str, ...] = ()
+    job: str = ""
 
     def of_job(self) -> List[Flag]:
-        """Return the flags without those for other jobs, which the command refuses."""
-        allowed = ("", *self.jobs)
-        return [flag for flag in self.flags if not self.jobs or flag.item.option.only in allowed]
+        """Return the flags without those of another job, which the command refuses."""
+        return [flag for flag in self.flags if flag.item.option.applies_to(self.job)]
 
     def by_spelling(self) -> Dict[str, Flag]:
         """Return the flags by every spelling."""
@@ -117,7 +116,7 @@ def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
                   if any(owner.option(name) for name in names)]
         flags = (*own, *_of_plugins(list(dict.fromkeys([*owners, *others])), taken, several))
     jobs = [getattr(options_class, "job", "") for options_class in options_classes]
-    return FlagTable(flags, tuple(selected), tuple(job for job in jobs if job))
+    return FlagTable(flags, tuple(selected), next(filter(None, jobs), ""))
 
 
 def _unknown_names(flags: Sequence[Flag], arguments: Sequence[str]) -> List[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, suppress
+from threading import Timer
 from time import monotonic
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from ipucnn.core.execution.launching import launched_count
 
@@ -17,13 +20,20 @@ _COPIED = 2.0
 """Seconds in which a launcher may forward a signal that its processes have also received directly,
 for example after Ctrl-C in their terminal."""
 
+_AGAIN = 0.05
+"""Seconds after which a signal is sent again whose exception was raised in a finalizer."""
+
+_report: Callable[[Any], Any] = sys.__unraisablehook__
+
 
 def install() -> None:
     """Make SIGINT and SIGTERM raise a `KeyboardInterrupt` that carries their name."""
-    global _pending, _raised
+    global _pending, _raised, _report
     _pending = _raised = ""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise)
+    if sys.unraisablehook is not _unraisable:
+        _report, sys.unraisablehook = sys.unraisablehook, _unraisable
 
 
 @contextmanager
@@ -78,6 +88,20 @@ def _raise(number: int, _frame: Any) -> None:
     global _pending, _raised
     _pending = _raised = signal.Signals(number).name
     raise KeyboardInterrupt(_pending)
+
+
+def _unraisable(failure: Any) -> None:
+    """Send a signal again whose exception Python would print and drop.
+
+    Finalizers, callbacks of weak references and of C libraries cannot pass on an exception.
+    """
+    if not (_pending and isinstance(failure.exc_value, KeyboardInterrupt)):
+        _report(failure)
+        return
+    again = Timer(_AGAIN, os.kill, (os.getpid(), signal.Signals[_pending]))
+    again.daemon = True
+    with suppress(RuntimeError):  # the interpreter is about to end
+        again.start()
 
 
 def _remember(number: int, frame: Any) -> None:

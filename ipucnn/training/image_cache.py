@@ -1,4 +1,4 @@
-"""Opens the caches of decoded images of a training: `--cache-images`."""
+"""Opens the caches of decoded images of trainings and validations: `--cache-images`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import secrets
 import shutil
 import socket
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.instances import Instances
 from ipucnn.core.files import make_folder, private_folder
 from ipucnn.core.machine import available_memory
+from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.pixel_cache import PixelCache, sampled
@@ -23,6 +26,7 @@ from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove, su
 from ipucnn.data.prepare import Preparation
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.training.feed import transform_of
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared
 
 _FORMAT = 1
@@ -45,43 +49,97 @@ def kept_images(prepared: Prepared) -> Iterator[None]:
     Raises:
         UsageError: images of this dataset cannot be cached.
     """
-    mode = prepared.options.dataset.cache_images
-    if mode == "none" or prepared.data.on_device or not _useful(prepared, mode):
+    note = no_cache(prepared.options, prepared.data, prepared.dataset)
+    prepared.notes += [note] if note else []
+    if note is not None:
         yield
         return
-    stores: List[PixelStore] = []
-    try:
-        for kind in _kinds(prepared):
-            store, note = _agreed(prepared, kind, mode, sum(store.bytes for store in stores))
-            if note:
-                prepared.notes.append(note)
-            if store is None:
-                continue
-            stores.append(store)
-            if kind.validation:
-                prepared.validation_cache = PixelCache(store)
-            else:
-                prepared.cache = PixelCache(store)
-        yield
-    finally:
-        prepared.cache = prepared.validation_cache = None
-        for store in stores:
-            store.close()
+    with closing(ImageCaches()) as caches:
+        try:
+            prepared.cache = caches.of(_training_images(prepared), prepared.notes.append)
+            images = prepared.validation
+            if images is not None and not images.in_memory:
+                prepared.validation_cache = caches.of(
+                    validation_images(prepared.options, prepared.data, images,
+                                      prepared.plan.preprocessing, prepared.instances),
+                    prepared.notes.append)
+            yield
+        finally:
+            prepared.cache = prepared.validation_cache = None
+
+
+def no_cache(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+             once: bool = False) -> Optional[str]:
+    """Return a note, which may be empty, if images are not cached; None if they are.
+
+    Args:
+        options: of the training or validation.
+        data: the dataset's record.
+        dataset: its images.
+        once: whether every image is used only once.
+
+    Raises:
+        UsageError: images of this dataset cannot be cached.
+    """
+    mode, name = options.dataset.cache_images, data.name
+    if mode == "none" or data.on_device:
+        return ""
+    if not data.finite:
+        raise UsageError(f"'--cache-images {mode}' cannot be used with dataset {name!r}, which has "
+                         "no end", "leave it out, or choose another '--data'")
+    if dataset.in_memory:
+        return f"'--cache-images {mode}' has no effect: dataset {name!r} has its images in memory"
+    if mode == "ram" and once:
+        return f"'--cache-images {mode}' has no effect: every image is used once"
+    if mode == "disk" and not dataset.version():
+        raise UsageError(f"'--cache-images disk' cannot be used with these images of dataset "
+                         f"{name!r}: it cannot notice that they have changed",
+                         "use '--cache-images ram'")
+    if not supported():
+        raise UsageError(f"'--cache-images {mode}' cannot be used on this system, which lacks "
+                         "'preadv'", "leave it out")
+    return None
+
+
+def _training_images(prepared: Prepared) -> Images:
+    held_out = prepared.validation is not None and prepared.validation.held_out
+    return Images(
+        prepared.options, prepared.data,
+        Preparation(prepared.dataset, prepared.plan.preprocessing, transform_of(prepared)),
+        prepared.instances, held_out)
+
+
+def validation_images(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+                      preprocessing: Preprocessing, instances: Instances) -> Images:
+    """Return the images of a validation."""
+    return Images(options, data, Preparation(dataset, preprocessing), instances, dataset.held_out,
+                  validation=True)
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """The cached images of one split.
+class Images:
+    """The images of one split.
 
     Attributes:
-        dataset: the images.
+        options: of the training or validation.
+        data: the dataset's record.
         preparation: prepares them.
+        instances: the processes that share them.
+        held_out: which images they are depends on the seed, because some are held out.
         validation: whether they are the validation images.
     """
 
-    dataset: ImageDataset
+    options: TrainOptions
+    data: DatasetSpec
     preparation: Preparation
+    instances: Instances
+    held_out: bool
     validation: bool = False
+
+    @property
+    def dataset(self) -> ImageDataset:
+        """The images themselves."""
+        return self.preparation.dataset
 
     @property
     def what(self) -> str:
@@ -94,63 +152,69 @@ class _Kind:
         return "" if self.preparation.transform else repr(self.preparation.preprocessing)
 
 
-def _useful(prepared: Prepared, mode: str) -> bool:
-    name = prepared.data.name
-    if not prepared.data.finite:
-        raise UsageError(f"'--cache-images {mode}' cannot be used with dataset {name!r}, which has "
-                         "no end", "leave it out, or choose another '--data'")
-    if prepared.dataset.in_memory:
-        prepared.notes.append(f"'--cache-images {mode}' has no effect: dataset {name!r} has its "
-                              "images in memory")
-        return False
-    if mode == "disk" and not prepared.dataset.version():
-        raise UsageError(f"'--cache-images disk' cannot be used with these images of dataset "
-                         f"{name!r}: it cannot notice that they have changed",
-                         "use '--cache-images ram'")
-    if not supported():
-        raise UsageError(f"'--cache-images {mode}' cannot be used on this system, which lacks "
-                         "'preadv'", "leave it out")
-    return True
+class ImageCaches:
+    """The caches of decoded images of a command; close them at its end."""
+
+    def __init__(self) -> None:
+        self._stores: List[PixelStore] = []
+        self._opened: Dict[str, Optional[PixelCache]] = {}
+
+    def of(self, images: Images, note: Callable[[str], Any],
+           identity: str = "") -> Optional[PixelCache]:
+        """Open a cache; None if the images do not fit, or if it cannot be opened.
+
+        All instances call it.
+
+        Args:
+            images: what to cache; `no_cache` has returned None for them.
+            note: receives notes for the user.
+            identity: a description of the images if others are cached in between; equal ones share
+                a cache.
+        """
+        if identity and identity in self._opened:
+            return self._opened[identity]
+        store, text = _agreed(images, sum(store.bytes for store in self._stores))
+        if text:
+            note(text)
+        cache = None
+        if store is not None:
+            self._stores.append(store)
+            cache = PixelCache(store)
+        self._opened[identity] = cache
+        return cache
+
+    def close(self) -> None:
+        """Close the caches; those in memory are lost."""
+        for store in self._stores:
+            store.close()
 
 
-def _kinds(prepared: Prepared) -> List[_Kind]:
-    preprocessing = prepared.plan.preprocessing
-    kinds = [_Kind(prepared.dataset,
-                   Preparation(prepared.dataset, preprocessing, transform_of(prepared)))]
-    images = prepared.validation
-    if images is not None and not images.in_memory and prepared.options.validation.mode != "none":
-        kinds.append(_Kind(images, Preparation(images, preprocessing), validation=True))
-    return kinds
-
-
-def _agreed(prepared: Prepared, kind: _Kind, mode: str,
-            taken: int) -> Tuple[Optional[PixelStore], str]:
+def _agreed(images: Images, taken: int) -> Tuple[Optional[PixelStore], str]:
     """Return the store that all instances of a host share, and a note of the first instance."""
-    instances = prepared.instances
+    instances = images.instances
     host = socket.gethostname()
     first = instances.gather(host).index(host)
     store, note = None, ""
     if instances.index == first:
         try:
-            store, note = _opened(prepared, kind, mode, taken)
+            store, note = _opened(images, taken)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            note = f"{kind.what} are not kept: the cache cannot be opened: {why}"
+            note = f"{images.what} are not kept: the cache cannot be opened: {why}"
     offers = instances.gather(None if store is None else [
         *store.places, store.limit, store.key.hex()])
     if instances.index != first and offers[first] is not None:
         pixels, entries, limit, key = offers[first]
         try:
-            store = PixelStore(pixels, entries, len(kind.dataset), limit, bytes.fromhex(key))
+            store = PixelStore(pixels, entries, len(images.dataset), limit, bytes.fromhex(key))
         except (OSError, ValueError) as error:
-            note = f"instance {instances.index} does not keep {kind.what}: {error}"
+            note = f"instance {instances.index} does not keep {images.what}: {error}"
     return store, note
 
 
-def _opened(prepared: Prepared, kind: _Kind, mode: str,
-            taken: int) -> Tuple[Optional[PixelStore], str]:
+def _opened(images: Images, taken: int) -> Tuple[Optional[PixelStore], str]:
     """Return the store, with the first images in it, or None if the others would not fit."""
-    count = len(kind.dataset)
+    count, mode = len(images.dataset), images.options.dataset.cache_images
     if mode == "ram":
         memory = available_memory()
         new = True
@@ -159,43 +223,43 @@ def _opened(prepared: Prepared, kind: _Kind, mode: str,
         where = "half of the memory that is available"
         hint = "'--cache-images disk' keeps them in files"
     else:
-        folder, key = _place(prepared, kind)
+        folder, key = _place(images)
         store = in_folder(folder, count, 0, key)
         free = int(_SHARE_OF_DISK * shutil.disk_usage(str(folder)).free)
         limit = store.limit = store.bytes + free
         new = not store.bytes
         where = f"in {str(folder.parent)!r}"
         hint = "'--cache-images-dir' names another place"
-    options = prepared.options.dataset
-    order = kind.dataset.order(options.seed, 0)[:_SAMPLES].tolist() \
-        if not kind.validation else range(0, count, max(1, count // _SAMPLES))[:_SAMPLES]
-    each = sampled(kind.preparation, PixelCache(store), order)
+    order = images.dataset.order(images.options.dataset.seed, 0)[:_SAMPLES].tolist() \
+        if not images.validation else range(0, count, max(1, count // _SAMPLES))[:_SAMPLES]
+    each = sampled(images.preparation, PixelCache(store), order)
     need = int(each * count)
     if need > limit or store.full:
         store.close()
         if mode == "disk" and new:
             remove(folder)
-        return None, (f"the {kind.what} are not kept: decoded they need {_size(need)} or more, "
+        return None, (f"the {images.what} are not kept: decoded they need {_size(need)} or more, "
                       f"and {_size(limit)} can be taken ({where}); {hint}")
-    return store, (f"{kind.what} are kept once they are decoded, {_size(need)} "
+    return store, (f"{images.what} are kept once they are decoded, {_size(need)} "
                    + ("in memory" if mode == "ram" else f"in {str(folder)!r}"))
 
 
-def _place(prepared: Prepared, kind: _Kind) -> Tuple[Path, bytes]:
+def _place(images: Images) -> Tuple[Path, bytes]:
     """Return the folder of a store and its key; remove stores of earlier versions of the images."""
-    options = prepared.options
+    options = images.options
     chosen = options.dataset.cache_images_dir
     if chosen:
         root = Path(make_folder(chosen, "--cache-images-dir"))
     else:
         root = cache_dir() / "images"
         private_folder(root)
-    named = options.validation.validation_data_dir if kind.validation else None
+    named = options.validation.validation_data_dir if images.validation else None
     source = os.path.abspath(os.path.expanduser(named or options.dataset.data_dir or ""))
     # which images are held out depends on the seed
-    seed = options.dataset.seed if prepared.validation and prepared.validation.held_out else None
-    place = _digest(source, prepared.data.name, kind.validation, kind.prepared, seed)[:16]
-    key = _digest(_FORMAT, kind.dataset.version(), kind.prepared, decoder_versions(), place)[:32]
+    seed = options.dataset.seed if images.held_out else None
+    place = _digest(source, images.data.name, images.validation, images.prepared, seed)[:16]
+    key = _digest(_FORMAT, images.dataset.version(), images.prepared, decoder_versions(),
+                  place)[:32]
     folder = root / f"{place}-{key[:16]}"
     for other in root.glob("????????????????-????????????????"):
         with suppress(OSError):

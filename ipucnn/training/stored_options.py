@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import declared, option
-from ipucnn.core.options.parts import ResultPart
+from ipucnn.core.options.parts import AUTO_BATCH, ResultPart
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class ValidationDataset:
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
         "this process may use).", minimum=0, names=("--num-workers",), basic=True)
+    cache_images: str = option(
+        "none", "Keep decoded images for further checkpoints in memory, or in files that trainings "
+        "and later validations use, too; the result is the same.", choices=("none", "ram", "disk"))
+    cache_images_dir: Optional[str] = option(
+        None, "Folder of '--cache-images disk' (default: in the user's cache folder).",
+        metavar="DIR")
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class ValidationExecution:
 
     backend: Optional[str] = option(None, "Execution engine.", kind="backend", basic=True)
     batch_size: Optional[int] = option(
-        None, "Micro-batch; it does not change the result.", minimum=1,
-        names=("--micro-batch-size",), basic=True)
+        None, "Micro-batch, which does not change the result, or 'auto' to find the fastest.",
+        minimum=1, words=(AUTO_BATCH,), names=("--micro-batch-size",), basic=True)
     device_iterations: Optional[int] = option(
         None, "Steps that the device executes per host call.",
         minimum=1, names=("--device-iteration",))

@@ -11,14 +11,11 @@ from ipucnn.core.options.declaration import (
     NOT_DURING,
     option,
 )
-from ipucnn.core.options.parts import DatasetPart, ExecutionPart, NetworkPart
+from ipucnn.core.options.parts import AUTO_BATCH, DatasetPart, ExecutionPart, NetworkPart
 from ipucnn.core.preprocessing import LARGEST_INPUT
 
 _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
                "32.32": "32.32", "16": "16.16", "32": "32.32"}
-
-AUTO_BATCH = "auto"
-"""The value of `--batch-size` that is replaced by a measured number."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,6 @@ class TrainExecution(ExecutionPart):
             raise UsageError("'--recompute-checkpoints' are what recomputation keeps, and nothing "
                              "is recomputed",
                              "add '--recompute-mode manual' or 'auto', or leave them out")
-
-    @property
-    def measured(self) -> bool:
-        """Whether the micro-batch is measured."""
-        return str(self.batch_size) == AUTO_BATCH
 
     @property
     def micro_batch(self) -> int:

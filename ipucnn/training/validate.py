@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
+from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.kinds import KINDS
@@ -22,14 +26,18 @@ from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.formats.recognition import shards_in
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
+from ipucnn.models.batch_of_inference import Inference
+from ipucnn.models.batch_of_inference import check as check_measurable
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
+from ipucnn.training.image_cache import ImageCaches, no_cache, validation_images
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions, ValidationResults
+from ipucnn.training.training_parts import AugmentationPart
 from ipucnn.training.validation import Evaluator, Interrupted, Validation, Validations
 
 
@@ -63,6 +71,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     evaluator: Optional[Evaluator] = None
     built_for: Tuple[Any, ...] = ()
     details: Dict[str, Any] = {}
+    caches = ImageCaches()
     try:
         for path in paths:
             try:
@@ -75,7 +84,8 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
             if evaluator is None or built_for != _identity(stored):
                 if evaluator is not None:
                     evaluator.close()
-                evaluator, details = _evaluator(stored, options, registry, listener)
+                once = len(paths) == 1 and len(_wanted(stored, options)) == 1
+                evaluator, details = _evaluator(stored, options, registry, listener, caches, once)
                 built_for = _identity(stored)
             found += _validated(stored, path, evaluator, options, listener)
             found.details = details
@@ -87,6 +97,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     finally:
         if evaluator is not None:
             evaluator.close()
+        caches.close()
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
@@ -108,11 +119,8 @@ def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: V
     if options.checkpoints.ema and stored.ema is None:
         raise UsageError(f"checkpoint '{shown_path(path)}' has no moving average",
                          "leave '--ema' out")
-    wanted = [("raw", stored.weights)] if options.checkpoints.ema is not True else []
-    if stored.ema is not None and options.checkpoints.ema is not False:
-        wanted.append(("ema", stored.ema))
     found = []
-    for kind, weights in wanted:
+    for kind, weights in _wanted(stored, options):
         validation = evaluator(weights, stored.epoch, kind, shown_path(path), listener)
         found.append(validation)
         listener.line(f"{path.name}, epoch {stored.epoch}{validation.label}: "
@@ -121,14 +129,33 @@ def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: V
     return found
 
 
+def _wanted(stored: StoredModel, options: ValidateOptions) -> List[Tuple[str, StateDict]]:
+    """Return the weights of a checkpoint to validate, and what they are."""
+    wanted = [("raw", stored.weights)] if options.checkpoints.ema is not True else []
+    if stored.ema is not None and options.checkpoints.ema is not False:
+        wanted.append(("ema", stored.ema))
+    return wanted
+
+
 def _identity(stored: StoredModel) -> Tuple[Any, ...]:
     return stored.name, stored.dataset, repr(sorted(stored.options.items())), stored.class_names
 
 
-def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
-               listener: Listener) -> Tuple[Evaluator, Dict[str, Any]]:
-    """Return the evaluator of a stored model, and the details of it for a report."""
+def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, listener: Listener,
+               caches: ImageCaches, once: bool) -> Tuple[Evaluator, Dict[str, Any]]:
+    """Return the evaluator of a stored model, and the details of it for a report.
+
+    Args:
+        stored: the model.
+        given: the options of the validation.
+        registry: where names are looked up.
+        listener: receives notes.
+        caches: of decoded images.
+        once: whether every image is used only once.
+    """
     options = validation_options(stored, given, registry)
+    if options.execution.measured:
+        check_measurable(options)
     _check_backend_options(given, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     if data.on_device or not (data.labelled or data.name == stored.dataset):
@@ -162,14 +189,41 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry,
                               options.dataset.match_classes, f"dataset {data.name!r}")
         if match.note:
             listener.note(match.note)
+    plan = plan.for_images(len(dataset))
+    if options.execution.measured:
+        options, note = _with_measured_batch(options, Inference(
+            options, chosen, plan, built, len(dataset), registry))
+        listener.note(note)
+        plan = replace(plan, micro_batch=options.execution.micro_batch).for_images(len(dataset))
+    cache = None
+    reason = no_cache(options, data, dataset, once)
+    if reason:
+        listener.note(reason)
+    elif reason is None:
+        # checkpoints of a folder may differ in options, but have the same images
+        own = [value for kind, _, value in options.plugins.declared() if kind == "dataset"]
+        cache = caches.of(
+            validation_images(options, data, dataset, plan.preprocessing, instances), listener.note,
+            repr((data.name, request, own, plan.preprocessing)))
     evaluator = Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
                           built.card, match, options.dataset.dataloader_worker,
-                          options.dataset.skip_bad_samples, instances)
+                          options.dataset.skip_bad_samples, instances, cache)
     return evaluator, {
         "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
         "device": chosen.probe.device, "options": options.as_dict(),
         "environment": {**describe(), "backend": chosen.probe.versions},
         "card": built.card.as_plain()}
+
+
+def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[TrainOptions, str]:
+    """Return the options with a number for `--batch-size auto`, and a note."""
+    def session(size: int) -> InferenceSession:
+        plan = replace(inference.plan, micro_batch=size).for_images(inference.images or size)
+        return inference.chosen.backend.inference(
+            copy.deepcopy(inference.built.module), plan, inference.built.input_size)
+
+    found = inference.fastest(session)
+    return options.with_values(batch_size=found.size), found.note
 
 
 def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
@@ -207,8 +261,8 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
                        registry: Registry) -> TrainOptions:
     """Return the options of the stored training with the given ones replaced.
 
-    Options that describe the machine of the training, and those of replaced plugins, are not
-    inherited.
+    Options that describe the machine of the training, those of its random augmentation, those of
+    replaced plugins, and folders if another dataset reads none, are not inherited.
     """
     trained = options_of(stored, registry)
     overrides = given.overrides()
@@ -218,9 +272,12 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
         overrides["data"] = shards
     replaced = [kind for kind in given.kinds for selector in [KINDS[kind].selector]
                 if overrides.get(selector, trained.get(selector)) != trained.get(selector)]
-    machine = {name for name, (item, _) in settings(trained).items() if item.option.machine}
+    others = {name for name, (item, _) in settings(trained).items() if item.option.machine}
+    others |= {item.name for item in declared(AugmentationPart)}
+    if "data" in overrides and not registry.get_typed(DatasetSpec, overrides["data"]).reads_folder:
+        others |= {"data_dir", "validation_data_dir"}
     saved = {name: value for name, value in trained.as_dict(without=replaced).items()
-             if name not in machine}
+             if name not in others}
     return build(TrainOptions, saved, overrides, registry=registry)
 
 

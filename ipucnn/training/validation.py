@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.labels import label_tensor
-from ipucnn.data.loader import Batch
+from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
@@ -222,8 +223,7 @@ class Evaluator:
         with self._session(weights) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
                      workers=self.workers, skip_bad=self.skip_bad, cache=self.cache) as loader:
-            for batch in loader:
-                logits = session(batch.images)
+            for batch, logits in _classified(session, loader):
                 labels = self._labels(batch, logits.shape[1])
                 count.add(logits, labels)
                 evidence.add(batch.indices, self.card.probabilities(logits.float()), labels)
@@ -261,6 +261,22 @@ class Evaluator:
             name = self.dataset.name(batch.indices[batch.labels.index(None)])
             raise DataError(f"image {name!r} has no label", "validation needs one of each")
         return label_tensor(labels_by_output(self.match, batch.labels, UNKNOWN), classes)
+
+
+def _classified(session: InferenceSession, loader: Loader) -> Iterator[Tuple[Batch, torch.Tensor]]:
+    """Yield the batches of a loader with their logits; calls are started ahead of those read."""
+    started: Deque[Tuple[Batch, Callable[[], Any]]] = deque()
+
+    def first() -> Tuple[Batch, torch.Tensor]:
+        batch, logits = started.popleft()
+        return batch, torch.as_tensor(logits())  # engines that take arrays return arrays
+
+    for batch in loader:
+        started.append((batch, session.start(batch.images)))
+        if len(started) >= session.in_flight:
+            yield first()
+    while started:
+        yield first()
 
 
 class _Count:

@@ -189,6 +189,21 @@ def test_validate_agrees_with_itself_whatever_the_batch(cli, trained):
         (1, "raw"), (1, "ema"), (2, "raw"), (2, "ema")]
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_validate_with_an_engine_of_inference(cli, trained, engine):
+    pytest.importorskip(engine)
+    (newest,) = trained.glob("*_2.pt")
+    losses = []
+    for backend in ("torch", engine):
+        code, out, err = cli("validate", "--checkpoint-path", newest, "--no-ema", "--backend",
+                             backend, "--json", "--progress", "off")
+        assert code == 0, err
+        (row,) = json.loads(out)["validations"]
+        assert row["images"] == 24
+        losses.append(row["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_validate_tells_classes_and_writes_the_matrix(cli, trained, tmp_path):
     (newest,) = trained.glob("*_2.pt")
     code, out, err = cli("validate", "--checkpoint-path", newest, "--per-class", "--no-ema",

@@ -14,10 +14,10 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
-from ipucnn.inference import backend_choice, batch_of_run, measured, session_rate, tuning
+from ipucnn.inference import backend_choice, measured, session_rate, tuning
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
-from ipucnn.models import batch_search
+from ipucnn.models import batch_of_inference, batch_search
 
 BACKENDS = Path(__file__).with_name("sleeping_backends.py")
 SPRINT = {"model": "resnet8-cifar", "weights": "random", "num_classes": 5, "data": "generated",
@@ -179,7 +179,7 @@ def test_an_engine_that_fails_keeps_no_other_from_a_run():
 
 
 def test_the_micro_batch_is_measured_with_the_choice_of_tune(registry, monkeypatch):
-    monkeypatch.setattr(batch_of_run, "_MOST", 2)
+    monkeypatch.setattr(batch_of_inference, "MOST", 2)
     monkeypatch.setattr(batch_search, "_FEWEST_SECONDS", 0.01)
 
     def automatic():

@@ -9,9 +9,9 @@ from torch import nn
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.data.example_images import random_images as random_arrays
 from ipucnn.models.build import create_model
 from ipucnn.onnx.comparison import TOLERANCE, compare
-from ipucnn.onnx.examples import random_images as random_arrays
 from ipucnn.onnx.float16 import in_float16
 from ipucnn.onnx.module_graph import graph_module
 from ipucnn.onnx.target import opset_of

@@ -1,4 +1,4 @@
-"""`--batch-size auto` of trainings and runs."""
+"""`--batch-size auto` of trainings, runs and validations."""
 
 import json
 import re
@@ -83,6 +83,45 @@ def test_a_run_measures_once(cli, photos):
     assert sizes[0] == sizes[1] == (sizes[0][0], f"{sizes[0][0]}:")
 
 
+def test_a_validation_uses_the_measurement_of_a_run(cli, photos, tmp_path):
+    _, _ = trained(cli, photos, tmp_path / "a", "--batch-size", "8", "--mixup-alpha", "0.2",
+                   "--label-smoothing", "0.1")
+    weights = tmp_path / "a"
+    done = cli("run", *TINY, "--weights", weights, "--data-dir", photos, "--backend", "torch",
+               "--precision", "full", "--batch-size", "auto", "--json", "--progress", "off")
+    assert done.code == 0, done.err
+    size = json.loads(done.out)["options"]["batch_size"]
+    # random augmentation, which needs larger micro-batches, does not apply to validation
+    shown = []
+    for words in (["auto"], ["auto", "--cache-images", "ram"], ["1"]):
+        done = cli("validate", *TINY, "--checkpoint-path", weights, "--validation-data-dir", photos,
+                   "--result", tmp_path / "v.json", "--progress", "off", "--batch-size", *words)
+        assert done.code == 0, done.err
+        result = json.loads((tmp_path / "v.json").read_text())
+        shown.append((result["validations"][0]["top1"], result["validations"][0]["images"]))
+        assert result["options"]["batch_size"] == (size if words[0] == "auto" else 1)
+        assert (f"micro-batch {size}: " in done.err and "measured in an earlier run" in done.err) \
+            == (words[0] == "auto")
+    assert shown == [(shown[0][0], 96)] * 3
+
+
+def test_a_run_uses_the_measurement_of_a_validation(cli, photos, tmp_path):
+    trained(cli, photos, tmp_path / "a", "--batch-size", "8")
+    validate = ["validate", *TINY, "--checkpoint-path", tmp_path / "a", "--validation-data-dir",
+                photos, "--batch-size", "auto", "--progress", "off"]
+    done = cli(*validate)
+    assert done.code == 0, done.err
+    assert "images/s measured;" in done.err
+    done = cli("run", *TINY, "--weights", tmp_path / "a", "--data-dir", photos, "--backend",
+               "torch", "--precision", "full", "--batch-size", "auto", "--progress", "off")
+    assert "measured in an earlier run" in done.err
+    # another precision or another number of steps per call is another measurement
+    for words in (["--precision", "half"], ["--device-iterations", "2"]):
+        done = cli(*validate, *words)
+        assert done.code == 0, done.err
+        assert "images/s measured;" in done.err
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["--instances", "2"], "by a run of one process"),
     (["--pipeline-splits", "layer2"], "cannot be used with '--pipeline-splits'"),
@@ -102,6 +141,22 @@ def test_ipus_point_to_the_plan(cli, command, photos, popart_double):
     assert done.code == 2
     assert "cannot be used with backend 'popart'" in done.err
     assert "'ipucnn plan' shows what fits" in done.err
+
+
+def test_validations_that_cannot_be_measured_are_refused(cli, photos, tmp_path, popart_double,
+                                                         monkeypatch):
+    trained(cli, photos, tmp_path / "a", "--batch-size", "8")
+    words = ["validate", *TINY, "--checkpoint-path", tmp_path / "a", "--validation-data-dir",
+             photos, "--batch-size", "auto"]
+    done = cli(*words, "--backend", "popart")
+    assert done.code == 2
+    assert "cannot be used with backend 'popart'" in done.err
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("RANK", "0"), ("LOCAL_RANK", "0"),
+                        ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    done = cli(*words)
+    assert done.code == 2
+    assert "'--batch-size auto' cannot be used with several instances" in done.err
 
 
 def test_a_plan_measures_nothing(cli, photos):

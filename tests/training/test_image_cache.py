@@ -1,5 +1,6 @@
-"""Trainings with `--cache-images`: the same weights, what they note, and what is refused."""
+"""Trainings and validations with `--cache-images`: equal results, notes, and what is refused."""
 
+import json
 import os
 import shutil
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from ranks import TINY
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import registry
+from ipucnn.data import pixel_cache
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.training import image_cache
 from ipucnn.training.options import TrainOptions
@@ -57,6 +59,58 @@ def test_weights_are_the_same_with_a_cache(cli, photos, tmp_path):
     assert sizes[1] == sizes[2]  # the second training adds nothing
     assert sizes[1][0] > 0
     assert sizes[1][1] >= 32 * 40 * 40 * 3
+
+
+def validated(cli, folder, *words):
+    done = cli("validate", *TINY, "--checkpoint-path", folder, "--json", "--progress", "off",
+               "--dataloader-worker", "0", *words)
+    return done.code, [(row["loss"], row["top1"]) for row in json.loads(done.out)["validations"]] \
+        if done.out else [], done.err
+
+
+def test_validation_decodes_once_for_all_checkpoints(cli, photos, tmp_path, monkeypatch):
+    trained(cli, photos, tmp_path)
+    # checkpoints with other options have the same images
+    done = cli("restore", *TINY, "--checkpoint-path", tmp_path, "--epoch", "3", "--progress", "off",
+               "--no-report")
+    assert done.code == 0, done.err
+    decoded, decode = [], pixel_cache.decode_whole
+    monkeypatch.setattr(pixel_cache, "decode_whole",
+                        lambda *given: decoded.append(given[0]) or decode(*given))
+    _, expected, _ = validated(cli, tmp_path)
+    assert len(expected) == 3
+    assert decoded == []
+    _, found, output = validated(cli, tmp_path, "--cache-images", "ram")
+    assert found == expected
+    assert output.count("validation images are kept once they are decoded") == 1
+    assert len(decoded) == len(set(decoded)) == 8  # all validation images
+
+
+def test_validation_uses_the_files_of_a_training(cli, photos, tmp_path):
+    words = ["--cache-images", "disk", "--cache-images-dir", str(tmp_path / "images")]
+    trained(cli, photos, tmp_path / "a", *words)
+    before = sorted((file, file.stat().st_size) for file in tmp_path.glob("images/*/*"))
+    code, found, output = validated(cli, tmp_path / "a", *words)
+    assert "validation images are kept" in output
+    assert found == validated(cli, tmp_path / "a")[1]
+    assert sorted((file, file.stat().st_size) for file in tmp_path.glob("images/*/*")) == before
+    # nor are images cached that are used only once, or that do not fit
+    newest = next((tmp_path / "a").glob("*_2.pt"))
+    code, found, output = validated(cli, newest, "--cache-images", "ram")
+    assert (code, len(found)) == (0, 1)
+    assert "'--cache-images ram' has no effect: every image is used once" in output
+
+
+def test_validation_notes_and_refuses_as_a_training(cli, photos, tmp_path, monkeypatch):
+    trained(cli, photos, tmp_path)
+    monkeypatch.setattr(image_cache, "available_memory", lambda: 2_000)
+    code, _, output = validated(cli, tmp_path, "--cache-images", "ram", "--cache-images-dir", "x")
+    assert code == 0
+    assert "the validation images are not kept: decoded they need" in output
+    assert "'--cache-images-dir' has no effect without '--cache-images disk'" in output
+    code, _, output = validated(cli, tmp_path, "--cache-images", "disk", "--data", "shapes")
+    assert code == 2
+    assert "cannot notice that they have changed" in output
 
 
 def test_changed_images_replace_their_cache(photos, tmp_path):

@@ -176,6 +176,11 @@ class ExecutionPlan:
         """Return the plan for one instance that executes its part alone."""
         return replace(self, replicas=self.local_replicas, instances=1)
 
+    def for_images(self, total: int) -> ExecutionPlan:
+        """Return the plan of an inference on `total` images, with calls in flight."""
+        # with more of them, a short run would end before the first measured call
+        return replace(self, calls_in_flight=max(1, -(-total // self.local_batch) // 2))
+
     def own(self, index: int, total: int) -> range:
         """Return the images of an inference that an instance reads, which are interleaved.
 

@@ -304,7 +304,8 @@ def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
            registry: Registry) -> Chosen:
     """Return a backend with its given options, and its probe for a plan."""
     try:
-        backend: Backend = registry.make(spec, options=_options_of(spec, options, plan, registry))
+        backend: Backend = registry.make(
+            spec, options=backend_options(spec, options, plan, registry))
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
     return Chosen(spec, backend, backend.probe_for(plan))
@@ -324,9 +325,19 @@ def tried(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
     return Chosen(spec, _Failed(), Probe(usable=False, reason=reason, remedy=remedy))
 
 
-def _options_of(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
-                registry: Registry) -> Any:
-    """Return the backend's options; for the validation of a training, those that apply to it."""
+def backend_options(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
+                    registry: Registry) -> Any:
+    """Return the backend's options; for the validation of a training, those that apply to it.
+
+    Args:
+        spec: the record of the backend.
+        options: of the command.
+        plan: what is executed.
+        registry: where names are looked up.
+
+    Returns:
+        An instance of the options class of the record; None if it has none.
+    """
     given = options.plugins.of("backend", spec.name)
     values = dict(options.plugins.deferred) if given is None else {
         item.name: getattr(given, item.name) for item in declared(type(given))}
@@ -348,7 +359,7 @@ def validating(chosen: Chosen, options: CommandOptions, plan: ExecutionPlan,
         registry: where the backend is looked up.
     """
     backend: Backend = registry.make(
-        chosen.spec, options=_options_of(chosen.spec, options, plan, registry))
+        chosen.spec, options=backend_options(chosen.spec, options, plan, registry))
     return backend
 
 

@@ -142,6 +142,10 @@ class Option:
             raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
                               + ", ".join(map(repr, _FIXED)))
 
+    def applies_to(self, job: str) -> bool:
+        """Return whether a job has the option: `inference`, `training`, or empty for any."""
+        return not job or self.only in ("", job)
+
     @property
     def path(self) -> bool:
         """Whether its value may be a path."""

@@ -36,9 +36,7 @@ class Owner:
     def option(self, spelling: str, job: str = "") -> Optional[Declared]:
         """Return its option called `spelling`, if it applies to the job."""
         item = lookup(self.options, spelling)
-        if item is None or (job and item.option.only not in ("", job)):
-            return None
-        return item
+        return item if item is not None and item.option.applies_to(job) else None
 
     def answers_to(self, qualifier: str) -> bool:
         """Return whether a qualifier (``optimizer``, ``logger.files``) names this plugin."""

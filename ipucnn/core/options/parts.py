@@ -16,6 +16,9 @@ from ipucnn.core.preprocessing import LARGEST_INPUT
 NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}
 """The places of normalisation, by every spelling."""
 
+AUTO_BATCH = "auto"
+"""The value of `--batch-size` that is replaced by a measured number."""
+
 MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 6
 """Upper limits of numbers; larger values are errors, because they exceed the memory of any machine
 or make it unusable (threads)."""
@@ -142,6 +145,11 @@ class ExecutionPart:
         feature="full-precision-norm", idle=FULL_PRECISION)
     compile_only: bool = option(False, "Compile, fill the cache and stop.",
                                 feature="compile-only")
+
+    @property
+    def measured(self) -> bool:
+        """Whether the micro-batch is measured."""
+        return str(self.batch_size) == AUTO_BATCH
 
 
 @dataclass(frozen=True)

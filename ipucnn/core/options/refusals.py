@@ -62,7 +62,7 @@ def not_selected(missing: Sequence[Tuple[Given, Having]], job: str,
         for owners, named in flags.items())
     together = [row for _, having in missing for row in having]
     hint = "leave it out" if len(missing) == 1 else "leave them out"
-    fitting = [(owner, item) for owner, item in together if item.option.only in ("", job)]
+    fitting = [(owner, item) for owner, item in together if item.option.applies_to(job)]
     same = [item.flag for item in kept
             if item.name in [owner.kind.selector for owner, _ in together]]
     if same:

@@ -1,0 +1,42 @@
+"""Tests of interrupts that arrive where Python cannot pass on an exception."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+_INTERRUPTED_FINALIZER = """
+import os, signal, time
+from ipucnn.terminal import signals
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.01)
+
+signals.install()
+try:
+    Finalized()
+    time.sleep(30)
+except KeyboardInterrupt as interrupt:
+    print(interrupt)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_in_a_finalizer_is_raised_after_it(name):
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_FINALIZER.format(name=name)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=25,
+                          universal_newlines=True, env={**os.environ, "PYTHONWARNINGS": "error"})
+    assert (done.stdout, done.stderr, done.returncode) == (f"{name}\n", "", 0)
+
+
+def test_other_exceptions_in_a_finalizer_are_reported():
+    program = ("from ipucnn.terminal import signals\nsignals.install()\n"
+               "class Finalized:\n    def __del__(self):\n        raise ValueError('lost')\n"
+               "Finalized()")
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=25, universal_newlines=True)
+    assert "ValueError: lost" in done.stderr
+    assert done.returncode == 0
