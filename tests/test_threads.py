@@ -33,7 +33,7 @@ class Small(torch.nn.Module):
 
 found = {}
 for spec in (row.spec for row in registry().rows("backend") if row.state.value == "ok"):
-    if spec.name not in ("torch", "onnxruntime", "openvino"):
+    if spec.name not in ("torch", "onnxruntime", "openvino", "ncnn"):
         continue
     backend = registry().make(spec)
     if not backend.probe().usable:

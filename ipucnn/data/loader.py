@@ -162,6 +162,7 @@ class Loader(ABC):
         self.skipped: List[Tuple[str, str]] = []
         self._bad: Set[int] = set(how.bad) if how.skip_bad else set()
         self._running: Optional[Generator[Batch, None, None]] = None
+        self._begun: Optional[Generator[Block, None, None]] = None
 
     @property
     def skipped_count(self) -> int:
@@ -179,15 +180,24 @@ class Loader(ABC):
         Raises:
             DataError: an image of the next batch cannot be read; with `skip_bad`, none can.
         """
-        self.close()
+        if self._begun is None:
+            self.close()
         self._running = self._checked()
         return self._running
+
+    def begin(self) -> None:
+        """Start preparing the first batches of the next iteration, if threads prepare them."""
+        self.close()
+        self._begun = self.blocks(self._todo())
 
     def close(self) -> None:
         """Stop the current iteration."""
         if self._running is not None:
             self._running.close()
             self._running = None
+        if self._begun is not None:
+            self._begun.close()
+            self._begun = None
 
     def __enter__(self) -> Loader:
         return self
@@ -209,7 +219,8 @@ class Loader(ABC):
         """Yield the blocks' samples in batches without gaps for skipped samples."""
         size = self.batch_size
         spare: Optional[Tuple[Any, List[Entry]]] = None
-        with closing(self.blocks(self._todo())) as blocks:
+        begun, self._begun = self._begun, None
+        with closing(begun or self.blocks(self._todo())) as blocks:
             for block in blocks:
                 pixels, entries = self._readable(block)
                 if spare is not None:
@@ -295,26 +306,35 @@ class HostLoader(Loader):
         self._memory = memory or Memory()
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
-        """Yield whole batches; see `Loader.blocks`."""
+        """Return whole batches, which threads begin to prepare at once; see `Loader.blocks`."""
         if not self.workers:
-            yield from self._here(todo)
-            return
+            return self._here(todo)
+        blocks = self._by_threads(todo)
+        next(blocks)
+        return blocks
+
+    def _by_threads(self, todo: Iterator[Entry]) -> Generator[Any, None, None]:
+        """Yield None when the threads have work, then whole batches."""
         # small batches cannot occupy many threads: prepare more of them ahead
         ahead = max(2, _AHEAD // self.batch_size) + self.workers // self.batch_size
         queue: Deque[Tuple[Block, List[Future[None]]]] = deque()
         with Threads(self.workers, "ipucnn-decode") as threads:
-            while True:
+
+            def fill() -> None:
                 while len(queue) <= ahead:
                     entries = list(islice(todo, self.batch_size))
                     if not entries:
                         break
-                    queue.append(self._begun(threads, entries))
-                if not queue:
-                    return
+                    queue.append(self._submitted(threads, entries))
+
+            fill()
+            yield None
+            while queue:
                 block, tasks = queue.popleft()
                 for task in tasks:
                     task.result()
                 yield block
+                fill()
 
     def _here(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         while True:
@@ -329,8 +349,8 @@ class HostLoader(Loader):
         return Block(self._memory.take(len(entries), (self.batch_size, *self.prepare.shape),
                                        self.prepare.type), entries)
 
-    def _begun(self, threads: Threads,
-               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
+    def _submitted(self, threads: Threads,
+                   entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
         block = self._empty(entries)
         step = max(1, min(_TASK, len(entries) // self.workers))
         return block, [threads.submit(partial(self._fill, block, first, first + step))

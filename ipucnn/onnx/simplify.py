@@ -40,7 +40,8 @@ def _fold(model: onnx.ModelProto) -> bool:
         if _elements(tensor.dims) <= _SMALL}
     weights = {tensor.name for tensor in model.graph.initializer}
     fixed = _fixed(model)
-    shapes = _static_shapes(model)
+    shapes = static_shapes(model) if any(
+        node.op_type == "Shape" for node in model.graph.node) else {}
     renamed: Dict[str, str] = {}
     kept: List[onnx.NodeProto] = []
     computed: Dict[str, onnx.NodeProto] = {}
@@ -68,12 +69,10 @@ def _fold(model: onnx.ModelProto) -> bool:
     return len(computed) > constants or bool(renamed)
 
 
-def _static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
-    """Return known shapes of intermediate tensors, if the graph queries any shape."""
+def static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
+    """Return the known shapes of all tensors except weights."""
     import onnx
 
-    if not any(node.op_type == "Shape" for node in model.graph.node):
-        return {}
     # without the weights, whose copies would take most of the time
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.node.extend(model.graph.node)
@@ -87,7 +86,7 @@ def _static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
                 tensor.name, tensor.data_type, tensor.dims))
     inferred = onnx.shape_inference.infer_shapes(light).graph
     dims = {entry.name: entry.type.tensor_type.shape.dim
-            for entry in (*inferred.value_info, *inferred.input)
+            for entry in (*inferred.value_info, *inferred.input, *inferred.output)
             if entry.type.tensor_type.HasField("shape")}
     return {name: [dim.dim_value for dim in shape] for name, shape in dims.items()
             if all(dim.HasField("dim_value") for dim in shape)}

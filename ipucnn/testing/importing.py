@@ -20,7 +20,8 @@ from ipucnn.core.registry.loading import LOCAL
 from ipucnn.core.registry.registry import Registry
 from ipucnn.testing.suite import Checks, require
 
-HEAVY = ("torch", "torchvision", "tensorflow", "jax", "onnx", "onnxruntime", "openvino", "pandas")
+HEAVY = ("torch", "torchvision", "tensorflow", "jax", "onnx", "onnxruntime", "openvino", "ncnn",
+         "pandas")
 """Packages that plugin modules must not import."""
 
 _PROGRAM = """

@@ -72,6 +72,16 @@ class Feed:
                 skip_bad=options.dataset.skip_bad_samples, transform=transform_of(prepared),
                 bad=bad, epoch=epoch, cache=prepared.cache)
 
+    def begin(self) -> None:
+        """Let threads prepare the first images before the iteration; see `Loader.begin`."""
+        if self.loader is not None:
+            self.loader.begin()
+
+    def close(self) -> None:
+        """Stop preparing images."""
+        if self.loader is not None:
+            self.loader.close()
+
     def __iter__(self) -> Iterator[Tuple[TrainingBatch, int]]:
         """Yield each whole batch, and the number of samples of the order used so far."""
         plan = self._prepared.plan

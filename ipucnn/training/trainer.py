@@ -54,6 +54,7 @@ class Trainer:
         self.row_every = self.options.results.steps_per_log or max(
             1, prepared.calls // self.options.results.logs_per_epoch)
         self.unsaved = False
+        self._ahead: Optional[Feed] = None
         self.waiting: Optional[str] = None
         # in every instance, because all make the same decisions; only the first one writes
         self.saved = self.instances.gather(
@@ -78,6 +79,9 @@ class Trainer:
             self.stopped_by = str(interrupt)
             if self.saved not in (self._name(), self._name(extra=True)):
                 self._save(final=True)
+        finally:
+            if self._ahead is not None:
+                self._ahead.close()
 
     def _run(self) -> None:
         if self.epoch and not self.call and self.epoch <= self.epochs and not self.grown:
@@ -97,7 +101,9 @@ class Trainer:
             self.figures.start_epoch()
         if self.prepared.setup.head:
             self.session.freeze(self.epoch < self.options.fine_tuning.frozen_epochs)
-        feed = Feed(self.prepared, self.session, self.epoch, self.consumed, self.figures.bad)
+        feed = self._ahead or Feed(self.prepared, self.session, self.epoch, self.consumed,
+                                   self.figures.bad)
+        self._ahead = None
         batches = iter(feed)
         started, images = time.perf_counter(), 0
         try:
@@ -108,6 +114,7 @@ class Trainer:
                     break
                 batch, consumed = item
                 waited = time.perf_counter() - asked
+                self._begin_next(feed)
                 if not self.update and feed.loader is not None:
                     self.records.samples(batch, self.prepared.built.card.names)
                 lr, scaling = self._set_rates()
@@ -150,6 +157,19 @@ class Trainer:
         if self._is_scheduled() or self.stopped_by:
             self._save()
         return not self.stopped_by
+
+    def _begin_next(self, feed: Feed) -> None:
+        """Before the last call, let threads prepare the next epoch's first images.
+
+        They have prepared all images of this epoch; the next one would wait for its first.
+
+        Args:
+            feed: that of this epoch.
+        """
+        last = self.call + 1 == self.prepared.calls
+        if last and self.epoch + 1 < self.epochs and feed.loader is not None:
+            self._ahead = Feed(self.prepared, self.session, self.epoch + 1, bad=feed.loader.bad)
+            self._ahead.begin()
 
     def _note_waiting(self) -> None:
         waiting = hint(self.pace.average_wait, self.pace.seconds,

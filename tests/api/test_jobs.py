@@ -93,6 +93,26 @@ def test_a_callback_that_sees_a_validation_ends_the_training_there(options):
     assert result.checkpoint.endswith("_2.step4.pt")
 
 
+@pytest.mark.parametrize(("stop", "expected"), [(0, [True, True, False]), (1, [True])])
+def test_images_of_the_next_epoch_are_prepared_during_a_validation(options, stop, expected):
+    found = []
+
+    def threads_that_decode():
+        return [thread for thread in threading.enumerate() if thread.name.startswith(
+            "ipucnn-decode")]
+
+    def note(row):
+        if row["kind"] == "validation":
+            found.append(bool(threads_that_decode()))
+            return len(found) == stop
+        return False
+
+    ipucnn.train(**{**options, "validation_mode": "during", "validation_frequency": 1},
+                 callbacks=note)
+    assert found == expected
+    assert not threads_that_decode()
+
+
 def test_ctrl_c_returns_what_was_done(options, photos, trained):
     before = signal.getsignal(signal.SIGINT)
     result = ipucnn.train(**options, callbacks=lambda row: row["kind"] == "epoch" and interrupt())
@@ -178,8 +198,9 @@ def test_the_tools_for_data_return_what_they_did(photos, tmp_path):
     assert (shards.splits["train"].samples, len(shards.records())) == (32, 2)
     assert ipucnn.verify(tmp_path / "shards").ok
     broken = tmp_path / "parts" / "0" / "bar"
-    next(broken.iterdir()).unlink()
-    next(broken.iterdir()).write_bytes(b"")
+    damaged = next(broken.iterdir())
+    damaged.unlink()  # it is a link to one of the photographs
+    damaged.write_bytes(b"")
     found = ipucnn.verify(tmp_path / "parts" / "0", data="image_folder")
     assert not found.ok
     assert "is empty" in str(found)

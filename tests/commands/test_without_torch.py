@@ -57,7 +57,7 @@ def run(photos, target, *argv):
     return ["run", "--data-dir", photos, "--predictions", target, "--progress", "off", *argv]
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "ncnn"])
 def test_a_file_is_run_without_torch_and_its_answers_are_the_same(engine, photos, tmp_path):
     pytest.importorskip(engine)
     file = tmp_path / "net.onnx"
@@ -108,7 +108,7 @@ def test_later_runs_find_what_openvino_has_compiled(photos, tmp_path):
 
 
 @pytest.mark.parametrize(("engine", "name"), [("onnxruntime", "weights.bin"),
-                                              ("openvino", "model.bin")])
+                                              ("openvino", "model.bin"), ("ncnn", "network.bin")])
 def test_later_runs_do_not_parse_a_graph(engine, name, photos, tmp_path):
     """With warm caches neither the engine nor the onnx package reads the ONNX file."""
     pytest.importorskip(engine)
@@ -143,8 +143,9 @@ def test_a_model_of_the_registry_is_exported_once(photos, tmp_path, cache):
     assert (tmp_path / "third.csv").read_text() == (tmp_path / "first.csv").read_text()
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "ncnn"])
 def test_a_graph_that_an_engine_cannot_read_is_exported_again(engine, photos, tmp_path, cache):
+    pytest.importorskip(engine)
     argv = [*NETWORK, "--backend", engine]
     for turn in range(2):
         assert invoke(list(map(str, run(photos, tmp_path / f"{turn}.csv", *argv)))) == 0

@@ -163,6 +163,32 @@ def test_closing_the_iterator_ends_the_threads():
     assert decoding_threads() == []
 
 
+def test_images_are_prepared_before_an_iteration_that_has_begun():
+    dataset = Numbers(9)
+    with HostLoader(dataset, Preprocessing(4), 3, range(9), workers=2) as loader:
+        loader.begin()
+        deadline = time.monotonic() + 20
+        while dataset.made < 9 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert dataset.made == 9
+        batches = list(loader)
+    assert [batch.indices for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert dataset.made == 9
+    assert decoding_threads() == []
+
+
+@pytest.mark.parametrize("iterated", [False, True])
+def test_closing_ends_an_iteration_that_has_begun(iterated):
+    loader = HostLoader(Numbers(100), Preprocessing(4), 2, range(100), workers=2)
+    loader.begin()
+    if iterated:
+        iter(loader)
+    assert decoding_threads()
+    loader.close()
+    assert decoding_threads() == []
+    assert len(list(loader)) == 50
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_an_iteration_goes_on_where_a_batch_ended(workers):
     """Resuming after any batch gives the batches that would have followed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -237,7 +238,8 @@ def test_the_engines_are_measured(cli, monkeypatch):
     assert done.code == 0, done.err
     result = json.loads(done.out)
     rates = result["session"]["measured"]
-    assert {name.split()[1] for name in rates} == {"openvino", "onnxruntime", "torch"}
+    assert {name.split()[1] for name in rates} == {
+        "openvino", "onnxruntime", "torch", *(["ncnn"] if importlib.util.find_spec("ncnn") else [])}
     assert result["images"] == 3
     fastest = f"--backend {result['backend']}"
     assert max(rates[name] for name in rates if name.startswith(fastest)) >= 0.98 * max(

@@ -44,7 +44,8 @@ class RequestOptions:
     requests: Optional[int] = option(
         None, "Number of calls in flight, which share the cores: more often give better "
         "throughput, 1 gives the best latency (default: the result of '--tune', or with "
-        "'openvino' twice the number that it computes at a time, and with 'onnxruntime' 1).",
+        "'openvino' twice the number that it computes at a time, with 'onnxruntime' 1, and with "
+        "'ncnn', whose calls have one image, the number of threads).",
         minimum=1, maximum=1024, names=("--num-requests",), only="inference",
         validation=True)
 

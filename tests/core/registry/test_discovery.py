@@ -163,9 +163,9 @@ def test_plugin_named_in_the_environment_is_loaded(tmp_path):
     assert python(code, IPUCNN_PLUGIN=str(tmp_path / "mine.py")) == "s"
 
 
-HEAVY = ("torch", "torchvision", "numpy", "PIL", "onnx", "onnxruntime", "openvino", "pandas",
-         "pyarrow", "poptorch", "efficientnet_pytorch", "pretrainedmodels", "safetensors", "rich",
-         "yaml", "pytest")
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "onnx", "onnxruntime", "openvino", "ncnn",
+         "pandas", "pyarrow", "poptorch", "efficientnet_pytorch", "pretrainedmodels", "safetensors",
+         "rich", "yaml", "pytest")
 
 
 def test_listing_everything_imports_nothing_heavy():

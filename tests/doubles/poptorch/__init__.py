@@ -5,6 +5,7 @@ above on `sys.path` to import it. `poptorch._machine` says what hardware it pret
 Of the contract it imitates what ipucnn uses; what is missing here raises `AttributeError`.
 """
 
+import multiprocessing as _multiprocessing
 import os as _os
 
 import torch as _torch
@@ -38,8 +39,10 @@ from poptorch.options import (
     TensorLocationSettings,
 )
 
-# the real one asserts the torch that it was built for, too
-assert _torch.__version__.startswith("2.0.1") or _os.environ.get("POPTORCH_DOUBLE_TORCH"), (
+# the real one asserts the torch that it was built for, too; worker processes, which receive what
+# they do while this is imported, have the environment of the test that started the first of them
+assert _torch.__version__.startswith("2.0.1") or _os.environ.get("POPTORCH_DOUBLE_TORCH") \
+    or hasattr(_multiprocessing.current_process(), "_inheriting"), (
     "This version of PopTorch only works with torch==2.0.1 but the version installed is "
     f"{_torch.__version__}")
 

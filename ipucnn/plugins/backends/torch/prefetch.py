@@ -116,10 +116,13 @@ class DeviceLoader(HostLoader):
         self._leaving: Deque[Tuple[torch.Tensor, Any]] = deque()
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
-        """Yield whole batches on the device; see `Loader.blocks`."""
+        """Return whole batches on the device; see `HostLoader.blocks`."""
+        return self._copied(super().blocks(todo))
+
+    def _copied(self, blocks: Iterator[Block]) -> Generator[Block, None, None]:
         ahead: Optional[Copy] = None
         try:
-            for block in super().blocks(todo):
+            for block in blocks:
                 if self._coming:
                     self._coming.popleft()
                 copy = ahead or self._lane.begin(torch.from_numpy(block.pixels))
@@ -138,11 +141,11 @@ class DeviceLoader(HostLoader):
                 done.synchronize()
             self._leaving.clear()
 
-    def _begun(self, threads: Threads,
-               entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
-        begun = super()._begun(threads, entries)
-        self._coming.append(begun)
-        return begun
+    def _submitted(self, threads: Threads,
+                   entries: List[Entry]) -> Tuple[Block, List[Future[None]]]:
+        submitted = super()._submitted(threads, entries)
+        self._coming.append(submitted)
+        return submitted
 
     def joined(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Return two blocks' pixels as one; see `Loader.joined`."""

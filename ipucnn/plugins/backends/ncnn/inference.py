@@ -1,0 +1,148 @@
+"""The inference session: a network of ncnn, which computes several images at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional
+
+import ncnn  # a backend's engine is loaded when it is used
+import numpy
+
+from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.machine import thread_count
+from ipucnn.onnx.engine_base import ArraySession, Graph
+from ipucnn.plugins.backends.ncnn.param_file import INPUT, OUTPUT
+from ipucnn.plugins.backends.ncnn.stored_network import load
+
+if TYPE_CHECKING:
+    Array = numpy.ndarray[Any, Any]
+
+_OPTIONS = {
+    "lightmode": True, "use_winograd_convolution": True, "use_vulkan_compute": False,
+    # single precision is float32; elsewhere than on x86, half precision is the default
+    "use_fp16_packed": False, "use_fp16_storage": False, "use_fp16_arithmetic": False,
+    "use_bf16_packed": False, "use_bf16_storage": False,
+    "openmp_blocktime": 0,  # milliseconds in which idle threads spin
+}
+"""Options of ncnn; older releases lack some of them."""
+
+_NO_MEMORY = -100
+"""The code that layers return if there is no memory for their output."""
+
+_CONCURRENT = (1, 0, 20261020)
+"""The first release whose calls let other threads of Python run."""
+
+
+class NcnnSession(ArraySession):
+    """Computes the images of a micro-batch one by one, several of them at a time.
+
+    Args:
+        graph: the model; changed.
+        plan: what to execute.
+        together: number of images that are computed at a time, which share the threads.
+    """
+
+    def __init__(self, graph: Graph, plan: ExecutionPlan, together: int) -> None:
+        self._graph, self._plan = graph, plan
+        self.samples_per_call = plan.micro_batch
+        self._together = min(together, thread_count())
+        self._callers: Optional[ThreadPoolExecutor] = None
+        # the next call begins without waiting for the caller
+        self.in_flight = 1 if together == 1 else 1 + -(-together // plan.micro_batch)
+        self._started: Deque[List[Future[Any]]] = deque(maxlen=self.in_flight)
+        self._net: Optional[ncnn.Net] = None
+        self._closed = False
+        self._synthetic: Optional[Array] = None
+        # where calls cannot overlap, each of them has all threads
+        self._threads = max(1, thread_count() // (self._together if concurrent() else 1))
+        self.facts: Dict[str, Any] = {
+            "weights_type": "float32", "arithmetic": "float32", "threads": thread_count(),
+            "threads_per_image": self._threads, "requests": together}
+
+    def compile(self) -> float:
+        """Translate or load the network; to warm up, compute one image."""
+        started = time.perf_counter()
+        net = ncnn.Net()
+        for name, value in {**_OPTIONS, "num_threads": self._threads}.items():
+            if hasattr(net.opt, name):
+                setattr(net.opt, name, value)
+        load(net, self._graph)
+        self._net, self._closed = net, False
+        if self._together > 1:
+            self._callers = ThreadPoolExecutor(self._together, thread_name_prefix="ipucnn-call")
+        if self._plan.synthetic or self.warm_up:
+            self._synthetic = self._graph.example(self._plan)
+            self._logits(self._synthetic[0])
+        return time.perf_counter() - started
+
+    def start(self, images: Any) -> Callable[[], Any]:
+        """Start a call; see `InferenceSession.start`."""
+        if self._callers is None or hasattr(images, "numpy"):  # tensors: see `ArraySession`
+            return super().start(images)
+        return self._submitted(self._synthetic if images is None else images)
+
+    def classify(self, images: Optional[Array]) -> Array:
+        """Classify up to a micro-batch; see `ArraySession.classify`."""
+        given = self._synthetic if images is None else images
+        if self._callers is not None:
+            return self._submitted(given)()
+        assert given is not None
+        return numpy.stack([self._logits(image) for image in given])
+
+    def close(self) -> None:
+        """Release the network; cancel images that are not computed yet."""
+        self._closed = True
+        if self._callers is not None:
+            for images in self._started:
+                for image in images:
+                    image.cancel()
+            self._started.clear()
+            self._callers.shutdown()
+            self._callers = None
+        if self._net is not None:
+            self._net.clear()
+        self._net = self._synthetic = None
+
+    def _submitted(self, images: Any) -> Callable[[], Array]:
+        assert self._callers is not None
+        futures = [self._callers.submit(self._logits, image) for image in images]
+        self._started.append(futures)
+        return lambda: numpy.stack([future.result() for future in futures])
+
+    def _logits(self, image: Array) -> Array:
+        """Return the logits of one image."""
+        if self._net is None or self._closed:
+            raise IpucnnError("the session is closed")
+        channels, height, width = image.shape
+        size = self._graph.input_size
+        if image.shape != (3, size, size):
+            raise IpucnnError(f"ncnn refuses images of shape {image.shape}: the network takes "
+                              f"{(3, size, size)}")
+        fed = ncnn.Mat((width, height, channels))
+        numpy.asarray(fed)[...] = image
+        with self._net.create_extractor() as extractor:
+            code = extractor.input(INPUT, fed)
+            del fed  # its first layer may then overwrite it
+            if not code:
+                code, found = extractor.extract(OUTPUT)
+            if code:
+                raise _failed(code)
+            # a copy, because the memory belongs to the network
+            logits = numpy.array(found, numpy.float32).reshape(-1)
+            del found
+        return logits
+
+
+def concurrent() -> bool:
+    """Return whether calls in several threads of Python are computed at the same time."""
+    parts = ncnn.__version__.split(".")
+    return all(part.isdecimal() for part in parts) and tuple(map(int, parts)) >= _CONCURRENT
+
+
+def _failed(code: int) -> IpucnnError:
+    if code == _NO_MEMORY:
+        return IpucnnError("ncnn is out of memory", "use fewer '--requests', or a smaller image")
+    return IpucnnError(f"ncnn cannot compute the network (code {code})", "use another backend")

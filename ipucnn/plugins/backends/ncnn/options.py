@@ -1,0 +1,10 @@
+"""The options of the `ncnn` backend."""
+
+from dataclasses import dataclass
+
+from ipucnn.plugins.backends._options import DeviceOptions, RequestOptions
+
+
+@dataclass(frozen=True)
+class NcnnOptions(RequestOptions, DeviceOptions):
+    """Options of the `ncnn` backend."""
