@@ -55,6 +55,7 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
     """
     registry = registry or current_registry()
     check_alone("data bench")
+    options.results.check_places()
     model = options.compute.model or default_of(RunOptions, "model")
     feeding = build(RunOptions, {**options.feeding, "model": model}, registry=registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)

@@ -75,6 +75,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
     """
     registry = registry or current_registry()
     check_alone("bench")
+    options.results.check_places()
     cases = list(cases_of(options, registry))
     quick = options.extent.quick
     contenders = [] if quick else contenders_of(options, registry)

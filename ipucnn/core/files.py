@@ -209,6 +209,25 @@ def kind_of(path: Union[str, Path]) -> str:
     return next((kind for test, kind in _KINDS if test(mode)), "")
 
 
+def require_writable(path: str) -> None:
+    """Raise an error for a file that cannot be written; nothing is created.
+
+    A job checks this before it computes what it will write there.
+
+    Raises:
+        DataError: it names anything but a file, or its folder cannot be written or made.
+    """
+    require_replaceable(path)
+    parent = Path(path).absolute().parent
+    while not os.path.lexists(str(parent)):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise DataError(f"cannot write {path!r}: '{parent}' is not a folder", "name another place")
+    if not os.access(str(parent), os.W_OK | os.X_OK):
+        raise DataError(f"cannot write {path!r}: no permission to write in '{parent}'",
+                        "name another place")
+
+
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a device"),
           (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -14,6 +15,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.files import write_text
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
 from ipucnn.core.options.declaration import VALIDATION, declared
@@ -62,6 +64,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     if not options.checkpoints.checkpoint_path:
         raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
+    options.results.check_places()
     place = place_of(options.checkpoints.checkpoint_path)
     paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
     if not paths:
@@ -309,12 +312,9 @@ def _no_labels(data: DatasetSpec) -> UsageError:
 
 
 def _write_matrix(path: str, validation: Validation) -> None:
-    try:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["true / predicted", *validation.class_names])
-            for name, row in zip(validation.class_names, validation.confusion):
-                writer.writerow([name, *row])
-    except OSError as error:
-        raise DataError(f"cannot write {path!r}: {error.strerror or error}",
-                        "free space or choose another place") from error
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["true / predicted", *validation.class_names])
+    for name, row in zip(validation.class_names, validation.confusion):
+        writer.writerow([name, *row])
+    write_text(path, table.getvalue())

@@ -2,14 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from typing import ClassVar, Dict, Optional, Tuple
+from typing import ClassVar, Dict, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.files import kind_of, require_writable
 from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import (
     DEVICE_IMAGES,
     FULL_PRECISION,
     NO_LABELS,
+    Declared,
     declared,
     option,
 )
@@ -169,12 +171,27 @@ class ResultPart:
 
     def __post_init__(self) -> None:
         written: Dict[str, str] = {}
-        for item in declared(type(self)):
-            place = getattr(self, item.name)
-            if not place or "FILE" not in item.option.metavar or (
-                    os.path.exists(place) and not os.path.isfile(place)):  # such as /dev/null
+        for item, place in self._files():
+            if kind_of(place):  # such as /dev/null
                 continue
             other = written.setdefault(os.path.realpath(place), item.flag)
             if other != item.flag:
                 raise UsageError(f"'{other}' and '{item.flag}' write the same file {place!r}",
                                  "name two files")
+
+    def check_places(self) -> None:
+        """Raise an error before a job for files that cannot be written after it.
+
+        Raises:
+            DataError: names the first one, and why.
+        """
+        for item, place in self._files():
+            if item.name != "predictions":  # is written during the job, and may be in a store
+                require_writable(place)
+
+    def _files(self) -> Iterator[Tuple[Declared, str]]:
+        """Yield the options that name files to write, and the files."""
+        for item in declared(type(self)):
+            place = getattr(self, item.name)
+            if place and item.option.metavar.startswith("FILE"):
+                yield item, place

@@ -19,3 +19,24 @@ def test_two_results_are_not_written_to_one_file(part, flags, tmp_path, monkeypa
             part(**dict(zip(flags, places)))
     part(**dict(zip(flags, ("a.json", "b.json"))))
     part(**dict(zip(flags, (os.devnull, os.devnull))))
+
+
+@pytest.mark.parametrize(("place", "reason"), [
+    ("folder", "it is a folder"), ("file/x.html", "is not a folder")])
+@pytest.mark.parametrize("command", [
+    ("run", "--model", "resnet8-cifar", "--weights", "random", "--predictions", "p.csv",
+     "--report"),
+    ("train", "--model", "resnet8-cifar", "--data", "shapes", "--result"),
+    ("bench", "--model", "resnet8-cifar", "--out"),
+    ("data", "bench", "--data", "shapes", "--result")])
+def test_a_place_that_cannot_be_written_is_an_error_before_the_job(
+        command, place, reason, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    done = cli(*command, place)
+    assert done.code != 0
+    assert f"cannot write '{place}': " in done.err
+    assert reason in done.err
+    assert done.out == ""
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
