@@ -78,6 +78,11 @@ def kind_of(path: str) -> str:
     return IMAGE if name in ALWAYS or name in _further() else UNREAD
 
 
+def may_be_image(path: str) -> bool:
+    """Return whether a file has the suffix or the first bytes of an image format."""
+    return kind_of(path) != OTHER or bool(signature(_head(path)))
+
+
 def formats_of(data: bytes, name: Callable[[], str]) -> Tuple[str, ...]:
     """Return Pillow's names of the formats that an encoded image may have.
 

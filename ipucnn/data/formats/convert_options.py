@@ -22,7 +22,7 @@ class ConvertSource:
 
     source: Optional[str] = option(
         None, "Folder of the dataset to convert; not for datasets that generate images.",
-        metavar="DIR", basic=True)
+        names=("--data-dir",), metavar="DIR", basic=True)
     data: Optional[str] = option(
         None, "Format of the source (default: recognised by its layout).", kind="dataset",
         basic=True)
@@ -44,7 +44,7 @@ class ConvertTarget:
 
     target: Optional[str] = option(
         None, "Folder to write; an interrupted conversion by the same command is continued.",
-        metavar="DIR", basic=True)
+        names=("--out",), metavar="DIR", basic=True)
     to: str = option("webdataset", "Format to write.", kind="dataset", basic=True)
     samples_per_shard: int = option(
         1024, "Maximum number of samples per shard.", minimum=1, basic=True)

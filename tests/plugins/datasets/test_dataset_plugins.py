@@ -378,3 +378,29 @@ def test_synthetic_has_no_images_on_the_host():
     assert len(dataset) == 7
     with pytest.raises(DataError, match=r"'synthetic/3' exists on the device only.*generated"):
         dataset.image(3)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("shards.tar", b"x" * 1024), ("labels.csv", b"a,b\n"), ("photo", b"no image")])
+def test_a_file_that_is_no_image_is_named(name, content, tmp_path, cli):
+    (tmp_path / name).write_bytes(content)
+    done = cli("run", "--model", "resnet8-cifar", "--weights", "random", "--data", "real",
+               "--data-dir", tmp_path / name)
+    assert done.code != 0
+    assert f"{name}' is not an image file" in done.err
+
+
+def test_an_image_file_may_have_any_name(tmp_path, cli):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.photo", "PNG")
+    done = cli("run", "--model", "resnet8-cifar", "--weights", "random", "--data", "real",
+               "--backend", "torch", "--data-dir", tmp_path / "a.photo")
+    assert done.code == 0, done.err
+
+
+def test_a_conversion_has_the_spellings_of_other_commands(tmp_path, cli):
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/cat/1.png")
+    done = cli("data", "convert", "--data-dir", tmp_path / "photos", "--out", tmp_path / "shards",
+               "--splits", "train")
+    assert done.code == 0, done.err
+    assert list((tmp_path / "shards").glob("*.tar"))
