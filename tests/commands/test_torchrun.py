@@ -110,6 +110,7 @@ def test_an_interrupt_of_all_saves_once(photos, tmp_path):
     (["--launcher", "torchrun", "--rdzv-endpoint", "here"], "'here' is not HOST:PORT", "29400"),
     (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "no-such-host.invalid:1"],
      "host 'no-such-host.invalid' of '--rdzv-endpoint' is not known", "one of the hosts"),
+    (["--launcher", "local"], "starts no processes by itself", "run --instances N'"),
     (["--launcher", "poprun"], "own program starts the processes", "leave '--launcher' out"),
     (["--launcher", "torchrun", "--nnodes", "2", "--rdzv-endpoint", "127.0.0.1:{port}"],
      "'127.0.0.1:{port}' is in use by another program", "the same on all hosts"),

@@ -96,6 +96,9 @@ class Launcher(ABC):
             UnavailableError: a library is missing.
         """
         del command
+        if not self.external:
+            raise UsageError("this launcher starts no processes by itself",
+                             "leave '--launcher' out; 'ipucnn run --instances N' starts processes")
         raise UsageError("the launcher's own program starts the processes, not ipucnn",
                          "write it before the command and leave '--launcher' out; 'ipucnn plan' "
                          "helps with the line")
