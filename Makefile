@@ -82,16 +82,14 @@ docs: gallery .venv-docs/.installed  ## the reference pages, from the code, and 
 	touch $@
 
 # networks and micro-batches of `make bench`, which takes more than an hour on two quiet cores
-BENCH_MODELS ?= resnet18 resnet50 mobilenet
+BENCH_MODELS ?= resnet18 resnet50 mobilenet efficientnet-b0
 BENCH_BATCHES ?= 1 4 16 64
 BENCH_FILES ?= mobilenet resnet18
 BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance_
 
 bench: $(STAMP)  ## measure docs/performance.md again, against other programs, of which timm is installed
 	$(BIN)/python -m pip install --quiet timm
-	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --rounds 11 \
-	  --seconds 0.2 --backend auto --against torchvision onnxruntime openvino
-	$(BENCH)efficientnet.json --model efficientnet-b0 --batch-size $(BENCH_BATCHES) --rounds 5 \
+	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --rounds 7 \
 	  --seconds 0.2 --backend auto --against torchvision onnxruntime openvino
 	$(BENCH)further.json --model resnet50 mobilenet resnext50 --batch-size 1 16 --rounds 7 \
 	  --seconds 0.2 --backend auto --against torch-compile timm onnxruntime openvino

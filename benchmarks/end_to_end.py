@@ -5,8 +5,9 @@ precision, a plain loop (torchvision, eager, with Pillow in a DataLoader), a loo
 `inference.py` has it (channels last, bytes from the loader, normalised after it), timm itself with
 its own network, dataset and loader where it is installed, the same run on
 images that need no decoding (`compute alone`), and decoding with nothing after it (`decode alone`).
-Ratios are of one round. Seconds are of the wall clock; those of the processors show how much work
-there is, whatever else the machine does.
+Before the first round, each program runs once, `ipucnn` with `--tune`, which measures the backends
+and stores the fastest one. Ratios are of one round. Seconds are of the wall clock; those of the
+processors show how much work there is, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -141,11 +142,14 @@ def of_network(network: str, rounds: int, photos: Path, folder: Path,
     for turn in range(rounds + 1):
         for name, command in todo.items():
             processes, seconds = [], []
-            for _ in range(PROCESSES if turn and name.startswith(("ipucnn", "compute")) else 1):
+            own = name.startswith(("ipucnn", "compute"))
+            if own and not turn:
+                command = [*command, "--tune"]
+            for _ in range(PROCESSES if turn and own else 1):
                 processes.append(measured(command, environment))
                 if name in alone:
                     seconds.append(computed(name, folder))
-            if turn:  # the first fills the caches
+            if turn:  # the first fills the caches and chooses backends
                 found[name].append(statistics.median_low(processes))
                 if name in alone:
                     alone[name].append(statistics.median(seconds))

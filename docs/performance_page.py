@@ -18,7 +18,7 @@ Target = Tuple[str, str, str, bool]
 
 _PACKAGES = ("ipucnn", "torch", "torchvision", "onnxruntime", "openvino", "timm")
 _NETWORKS = {
-    "performance_inference": "Inference", "performance_efficientnet": "Inference: EfficientNet",
+    "performance_inference": "Inference",
     "performance_further": "Inference: other programs",
     "performance_half": "Half precision", "performance_int8": "8-bit integers",
     "performance_files": "Inference from files", "performance_training": "Training",
@@ -253,6 +253,7 @@ def _end_to_end(result: Dict[str, Any]) -> Iterable[str]:
         "has instructions for it; `ipucnn, full` computes in single precision, as the other",
         "programs do. `compute alone` is the same command with images that need no decoding;",
         "`without preparation` is the part of its time after start and compilation.",
+        "`ipucnn` uses the backends that a measurement (`--tune`) chose before the first round.",
         f"Decoding alone takes {decoding} s.", ""]
     yield from _head(["network", "process", "seconds", "speed-up of `ipucnn`",
                       "speed-up of `ipucnn, full`", "peak memory, MiB"])

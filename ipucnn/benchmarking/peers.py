@@ -218,9 +218,10 @@ def inference(name: str, case: Case, link: Link) -> Facts:
             engine.own()
             engine.finish()
         begin, count = time.perf_counter(), 0
-        while count < engine.in_flight or time.perf_counter() - begin < wanted:
-            engine.own()
-            count += 1
+        while not count or time.perf_counter() - begin < wanted:
+            for _ in range(engine.in_flight):  # of fewer, the last ones would leave threads idle
+                engine.own()
+            count += engine.in_flight
         engine.finish()
         seconds = time.perf_counter() - begin
         of_call = seconds / count
