@@ -173,14 +173,16 @@ def test_a_full_disk_behind_standard_output_is_told(argv):
     assert "Traceback" not in done.stderr
 
 
-def test_a_result_file_that_cannot_be_written_keeps_what_was_measured(tmp_path):
-    target = tmp_path / "result.json"
-    target.mkdir()
-    done = ipucnn(*TINY, *SYNTHETIC[1:], "--iterations", "2", "--result", str(target))
+def test_a_result_file_for_which_there_is_no_space_keeps_what_was_measured(tmp_path):
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+
+    done = ipucnn(*TINY, *SYNTHETIC[1:], "--iterations", "2", "--result",
+                  str(tmp_path / "result.json"), preexec_fn=small_disk)
     assert done.returncode == 1
     assert "throughput" in done.stdout
     assert "error: cannot write" in done.stderr
-    assert list(tmp_path.iterdir()) == [target]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "predictions.json"])
