@@ -117,6 +117,8 @@ class RunExecution(ExecutionPart):
 class RunResults(ResultPart):
     """The output of a run."""
 
+    written_during: ClassVar[Tuple[str, ...]] = ("predictions",)
+
     predictions: Optional[str] = option(
         None, "Write a row per image to this file: path, predicted classes, names, probabilities.",
         metavar="FILE.csv|.json|.parquet", basic=True)

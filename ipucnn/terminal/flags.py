@@ -65,7 +65,7 @@ class FlagTable:
     Attributes:
         flags: in the order of declaration, a command's own before those of plugins.
         selected: the owners selected by the arguments.
-        job: of the command, `inference` or `training`; empty if it has no particular one.
+        job: of the command; see `CommandOptions`.
     """
 
     flags: Tuple[Flag, ...]

@@ -14,7 +14,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions, changed
-from ipucnn.core.options.declaration import INFERENCE, Declared, declared
+from ipucnn.core.options.declaration import INFERENCE, TRAINING, VALIDATION, Declared, declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import GUARDED, cause_of, import_target
@@ -343,7 +343,7 @@ def backend_options(spec: BackendSpec, options: CommandOptions, plan: ExecutionP
     given = options.plugins.of("backend", spec.name)
     values = dict(options.plugins.deferred) if given is None else {
         item.name: getattr(given, item.name) for item in declared(type(given))}
-    if options.job != INFERENCE and not plan.training:
+    if options.job in (TRAINING, VALIDATION) and not plan.training:
         owner = owner_of(KINDS["backend"], spec, registry)
         values = {name: value for name, value in values.items()
                   if owner and (item := owner.option(name)) and item.option.validation}

@@ -169,6 +169,9 @@ class ResultPart:
     progress: str = option("auto", "Show progress: only on terminals, always, or never.",
                            choices=("auto", "on", "off"), switch=True)
 
+    written_during: ClassVar[Tuple[str, ...]] = ()
+    """Names of options whose files are written, and checked, during the job."""
+
     def __post_init__(self) -> None:
         written: Dict[str, str] = {}
         for item, place in self._files():
@@ -186,7 +189,7 @@ class ResultPart:
             DataError: names the first one, and why.
         """
         for item, place in self._files():
-            if item.name != "predictions":  # is written during the job, and may be in a store
+            if item.name not in self.written_during:
                 require_writable(place)
 
     def _files(self) -> Iterator[Tuple[Declared, str]]:
