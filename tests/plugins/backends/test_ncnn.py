@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -218,6 +219,18 @@ def test_damaged_stored_networks_are_made_again(tmp_path, cache, capfd):
         assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
         assert {name: file.read_bytes() for name, file in stored(cache).items()} == whole
     assert not capfd.readouterr().err
+
+
+def test_convolutions_have_the_shape_that_selects_the_size_of_tiles(tmp_path, cache):
+    run_file(exported_file(tmp_path, dynamic_batch=True), backend="ncnn", batch_size=1)
+    layers = [line for line in stored(cache)["param"].read_text().splitlines()
+              if line.startswith("Convolution ")]
+    outputs = [[re.search(rf" {name}=(\S+)", line).group(1) for name in ("-23330", "0")]
+               for line in layers]
+    for shape, channels in outputs:
+        dimensions, width, height, depth = shape.split(",")[1:]
+        assert (dimensions, depth, width) == ("3", channels, height)
+    assert {shape.split(",")[2] for shape, _ in outputs} >= {str(SIZE // 2)}
 
 
 def test_a_stored_network_that_ncnn_cannot_load_is_made_again(tmp_path, cache, monkeypatch):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]
 
 
+_OUTPUT_SHAPE = 30
+"""The number of the parameter of a layer's output: dimensions, width, height, channels."""
+
+
 def padding(node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
             ) -> List[int]:
     """Return the padding of a convolution or pooling: above, left, below, right.
@@ -60,10 +64,13 @@ def _convolution(t: Translation, node: Node) -> None:
         5: int(bias is not None), 6: weight.size})
     if groups != 1:
         parameters[7] = groups
+    shape = t.shape(node, name)
+    # ncnn selects the size of Winograd's tiles when it loads the weights, by this optional shape:
+    # small images with many channels are faster with small ones
+    parameters[_OUTPUT_SHAPE] = [len(shape), *reversed(shape)]
     t.put(node, name, t.added(
         "Convolution" if groups == 1 else "ConvolutionDepthWise",
-        [t.stored_as(node, value, value.shape)], t.shape(node, name), parameters,
-        _with_bias(weight, bias)))
+        [t.stored_as(node, value, value.shape)], shape, parameters, _with_bias(weight, bias)))
 
 
 def _dense(t: Translation, node: Node, value: Value, weight: Array,
