@@ -111,6 +111,14 @@ SHARE, LEAST = 0.05, 10.0
 """Maximum share of a run for a measurement, and the minimum seconds of a useful measurement."""
 
 
+def may_measure(job: Job) -> bool:
+    """Return whether a run of this kind and number of images is measured without '--tune'."""
+    execution = job.options.execution
+    return execution.tune is None and not job.executed.compile_only and job.images >= MANY \
+        and job.data.finite and job.executed.precision != "int8" \
+        and _alone(job.options, job.executed) and _varies(job)
+
+
 def time_for(job: Job, session: InferenceSession) -> float:
     """Return the seconds that a measurement during a run may take; 0 if it is not worthwhile.
 
@@ -118,11 +126,9 @@ def time_for(job: Job, session: InferenceSession) -> float:
         job: the run.
         session: of the run, compiled.
     """
-    execution = job.options.execution
-    if execution.tune is not None or job.executed.compile_only or job.images < MANY \
-            or not job.data.finite or job.executed.precision == "int8" \
-            or not _alone(job.options, job.executed) or not _varies(job):
+    if not may_measure(job):
         return 0.0
+    execution = job.options.execution
     images = random_call(session, job.executed, job.built.input_size)
     seconds = job.images / images_per_second(session, images)
     seconds = SHARE * min(seconds, execution.time_limit or seconds)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib import import_module
 from itertools import islice
 from threading import Thread
-from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
@@ -115,13 +115,13 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
 
 def _execute(job: Job, progress: Progress) -> RunResult:
     result = _empty_result(job)
-    with session_of(job, result.notes) as session:
+    with ExitStack() as stack:
+        session = stack.enter_context(session_of(job, result.notes))
         progress("compile", 0, None)
         # with files, another call before the first images would only take time: `--warmup` leaves
         # the first calls out of the figures
         session.warm_up = not job.data.finite
-        with _loading_torch(session, job):
-            seconds = session.compile()
+        seconds, loader = _compiled(session, job, stack)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
@@ -130,23 +130,34 @@ def _execute(job: Job, progress: Progress) -> RunResult:
         result.notes += session.notes
         limit = backend_choice.time_for(job, session)
         if not limit and not job.options.execution.compile_only:
-            _classify(job, session, result, progress)
+            _classify(job, session, result, progress, loader)
     if limit and job.again is not None:
         return _execute(job.again(limit, progress), progress)
     return result
 
 
-@contextmanager
-def _loading_torch(session: InferenceSession, job: Job) -> Iterator[None]:
-    """Import torch while a session compiles that does not need it, to resize many images."""
-    if not session.takes_arrays or as_opened(job.data, job.dataset).on_device \
-            or not _much_to_resize(job):
-        yield
-        return
-    thread = Thread(target=import_module, args=("torch",), daemon=True)
-    thread.start()
-    yield
-    thread.join()
+def _compiled(session: InferenceSession, job: Job,
+              stack: ExitStack) -> Tuple[float, Optional[Loader]]:
+    """Compile a session; prepare the first images meanwhile if it does not need torch.
+
+    Returns:
+        The duration of compilation in seconds, and the loader that has begun to prepare images,
+        which `stack` closes. None if torch was imported instead, for resizing many images, or if
+        the loader is created after compilation.
+    """
+    if not session.takes_arrays or as_opened(job.data, job.dataset).on_device:
+        return session.compile(), None
+    if _much_to_resize(job):
+        thread = Thread(target=import_module, args=("torch",), daemon=True)
+        thread.start()
+        seconds = session.compile()
+        thread.join()
+        return seconds, None
+    if job.options.execution.compile_only or backend_choice.may_measure(job):
+        return session.compile(), None
+    loader = stack.enter_context(_loader(job, session, _part(job)))
+    loader.begin()
+    return session.compile(), loader
 
 
 def _much_to_resize(job: Job) -> bool:
@@ -161,12 +172,28 @@ def _much_to_resize(job: Job) -> bool:
     return first is None or total * len(first) > MANY_BYTES
 
 
-def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress) -> None:
+def _part(job: Job) -> range:
+    """Return the positions of this process's images."""
+    return job.plan.own(job.instances.index, job.images)
+
+
+def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress,
+              loader: Optional[Loader]) -> None:
+    """Classify the images.
+
+    Args:
+        job: the run.
+        session: compiled.
+        result: receives the figures.
+        progress: receives the progress.
+        loader: of this process's images if they are already being prepared.
+    """
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
     everything = job.images
-    part = job.plan.own(instances.index, everything)
-    loader = None if data.on_device else _loader(job, session, part)
+    part = _part(job)
+    if loader is None and not data.on_device:
+        loader = _loader(job, session, part)
     scores: Optional[Scores] = None
     writer: Optional[predictions.PredictionWriter] = None
     ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
