@@ -50,8 +50,8 @@ class NcnnSession(ArraySession):
         self.samples_per_call = plan.micro_batch
         self._together = min(together, thread_count())
         self._callers: Optional[ThreadPoolExecutor] = None
-        # the next call begins without waiting for the caller
-        self.in_flight = 1 if together == 1 else 1 + -(-together // plan.micro_batch)
+        # twice as many as are computed at a time, so that no thread waits for the caller
+        self.in_flight = 1 if together == 1 else 2 * -(-self._together // plan.micro_batch)
         self._started: Deque[List[Future[Any]]] = deque(maxlen=self.in_flight)
         self._net: Optional[ncnn.Net] = None
         self._closed = False
