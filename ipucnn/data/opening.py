@@ -12,7 +12,7 @@ from ipucnn.core.options.parts import DatasetPart, NetworkPart
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.formats.recognition import is_url, read_by
+from ipucnn.data.formats.recognition import format_of, is_url, read_by
 from ipucnn.data.remote.transfer import shown
 
 NetworkT = TypeVar("NetworkT", bound=NetworkPart)
@@ -86,9 +86,34 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
     usual = usual_record(reader, dataset, registry)
     dataset.recipe, dataset.native_size = usual.recipe, usual.native_size
     if request.data_dir and reader is not data:
-        place = shown(request.data_dir) if is_url(request.data_dir) else request.data_dir
-        dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
+        dataset.notes = (_read_as(request.data_dir, reader), *dataset.notes)
     return dataset
+
+
+def open_elsewhere(data_dir: str, data: DatasetSpec, request: DatasetRequest,
+                   plugins: PluginOptions, registry: Registry) -> ImageDataset:
+    """Open images in another place than those of a training, with a note if the format differs.
+
+    Args:
+        data_dir: the folder or URL.
+        data: the record of the training's dataset.
+        request: the other arguments.
+        plugins: options of datasets.
+        registry: where names are looked up.
+
+    Raises:
+        IpucnnError: see `open_dataset`.
+    """
+    reader = format_of(data_dir, data, registry)
+    dataset = open_dataset(reader, replace(request, data_dir=data_dir), plugins, registry)
+    if reader is not data:
+        dataset.notes = (_read_as(data_dir, reader), *dataset.notes)
+    return dataset
+
+
+def _read_as(data_dir: str, reader: DatasetSpec) -> str:
+    place = shown(data_dir) if is_url(data_dir) else data_dir
+    return f"{place!r} is read as dataset {reader.name!r}"
 
 
 def usual_record(data: DatasetSpec, dataset: ImageDataset, registry: Registry) -> DatasetSpec:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from importlib import import_module
-from itertools import islice
-from threading import Thread
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
@@ -19,33 +16,22 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
-from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable, order
-from ipucnn.data.opening import (
-    as_opened,
-)
-from ipucnn.data.session_loader import feed
+from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable
+from ipucnn.data.opening import as_opened
 from ipucnn.data.waiting import hint
 from ipucnn.inference import backend_choice, predictions
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
+from ipucnn.inference.image_loading import compiled, loader_of, own_part
 from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunOptions
-from ipucnn.inference.prepared_run import (
-    Job,
-    prepare,
-    session_of,
-)
+from ipucnn.inference.prepared_run import Job, prepare, session_of
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
 from ipucnn.inference.shared_predictions import SharedWriter
 from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
-
-FEW_IMAGES, MANY_BYTES = 32, 200 << 20
-"""Minimum size in bytes of encoded images for which torch is imported only for resizing: importing
-it takes as long as it saves for two thousand images of 500x375 pixels, compared with numpy. The
-pixels are the same."""
 
 
 def run(options: RunOptions, registry: Optional[Registry] = None,
@@ -121,7 +107,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
         # with files, another call before the first images would only take time: `--warmup` leaves
         # the first calls out of the figures
         session.warm_up = not job.data.finite
-        seconds, loader = _compiled(session, job, stack)
+        seconds, loader = compiled(session, job, stack)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
@@ -134,47 +120,6 @@ def _execute(job: Job, progress: Progress) -> RunResult:
     if limit and job.again is not None:
         return _execute(job.again(limit, progress), progress)
     return result
-
-
-def _compiled(session: InferenceSession, job: Job,
-              stack: ExitStack) -> Tuple[float, Optional[Loader]]:
-    """Compile a session; prepare the first images meanwhile if it does not need torch.
-
-    Returns:
-        The duration of compilation in seconds, and the loader that has begun to prepare images,
-        which `stack` closes. None if torch was imported instead, for resizing many images, or if
-        the loader is created after compilation.
-    """
-    if not session.takes_arrays or as_opened(job.data, job.dataset).on_device:
-        return session.compile(), None
-    if _much_to_resize(job):
-        thread = Thread(target=import_module, args=("torch",), daemon=True)
-        thread.start()
-        seconds = session.compile()
-        thread.join()
-        return seconds, None
-    if job.options.execution.compile_only or backend_choice.may_measure(job):
-        return session.compile(), None
-    loader = stack.enter_context(_loader(job, session, _part(job)))
-    loader.begin()
-    return session.compile(), loader
-
-
-def _much_to_resize(job: Job) -> bool:
-    """Return whether there are so many images that importing torch for resizing is faster."""
-    total = job.images
-    if total < FEW_IMAGES or job.dataset.ready:
-        return False
-    try:
-        first = job.dataset.encoded(0)
-    except IpucnnError:  # reported or skipped when its turn comes
-        return True
-    return first is None or total * len(first) > MANY_BYTES
-
-
-def _part(job: Job) -> range:
-    """Return the positions of this process's images."""
-    return job.plan.own(job.instances.index, job.images)
 
 
 def _classify(job: Job, session: InferenceSession, result: RunResult, progress: Progress,
@@ -191,9 +136,9 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     options, dataset, built, instances = job.options, job.dataset, job.built, job.instances
     data = as_opened(job.data, dataset)
     everything = job.images
-    part = _part(job)
+    part = own_part(job)
     if loader is None and not data.on_device:
-        loader = _loader(job, session, part)
+        loader = loader_of(job, session)
     scores: Optional[Scores] = None
     writer: Optional[predictions.PredictionWriter] = None
     ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
@@ -264,14 +209,6 @@ def _evidence(job: Job) -> Optional[Evidence]:
     if not job.options.results.documented or not job.data.finite:  # not for random images
         return None
     return Evidence(job.built.card.names)
-
-
-def _loader(job: Job, session: InferenceSession, part: range) -> Loader:
-    """Return the loader of this process's part of the images."""
-    own = islice(order(len(job.dataset), job.images), part.start, part.stop, part.step)
-    return feed(session, job.dataset, job.executed, session.samples_per_call, own,
-                workers=job.options.dataset.dataloader_worker,
-                skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ipucnn.core.progress import CALLBACK, Listener
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data.opening import open_dataset, request_of
+from ipucnn.data.opening import open_dataset, open_elsewhere, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import on_store, place_of, shown_path
 from ipucnn.models.weights_card import half_size, preprocessing_of
@@ -101,8 +101,7 @@ def _reestimated(result: AverageResult, options: AverageOptions,
     from ipucnn.training.stored import build_stored, load_stored, options_of, replace_weights
 
     stored = load_stored(result.path)
-    values = {"data_dir": options.data_dir} if options.data_dir else {}
-    training = options_of(stored, registry, **values)
+    training = options_of(stored, registry)
     data = registry.get_typed(DatasetSpec, training.dataset.data)
     if data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to estimate from",
@@ -111,7 +110,8 @@ def _reestimated(result: AverageResult, options: AverageOptions,
     request = replace(request_of(training.network, training.dataset, built.input_size,
                                  options.reestimate_batch_norm), split="train",
                       hold_out=holds_out(training))
-    dataset = open_dataset(data, request, training.plugins, registry)
+    dataset = open_elsewhere(options.data_dir, data, request, training.plugins, registry) \
+        if options.data_dir else open_dataset(data, request, training.plugins, registry)
     built.module.load_state_dict(stored.weights)
     reestimate(built.module, _images(dataset, built.preprocessing, training,
                                      options.reestimate_batch_norm))

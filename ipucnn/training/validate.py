@@ -26,7 +26,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.formats.recognition import dataset_in, shards_in
+from ipucnn.data.formats.recognition import format_of
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.batch_of_inference import Inference
 from ipucnn.models.batch_of_inference import check as check_measurable
@@ -280,20 +280,18 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     """Return the options of the stored training with the given ones replaced.
 
     Options that describe the machine of the training, those of its random augmentation, those of
-    replaced plugins, and folders if another dataset reads none, are not inherited. A given folder
-    of another format replaces the dataset if it holds shards, or if the training read none but
-    shards.
+    replaced plugins, and folders if another dataset reads none, are not inherited. The dataset is
+    replaced for a folder of another format (`format_of`).
     """
     trained = options_of(stored, registry)
     overrides = given.overrides()
-    place = overrides.get("validation_data_dir") or overrides.get("data_dir")
+    place = overrides.get("validation_data_dir") or overrides.get("data_dir") \
+        or trained.validation.validation_data_dir
     if place and "data" not in overrides:
         used = registry.get_typed(DatasetSpec, trained.dataset.data)
-        found = shards_in(place, registry)
-        if found is None and (used.streams or not used.reads_folder):
-            found = dataset_in(place, registry, "")
-        if found and found != used.name:
-            overrides["data"] = found
+        found = format_of(place, used, registry)
+        if found is not used:
+            overrides["data"] = found.name
     replaced = [kind for kind in given.kinds for selector in [KINDS[kind].selector]
                 if overrides.get(selector, trained.get(selector)) != trained.get(selector)]
     others = {name for name, (item, _) in settings(trained).items()

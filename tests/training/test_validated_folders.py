@@ -43,6 +43,29 @@ def test_folders_are_recognised_whatever_the_training_read(cli, photos, tmp_path
         assert found[1][1] == [(16, pytest.approx(loss, rel=1e-5))]
 
 
+@pytest.mark.parametrize("trains_on_shards", [True, False])
+def test_a_training_validates_on_a_folder_of_another_format(cli, photos, tmp_path,
+                                                            trains_on_shards):
+    shards = tmp_path / "shards"
+    assert cli("data", "convert", "--source", photos, "--target", shards).code == 0
+    own, other = (shards, photos) if trains_on_shards else (photos, shards)
+    output = trained(cli, tmp_path / "a", "--data-dir", own, "--validation-data-dir", other,
+                     "--checkpoint-save-freq", "1")
+    name = "image_folder" if trains_on_shards else "webdataset"
+    assert f"'{other}' is read as dataset '{name}'" in output
+    code, again, err = validated(cli, tmp_path / "a")
+    assert code == 0, err
+    assert again == validated(cli, tmp_path / "a", "--validation-data-dir", other)[1]
+    ((images, loss),) = again
+    assert images == 16
+    assert [(images, pytest.approx(loss, rel=1e-5))] == validated(
+        cli, tmp_path / "a", "--validation-data-dir", own)[1]
+    done = cli("average", "--checkpoint-path", tmp_path / "a", "--reestimate-batch-norm", "8",
+               "--data-dir", other)
+    assert done.code == 0, done.err
+    assert f"'{other}' is read as dataset '{name}'" in done.out + done.err
+
+
 def test_hints_name_options_of_validate(cli, photos, tmp_path):
     shards = tmp_path / "shards"
     assert cli("data", "convert", "--source", photos, "--target", shards).code == 0

@@ -267,6 +267,9 @@ class Declared:
                           "values: " + ", ".join(rule.choices)))
             return as_type(self.type, spellings[key(str(result))])
         if self.type is str:
+            if not result.strip() and result != self.default:  # of an unset variable, for example
+                raise UsageError(f"option '{self.flag}' is empty{where}",
+                                 "give it a value, or leave it out")
             return os.path.expanduser(result) if rule.path else result
         if self.type is float and not math.isfinite(result):
             raise UsageError(f"option '{self.flag}': {brief(value)} is not a finite number{where}")

@@ -17,6 +17,7 @@ from ipucnn.core.options.owners import (
     third_party_owners,
 )
 from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.loading import missing_requirements
 from ipucnn.core.registry.registry import Registry
 
 
@@ -119,6 +120,7 @@ def _selection(having: Sequence[Tuple[Owner, Declared]], value_of: Callable[[str
 
 
 def _choices(having: Sequence[Tuple[Owner, Declared]]) -> str:
-    """Return how to select one of the owners."""
-    owner = having[0][0]
+    """Return how to select one of the owners, one that is installed if there is any."""
+    owners = [owner for owner, _ in having]
+    owner = next((one for one in owners if not missing_requirements(one.spec)), owners[0])
     return f"'--{owner.kind.selector.replace('_', '-')} {owner.spec.name}'"

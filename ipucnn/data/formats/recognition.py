@@ -140,6 +140,23 @@ def shards_in(data_dir: str, used: Registry) -> Optional[str]:
     return found if found and used.get_typed(DatasetSpec, found).streams else None
 
 
+def format_of(data_dir: str, data: DatasetSpec, used: Registry) -> DatasetSpec:
+    """Return the record of the dataset that reads other images than those of a training.
+
+    This is another one where the folder holds shards, or where the training's reads no folders but
+    those of shards.
+
+    Args:
+        data_dir: the folder or URL.
+        data: the dataset of the training.
+        used: the registry in which the alternatives are looked up.
+    """
+    found = shards_in(data_dir, used)
+    if found is None and (data.streams or not data.reads_folder):
+        found = dataset_in(data_dir, used, "")
+    return used.get_typed(DatasetSpec, found) if found else data
+
+
 _DEEPEST = 2
 """Levels of folders above classes: a wrapper folder, and one for each split."""
 

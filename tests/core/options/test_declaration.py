@@ -17,6 +17,9 @@ class Options:
     rate: float = option(0.5, "How fast.", exclusive_minimum=0.0)
     limit: Optional[float] = option(None, "How long.")
     name: str = option("a", "Which.", names=("--label",))
+    place: Optional[str] = option(None, "Where to.", metavar="FILE")
+    prefix: str = option("", "What before.")
+    names: Tuple[str, ...] = option((), "Which ones.")
     precision: str = option("16.16", "p", choices={"half": "16.16", "16.16": "16.16"})
     level: int = option(1, "l", choices={"1": "1", "2": "2"})
     splits: Tuple[str, ...] = option((), "Where.")
@@ -38,7 +41,7 @@ def value(**given):
     ({"limit": None}, None), ({"limit": "7.5"}, 7.5),
     ({"room": "20G"}, 20 * 10**9), ({"room": "1.5 kB"}, 1500), ({"room": "2MiB"}, 2 << 20),
     ({"room": "1Ti"}, 1 << 40), ({"room": 700}, 700), ({"room": "700"}, 700),
-    ({"name": 18}, "18"), ({"name": "x y"}, "x y"),
+    ({"name": 18}, "18"), ({"name": "x y"}, "x y"), ({"prefix": ""}, ""),
     ({"precision": "HALF"}, "16.16"), ({"precision": 16.16}, "16.16"), ({"level": "2"}, 2),
     ({"level": 2}, 2),
     ({"splits": "a/1 b/2"}, ("a/1", "b/2")), ({"splits": ["a", "b"]}, ("a", "b")),
@@ -71,6 +74,9 @@ def test_values_take_the_declared_type(given, expected):
     ({"rate": "1e-3x"}, "'--rate': '1e-3x' is not a number"),
     ({"name": {"a": 1}}, "'--name': {'a': 1} is not text"),
     ({"name": True}, "'--name': True is not text"),
+    ({"name": ""}, "'--name' is empty"),
+    ({"place": " "}, "'--place' is empty"),
+    ({"names": ["a", ""]}, "'--names' is empty"),
     ({"precision": "hallf"}, "'--precision': 'hallf' is not one of its values"),
     ({"sizes": "3 zero"}, "'--sizes': 'zero' is not a whole number"),
     ({"sizes": [3, 0]}, "'--sizes': 0 is too small"),

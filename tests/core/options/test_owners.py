@@ -203,6 +203,16 @@ def test_the_owners_of_an_option_are_named(options_class, given, message, hint):
     assert error.exit_code == 2
 
 
+def test_an_owner_that_is_installed_is_suggested(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    for module in ("ncnn", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    error = refused(RunOptions, {"backend": "torch", "requests": 2})
+    assert error.message == ("'--requests' is an option of backends ncnn, onnxruntime, openvino; "
+                             "this run uses torch")
+    assert error.hint == "leave it out, or choose '--backend onnxruntime'"
+
+
 def test_third_parties_that_own_an_option_are_named(lion):
     error = refused(TrainOptions, {"sharpness": 2})
     assert error.message == "'--sharpness' is an option of optimizer lion; this run uses sgd"
