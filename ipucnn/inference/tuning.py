@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Collection, Iterator, List, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
@@ -36,21 +37,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipucnn.tuning")
 
-ROUNDS, PAUSE = 4, 0.05
-"""Number of the interleaved rounds in which each candidate is measured, and seconds before each
-measurement: idle threads of the one before may still wait actively."""
+ROUNDS, PAUSE = 12, 0.05
+"""Maximum number of interleaved rounds in which candidates are measured again, and seconds before
+each measurement: idle threads of the one before may still wait actively."""
 
-LIMIT, CALLING = 30.0, 10.0
-"""Seconds after which no further candidate is compiled, and maximum seconds of calls after which no
-further round begins."""
+LIMIT, CALLING = 30.0, 15.0
+"""Seconds after which no further candidate is compiled, and maximum seconds of rounds after which
+no further one begins."""
 
-SLOW, HOPELESS = 0.6, 0.3
-"""Shares of the fastest rate below which a candidate is measured only once, and below which no
-other options of its backend are measured."""
+SLOW = 0.6
+"""Share of the fastest rate below which a candidate is measured only once."""
 
-CLOSE, FINALS = 0.93, 10
-"""Share of the fastest rate above which candidates are measured in further rounds, and the number
-of these: they differ by less than the measurements of a few rounds."""
+CLOSE, LAST = 0.85, 3
+"""Share of the fastest rate above which candidates take part in rounds. Before each round, the
+slower half of them is left out, until this number remains: the time is needed for those that are
+close."""
+
+HOPELESS = 0.4
+"""Share of the fastest rate below which no other options of a backend are measured."""
 
 CALLS = 64
 """Maximum number of host calls in flight for a candidate, as in a long run."""
@@ -84,14 +88,14 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
     measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
                         round(time.perf_counter() - begin, 1))
     log.debug("measured in %.1f s: %s", measured.seconds, rates)
-    if len(rates) > 1 or options.execution.tune or not contest.out_of_time:
+    if len(rates) > 1 or options.execution.tune or contest.complete:
         for precision in contest.spellings():
             Record.of(options.with_values(precision=precision), registry,
                       options.execution.backend).write(measured)
     return measured
 
 
-@dataclass
+@dataclass(eq=False)
 class _Candidate:
     """A backend with values of its options.
 
@@ -110,8 +114,16 @@ class _Candidate:
 
     @property
     def rate(self) -> float:
-        """Images per second: the median over rounds; the first one is for warming up."""
-        return statistics.median(self.rates[1:] or self.rates)
+        """Images per second: the median over rounds; the first one is for warming up.
+
+        0 before the first measurement.
+        """
+        return statistics.median(self.rates[1:] or self.rates or [0.0])
+
+    @property
+    def most(self) -> float:
+        """Images per second of its best measurement; other work on the machine slows others."""
+        return max(self.rates)
 
     @property
     def label(self) -> str:
@@ -131,7 +143,6 @@ class _Contest:
     Attributes:
         precision: the ``compute.master`` pair in which all of them compute.
         left_out: why others were not measured, a line each.
-        out_of_time: whether candidates are left out because the time was up.
     """
 
     def __init__(self, options: RunOptions, registry: Registry, limit: float,
@@ -139,7 +150,8 @@ class _Contest:
         self._options, self._registry = options, registry
         self._deadline, self._progress = time.perf_counter() + limit, progress
         self.left_out: List[str] = []
-        self.out_of_time = False
+        self._late: List[_Candidate] = []
+        self._tried = 0
         self._calling = min(CALLING, limit)
         stored = read_stored(options.network.onnx,
                              registry.get_typed(ModelSpec, options.network.model),
@@ -153,6 +165,11 @@ class _Contest:
             self._first, self._plan = settled(self._first, self._plan)
         self.precision = self._plan.precision
         self._candidates: List[_Candidate] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether no candidate was left out because the time was up."""
+        return not self._late
 
     def close(self) -> None:
         """Close all candidates."""
@@ -170,20 +187,31 @@ class _Contest:
             UsageError: the default backend of the run cannot be measured.
         """
         self._candidates = self._found()
-        for number, candidate in enumerate(self._candidates):
-            self._progress("tune", number, len(self._candidates))
-            if self._worth_opening(candidate) and self._open(candidate):
-                self._measure([candidate])
-        self._measure_in_rounds(self._candidates, ROUNDS)
-        close = CLOSE * self._best
-        self._measure_in_rounds(
-            [one for one in self._candidates if one.rates and one.rate >= close], FINALS)
+        first = {one.order[0]: one for one in self._candidates if not one.order[1]}
+        self._open_all(first.values())
+        # where the time does not suffice for all, those of slow backends are left out
+        further = [one for one in self._candidates if one.order[1]]
+        self._open_all(sorted(further, key=lambda one: -first[one.order[0]].rate))
+        if self._late:
+            counts = Counter(one.backend for one in self._late)
+            self.left_out.append("the time was up: " + ", ".join(
+                f"{count} of {name}" for name, count in counts.items()))
+        self._measure_in_rounds()
         return [Rate(one.backend, one.options, round(one.rate, 2),
                      source_of(one.backend, self._registry))
                 for one in sorted(self._candidates, key=lambda one: one.order) if one.rates]
 
+    def _open_all(self, candidates: Collection[_Candidate]) -> None:
+        """Compile and measure those of these candidates that can be the fastest."""
+        for candidate in candidates:
+            self._progress("tune", self._tried, len(self._candidates))
+            self._tried += 1
+            if self._worth_opening(candidate) and self._open(candidate):
+                # other work on the machine must not decide on a whole backend
+                self._measure([candidate] if candidate.order[1] else [candidate] * 2)
+
     def _found(self) -> List[_Candidate]:
-        """Return the candidates: the first variant of every backend, then the others."""
+        """Return the candidates in the order of preference."""
         given = given_options(self._options)
         found: List[_Candidate] = []
         for place, chosen in enumerate(self._backends()):
@@ -198,7 +226,7 @@ class _Contest:
                                  "leave it out, or name another backend with '--backend'")
             found += [_Candidate(name, values, (place, number))
                       for number, values in enumerate(variants)]
-        return sorted(found, key=lambda one: (min(one.order[1], 1), one.order))
+        return found
 
     def _backends(self) -> Iterator[Chosen]:
         """Yield the usable backends that support the run, the preferred ones first."""
@@ -228,7 +256,7 @@ class _Contest:
     @property
     def _best(self) -> float:
         """The fastest rate so far; 0 before the first measurement."""
-        return max((one.rate for one in self._candidates if one.rates), default=0.0)
+        return max((one.rate for one in self._candidates), default=0.0)
 
     def _worth_opening(self, candidate: _Candidate) -> bool:
         """Return whether a candidate can be the fastest, and there is time to measure it."""
@@ -239,8 +267,7 @@ class _Contest:
         if first is not candidate and (not first.rates or first.rate < HOPELESS * best):
             return False
         if time.perf_counter() > self._deadline:
-            self.left_out.append(f"{candidate.label}: the time was up")
-            self.out_of_time = True
+            self._late.append(candidate)
             return False
         return True
 
@@ -264,21 +291,27 @@ class _Contest:
             return False
         return True
 
-    def _measure_in_rounds(self, candidates: List[_Candidate], most: int) -> None:
-        """Measure candidates in up to `most` rounds, while there are several and there is time."""
+    def _measure_in_rounds(self) -> None:
+        """Measure the fastest candidates again, while there are several and there is time."""
         end = time.perf_counter() + self._calling
-        for number in range(most):
-            running = [one for one in candidates if one.session is not None]
-            if len(running) < 2:
+        for number in range(ROUNDS):
+            ranked = sorted((one for one in self._candidates if one.session is not None),
+                            key=lambda one: -one.most)
+            kept = [one for one in ranked[:max(LAST, -(-len(ranked) // 2))]
+                    if one.most >= CLOSE * ranked[0].most]
+            for candidate in set(ranked).difference(kept):
+                candidate.close()
+            if len(kept) < 2:
                 return
-            self._measure(running[::-1] if number % 2 else running)
+            self._measure(kept[::-1 if number % 2 else 1])
             if time.perf_counter() > end:
                 return
 
     def _measure(self, running: List[_Candidate]) -> None:
-        """Measure each of these candidates once, and close those that fail or are slow."""
+        """Measure these candidates in turn, and close those that fail or are slow."""
         for candidate in running:
-            assert candidate.session is not None
+            if candidate.session is None:  # it failed before
+                continue
             time.sleep(PAUSE)
             try:
                 candidate.rates.append(images_per_second(candidate.session, candidate.images))
@@ -288,7 +321,7 @@ class _Contest:
                 candidate.close()
         slow = SLOW * self._best
         for one in self._candidates:
-            if one.rates and one.rate < slow:
+            if one.rates and one.most < slow:
                 one.close()
 
     def _leave_out(self, name: str, error: Exception) -> None:

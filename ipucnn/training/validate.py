@@ -285,10 +285,10 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     """
     trained = options_of(stored, registry)
     overrides = given.overrides()
-    place = overrides.get("validation_data_dir") or overrides.get("data_dir") \
-        or trained.validation.validation_data_dir
+    used = registry.get_typed(DatasetSpec, trained.dataset.data)
+    place = overrides.get("validation_data_dir") or overrides.get("data_dir") or (
+        trained.validation.validation_data_dir if used.reads_folder else None)
     if place and "data" not in overrides:
-        used = registry.get_typed(DatasetSpec, trained.dataset.data)
         found = format_of(place, used, registry)
         if found is not used:
             overrides["data"] = found.name

@@ -218,7 +218,7 @@ def test_what_there_was_no_time_for_is_not_remembered(registry, cache):
     options = build(RunOptions, SPRINT, registry=registry)
     found = tuning.measure(options, registry, limit=0.0)
     assert [one.backend for one in found.rates] == ["tortoise"]
-    assert "hare --lanes 1: the time was up" in found.left_out
+    assert "the time was up: 1 of hare, 1 of mole, 1 of shrew" in found.left_out
     assert not cache.exists()
 
 

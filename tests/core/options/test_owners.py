@@ -208,8 +208,8 @@ def test_an_owner_that_is_installed_is_suggested(monkeypatch):
     for module in ("ncnn", "openvino"):
         monkeypatch.setitem(sys.modules, module, None)
     error = refused(RunOptions, {"backend": "torch", "requests": 2})
-    assert error.message == ("'--requests' is an option of backends ncnn, onnxruntime, openvino; "
-                             "this run uses torch")
+    assert error.message == ("'--requests' is an option of backends ncnn, onnxruntime, openvino "
+                             "(inference only); this run uses torch")
     assert error.hint == "leave it out, or choose '--backend onnxruntime'"
 
 
