@@ -347,7 +347,6 @@ def campaign(place: Path, chosen: argparse.Namespace,
     """
     import torch
 
-    until = time.monotonic() + 60 * chosen.minutes
     torch.set_num_threads(1)
     code, _, said = run(place, ["data", "shapes", "--out", "pictures", "--per-class", "1",
                                 "--validation-per-class", "1", "--size", "16"])
@@ -356,6 +355,7 @@ def campaign(place: Path, chosen: argparse.Namespace,
     _import_all(place)
     gc.collect()
     gc.freeze()  # so that forks share its memory
+    until = time.monotonic() + 60 * chosen.minutes
     wanted = [item for item in combinations() if not chosen.only or chosen.only in item[0]]
     found = {} if chosen.afresh else _finished(result, chosen.seed)
     left = [(number, item) for number, item in enumerate(wanted) if item[0] not in found]
