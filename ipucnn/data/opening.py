@@ -63,57 +63,36 @@ def request_of(network: NetworkPart, data: DatasetPart, input_size: int,
 
 
 def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOptions,
-                 registry: Registry) -> ImageDataset:
+                 registry: Registry, elsewhere: Optional[str] = None) -> ImageDataset:
     """Open a dataset.
 
-    If the folder belongs to another dataset that `data` lists in `also`, it is read as that one,
-    with a note.
+    If the folder belongs to another dataset that `data` lists in `also`, or is elsewhere and of
+    another format, it is read as that one, with a note.
 
     Args:
         data: the dataset's record.
         request: the arguments for the dataset.
         plugins: options of the dataset.
         registry: where its target is looked up.
+        elsewhere: a folder or URL instead of that of the request.
 
     Raises:
         DataError: it cannot be found or read.
         UsageError: its folder is a URL that it cannot read, or an option is of another format.
     """
-    reader = read_by(data, request.data_dir, registry)
-    _check_reader(data, reader, plugins)
+    named = data
+    if elsewhere:
+        named, request = format_of(elsewhere, data, registry), replace(request, data_dir=elsewhere)
+    reader = read_by(named, request.data_dir, registry)
+    _check_reader(named, reader, plugins)
     dataset: ImageDataset = registry.make(reader, request,
                                           options=plugins.of("dataset", reader.name))
     usual = usual_record(reader, dataset, registry)
     dataset.recipe, dataset.native_size = usual.recipe, usual.native_size
     if request.data_dir and reader is not data:
-        dataset.notes = (_read_as(request.data_dir, reader), *dataset.notes)
+        place = shown(request.data_dir) if is_url(request.data_dir) else request.data_dir
+        dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
     return dataset
-
-
-def open_elsewhere(data_dir: str, data: DatasetSpec, request: DatasetRequest,
-                   plugins: PluginOptions, registry: Registry) -> ImageDataset:
-    """Open images in another place than those of a training, with a note if the format differs.
-
-    Args:
-        data_dir: the folder or URL.
-        data: the record of the training's dataset.
-        request: the other arguments.
-        plugins: options of datasets.
-        registry: where names are looked up.
-
-    Raises:
-        IpucnnError: see `open_dataset`.
-    """
-    reader = format_of(data_dir, data, registry)
-    dataset = open_dataset(reader, replace(request, data_dir=data_dir), plugins, registry)
-    if reader is not data:
-        dataset.notes = (_read_as(data_dir, reader), *dataset.notes)
-    return dataset
-
-
-def _read_as(data_dir: str, reader: DatasetSpec) -> str:
-    place = shown(data_dir) if is_url(data_dir) else data_dir
-    return f"{place!r} is read as dataset {reader.name!r}"
 
 
 def usual_record(data: DatasetSpec, dataset: ImageDataset, registry: Registry) -> DatasetSpec:

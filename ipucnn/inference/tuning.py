@@ -45,13 +45,10 @@ LIMIT, CALLING = 30.0, 15.0
 """Seconds after which no further candidate is compiled, and maximum seconds of rounds after which
 no further one begins."""
 
-SLOW = 0.6
-"""Share of the fastest rate below which a candidate is measured only once."""
-
 CLOSE, LAST = 0.85, 3
-"""Share of the fastest rate above which candidates take part in rounds. Before each round, the
-slower half of them is left out, until this number remains: the time is needed for those that are
-close."""
+"""Share of the fastest rate below which a candidate is not measured again. Before each round, the
+slower half of the others is left out, too, until this number remains: the time is needed for those
+that are close."""
 
 HOPELESS = 0.4
 """Share of the fastest rate below which no other options of a backend are measured."""
@@ -95,7 +92,7 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
     return measured
 
 
-@dataclass(eq=False)
+@dataclass
 class _Candidate:
     """A backend with values of its options.
 
@@ -297,13 +294,12 @@ class _Contest:
         for number in range(ROUNDS):
             ranked = sorted((one for one in self._candidates if one.session is not None),
                             key=lambda one: -one.most)
-            kept = [one for one in ranked[:max(LAST, -(-len(ranked) // 2))]
-                    if one.most >= CLOSE * ranked[0].most]
-            for candidate in set(ranked).difference(kept):
-                candidate.close()
-            if len(kept) < 2:
+            if len(ranked) < 2:
                 return
-            self._measure(kept[::-1 if number % 2 else 1])
+            kept = max(LAST, -(-len(ranked) // 2))
+            for candidate in ranked[kept:]:
+                candidate.close()
+            self._measure(ranked[:kept][::-1 if number % 2 else 1])
             if time.perf_counter() > end:
                 return
 
@@ -319,7 +315,7 @@ class _Contest:
                 self._leave_out(candidate.label, error)
                 candidate.rates.clear()
                 candidate.close()
-        slow = SLOW * self._best
+        slow = CLOSE * self._best
         for one in self._candidates:
             if one.rates and one.most < slow:
                 one.close()

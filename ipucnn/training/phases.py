@@ -14,7 +14,7 @@ from ipucnn.core.progress import CALLBACK, Listener
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data.opening import open_dataset, open_elsewhere, request_of
+from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import on_store, place_of, shown_path
 from ipucnn.models.weights_card import half_size, preprocessing_of
@@ -110,8 +110,7 @@ def _reestimated(result: AverageResult, options: AverageOptions,
     request = replace(request_of(training.network, training.dataset, built.input_size,
                                  options.reestimate_batch_norm), split="train",
                       hold_out=holds_out(training))
-    dataset = open_elsewhere(options.data_dir, data, request, training.plugins, registry) \
-        if options.data_dir else open_dataset(data, request, training.plugins, registry)
+    dataset = open_dataset(data, request, training.plugins, registry, options.data_dir)
     built.module.load_state_dict(stored.weights)
     reestimate(built.module, _images(dataset, built.preprocessing, training,
                                      options.reestimate_batch_norm))

@@ -23,7 +23,6 @@ from ipucnn.data.opening import (
     check_dataset_options,
     enlarged,
     open_dataset,
-    open_elsewhere,
     request_of,
     usual_record,
     with_classes,
@@ -237,9 +236,8 @@ def _validation_images(options: TrainOptions, data: DatasetSpec, request: Datase
     if options.validation.mode == "none" or data.on_device:
         return None
     elsewhere = options.validation.validation_data_dir
-    images = open_elsewhere(elsewhere, data, replace(request, split=None), options.plugins,
-                            registry) if elsewhere else open_dataset(
-        data, replace(request, split="validation"), options.plugins, registry)
+    images = open_dataset(data, replace(request, split=None if elsewhere else "validation"),
+                          options.plugins, registry, elsewhere)
     _check_labels(as_opened(data, images), "validate with")
     return images
 

@@ -25,7 +25,6 @@ class _Seen:
 
     def __init__(self, folder, seen):
         self._images, self._seen = make(DatasetRequest(str(folder))), seen
-        self._first = threading.Event()
 
     def __getattr__(self, name):
         return getattr(self._images, name)
