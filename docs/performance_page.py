@@ -20,6 +20,7 @@ _PACKAGES = ("ipucnn", "torch", "torchvision", "onnxruntime", "openvino", "timm"
 _NETWORKS = {
     "performance_inference": "Inference",
     "performance_further": "Inference: other programs",
+    "performance_families": "Inference: other networks of each family",
     "performance_half": "Half precision", "performance_int8": "8-bit integers",
     "performance_files": "Inference from files", "performance_training": "Training",
     "performance_training_files": "Training from files"}
@@ -97,6 +98,7 @@ def _targets_of_photographs(networks: Dict[str, Any]) -> Iterable[Target]:
 def _targets_of_caches(cases: Dict[str, Any]) -> Iterable[Target]:
     for network, case in cases.items():
         for mode, one in _modes(case):
+            yield _target_of_waiting(f"{network}, --cache-images {mode}", one["data_wait_share"])
             if mode != "none":
                 ratio = one["ratio_to_hand_written"]["median"]
                 yield ("small images: at least 1.3 times the speed of a hand-written loop",
@@ -128,6 +130,9 @@ def _targets_of_case(case: Dict[str, Any]) -> Iterable[Target]:
         where += f", {case['data']}"
     if case["job"] == "train":
         ours = _best(case, "ipucnn")
+        waited = ours["facts"].get("data_wait_share") if ours is not None else None
+        if waited is not None and case["data"] == "files":
+            yield _target_of_waiting(where, waited)
         for entry in case["entries"]:
             if ours is not None and entry["kind"] == "peer":
                 least = 1.1 if entry["name"] == "timm" and case["data"] == "files" else 1.0
@@ -137,6 +142,11 @@ def _targets_of_case(case: Dict[str, Any]) -> Iterable[Target]:
     elif case["ratio"] is not None:
         yield ("inference: at least the speed of the fastest other program", where,
                f"{case['ratio']:.2f}", _at_least(case["ratio"], 1.0))
+
+
+def _target_of_waiting(where: str, share: float) -> Target:
+    return ("training: less than 2 % of the time waiting for images", where,
+            f"{100 * share:.1f} %", share < 0.02)
 
 
 def _targets_of_int8(cases: Sequence[Dict[str, Any]]) -> Iterable[Target]:

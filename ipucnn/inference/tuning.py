@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Collection, Iterator, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Counter, Iterator, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
@@ -99,12 +98,10 @@ class _Candidate:
     Attributes:
         backend: its name.
         options: values of its options.
-        order: the place of its backend, and that among its variants.
     """
 
     backend: str
     options: Mapping[str, Any]
-    order: Tuple[int, int]
     session: Optional[InferenceSession] = None
     images: Any = None
     rates: List[float] = field(default_factory=list)
@@ -147,8 +144,8 @@ class _Contest:
         self._options, self._registry = options, registry
         self._deadline, self._progress = time.perf_counter() + limit, progress
         self.left_out: List[str] = []
-        self._late: List[_Candidate] = []
-        self._tried = 0
+        self._late: Counter[str] = Counter()
+        self._opened = 0
         self._calling = min(CALLING, limit)
         stored = read_stored(options.network.onnx,
                              registry.get_typed(ModelSpec, options.network.model),
@@ -183,35 +180,38 @@ class _Contest:
         Raises:
             UsageError: the default backend of the run cannot be measured.
         """
-        self._candidates = self._found()
-        first = {one.order[0]: one for one in self._candidates if not one.order[1]}
-        self._open_all(first.values())
+        backends = self._found()
+        self._candidates = [one for variants in backends for one in variants]
+        # other work on the machine must not decide on a whole backend: its first variant is
+        # measured twice
+        self._open_all([first for first, *_ in backends], 2)
         # where the time does not suffice for all, those of slow backends are left out
-        further = [one for one in self._candidates if one.order[1]]
-        self._open_all(sorted(further, key=lambda one: -first[one.order[0]].rate))
+        for first, *others in sorted(backends, key=lambda variants: -variants[0].rate):
+            if first.rates and first.rate >= HOPELESS * self._best:
+                self._open_all(others, 1)
         if self._late:
-            counts = Counter(one.backend for one in self._late)
             self.left_out.append("the time was up: " + ", ".join(
-                f"{count} of {name}" for name, count in counts.items()))
+                f"{count} of {name}" for name, count in self._late.items()))
         self._measure_in_rounds()
         return [Rate(one.backend, one.options, round(one.rate, 2),
                      source_of(one.backend, self._registry))
-                for one in sorted(self._candidates, key=lambda one: one.order) if one.rates]
+                for one in self._candidates if one.rates]
 
-    def _open_all(self, candidates: Collection[_Candidate]) -> None:
-        """Compile and measure those of these candidates that can be the fastest."""
+    def _open_all(self, candidates: Sequence[_Candidate], times: int) -> None:
+        """Compile these candidates and measure each a number of times, while there is time."""
         for candidate in candidates:
-            self._progress("tune", self._tried, len(self._candidates))
-            self._tried += 1
-            if self._worth_opening(candidate) and self._open(candidate):
-                # other work on the machine must not decide on a whole backend
-                self._measure([candidate] if candidate.order[1] else [candidate] * 2)
+            self._progress("tune", self._opened, len(self._candidates))
+            self._opened += 1
+            if self._best and time.perf_counter() > self._deadline:
+                self._late[candidate.backend] += 1
+            elif self._open(candidate):
+                self._measure([candidate] * times)
 
-    def _found(self) -> List[_Candidate]:
-        """Return the candidates in the order of preference."""
+    def _found(self) -> List[List[_Candidate]]:
+        """Return the variants of each backend, in the order of preference."""
         given = given_options(self._options)
-        found: List[_Candidate] = []
-        for place, chosen in enumerate(self._backends()):
+        found: List[List[_Candidate]] = []
+        for chosen in self._backends():
             name = chosen.spec.name
             try:
                 variants = variants_of(chosen, self._plan, given)
@@ -221,8 +221,8 @@ class _Contest:
             if not variants and chosen.spec is self._first.spec:
                 raise UsageError(f"backend {name!r} cannot be measured by '--tune'",
                                  "leave it out, or name another backend with '--backend'")
-            found += [_Candidate(name, values, (place, number))
-                      for number, values in enumerate(variants)]
+            if variants:
+                found.append([_Candidate(name, values) for values in variants])
         return found
 
     def _backends(self) -> Iterator[Chosen]:
@@ -254,19 +254,6 @@ class _Contest:
     def _best(self) -> float:
         """The fastest rate so far; 0 before the first measurement."""
         return max((one.rate for one in self._candidates), default=0.0)
-
-    def _worth_opening(self, candidate: _Candidate) -> bool:
-        """Return whether a candidate can be the fastest, and there is time to measure it."""
-        best = self._best
-        if not best:
-            return True
-        first = next(one for one in self._candidates if one.order == (candidate.order[0], 0))
-        if first is not candidate and (not first.rates or first.rate < HOPELESS * best):
-            return False
-        if time.perf_counter() > self._deadline:
-            self._late.append(candidate)
-            return False
-        return True
 
     def _open(self, candidate: _Candidate) -> bool:
         """Compile a candidate; return whether it can be measured."""

@@ -76,6 +76,13 @@ def output(draft: Draft, argument: Argument) -> Outcome:
     return Outcome(["--output", *argument.values])
 
 
+def checkpoint_folder(draft: Draft, argument: Argument) -> Outcome:
+    """Write no checkpoints where the folder is empty, which is the script's default."""
+    if not _value(argument):
+        return Outcome(["--no-checkpoints"], "an empty folder wrote no checkpoints")
+    return Outcome([_to(argument), *argument.values])
+
+
 def folder_of(draft: Draft, argument: Argument) -> Outcome:
     """Name the folder of a file."""
     return Outcome([_to(argument), str(Path(_value(argument)).parent)])

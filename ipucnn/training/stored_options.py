@@ -122,7 +122,7 @@ class AverageOptions:
     weight_avg_exp_decay: float = option(
         0.99, "Weight of the older checkpoints in the exponential average.", group="Averaging",
         minimum=0.0, maximum=1.0, idle="without weight_avg_strategy exponential")
-    weight_avg_n: int = option(-1, "Number of last checkpoints to average; -1 for all.",
+    weight_avg_n: int = option(-1, "Number of last checkpoints to average; 0 or -1 for all.",
                                group="Averaging", minimum=-1, names=("--weight-avg-N",))
     reestimate_batch_norm: int = option(
         0, "Number of training images from which the statistics of batch norm are estimated "

@@ -37,7 +37,7 @@ class CheckpointPart:
         0.99, "Weight of the older checkpoints in the exponential average.", minimum=0.0,
         maximum=1.0,
         idle="without weight_avg_strategy exponential")
-    weight_avg_n: int = option(-1, "Number of last checkpoints to average; -1 for all.",
+    weight_avg_n: int = option(-1, "Number of last checkpoints to average; 0 or -1 for all.",
                                minimum=-1, names=("--weight-avg-N",),
                                idle="without weight_avg_strategy mean exponential")
 
