@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from ipucnn.api.signatures import PathLike, takes_options
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.names import did_you_mean
 from ipucnn.core.options.composition import CommandOptions, common_option
 from ipucnn.core.registry.registry import State, registry
@@ -121,7 +121,7 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
         DataError: there is no such file, or nothing in the folder.
         UnknownNameError: no model and no file has the name.
     """
-    path = Path(source).expanduser()
+    path = expanded_path(source)
     if name and "model" not in options and source in registry().names("model"):
         return {"weights": "pretrained", **options, "model": source}
     if is_store(source):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Dict, List, Optional
 
 import typer
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.files import expanded_path
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import of_words
-from ipucnn.terminal.options_command import JSON
+from ipucnn.terminal.options_command import JSON, home
 
 _KINDS = of_words("model", "dataset", "norm-layer", "optimizer", "lr-schedule", "backend",
                   "training-backend", "loss", "logger", "launcher")
@@ -46,7 +46,7 @@ def new_plugin(
     bare = name[len("ipucnn-"):] if name.startswith("ipucnn-") else name
     plugin = NewPlugin(bare, choices_named(kinds))
     default = "." if single_file else plugin.distribution
-    folder = Path(default if into is None else into).expanduser()
+    folder = expanded_path(default if into is None else into)
     written, kept = write(plugin.single_file() if single_file else plugin.files(), folder)
     if as_json:
         render.emit_json({"distribution": "" if single_file else plugin.distribution,
@@ -69,8 +69,9 @@ def new_plugin(
 def check_plugin(
     names: List[str] = typer.Argument(metavar="NAME|DISTRIBUTION|FILE...", help="Distributions, "
                                       "plugins ('tinynet', 'model:tinynet') or files."),
-    data_dir: Optional[str] = typer.Option(None, "--data-dir", metavar="DIR", help="Folder for "
-                                           "datasets that read files, in their layout."),
+    data_dir: Optional[str] = typer.Option(None, "--data-dir", metavar="DIR", callback=home,
+                                           help="Folder for datasets that read files, in "
+                                           "their layout."),
     settings: List[str] = typer.Option([], "--set", metavar="OPTION=VALUE", help="Option of "
                                        "the plugins in the checks; may be repeated."),
     excluded: List[str] = typer.Option([], "--exclude", metavar="CHECK=REASON", help="Do not run "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Dict, Optional
 
 import typer
@@ -16,17 +15,11 @@ from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.completion import of_plugins, of_words
-from ipucnn.terminal.options_command import JSON, add_command
+from ipucnn.terminal.options_command import JSON, add_command, home
 from ipucnn.terminal.progress import RunProgress, importing_torch
 
 MOST_IMAGES = 10 ** 7
 """Limit of the numbers of images per class, and of parts."""
-
-
-def _home(path: Optional[str]) -> Optional[str]:
-    """Return a path with `~` at its beginning expanded, which shells do not do after a `=`."""
-    return None if path is None else os.path.expanduser(path)
-
 
 _app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
                    help="Download, create, inspect, convert and check datasets.")
@@ -41,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 def fetch(
     name: str = typer.Argument(autocompletion=of_words("sample-images"),
                                help="Data to download: 'sample-images'."),
-    out: Optional[str] = typer.Option(None, "--out", metavar="DIR", callback=_home,
+    out: Optional[str] = typer.Option(None, "--out", metavar="DIR", callback=home,
                                       help="Folder to write (default: data/images)."),
 ) -> None:
     """Download the images that the examples use."""
@@ -53,7 +46,7 @@ def fetch(
 
 @_app.command("shapes")
 def shapes(
-    out: str = typer.Option(..., "--out", metavar="DIR", callback=_home, help="Folder to write."),
+    out: str = typer.Option(..., "--out", metavar="DIR", callback=home, help="Folder to write."),
     per_class: int = typer.Option(20, "--per-class", min=1, max=MOST_IMAGES,
                                   help="Images per class."),
     size: int = typer.Option(224, "--size", min=8, max=LARGEST_INPUT,
@@ -75,11 +68,11 @@ def shapes(
 
 @_app.command("partition")
 def partition(
-    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", callback=_home,
+    data_dir: str = typer.Option(..., "--data-dir", metavar="DIR", callback=home,
                                  help="Folder of the images."),
     partitions: int = typer.Option(..., "--partitions", min=1, max=MOST_IMAGES,
                                    help="Number of parts."),
-    output: str = typer.Option(..., "--output", metavar="DIR", callback=_home,
+    output: str = typer.Option(..., "--output", metavar="DIR", callback=home,
                                help="Folder to create, with subfolders 0, 1, ..."),
     copy: bool = typer.Option(False, "--copy", help="Copy the images instead of linking them."),
     as_json: bool = JSON,
@@ -146,11 +139,11 @@ def verify(
 
 @_app.command("show")
 def show(  # noqa: PLR0913 - one per option
-    path: str = typer.Argument(metavar="DIR", callback=_home, help="Folder of the dataset."),
+    path: str = typer.Argument(metavar="DIR", callback=home, help="Folder of the dataset."),
     augmented: bool = typer.Option(False, "--augmented", help="Show random crops and flips as in "
                                    "training; by default, the images are as in validation."),
     out: str = typer.Option("contact-sheet.html", "--out", metavar="FILE.html|.png|.jpg",
-                            callback=_home, help="Page or image to write."),
+                            callback=home, help="Page or image to write."),
     per_class: int = typer.Option(4, "--per-class", min=1, max=100, help="Images per class; fewer "
                                   "if there are many classes."),
     data: Optional[str] = typer.Option(None, "--data", autocompletion=of_plugins("datasets"),

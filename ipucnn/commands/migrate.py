@@ -11,9 +11,8 @@ from typer.core import TyperCommand
 from ipucnn.core.errors import UsageError
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import of_words
-from ipucnn.terminal.options_command import JSON
-
-_WITH_VALUES = ("--from", "--config", "--script", "--out")
+from ipucnn.terminal.options_command import JSON, home
+from ipucnn.terminal.spellings import foreign
 
 
 class _Unquoted(TyperCommand):
@@ -21,10 +20,8 @@ class _Unquoted(TyperCommand):
 
     def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
         """Parse arguments; those behind a first word without spaces are of the other program."""
-        first = 0
-        while first < len(args) and args[first].startswith("-") and args[first] != "--":
-            first += 2 if args[first] in _WITH_VALUES else 1
-        if first < len(args) and args[first] != "--" and not set(args[first]) & set(" \t\n"):
+        first = foreign(args)
+        if first < len(args):
             args = [*args[:first], "--", *args[first:]]
         rest: List[str] = super().parse_args(ctx, args)
         return rest
@@ -50,7 +47,7 @@ def migrate(
     script: Optional[str] = typer.Option(
         None, "--script", metavar="NAME", help="Script of the file of '--config' (default: by its "
         "options)."),
-    out: str = typer.Option(".", "--out", metavar="DIR",
+    out: str = typer.Option(".", "--out", metavar="DIR", callback=home,
                             help="Folder for the profiles made from '--config'."),
     as_json: bool = JSON,
 ) -> int:

@@ -21,6 +21,14 @@ _DIGITS = 40
 """Maximum number of digits of a number in a JSON text."""
 
 
+def expanded_path(path: Union[str, Path]) -> Path:
+    """Return a path with `~` at its beginning expanded; `~name` stays if there is no such user.
+
+    `Path.expanduser` raises `RuntimeError` for such a user.
+    """
+    return Path(os.path.expanduser(str(path)))
+
+
 def make_folder(path: str, option: str) -> str:
     """Create the folder named by an option if it is missing, and return its full path.
 

@@ -1,10 +1,10 @@
 """The options of `ipucnn run`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import INFERENCE, declared, option
@@ -186,7 +186,7 @@ class RunOptions(CommandOptions):
         weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
         if place and "data" not in values and not values.get("synthetic") \
                 and isinstance(weights, str) \
-                and (is_store(weights) or Path(weights).expanduser().is_file()):
+                and (is_store(weights) or expanded_path(weights).is_file()):
             from ipucnn.onnx.any_card import card_in_file  # imports torch
 
             card = card_in_file(weights, registry)

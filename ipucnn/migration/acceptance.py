@@ -11,7 +11,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.migration.scripts import OPTIONS
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.launch import LaunchOptions
-from ipucnn.terminal.spellings import expanded, normalise
+from ipucnn.terminal.spellings import normalise
 
 _LAUNCHED = ("run", "train", "restore", "validate")
 
@@ -30,8 +30,7 @@ def refusal(command: str, words: Sequence[str]) -> str:
         rest = normalise(words[len(command.split()):])
         if command in _LAUNCHED:
             rest = _without_launcher(rest, kinds)
-        lists = flag_table(kinds, rest, registry()).lists()
-        given = parsed(kinds[0], expanded(rest, lists), registry())
+        given = parsed(kinds[0], rest, registry())
         if command in ("run", "train", "export"):
             resolve(kinds[0], given, command)
         else:

@@ -30,6 +30,9 @@ _LAUNCHERS = {"torchrun": "torchrun", "torch.distributed.launch": "torchrun",
               "deepspeed": "deepspeed"}
 """Programs that start Python scripts only, and their names in the table of launchers."""
 
+_WITH_VALUES = ("-W", "-X", "-o")
+"""Switches of Python and of shells that a value follows."""
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -171,15 +174,30 @@ def _chosen(path: str, words: Sequence[str], family: str) -> Tuple[Script, Argum
 def _launcher(words: Sequence[str]) -> Tuple[List[str], Optional[Draft]]:
     """Divide what stands before a script: words that stay, and the launcher of processes."""
     kept: List[str] = []
+    words = _without_interpreter(words)
     for number, word in enumerate(words):
         name = _LAUNCHERS.get(PurePath(word).name)
         if name is not None:
             launcher = scripts("launchers")[name]
             rest = [other for other in words[number + 1:] if other not in ("launch", "-m")]
             return kept, translate(launcher, parse(launcher, rest))
-        if not re.fullmatch(r"python[\d.]*|-m|-u|bash|sh", PurePath(word).name):
-            kept.append(word)
+        kept.append(word)
     return kept, None
+
+
+def _without_interpreter(words: Sequence[str]) -> List[str]:
+    """Return words without Python or a shell and its switches (`python3 -W ignore -m`)."""
+    kept: List[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not re.fullmatch(r"python[\d.]*|bash|sh", PurePath(word).name):
+            kept.append(word)
+            continue
+        while rest and rest[0].startswith("-"):
+            if rest.pop(0) in _WITH_VALUES:
+                del rest[:1]
+    return kept
 
 
 def _translated(line: str, script: Script, arguments: Arguments,

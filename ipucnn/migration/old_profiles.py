@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.files import make_folder, read_limited, write_text
+from ipucnn.core.files import expanded_path, make_folder, read_limited, write_text
 from ipucnn.core.names import key
 from ipucnn.core.options.profiles import LIMIT, load, resolve
 from ipucnn.migration.job import AUTO
 from ipucnn.migration.old_arguments import Argument, Arguments
 from ipucnn.migration.scripts import (
     FAMILIES,
-    FLAG,
+    MANY,
     OPTIONS,
-    OldOption,
     Script,
     declaration,
     scripts,
@@ -30,8 +30,6 @@ _PROFILED = ("run", "train")
 _OF_PLUGINS = {"--optimizer": ("nesterov", "momentum"),
                "--lr-schedule": ("lr_epoch_decay", "lr_decay"), "--loss": ("label_smoothing",)}
 """Options of the defaults that belong to the plugins they select."""
-
-UNSET = "it is not set"
 
 _DEPTH = re.compile(r"(?:[\[{]\s*){10}")
 
@@ -76,16 +74,20 @@ def convert(config: str, meant: Tuple[str, Any], out: str) -> List[Converted]:
         out: the folder to write into.
 
     Raises:
-        UsageError: the file cannot be read, or is no such mapping.
+        UsageError: the file cannot be read, or is no such mapping; or a profile exists already.
     """
     content = _read(config)
-    named = {str(name): options for name, options in content.items()
-             if isinstance(options, Mapping)}
-    if not named:
+    named = {str(name): options for name, options in content.items()}
+    if not all(isinstance(options, Mapping) for options in named.values()):
         named = {Path(config).stem: content}
+    places = {name: Path(out, f"{key(name)}.yaml") for name in named}
+    for place in places.values():
+        if os.path.lexists(str(place)):
+            raise UsageError(f"'{place}' exists, and is not overwritten",
+                             "name another folder: '--out profiles'")
     make_folder(out, "--out")
     script = _script([str(key) for options in named.values() for key in options], config, meant)
-    return [_converted(name, options, (config, script), Path(out))
+    return [_converted(name, options, (config, script), places[name])
             for name, options in named.items()]
 
 
@@ -93,7 +95,7 @@ def _read(config: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        text = read_limited(Path(config).expanduser(), LIMIT).decode("utf-8")
+        text = read_limited(expanded_path(config), LIMIT).decode("utf-8")
         if _DEPTH.search(text):
             raise UsageError(f"{config!r} is nested too deeply", "it is a mapping of options")
         content = yaml.safe_load(text)
@@ -110,15 +112,15 @@ def _read(config: str) -> Mapping[str, Any]:
 
 
 def _converted(name: str, options: Mapping[str, Any], where: Tuple[str, Script],
-               folder: Path) -> Converted:
+               path: Path) -> Converted:
     config, script = where
     draft = translate(script, Arguments(tuple(
-        _argument(script, str(spelling), value) for spelling, value in options.items()), ()))
+        argument for spelling, value in options.items()
+        for argument in [_argument(script, str(spelling), value)] if argument is not None), ()))
     values = {**_defaults(script, draft.options), **{
         flag[2:].replace("-", "_"): value for flag, words in draft.options.items()
         if flag != "--config" for flag, value in [_typed(draft.command, flag, words)]}}
-    rows = tuple(row for row in draft.rows if row.why != UNSET)
-    path = folder / f"{key(name)}.yaml"
+    rows = tuple(draft.rows)
     dropped = [f"# {row.given}: dropped, {row.why}" for row in rows if not row.becomes]
     _write(path, [f"# Profile {name!r} of {Path(config).name}, for '{draft.command}'.", *dropped],
            values)
@@ -142,26 +144,25 @@ def _script(options: List[str], config: str, meant: Tuple[str, Any]) -> Script:
                              {script.name for family in FAMILIES
                               for script in scripts(family).values()
                               if script.command in _PROFILED})))
-    parent = Path(config).resolve().parent.name
+    parent = expanded_path(config).resolve().parent.name
     return min(found, key=lambda script: (
         sum("--" + name.replace("_", "-") not in script.by_spelling() for name in options),
         (parent == "train") != (script.command == "train"), FAMILIES.index(script.family)))
 
 
-def _argument(script: Script, spelling: str, value: Any) -> Argument:
+def _argument(script: Script, spelling: str, value: Any) -> Optional[Argument]:
+    """Return an option of a configuration as on a command line; None if it is not set."""
     option = script.by_spelling().get("--" + spelling.replace("_", "-"))
+    if isinstance(value, Mapping):  # `--model-kwargs a=1`
+        value = [f"{name}={item}" for name, item in value.items()]
     values = value if isinstance(value, list) else [value]
-    words = [word for item in values for word in str(item).split()]
-    shown = (f"{spelling}:", *words)
-    if value is None or not words or (value is False and option is not None
-                                      and option.takes == FLAG):
-        return Argument(shown, _unset(spelling))
-    return Argument(shown, option, () if isinstance(value, bool) else tuple(words))
-
-
-def _unset(spelling: str) -> OldOption:
-    """Return an option of a script that is not set."""
-    return OldOption(spelling, (), FLAG, none=UNSET)
+    many = option is None or option.takes == MANY
+    words = [word for item in values for word in (str(item).split() if many else [str(item)])
+             if word.strip()]
+    if value is None or not words or (value is False and option is not None):
+        return None
+    return Argument((f"{spelling}:", *words), option,
+                    () if isinstance(value, bool) else tuple(words))
 
 
 def _defaults(script: Script, given: Mapping[str, Any]) -> Dict[str, Any]:

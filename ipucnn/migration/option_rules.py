@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import List
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.names import key
 from ipucnn.core.registry.registry import registry
 from ipucnn.migration.old_arguments import Argument
-from ipucnn.migration.translation import PART, Draft, Outcome
+from ipucnn.migration.shell_line import expands, quoted_word
+from ipucnn.migration.translation import PART, Draft, Outcome, number
 
 
 def _value(argument: Argument) -> str:
@@ -47,21 +49,26 @@ def profile(draft: Draft, argument: Argument) -> Outcome:
     from ipucnn.core.options.profiles import load
 
     name = _value(argument)
+    if expands(name):
+        return Outcome(["--config", name])
     try:
         load(name, draft.command)
     except IpucnnError:
         draft.problems.append(f"no profile {name!r} comes with ipucnn: 'ipucnn migrate --config "
                               "configs.yml' converts your own")
-        return Outcome(["--config", name + ".yaml"], "a profile of yours: a file")
+        return Outcome(["--config", key(name) + ".yaml"], "a profile of yours: a file")
     return Outcome(["--config", name], "a profile that comes with ipucnn")
 
 
 def own_profile(draft: Draft, argument: Argument) -> Outcome:
     """Name the file that a configuration of options has to be converted to."""
     old = _value(argument)
-    name = Path(old).stem + ".yaml"
-    draft.problems.append(f"'ipucnn migrate --config {old}' converts the options in {old!r}")
-    return Outcome(["--config", name], "the converted file")
+    draft.problems.append(
+        f"'ipucnn migrate --config {quoted_word(old)} --from {draft.script.family} --script "
+        f"{draft.script.name} --out profiles' converts its options")
+    if expands(old):
+        return Outcome(["--config", old], "the name of the converted file")
+    return Outcome(["--config", f"profiles/{key(Path(old).stem)}.yaml"], "the converted file")
 
 
 def averaging(draft: Draft, argument: Argument) -> Outcome:
@@ -100,6 +107,13 @@ def synthetic_mode(draft: Draft, argument: Argument) -> Outcome:
         draft.command = "train"
         return Outcome([], "'ipucnn train'")
     return Outcome([], "'ipucnn run'")
+
+
+def synthetic_recompute(draft: Draft, argument: Argument) -> Outcome:
+    """Recompute in trainings; the mode may follow."""
+    if draft.old("mode") != "train":
+        return Outcome(None, "inference keeps no activations")
+    return Outcome([_to(argument)])
 
 
 def stages(draft: Draft, argument: Argument) -> Outcome:
@@ -197,13 +211,26 @@ def betas(draft: Draft, argument: Argument) -> Outcome:
     return Outcome(words)
 
 
+_CUTMIX = "'--cutmix-lambda-low' and '--cutmix-lambda-high'"
+
+
+def _unread(draft: Draft, argument: Argument, options: str) -> Outcome:
+    """Drop an option whose value is wrong, or only known to the shell."""
+    value = _value(argument)
+    draft.problem(f"'{' '.join(argument.words)}' has a wrong value", value)
+    return Outcome(None, f"only the shell has its value: set {options} yourself"
+                   if expands(value) else "its value is wrong")
+
+
 def cutmix_alpha(draft: Draft, argument: Argument) -> Outcome:
     """Draw the share of an image from all shares."""
-    alpha = float(_value(argument))
-    if not alpha:
+    alpha = number(_value(argument))
+    if alpha is None:
+        return _unread(draft, argument, _CUTMIX)
+    if alpha <= 0:
         return Outcome(None, "0 is no cutmix")
     words = ["--cutmix-lambda-low", "0", "--cutmix-lambda-high", "1"]
-    if any(float(draft.old(name, "0")) for name in ("mixup", "mixup-alpha")):
+    if any(number(draft.old(name, "0")) != 0 for name in ("mixup", "mixup-alpha")):
         words += ["--cutmix-disable-prob", "0.5"]
     return Outcome(words, "the share is drawn uniformly" + (
         "" if alpha == 1 else f", not from Beta({alpha:g}, {alpha:g})"))
@@ -211,7 +238,10 @@ def cutmix_alpha(draft: Draft, argument: Argument) -> Outcome:
 
 def cutmix_range(draft: Draft, argument: Argument) -> Outcome:
     """Turn the sides of the box into the share that is kept."""
-    low, high = (float(value) for value in argument.values)
+    found = [value for value in map(number, argument.values) if value is not None]
+    if len(found) != 2 or len(argument.values) != 2:
+        return _unread(draft, argument, _CUTMIX)
+    low, high = found
     return Outcome(["--cutmix-lambda-low", f"{1 - high * high:g}", "--cutmix-lambda-high",
                     f"{1 - low * low:g}"], "the share that is kept: 1 - side^2")
 
@@ -219,15 +249,20 @@ def cutmix_range(draft: Draft, argument: Argument) -> Outcome:
 def auto_augment(draft: Draft, argument: Argument) -> Outcome:
     """Translate RandAugment; other policies have no counterpart."""
     policy = _value(argument)
+    if expands(policy):
+        return _unread(draft, argument, "'--rand-augment' and '--rand-augment-magnitude'")
     if policy == "ra":
         return Outcome(["--rand-augment", "2", "--rand-augment-magnitude",
                         draft.old("ra-magnitude", "9")])
     if not policy.startswith("rand"):
         return Outcome(None, "RandAugment is the only policy")
     numbers = dict(re.findall(r"-([mn])(\d+)", policy))
-    rest = re.findall(r"-(mstd|inc|w|p)", policy)
-    return Outcome(["--rand-augment", numbers.get("n", "2"), "--rand-augment-magnitude",
-                    numbers.get("m", "10")], "without " + ", ".join(rest) if rest else "")
+    rest = re.findall(r"-(mstd|w|p)", policy)
+    magnitude = min(30, 3 * int(numbers.get("m", "10")))
+    return Outcome(
+        ["--rand-augment", numbers.get("n", "2"), "--rand-augment-magnitude", str(magnitude)],
+        "the scale ends at 30, timm's at 10; timm leaves out half of the operations"
+        + ("; without " + ", ".join(rest) if rest else ""))
 
 
 def ra_magnitude(draft: Draft, argument: Argument) -> Outcome:
@@ -275,13 +310,15 @@ def no_augmentation(draft: Draft, argument: Argument) -> Outcome:
 
 def crop_area(draft: Draft, argument: Argument) -> Outcome:
     """Take the least area of a crop."""
+    if not argument.values:
+        return Outcome(None, "it has no value")
     return Outcome(["--min-crop-area", argument.values[0]], "" if argument.values[-1] in (
         "1", "1.0") else "the largest area is that of the image")
 
 
 def flip(draft: Draft, argument: Argument) -> Outcome:
     """Compare with the share of images that are flipped."""
-    if float(_value(argument)) == 0.5:
+    if number(_value(argument)) == 0.5:
         return Outcome(None, "half of the images are flipped")
     return Outcome(None, "half of the images are flipped; '--augmentation none' flips and crops "
                          "none")
@@ -305,6 +342,13 @@ def experiment(draft: Draft, argument: Argument) -> Outcome:
     return Outcome(["--checkpoint-path", str(Path("output", "train", _value(argument)))])
 
 
+def recovery_interval(draft: Draft, argument: Argument) -> Outcome:
+    """Drop the interval that saves nothing, which is timm's default."""
+    if number(_value(argument)) == 0:
+        return Outcome(None, "0 saves nothing within an epoch")
+    return Outcome([_to(argument), *argument.values])
+
+
 def metric(draft: Draft, argument: Argument) -> Outcome:
     """Keep the metrics that there are."""
     if _value(argument) in ("top1", "top5", "loss"):
@@ -314,7 +358,7 @@ def metric(draft: Draft, argument: Argument) -> Outcome:
 
 def processes(draft: Draft, argument: Argument) -> Outcome:
     """Start processes; a word for their number is the default."""
-    if not _value(argument).isdigit():
+    if not _value(argument).isdigit() and not expands(_value(argument)):
         return Outcome(None, "as many processes as GPUs are started")
     return Outcome(["--nproc", *argument.values])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 from ipucnn.migration.scripts import OPTIONS, declaration
 from ipucnn.migration.translation import Draft, Row
 
 MILESTONES = 20
 """A step schedule with more drops than this is written as an exponential one."""
+
+_SET = "it cannot be computed here: set '{}' yourself"
+"""The explanation where a value is only known to the shell, or wrong."""
 
 
 def synthetic_benchmark(draft: Draft) -> None:
@@ -19,10 +22,26 @@ def synthetic_benchmark(draft: Draft) -> None:
                                                                             "'--steps'"))
 
 
-def _steps_schedule(every: float, factor: str, epochs: float) -> List[str]:
-    """Return the schedule that multiplies the rate with a factor after every so many epochs."""
-    drops = int((epochs - 1) // every) if every else 0
-    if every == int(every) and drops <= MILESTONES:
+def _steps_schedule(draft: Draft, length: Tuple[str, str], factor: str,
+                    epochs: str) -> List[str]:
+    """Return the schedule that multiplies the rate with a factor after every so many epochs.
+
+    It is empty if their number is unknown.
+
+    Args:
+        draft: the translation.
+        length: the option for this number, and its default.
+        factor: the factor.
+        epochs: the script's default of '--epochs'.
+    """
+    found = draft.numbers({f"--{length[0]}": draft.old(*length)})
+    total = draft.numbers({"--epochs": draft.old("epochs", epochs)})
+    if found is None:
+        return []
+    (every,) = found
+    # an exponential schedule needs no number of epochs
+    drops = int((total[0] - 1) // every) if total and every == int(every) else MILESTONES + 1
+    if drops <= MILESTONES:
         marks = [str(int(every) * (number + 1)) for number in range(drops)]
         return ["--lr-schedule", "step", "--lr-decay", factor,
                 *(["--lr-epoch-decay", *marks] if marks else [])]
@@ -37,33 +56,47 @@ def torchvision(draft: Draft) -> None:
         return
     names = ("lr-scheduler", "lr-step-size", "lr-gamma")
     if any(map(draft.given, names)) or draft.given("epochs"):
-        kind = draft.old("lr-scheduler", "steplr").lower()
-        factor, epochs = draft.old("lr-gamma", "0.1"), float(draft.old("epochs", "90"))
+        text, factor = draft.old("lr-scheduler", "steplr"), draft.old("lr-gamma", "0.1")
+        kind = text.lower()
+        why = "" if any(map(draft.given, names)) else "its schedule, for these epochs"
         if kind == "cosineannealinglr":
             words = ["--lr-schedule", "cosine"]
         elif kind == "exponentiallr":
             words = ["--lr-schedule", "exponential", "--lr-decay", factor,
                      "--lr-scheduler-freq", "1"]
+        elif kind == "steplr":
+            words = _steps_schedule(draft, ("lr-step-size", "30"), factor, "90")
         else:
-            words = _steps_schedule(float(draft.old("lr-step-size", "30")), factor, epochs)
-        draft.explain(names, words, "" if any(map(draft.given, names)) else
-                      "its schedule, for these epochs")
+            draft.problem(f"there is no schedule {text!r}", text)
+            words = ["--lr-schedule", text]
+        draft.explain(names, words, why if words else _SET.format("--lr-schedule"))
     if draft.given("model-ema"):
-        every = int(draft.old("model-ema-steps", "32"))
-        started = draft.options.get("--nproc", (draft.old("world-size", "1"),))[0]
-        share = (1 - float(draft.old("model-ema-decay", "0.99998"))) * every * int(started)
-        share *= int(draft.old("batch-size", "32")) / int(draft.old("epochs", "90"))
-        decay = (1 - min(1.0, share)) ** (1 / every)
-        draft.explain(("model-ema", "model-ema-decay"), ["--ema-decay", f"{decay:.8g}"],
-                      "for each weight update, as torchvision computes it from the batch size and "
-                      "the epochs")
+        _torchvision_average(draft)
     elif draft.given("model-ema-decay"):
         draft.explain(("model-ema-decay",), [], "it acts with '--model-ema' only")
 
 
+def _torchvision_average(draft: Draft) -> None:
+    """Compute the decay of a weight update, as torchvision does."""
+    found = draft.numbers({
+        "--model-ema-steps": draft.old("model-ema-steps", "32"),
+        "--model-ema-decay": draft.old("model-ema-decay", "0.99998"),
+        "--nproc": draft.options.get("--nproc", (draft.old("world-size", "1"),))[0],
+        "--batch-size": draft.old("batch-size", "32"), "--epochs": draft.old("epochs", "90")})
+    names = ("model-ema", "model-ema-decay")
+    if found is None:
+        draft.explain(names, [], _SET.format("--ema-decay"))
+        return
+    every, decay, started, batch, epochs = found
+    share = (1 - decay) * every * started * batch / epochs
+    draft.explain(names, ["--ema-decay", f"{(1 - min(1.0, share)) ** (1 / every):.8g}"],
+                  "for each weight update, as torchvision computes it from the batch size and the "
+                  "epochs")
+
+
 def timm(draft: Draft) -> None:
     """Translate the rate, the schedule and the average."""
-    if not draft.given("lr"):
+    if not draft.given("lr") and not draft.given("config"):  # which may have the rate
         _timm_rate(draft)
     names = ("sched", "decay-epochs", "decay-milestones", "decay-rate")
     if any(map(draft.given, names)):
@@ -78,15 +111,24 @@ def timm(draft: Draft) -> None:
 def _timm_rate(draft: Draft) -> None:
     """Compute the rate from the samples of an update, as timm does where none is given."""
     names = ("lr-base", "lr-base-size", "lr-base-scale")
-    batch = int(draft.old("batch-size", "128")) * int(draft.old("grad-accum-steps", "1")) * int(
-        draft.options.get("--nproc", ("1",))[0])
-    ratio = batch / float(draft.old("lr-base-size", "256"))
+    found = draft.numbers({
+        "--batch-size": draft.old("batch-size", "128"),
+        "--grad-accum-steps": draft.old("grad-accum-steps", "1"),
+        "--nproc": draft.options.get("--nproc", ("1",))[0],
+        "--lr-base-size": draft.old("lr-base-size", "256"),
+        "--lr-base": draft.old("lr-base", "0.1")})
+    if found is None:
+        draft.explain(names, [], _SET.format("--lr"))
+        return
+    micro_batch, accumulated, processes, size, base = found
+    batch = micro_batch * accumulated * processes
+    ratio = batch / size
     name = draft.old("opt", "sgd").lower()
     scale = draft.old("lr-base-scale") or (
         "sqrt" if "ada" in name or "lamb" in name else "linear")
-    rate = float(draft.old("lr-base", "0.1")) * (ratio ** 0.5 if scale == "sqrt" else ratio)
+    rate = base * (ratio ** 0.5 if scale == "sqrt" else ratio)
     draft.explain(names, ["--lr", f"{rate:.6g}"],
-                  f"timm's rate for {batch} samples per update ({scale} scaling)")
+                  f"timm's rate for {batch:.0f} samples per update ({scale} scaling)")
 
 
 def _timm_schedule(draft: Draft, names: Sequence[str]) -> None:
@@ -96,19 +138,18 @@ def _timm_schedule(draft: Draft, names: Sequence[str]) -> None:
         words = ["--lr-schedule", "cosine"]
         why = "" if kind == "cosine" else "the nearest one"
     elif kind == "poly":
-        words = ["--lr-schedule", "polynomial", "--lr-power", draft.old("decay-rate", "0.5")]
+        words = ["--lr-schedule", "polynomial", "--lr-power", factor]
     elif kind == "multistep":
         marks = draft.old("decay-milestones", "90 180 270").split()
         words = ["--lr-schedule", "step", "--lr-decay", factor, "--lr-epoch-decay", *marks]
     elif kind in ("step", "exp", "plateau"):
-        words = _steps_schedule(float(draft.old("decay-epochs", "90")), factor,
-                                float(draft.old("epochs", "300")))
+        words = _steps_schedule(draft, ("decay-epochs", "90"), factor, "300")
         why = "" if kind != "plateau" else "there is no plateau schedule; this is the one with " \
                                            "fixed steps"
     else:
         draft.problem(f"there is no schedule {kind!r}", kind)
         words = ["--lr-schedule", kind]
-    draft.explain(names, words, why)
+    draft.explain(names, words, why if words else _SET.format("--lr-schedule"))
 
 
 def timm_validate(draft: Draft) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.migration.old_arguments import Argument, Arguments
 from ipucnn.migration.scripts import FLAG, MANY, OldOption, Script, declaration
@@ -87,8 +88,25 @@ class Draft:
 
     def problem(self, text: str, value: str) -> None:
         """Add what has to be decided, unless the value is only known to the shell."""
-        if not expands(value):
+        if not expands(value) and text not in self.problems:
             self.problems.append(text)
+
+    def numbers(self, texts: Mapping[str, str]) -> Optional[List[float]]:
+        """Return the positive numbers in texts, or None if one is not.
+
+        That is a problem, unless the text is only known to the shell.
+
+        Args:
+            texts: values by the options of the script.
+        """
+        found: List[float] = []
+        for option, text in texts.items():
+            value = number(text)
+            if value is not None and value > 0:
+                found.append(value)
+            else:
+                self.problem(f"'{option} {text}' is not a positive number", text)
+        return found if len(found) == len(texts) else None
 
     def put(self, words: Sequence[str]) -> None:
         """Add options; one that is there already gets the new values."""
@@ -117,6 +135,15 @@ class Draft:
         for flag, values in self.options.items():
             found += [flag, *values]
         return found
+
+
+def number(text: str) -> Optional[float]:
+    """Return the finite number in a text, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def quoted(words: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
@@ -94,7 +95,7 @@ def load_by_output(model: nn.Module, spec: ModelSpec, weights: str,
 
 def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, StateDict]:
     """Return the path of a weights file, and its entries under the model's names."""
-    path = local_file(weights) or Path(weights).expanduser()
+    path = local_file(weights) or expanded_path(weights)
     if ema is None:
         best = best_of(path.parent)
         ema = best.get("file") == path.name and best.get("weights") == "ema"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_option
@@ -65,7 +66,7 @@ def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
     Raises:
         WeightsError: the card in the file is damaged, or a URL names no file.
     """
-    path = local_file(source) or Path(source).expanduser()
+    path = local_file(source) or expanded_path(source)
     with suppress(OSError):
         status = path.stat()
         if path.is_file():

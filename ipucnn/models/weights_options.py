@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.options.composition import Given
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
@@ -42,9 +43,9 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         from ipucnn.models.store_paths import file_in
 
         given["weights"] = file_in(place, Path(weights))
-    elif Path(place).expanduser().is_dir():
+    elif expanded_path(place).is_dir():
         given["weights"] = weights
-    if given.get("weights_partial") or not Path(weights).expanduser().is_file():
+    if given.get("weights_partial") or not expanded_path(weights).is_file():
         return given
     from ipucnn.models.weights_card import file_card  # imports torch
 
@@ -103,7 +104,7 @@ def _file(weights: Any) -> Optional[str]:
         from ipucnn.models.weights_source import local_file
 
         found = str(local_file(found) or found)
-    place = Path(found).expanduser()
+    place = expanded_path(found)
     if place.is_dir():
         from ipucnn.models.checkpoint_files import chosen
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Optional, Tuple
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import chosen
@@ -43,5 +43,5 @@ def card_in_file(place: str, registry: Registry) -> Optional[ModelCard]:
     Raises:
         DataError: the file cannot be read.
     """
-    path = Path(place).expanduser()
+    path = expanded_path(place)
     return read_network(path).card if path.suffix == ".onnx" else file_card(place, registry)

@@ -20,7 +20,7 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
-from ipucnn.core.files import parsed_json, private_folder
+from ipucnn.core.files import expanded_path, parsed_json, private_folder
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import ModelSpec
@@ -164,7 +164,7 @@ def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:
     published = published_weights(spec, source)
     if published is not None:
         return ["published", published.tag, published.url, published.sha256]
-    path = Path(source).expanduser()
+    path = expanded_path(source)
     if not path.is_file():
         return None
     # whether the moving average is used depends on the validations beside a checkpoint

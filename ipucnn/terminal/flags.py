@@ -20,6 +20,7 @@ from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, th
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.terminal.spellings import expanded
 
 
 @dataclass(frozen=True)
@@ -227,24 +228,27 @@ def _selecting_values(options_class: type[CommandOptions],
 def parsed(options_class: type, arguments: Sequence[str], registry: Registry) -> Dict[str, Any]:
     """Return the options in a list of arguments, by name; for commands within commands.
 
+    Lists may be space-separated, as in `OptionsCommand`.
+
     Raises:
-        UsageError: an unknown option, or one without its value.
+        UsageError: an unknown option, one without its value, or a switch with one.
     """
-    known = flag_table([options_class], arguments, registry).by_spelling()
+    table = flag_table([options_class], arguments, registry)
+    known = table.by_spelling()
     given: Dict[str, Any] = {}
-    rest = iter(arguments)
+    rest = iter(expanded(arguments, table.lists()))
     for argument in rest:
         name, equals, value = argument.partition("=")
         positive = known.get(name.replace("--no-", "--", 1))
-        if name not in known and positive is not None and positive.negatable:
-            given[positive.name] = False
-            continue
-        if name not in known:
+        negated = name not in known and positive is not None and positive.negatable
+        flag = positive if negated else known.get(name)
+        if flag is None:
             raise UsageError(f"unknown option {argument!r}",
                              did_you_mean(name, known) or "'--help' lists the options")
-        flag = known[name]
         if flag.item.boolean:
-            given[flag.name] = True
+            if equals:
+                raise UsageError(f"option {name!r} does not take a value")
+            given[flag.name] = not negated
             continue
         text = value if equals else next(rest, None)
         if text is None:

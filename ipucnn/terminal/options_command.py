@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import textwrap
 from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
@@ -24,6 +25,11 @@ _TABLE, _ALL, _OPEN = "ipucnn.flags", "ipucnn.help_all", "ipucnn.open_list"
 
 _HYPHEN = "\N{NON-BREAKING HYPHEN}"
 """Stands for a hyphen where lines are wrapped."""
+
+
+def home(path: Optional[str]) -> Optional[str]:
+    """Return a path with `~` at its beginning expanded, which shells do not do after a `=`."""
+    return None if path is None else os.path.expanduser(path)
 
 
 class OptionsCommand(TyperCommand):

@@ -15,6 +15,12 @@ _ABSL = {"--nosynthetic": "--no-synthetic", "--nohide-output": "--no-hide-output
 GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
 GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
 
+MIGRATE = "migrate"
+"""The command whose arguments may be a command line of another program."""
+
+_OF_MIGRATE = ("--from", "--config", "--script", "--out")
+"""The options of `migrate` that take a value."""
+
 
 def normalise(argv: Sequence[str]) -> List[str]:
     """Return arguments, without the program name, in current spelling, global options first."""
@@ -49,6 +55,12 @@ def _hoisted(argv: List[str]) -> Tuple[List[str], List[str]]:
         name = argument.partition("=")[0]
         if argument == "--":
             rest += [argument, *arguments]
+        elif argument == MIGRATE and not rest:
+            others = list(arguments)
+            place = foreign(others)
+            of_ipucnn, own = _hoisted(others[:place])
+            front += of_ipucnn
+            rest += [argument, *own, *others[place:]]
         elif argument in GLOBAL_SWITCHES or (name in GLOBAL_OPTIONS and "=" in argument):
             front.append(argument)
         elif argument in GLOBAL_OPTIONS:
@@ -56,6 +68,19 @@ def _hoisted(argv: List[str]) -> Tuple[List[str], List[str]]:
         else:
             rest.append(argument)
     return front, rest
+
+
+def foreign(argv: Sequence[str]) -> int:
+    """Return where a command line without quotes begins in the arguments of `migrate`.
+
+    Without one, it is the end: a command line in quotes, which has spaces, is one argument, and
+    options of `migrate` may follow it.
+    """
+    place = 0
+    while place < len(argv) and argv[place].startswith("-") and argv[place] != "--":
+        place += 2 if argv[place] in (*_OF_MIGRATE, *GLOBAL_OPTIONS) else 1
+    unquoted = place < len(argv) and argv[place] != "--" and not set(argv[place]) & set(" \t\n")
+    return place if unquoted else len(argv)
 
 
 def expanded(argv: Sequence[str], lists: Collection[str]) -> List[str]:

@@ -16,6 +16,7 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.cli import COMMANDS, application
 from ipucnn.core.registry.registry import use
+from ipucnn.testing import reports
 
 FAST = ["--data", "synthetic", "--random-weights", "--iterations", "1", "--progress", "off"]
 
@@ -382,6 +383,37 @@ def test_show_needs_no_kind_for_a_name_of_one_kind(ipucnn_cli, name):
     assert ipucnn_cli("show", described["kind"], name, "--json")[1] == out
     assert ipucnn_cli("show", "cosine", "--plot", "--lr", "0.2")[1] == ipucnn_cli(
         "show", "lr-schedule", "cosine", "--plot", "--lr", "0.2")[1]
+
+
+def test_a_plot_takes_the_options_of_a_training_as_train_does(ipucnn_cli):
+    code, out, err = ipucnn_cli("show", "schedule", "step", "--plot", "--lr-epoch-decay", "30",
+                                "60", "--epoch", "90")
+    assert code == 0, err
+    assert "89.7" in out
+    code, _, err = ipucnn_cli("show", "step", "--plot", "--no-validation=false")
+    assert code == 2
+    assert "option '--no-validation' does not take a value" in err
+
+
+def test_the_home_folder_is_expanded_in_every_path(ipucnn_cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mynet.py").write_text(
+        (Path(__file__).parents[1] / "tiny_plugin.py").read_text())
+    code, out, err = ipucnn_cli("--plugin=~/mynet.py", "show", "model", "tiny", "--json")
+    assert code == 0, err
+    assert json.loads(out)["name"] == "tiny"
+    found = []
+    monkeypatch.setattr(reports, "check_all", lambda names, wishes: found.append(wishes) or {})
+    ipucnn_cli("check-plugin", "sgd", "--data-dir=~/photos")
+    assert found[0].data_dir == str(tmp_path / "photos")
+
+
+def test_the_home_folder_of_an_unknown_user_is_a_name(ipucnn_cli):
+    code, _, err = ipucnn_cli("run", "--data", "synthetic", "--iterations", "1", "--model",
+                              "resnet18", "--weights", "~nobody-here/m.pt")
+    assert code == 1
+    assert "~nobody-here/m.pt" in err
+    assert "Traceback" not in err
 
 
 def test_show_splits_are_accepted_as_splits(ipucnn_cli):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,12 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
     ("CUDA_VISIBLE_DEVICES=1 python run_benchmark.py --device-iter 8 --model resnet18",
      "CUDA_VISIBLE_DEVICES=1 ipucnn run --config run-benchmark-py --device-iterations 8 --model "
      "resnet18"),
+    ("python train.py /d --lr 1 --aa rand-m9-mstd0.5-inc1 --sched poly",
+     "ipucnn train --config timm-train-py --data-dir /d --lr 1 --rand-augment 2 "
+     "--rand-augment-magnitude 27 --lr-schedule polynomial --lr-power 0.1"),
+    ("python train.py /d --lr 1 --aa rand-n3 --recovery-interval 0",
+     "ipucnn train --config timm-train-py --data-dir /d --lr 1 --rand-augment 3 "
+     "--rand-augment-magnitude 30"),
     ("python3 resnext_inference_launch.py --nosynthetic --batch_size=6",
      "ipucnn run --config resnext-bulk --no-synthetic --batch-size 6"),
     ("sh rn50_pod16.sh --imagenet-data-path /i",
@@ -247,6 +254,24 @@ SHORT = "ipucnn train --config train-py"
     ("python train.py /d --opt $O --sched $S --dataset $D",
      'ipucnn train --config timm-train-py --data-dir /d --optimizer "$O" --data "$D" --lr 0.05 '
      '--lr-schedule "$S"'),
+    ("python train.py /d --model resnet50 -b $BS",
+     'ipucnn train --config timm-train-py --data-dir /d --model resnet50 --batch-size "$BS"'),
+    ("./distributed_train.sh $N /d",
+     'ipucnn train --config timm-train-py --launcher torchrun --nproc "$N" --data-dir /d'),
+    ("torchrun --nproc_per_node=$N train.py --data-path /i --epochs $E",
+     'ipucnn train --launcher torchrun --nproc "$N" --config torchvision-train-py --data-dir /i '
+     '--epoch "$E" --lr-schedule exponential --lr-decay 0.1 --lr-scheduler-freq 0.0333333'),
+    ("python train.py --data-path /i --lr-step-size $S --model-ema -b $B",
+     'ipucnn train --config torchvision-train-py --data-dir /i --batch-size "$B"'),
+    ("python train.py /d --lr 1 --cutmix $C --mixup $M --aa $A --cutmix-minmax $R",
+     'ipucnn train --config timm-train-py --data-dir /d --lr 1 --mixup-alpha "$M"'),
+    ("python run_benchmark.py --config $C", 'ipucnn run --config "$C"'),
+    ("python -O train.py --lr 1", f"{SHORT} --lr 1"),
+    ("A=1 python3.8 -W ignore -X dev -u -B -m train --lr 1", f"A=1 {SHORT} --lr 1"),
+    ("srun -n 4 python -u train.py --lr 1", f"srun -n 4 {SHORT} --lr 1"),
+    ("python3 -u -m torch.distributed.launch --nproc_per_node=2 train.py --lr 1",
+     "ipucnn train --launcher torchrun --nproc 2 --config train-py --lr 1"),
+    ("bash -x rn50_pod16.sh", "ipucnn plan --config resnet50 --launch pod16 --poprun"),
     ("python \u201ctrain.py\u201d\u00a0\u2013model resnet50", f"{SHORT} --model resnet50"),
     ("torchrun --nproc-per-node=2 -m train --lr 1",
      "ipucnn train --launcher torchrun --nproc 2 --config train-py --lr 1"),
@@ -262,6 +287,41 @@ def test_lines_of_a_shell_stay_what_they_are(line, command):
     (made,) = migrate(line)
     assert made.problems == ()
     assert made.command == command
+
+
+def test_what_depends_on_a_variable_is_explained():
+    (made,) = migrate("python train.py /d --model resnet50 -b $BS --cutmix $C")
+    why = {row.given: row.why for row in made.rows}
+    assert why["(its default)"] == "it cannot be computed here: set '--lr' yourself"
+    assert why['--cutmix "$C"'].startswith("only the shell has its value: set '--cutmix-lambda")
+
+
+@pytest.mark.parametrize(("options", "problem"), [
+    ("-b abc", "'--batch-size abc' is not a positive number"),
+    ("-b 0", "'--batch-size 0' is not a positive number"),
+    ("--lr 1 --sched step --decay-epochs x", "'--decay-epochs x' is not a positive number"),
+    ("--lr 1 --cutmix x", "'--cutmix x' has a wrong value"),
+    ("--lr 1 --cutmix-minmax 0.2", "'--cutmix-minmax 0.2' has a wrong value"),
+    ("--lr 1 --cutmix", "'--cutmix' has a wrong value")])
+def test_wrong_values_are_problems(options, problem):
+    (made,) = migrate(f"python train.py /d {options}")
+    assert made.problems == (problem,)
+
+
+def test_no_value_of_an_option_ends_a_translation():
+    for case in every_option():
+        script, option = case.values
+        for words in ([], ["$V"], ["abc"]):
+            draft = translate(script, parse(script, [option.spellings[0], *words]))
+            assert "$V" not in words or not draft.problems or option.rule == "own_profile", option
+
+
+def test_a_training_with_synthetic_data_can_recompute():
+    (made,) = migrate("python resnet_synthetic_benchmark.py --recompute --mode train")
+    assert made.problems == ()
+    assert made.command.startswith("ipucnn train --enable-recompute")
+    (made,) = migrate("python resnet_synthetic_benchmark.py --recompute")
+    assert "recompute" not in made.command
 
 
 def test_two_scripts_of_a_line_are_two_commands():
@@ -288,6 +348,9 @@ def test_quotes_may_be_left_out(capsys):
     assert made["command"] == "ipucnn train --config timm-train-py --data-dir '/a b' --lr 0.1"
     assert invoke(["migrate", "python restore.py --checkpoint-path c", "--json"]) == 0
     assert '"ipucnn restore' in capsys.readouterr().out
+    assert invoke(["migrate", "python", "partition_dataset.py", "--data-dir", "d", "--output", "o",
+                   "--verbose"]) == 0
+    assert "--output o --verbose --partitions 8" in capsys.readouterr().out
 
 
 def test_json_has_every_option(capsys):
@@ -391,11 +454,72 @@ def test_the_options_file_of_timm_is_converted(tmp_path, monkeypatch):
     Path("args.yaml").write_text("data_dir: /i\nmodel: resnet50\nbatch_size: 32\nopt: adamw\n"
                                  "lr: 0.001\namp: true\nmixup: 0.2\nchannels_last: false\n"
                                  "aa: null\n")
-    assert invoke(["migrate", "--config", "args.yaml", "--out", "."]) == 0
-    made = yaml.safe_load(Path("args.yaml").read_text())
+    assert invoke(["migrate", "--config", "args.yaml", "--out", "made"]) == 0
+    made = yaml.safe_load(Path("made", "args.yaml").read_text())
     assert made["optimizer"] == "adamw"
     assert "nesterov" not in made
     assert made["precision"] == "16.32" or made["precision"] == 16.32
+
+
+ARGS = """\
+{aa: null, amp: false, amp_dtype: float16, batch_size: 64, bce_loss: false, checkpoint_hist: 10,
+ class_map: '', clip_grad: null, cutmix: 0.0, cutmix_minmax: null, data_dir: /my photos,
+ decay_epochs: 90, decay_milestones: [90, 180, 270], decay_rate: 0.1, device: cpu, epochs: 300,
+ eval_metric: top1, experiment: exp1, grad_accum_steps: 1, hflip: 0.5, initial_checkpoint: '',
+ layer_decay: null, lr: null, lr_base: 0.1, lr_base_scale: '', lr_base_size: 256, mixup: 0.0,
+ model: resnet50, model_ema: false, model_ema_decay: 0.9998, model_kwargs: {drop_rate: 0.1},
+ momentum: 0.9, no_aug: false, num_classes: null, opt: sgd, opt_betas: null, opt_kwargs: {},
+ output: '', pretrained: false, ratio: [0.75, 1.3333333333333333], recovery_interval: 0,
+ resume: '', scale: [0.08, 1.0], sched: cosine, seed: 42, smoothing: 0.1, split_bn: false,
+ torchcompile: null, train_split: train, warmup_epochs: 5, weight_decay: 2.0e-05, workers: 4}
+"""
+"""Options of timm's train.py as it writes them: with its defaults, of which many are empty."""
+
+
+def test_unset_options_of_timm_are_not_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("args.yaml").write_text(ARGS)
+    assert invoke(["migrate", "--config", "args.yaml", "--out", "made"]) == 0
+    assert [path.name for path in Path("made").iterdir()] == ["args.yaml"]
+    text = Path("made", "args.yaml").read_text()
+    assert "# model_kwargs: drop_rate=0.1: dropped, options of a model" in text
+    assert "# recovery_interval: 0: dropped, 0 saves nothing within an epoch" in text
+    made = yaml.safe_load(text)
+    assert (made["lr"], made["data_dir"]) == (0.025, "/my photos")
+    assert made["checkpoint_path"] == str(Path("output", "train", "exp1"))
+    assert not {"checkpoint_save_steps", "weights", "compile", "loss"} & set(made)
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my_args.yaml").write_text(ARGS)
+    Path("my-args.yaml").write_text("mine")
+    assert invoke(["migrate", "--config", "my_args.yaml"]) == 2
+    err = capsys.readouterr().err.replace("\n", " ")
+    assert "'my-args.yaml' exists, and is not overwritten" in err
+    assert "--out profiles" in err
+    assert Path("my-args.yaml").read_text() == "mine"
+
+
+def test_the_suggested_conversion_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my args.yaml").write_text("model: resnet50\nlr: 0.3\n")  # of several scripts
+    (made,) = migrate("python train.py /d -c 'my args.yaml' --amp")
+    assert made.command == ("ipucnn train --data-dir /d --config 'profiles/my args.yaml' "
+                            "--precision 16.32")
+    (suggested,) = re.findall("'ipucnn (migrate .*)' converts", made.problems[0])
+    assert invoke(shlex.split(suggested)) == 0
+    assert refusal("train", shlex.split(made.command)[1:]) == ""
+
+
+def test_the_home_folder_is_expanded_behind_an_equals_sign(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs.yml").write_text(CONFIGS)
+    assert invoke(["migrate", "--config=~/configs.yml", "--out=~/made"]) == 0
+    assert (tmp_path / "made" / "resnet-mine.yaml").exists()
+    assert invoke(["migrate", "--config=~no-such-user/configs.yml"]) == 2
+    assert "cannot read '~no-such-user/configs.yml'" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -23,9 +23,16 @@ LISTS = {"--pipeline-splits", "--available-memory-proportion"}
     ("list-plugins --plugin=x.py", "--plugin=x.py list-plugins"),
     ("run -- --no-plugins", "run -- --no-plugins"),
     ("run --plugin", "--plugin  run"),
+    ("migrate python x.py -v --plugin a", "migrate python x.py -v --plugin a"),
+    ("migrate -v --from timm python x.py -q", "-v migrate --from timm python x.py -q"),
+    ("migrate --config c.yml --plugin a -q", "--plugin a -q migrate --config c.yml"),
     ("run -help", "run --help"),
     ("run --nosynthetic --nohide_output --nohalf_partials",
      "run --no-synthetic --no-hide-output --no-half-partials"),
 ])
 def test_arguments_are_rewritten(given, parsed):
     assert expanded(normalise(given.split()), LISTS) == parsed.split(" ")
+
+
+def test_options_follow_a_command_line_in_quotes():
+    assert normalise(["migrate", "python x.py", "-q"]) == ["-q", "migrate", "python x.py"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Type, TypeVar
 
 from ipucnn.core.errors import UnknownNameError, UsageError
-from ipucnn.core.files import read_limited
+from ipucnn.core.files import expanded_path, read_limited
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.building import Source, build
 from ipucnn.core.options.composition import CommandOptions, as_dict, common_option
@@ -97,7 +97,7 @@ def load(name: str, command: str = "run") -> Profile:
 def _read(name: str, path: Path) -> Profile:
     import yaml
 
-    path = path.expanduser()
+    path = expanded_path(path)
     try:
         text = read_limited(path, LIMIT).decode("utf-8")
     except FileNotFoundError:

@@ -25,6 +25,7 @@ import pluggy
 
 from ipucnn.core.collection import end_as_usual
 from ipucnn.core.errors import IpucnnError, PluginError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
 from ipucnn.core.registry.contract import PluginSpec, Requirement
@@ -372,7 +373,7 @@ def import_plugin(extra: str, local: bool) -> ModuleType:
     """Import a plugin module by its name; with `local`, it may be a file."""
     if not local or (not extra.endswith(".py") and os.sep not in extra):
         return importlib.import_module(extra)
-    path = Path(extra)
+    path = expanded_path(extra)
     if not path.is_file():
         raise PluginError("there is no such file")
     name = "ipucnn_local_" + path.stem

@@ -11,6 +11,7 @@ from typing import Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.staging import staged
 from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
 
@@ -29,7 +30,7 @@ def cache_dir() -> Path:
     """Return the folder for downloads: $IPUCNN_CACHE, or the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded_path(chosen)
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("ipucnn"))

@@ -23,7 +23,7 @@ from typing import IO, Any, Dict, Hashable, Iterator, List, Optional, Set, Tuple
 from urllib.parse import quote
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import new_file, private_folder
+from ipucnn.core.files import expanded_path, new_file, private_folder
 from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.download import cache_dir as user_cache
 from ipucnn.data.remote.stores import below, fetched, host_of
@@ -64,7 +64,7 @@ class RemoteFiles:
                              "serve the files with a web server, or copy them to this machine")
         self.base_url = base_url
         self.patience = patience or PATIENCE
-        root = Path(cache_dir).expanduser() if cache_dir else user_cache()
+        root = expanded_path(cache_dir) if cache_dir else user_cache()
         self._cache = _Cache(root / FOLDER, cache_bytes, self.patience.longest_silence)
         place = shown(base_url).rstrip("/")
         self._folder = f"{host}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import new_file, private_folder
+from ipucnn.core.files import expanded_path, new_file, private_folder
 from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.download import cache_dir as user_cache
 from ipucnn.data.remote.stored_files import Stored
@@ -64,7 +64,7 @@ class StoreImages:
                  cache_bytes: Optional[int] = None) -> None:
         self._store = Store(url)
         self.root = shown(self._store.url)
-        place = Path(cache_dir).expanduser() if cache_dir else user_cache()
+        place = expanded_path(cache_dir) if cache_dir else user_cache()
         self._copies = _Copies(place / FOLDER, cache_bytes)
         self._folders = _listed(self._store, self.root)
         if not self._folders[self.root]:

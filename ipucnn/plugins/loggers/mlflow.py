@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
-from ipucnn.core.files import json_text
+from ipucnn.core.files import expanded_path, json_text
 from ipucnn.core.loggers import COMPLETED, FAILED, Logger, RunInfo
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.contract import Requirement
@@ -59,7 +59,7 @@ class MlflowLogger(Logger):
 
         uri = self._options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI", "mlruns")
         if "://" not in uri and not uri.startswith(("file:", "databricks")):
-            uri = Path(uri).expanduser().resolve().as_uri()
+            uri = expanded_path(uri).resolve().as_uri()
         self._state = Continued(self.name, run)
         self._sender = Sender(self.name)
 

@@ -150,3 +150,10 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     assert options.dataset.data_dir == str(tmp_path / "photos")
     assert options.network.weights == str(tmp_path / "w.pt")
     assert options.execution.pipeline_splits == ("~/no-path",)
+
+
+def test_the_home_folder_of_an_unknown_user_is_a_name():
+    assert resolve(RunOptions, {"weights": "~nobody-here/w.pt"}).network.weights == \
+        "~nobody-here/w.pt"
+    with pytest.raises(UsageError, match="there is no profile '~nobody-here/mine"):
+        resolve(RunOptions, {"config": "~nobody-here/mine.yaml"})
