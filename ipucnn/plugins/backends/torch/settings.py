@@ -12,7 +12,7 @@ import torch
 from ipucnn.core.machine import thread_count
 from ipucnn.plugins.backends.torch.devices import Device
 
-_THREADS = "threads"
+_THREADS, _MATMUL = "threads", "matmul"
 
 
 class ProcessSettings:
@@ -77,20 +77,32 @@ def _of_card(half: bool, training: bool) -> Dict[str, Any]:
     if half:
         return values
     if not hasattr(torch.backends.cudnn, "conv"):
-        return {**values, "cudnn.allow_tf32": False, "cuda.matmul.allow_tf32": False}
+        return {**values, _MATMUL: "highest", "cudnn.allow_tf32": False}
     # the interface of torch 2.9 and newer, which refuses a mixture with the older one; there,
     # convolutions do not follow the setting of cuDNN everywhere (pytorch/pytorch#179445)
-    return {**values, "cudnn.fp32_precision": "ieee", "cuda.matmul.fp32_precision": "ieee",
+    return {**values, _MATMUL: "highest", "cudnn.fp32_precision": "ieee",
+            "cuda.matmul.fp32_precision": "ieee",
             "cudnn.conv.fp32_precision": "ieee", "cudnn.rnn.fp32_precision": "ieee"}
 
 
 def _get(path: str) -> Any:
-    return torch.get_num_threads() if path == _THREADS else attrgetter(path)(torch.backends)
+    if path == _THREADS:
+        return torch.get_num_threads()
+    if path == _MATMUL:
+        try:
+            return torch.get_float32_matmul_precision()
+        except RuntimeError:  # it was set by the newer interface only
+            return "highest"
+    return attrgetter(path)(torch.backends)
 
 
 def _set(path: str, value: Any) -> None:
     if path == _THREADS:
         torch.set_num_threads(value)
-    elif _get(path) != value:  # what follows another setting continues to follow it
+    elif _get(path) == value:  # what follows another setting continues to follow it
+        return
+    elif path == _MATMUL:
+        torch.set_float32_matmul_precision(value)
+    else:
         owner, _, name = path.rpartition(".")
         setattr(attrgetter(owner)(torch.backends), name, value)
