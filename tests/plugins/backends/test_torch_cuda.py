@@ -8,9 +8,11 @@ from __future__ import annotations
 import gc
 import weakref
 from operator import attrgetter
+from types import SimpleNamespace
 
 import pytest
 import torch
+from chosen import optimizer
 from test_torch_training import batches, network, session
 from torch import nn
 
@@ -18,7 +20,7 @@ from ipucnn.core.checks import OK, PROBLEM, WARNING
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch
+from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch, TrainingSetup
 from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
@@ -345,11 +347,12 @@ def settings():
 
 
 @pytest.fixture
-def before(monkeypatch):
+def before():
     """The settings of the process; convolutions have one of their own, where torch has that."""
-    if hasattr(torch.backends.cudnn, "conv"):
-        monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
-    return settings()
+    convolutions = getattr(torch.backends.cudnn, "conv", SimpleNamespace(fp32_precision="tf32"))
+    usual, convolutions.fp32_precision = convolutions.fp32_precision, "tf32"
+    yield settings()
+    convolutions.fp32_precision = usual
 
 
 def is_exact():
@@ -405,11 +408,10 @@ def test_a_session_that_cannot_be_made_restores_the_settings(before, monkeypatch
         raise ValueError("the cause")
 
     monkeypatch.setattr(kind, step, fails)
+    plan = ExecutionPlan(precision="32.32")
+    setup = [TrainingSetup(CrossEntropy(), optimizer())] if kind is TorchTrainingSession else []
     with pytest.raises(ValueError, match="the cause"):
-        if kind is TorchTrainingSession:
-            session(network(), device=CARD, micro_batch=4)
-        else:
-            kind(network(), ExecutionPlan(precision="32.32"), 8, CARD, TorchOptions())
+        kind(network(), plan, *setup, 8, CARD, TorchOptions())
     assert settings() == before
 
 
