@@ -372,15 +372,14 @@ def test_single_precision_is_exact_on_cards_and_set_back(before):
     assert settings() == before
 
 
-@pytest.mark.skipif(torch.__version__ < "2.1", reason="torch 2.0 cannot be compiled here")
 def test_the_precision_of_matrix_products_is_set_consistently(before):
-    # torch.compile refuses a setting of the newer interface that contradicts one of the older
     usual = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
         exact = ProcessSettings(CARD, half=False, training=False)
         assert is_exact()
-        assert torch.compile(lambda ones: -ones, backend="eager")(torch.ones(2)).sum() == -2
+        # torch.compile of torch 2.9 reads this, which fails if the newer interface contradicts it
+        assert not torch.backends.cuda.matmul.allow_tf32
         exact.restore()
         assert torch.get_float32_matmul_precision() == "medium"
         assert torch.backends.cuda.matmul.allow_tf32
