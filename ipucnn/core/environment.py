@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.machine import thread_count, usable_cores
@@ -13,6 +15,9 @@ from ipucnn.core.machine import thread_count, usable_cores
 _FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
 _FURTHER = ("ipucnn", "Pillow-SIMD")
 """Packages that are not requirements: ipucnn itself, and a possible substitute for another one."""
+
+_NVIDIA = Path("/proc/driver/nvidia/gpus")
+"""Where NVIDIA's driver describes each GPU."""
 
 
 def describe() -> Dict[str, Any]:
@@ -55,3 +60,14 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def nvidia_cards() -> List[str]:
+    """Return the names of the NVIDIA GPUs, as their driver reports them to Linux; else empty."""
+    found: List[str] = []
+    for path in _NVIDIA.glob("*/information"):
+        with suppress(OSError):
+            found += [line.partition(":")[2].strip()
+                      for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+                      if line.startswith("Model:")]
+    return sorted(found)

@@ -105,6 +105,9 @@ def cuda() -> Check:
     """Say which GPUs torch can use, or why it can use none."""
     import torch
 
+    if torch.version.hip:
+        return _gpus(torch) if torch.cuda.is_available() else Check(
+            "CUDA", OK, f"torch is built for ROCm {torch.version.hip}, and finds no GPU")
     driver = DRIVER.exists()
     if torch.version.cuda is None:
         if not driver:
@@ -135,8 +138,9 @@ def cuda() -> Check:
 def _gpus(torch: Any) -> Check:
     """Say which GPUs there are, with the versions that results depend on."""
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Check("CUDA", OK, f"{', '.join(names)}; CUDA {torch.version.cuda}, cuDNN "
-                 f"{torch.backends.cudnn.version()}")
+    libraries = f"ROCm {torch.version.hip}" if torch.version.hip else \
+        f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return Check("CUDA", OK, f"{', '.join(names)}; {libraries}")
 
 
 def _decode() -> str:

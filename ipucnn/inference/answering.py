@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
@@ -186,8 +187,11 @@ class Answering:
 def _opened(job: Job) -> Tuple[Job, InferenceSession]:
     from ipucnn.inference.prepared_run import session_of
 
-    session = session_of(job, [])
-    session.compile()
+    with ExitStack() as stack:
+        session = stack.enter_context(session_of(job, []))
+        session.any_thread = True
+        session.compile()
+        stack.pop_all()
     return job, session
 
 

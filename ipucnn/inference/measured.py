@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
-from ipucnn.core.environment import processor
+from ipucnn.core.environment import nvidia_cards, processor
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import parsed_json
 from ipucnn.core.machine import thread_count, usable_cores
@@ -206,7 +206,8 @@ def _conditions(options: RunOptions, registry: Registry) -> Dict[str, Any]:
     plan = options.plan(synthetic=False)
     return {
         "processor": processor(), "cores": usable_cores(), "threads": thread_count(),
-        "accelerators": sorted(path for pattern in _ACCELERATORS for path in glob(pattern)),
+        "accelerators": [*sorted(path for pattern in _ACCELERATORS for path in glob(pattern)),
+                         *nvidia_cards()],
         "visible": [os.environ.get("CUDA_VISIBLE_DEVICES")],
         "ipucnn": __version__, "engines": _engines(registry),
         "network": _network(options, registry),

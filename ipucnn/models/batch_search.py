@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from ipucnn.core.environment import describe
+from ipucnn.core.environment import describe, nvidia_cards
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import parsed_json
 from ipucnn.core.machine import memory_limit, thread_count
@@ -135,6 +135,7 @@ class Record:
         machine = describe()
         text = json.dumps({
             **values, "machine": {name: machine[name] for name in ("processor", "packages")},
+            "cards": nvidia_cards(),
             "threads": thread_count(), "memory": memory_limit() >> 28}, sort_keys=True, default=str)
         digest = hashlib.sha256((structure + text).encode()).hexdigest()[:32]
         return cls(cache_dir() / "tuning" / f"batch-{digest}.json")

@@ -15,6 +15,7 @@ import torchvision
 from PIL import Image
 
 import ipucnn
+from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,22 @@ def test_threads_take_turns(model, photos):
     for thread in threads:
         thread.join()
     assert found == [expected] * 3
+
+
+def test_the_session_is_for_any_thread_and_closed_if_it_does_not_compile(trained, photo,
+                                                                         monkeypatch):
+    seen = []
+
+    def fails(session):
+        seen.append(session.any_thread)
+        raise ipucnn.IpucnnError("no compiler")
+
+    monkeypatch.setattr(TorchInferenceSession, "compile", fails)
+    monkeypatch.setattr(TorchInferenceSession, "close", lambda _: seen.append("closed"))
+    with ipucnn.load(trained, backend="torch") as loaded, \
+            pytest.raises(ipucnn.IpucnnError, match="no compiler"):
+        loaded.predict(photo)
+    assert seen == [True, "closed"]
 
 
 def test_runs_take_images_of_this_process_and_score_their_labels(photos, trained, photo):

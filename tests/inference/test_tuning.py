@@ -108,7 +108,7 @@ def test_all_rates_are_returned_and_stored(registry, cache):
 
 
 @pytest.mark.parametrize("change", ["batch", "precision", "threads", "version", "size", "pixels",
-                                    "given"])
+                                    "given", "card"])
 def test_under_other_conditions_nothing_is_known(change, registry, monkeypatch):
     sprint(registry, tune=True)
     values = {"batch": {"batch_size": 2}, "size": {"input_size": 40},
@@ -118,6 +118,8 @@ def test_under_other_conditions_nothing_is_known(change, registry, monkeypatch):
         monkeypatch.setattr(measured, "thread_count", lambda: 77)
     if change == "version":
         monkeypatch.setattr(measured, "__version__", "9.9")
+    if change == "card":
+        monkeypatch.setattr(measured, "nvidia_cards", lambda: ["NVIDIA H200"])
     options = build(RunOptions, {**SPRINT, **values}, registry=registry)
     assert backend_choice.choice(options, options.plan(False), registry, {}) is None
 

@@ -82,6 +82,9 @@ def test_a_result_is_remembered_for_the_same_network_and_machine(tmp_path, monke
     assert "20.5 images/s, measured in an earlier run" in again.note
     assert Record.of("network", {"precision": "16.16"}).read() is None
     assert Record.of("other", {"precision": "32.32"}).read() is None
+    with monkeypatch.context() as other:
+        other.setattr(batch_search, "nvidia_cards", lambda: ["NVIDIA H200"])
+        assert Record.of("network", {"precision": "32.32"}).read() is None
     monkeypatch.setattr(batch_search, "thread_count", lambda: 99)
     assert Record.of("network", {"precision": "32.32"}).read() is None
 

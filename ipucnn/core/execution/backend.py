@@ -63,11 +63,14 @@ class InferenceSession(Fed, ABC):
         notes: notes for the user; set by `compile`.
         warm_up: whether `compile` executes a call, so that the first call with images is as fast
             as later ones; False in a run with a single call.
+        any_thread: whether other threads call it than the one that compiles, one at a time; set
+            before `compile`.
     """
 
     reloadable: bool = False
     in_flight: int = 1
     warm_up: bool = True
+    any_thread: bool = False
     notes: Tuple[str, ...] = ()
     samples_per_call: int
     facts: Dict[str, Any]

@@ -64,6 +64,25 @@ def test_a_listed_provider_without_a_card_is_not_taken(listed, capfd):
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("failure", [None, OSError("damaged")])
+def test_libraries_of_cuda_that_pip_has_installed_are_loaded(listed, monkeypatch, capfd, failure):
+    loaded = []
+
+    def load():
+        loaded.append("cuda")
+        print("Failed to load libcublas.so.12")
+        if failure:
+            raise failure
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", load, raising=False)
+    OnnxRuntimeBackend(OnnxRuntimeOptions(device="cpu")).probe()
+    assert loaded == []
+    OnnxRuntimeBackend().probe()
+    assert loaded == ["cuda"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_cannot_start_is_no_reason_to_compute_elsewhere(listed):
     backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda"))
     assert not backend.probe().usable

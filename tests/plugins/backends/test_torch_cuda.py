@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import gc
 import weakref
+from operator import attrgetter
+from types import SimpleNamespace
 
 import pytest
 import torch
+from chosen import optimizer
 from test_torch_training import batches, network, session
 from torch import nn
-from torch.torch_version import TorchVersion
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch
+from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch, TrainingSetup
+from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
@@ -28,10 +31,15 @@ from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
-from ipucnn.plugins.backends.torch.precision import CudaSettings
+from ipucnn.plugins.backends.torch.settings import ProcessSettings
+from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 
 CPU = Device(torch.device("cpu"), "CPU", torch.bfloat16, torch.float32)
+CARD = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
+PRECISION = [f"{owner}.fp32_precision" for owner in (
+    "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn")] if hasattr(torch.backends.cudnn, "conv") \
+    else ["cuda.matmul.allow_tf32", "cudnn.allow_tf32"]
 
 
 class Overflowing(CrossEntropy):
@@ -134,6 +142,13 @@ def test_a_card_without_programs_is_not_used(card, monkeypatch, architectures, u
         assert not TorchBackend(TorchOptions(device="cuda")).probe().usable
 
 
+def test_builds_for_cards_of_amd_have_other_names(card, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["gfx90a", "gfx942"])
+    assert devices.pick().place.type == "cpu"
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert devices.pick().place.type == "cuda"
+
+
 def test_a_driver_that_fails_makes_the_device_unusable(card, monkeypatch):
     def fails(_):
         raise RuntimeError("CUDA unknown error\nmore")
@@ -183,12 +198,20 @@ def test_doctor_says_why_there_is_no_gpu(monkeypatch, tmp_path, built, driver, v
     assert words in check.detail
 
 
+def test_doctor_recognises_a_build_for_cards_of_amd(card, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert deep.cuda().detail == "Card, Card; ROCm 6.4"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert deep.cuda().detail == "torch is built for ROCm 6.4, and finds no GPU"
+
+
 # -- 6, 13: failures of the device ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [
     "CUDA error: device-side assert triggered\nmore", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED",
-    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"])
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "HIP error: invalid device function"])
 def test_a_failing_gpu_is_one_line(text):
     made = session(network(), micro_batch=4)
 
@@ -209,7 +232,7 @@ def test_closing_a_session_does_not_hide_the_failure(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "empty_cache", fails)
     made = session(network(), micro_batch=4)
-    made._device = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
+    made._device = CARD
     with pytest.raises(ValueError, match="the cause"), made:
         raise ValueError("the cause")
 
@@ -318,20 +341,92 @@ def test_the_shapes_of_training_are_those_that_were_compiled(monkeypatch, togeth
 # -- 14, 15, 16: what a session leaves -----------------------------------------------------------
 
 
-def test_single_precision_is_exact_on_cards_and_set_back():
-    owners = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    name = "fp32_precision" if TorchVersion(torch.__version__) >= "2.9" else "allow_tf32"
-    before = [getattr(owner, name) for owner in owners]
-    device = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
+def settings():
+    return {path: attrgetter(path)(torch.backends) for path in ("cudnn.deterministic",
+                                                                "cudnn.benchmark", *PRECISION)}
+
+
+@pytest.fixture
+def before():
+    """The settings of the process; convolutions have one of their own, where torch has that."""
+    convolutions = getattr(torch.backends.cudnn, "conv", SimpleNamespace(fp32_precision="tf32"))
+    usual, convolutions.fp32_precision = convolutions.fp32_precision, "tf32"
+    yield settings()
+    convolutions.fp32_precision = usual
+
+
+def is_exact():
+    return {settings()[path] for path in PRECISION} <= {"ieee", False}
+
+
+def test_single_precision_is_exact_on_cards_and_set_back(before):
     cudnn = torch.backends.cudnn
-    switches = cudnn.deterministic, cudnn.benchmark
-    exact = CudaSettings(device, half=False, training=True)
+    exact = ProcessSettings(CARD, half=False, training=True)
     assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
-    assert [getattr(owner, name) for owner in owners] == [
-        "ieee" if name == "fp32_precision" else False] * 2
+    assert is_exact()
     exact.restore()
-    assert [getattr(owner, name) for owner in owners] == before
-    assert (cudnn.deterministic, cudnn.benchmark) == switches
+    assert settings() == before
+    assert not is_exact()
+    ProcessSettings(CARD, half=True, training=False).restore()
+    exact.restore()
+    assert settings() == before
+
+
+def test_the_precision_of_matrix_products_is_set_consistently(before):
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        exact = ProcessSettings(CARD, half=False, training=False)
+        assert is_exact()
+        # torch.compile of torch 2.9 reads this, which fails if the newer interface contradicts it
+        assert not torch.backends.cuda.matmul.allow_tf32
+        exact.restore()
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(usual)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_settings_of_sessions_that_overlap(before, first):
+    cudnn = torch.backends.cudnn
+    made = [ProcessSettings(CARD, half=False, training=training) for training in (True, False)]
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+    made.pop(first).restore()
+    assert (cudnn.deterministic, cudnn.benchmark) == (bool(first), not first)
+    assert is_exact()
+    made.pop().restore()
+    assert settings() == before
+
+
+@pytest.mark.parametrize(("kind", "step"), [
+    (TorchInferenceSession, "_placed"), (TorchTrainingSession, "_own")])
+def test_a_session_that_cannot_be_made_restores_the_settings(before, monkeypatch, kind, step):
+    def fails(*_):
+        assert settings() != before
+        raise ValueError("the cause")
+
+    monkeypatch.setattr(kind, step, fails)
+    plan = ExecutionPlan(precision="32.32")
+    setup = [TrainingSetup(CrossEntropy(), optimizer())] if kind is TorchTrainingSession else []
+    with pytest.raises(ValueError, match="the cause"):
+        kind(network(), plan, *setup, 8, CARD, TorchOptions())
+    assert settings() == before
+
+
+def test_the_number_of_threads_is_restored():
+    usual = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        training = session(network(), micro_batch=4)
+        inference = TorchInferenceSession(network(), ExecutionPlan(precision="32.32"), 8, CPU,
+                                          TorchOptions())
+        training.close()
+        assert torch.get_num_threads() == thread_count()
+        inference.close()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_a_closed_session_keeps_no_memory():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 import time
 
 import pytest
@@ -250,19 +251,43 @@ def test_answers_are_read_while_the_next_call_is_on_its_way(card, monkeypatch):
     assert torch.equal(begun[2](), found[2][:3])
 
 
+def compiling(monkeypatch, size=4, device=CARD):
+    """Return a session on a device that compiles nothing, the modes, and the sizes of calls."""
+    modes, calls = [], []
+
+    def compiled(model, dynamic, mode):
+        modes.append(mode)
+        return lambda images: calls.append(len(images)) or model(images)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    plan = ExecutionPlan(micro_batch=size, precision="32.32")
+    made = TorchInferenceSession(network(), plan, 8, CPU, TorchOptions(compile=True))
+    images = made._example()
+    made._device = device
+    monkeypatch.setattr(made, "_example", lambda: images)
+    return made, modes, calls
+
+
 @pytest.mark.skipif(torch.__version__ < "2.1", reason="torch 2.0 does not compile these models")
 @pytest.mark.parametrize(("size", "graphs"), [(4, True), (64, False)])
 def test_small_compiled_calls_are_one_graph(monkeypatch, size, graphs):
-    modes = []
-    monkeypatch.setattr(torch, "compile",
-                        lambda model, dynamic, mode: modes.append(mode) or model)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    plan = ExecutionPlan(micro_batch=size, precision="32.32")
     for device, expected in ((CARD, graphs), (CPU, False)):
-        made = TorchInferenceSession(network(), plan, 8, CPU, TorchOptions(compile=True))
-        images = made._example()
-        made._device = device
-        monkeypatch.setattr(made, "_example", lambda found=images: found)
+        made, modes, calls = compiling(monkeypatch, size, device)
         made.compile()
         assert made.facts["cuda_graphs"] == expected
-        assert modes.pop() == ("reduce-overhead" if expected else None)
+        assert modes == ["reduce-overhead" if expected else None]
+        assert len(calls) == (2 if expected else 1)  # the second one records
+
+
+@pytest.mark.skipif(torch.__version__ < "2.1", reason="torch 2.0 does not compile these models")
+def test_calls_of_several_threads_are_no_graph(monkeypatch):
+    made, modes, _ = compiling(monkeypatch)
+    made.any_thread = True
+    made.compile()
+    other, of_thread, _ = compiling(monkeypatch)
+    thread = threading.Thread(target=other.compile)
+    thread.start()
+    thread.join()
+    assert modes == of_thread == [None]
+    assert made.facts["cuda_graphs"] is other.facts["cuda_graphs"] is False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+from contextlib import redirect_stdout, suppress
 from functools import lru_cache
 from typing import Optional, Tuple
 
@@ -42,6 +45,8 @@ def starts(name: str, index: int = 0) -> bool:
     """Return whether a provider works; built-in providers are listed even without a device."""
     from onnx import TensorProto, helper
 
+    if name == "cuda":
+        _load_libraries()
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1],
                               value[1:])
@@ -57,3 +62,13 @@ def starts(name: str, index: int = 0) -> bool:
     finally:
         onnxruntime.set_default_logger_severity(2)
     return bool(session.get_providers()[0] == PROVIDERS[name])
+
+
+def _load_libraries() -> None:
+    """Load the CUDA libraries that pip has installed, which the system's loader does not find."""
+    load = getattr(onnxruntime, "preload_dlls", None)  # since 1.21
+    # missing ones are printed; whether the provider works is found out in any case
+    with suppress(Exception), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if load is not None:
+            load()

@@ -93,7 +93,8 @@ def _cuda(device: torch.device) -> Device:
         raise UsageError(f"CUDA device {device.index or 0} cannot be used: "
                          f"{(str(error).strip().splitlines() or ['unknown'])[0]}",
                          "check the driver with 'nvidia-smi', or use '--device cpu'") from error
-    if built_for and not _runs_on(built_for, major, minor):
+    # builds for AMD's cards list names of another kind (gfx90a)
+    if built_for and not torch.version.hip and not _runs_on(built_for, major, minor):
         raise UsageError(
             f"torch {torch.__version__} has no programs for {name} (sm_{major}{minor}), only for "
             + ", ".join(built_for), "install a build of torch for this card, or use "

@@ -11,8 +11,9 @@ import torch
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.plugins.backends.torch.devices import Device
 
-_FATAL = re.compile(r"CUDA error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT|NCCL error|device-side assert"
-                    r"|illegal memory access|unspecified launch failure", re.IGNORECASE)
+_FATAL = re.compile(r"(?:CUDA|HIP) error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT|NCCL error"
+                    r"|device-side assert|illegal memory access|unspecified launch failure",
+                    re.IGNORECASE)
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -9,7 +10,6 @@ import torch
 
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count
 from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
@@ -21,8 +21,8 @@ from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import device_errors, empty_cache
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms, round_weights
 from ipucnn.plugins.backends.torch.options import TorchOptions
-from ipucnn.plugins.backends.torch.precision import CudaSettings
 from ipucnn.plugins.backends.torch.prefetch import Prefetching, begun_answer
+from ipucnn.plugins.backends.torch.settings import ProcessSettings
 
 _ON_CARDS = 2
 """Calls in flight on a CUDA device: one is computed while the result of the other is read."""
@@ -49,24 +49,23 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         self._device = device
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
-        if device.place.type == "cpu":
-            torch.set_num_threads(thread_count())
-        self._settings = CudaSettings(device, plan.half, training=False)
-        model = self._placed(model.eval().requires_grad_(False))
-        splits = resolve_splits(model, plan.pipeline_splits, input_size)
-        self.facts: Dict[str, Any] = {
-            "weights_type": _name(device.half if plan.half else torch.float32),
-            "arithmetic": _name(self._type),
-            "compiled": options.compile,
-            "images_per_call": plan.micro_batch,
-        }
-        if device.place.type == "cpu":
-            self.facts["threads"] = torch.get_num_threads()
-        self._model = self._made_ready(self._own(model, splits))
-        self._call: Callable[..., torch.Tensor] = self._model
-        if device.place.type == "cuda":
-            self.in_flight = _ON_CARDS
-        self._synthetic = self._example() if plan.synthetic else None
+        self._settings = ProcessSettings(device, plan.half, training=False)
+        with self._settings.restored_on_error():
+            model = self._placed(model.eval().requires_grad_(False))
+            splits = resolve_splits(model, plan.pipeline_splits, input_size)
+            self.facts: Dict[str, Any] = {
+                "weights_type": _name(device.half if plan.half else torch.float32),
+                "arithmetic": _name(self._type),
+                "compiled": options.compile,
+                "images_per_call": plan.micro_batch,
+            }
+            if device.place.type == "cpu":
+                self.facts["threads"] = torch.get_num_threads()
+            self._model = self._made_ready(self._own(model, splits))
+            self._call: Callable[..., torch.Tensor] = self._model
+            if device.place.type == "cuda":
+                self.in_flight = _ON_CARDS
+            self._synthetic = self._example() if plan.synthetic else None
 
     def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                   device: Device) -> ExecutionPlan:
@@ -94,14 +93,24 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         started = time.perf_counter()
         if self._options.compile:
             example = self._example()
-            graphs = self._device.place.type == "cuda" and self.samples_per_call <= _GRAPHED
+            graphs = self._device.place.type == "cuda" and self._can_record()
             self.facts["cuda_graphs"] = graphs
             self._call = compiler.compiled(self._model, self._options.model_cache_path, graphs)
             compiler.first_call(lambda: self._run(example))
+            if graphs:
+                self._run(example)  # the second call records the graph
         elif self.warm_up:
             self._run(self._example())
         self._wait()
         return time.perf_counter() - started
+
+    def _can_record(self) -> bool:
+        """Return whether calls are recorded as a CUDA graph; torch has the graphs of a thread.
+
+        In torch 2.13 and older, recording fails in other threads than the main one.
+        """
+        return self.samples_per_call <= _GRAPHED and not self.any_thread \
+            and threading.current_thread() is threading.main_thread()
 
     def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
         """Classify up to a micro-batch; see `InferenceSession.__call__`."""

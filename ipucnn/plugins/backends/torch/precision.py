@@ -12,7 +12,6 @@ from typing import Any, ContextManager, List
 
 import torch
 from torch import nn
-from torch.torch_version import TorchVersion
 
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends.torch.devices import Device
@@ -76,42 +75,3 @@ class Precision:
             self._halves = [torch.empty_like(tensor, dtype=self._device.half) for tensor in tensors]
         torch._foreach_copy_(self._halves, tensors)
         torch._foreach_copy_(tensors, self._halves)
-
-
-class CudaSettings:
-    """The settings of the process for a session on a CUDA device.
-
-    TensorFloat-32 is disabled in single precision, because it has only 10 bits of fraction.
-    Trainings use cuDNN's deterministic algorithms, so that they can be repeated; inference lets
-    cuDNN find the fastest algorithms.
-
-    Args:
-        device: where a session computes.
-        half: whether it computes in half precision.
-        training: whether it trains.
-    """
-
-    def __init__(self, device: Device, half: bool, training: bool) -> None:
-        self._before: List[Any] = []
-        if device.place.type != "cuda":
-            return
-        self._set(torch.backends.cudnn, "deterministic", training)
-        self._set(torch.backends.cudnn, "benchmark", not training)
-        if half:
-            return
-        for owner in (torch.backends.cuda.matmul, torch.backends.cudnn):
-            # the interface of torch 2.9 and newer, which refuses a mixture with the older one
-            if TorchVersion(torch.__version__) >= "2.9":
-                self._set(owner, "fp32_precision", "ieee")
-            else:
-                self._set(owner, "allow_tf32", False)
-
-    def _set(self, owner: Any, name: str, value: Any) -> None:
-        self._before.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, value)
-
-    def restore(self) -> None:
-        """Restore the previous values."""
-        for owner, name, value in reversed(self._before):
-            setattr(owner, name, value)
-        self._before = []

@@ -20,7 +20,6 @@ from ipucnn.core.execution.training_session import (
     TrainingSession,
     TrainingSetup,
 )
-from ipucnn.core.machine import thread_count
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.batch_dependence import depends_on_batch
@@ -41,10 +40,11 @@ from ipucnn.plugins.backends.torch.freezing import Body
 from ipucnn.plugins.backends.torch.generators import Generators
 from ipucnn.plugins.backends.torch.gradients import figures_of, unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
-from ipucnn.plugins.backends.torch.precision import CudaSettings, Precision
+from ipucnn.plugins.backends.torch.precision import Precision
 from ipucnn.plugins.backends.torch.prefetch import Prefetching
 from ipucnn.plugins.backends.torch.recompute import recompute
 from ipucnn.plugins.backends.torch.replicas import Buffers, Replicas, on_host
+from ipucnn.plugins.backends.torch.settings import ProcessSettings
 
 
 class TorchTrainingSession(Prefetching, TrainingSession):
@@ -58,38 +58,37 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._options = options
         self._size = input_size
         self._generators = Generators(plan.seed or 0, device.place)
-        if device.place.type == "cpu":
-            torch.set_num_threads(thread_count())
-        self._settings = CudaSettings(device, plan.half, training=True)
-        splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
-        own = self._own(model.train(), splits)
-        self._model = own.to(device.place).to(memory_format=torch.channels_last)
-        parts = [] if plan.recompute == "none" else recompute(
-            model, plan.recompute, plan.recompute_checkpoints)
-        synchronised = self._parallel.synchronise(own) if options.sync_batchnorm else 0
-        self._precision = Precision(own, plan, device)
-        self._precision.end_update()
-        self._replicas = Replicas(own, 1 if synchronised else plan.replicas)
-        self._optimizer = self._made_optimizer(model)
-        self._body = Body(own, setup.head)
-        self._average = MovingAverage(own, setup.ema_decay) if setup.ema_decay else None
-        self._scaling = setup.loss_scaling
-        self._module: Callable[..., Any] = compiler.compiled_for_training(
-            own) if options.compile else own
-        self._unused = False
-        self._forward: Callable[..., torch.Tensor] = own  # until it is compiled
-        # with statistics over all replicas, those of this process are computed as one
-        self._together = self._least = plan.replicas if synchronised else 1
-        self._synthetic = self._made_batch() if plan.synthetic else None
-        self.facts: Dict[str, Any] = {
-            "arithmetic": self._precision.name, "compiled": options.compile,
-            "splits": list(splits), "recomputed": len(parts), "micro_batches_together": 1}
-        if splits:
-            self.facts["stage_processes"] = 1
-        if synchronised:
-            self.facts["sync_batchnorm"] = synchronised
-        if device.place.type == "cpu":
-            self.facts["threads"] = torch.get_num_threads()
+        self._settings = ProcessSettings(device, plan.half, training=True)
+        with self._settings.restored_on_error():
+            splits = resolve_splits(model.eval(), plan.pipeline_splits, input_size)
+            own = self._own(model.train(), splits)
+            self._model = own.to(device.place).to(memory_format=torch.channels_last)
+            parts = [] if plan.recompute == "none" else recompute(
+                model, plan.recompute, plan.recompute_checkpoints)
+            synchronised = self._parallel.synchronise(own) if options.sync_batchnorm else 0
+            self._precision = Precision(own, plan, device)
+            self._precision.end_update()
+            self._replicas = Replicas(own, 1 if synchronised else plan.replicas)
+            self._optimizer = self._made_optimizer(model)
+            self._body = Body(own, setup.head)
+            self._average = MovingAverage(own, setup.ema_decay) if setup.ema_decay else None
+            self._scaling = setup.loss_scaling
+            self._module: Callable[..., Any] = compiler.compiled_for_training(
+                own) if options.compile else own
+            self._unused = False
+            self._forward: Callable[..., torch.Tensor] = own  # until it is compiled
+            # with statistics over all replicas, those of this process are computed as one
+            self._together = self._least = plan.replicas if synchronised else 1
+            self._synthetic = self._made_batch() if plan.synthetic else None
+            self.facts: Dict[str, Any] = {
+                "arithmetic": self._precision.name, "compiled": options.compile,
+                "splits": list(splits), "recomputed": len(parts), "micro_batches_together": 1}
+            if splits:
+                self.facts["stage_processes"] = 1
+            if synchronised:
+                self.facts["sync_batchnorm"] = synchronised
+            if device.place.type == "cpu":
+                self.facts["threads"] = torch.get_num_threads()
 
     # -- overridden for pipelines in several processes -----------------------------------------
 
