@@ -399,7 +399,8 @@ def test_the_options_file_of_timm_is_converted(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), (None, "cannot read")])
+    ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), ("a: 2026-13-01", "is not YAML"),
+    (None, "cannot read")])
 def test_configurations_that_are_none(tmp_path, capsys, content, message):
     place = tmp_path / "configs.yml"
     if content is not None:
