@@ -41,3 +41,21 @@ def test_a_pipe_is_named(place, argv, told, tmp_path, capfd):
     assert code in (1, 2), said
     assert told in said
     assert made.is_fifo()
+
+
+@pytest.mark.parametrize("argv", [
+    ["export", "--model", "resnet8-cifar", "--target", "torch", "--output", "file/x.onnx"],
+    ["explain", "none.jpg", "--out", "file/x.png"],
+    ["data", "show", "nowhere", "--out", "file/x.html"]])
+def test_a_place_to_write_is_checked_before_the_work(argv, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    assert invoke(argv) == 1
+    assert f"cannot write '{argv[-1]}': '{tmp_path / 'file'}' is not a folder" \
+        in capfd.readouterr().err
+
+
+def test_a_name_that_is_too_long_is_one_line(capfd):
+    assert invoke(["validate", "--checkpoint-path", "x" * 300]) in (1, 2)
+    said = capfd.readouterr().err
+    assert "error: " in said
+    assert "Traceback" not in said

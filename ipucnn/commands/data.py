@@ -174,10 +174,12 @@ def show(  # noqa: PLR0913 - one per option
     if not augmented and (rand_augment or min_crop_area is not None):
         flag = "--rand-augment" if rand_augment else "--min-crop-area"
         raise UsageError(f"'{flag}' is for the images of a training", "add '--augmented'")
+    from ipucnn.core.files import require_writable
     from ipucnn.core.registry.registry import registry
     from ipucnn.reports.contact_sheet import SheetRequest, check_format, contact_sheet, write_sheet
 
     check_format(out)
+    require_writable(out)
     with importing_torch():
         from ipucnn.core.options.building import build
         from ipucnn.models.options import ModelOptions

@@ -47,7 +47,7 @@ def explain(  # noqa: PLR0913 - one per option
     as_json: bool = JSON,
 ) -> None:
     """Show which parts of an image support a class, as a map over the image (Grad-CAM)."""
-    from ipucnn.core.files import write_bytes
+    from ipucnn.core.files import require_writable, write_bytes
     from ipucnn.core.options.profiles import resolve
     from ipucnn.core.registry.registry import registry
     from ipucnn.inference.options import RunOptions
@@ -57,6 +57,7 @@ def explain(  # noqa: PLR0913 - one per option
     if suffix not in SUFFIXES:
         raise UsageError(f"image {target!r} has no known format", "its name must end in .png or "
                          ".jpg")
+    require_writable(target)
     given = {"weights": weights, "model": model, "input_size": input_size}
     options = resolve(RunOptions, {
         "backend": "torch", "precision": "full",

@@ -72,7 +72,8 @@ class ImageDataset(ABC):
         multi_label: an image may have several classes or none, which `labels` returns; `label`
             returns None.
         split: the split of its images, `train` or `validation`; empty when it has no splits.
-        held_out: its images are those that a training on the folder holds out for validation.
+        held_out: its images are those that a training on the folder holds out for validation, or,
+            with `split` `train`, the others.
         recipe: how training images are cropped: `DatasetSpec.recipe` of the record.
         native_size: height and width of all images in pixels; 0 if they differ.
         made_from: name of the dataset from which the images were converted unchanged; may be

@@ -37,7 +37,7 @@ class BalancedImages(ImageDataset):
         self.split, self.ready, self.flippable = dataset.split, dataset.ready, dataset.flippable
         self.has_boxes, self.has_image_ids = dataset.has_boxes, dataset.has_image_ids
         self.recipe, self.native_size = dataset.recipe, dataset.native_size
-        self.in_memory = dataset.in_memory
+        self.in_memory, self.held_out = dataset.in_memory, dataset.held_out
 
     def __len__(self) -> int:
         return self._length

@@ -124,7 +124,7 @@ def list_images(folder: str, left: Optional[LeftOut] = None) -> List[str]:
     Args:
         folder: the folder.
         left: receives what is left out: hidden names, files of other kinds, formats that are not
-            read, broken links, folders below that cannot be read.
+            read, broken links, FIFOs and the like, folders below that cannot be read.
 
     Raises:
         DataError: the folder cannot be read.
@@ -256,6 +256,8 @@ def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
                     left.add(left_out.BROKEN, entry.path)
                 elif entry.name == MACOS_FOLDER:
                     left.add(left_out.MACOS, entry.path)
+                elif not (entry.is_dir() or entry.is_file()):
+                    left.add(left_out.SPECIAL, entry.path)
                 else:
                     found.append((entry, entry.is_dir()))
     except OSError as error:

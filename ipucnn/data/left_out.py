@@ -12,6 +12,7 @@ MACOS = "macos"
 OTHER = "other"
 UNREAD = "unread"
 BROKEN = "broken"
+SPECIAL = "special"
 LOOP = "loop"
 UNREADABLE = "unreadable"
 LOOSE = "loose"
@@ -22,6 +23,7 @@ OTHER_SPLIT = "other-split"
 
 _TEXTS: Dict[str, Tuple[str, str, str]] = {
     BROKEN: ("broken link", "broken links", ""),
+    SPECIAL: ("FIFO, socket or device", "FIFOs, sockets or devices", ""),
     UNREADABLE: ("folder that cannot be read", "folders that cannot be read", ""),
     UNREAD: ("image of a format that no installed decoder reads",
              "images of formats that no installed decoder reads",
@@ -39,7 +41,7 @@ _TEXTS: Dict[str, Tuple[str, str, str]] = {
     HIDDEN: ("hidden image or folder", "hidden images or folders", "")}
 """Singular, plural and advice by reason, the gravest first."""
 
-_FAULTS = (BROKEN, UNREADABLE)
+_FAULTS = (BROKEN, SPECIAL, UNREADABLE)
 _NAMED = 3
 
 
@@ -92,7 +94,7 @@ class LeftOut:
         return EXTRA if UNREAD in self._found else ""
 
     def faults(self) -> List[str]:
-        """Return a line for every broken link and folder that cannot be read."""
+        """Return a line for every broken link, special file and folder that cannot be read."""
         return [f"{printable(path)!r} is a {_TEXTS[reason][0]}" for reason in _FAULTS
                 for path in self.paths(reason)]
 

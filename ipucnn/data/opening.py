@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Mapping, Optional, Tuple, TypeVar
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, NoSplitError, UsageError
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.parts import DatasetPart, NetworkPart
@@ -63,7 +63,8 @@ def request_of(network: NetworkPart, data: DatasetPart, input_size: int,
 
 
 def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOptions,
-                 registry: Registry, elsewhere: Optional[str] = None) -> ImageDataset:
+                 registry: Registry, elsewhere: Optional[str] = None,
+                 no_split_hint: str = "") -> ImageDataset:
     """Open a dataset.
 
     If the folder belongs to another dataset that `data` lists in `also`, or is elsewhere and of
@@ -75,6 +76,8 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
         plugins: options of the dataset.
         registry: where its target is looked up.
         elsewhere: a folder or URL instead of that of the request.
+        no_split_hint: the hint if it does not have the requested split, for commands other than
+            trainings.
 
     Raises:
         DataError: it cannot be found or read.
@@ -85,8 +88,11 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
         named, request = format_of(elsewhere, data, registry), replace(request, data_dir=elsewhere)
     reader = read_by(named, request.data_dir, registry)
     _check_reader(named, reader, plugins)
-    dataset: ImageDataset = registry.make(reader, request,
-                                          options=plugins.of("dataset", reader.name))
+    try:
+        dataset: ImageDataset = registry.make(reader, request,
+                                              options=plugins.of("dataset", reader.name))
+    except NoSplitError as error:
+        raise NoSplitError(error.message, no_split_hint or error.hint) from error
     usual = usual_record(reader, dataset, registry)
     dataset.recipe, dataset.native_size = usual.recipe, usual.native_size
     if request.data_dir and reader is not data:

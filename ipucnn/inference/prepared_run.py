@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional
 
 from ipucnn.core.collection import collect_as_usual
-from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, launched, sharing
@@ -42,6 +42,8 @@ from ipucnn.onnx.network_of_run import preprocessing_of_run, read_stored
 
 BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
+
+_NO_SPLIT = "name another folder with '--data-dir', or another dataset with '--data'"
 
 LOCAL = "local"
 """The launcher plugin of the processes of `--instances`."""
@@ -159,8 +161,8 @@ def prepare(options: RunOptions, registry: Registry,
     request = request_of(options.network, options.dataset, preprocessing.input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
         request = replace(request, num_classes=None)
-    dataset = _opened(data, request, options, registry) if images is None \
-        else given_at(images, preprocessing.input_size)
+    dataset = open_dataset(data, request, options.plugins, registry, no_split_hint=_NO_SPLIT) \
+        if images is None else given_at(images, preprocessing.input_size)
     network = options.network if stored else network_of(options, data, dataset)
     graph = None if stored else graph_of_run(chosen, options, network, executed, registry)
     built = stored.built if stored else (graph and graph.read(registry)) or model_of(
@@ -237,16 +239,6 @@ def model_of(options: RunOptions, network: NetworkPart, registry: Registry) -> B
 
     torch.manual_seed(options.dataset.seed)
     return build_model(network, options.plugins, registry)
-
-
-def _opened(data: DatasetSpec, request: DatasetRequest, options: RunOptions,
-            registry: Registry) -> ImageDataset:
-    """Open the images; hints do not name options of trainings."""
-    try:
-        return open_dataset(data, request, options.plugins, registry)
-    except NoSplitError as error:
-        raise NoSplitError(error.message, "name another folder with '--data-dir', or another "
-                           "dataset with '--data'") from error
 
 
 def session_of(job: Job, notes: List[str]) -> InferenceSession:

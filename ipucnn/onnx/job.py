@@ -11,7 +11,7 @@ import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import write_bytes
+from ipucnn.core.files import require_writable, write_bytes
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -104,6 +104,8 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
         IpucnnError: the comparison failed, or the file cannot be written.
     """
     registry = registry or current_registry()
+    if options.file.output:
+        require_writable(options.file.output)
     target = read_by(registry.get_typed(BackendSpec, options.file.target), registry)
     chosen_opset(options.file.opset, target)  # before weights are fetched
     built = _model(options, registry)

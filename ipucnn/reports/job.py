@@ -58,6 +58,9 @@ def read_runs(places: Sequence[str]) -> List[FinishedRun]:
             runs.append(read_run(place))
         except _FAULTS as error:
             raise _unexpected(place, error) from error
+        except OSError as error:  # a folder without permission, a name that is too long
+            raise DataError(f"cannot read {place!r}: {error.strerror or error}",
+                            "check the name") from error
     return named_apart(runs)
 
 

@@ -95,7 +95,7 @@ def _class(value: Any, name: Any, names: Dict[int, str]) -> int:
 
 def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
     require_file(path)
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         yield from csv.DictReader(file)
 
 

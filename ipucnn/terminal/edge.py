@@ -62,7 +62,7 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
         if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
             return _out_of_memory()
         if not isinstance(error, click_error):
-            return _bug()
+            return _unexpected(error)
         if show_traceback:
             render.say_traceback()
         message = str(error.format_message())  # type: ignore[attr-defined]
@@ -80,7 +80,11 @@ def _check_help(argv: Sequence[str]) -> None:
         raise IpucnnError("cannot write to standard output: it is closed")
 
 
-def _bug() -> int:
+def _unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        render.report_error(UsageError(f"the name {error.filename!r} is too long for a file",
+                                       "name another file or folder"))
+        return exit_codes.USAGE
     render.say_traceback()
     render.say("error: this is a bug in ipucnn or a plugin; please report it with the traceback "
                "above\nhint: run with '--no-plugins' to see whether a plugin causes it")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ipucnn.core.errors import DataError
+from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.files import make_folder, require_writable
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.store_paths import shown_path
@@ -50,8 +53,25 @@ class AverageResult(Shown):
         return [{"file": source, "averaged": self.place} for source in self.sources]
 
 
-def average(folder: Path, strategy: str, decay: float, last: int,
-            output: Optional[Path] = None) -> AverageResult:
+def averaged_paths(folder: Path, last: int) -> List[Path]:
+    """Return the end-of-epoch checkpoints to average, in ascending order.
+
+    Args:
+        folder: of one training.
+        last: number of latest checkpoints; -1 or 0 takes all.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    paths = [entry.path for entry in entries(folder) if not entry.step]
+    if not paths:
+        raise CheckpointError(f"there are no checkpoints to average in '{shown_path(folder)}'",
+                              "name the folder that '--checkpoint-path' of a training wrote")
+    return paths[-last:] if 0 < last < len(paths) else paths
+
+
+def average(folder: Path, strategy: str, decay: float, last: int, output: Optional[Path] = None,
+            changed: Optional[Callable[[StateDict], StateDict]] = None) -> AverageResult:
     """Average the end-of-epoch checkpoints; only one at a time is in memory.
 
     Earlier averages and checkpoints within an epoch are excluded. Floating tensors, running
@@ -64,15 +84,16 @@ def average(folder: Path, strategy: str, decay: float, last: int,
         decay: of the exponential average.
         last: number of latest checkpoints; -1 or 0 takes all.
         output: the file to write; `<model>_<dataset>_<epoch>_averaged.pt` in the folder if None.
+        changed: returns the weights to write from the average; the average itself when None.
 
     Raises:
         CheckpointError: there are no checkpoints, one is damaged, or they differ.
+        IpucnnError: the file cannot be written.
     """
-    paths = [entry.path for entry in entries(folder) if not entry.step]
-    paths = paths[-last:] if 0 < last < len(paths) else paths
-    if not paths:
-        raise CheckpointError(f"there are no checkpoints to average in '{shown_path(folder)}'",
-                              "name the folder that '--checkpoint-path' of a training wrote")
+    paths = averaged_paths(folder, last)
+    target = output or folder / f"{paths[-1].stem}_averaged.pt"
+    make_folder(str(target.parent), "--checkpoint-output-path")
+    require_writable(str(target))
     sums: Dict[str, torch.Tensor] = {}
     stored: Optional[StoredModel] = None
     for number, path in enumerate(paths):
@@ -90,10 +111,9 @@ def average(folder: Path, strategy: str, decay: float, last: int,
                 sums[name] += share * (value.double() - sums[name])
     assert stored is not None
     weights = {name: value.to(stored.weights[name].dtype) for name, value in sums.items()}
-    target = output or folder / f"{paths[-1].stem}_averaged.pt"
-    target.parent.mkdir(parents=True, exist_ok=True)
     path = save(Checkpoint(
-        stored.name, stored.dataset, Position(stored.epoch), weights,
+        stored.name, stored.dataset, Position(stored.epoch),
+        weights if changed is None else changed(weights),
         progress={"averaged": [path.name for path in paths], "strategy": strategy},
         options=stored.options, class_names=stored.class_names, card=stored.card),
         target.parent, target.name)
@@ -110,8 +130,12 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
 
     Args:
         model: changed in place.
-        batches: normalised float images `(n, 3, size, size)`, n at least 2.
+        batches: normalised float images `(n, 3, size, size)`; those of one image are not used.
+
+    Raises:
+        DataError: there is no batch of two images or more.
     """
+    used = False
     norms: List[_BatchNorm] = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -123,7 +147,11 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
         for images in batches:
             if len(images) > 1:
                 model(images)
+                used = True
     finally:
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
             norm.eval()
+    if not used:
+        raise DataError("there are no two images to estimate the statistics of batch norm from",
+                        "add images, or leave '--reestimate-batch-norm' out")

@@ -10,6 +10,7 @@ from ipucnn.core.registry.records import BackendSpec, DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
 from ipucnn.data.labels import class_counts, imbalance
+from ipucnn.models.card import listed
 from ipucnn.models.class_names import ClassMatch
 from ipucnn.training.options import TrainOptions
 
@@ -30,6 +31,38 @@ def check_classes(data: DatasetSpec, dataset: ImageDataset, backend: BackendSpec
             f"{dataset.class_names[0]!r} is the only class of dataset {data.name!r} here; a "
             "training needs at least two", "add images of another class, or of none: each class in "
             "a folder of its own")
+
+
+def check_outputs(dataset: ImageDataset, match: Optional[ClassMatch]) -> None:
+    """Check that the model has an output for each class, and that each image has a class.
+
+    Labels that are stored with the images are checked when they are read.
+
+    Args:
+        dataset: the training images.
+        match: the model's class of each label; None where the dataset has no labels.
+
+    Raises:
+        DataError: names the classes, or the first image.
+    """
+    if match is None:
+        return
+    unknown = [name for name, output in zip(dataset.class_names, match.outputs) if output is None]
+    if unknown:
+        raise DataError(f"the model has no output for {listed(unknown)}, of which there are "
+                        "training images",
+                        "leave these images out, or leave '--num-classes' out: a new training then "
+                        "has an output for each class of its images")
+    if dataset.labels_in_memory and not dataset.multi_label:
+        for index in range(len(dataset)):
+            if dataset.label(index) is None:
+                raise without_label(dataset, index)
+
+
+def without_label(dataset: ImageDataset, index: int) -> DataError:
+    """Return the error for a training image whose class is not known."""
+    return DataError(f"training image {dataset.name(index)!r} has no label",
+                     "leave such images out of the dataset")
 
 
 def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[ClassMatch],

@@ -10,6 +10,7 @@ from typing import Any, Iterator, Optional, Sequence, Tuple
 import numpy
 import torch
 
+from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
@@ -17,7 +18,8 @@ from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
 from ipucnn.data.session_loader import feed
-from ipucnn.models.class_names import ClassMatch, labels_by_output
+from ipucnn.models.class_names import labels_by_output
+from ipucnn.training.class_balance import without_label
 from ipucnn.training.preparation import Prepared
 
 
@@ -100,15 +102,18 @@ class Feed:
 
     def _made(self, batch: Batch) -> TrainingBatch:
         prepared, plan = self._prepared, self._prepared.plan
-        labels = _labels(batch, prepared.match, prepared.built.num_outputs)
+        labels = _labels(batch, prepared)
         mixing = draw(self._mix, prepared.options.dataset.seed, self._epoch, batch.indices,
                       plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
         return TrainingBatch(batch.images, labels, mixing)
 
 
-def _labels(batch: Batch, match: Optional[ClassMatch], classes: int) -> torch.Tensor:
-    if match is not None:
-        return label_tensor(labels_by_output(match, batch.labels, 0), classes)
+def _labels(batch: Batch, prepared: Prepared) -> torch.Tensor:
+    classes = prepared.built.num_outputs
+    if prepared.match is not None:
+        if None in batch.labels:
+            raise without_label(prepared.dataset, batch.indices[batch.labels.index(None)])
+        return label_tensor(labels_by_output(prepared.match, batch.labels, UNKNOWN), classes)
     # generated images: labels are arbitrary
     return torch.tensor([index % classes for index in batch.indices])
 

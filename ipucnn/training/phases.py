@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.progress import CALLBACK, Listener
@@ -18,7 +19,7 @@ from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import on_store, place_of, shown_path
 from ipucnn.models.weights_card import half_size, preprocessing_of
-from ipucnn.training.averaging import AverageResult, average, reestimate
+from ipucnn.training.averaging import AverageResult, average, averaged_paths, reestimate
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.folder_lock import locked
@@ -87,20 +88,24 @@ def average_checkpoints(options: AverageOptions,
 
 def _averaged(folder: Path, output: Optional[Path], options: AverageOptions,
               registry: Registry) -> AverageResult:
-    result = average(folder, options.weight_avg_strategy, options.weight_avg_exp_decay,
-                     options.weight_avg_n, output)
     notes = tuple(idle_notes(options, {}, registry))
+    changed = None
     if options.reestimate_batch_norm:
-        notes += _reestimated(result, options, registry)
+        # the images are opened before the work, and nothing is written if they cannot be used
+        last = averaged_paths(folder, options.weight_avg_n)[-1]
+        changed, about_images = _reestimated(last, options, registry)
+        notes += about_images
+    result = average(folder, options.weight_avg_strategy, options.weight_avg_exp_decay,
+                     options.weight_avg_n, output, changed)
     return replace(result, notes=notes)
 
 
-def _reestimated(result: AverageResult, options: AverageOptions,
-                 registry: Registry) -> Tuple[str, ...]:
-    """Re-estimate batch norm's statistics; return the notes about the images."""
-    from ipucnn.training.stored import build_stored, load_stored, options_of, replace_weights
+def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
+                 ) -> Tuple[Callable[[StateDict], StateDict], Tuple[str, ...]]:
+    """Return what estimates batch norm's statistics for weights, and notes about the images."""
+    from ipucnn.training.stored import build_stored, load_stored, options_of
 
-    stored = load_stored(result.path)
+    stored = load_stored(checkpoint)
     training = options_of(stored, registry)
     data = registry.get_typed(DatasetSpec, training.dataset.data)
     if data.on_device:
@@ -111,11 +116,14 @@ def _reestimated(result: AverageResult, options: AverageOptions,
                                  options.reestimate_batch_norm), split="train",
                       hold_out=holds_out(training))
     dataset = open_dataset(data, request, training.plugins, registry, options.data_dir)
-    built.module.load_state_dict(stored.weights)
-    reestimate(built.module, _images(dataset, built.preprocessing, training,
-                                     options.reestimate_batch_norm))
-    replace_weights(result.path, built.module.state_dict())
-    return dataset.notes
+
+    def estimated(weights: StateDict) -> StateDict:
+        built.module.load_state_dict(weights)
+        reestimate(built.module, _images(dataset, built.preprocessing, training,
+                                         options.reestimate_batch_norm))
+        return {name: value.detach().clone() for name, value in built.module.state_dict().items()}
+
+    return estimated, dataset.notes
 
 
 def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,

@@ -37,7 +37,7 @@ from ipucnn.training.agreement import check_images as check_shared_images
 from ipucnn.training.agreement import check_options
 from ipucnn.training.batch_of_training import with_measured_batch
 from ipucnn.training.checkpoints import Checkpoint
-from ipucnn.training.class_balance import balanced, check_classes
+from ipucnn.training.class_balance import balanced, check_classes, check_outputs
 from ipucnn.training.defaults import decided, followed_size
 from ipucnn.training.idle_options import notes_on_idle, notes_on_length
 from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
@@ -51,7 +51,7 @@ from ipucnn.training.rates import (
     loss_scaling,
     optimizer_choice,
 )
-from ipucnn.training.trained_data import compared, crop_as_before
+from ipucnn.training.trained_data import compared, crop_as_before, moved
 
 
 @dataclass
@@ -196,7 +196,7 @@ def prepare(options: TrainOptions, registry: Registry,
     if restored is not None and continued is not None:
         continued, changes = compared(restored, dataset, options.dataset.match_classes,
                                       f"dataset {data.name!r}")
-        notes += changes
+        notes += [*changes, *moved(restored, dataset, validation)]
         if options.augmentation.augmentation != "none":
             notes += crop_as_before(restored, dataset)
     built = network_for(options, data, dataset, registry, continued, notes)
@@ -204,6 +204,7 @@ def prepare(options: TrainOptions, registry: Registry,
                             multi_label=dataset.multi_label)
     labels = [_match(options, data, each, built.card, split)
               for each, split in ((dataset, "training"), (validation, "validation"))]
+    check_outputs(dataset, labels[0])
     notes += [match.note for match in labels if match is not None and match.note]
     tuning = options.fine_tuning
     if options.optimisation.first_trainable_layer:

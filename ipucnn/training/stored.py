@@ -15,7 +15,6 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import card_in, translated
-from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.options import TrainOptions
 
 
@@ -75,20 +74,6 @@ def load_stored(path: Path) -> StoredModel:
     return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
                        _plain(weights, values), None, values, card_in(content, path, registry()),
                        old=True)
-
-
-def replace_weights(path: Path, weights: StateDict) -> None:
-    """Replace the weights in a checkpoint of ipucnn.
-
-    Raises:
-        CheckpointError: it cannot be read or written.
-    """
-    stored, content = load_stored(path), read_content(path)
-    save(Checkpoint(
-        stored.name, stored.dataset, Position(**content["position"]),
-        {name: value.detach().clone() for name, value in weights.items()}, content["ema"],
-        content["session"], content["progress"], stored.options, stored.class_names,
-        content["versions"], stored.card), path.parent, path.name)
 
 
 def options_of(stored: StoredModel, registry: Registry, **values: Any) -> TrainOptions:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, Optional, Tuple
 
+from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import VALIDATION, declared, option
 from ipucnn.core.options.parts import AUTO_BATCH, ResultPart
@@ -132,3 +133,8 @@ class AverageOptions:
         names=("--imagenet-data-path",), metavar="DIR", idle="without reestimate_batch_norm")
     json: bool = option(False, "Print the result as JSON instead of text.", group="Results",
                         switch=True)
+
+    def __post_init__(self) -> None:
+        if self.reestimate_batch_norm == 1:
+            raise UsageError("'--reestimate-batch-norm 1' is too few: one image has no variance",
+                             "use at least 2 images, or 0 to average the statistics")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -22,8 +24,53 @@ from ipucnn.training.parameters import layers_of
 
 def described(dataset: ImageDataset) -> Dict[str, Any]:
     """Return the description of training images that checkpoints carry."""
-    return {"images": len(dataset), "classes": list(dataset.class_names),
-            "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
+    found = {"images": len(dataset), "classes": list(dataset.class_names),
+             "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
+    if dataset.held_out:
+        names = _names(dataset)
+        found["names"] = _digests(names, _folder(names)).sort().values
+    return found
+
+
+def moved(checkpoint: Checkpoint, dataset: ImageDataset,
+          validation: Optional[ImageDataset]) -> List[str]:
+    """Return the note about validation images that the checkpoint was trained on.
+
+    The number of images held out changes with that of all images, and so does their choice.
+
+    Args:
+        checkpoint: from which the training continues.
+        dataset: its training images now.
+        validation: its validation images now.
+    """
+    trained = checkpoint.data.get("names")
+    if not isinstance(trained, torch.Tensor) or trained.dtype is not torch.int64 \
+            or validation is None or not validation.held_out:
+        return []
+    now = _digests(_names(validation), _folder(_names(dataset)))
+    count = int(torch.isin(now, trained).sum())
+    if not count:
+        return []
+    return [f"{count} of the {len(validation)} validation images {'was' if count == 1 else 'were'} "
+            "trained on before, because other images are held out now: the accuracy may be too "
+            "high; '--validation-data-dir' names a folder of validation images"]
+
+
+def _names(dataset: ImageDataset) -> List[str]:
+    return [dataset.name(index) for index in range(len(dataset))]
+
+
+def _folder(names: Sequence[str]) -> str:
+    """Return the folder of all images, which may have moved since."""
+    # names of datasets that are not paths, or are URLs, have no `commonpath`
+    return os.path.dirname(os.path.commonprefix(names))  # noqa: RUF071 - the folder of it is one
+
+
+def _digests(names: Sequence[str], folder: str) -> torch.Tensor:
+    """Return a number for each name below a folder, int64 `(n,)`."""
+    return torch.tensor([int.from_bytes(hashlib.blake2b(
+        os.fsencode(name[len(folder):].replace(os.sep, "/")), digest_size=8).digest(), "big",
+        signed=True) for name in names], dtype=torch.int64)
 
 
 def crop_as_before(checkpoint: Checkpoint, dataset: ImageDataset) -> List[str]:

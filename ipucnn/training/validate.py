@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import DataError, IpucnnError, NoSplitError, UsageError
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
@@ -25,7 +25,7 @@ from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data import ImageDataset
 from ipucnn.data.formats.recognition import format_of
 from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
 from ipucnn.models.batch_of_inference import Inference
@@ -181,7 +181,10 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
                    None if data.finite else plan.combined_batch), num_classes=None,
         hold_out=holds_out(options),
         split=None if elsewhere else "validation", data_dir=place)
-    dataset = _opened(data, request, options, registry)
+    every = f": '--validation-data-dir {place}' validates all images of {place!r}" if place else ""
+    dataset = open_dataset(
+        data, request, options.plugins, registry,
+        no_split_hint=f"name their folder with '--validation-data-dir'{every}")
     if as_opened(data, dataset) is not data:
         raise _no_labels(data)
     for note in (*dataset.notes, *_on_a_share(given, options, dataset)):
@@ -219,18 +222,6 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         "device": chosen.probe.device, "options": options.as_dict(),
         "environment": {**describe(), "backend": chosen.probe.versions},
         "card": built.card.as_plain()}
-
-
-def _opened(data: DatasetSpec, request: DatasetRequest, options: TrainOptions,
-            registry: Registry) -> ImageDataset:
-    """Open the images; errors suggest options of this command instead of those of trainings."""
-    try:
-        return open_dataset(data, request, options.plugins, registry)
-    except NoSplitError as error:
-        place = request.data_dir
-        raise NoSplitError(error.message, "name their folder with '--validation-data-dir'" + (
-            f": '--validation-data-dir {place}' validates all images of {place!r}" if place else "")
-                           ) from error
 
 
 def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[TrainOptions, str]:

@@ -163,6 +163,19 @@ def test_images_with_several_classes_need_a_loss_that_takes_them(cli, tmp_path):
     assert "use '--loss binary-cross-entropy'" in err
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_images_without_a_label_are_not_trained_on(cli, tmp_path, in_memory):
+    (tmp_path / "partly.py").write_text(SEVERAL.replace("several", "partly").replace(
+        "multi_label = True", f"""labels_in_memory = {in_memory}
+    def label(self, index):
+        return None if index == 5 else index % 2"""))
+    code, _, err = cli("--plugin", "partly.py", "train", "--model", "resnet8-cifar", "--data",
+                       "partly", "--input-size", "16", "--batch-size", "8", "--epoch", "1",
+                       "--no-validation", "--no-checkpoints", "--progress", "off")
+    assert code == 1, err
+    assert "training image 'image 5' has no label" in err
+
+
 def test_early_stopping_ends_the_training(cli):
     code, out, err = cli("train", *TINY[:-1], "off", "--epochs", "9", "--lr", "0",
                          "--validation-mode", "during", "--validation-frequency", "1",
@@ -262,6 +275,10 @@ def test_average_can_estimate_the_statistics_anew(cli, trained, tmp_path):
     code, _out, err = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "a.pt",
                          "--reestimate-batch-norm", "32")
     assert code == 0, err
+    code, _out, err = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "c.pt",
+                          "--reestimate-batch-norm", "32", "--data-dir", tmp_path / "nowhere")
+    assert code == 1, err
+    assert not (tmp_path / "c.pt").exists()
     assert cli("average", "--checkpoint-path", trained, "--output", tmp_path / "b.pt")[0] == 0
     scores = [cli("validate", "--checkpoint-path", tmp_path / name, "--json", "--progress",
                   "off") for name in ("a.pt", "b.pt")]
@@ -326,6 +343,7 @@ BAD = [
     (["restore"], "a checkpoint is required", 2),
     (["validate", "--checkpoint-path", "nowhere"], "nowhere", 1),
     (["average", "--checkpoint-path", "nowhere"], "nowhere", 1),
+    (["average", "--checkpoint-path", "nowhere", "--reestimate-batch-norm", "1"], "too few", 2),
 ]
 
 

@@ -523,7 +523,8 @@ def test_the_home_folder_is_expanded_behind_an_equals_sign(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), (None, "cannot read")])
+    ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), ("a: 2026-13-01", "is not YAML"),
+    (None, "cannot read")])
 def test_configurations_that_are_none(tmp_path, capsys, content, message):
     place = tmp_path / "configs.yml"
     if content is not None:

@@ -161,6 +161,8 @@ def test_other_files_are_one_line(tmp_path, content, message):
 def test_what_cannot_be_named(tmp_path):
     with pytest.raises(DataError, match="no file or folder"):
         report([str(tmp_path / "none")])
+    with pytest.raises(DataError, match=r"cannot read 'x+'|no file or folder"):
+        report(["x" * 300])
     with pytest.raises(DataError, match="contains no training"):
         report([str(tmp_path)])
     training(tmp_path / "a"), training(tmp_path / "b")
@@ -170,6 +172,12 @@ def test_what_cannot_be_named(tmp_path):
         report([str(tmp_path / "a")], str(tmp_path / "x.pdf"))
     with pytest.raises(UsageError, match="too many"):
         report(["x"] * 101)
+
+
+def test_predictions_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "p.csv").write_text("path,class_1,name_1,probability_1\na.jpg,0,cat,0.9\n",
+                                    encoding="utf-8-sig")
+    assert "cat" in report([str(tmp_path / "p.csv")]).read_text(encoding="utf-8")
 
 
 def test_a_page_of_someone_else_is_not_replaced(tmp_path):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.training import averaging
 from ipucnn.training.averaging import average, reestimate
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import load_stored
@@ -122,3 +124,21 @@ def test_an_interrupted_estimate_leaves_the_momentum(folder):
         reestimate(model, batches())
     assert model[0].momentum == 0.3
     assert not model[0].training
+
+
+def test_statistics_are_not_estimated_from_single_images():
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    with pytest.raises(DataError, match="no two images"):
+        reestimate(model, [torch.ones(1, 2, 3, 3)])
+
+
+@pytest.mark.parametrize(("place", "error", "message"), [
+    ("file/a.pt", UsageError, "cannot make the folder '.*file'"),
+    ("/proc/nowhere/a.pt", UsageError, "cannot make the folder '/proc/nowhere'"),
+    ("taken.pt", DataError, "it is a folder")])
+def test_the_place_of_the_average_is_checked_first(folder, monkeypatch, place, error, message):
+    (folder / "file").write_text("")
+    (folder / "taken.pt").mkdir()
+    monkeypatch.setattr(averaging, "load_stored", None)  # no checkpoint is read
+    with pytest.raises(error, match=message):
+        average(folder, "mean", 0.9, -1, folder / place)

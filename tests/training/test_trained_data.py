@@ -47,6 +47,42 @@ def test_more_images_are_said(work):
     assert any("has more images than before: 13, not 12" in note for note in restored(work).notes)
 
 
+def test_validation_images_that_were_trained_on_are_counted(tmp_path):
+    photos = tmp_path / "photos"
+    ipucnn.shapes(str(photos), per_class=14, size=20)
+    for folder in sorted(photos.glob("[!.]*"))[2:]:
+        shutil.rmtree(str(folder))
+    ipucnn.train(data_dir=photos, checkpoint_path=tmp_path / "model", epoch=1,
+                 **{**SMALL, "no_validation": False})
+
+    def names(split):
+        found = ipucnn.load_dataset("image_folder", photos, split=split, hold_out=True)
+        return {found.name(index) for index in range(len(found))}
+
+    def notes():
+        return [note for note in restored(tmp_path).notes if "trained on before" in note]
+
+    before = names("train")
+    assert len(before) == 26
+    for folder in photos.glob("[!.]*"):
+        shutil.copy(str(next(folder.iterdir())), str(folder / "more.jpg"))
+    moved = names("validation") & before
+    assert len(names("validation")) == 4
+    assert len(moved) == 2  # 'more.jpg' is not among them
+    (note,) = notes()
+    assert note.startswith("2 of the 4 validation images were trained on before")
+    assert not notes()  # they are no longer trained on
+
+
+def test_images_of_a_class_without_an_output_are_not_trained_on(trained, tmp_path):
+    for name, source in (("bar", "bar"), ("apple", "star")):
+        shutil.copytree(str(trained / "all" / source), str(tmp_path / "photos" / name))
+    with pytest.raises(DataError, match="no output for 'apple'") as caught:
+        ipucnn.train(data_dir=tmp_path / "photos", weights=trained / "model", num_classes=3,
+                     no_checkpoints=True, epoch=1, **SMALL)
+    assert "--num-classes" in caught.value.hint
+
+
 def test_a_weights_file_is_stronger_than_a_profile(work):
     common = {"data_dir": work / "photos", "weights": work / "model"}
     tuned = ipucnn.train(config="fine-tune", epoch=1, checkpoint_path=work / "tuned", **common,

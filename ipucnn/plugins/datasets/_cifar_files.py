@@ -175,9 +175,14 @@ def _verify(form: Form, root: Path) -> List[str]:
                 _read_binary(form, folder / file)
             except DataError as error:
                 problems.append(error.message)
+        try:
+            _class_names(form, folder, binary)
+        except DataError as error:
+            problems.append(error.message)
         return problems
     for file, expected in form.md5.items():
         try:
+            require_file(folder / file)
             digest = hashlib.md5((folder / file).read_bytes()).hexdigest()
         except OSError as error:
             problems.append(f"'{folder / file}': {(error.strerror or str(error)).lower()}")
@@ -270,17 +275,19 @@ def _unpickled(path: Path) -> Dict[bytes, Any]:
 
 
 def _class_names(form: Form, folder: Path, binary: bool) -> Tuple[str, ...]:
-    if binary:
-        path = folder / form.text
-        try:
+    path = folder / (form.text if binary else form.meta)
+    try:
+        if binary:
             require_file(path)
-            return tuple(path.read_text(encoding="utf-8").split())
-        except OSError as error:
-            raise _cannot_read(path, (error.strerror or str(error)).lower()) from error
-    names = _unpickled(folder / form.meta).get(form.names)
-    if not isinstance(names, list):
-        raise _cannot_read(folder / form.meta, "it has no class names")
-    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+            return tuple(path.read_text(encoding="utf-8-sig").split())
+        names = _unpickled(path).get(form.names)
+        if isinstance(names, list):
+            return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    except OSError as error:
+        raise _cannot_read(path, (error.strerror or str(error)).lower()) from error
+    except ValueError as error:
+        raise _cannot_read(path, f"its class names are not UTF-8 text: {error}") from error
+    raise _cannot_read(path, "it has no class names")
 
 
 def _fetch(form: Form, root: Path) -> None:

@@ -63,8 +63,7 @@ def _of_layout(root: str, layout: Layout, request: DatasetRequest,
         labels = _chosen(labels, wanted)
     images = FileImages(paths, labels, names, (*notes, *layout.left.notes()), read)
     if share:
-        images.split = str(request.split)
-        images.held_out = request.split == "validation"
+        images.split, images.held_out = str(request.split), True
     elif layout.divided:
         images.split = "validation" if place == layout.validation else "train"
     return images

@@ -134,25 +134,36 @@ def folder_md5(folder: str) -> str:
 
 def _boxes(path: str) -> Dict[str, Box]:
     """Return the boxes by image file name; empty when there is no file of boxes."""
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         return {}
     found: Dict[str, Box] = {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            row = [cell.strip() for cell in line.split(",")]
-            if row == [""]:
-                continue
-            try:
-                name, (left, top, right, bottom) = row[0], map(float, row[1:])
-            except ValueError:
-                raise _bad_row(path, number, row) from None
-            if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
-                raise _bad_row(path, number, row)
-            before = found.get(name)
-            found[name] = (left, top, right, bottom) if before is None else (
-                min(left, before[0]), min(top, before[1]), max(right, before[2]),
-                max(bottom, before[3]))  # several objects: the box around all of them
+    try:
+        require_file(path)
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                _add_box(found, path, number, line)
+    except OSError as error:
+        raise DataError(f"cannot read bounding boxes {path!r}: "
+                        f"{(error.strerror or str(error)).lower()}",
+                        "restore the file, or rename it to use no boxes") from error
     return found
+
+
+def _add_box(found: Dict[str, Box], path: str, number: int, line: str) -> None:
+    """Add the box in a line of the file, if there is one."""
+    row = [cell.strip() for cell in line.split(",")]
+    if row == [""]:
+        return
+    try:
+        name, (left, top, right, bottom) = row[0], map(float, row[1:])
+    except ValueError:
+        raise _bad_row(path, number, row) from None
+    if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
+        raise _bad_row(path, number, row)
+    before = found.get(name)
+    found[name] = (left, top, right, bottom) if before is None else (
+        min(left, before[0]), min(top, before[1]), max(right, before[2]),
+        max(bottom, before[3]))  # several objects: the box around all of them
 
 
 def _bad_row(path: str, number: int, row: List[str]) -> DataError:

@@ -19,6 +19,7 @@ SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 """Names of columns without case, spaces, '_' and '-'; of several, the first one counts."""
 
 _DELIMITERS = (",", ";", "\t")
+_UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, as they are decoded here
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 _SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
            "validation": "validation", "test": "test", "testing": "test"}
@@ -123,6 +124,8 @@ def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
         require_file(path)
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
+            if first.startswith(_UTF16):
+                raise DataError(f"labels {path!r} are UTF-16 text", "save them as UTF-8")
             delimiter = max(_DELIMITERS, key=first.count)
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
@@ -212,7 +215,8 @@ class Finder:
     """Finds the files that a file of labels names.
 
     A name may be a path below the folder, a path that ends in one (`photos/a.jpg` for `a.jpg`), or
-    a file's name alone, each with or without the suffix.
+    a file's name alone, each with or without the suffix; an image with exactly this name comes
+    first.
 
     Args:
         paths: the images.
@@ -220,13 +224,11 @@ class Finder:
     """
 
     def __init__(self, paths: Sequence[str], root: str) -> None:
-        self._below: Dict[str, List[str]] = {}
-        self._alone: Dict[str, List[str]] = {}
+        self._below, self._alone = _Names(), _Names()
         for path in paths:
             relative = os.path.relpath(path, root).replace(os.sep, "/")
-            for known, name in ((self._below, relative), (self._alone, os.path.basename(relative))):
-                for spelling in (name, os.path.splitext(name)[0]):
-                    known.setdefault(spelling, []).append(path)
+            self._below.add(relative, path)
+            self._alone.add(os.path.basename(relative), path)
 
     def __call__(self, name: str) -> Optional[str]:
         """Return the image of a name, or None.
@@ -236,10 +238,25 @@ class Finder:
         """
         parts = name.replace("\\", "/").strip("/").split("/")
         for start in range(len(parts)):
-            found = self._below.get("/".join(parts[start:]))
+            found = self._below.paths("/".join(parts[start:]))
             if found:
                 return _only(name, found)
-        return _only(name, self._alone.get(name, [])) if len(parts) == 1 else None
+        return _only(name, self._alone.paths(name)) if len(parts) == 1 else None
+
+
+class _Names:
+    """Files by their names, and by their names without the suffix."""
+
+    def __init__(self) -> None:
+        self._exact: Dict[str, List[str]] = {}
+        self._stems: Dict[str, List[str]] = {}
+
+    def add(self, name: str, path: str) -> None:
+        self._exact.setdefault(name, []).append(path)
+        self._stems.setdefault(os.path.splitext(name)[0], []).append(path)
+
+    def paths(self, name: str) -> List[str]:
+        return self._exact.get(name) or self._stems.get(name, [])
 
 
 def _only(name: str, found: Sequence[str]) -> Optional[str]:

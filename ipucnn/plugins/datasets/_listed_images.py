@@ -59,7 +59,7 @@ def listed_images(root: str, request: DatasetRequest, options: ImageFolderOption
     file = read_labels(_place(str(options.labels), root))
     left = LeftOut(root)
     found = _found(file, root, left)
-    rows, notes = _of_split(found, file, left, request, options.validation_split)
+    rows, notes, shared = _of_split(found, file, left, request, options.validation_split)
     names = tuple(request.class_names) or file.classes
     numbers = {name: number for number, name in enumerate(names)}
     unknown = next((name for _, row in rows for name in row.classes if name not in numbers), None)
@@ -74,6 +74,7 @@ def listed_images(root: str, request: DatasetRequest, options: ImageFolderOption
         paths, [label for label, in labels], names, notes, read)
     if len(rows) < len(found):
         images.split = request.split or "validation"
+    images.held_out = shared
     return images
 
 
@@ -117,8 +118,8 @@ def _found(file: LabelFile, root: str, left: LeftOut) -> List[Row]:
 
 
 def _of_split(rows: List[Row], file: LabelFile, left: LeftOut, request: DatasetRequest,
-              given: Optional[float]) -> Tuple[List[Row], Tuple[str, ...]]:
-    """Return the images of the requested split, and notes about the division."""
+              given: Optional[float]) -> Tuple[List[Row], Tuple[str, ...], bool]:
+    """Return the images of the requested split, notes, and whether a share is held out."""
     parts: Dict[str, List[Row]] = {}
     for row in rows:
         parts.setdefault(row[1].split, []).append(row)
@@ -131,19 +132,19 @@ def _of_split(rows: List[Row], file: LabelFile, left: LeftOut, request: DatasetR
             raise UsageError(f"'--validation-split' has no effect: {file.path!r} has validation "
                              "images", "leave it out")
         if request.split is None:
-            return validation, (f"the validation images of {file.path!r} are read",)
+            return validation, (f"the validation images of {file.path!r} are read",), False
         train = parts.get("train", [])
         if request.split == "train" and not train:
             raise _held_out.no_training(file.path)
-        return train if request.split == "train" else validation, ()
+        return train if request.split == "train" else validation, (), False
     share = _held_out.share_of(request, given)
     if not share:
         if request.split == "validation":
             raise _held_out.no_split(file.path, LAYOUT)
-        return rows, ()
+        return rows, (), False
     # images with several labels cannot be divided by class
     strata: List[Hashable] = [0 if file.several else row.classes for _, row in rows]
     kept = _held_out.held_out([row.file for _, row in rows], strata, share, request.seed)
     wanted = request.split == "validation"
     return ([row for row, held in zip(rows, kept) if held == wanted],
-            (_held_out.note(file.path, kept, strata, given is not None),))
+            (_held_out.note(file.path, kept, strata, given is not None),), True)

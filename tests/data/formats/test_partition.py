@@ -163,6 +163,15 @@ def test_broken_links_are_counted_and_the_rest_is_done(source, tmp_path):
     assert made.as_dict()["notes"] == list(made.notes)
 
 
+def test_files_that_cannot_be_images_are_left_out(source, tmp_path):
+    os.mkfifo(str(source / "pipe.jpg"))
+    (source / "null.jpg").symlink_to("/dev/null")
+    made = partition(str(source), 2, str(tmp_path / "out"))
+    assert sum(made.sizes) == 11
+    assert made.notes == (
+        f"left out of {str(source)!r}: 2 FIFOs, sockets or devices: null.jpg, pipe.jpg",)
+
+
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     fill(tmp_path / "source", "a.cr2", "notes.txt")
     message = refused(DataError, tmp_path, tmp_path / "source", 1, tmp_path / "out")

@@ -473,3 +473,21 @@ class TestVerify:
     def test_nothing_there(self, tmp_path):
         (problem,) = verify(str(tmp_path), "cifar10")
         assert "no cifar10" in problem
+
+    @pytest.mark.parametrize("form", ["pickled", "binary"])
+    def test_class_names_that_are_no_text(self, tmp_path, form):
+        folder, write = FORMS["cifar10", form]
+        write(tmp_path / folder)
+        names = tmp_path / folder / ("batches.meta" if form == "pickled" else "batches.meta.txt")
+        names.write_bytes(python2_pickle({"label_names": [b"\xff"]}) if form == "pickled"
+                          else b"\xff\xfe\n")
+        with pytest.raises(DataError, match=r"batches\.meta.*not UTF-8 text"):
+            load("cifar10", data_dir=str(tmp_path))
+        assert any(names.name in problem for problem in verify(str(tmp_path), "cifar10"))
+
+    def test_a_byte_order_mark_is_no_part_of_a_name(self, tmp_path):
+        folder, write = FORMS["cifar10", "binary"]
+        write(tmp_path / folder)
+        names = tmp_path / folder / "batches.meta.txt"
+        names.write_text(names.read_text(), encoding="utf-8-sig")
+        assert load("cifar10", data_dir=str(tmp_path)).class_names == tuple(CLASS_NAMES[10])

@@ -151,6 +151,21 @@ class TestBoxes:
             load(tmp_path, split="train")
 
 
+    def test_a_byte_order_mark_is_no_part_of_a_name(self, tmp_path):
+        write(tmp_path)
+        (tmp_path / CSV).write_text("n01440764_0.JPEG,0,0,1,1\n", encoding="utf-8-sig")
+        assert load(tmp_path, split="train").box(0) == (0, 0, 1, 1)
+
+    @pytest.mark.parametrize(("make", "message"), [
+        (os.mkdir, "is a directory"), (lambda path: os.mkfifo(path), "it is a fifo"),
+        (lambda path: os.symlink("gone", path), "no such file")])
+    def test_a_file_that_cannot_be_read(self, tmp_path, make, message):
+        write(tmp_path)
+        make(str(tmp_path / CSV))
+        with pytest.raises(DataError, match=f"cannot read bounding boxes .*{message}"):
+            load(tmp_path, split="train")
+
+
 class TestVerify:
     def test_the_hash_is_that_of_the_sorted_hashes(self, tmp_path):
         """As `checksumdir` defines it: names and places of the files do not matter."""

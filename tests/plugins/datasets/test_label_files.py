@@ -115,6 +115,13 @@ def test_one_column_per_class(root):
     assert [single.label(index) for index in range(4)] == [0, 1, 1, 0]
 
 
+def test_an_exact_name_comes_before_one_without_the_suffix(root):
+    for name in ("deep/IMG_1", "x.jpg", "x.jpg.webp"):
+        Image.new("RGB", (9, 7)).save(str(root / name), "JPEG")
+    dataset = load(root, "file,label\nIMG_1,cat\nx.jpg,dog\na,cat\n")
+    assert content(dataset, root) == {"deep/IMG_1": "cat", "x.jpg": "dog", "a.jpg": "cat"}
+
+
 def test_missing_unlisted_and_other_files_are_counted(root):
     (root / "notes.txt").write_text("x")
     dataset = load(root, "file,label\na.jpg,x\nb.jpg,y\ngone/a.jpg,x\nnone.jpg,y\nz.jpg,x\n")
@@ -149,6 +156,10 @@ class TestSplits:
                              for split in ("train", "validation"))
         assert len(train) == len(validation) == 2
         assert train | validation == set(FOUND)
+        assert all(load(root, text, split, hold_out=True).held_out
+                   for split in ("train", "validation"))
+        assert not load(root, text, hold_out=True).held_out
+        assert not load(root, self.TEXT, "validation", hold_out=True).held_out
         with pytest.raises(NoSplitError, match="no validation images"):
             load(root, text, "validation")
 
@@ -182,6 +193,12 @@ def test_what_is_wrong_is_named(root, text, message):
     with pytest.raises(DataError, match=message) as caught:
         load(root, text)
     assert caught.value.hint
+
+
+def test_utf_16_is_named(root):
+    (root.parent / "labels.csv").write_text("file,label\na,x\n", encoding="utf-16")
+    with pytest.raises(DataError, match="are UTF-16 text"):
+        load_dataset("image_folder", str(root), labels=str(root.parent / "labels.csv"))
 
 
 def test_a_file_that_does_not_exist(root):
