@@ -321,8 +321,9 @@ def check_options_class(found: Any) -> None:
     """Check a class that a record names as its `options`.
 
     Raises:
-        PluginError: it is not a frozen dataclass, or one of its fields has no default or is not
-            created by `ipucnn.option`.
+        PluginError: it is not a frozen dataclass, or one of its fields has no default, is not
+            created by `ipucnn.option` or has an unsupported type.
+        UsageError: a default is not an allowed value.
         Exception: any that creating an instance with the defaults raises.
     """
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
@@ -335,6 +336,8 @@ def check_options_class(found: Any) -> None:
                               "'ipucnn.option'")
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise PluginError(f"field {item.name!r} of {found.__name__!r} has no default")
+    for item in dataclasses.fields(found):
+        item.metadata["option"].check_field(found, item.name)
     found()
 
 
