@@ -98,10 +98,11 @@ def _averaged(folder: Path, output: Optional[Path], options: AverageOptions,
 def _reestimated(result: AverageResult, options: AverageOptions,
                  registry: Registry) -> Tuple[str, ...]:
     """Re-estimate batch norm's statistics; return the notes about the images."""
+    from ipucnn.training.saved_plugins import UNNEEDED
     from ipucnn.training.stored import build_stored, load_stored, options_of, replace_weights
 
     stored = load_stored(result.path)
-    training = options_of(stored, registry)
+    training = options_of(stored, registry, {}, (), (*UNNEEDED, "loss", "backend"))
     data = registry.get_typed(DatasetSpec, training.dataset.data)
     if data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to estimate from",
