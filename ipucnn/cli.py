@@ -72,7 +72,8 @@ def _globals(  # noqa: PLR0913 - one per global option
     logging.getLogger("ipucnn").setLevel(level)
     tables.be_quiet(quiet)
     settings = discovery.PluginSettings.from_environment()
-    disabled = {name for name in disable_plugins.split(",") if name}
-    use(Registry(replace(settings, disable_all=settings.disable_all or no_plugins,
-                         disabled=settings.disabled | disabled,
+    named = discovery.PluginSettings.from_environment(
+        {discovery.DISABLE_VARIABLE: disable_plugins})
+    use(Registry(replace(settings, disabled=settings.disabled | named.disabled,
+                         disable_all=settings.disable_all or named.disable_all or no_plugins,
                          extra=(*settings.extra, *plugin))))

@@ -1,4 +1,4 @@
-"""Compares names, suggests close matches, and escapes text for printing."""
+"""Compares names, suggests close matches, escapes text for printing, and lists global flags."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 
 
 _BRIEF = 80
+
+GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
+GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
+RESERVED = frozenset({*GLOBAL_SWITCHES, *GLOBAL_OPTIONS, "--help", "-h", "--help-all"})
+"""Flags that mean the same before and after any command, so that no option can have them."""
 
 
 def key(name: str) -> str:

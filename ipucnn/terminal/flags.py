@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Collection, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.names import RESERVED, did_you_mean, key
 from ipucnn.core.options.composition import (
     CommandOptions,
     common_option,
@@ -107,7 +107,7 @@ def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
                 if issubclass(options_class, CommandOptions)
                 for owner in _selected(options_class, arguments, registry)]
     owners = list(dict.fromkeys([*selected, *builtin_owners(kinds, registry)]))
-    taken = {spelling for flag in own for spelling in flag.spellings}
+    taken = {*RESERVED, *(spelling for flag in own for spelling in flag.spellings)}
     several = {kind for kind in kinds for flag in own
                if flag.name == KINDS[kind].selector and flag.item.many}
     flags = (*own, *_of_plugins(owners, taken, several))

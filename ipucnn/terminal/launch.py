@@ -8,14 +8,19 @@ import signal
 import sys
 from dataclasses import dataclass
 from time import sleep
-from typing import Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.launching import launched, launcher_named, select
+from ipucnn.core.names import key
 from ipucnn.core.options.building import build
-from ipucnn.core.options.composition import CommandOptions, part
+from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import option
 from ipucnn.terminal.exit_codes import USAGE
+
+if TYPE_CHECKING:
+    from ipucnn.core.options.owners import Owner
+    from ipucnn.core.registry.registry import Registry
 
 _ENDED = 15.0
 """Seconds that a launcher needs to end the processes of a host after one has failed."""
@@ -133,28 +138,46 @@ def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
 def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
     """Return the launcher in the options, and its options, or None.
 
+    Without a launcher, its options are left to the command, which refuses those that no other
+    plugin has.
+
     Args:
         given: the options of the command, from which those of the launcher are removed.
 
     Raises:
-        UsageError: an option of a launcher is not valid, or no launcher is named.
+        UsageError: an option of a launcher is not valid, or also one of another plugin in use.
     """
-    from ipucnn.core.options.owners import builtin_owners, owner_of
-    from ipucnn.core.registry.kinds import KINDS
+    from ipucnn.core.options.owners import builtin_owners, having
+    from ipucnn.core.options.refusals import several_owners
     from ipucnn.core.registry.registry import registry
 
-    known = registry()
-    owners = builtin_owners(LaunchOptions.kinds, known)
-    if given.get("launcher"):
-        kind = KINDS["launcher"]
-        owner = owner_of(kind, known.get(kind.name, given["launcher"]), known)
-        owners += [owner] if owner else []
-    values = {name: given.pop(name) for name in list(given)
-              if name == "launcher" or any(owner.option(name) for owner in owners)}
-    if not values:
+    name = given.pop("launcher", None)
+    if name is None:
         return None
+    known = registry()
+    mine = _owners_in({"launcher": name}, known)
+    others = _owners_in(given, known)
+    values = {"launcher": name}
+    for option_name in list(given):
+        one = Given(option_name, None)
+        rivals, own = having(one, others), having(one, mine)
+        if rivals and own:
+            raise several_owners(one, [owner.qualified(one.bare) for owner, _ in rivals + own])
+        if not rivals and (own or having(one, builtin_owners(LaunchOptions.kinds, known))):
+            values[option_name] = given.pop(option_name)
     options = build(LaunchOptions, values)
-    name = options.launch.launcher
-    assert name is not None
-    ((_, own),) = options.plugins.owned.items() or [(None, None)]
-    return name, own
+    return name, next(iter(options.plugins.owned.values()), None)
+
+
+def _owners_in(given: Dict[str, Any], known: Registry) -> List[Owner]:
+    """Return the plugins with options that values of selecting options name."""
+    from ipucnn.core.options.owners import AUTO, owner_of
+    from ipucnn.core.registry.kinds import KINDS
+
+    found = []
+    for kind in KINDS.values():
+        names = given.get(kind.selector)
+        for name in names if isinstance(names, (list, tuple)) else [names]:
+            if name and key(str(name)) != AUTO:
+                found.append(owner_of(kind, known.get(kind.name, str(name)), known))
+    return [owner for owner in found if owner is not None]

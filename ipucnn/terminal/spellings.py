@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Collection, List, Sequence, Tuple
 
+from ipucnn.core.names import GLOBAL_OPTIONS, GLOBAL_SWITCHES
+
 # one of the old applications used absl flags, which have no hyphen after `no`
 _ABSL = {"--nosynthetic": "--no-synthetic", "--nohide-output": "--no-hide-output",
          "--nohalf-partials": "--no-half-partials"}
-
-GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
-GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
 
 MIGRATE = "migrate"
 """The command whose arguments may be a command line of another program."""

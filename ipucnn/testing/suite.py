@@ -128,9 +128,8 @@ class Suite(Checks):
                 require(flag.startswith("--") and flag not in spellings,
                         f"{flag!r} of option '{item.flag}' is not a flag of its own")
                 spellings.append(flag)
-        for command in _commands():
-            if self.kind in command.kinds:
-                check_names(owner, command, self.used_registry)
+        for command in _commands(self.kind):
+            check_names(owner, command, self.used_registry)
 
     def _check_default(self, item: Declared) -> None:
         try:
@@ -184,13 +183,23 @@ class Suite(Checks):
                 "of its own")
 
 
-def _commands() -> List[Type[CommandOptions]]:
-    """Return commands that together accept the options of every kind."""
+def _commands(kind: str) -> List[Type[CommandOptions]]:
+    """Return the options of all commands that accept those of a kind of plugins."""
+    from ipucnn.benchmarking.options import BenchOptions
+    from ipucnn.data.formats.convert_options import ConvertOptions
     from ipucnn.inference.options import RunOptions
     from ipucnn.onnx.options import ExportOptions
-    from ipucnn.training.options import TrainOptions
+    from ipucnn.terminal.launch import LaunchOptions
+    from ipucnn.training.options import RestoreOptions, TrainOptions
+    from ipucnn.training.stored_options import ValidateOptions
 
-    return [RunOptions, TrainOptions, ExportOptions]
+    launchable: List[Type[CommandOptions]] = [
+        RunOptions, TrainOptions, RestoreOptions, ValidateOptions]
+    if kind in LaunchOptions.kinds:
+        return [LaunchOptions, *launchable]
+    commands: List[Type[CommandOptions]] = [
+        *launchable, ExportOptions, ConvertOptions, BenchOptions]
+    return [command for command in commands if kind in command.kinds]
 
 
 def checks(suite: Type[Checks]) -> List[str]:

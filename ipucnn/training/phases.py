@@ -103,10 +103,11 @@ def _averaged(folder: Path, output: Optional[Path], options: AverageOptions,
 def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
                  ) -> Tuple[Callable[[StateDict], StateDict], Tuple[str, ...]]:
     """Return what estimates batch norm's statistics for weights, and notes about the images."""
+    from ipucnn.training.saved_plugins import UNNEEDED
     from ipucnn.training.stored import build_stored, load_stored, options_of
 
     stored = load_stored(checkpoint)
-    training = options_of(stored, registry)
+    training = options_of(stored, registry, {}, (), (*UNNEEDED, "loss", "backend"))
     data = registry.get_typed(DatasetSpec, training.dataset.data)
     if data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to estimate from",

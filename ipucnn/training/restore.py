@@ -24,6 +24,7 @@ from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.phases import train_all
+from ipucnn.training.saved_plugins import without_unusable
 from ipucnn.training.train_result import TrainResult
 
 
@@ -68,7 +69,8 @@ def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
               registry: Registry, listener: Listener) -> TrainResult:
     checkpoint = replace(_find(Path(own["checkpoint_path"]), listener),
                          add_classes=bool(own.get("add_classes")))
-    saved = build(TrainOptions, checkpoint.options, registry=registry)
+    saved = build(TrainOptions, _usable(checkpoint.options, overrides, registry, listener),
+                  registry=registry)
     options = _overridden(saved, overrides, registry, listener)
     options, notes = fitted(options.with_values(checkpoint_path=folder))
     for note in notes:
@@ -138,6 +140,19 @@ def _find(place: Path, listener: Listener) -> Checkpoint:
     listener.note(f"restoring '{name}': {checkpoint.model} on {checkpoint.dataset}, "
                   f"{where}")
     return checkpoint
+
+
+def _usable(saved: Mapping[str, Any], overrides: Mapping[str, Any], registry: Registry,
+            listener: Listener) -> Dict[str, Any]:
+    """Return the saved options without plugins that are not installed and are replaced."""
+    replaceable = [name for name in TrainOptions.kinds
+                   for item in [common_option(TrainOptions, KINDS[name].selector)]
+                   if item is not None and not item.option.fixed]
+    values = without_unusable(saved, registry, common_values(TrainOptions, overrides), replaceable)
+    for name, value in values.items():
+        if value != saved[name]:
+            listener.note(f"{name.replace('_', '-')}: {_shown(saved[name])} -> {_shown(value)}")
+    return values
 
 
 def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Registry,

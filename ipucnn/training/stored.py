@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.building import build
@@ -16,6 +16,7 @@ from ipucnn.models.checkpoint_content import FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import card_in, translated
 from ipucnn.training.options import TrainOptions
+from ipucnn.training.saved_plugins import without_unusable
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,30 @@ def load_stored(path: Path) -> StoredModel:
                        old=True)
 
 
-def options_of(stored: StoredModel, registry: Registry, **values: Any) -> TrainOptions:
+def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any],
+               replaceable: Collection[str], unneeded: Collection[str]) -> TrainOptions:
     """Return the options of a stored training, for its model with random weights.
 
     Args:
         stored: the model.
         registry: where names are looked up.
-        **values: options that replace those of the training, by flat name.
+        chosen: see `without_unusable`.
+        replaceable: likewise.
+        unneeded: likewise.
+
+    Raises:
+        UsageError: a plugin of the training cannot be used, but is needed.
     """
-    return build(TrainOptions, {
-        "data": stored.dataset, **stored.options, "model": stored.name, "weights": "random",
-        "checkpoint_save_steps": None, "checkpoint_save_minutes": None}, values,
-        registry=registry)
+    saved = {"data": stored.dataset, **stored.options, "model": stored.name, "weights": "random",
+             "checkpoint_save_steps": None, "checkpoint_save_minutes": None}
+    return build(TrainOptions, without_unusable(saved, registry, chosen, replaceable, unneeded),
+                 registry=registry)
 
 
 def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
     """Return the network of a stored model, without loading its weights."""
-    options = options_of(stored, registry)
+    others = [kind for kind in TrainOptions.kinds if kind not in ("model", "norm-layer")]
+    options = options_of(stored, registry, {}, (), others)
     card = stored.card
     outputs = card.num_outputs if card else options.network.num_classes
     built = build_model(replace(options.network, num_classes=outputs), options.plugins, registry)

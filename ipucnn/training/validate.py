@@ -37,6 +37,7 @@ from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.image_cache import ImageCaches, no_cache, validation_images
 from ipucnn.training.options import TrainOptions, ValidatedTraining
 from ipucnn.training.preparation import check_loss, holds_out, make_loss
+from ipucnn.training.saved_plugins import UNNEEDED
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions, ValidationResults
 from ipucnn.training.training_parts import AugmentationPart
@@ -274,8 +275,8 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     replaced plugins, and folders if another dataset reads none, are not inherited. The dataset is
     replaced for a folder of another format (`format_of`).
     """
-    trained = options_of(stored, registry)
     overrides = given.overrides()
+    trained = options_of(stored, registry, overrides, given.kinds, UNNEEDED)
     used = registry.get_typed(DatasetSpec, trained.dataset.data)
     place = overrides.get("validation_data_dir") or overrides.get("data_dir") or (
         trained.validation.validation_data_dir if used.reads_folder else None)

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from typing import Tuple
 
 import pytest
@@ -108,8 +108,18 @@ class Twice:
 
 
 @dataclass(frozen=True)
-class NoFlag:
-    height: float = ipucnn.option(0.5, "Of the factor.", names=("altitude",))
+class Switch:
+    verbose: bool = ipucnn.option(False, "A global switch.")
+
+
+@dataclass(frozen=True)
+class Negated:
+    plugins: bool = ipucnn.option(True, "Its negation is a global switch.")
+
+
+@dataclass(frozen=True)
+class OneDash:
+    height: float = ipucnn.option(0.5, "Of the factor.", names=("-altitude",))
 
 
 def flat(epoch, options):
@@ -118,21 +128,39 @@ def flat(epoch, options):
 
 @pytest.mark.parametrize(("options", "message"), [
     (Good, None), (NoHelp, "option '--height' has no help"),
-    (WrongDefault, "the default of option '--height' is not allowed: option '--height': -0.5"),
-    (WrongType, "the default of option '--height', 0.5, is not of its type"),
     (CommonName, "its option '--batch-size' is a common one"),
     (CommonSpelling, "its option '--learning-rate' is a common one ('--lr')"),
     (Twice, "'--altitude' of option '--altitude' is not a flag of its own"),
-    (NoFlag, "'altitude' of option '--height' is not a flag of its own"),
+    (Switch, "its option '--verbose' is a common one ('--verbose')"),
+    (Negated, "its option '--plugins' is a common one ('--no-plugins')"),
+    (OneDash, "'-altitude' of option '--height' is not a flag of its own"),
 ])
 def test_options_are_checked(failures, options, message):
-    target = (lambda epoch, options: 0.5) if options in (WrongType, WrongDefault) else flat
-    found = failures(ipucnn.ScheduleSpec, target, options=options)
+    found = failures(ipucnn.ScheduleSpec, flat, options=options)
     if message is None:
         assert found == {}
     else:
         assert set(found) == {"test_options_are_valid"}
         assert message in found["test_options_are_valid"]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (WrongDefault, "option '--height': -0.5 is too small"),
+    (WrongType, "the default of option '--height', 0.5, is not of its type"),
+])
+def test_defaults_are_checked(failures, options, message):
+    found = failures(ipucnn.ScheduleSpec, flat, options=options)
+    assert message in found["test_options_are_valid"]
+
+
+@pytest.mark.parametrize("name", [
+    "format", "check", "to", "workers", "splits", "samples", "job", "per_class", "add_classes"])
+def test_options_are_compared_with_those_of_all_commands(failures, name):
+    options = make_dataclass("Options", [(name, int, ipucnn.option(1, "A number."))], frozen=True)
+    found = failures(ipucnn.DatasetSpec, lambda request, options: Grey(request), options=options,
+                     labelled=True)
+    assert found["test_options_are_valid"].split(" failed: ")[1].startswith(
+        f"its option '--{name.replace('_', '-')}' is a common one")
 
 
 def test_options_that_the_target_does_not_take(failures):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 from decimal import Decimal
@@ -26,7 +27,12 @@ class TooLargeError(ValueError):
 
 
 def builtin(value: Any) -> Any:
-    """Convert a path to text and a numpy number to a Python number; return others unchanged."""
+    """Convert a path to text, and numpy numbers and enum members to their values.
+
+    Other values are returned unchanged.
+    """
+    if isinstance(value, enum.Enum):
+        return value.value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist") and getattr(value, "ndim", 2) < 2:  # a number, or a list of them
@@ -50,8 +56,9 @@ def as_type(wanted: type, value: Any) -> Any:
     if isinstance(value, int):
         _check_digits(value)
     if wanted is str:
-        # `precision: 16.16` is a number to YAML and a string here
-        return value if isinstance(value, str) else str(value) if isinstance(
+        # `precision: 16.16` is a number to YAML and a string here; a subclass of `str`, which
+        # files of options cannot contain, becomes one, too
+        return str.__str__(value) if isinstance(value, str) else str(value) if isinstance(
             value, (int, float)) else None
     try:
         return _whole(value) if wanted is int else float(value)
@@ -72,7 +79,7 @@ def _whole(value: Any) -> Optional[int]:
                 raise TooLargeError
             return int(text)
     if isinstance(value, int):
-        return value
+        return int(value)
     number = float(value)
     return int(number) if number == int(number) else None
 

@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import re
+import types
 import typing
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
@@ -56,6 +57,11 @@ validated, or nothing during training; no checkpoints are written."""
 
 WITHOUT = "without "
 """Begins a condition of `Option.idle` on another option."""
+
+_UNIONS = (Union, getattr(types, "UnionType", Union))
+"""The origins of ``Optional[int]`` and, from Python 3.10, of ``int | None``."""
+
+_FLAG = re.compile(r"--?[^\W_][\w-]*")
 
 _FIXED: Mapping[str, str] = {
     "model": "the checkpoint is of another model then",
@@ -145,6 +151,34 @@ class Option:
         if self.fixed not in ("", *_FIXED):
             raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
                               + ", ".join(map(repr, _FIXED)))
+        for name in ("names", "words", "former"):
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)):
+                raise PluginError(f"an option's {name!r} is {value!r}, expected a tuple such as "
+                                  f"({value!r},)")
+            object.__setattr__(self, name, tuple(map(builtin, value)))
+        wrong = [name for name in self.names
+                 if not isinstance(name, str) or not _FLAG.fullmatch(name)]
+        if wrong:
+            raise PluginError(f"an option's 'names' has {wrong[0]!r}, expected a flag such as "
+                              "'--name'")
+        if not all(isinstance(word, str) for word in self.words):
+            raise PluginError(f"an option's 'words' is {self.words!r}, expected strings")
+        # as arguments are rewritten before they are parsed
+        object.__setattr__(self, "names", tuple(name.replace("_", "-") for name in self.names))
+
+    def check_field(self, options_class: type, name: str) -> None:
+        """Check the type and the default of a field that was created with this option.
+
+        Raises:
+            PluginError: the type is not supported, or the default is not of it.
+            UsageError: the default is not an allowed value.
+        """
+        item = next(item for item in declared(options_class) if item.name == name)
+        value = item.coerce(item.default)
+        if value != item.default and type(value) is not type(item.default):
+            raise PluginError(f"the default of option '{item.flag}', {item.default!r}, is not of "
+                              "its type")
 
     def applies_to(self, job: str) -> bool:
         """Return whether a job has the option.
@@ -178,7 +212,7 @@ def option(default: Any, help: str, **details: Any) -> Any:
             beta2: float = ipucnn.option(0.99, "Decay of the momentum.", minimum=0.0, maximum=1.0)
 
     Args:
-        default: the default value.
+        default: the default value; a member of an enum stands for its value.
         help: one or two sentences.
         **details: the other attributes of `Option` (`names`, `choices`, `minimum` ...).
 
@@ -188,6 +222,8 @@ def option(default: Any, help: str, **details: Any) -> Any:
     choices = details.pop("choices", {})
     if not isinstance(choices, Mapping):
         choices = {choice: choice for choice in choices}
+    choices = {str(builtin(choice)): str(builtin(value)) for choice, value in choices.items()}
+    default = tuple(map(builtin, default)) if isinstance(default, tuple) else builtin(default)
     if isinstance(details.get("idle"), str):
         details["idle"] = (details["idle"],)
     known = [field.name for field in dataclasses.fields(Option)]
@@ -259,13 +295,14 @@ class Declared:
         result = self._converted(value, where)
         rule = self.option
         if rule.choices:
-            spellings = {key(choice): meaning for choice, meaning in rule.choices.items()}
-            if key(str(result)) not in spellings:
+            meant = [meaning for choice, meaning in rule.choices.items()
+                     if key(choice) == key(str(result)) or as_type(self.type, choice) == result]
+            if not meant:
                 raise UsageError(
                     f"option '{self.flag}': {brief(value)} is not one of its values{where}",
                     _hint(did_you_mean(str(result), rule.choices),
                           "values: " + ", ".join(rule.choices)))
-            return as_type(self.type, spellings[key(str(result))])
+            return as_type(self.type, meant[-1])
         if self.type is str:
             if not result.strip() and result != self.default:  # of an unset variable, for example
                 raise UsageError(f"option '{self.flag}' is empty{where}",
@@ -348,11 +385,11 @@ def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declar
     if "option" not in field.metadata:
         raise PluginError(f"{where} is not declared with 'ipucnn.option'")
     arguments = typing.get_args(hint)
-    nullable = typing.get_origin(hint) is Union and type(None) in arguments
+    nullable = typing.get_origin(hint) in _UNIONS and type(None) in arguments
     if nullable:
         hint = next(a for a in arguments if a is not type(None))
     many = typing.get_origin(hint) is tuple
-    item_type = typing.get_args(hint)[0] if many else hint
+    item_type = next(iter(typing.get_args(hint)), hint) if many else hint
     if item_type not in (bool, int, float, str):
         raise PluginError(f"{where} is of type {item_type!r}, expected bool, int, float or str, "
                           "Optional of one, or Tuple[T, ...]")

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.names import key
+from ipucnn.core.names import RESERVED, key
 from ipucnn.core.options.composition import Given, common_option, in_options
 from ipucnn.core.options.declaration import Declared, declared, lookup
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.kinds import KINDS, Kind
-from ipucnn.core.registry.loading import GUARDED, cause_of, describe, remedy_for
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
@@ -88,15 +87,7 @@ def owner_of(kind: Kind, spec: PluginSpec, registry: Registry) -> Optional[Owner
         PluginError: its options class cannot be imported or is not valid.
     """
     options = registry.options_class(spec)
-    if options is None:
-        return None
-    try:
-        declared(options)  # rejects unsupported types
-    except GUARDED as error:
-        provider = registry.provider_of(spec)
-        raise PluginError(f"the options of {spec.name!r} of {describe(provider)} are broken: "
-                          f"{cause_of(error)}", remedy_for(provider)) from error
-    return Owner(kind, spec, options)
+    return None if options is None else Owner(kind, spec, options)
 
 
 def builtin_owners(kinds: Iterable[str], registry: Registry) -> List[Owner]:
@@ -155,7 +146,7 @@ def selected_owners(options_class: type, value_of: Callable[[str], Any], registr
 
 
 def check_names(owner: Owner, options_class: type, registry: Registry) -> None:
-    """Reject a plugin with an option that has the name of one of the command's own.
+    """Reject a plugin with an option that has the name of a common one or of a global switch.
 
     Raises:
         PluginError: there is a clash; the message names the plugin and both options.
@@ -163,11 +154,14 @@ def check_names(owner: Owner, options_class: type, registry: Registry) -> None:
     for item in declared(owner.options):
         for flag in item.flags:
             common = common_option(options_class, flag)
-            if common is not None:
+            negated = [f"--no-{flag.lstrip('-')}"] if item.boolean else []
+            reserved = RESERVED.intersection([flag, *negated])
+            if common is not None or reserved:
+                taken = common.flag if common is not None else min(reserved)
                 provider = registry.provider_of(owner.spec)
                 raise PluginError(
                     f"{owner.kind.name} {owner.spec.name!r} of {provider.label} failed: its option "
-                    f"'{flag}' is a common one ('{common.flag}')",
+                    f"'{flag}' is a common one ('{taken}')",
                     "its author must give the option another name")
 
 

@@ -9,7 +9,19 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple
+from importlib.machinery import PathFinder
+from typing import (
+    TYPE_CHECKING,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from ipucnn.core.names import printable
 
@@ -26,7 +38,8 @@ LOAD_VARIABLE = "IPUCNN_LOAD_PLUGINS"
 STRICT_VARIABLE = "IPUCNN_STRICT_PLUGINS"
 EXTRA_VARIABLE = "IPUCNN_PLUGIN"
 
-_EVERYTHING = {"1", "true", "yes", "all", "*"}
+_EVERYTHING = {"1", "true", "yes", "on", "all", "*"}
+_NOTHING = {"0", "false", "no", "off"}
 
 
 @functools.lru_cache(maxsize=None)
@@ -92,11 +105,16 @@ class PluginSettings:
         only = _words(env[LOAD_VARIABLE]) if LOAD_VARIABLE in env else None
         return cls(
             disable_all=bool(disabled & _EVERYTHING),
-            disabled=frozenset(disabled - _EVERYTHING - {"0", "false", "no"}),
-            only=None if only is None or only & _EVERYTHING else frozenset(only),
+            disabled=frozenset(disabled - _EVERYTHING - _NOTHING),
+            only=None if only is None or only & _EVERYTHING else frozenset(only - _NOTHING),
             extra=tuple(part for part in env.get(EXTRA_VARIABLE, "").split(os.pathsep) if part),
-            strict=env.get(STRICT_VARIABLE, "") not in {"", "0", "false", "no"},
+            strict=bool(_words(env.get(STRICT_VARIABLE, "")) - _NOTHING),
         )
+
+    def unmatched(self, providers: Sequence[Provider]) -> List[str]:
+        """Return the names that mean none of the installed distributions and entry points."""
+        return sorted(name for name in self.disabled | (self.only or frozenset())
+                      if not any(provider.answers_to(name) for provider in providers))
 
     def refusal(self, provider: Provider) -> str:
         """Return why `provider` may not be imported, or an empty string when it may."""
@@ -112,7 +130,7 @@ class PluginSettings:
 
 
 def _words(text: str) -> Set[str]:
-    return {word for word in re.split(r"[,\s]+", text.strip()) if word}
+    return {word for word in re.split(r"[,\s]+", text.strip().lower()) if word}
 
 
 @dataclass(frozen=True)
@@ -157,17 +175,30 @@ def forget_modules() -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Return whether a module can be found, without importing it; cached for a search path."""
-    top = module.partition(".")[0]  # looking for a submodule would import its package
-    if top in sys.modules:
+    """Return whether a module can be found, without importing it; cached for a search path.
+
+    Of a submodule, only the package is looked for, because its own search would import the
+    package. Namespace packages, which several distributions share, are not imported.
+    """
+    top = module.partition(".")[0]
+    if sys.modules.get(module) is not None:
+        return True
+    if top in sys.modules and getattr(sys.modules[top], "__file__", "") is not None:
         return sys.modules[top] is not None
-    return _is_on_path(top, tuple(sys.path))
+    return _is_on_path(module, tuple(sys.path))
 
 
 @functools.lru_cache(maxsize=None)
 def _is_on_path(module: str, path: Tuple[str, ...]) -> bool:  # noqa: ARG001 - of the cache's key
+    top, *inner = module.split(".")
     try:
-        return importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(top)
+        for name in inner:
+            if spec is None or spec.origin is not None or not spec.submodule_search_locations:
+                break  # not a namespace package
+            # not by its full name, for which its parent would have to be imported
+            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        return spec is not None
     except (ImportError, ValueError):
         return False
 

@@ -14,12 +14,25 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import sys
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 import pluggy
 
@@ -32,10 +45,12 @@ from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.deprecations import announce
 from ipucnn.core.registry.discovery import (
     GROUP,
+    OWN_DISTRIBUTION,
     Found,
     PluginSettings,
     Provider,
     is_installed,
+    normal_name,
 )
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.registry.kinds import KINDS, Kind
@@ -141,9 +156,10 @@ class Loader:
     def load_local(self, extra: str) -> Loaded:
         """Load a file or module that was named for this run; raises as `load` does."""
         name = Path(extra).stem if extra.endswith(".py") else extra
-        provider = Provider(name, "", LOCAL, extra)
+        suffix = _suffix(extra, self.settings.extra)
+        provider = Provider(name + suffix.replace("_", "-"), "", LOCAL, extra)
         if provider not in self.loaded:
-            return self._load(provider, lambda: import_plugin(extra, True))
+            return self._load(provider, lambda: import_plugin(extra, True, suffix))
         return self.loaded[provider]
 
     def _load(self, provider: Provider, importer: Callable[[], Any]) -> Loaded:
@@ -322,8 +338,9 @@ def check_options_class(found: Any) -> None:
     """Check a class that a record names as its `options`.
 
     Raises:
-        PluginError: it is not a frozen dataclass, or one of its fields has no default or is not
-            created by `ipucnn.option`.
+        PluginError: it is not a frozen dataclass, or one of its fields has no default, is not
+            created by `ipucnn.option` or has an unsupported type.
+        UsageError: a default is not an allowed value.
         Exception: any that creating an instance with the defaults raises.
     """
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
@@ -336,6 +353,8 @@ def check_options_class(found: Any) -> None:
                               "'ipucnn.option'")
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise PluginError(f"field {item.name!r} of {found.__name__!r} has no default")
+    for item in dataclasses.fields(found):
+        item.metadata["option"].check_field(found, item.name)
     found()
 
 
@@ -369,14 +388,39 @@ def remedy_for(provider: Provider) -> str:
         f"'pip uninstall {provider.distribution}'")
 
 
-def import_plugin(extra: str, local: bool) -> ModuleType:
-    """Import a plugin module by its name; with `local`, it may be a file."""
+def _suffix(extra: str, extras: Sequence[str]) -> str:
+    """Return what distinguishes a file from others of its name, and from ipucnn; usually empty.
+
+    It depends on the path alone, so that all processes of a run have the same modules.
+
+    Args:
+        extra: the file, or a module.
+        extras: all files and modules of the run.
+    """
+    def label(one: str) -> str:
+        return normal_name(re.sub(r"\W", "_", Path(one).stem if one.endswith(".py") else one))
+
+    path = os.path.abspath(extra)
+    same = [one for one in extras if label(one) == label(extra) and os.path.abspath(one) != path]
+    if not same and label(extra) != OWN_DISTRIBUTION:
+        return ""
+    return f"_{zlib.crc32(os.fsencode(path)):08x}"
+
+
+def import_plugin(extra: str, local: bool, suffix: str = "") -> ModuleType:
+    """Import a plugin module by its name.
+
+    Args:
+        extra: the name.
+        local: it may also be a file.
+        suffix: of the name of a file's module.
+    """
     if not local or (not extra.endswith(".py") and os.sep not in extra):
         return importlib.import_module(extra)
     path = expanded_path(extra)
     if not path.is_file():
         raise PluginError("there is no such file")
-    name = "ipucnn_local_" + path.stem
+    name = "ipucnn_local_" + re.sub(r"\W", "_", path.stem) + suffix
     spec = importlib.util.spec_from_file_location(name, str(path))
     if spec is None or spec.loader is None:
         raise PluginError("it is not a Python file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import re
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar
 
@@ -37,6 +38,8 @@ from ipucnn.core.registry.states import (
 )
 
 __all__ = ["Registry", "Row", "State", "registry", "use"]
+
+log = logging.getLogger("ipucnn.settings")  # listings silence that of the loader
 
 SpecT = TypeVar("SpecT", bound=PluginSpec)
 
@@ -273,6 +276,9 @@ class Registry:
             for item in self._others:
                 for name in {item.provider.distribution, item.provider.entry_point}:
                     self._answering.setdefault(normal_name(name), []).append(item)
+            for name in self.settings.unmatched([item.provider for item in found]):
+                log.warning("no installed plugin is called %r (%s, %s or '--no-plugins')", name,
+                            discovery.DISABLE_VARIABLE, discovery.LOAD_VARIABLE)
         return self._others
 
     def _add(self, loaded: Loaded) -> None:

@@ -1,6 +1,8 @@
 """Options are declared once; values of any origin end in the declared type or in a clear error."""
 
-from dataclasses import dataclass
+import enum
+import sys
+from dataclasses import dataclass, make_dataclass
 from typing import List, Optional, Tuple
 
 import pytest
@@ -168,7 +170,13 @@ class Listed:
     values: List[int] = option((), "v")  # noqa: RUF009
 
 
+@dataclass(frozen=True)
+class Bare:
+    values: Tuple = option((), "v")
+
+
 @pytest.mark.parametrize(("options_class", "message"), [
+    (Bare, "field 'values' of Bare is of type typing.Tuple, expected bool, int, float"),
     (Plain, "field 'plain' of Plain is not declared with 'ipucnn.option'"),
     (Listed, "field 'values' of Listed is of type typing.List[int], expected bool, int, float"),
 ])
@@ -183,12 +191,65 @@ def test_fields_that_are_no_options_are_refused(options_class, message):
     ({"xyzzy": 0}, "an option has no attribute 'xyzzy'", "attributes: help, group, names"),
     ({"only": "export"}, "an option's 'only' is 'export'", ""),
     ({"fixed": "never"}, "an option's 'fixed' is 'never', expected one of 'model', 'state'", ""),
+    ({"names": ("--decay")}, "'names' is '--decay', expected a tuple such as ('--decay',)", ""),
+    ({"names": ("decay",)}, "an option's 'names' has 'decay', expected a flag", ""),
+    ({"names": ("--a/--b",)}, "an option's 'names' has '--a/--b', expected a flag", ""),
+    ({"words": "auto"}, "an option's 'words' is 'auto', expected a tuple", ""),
+    ({"words": (1,)}, "an option's 'words' is (1,), expected strings", ""),
+    ({"former": 0.5}, "an option's 'former' is 0.5, expected a tuple such as (0.5,)", ""),
 ])
 def test_attributes_of_an_option_are_checked(details, message, hint):
     with pytest.raises(PluginError) as caught:
         option(1, "one", **details)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    depth: int = option(18, "d", choices=(18, 34))
+    rate: float = option(0.1, "r", choices=(0.1, 1))
+    colour: str = option(Colour.RED, "c", choices=Colour)
+    colours: Tuple[str, ...] = option((Colour.RED,), "c")
+    start: float = option(0.5, "s", names=("--t_0",))
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"depth": "34"}, 34), ({"depth": 34}, 34), ({"rate": "1"}, 1.0), ({"rate": "1e-1"}, 0.1),
+    ({"colour": "BLUE"}, "blue"), ({"colour": Colour.BLUE}, "blue"),
+    ({"colours": [Colour.BLUE]}, ("blue",)),
+])
+def test_choices_may_be_numbers_and_members_of_an_enum(given, expected):
+    (name,) = given
+    found = getattr(build(Chosen, given), name)
+    assert found == expected
+    assert type(found) is type(expected)
+    with pytest.raises(UsageError) as caught:
+        build(Chosen, {"depth": 20})
+    assert caught.value.hint == "values: 18, 34"
+
+
+def test_defaults_are_of_built_in_types():
+    saved = as_dict(build(Chosen))
+    assert saved == {"depth": 18, "rate": 0.1, "colour": "red", "colours": ["red"], "start": 0.5}
+    assert type(saved["colour"]) is type(saved["colours"][0]) is str
+
+
+def test_underscores_in_names_are_hyphens():
+    assert lookup(Chosen, "start").flags == ("--start", "--t-0")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="the syntax is of Python 3.10")
+def test_a_union_with_none_may_be_written_with_a_bar():
+    options_class = make_dataclass("New", [("width", "int | None", option(None, "w"))],
+                                   frozen=True)
+    (item,) = declared(options_class)
+    assert (item.type, item.nullable) == (int, True)
 
 
 def test_declarations_are_read_once():

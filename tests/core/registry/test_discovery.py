@@ -1,6 +1,8 @@
 """The metadata scan, what the user allows, and what is never imported."""
 
+import importlib
 import os
+import sys
 from importlib import metadata
 
 import pytest
@@ -35,6 +37,13 @@ def ipucnn_models():
     ({"IPUCNN_PLUGIN": os.pathsep.join(["x.py", "y"])}, PluginSettings(extra=("x.py", "y"))),
     ({"IPUCNN_STRICT_PLUGINS": "1"}, PluginSettings(strict=True)),
     ({"IPUCNN_STRICT_PLUGINS": "0"}, PluginSettings()),
+    ({"IPUCNN_DISABLE_PLUGINS": "True"}, PluginSettings(disable_all=True)),
+    ({"IPUCNN_DISABLE_PLUGINS": "on"}, PluginSettings(disable_all=True)),
+    ({"IPUCNN_DISABLE_PLUGINS": "Off"}, PluginSettings()),
+    ({"IPUCNN_LOAD_PLUGINS": "No"}, PluginSettings(only=frozenset())),
+    ({"IPUCNN_STRICT_PLUGINS": "False"}, PluginSettings()),
+    ({"IPUCNN_STRICT_PLUGINS": "off"}, PluginSettings()),
+    ({"IPUCNN_STRICT_PLUGINS": "Yes"}, PluginSettings(strict=True)),
 ])
 def test_settings_from_the_environment(environ, expected):
     assert PluginSettings.from_environment(environ) == expected
@@ -54,6 +63,48 @@ def test_provider_answers_to_its_distribution_and_entry_point():
     assert provider.is_distribution("my-dist")
     assert not provider.is_distribution("models.tiny")
     assert provider.label == "My_Dist 1"
+
+
+@pytest.mark.parametrize("settings", [
+    {"disabled": frozenset({"mispelt", "Fine_Dist"})},
+    {"only": frozenset({"mispelt", "models.fine"})},
+])
+def test_names_that_mean_no_plugin_are_noted_once(fake_distribution, caplog, settings):
+    fake_distribution("fine-dist", {"fine_plugin.py": PLUGIN.format(before="")},
+                      {"models.fine": "fine_plugin"})
+    found = Registry(PluginSettings(**settings))
+    found.rows()
+    found.rows("model")
+    assert [text for text in caplog.messages if "is called" in text] == [
+        "no installed plugin is called 'mispelt' (IPUCNN_DISABLE_PLUGINS, IPUCNN_LOAD_PLUGINS or "
+        "'--no-plugins')"]
+
+
+def test_a_listing_notes_them_too(cli, caplog):
+    assert cli("list-plugins", "optimizers", "--no-plugins=Mispelt").code == 0
+    assert "no installed plugin is called 'mispelt'" in caplog.text
+
+
+@pytest.mark.parametrize(("module", "installed"), [
+    ("shared_space.here", True), ("shared_space.here.part", True),
+    ("shared_space.inner.deep", True),
+    ("shared_space.lost", False), ("shared_space.inner.lost", False), ("no_such_space.lost", False),
+    ("os.path", True), ("importlib.no_such_module", True), ("sys", True),
+])
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_module_of_a_namespace_package_is_looked_for(tmp_path, monkeypatch, module, installed,
+                                                       imported):
+    for place in ("first/shared_space/here", "second/shared_space/inner/deep"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "__init__.py").write_text("1 / 0")  # it must not be imported
+        monkeypatch.syspath_prepend(str(tmp_path / place.partition("/")[0]))
+    monkeypatch.delitem(sys.modules, "shared_space", raising=False)
+    if imported:
+        importlib.import_module("shared_space")
+    discovery.forget_modules()
+    assert discovery.is_installed(module) is installed
+    sys.modules.pop("shared_space", None)
+    discovery.forget_modules()
 
 
 # -- the scan ----------------------------------------------------------------------------

@@ -11,10 +11,9 @@ from ipucnn.core.registry.registry import State
 CLASSES = '''
 import dataclasses
 from dataclasses import dataclass
+from typing import List, Tuple
 from ipucnn.core.errors import UsageError
-
-def option(default, help):  # as `ipucnn.option` marks a field
-    return dataclasses.field(default=default, metadata={"option": help})
+from ipucnn import option
 
 def build(num_classes, options=None):
     return num_classes, options
@@ -45,6 +44,22 @@ class Refusing:
     width: int = option(2, "Width.")
     def __post_init__(self):
         raise UsageError("width is never right")
+
+@dataclass(frozen=True)
+class Listed:
+    width: List[int] = option((), "Width.")
+
+@dataclass(frozen=True)
+class Bare:
+    width: Tuple = option((), "Width.")
+
+@dataclass(frozen=True)
+class TooSmall:
+    width: int = option(2, "Width.", minimum=3)
+
+@dataclass(frozen=True)
+class Single:
+    width: Tuple[int, ...] = option(2, "Width.")
 '''
 BROKEN = {
     "owned_plugin:Plain": "is not a dataclass",
@@ -53,6 +68,10 @@ BROKEN = {
     "owned_plugin:Required": "field 'width' of 'Required' has no default",
     "owned_plugin:Refusing": "UsageError: width is never right",
     "owned_plugin:Lost": "AttributeError: ",
+    "owned_plugin:Listed": "field 'width' of Listed is of type typing.List[int], expected bool",
+    "owned_plugin:Bare": "field 'width' of Bare is of type typing.Tuple, expected bool",
+    "owned_plugin:TooSmall": "UsageError: option '--width': 2 is too small",
+    "owned_plugin:Single": "the default of option '--width', 2, is not of its type",
     "no_such_module_anywhere:Options": "ModuleNotFoundError: No module named 'no_such_module_any",
 }
 

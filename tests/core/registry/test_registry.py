@@ -527,6 +527,27 @@ def test_plugin_module(tmp_path, monkeypatch):
     assert fresh(extra=("local_research",)).get("model", "tinynet").name == "tinynet"
 
 
+def test_plugin_files_of_one_name_are_two_plugins(tmp_path):
+    paths = [tmp_path / place for place in ("a/my-net.py", "b/my-net.py", "ipucnn.py")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(plugin(
+            f"ipucnn.ModelSpec(name='net{number}', summary='s', target=f'{{__name__}}:build')",
+            model("tinynet", target=f"ipucnn_local_{number}:build"),
+            before=f"def build(num_classes): return {number}"))
+    reg = fresh(extra=tuple(map(str, paths)), disable_all=True)
+    assert [reg.resolve(reg.get("model", f"net{number}"))(9) for number in range(3)] == [0, 1, 2]
+    providers = [reg.provider_of(reg.get("model", f"net{number}")) for number in range(3)]
+    assert [provider.builtin for provider in providers] == [False] * 3
+    for number, provider in enumerate(providers):
+        assert reg.get("model", f"{provider.distribution}:tinynet").target \
+            == f"ipucnn_local_{number}:build"
+    alone = fresh(extra=(str(paths[0]),), disable_all=True)
+    spec = alone.get("model", "my-net:net0")
+    assert spec.target == "ipucnn_local_my_net:build"
+    assert alone.resolve(spec)(9) == 0
+
+
 def test_local_plugin_cannot_shadow_a_built_in(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(plugin("ipucnn.OptimizerSpec(name='sgd', summary='mine', target=len)",

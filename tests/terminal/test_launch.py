@@ -1,0 +1,66 @@
+"""Which options of a command are those of its launcher."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipucnn.core.errors import UsageError
+from ipucnn.core.registry.registry import registry
+from ipucnn.terminal.flags import flag_table
+from ipucnn.terminal.launch import LaunchOptions, launcher_of
+from ipucnn.training.options import TrainOptions
+
+SORTER = """
+from dataclasses import dataclass
+import ipucnn
+
+@dataclass(frozen=True)
+class Options:
+    nproc: int = ipucnn.option(1, "Processors.")
+
+@ipucnn.hookimpl
+def ipucnn_optimizers():
+    return [ipucnn.OptimizerSpec(name="sorter", summary="s", target=len, options=Options)]
+"""
+
+
+@pytest.fixture
+def sorter(isolated_registry, tmp_path):
+    """An optimizer with an option of the name of a launcher's."""
+    path = tmp_path / "sorter.py"
+    path.write_text(SORTER)
+    isolated_registry(path)
+
+
+@pytest.mark.parametrize("spelling", ["nproc", "launcher.nproc"])
+def test_options_of_a_launcher_in_both_spellings(spelling):
+    given = {"launcher": "torchrun", spelling: "2", "lr": 0.1}
+    name, own = launcher_of(given)
+    assert (name, own.nproc, given) == ("torchrun", 2, {"lr": 0.1})
+    words = ["--launcher", "torchrun", f"--{spelling}", "2"]
+    flags = flag_table([TrainOptions, LaunchOptions], words, registry()).by_spelling()
+    assert flags[f"--{spelling}"].name == spelling
+
+
+@pytest.mark.parametrize("given", [
+    {"optimizer": "sorter", "nproc": "2"}, {"nproc": "2"}, {"max_restarts": "0"}])
+def test_without_a_launcher_options_are_left_to_the_command(sorter, given):
+    before = dict(given)
+    assert launcher_of(given) is None
+    assert given == before
+
+
+def test_an_option_of_another_selected_plugin_stays_its_own(sorter):
+    given = {"launcher": "local", "optimizer": "sorter", "nproc": "2"}
+    assert launcher_of(given) == ("local", None)
+    assert given == {"optimizer": "sorter", "nproc": "2"}
+    given = {"launcher": "torchrun", "optimizer": "sorter", "launcher.nproc": "2",
+             "optimizer.nproc": "3"}
+    assert launcher_of(given)[1].nproc == 2
+    assert given == {"optimizer": "sorter", "optimizer.nproc": "3"}
+
+
+def test_an_option_of_two_selected_plugins_needs_its_qualified_spelling(sorter):
+    with pytest.raises(UsageError) as caught:
+        launcher_of({"launcher": "torchrun", "optimizer": "sorter", "nproc": "2"})
+    assert caught.value.hint == "name the plugin: '--optimizer.nproc' and '--launcher.nproc'"
