@@ -54,8 +54,8 @@ def newest_folder(place: Path, listener: Listener) -> Optional[Path]:
                 found.append((max(times), folder))
     if refused and not found:
         raise refused[0]
-    for error in refused:
-        listener.note(f"skipped: {error.message}")
+    for skipped in refused:
+        listener.note(f"skipped: {skipped.message}")
     return Path(max(found)[1]) if found else None
 
 

@@ -138,10 +138,14 @@ def handlers():
         signal.signal(number, handler)
 
 
+def interrupted(name):
+    os.kill(os.getpid(), signal.Signals[name])
+    time.sleep(5)
+
+
 def test_a_signal_interrupts_the_preparation_and_ends_a_training_after_a_step(handlers):
     with TrainProgress("off"), pytest.raises(KeyboardInterrupt, match="SIGINT"):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
+        interrupted("SIGINT")
     signals.install()
     with TrainProgress("off") as listener:
         assert listener.stop() == ""
@@ -149,5 +153,4 @@ def test_a_signal_interrupts_the_preparation_and_ends_a_training_after_a_step(ha
         time.sleep(0.01)
         assert listener.stop() == "SIGINT"
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+            interrupted("SIGTERM")

@@ -126,7 +126,8 @@ class FilesLogger(Logger):
         import yaml
 
         self._folder = run.folder
-        self._metrics = MetricsWriter(run.folder, run.rows, run.precedes)
+        self._metrics = MetricsWriter(run.folder, run.rows,
+                                      run.precedes if run.restored else None)
         write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:

@@ -141,8 +141,8 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         if self._options.compile:
             with self._undisturbed(), device_errors(plan.micro_batch):
                 images, labels = self._example(plan.micro_batch * self._together)
-                compiler.first_call(  # the backward pass is compiled when it is first executed
-                    lambda: self._loss(images, labels, None)[0].backward())
+                compiler.first_call(lambda: self._loss(  # the backward pass is compiled, too
+                    images, labels, None)[0].backward())  # type: ignore[no-untyped-call]
                 self._optimizer.zero_grad(set_to_none=True)
         if not self._parallel.alone:
             self._unused = self._has_unused()
