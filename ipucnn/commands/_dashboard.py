@@ -13,7 +13,6 @@ from ipucnn.models.store_paths import place_of
 from ipucnn.runs.dashboard import View, drawn
 from ipucnn.runs.found import CLASSES, changed, folders, read_json
 from ipucnn.runs.watching import EVERY, screen
-from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.progress import TrainProgress
 
@@ -42,6 +41,7 @@ class DashboardProgress(TrainProgress):
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._signals.close()
         self._held.close()
         for write, text in self._kept:
             write(text)
@@ -68,13 +68,9 @@ class DashboardProgress(TrainProgress):
         self._kept.append((render.note, text))
         self._refresh()
 
-    def stop(self) -> str:
-        """Return the signal that has arrived; on the first call, explain its effect."""
-        name = signals.pending()
-        if name and not self._stopping:
-            self._stopping = True
-            self.note(f"{name}: saving after this step; a second one aborts")
-        return name
+    def explain(self, text: str) -> None:
+        """Show the effect of a signal as a note."""
+        self.note(text)
 
     def _refresh(self) -> None:
         now = time.monotonic()

@@ -36,8 +36,9 @@ def train(given: Dict[str, Any]) -> int:
     options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
     def job(listener: TrainProgress) -> Any:
-        from ipucnn.training.phases import train_all
-        from ipucnn.training.restore import restarted
+        with signals.held():  # torch is imported
+            from ipucnn.training.phases import train_all
+            from ipucnn.training.restore import restarted
 
         listener.preparing()
         return resumed(given, options, listener) or restarted(options, listener=listener) \
@@ -53,7 +54,8 @@ def restore(given: Dict[str, Any]) -> int:
     Options that you do not set keep their saved values instead of the defaults below.
     """
     def job(listener: TrainProgress) -> Any:
-        from ipucnn.training.restore import restore as restored
+        with signals.held():  # torch is imported
+            from ipucnn.training.restore import restore as restored
 
         listener.preparing()
         own = ("json", "progress", "result", "no_report")
@@ -84,7 +86,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             if note:
                 render.note(note)
 
-    with _progress(given, as_json) as listener, signals.graceful():
+    with _progress(given, as_json) as listener:
         try:
             result = job(listener)
         except IpucnnError as error:
@@ -141,9 +143,9 @@ def validate(given: Dict[str, Any]) -> int:
 
             of_document(found.document(), options.results.report)
 
-    with TrainProgress(_choice(given), summary=not options.results.json) as listener, \
-            signals.graceful():
-        from ipucnn.training.validate import validate as validated
+    with TrainProgress(_choice(given), summary=not options.results.json) as listener:
+        with signals.held():  # torch is imported
+            from ipucnn.training.validate import validate as validated
 
         listener.preparing()
         try:

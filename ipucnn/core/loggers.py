@@ -30,6 +30,7 @@ class RunInfo:
         restored: the checkpoint from which the training resumes; None for a new training.
         update: weight updates before that checkpoint.
         card: the model card, plain types by name.
+        validated: the last epoch whose validation was recorded before that checkpoint.
     """
 
     options: Dict[str, Any]
@@ -38,6 +39,16 @@ class RunInfo:
     restored: Optional[Path] = None
     update: int = 0
     card: Dict[str, Any] = field(default_factory=dict)
+    validated: int = 0
+
+    def precedes(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row was recorded before the checkpoint that is restored.
+
+        A log folder does not have the first of the `rows` if the training began in another one.
+        """
+        if row.get("kind") == "validation":
+            return bool(row.get("epoch", 0) <= self.validated)
+        return bool(row.get("update", 0) <= self.update)
 
 
 class Logger(ABC):

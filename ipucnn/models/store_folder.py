@@ -9,13 +9,14 @@ of them is valid at any time. A folder without a record (copied files) can be re
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
@@ -329,7 +330,8 @@ class StoreFolder:
             self.copy(name)
             if recorded.pop(name, None):
                 self._point(recorded)
-            self.store.upload(self.root / name, name + SUPERSEDED)
+            aside = free_name(name, lambda other: self.store.stat(other) is not None)
+            self.store.upload(self.root / name, aside)
             self.store.remove(name)
             (self.root / name).unlink()
 
@@ -344,6 +346,13 @@ class StoreFolder:
                         (self.root / name).unlink()
             self._good.clear()
             self.closed = True
+
+
+def free_name(name: str, taken: Callable[[str], bool]) -> str:
+    """Return the name, or path, under which to set a file aside: the first that is not taken."""
+    names = (f"{name}{number}{SUPERSEDED}" for number in
+             ("" if count == 1 else f".{count}" for count in itertools.count(1)))
+    return next(free for free in names if not taken(free))
 
 
 def _identity(path: Path) -> Optional[Tuple[int, int]]:

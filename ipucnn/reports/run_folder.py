@@ -17,5 +17,9 @@ OPTIONS = "options.yaml"
 REPORT = "report.html"
 """The report."""
 
+WRITTEN = (METRICS, "metrics.csv", OPTIONS, TRAINING, VALIDATION, "classes.json", "status.json",
+           REPORT)
+"""The files of a training in its log folder."""
+
 FILES = (TRAINING, VALIDATION, METRICS, OPTIONS)
 """The files that a report reads."""

@@ -12,7 +12,7 @@ from ipucnn.core.options.composition import common_option
 from ipucnn.data.remote.mirror import local_path
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
-from ipucnn.models.checkpoint_files import entries
+from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
 from ipucnn.runs.found import DEPTH
@@ -30,16 +30,32 @@ _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir",
 """Options that `restore` does not have, or reads from the checkpoint."""
 
 
-def newest_folder(place: Path) -> Optional[Path]:
-    """Return the folder with the newest checkpoint, `place` itself or below it, or None."""
-    found = []
+def newest_folder(place: Path, listener: Listener) -> Optional[Path]:
+    """Return the folder with the newest checkpoint, `place` itself or below it, or None.
+
+    Args:
+        place: where to look.
+        listener: receives a note on each folder that is skipped.
+
+    Raises:
+        CheckpointError: the only folders with checkpoints have those of several trainings.
+    """
+    found, refused = [], []
     for folder, below, files in os.walk(place):
         below[:] = [name for name in below if not name.startswith(".")]
         if any(name.endswith(".pt") for name in files):
-            times = [entry.path.stat().st_mtime for entry in entries(Path(folder))
-                     if entry.path.is_file()]
+            try:
+                times = [entry.path.stat().st_mtime for entry in entries(Path(folder))
+                         if entry.path.is_file()]
+            except CheckpointError as error:
+                refused.append(error)
+                continue
             if times:
                 found.append((max(times), folder))
+    if refused and not found:
+        raise refused[0]
+    for skipped in refused:
+        listener.note(f"skipped: {skipped.message}")
     return Path(max(found)[1]) if found else None
 
 
@@ -62,12 +78,14 @@ def newest_on_store(url: str) -> str:
     return f"{url}/{max(found)[1]}".rstrip("/") if found else ""
 
 
-def continued(given: Mapping[str, Any], options: TrainOptions) -> Optional[Dict[str, Any]]:
+def continued(given: Mapping[str, Any], options: TrainOptions,
+              listener: Listener) -> Optional[Dict[str, Any]]:
     """Return the options for `restore`, or None when a training begins.
 
     Args:
         given: options of `train` as given by the user.
         options: the same, with the profile and the defaults.
+        listener: receives notes.
 
     Raises:
         IpucnnError: the checkpoint that is named does not exist, or a store does not respond.
@@ -79,7 +97,7 @@ def continued(given: Mapping[str, Any], options: TrainOptions) -> Optional[Dict[
     if automatic:
         place = str(options.checkpoints.checkpoint_path or LOGS)
     place = local_path(place)
-    found = _newest(place)
+    found = _newest(place, listener)
     if found is None:
         if automatic:
             return None
@@ -101,7 +119,7 @@ def resumed(given: Mapping[str, Any], options: TrainOptions,
     Raises:
         IpucnnError: see `continued`, and anything that ends a training.
     """
-    restored = continued(given, options)
+    restored = continued(given, options, listener)
     if restored is None:
         return None
     from ipucnn.training.restore import restore
@@ -110,17 +128,15 @@ def resumed(given: Mapping[str, Any], options: TrainOptions,
     return restore(restored, listener=listener)
 
 
-def _newest(place: str) -> Optional[str]:
+def _newest(place: str, listener: Listener) -> Optional[str]:
     """Return a checkpoint that is named, or the folder with the newest one, or None."""
     if is_store(place):
         folder, file = divided(place)
         if not file:
             return newest_on_store(place) or None
         return place if Store(folder).stat(file) is not None else None
-    path = Path(place)
-    if path.is_dir():
-        path = newest_folder(path) or Path()
-    return str(path) if path != Path() and path.exists() else None
+    path = newest_folder(Path(place), listener) if os.path.isdir(place) else Path(place)
+    return str(path) if path is not None and path.exists() else None
 
 
 def _is_folder(place: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.progress import Listener, Status
@@ -96,6 +96,9 @@ def importing_torch(choice: str = "auto") -> Iterator[None]:
 class TrainProgress(Listener):
     """Shows a training's progress on standard error, its summary lines on standard output.
 
+    A signal interrupts the preparation at once. From the first call of `stop`, after the first
+    step, it is only recorded, and the training or validation ends with its current step.
+
     Args:
         choice: `auto`, `on` or `off`: whether there is a bar.
         summary: whether summary lines go to standard output; otherwise they go to standard error
@@ -109,6 +112,8 @@ class TrainProgress(Listener):
         self._bar: Any = None
         self._task: Any = None
         self._stopping = False
+        self._signals = ExitStack()
+        self._recording = False
         self._spinner = Spinner(self._show)
         self._reason = PREPARING if "torch" in sys.modules else IMPORTING
 
@@ -122,6 +127,7 @@ class TrainProgress(Listener):
         self._spinner.say(self._reason)
 
     def __exit__(self, *error: object) -> None:
+        self._signals.close()
         self._end_bar()
 
     def status(self, status: Status) -> None:
@@ -155,13 +161,20 @@ class TrainProgress(Listener):
             self._spinner.say(self._reason)
 
     def stop(self) -> str:
-        """Return the signal that has arrived; on the first call, explain its effect."""
+        """Return the signal that has arrived; when it is first returned, explain its effect."""
+        if not self._recording:
+            self._recording = True
+            self._signals.enter_context(signals.graceful())
         name = signals.pending()
         if name and not self._stopping:
             self._stopping = True
-            self._end_bar()
-            render.info(f"{name}: saving after this step; a second one aborts")
+            self.explain(f"{name}: saving after this step; a second one aborts")
         return name
+
+    def explain(self, text: str) -> None:
+        """Print the effect of a signal."""
+        self._end_bar()
+        render.info(text)
 
     def _start_bar(self, text: str) -> None:
         from rich.console import Console

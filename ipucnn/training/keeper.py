@@ -13,12 +13,12 @@ import torch
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import make_folder, write_json
-from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries, names_in
+from ipucnn.models.checkpoint_files import CheckpointError, Entry, best_of, entries, names_in
 from ipucnn.models.checkpoint_names import BEST
-from ipucnn.models.store_folder import SUPERSEDED
+from ipucnn.models.store_folder import free_name
 from ipucnn.models.store_paths import on_store, shown_path
 from ipucnn.training.checkpoint_folder import PROBE, check_unused, remove_best, remove_stale
-from ipucnn.training.checkpoints import Checkpoint, save
+from ipucnn.training.checkpoints import Checkpoint, Position, save
 
 
 def prepare(folder: Path) -> None:
@@ -56,7 +56,8 @@ def _require_room(folder: Path, size: int, option: str) -> None:
                          ) from error
 
 
-def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List[str]:
+def continue_in(folder: Path, restored: Path, position: Position,
+                forget_best: bool = False) -> List[str]:
     """Prepare a folder for a restored training, and return the files set aside.
 
     Checkpoints newer than the restored one, intact or damaged, belong to another branch of the
@@ -64,7 +65,8 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
 
     Args:
         folder: of the restored training.
-        restored: the checkpoint from which it continues.
+        restored: the checkpoint from which it continues; the user may have renamed it.
+        position: of the training in it.
         forget_best: also set the record of the best validation aside.
 
     Raises:
@@ -79,12 +81,8 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
     stored = on_store(folder)
     if stored is not None:
         stored.beside()
-    found = entries(folder, averaged=True)
-    epochs = [entry.epoch for entry in found if entry.path.name == restored.name]
-    names = [entry.path.name for entry in found]
-    later = found[names.index(restored.name) + 1:] if epochs else []
-    # an average up to the restored epoch belongs to this training, which writes it again
-    paths = [entry.path for entry in later if not (entry.averaged and [entry.epoch] == epochs)]
+    paths = [entry.path for entry in entries(folder, averaged=True)
+             if entry.path.name != restored.name and _is_later(entry, position)]
     if forget_best and (folder / BEST).exists():
         paths.append(folder / BEST)
     for path in paths:
@@ -92,7 +90,7 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
             if stored is not None and path.name != BEST:
                 stored.set_aside(path.name)
             else:
-                os.replace(str(path), f"{path}{SUPERSEDED}")
+                os.replace(str(path), free_name(str(path), os.path.lexists))
         except DataError as error:
             raise CheckpointError(error.message, error.hint) from error
         except OSError as error:
@@ -100,6 +98,15 @@ def continue_in(folder: Path, restored: Path, forget_best: bool = False) -> List
                                   "free disk space or grant permission there, or name another "
                                   "folder with '--checkpoint-output-dir'") from error
     return [path.name for path in paths]
+
+
+def _is_later(entry: Entry, position: Position) -> bool:
+    """Return whether a checkpoint is newer than a position, by its name."""
+    epoch = position.epoch + bool(position.call)  # as in the name of a checkpoint there
+    if entry.averaged:  # one up to this epoch belongs to this training, which writes it again
+        return entry.epoch > epoch
+    return (entry.epoch, not entry.step, entry.step) > (
+        epoch, not position.call, position.update if position.call else 0)
 
 
 class Keeper:
@@ -232,12 +239,12 @@ class Keeper:
         with suppress(CheckpointError, DataError):  # they are removed later
             found = entries(self._folder)
             whole = [entry for entry in found if not entry.step]
-            gone = [entry for entry in found if entry.step and entry.path != self.last_good]
+            gone = [entry for entry in found if entry.step]
             if self._keep_last:
                 gone += whole[:-self._keep_last]
+            kept = (self._best.get("file"), self.last_good.name if self.last_good else "")
+            gone = [entry for entry in gone if entry.path.name not in kept]
             for entry in gone:
-                if entry.path.name == self._best.get("file"):
-                    continue
                 if self._stored is not None:
                     self._stored.discard(entry.path.name)
                     continue

@@ -167,7 +167,8 @@ class TrainOptions(TrainingOptions):
         """Return the plan of validation: the same shape, without accumulation."""
         plan = self.plan(False, instances)
         return replace(
-            plan, training=False, gradient_accumulation=1, accumulation_reduction="mean",
+            plan, training=False, validation=True, gradient_accumulation=1,
+            accumulation_reduction="mean",
             device_iterations=plan.validation_iterations,
             precision="16.16" if plan.half else "32.32", recompute="none",
             recompute_checkpoints=(), compile_only=False)

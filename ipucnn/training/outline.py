@@ -42,6 +42,8 @@ def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:
     saved = options.as_dict(without=("optimizer", "lr-schedule"))
     for name in _FIRST_PHASE:
         saved.pop(name, None)
+    if options.results.log_dir:
+        saved["log_dir"] = os.path.join(options.results.log_dir, FINE_TUNE)
     return build(TrainOptions, {
         **saved,
         "weights": weights, "input_size": size, "epoch": phase.fine_tune_epoch,

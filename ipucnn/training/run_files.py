@@ -6,21 +6,40 @@ Only the first of several instances has records; the others write nothing.
 from __future__ import annotations
 
 import itertools
+import os
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.training_session import TrainingBatch
-from ipucnn.core.files import json_text, make_folder, write_text
+from ipucnn.core.files import (
+    LARGEST_JSON,
+    json_text,
+    make_folder,
+    parsed_json,
+    read_limited,
+    write_text,
+)
 from ipucnn.core.loggers import RunInfo
 from ipucnn.core.progress import Listener, Status
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.models.store_folder import SUPERSEDED
-from ipucnn.models.store_paths import place_of
-from ipucnn.reports.run_folder import TRAINING, VALIDATION
+from ipucnn.models.store_folder import SUPERSEDED, free_name
+from ipucnn.models.store_paths import on_store, place_of
+from ipucnn.reports.run_folder import METRICS, TRAINING, VALIDATION, WRITTEN
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
@@ -69,7 +88,8 @@ def ready(folder: Optional[Path], restored: Optional[Checkpoint], options: Train
         elif restored is None or restored.path is None:
             keeping.prepare(folder)
         elif restored.position.epoch < options.optimisation.epochs:
-            aside = keeping.continue_in(folder, restored.path, restored.grown)
+            aside = keeping.continue_in(folder, restored.path, restored.position,
+                                        restored.grown)
             if aside:
                 listener.note("files that are not of this training were renamed to "
                               f"'*{SUPERSEDED}': " + ", ".join(aside))
@@ -170,10 +190,15 @@ class FileRecords(Records):
         self._live: Optional[LiveStatus] = None
         if prepared.loggers:
             self.log_dir = _log_dir(options, folder)
+            aside = _set_aside(self.log_dir, folder) if restored is None else []
+            if aside:
+                report(f"'{self.log_dir}' contains the record of another training; renamed to "
+                       f"'*{SUPERSEDED}': " + ", ".join(aside))
             self._live = LiveStatus(self.log_dir)
             self._loggers.start(RunInfo(
                 options.as_dict(), self.log_dir, rows, restored.path if restored else None,
-                restored.position.update if restored else 0, prepared.built.card.as_plain()))
+                restored.position.update if restored else 0, prepared.built.card.as_plain(),
+                _validated(restored)))
             self._document(TRAINING, {
                 "format": "ipucnn.train/1", "status": RUNNING, "model": options.network.model,
                 "dataset": options.dataset.data, "options": options.as_dict(),
@@ -250,9 +275,51 @@ class FileRecords(Records):
             self._report(f"{error.message}; the report will not show it")
 
 
+def _validated(restored: Optional[Checkpoint]) -> int:
+    """Return the last epoch that was validated before a checkpoint."""
+    if restored is None:
+        return 0
+    position = restored.position
+    # older files do not contain it, and were written before the validation of their epoch
+    return max(Figures.from_plain(restored.progress).validated,
+               position.epoch if position.call else position.epoch - 1)
+
+
 def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
     path = options.results.log_dir or folder
     return Path(make_folder(str(path), "--log-dir")) if path else new_folder(options)
+
+
+def _set_aside(log_dir: Path, folder: Optional[Path]) -> List[str]:
+    """Rename the files of another training in the log folder of a new one; return their names.
+
+    Those of a training that was killed before its first checkpoint in this folder are replaced:
+    it is repeated.
+
+    Raises:
+        UsageError: a file cannot be renamed.
+    """
+    metrics = log_dir / METRICS
+    if on_store(log_dir) is not None or not metrics.is_file() or not metrics.stat().st_size:
+        return []
+    if folder is not None and folder.resolve() == log_dir.resolve() \
+            and _status(log_dir / TRAINING) == RUNNING:
+        return []
+    names = [name for name in WRITTEN if (log_dir / name).is_file()]
+    for name in names:
+        path = str(log_dir / name)
+        try:
+            os.replace(path, free_name(path, os.path.lexists))
+        except OSError as error:
+            raise UsageError(f"cannot rename '{path}', which is of another training: "
+                             f"{error.strerror}", "choose another '--log-dir'") from error
+    return names
+
+
+def _status(path: Path) -> str:
+    with suppress(OSError, ValueError, AttributeError):
+        return str(parsed_json(read_limited(path, LARGEST_JSON)).get("status"))
+    return ""
 
 
 def new_folder(options: TrainOptions) -> Path:

@@ -73,6 +73,14 @@ def _digests(names: Sequence[str], folder: str) -> torch.Tensor:
         signed=True) for name in names], dtype=torch.int64)
 
 
+def same_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two results of `described` are of the same listing of images.
+
+    Files of earlier versions have no description; their images count as the same.
+    """
+    return not before or all(before[name] == now[name] for name in ("images", "fingerprint"))
+
+
 def crop_as_before(checkpoint: Checkpoint, dataset: ImageDataset) -> List[str]:
     """Crop the training images of a restored training as it did, and return notes.
 

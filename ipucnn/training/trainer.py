@@ -21,7 +21,7 @@ from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.run_files import FileRecords, Records
 from ipucnn.training.train_result import TrainResult, milliseconds
-from ipucnn.training.trained_data import described
+from ipucnn.training.trained_data import described, same_images
 from ipucnn.training.validation import Interrupted
 from ipucnn.training.validator import Validator
 
@@ -45,11 +45,13 @@ class Trainer:
         self.epoch, self.call, self.consumed, self.update = (
             position.epoch, position.call, position.consumed, position.update)
         self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
+        self.description = described(prepared.dataset)
+        if restored and not same_images(restored.data, self.description):
+            self.figures.bad = []  # these indices now are those of other images
         self.records: Records = FileRecords(
             self.options, folder, restored, self.figures.rows, prepared, listener.note
         ) if not self.instances.index else Records()
         self.epochs = self.options.optimisation.epochs
-        self.description = described(prepared.dataset)
         self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
         self.row_every = self.options.results.steps_per_log or max(
             1, prepared.calls // self.options.results.logs_per_epoch)
@@ -199,12 +201,13 @@ class Trainer:
 
     def _non_finite(self, update: int, value: str, lr: float, scaling: float) -> IpucnnError:
         good = self.records.last_good
+        or_scaling = " or '--loss-scaling'" if scaling > 1 else ""
         return IpucnnError(
             f"the loss of step {update} is {value} (epoch {self.epoch + 1}, learning rate {lr:g}, "
             f"loss scaling {scaling:g}); last good checkpoint: "
             f"{shown_path(good) if good else 'none'}",
-            "use a lower '--lr' or '--loss-scaling', a longer '--warmup-epoch', more precision, or "
-            "leave such steps out with '--skip-non-finite N'")
+            f"use a lower '--lr'{or_scaling}, a longer '--warmup-epoch', more precision, or leave "
+            "such steps out with '--skip-non-finite N'")
 
     # -- between steps -------------------------------------------------------------------------
 

@@ -188,6 +188,10 @@ class Evaluator:
             self._kept.close()
             self._kept = None
 
+    def example(self) -> StateDict:
+        """Return weights of the model that may be replaced in place."""
+        return {name: value.clone() for name, value in self.module.state_dict().items()}
+
     @contextmanager
     def _session(self, weights: StateDict) -> Iterator[InferenceSession]:
         if self._kept is None:

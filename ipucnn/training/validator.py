@@ -81,18 +81,28 @@ class Validator:
     def validate_folder(self, folder: Path) -> None:
         """Validate all end-of-epoch checkpoints.
 
+        The first instance reads them for all, because others may be on hosts without the folder.
+
         Raises:
             Interrupted: the listener requests a stop.
             IpucnnError: a checkpoint or an image cannot be read.
         """
-        for entry in entries(folder):
-            if entry.step or self._evaluator is None:
-                continue
-            stored = load_stored(entry.path)
-            self._listener.line(f"Validation of {entry.path.name}, epoch {stored.epoch}")
-            for kind, weights in (("raw", stored.weights), ("ema", stored.ema)):
-                if weights is not None:
-                    self._scored(weights, stored.epoch, kind, entry.path.name)
+        if self._evaluator is None:
+            return
+        instances = self._prepared.instances
+        first = not instances.index
+        for name in instances.gather([entry.path.name for entry in entries(folder)
+                                      if not entry.step] if first else [])[0]:
+            stored = load_stored(folder / name) if first else None
+            own = {"raw": stored.weights, "ema": stored.ema} if stored else {}
+            epoch, kinds = instances.gather(
+                [stored.epoch if stored else 0,
+                 [kind for kind, weights in own.items() if weights is not None]])[0]
+            self._listener.line(f"Validation of {name}, epoch {epoch}")
+            for kind in kinds:
+                weights = own.get(kind) or self._evaluator.example()
+                instances.share(weights)
+                self._scored(weights, epoch, kind, name)
 
     def _scored(self, weights: StateDict, epoch: int, kind: str,
                 checkpoint: str = "") -> Validation:

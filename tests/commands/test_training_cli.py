@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,35 @@ def test_the_saved_options_repeat_the_training(cli, tmp_path):
     assert (first[0], again[0]) == (0, 0), again[2]
     assert [row["loss"] for row in rows(tmp_path / "a")] == [
         row["loss"] for row in rows(tmp_path / "b")]
+
+
+def test_a_log_folder_in_use_keeps_the_record_of_the_other_training(cli, tmp_path):
+    short = [*TINY, "--no-validation", "--epoch", "1", "--iterations", "1"]
+    assert cli("train", *short, "--log-dir", "a")[0] == 0
+    before = (tmp_path / "a" / "metrics.jsonl").read_text()
+    code, _out, err = cli("train", *short, "--log-dir", "a", "--lr", "0.5")
+    assert code == 0, err
+    assert "contains the record of another training" in " ".join(err.split())
+    assert (tmp_path / "a" / "metrics.jsonl.superseded").read_text() == before
+    assert len(rows(tmp_path / "a")) == 1
+    # killed before its first checkpoint: the same command begins it again
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "metrics.jsonl").write_text(before)
+    (tmp_path / "c" / "training.json").write_text('{"status": "running"}')
+    assert cli("train", *short, "--checkpoint-path", "c")[0] == 0
+    assert not list((tmp_path / "c").glob("*.superseded"))
+    assert len(rows(tmp_path / "c")) == 1
+
+
+def test_an_interrupt_of_the_preparation_ends_it_at_once(cli, monkeypatch):
+    def opened(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr("ipucnn.training.job.prepare", opened)
+    code, _out, err = cli("train", *TINY)
+    assert (code, err.splitlines()[-1]) == (130, "interrupted")
 
 
 def test_json_is_one_document(cli):
@@ -371,6 +402,7 @@ def test_a_loss_that_is_not_finite_stops_with_everything_named(cli):
     error = next(line for line in err.splitlines() if line.startswith("error: "))
     for part in ("step", "learning rate 1e+30", "loss scaling 1", "last good checkpoint"):
         assert part in error
+    assert "'--loss-scaling'" not in err  # it is not above 1
 
 
 def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):

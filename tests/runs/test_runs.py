@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -263,6 +264,20 @@ def test_resume_auto_continues_the_newest_or_begins(tmp_path, monkeypatch, capsy
     assert "Epoch 2/2" in captured.out
     assert "Epoch 1/2" not in captured.out
     assert [run["epoch"] for run in runs_of("kept", capsys)] == [2.0]
+    (tmp_path / "mixed").mkdir()
+    for name in ("a_b_1.pt", "c_d_1.pt"):
+        (tmp_path / "mixed" / name).write_bytes(b"")
+    assert invoke(["train", "--resume", ".", "--epoch", "2"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the training in 'kept' is continued" in told
+    assert "skipped: folder 'mixed' has checkpoints of 2 trainings" in told
+    assert invoke(["train", "--resume", "mixed"]) == 1
+    assert "has checkpoints of 2 trainings" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "kept")
+    shutil.copytree(str(tmp_path / "photos"), "photos")
+    assert invoke(["train", "--resume", ".", "--epoch", "2"]) == 0
+    assert "the training in '.' is continued" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.chdir(tmp_path)
     assert invoke(["train", "--resume", "nowhere"]) == 2
     assert "there is no checkpoint 'nowhere'" in capsys.readouterr().err
     assert invoke(["train", "--resume", "photos"]) == 2

@@ -1,13 +1,15 @@
 """What a training shows of itself."""
 
 import io
+import os
+import signal
 import sys
 import time
 
 import pytest
 
 from ipucnn.core.progress import Status
-from ipucnn.terminal import tables
+from ipucnn.terminal import signals, tables
 from ipucnn.terminal.progress import (
     COMPILING,
     PREPARING,
@@ -123,3 +125,32 @@ def test_no_spinner_where_it_would_be_noise(terminal, monkeypatch, variable, val
     with busy("compiling"), RunProgress("auto") as update:
         update("run", 3, None)
     assert screen.getvalue() == ""
+
+
+@pytest.fixture
+def handlers():
+    """The handlers of signals, which are set back after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals.install()
+    yield
+    signals.install()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def interrupted(name):
+    os.kill(os.getpid(), signal.Signals[name])
+    time.sleep(5)
+
+
+def test_a_signal_interrupts_the_preparation_and_ends_a_training_after_a_step(handlers):
+    with TrainProgress("off"), pytest.raises(KeyboardInterrupt, match="SIGINT"):
+        interrupted("SIGINT")
+    signals.install()
+    with TrainProgress("off") as listener:
+        assert listener.stop() == ""
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert listener.stop() == "SIGINT"
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            interrupted("SIGTERM")

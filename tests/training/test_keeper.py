@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ipucnn.core.errors import UsageError
-from ipucnn.training.checkpoints import Checkpoint, Position
+from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.keeper import Keeper, continue_in, prepare
 
 
@@ -129,12 +130,53 @@ def test_a_restored_training_sets_newer_checkpoints_aside(tmp_path):
     keeper = Keeper(tmp_path)
     for epoch in (1, 2, 3):
         keeper.save(made(epoch))
-    assert continue_in(tmp_path, tmp_path / "m_d_3.pt") == []
-    assert continue_in(tmp_path, tmp_path / "m_d_1.pt") == ["m_d_2.pt", "m_d_3.pt"]
+    first = tmp_path / "m_d_1.pt"
+    assert continue_in(tmp_path, tmp_path / "m_d_3.pt", Position(3)) == []
+    assert continue_in(tmp_path, first, Position(1)) == ["m_d_2.pt", "m_d_3.pt"]
     assert names(tmp_path) == ["m_d_1.pt", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
     with pytest.raises(UsageError, match="contains the checkpoints"):
-        continue_in(tmp_path, tmp_path / "elsewhere" / "m_d_1.pt")
-    assert continue_in(tmp_path / "new", tmp_path / "m_d_1.pt") == []
+        continue_in(tmp_path, tmp_path / "elsewhere" / "m_d_1.pt", Position(1))
+    assert continue_in(tmp_path / "new", first, Position(1)) == []
+    Keeper(tmp_path, restored=first).save(made(2))
+    assert continue_in(tmp_path, first, Position(1)) == ["m_d_2.pt"]
+    assert names(tmp_path) == ["m_d_1.pt", "m_d_2.pt.2.superseded", "m_d_2.pt.superseded",
+                               "m_d_3.pt.superseded", "new"]
+
+
+def test_newer_checkpoints_are_set_aside_for_a_renamed_one(tmp_path):
+    keeper = Keeper(tmp_path)
+    for epoch in (1, 2, 3):
+        keeper.save(made(epoch))
+    keeper.save(made(3, 4))
+    renamed = tmp_path / "good.pt"
+    shutil.copy(str(tmp_path / "m_d_1.pt"), str(renamed))
+    assert continue_in(tmp_path, renamed, made(1).position) == [
+        "m_d_2.pt", "m_d_3.pt", "m_d_4.step34.pt"]
+    again = Keeper(tmp_path, keep_last=1, restored=renamed)
+    again.resume({}, "")
+    assert names(tmp_path)[:2] == ["good.pt", "m_d_1.pt"]
+    again.save(made(2))
+    assert again.last_good == tmp_path / "m_d_2.pt"
+    assert names(tmp_path)[:2] == ["good.pt", "m_d_2.pt"]
+
+
+@pytest.mark.parametrize(("epoch", "call", "extra", "later"), [
+    (2, 0, False, ["m_d_3.step22.pt", "m_d_3.step24.pt", "m_d_3.pt"]),
+    (2, 2, False, ["m_d_3.step24.pt", "m_d_3.pt"]), (2, 4, False, ["m_d_3.pt"]),
+    (3, 0, False, []), (2, 0, True, ["m_d_3.step22.pt", "m_d_3.step24.pt", "m_d_3.pt"])])
+def test_what_is_newer_than_a_position(tmp_path, epoch, call, extra, later):
+    for other in (made(1), made(2), made(2, 2), made(2, 4), made(3)):
+        save(other, tmp_path)
+    save(replace(made(2), extra=extra), tmp_path)
+    restored = replace(made(epoch, call), extra=extra)
+    assert continue_in(tmp_path, tmp_path / restored.name, restored.position) == later
+
+
+def test_the_last_checkpoint_is_never_removed(tmp_path):
+    save(made(5), tmp_path, "m_d_9.pt")  # a copy with the name of a later epoch
+    keeper = Keeper(tmp_path, keep_last=1, restored=tmp_path / "m_d_9.pt")
+    keeper.save(made(6))
+    assert names(tmp_path) == ["m_d_6.pt", "m_d_9.pt"]
 
 
 def test_a_file_in_place_of_the_folder_ends_nothing(tmp_path):
@@ -200,6 +242,6 @@ def test_a_folder_without_room_for_the_next_checkpoint_is_refused(tmp_path, monk
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(UsageError, match="No space left") as caught:
-        continue_in(tmp_path, tmp_path / "m_d_1.pt")
+        continue_in(tmp_path, tmp_path / "m_d_1.pt", Position(1))
     assert "--checkpoint-output-dir" in str(caught.value)
     assert names(tmp_path) == ["m_d_1.pt"]

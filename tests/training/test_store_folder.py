@@ -100,7 +100,7 @@ def test_a_copied_folder_is_read_as_it_is(tmp_path):
     folder, lock = writing()
     with lock:
         continued = newest(folder)[0]
-        assert continue_in(folder, continued.path) == []
+        assert continue_in(folder, continued.path, continued.position) == []
         Keeper(folder, restored=continued.path).save(made(3))
     assert [entry.epoch for entry in entries(read_anew())] == [1, 2, 3]
 
@@ -208,9 +208,11 @@ def test_newer_checkpoints_are_set_aside():
     with lock:
         path = folder / "m_d_1.pt"
         store_paths.present(path)
-        assert continue_in(folder, path) == ["m_d_2.pt", "m_d_3.pt"]
+        assert continue_in(folder, path, Position(1)) == ["m_d_2.pt", "m_d_3.pt"]
+        Keeper(folder, restored=path).save(made(2))
+        assert continue_in(folder, path, Position(1)) == ["m_d_2.pt"]
     assert [name for name in stored() if name.startswith("m_")] == [
-        "m_d_1.pt", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
+        "m_d_1.pt", "m_d_2.pt.2.superseded", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
     assert [entry.epoch for entry in entries(read_anew())] == [1]
 
 

@@ -83,6 +83,20 @@ def test_images_of_a_class_without_an_output_are_not_trained_on(trained, tmp_pat
     assert "--num-classes" in caught.value.hint
 
 
+def test_bad_images_of_another_listing_are_forgotten(work):
+    path = next((work / "model").glob("*_1.pt"))
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["progress"]["bad"] = [5]
+    torch.save(checkpoint, path)
+    shutil.copytree(str(work / "model"), str(work / "again"))
+    assert restored(work, skip_bad_samples=True).skipped["images"] == 1
+    (work / "photos" / "bar" / "0.jpg").write_bytes(
+        next((work / "photos" / "bar").iterdir()).read_bytes())
+    result = ipucnn.restore(work / "again", data_dir=work / "photos", epoch=2,
+                            skip_bad_samples=True)
+    assert result.skipped["images"] == 0
+
+
 def test_a_weights_file_is_stronger_than_a_profile(work):
     common = {"data_dir": work / "photos", "weights": work / "model"}
     tuned = ipucnn.train(config="fine-tune", epoch=1, checkpoint_path=work / "tuned", **common,

@@ -54,6 +54,8 @@ class ExecutionPlan:
         compile_only: the model is compiled but not executed.
         calls_in_flight: number of host calls of inference that can be started before the result of
             the first one is read.
+        validation: whether these are the weights of a training, which are validated in its
+            half-precision type.
 
     Raises:
         UsageError: a value or a combination that no backend supports.
@@ -79,6 +81,7 @@ class ExecutionPlan:
     recompute_checkpoints: Tuple[str, ...] = ()
     compile_only: bool = False
     calls_in_flight: int = 1
+    validation: bool = False
 
     def __post_init__(self) -> None:
         counts = {"batch-size": self.micro_batch, "device-iterations": self.device_iterations,

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import json_text, kind_of, write_text
@@ -44,18 +44,21 @@ class MetricsWriter:
         folder: where the two files are.
         rows: how many rows of existing files to keep, from the start; a restored training writes
             later ones again.
+        precedes: returns whether to keep one of these rows; None keeps all.
 
     Attributes:
         rows: number of rows.
         failed: why the last write failed, or None.
     """
 
-    def __init__(self, folder: Path, rows: int = 0) -> None:
+    def __init__(self, folder: Path, rows: int = 0,
+                 precedes: Optional[Callable[[Dict[str, Any]], bool]] = None) -> None:
         self._folder = folder
         self._pending: Dict[str, str] = {}
         self.failed: Optional[str] = None
         self._synced = 0.0
-        kept = _read(folder / "metrics.jsonl")[:rows]
+        kept = [row for row in _read(folder / "metrics.jsonl")[:rows]
+                if precedes is None or precedes(row)]
         self.rows = len(kept)
         for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
                            ("metrics.csv", _HEADER + _csv(kept))):
@@ -123,7 +126,8 @@ class FilesLogger(Logger):
         import yaml
 
         self._folder = run.folder
-        self._metrics = MetricsWriter(run.folder, run.rows)
+        self._metrics = MetricsWriter(run.folder, run.rows,
+                                      run.precedes if run.restored else None)
         write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:

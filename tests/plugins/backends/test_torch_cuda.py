@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch, TrainingSetup
 from ipucnn.core.machine import thread_count
+from ipucnn.core.options.building import build
 from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
@@ -34,6 +36,7 @@ from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.settings import ProcessSettings
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
+from ipucnn.training.options import TrainOptions
 
 CPU = Device(torch.device("cpu"), "CPU", torch.bfloat16, torch.float32)
 CARD = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)
@@ -122,6 +125,20 @@ def test_a_card_trains_in_bfloat16_and_infers_in_float16(card):
     probe = TorchBackend().probe_for(ExecutionPlan(training=True))
     assert (probe.half, probe.precision) == ("bfloat16", "16.32")
     assert TorchBackend().probe_for(ExecutionPlan()).half == "float16"
+
+
+@pytest.mark.parametrize("precision", ["16.16", "16.32"])
+def test_a_training_is_validated_in_its_own_half_precision(card, precision):
+    """Activations beyond the range of float16 are no reason to end a training in bfloat16."""
+    options = build(TrainOptions, {"precision": precision})
+    plan = options.validation_plan()
+    assert TorchBackend().probe_for(plan).half == "bfloat16"
+    backend = TorchBackend()
+    backend._device = lambda: Device(torch.device("cpu"), "CPU", torch.float16, torch.float16,
+                                     torch.bfloat16)
+    for validation, kind in ((True, "bfloat16"), (False, "float16")):
+        with backend.inference(network(), replace(plan, validation=validation), 8) as made:
+            assert made.facts["arithmetic"] == kind
 
 
 def test_an_older_card_trains_in_float16(card, monkeypatch):
@@ -269,6 +286,26 @@ def test_out_of_memory_at_one_micro_batch_is_said():
     (images, labels), = batches(1, 4)
     with pytest.raises(IpucnnError, match="out of memory at a micro-batch of 4"):
         made.step(TrainingBatch(images, labels), 0)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_out_of_memory_of_a_compiled_model_is_said(monkeypatch, backward):
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(_, images):
+            return images.clone()
+
+        @staticmethod
+        def backward(_, gradient):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def compiled(model):
+        return lambda images: model(Fails.apply(images.requires_grad_())) if backward \
+            else Fails.backward(None, images)
+
+    monkeypatch.setattr("ipucnn.plugins.backends.torch.compiler.compiled_for_training", compiled)
+    with pytest.raises(IpucnnError, match="out of memory at a micro-batch of 4"):
+        session(network(), options={"compile": True}, micro_batch=4)
 
 
 # -- 7, 10: calls to the device ------------------------------------------------------------------

@@ -47,6 +47,20 @@ def test_a_resumed_training_goes_on_where_its_checkpoint_was(tmp_path):
     assert lines(tmp_path) == [*ROWS[:2], ROWS[5]]
 
 
+def test_in_another_folder_later_rows_are_dropped_by_their_update(tmp_path):
+    """The training began elsewhere, so that more rows were recorded than this folder has."""
+    found = [*ROWS[2:4], {"kind": "validation", "epoch": 1, "update": 3},
+             {"kind": "train", "epoch": 1, "update": 4}]
+    writer = MetricsWriter(tmp_path)
+    for row in found:
+        writer.add(row)
+    for validated, kept in ((1, found[:3]), (0, found[:2])):
+        run = RunInfo({}, tmp_path, 40, tmp_path / "m_d_1.pt", 3, validated=validated)
+        FilesLogger().start(run)
+        assert lines(tmp_path) == kept
+        assert len(table(tmp_path)) == len(kept)
+
+
 def test_a_half_written_row_is_dropped(tmp_path):
     writer = MetricsWriter(tmp_path)
     for row in ROWS[:3]:

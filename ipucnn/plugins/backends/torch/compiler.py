@@ -11,6 +11,7 @@ from torch.torch_version import TorchVersion
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.files import trusted_folder
+from ipucnn.plugins.backends.torch.errors import out_of_memory
 
 
 def check() -> None:
@@ -53,13 +54,15 @@ def compiled_for_training(model: torch.nn.Module) -> Callable[..., Any]:
     return torch.compile(model, dynamic=False)
 
 
-def first_call(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+def first_call(call: Callable[[], Any]) -> None:
     """Execute the call that compiles; report a compiler error in one line."""
     try:
-        return call()
-    except (IpucnnError, KeyboardInterrupt):
+        call()
+    except (IpucnnError, KeyboardInterrupt, MemoryError):
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise IpucnnError(f"the model cannot be compiled here: {lines[0] if lines else error!r}",
                           "leave '--compile' out") from error

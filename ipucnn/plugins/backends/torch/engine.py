@@ -55,10 +55,8 @@ class TorchBackend(Backend):
         probe = self.probe()
         if not probe.usable:
             return probe
-        device = self._device()
-        if plan.training:
-            device = device.for_training()
-            probe = replace(probe, half=_name(device.half))
+        device = self._device_for(plan)
+        probe = replace(probe, half=_name(device.half))
         if not device.emulates_half:
             probe = replace(probe, precision="16.32" if plan.training else "16.16")
         if plan.half:
@@ -81,6 +79,10 @@ class TorchBackend(Backend):
 
     def _device(self) -> Device:
         return pick(of_instance(self.options.device))
+
+    def _device_for(self, plan: ExecutionPlan) -> Device:
+        device = self._device()
+        return device.for_training() if plan.training or plan.validation else device
 
     def _described(self, device: Device) -> Probe:
         notes: Tuple[str, ...] = ()
@@ -112,7 +114,7 @@ class TorchBackend(Backend):
             compiler.check()
         with device_errors(plan.micro_batch):
             kind = PipelineInferenceSession if self._staged(plan) else TorchInferenceSession
-            return kind(model, plan, input_size, self._device(), options)
+            return kind(model, plan, input_size, self._device_for(plan), options)
 
     def training(self, model: torch.nn.Module, plan: ExecutionPlan, setup: TrainingSetup,
                  input_size: int) -> TrainingSession:

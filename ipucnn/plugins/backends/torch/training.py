@@ -138,10 +138,10 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self.facts["micro_batches_together"] = self._together
         self._forward = self._module
         if self._options.compile:
-            with self._undisturbed():
+            with self._undisturbed(), device_errors(plan.micro_batch):
                 images, labels = self._example(plan.micro_batch * self._together)
-                loss = compiler.first_call(lambda: self._loss(images, labels, None)[0])
-                loss.backward()  # type: ignore[no-untyped-call]
+                compiler.first_call(lambda: self._loss(  # the backward pass is compiled, too
+                    images, labels, None)[0].backward())  # type: ignore[no-untyped-call]
                 self._optimizer.zero_grad(set_to_none=True)
         if not self._parallel.alone:
             self._unused = self._has_unused()
