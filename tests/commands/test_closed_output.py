@@ -14,8 +14,8 @@ from ipucnn.benchmarking.network_result import NetworkBench
 
 NETWORK = ["--model", "resnet8-cifar", "--backend", "torch", "--progress", "off"]
 TRAIN = ["train", *NETWORK, "--data", "image_folder", "--data-dir", "tiny-images",
-         "--input-size", "32", "--epoch", "1", "--batch-size", "2", "--no-validation", "--checkpoint-path", "ckpt",
-         "--json"]  # without it, the training itself prints
+         "--input-size", "32", "--epoch", "1", "--batch-size", "2", "--no-validation",
+         "--checkpoint-path", "ckpt", "--json"]  # without it, the training itself prints
 
 
 @pytest.fixture(autouse=True)
