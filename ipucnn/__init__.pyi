@@ -357,7 +357,6 @@ def load(
     full_precision_norm: bool = False,
     oversubscribe: bool = False,
     precision: str | None = None,
-    report: os.PathLike[str] | str | None = None,
     efficientnet_expand_ratio: int | None = None,
     efficientnet_group_dim: int | None = None,
     shortcut_type: str | None = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 from ipucnn.api.reporting import Callback, Progress, counted, trained
 from ipucnn.api.signatures import PathLike, refuse, takes_options
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.names import key
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ipucnn.training.train_result import TrainResult
     from ipucnn.training.validation import Validations
 
-ResultT = TypeVar("ResultT", "NetworkBench", "RunResult", "TrainResult", "TrainingPlan")
+ResultT = TypeVar("ResultT", "NetworkBench", "RunResult", "TrainResult", "TrainingPlan",
+                  "Validations")
 
 Callbacks = Union[Callback, Sequence[Callback]]
 
@@ -65,11 +66,7 @@ def run(config: Optional[PathLike] = None, *, images: Any = None, progress: Prog
         from ipucnn.inference import bulk
 
         result = bulk.run(made, progress=report, images=given)
-    if made.results.report:
-        from ipucnn.reports.job import of_document
-
-        of_document(result.document(), made.results.report)
-    return _written(result, made.results.result)
+    return _written(result, made.results.result, made.results.report)
 
 
 @takes_options(TrainOptions)
@@ -175,15 +172,7 @@ def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
         return validated(made, listener=listener)
 
     found = trained(job, progress)
-    if made.results.result:
-        from ipucnn.core.files import write_json
-
-        write_json(made.results.result, found.document(made.results.per_class))
-    if made.results.report:
-        from ipucnn.reports.job import of_document
-
-        of_document(found.document(), made.results.report)
-    return found
+    return _written(found, made.results.result, made.results.report, made.results.per_class)
 
 
 @takes_options(AverageOptions)
@@ -326,12 +315,26 @@ def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:
     return made
 
 
-def _written(result: ResultT, place: Optional[PathLike]) -> ResultT:
-    """Write a result as JSON if a file is named, and return it."""
-    if place:
-        from ipucnn.core.files import write_json
+def _written(result: ResultT, place: Optional[PathLike], report: Optional[PathLike] = None,
+             *details: Any) -> ResultT:
+    """Write a result as JSON and as a report where files are named, and return it.
 
-        write_json(os.fspath(place), getattr(result, "document", result.as_dict)())
+    Raises:
+        IpucnnError: a file cannot be written; `partial` is the result.
+    """
+    document: Callable[..., Dict[str, Any]] = getattr(result, "document", result.as_dict)
+    try:
+        if place:
+            from ipucnn.core.files import write_json
+
+            write_json(os.fspath(place), document(*details))
+        if report:
+            from ipucnn.reports.job import of_document
+
+            of_document(document(), report)
+    except IpucnnError as error:
+        error.partial = result
+        raise
     return result
 
 

@@ -92,14 +92,13 @@ class LoadedModel(Shown):
             UsageError: the model is an ONNX file.
         """
         if self._module is None:
-            from ipucnn.models.build import build_model
+            from ipucnn.inference.prepared_run import model_of
 
             job = self._answering.job
             if job.options.network.onnx:
                 raise UsageError(f"{job.options.network.onnx!r} is an ONNX file, not a torch "
                                  "module", "load the checkpoint that it was exported from")
-            self._module = build_model(job.options.network, job.options.plugins,
-                                       job.registry).module.eval()
+            self._module = model_of(job.options, job.options.network, job.registry).module.eval()
         return self._module
 
     @property

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 _OF_RUNS = ("data", "data_dir", "synthetic", "instances", "predictions", "top_k", "result",
-            "progress", "iterations", "warmup", "time_limit", "onnx", "log_path", "hide_output",
-            "match_classes", "calibration_samples", "calibration_dir", "compile_only",
-            "tune")
+            "report", "progress", "iterations", "warmup", "time_limit", "onnx", "log_path",
+            "hide_output", "match_classes", "calibration_samples", "calibration_dir",
+            "compile_only", "tune")
 """Options of runs that do not apply to a loaded model."""
 
 

@@ -31,6 +31,9 @@ PATIENCE = 600.0
 class Process:
     """A process that measures one contender; close it in any case.
 
+    A process that has ended, or that was killed because it did not respond, is replaced for the
+    next case.
+
     Args:
         contender: what it measures.
         settings: the plugins that it may load.
@@ -38,6 +41,10 @@ class Process:
 
     def __init__(self, contender: Contender, settings: PluginSettings) -> None:
         self.contender = contender
+        self._settings = settings
+        self._start()
+
+    def _start(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._connection, theirs = Pipe()
         with theirs:
@@ -47,7 +54,7 @@ class Process:
                  *map(str, sys.path)],
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()], start_new_session=True)
-        self._send((contender, settings))
+        self._send((self.contender, self._settings))
 
     def prepare(self, case: Case) -> None:
         """Prepare a case.
@@ -55,6 +62,9 @@ class Process:
         Raises:
             RefusedError: the contender cannot; the message states the reason.
         """
+        if self._process.poll() is not None:
+            self.close()
+            self._start()
         self._send(case)
         self._receive(READY)
 
@@ -94,6 +104,8 @@ class Process:
         answer: Optional[Tuple[Any, ...]] = None
         try:
             if not self._connection.poll(PATIENCE):
+                self._process.kill()  # it would disturb others, and answer the next case
+                self._process.wait()
                 raise RefusedError(f"no response in {PATIENCE:.0f} seconds")
             answer = self._connection.recv()
         except (EOFError, OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
 import typer
 
@@ -11,6 +11,9 @@ from ipucnn.terminal import exit_codes
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import IMPORTING, RunProgress, importing_torch
+
+if TYPE_CHECKING:
+    from ipucnn.benchmarking.network_result import NetworkBench
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +32,16 @@ def bench(given: Dict[str, Any]) -> int:
 
     with RunProgress(options.results.progress, IMPORTING, "turns") as progress:
         result = measured(options, progress=progress)
-    if options.results.json:
+    try:
+        if options.results.result:
+            write_json(options.results.result, result.as_dict())
+    finally:  # each output is written even if the other one cannot be
+        _show(result, options.results.json)
+    return exit_codes.of_signal(result.stopped_by)
+
+
+def _show(result: NetworkBench, as_json: bool) -> None:
+    if as_json:
         render.emit_json(result.as_dict())
     else:
         render.emit(render.facts(result.facts()))
@@ -39,6 +51,3 @@ def bench(given: Dict[str, Any]) -> int:
                 render.emit("\n" + title + render.table(table.headings, table.rows))
     for note in result.all_notes():
         render.note(note)
-    if options.results.result:
-        write_json(options.results.result, result.as_dict())
-    return exit_codes.of_signal(result.stopped_by)

@@ -211,14 +211,16 @@ def bench(given: Dict[str, Any]) -> None:
 
     with RunProgress(options.results.progress, "opening the data") as progress:
         result = measured(options, progress=progress)
-    if options.results.json:
-        render.emit_json(result.as_dict())
-    else:
-        render.emit(render.bench_result(result))
+    try:
+        if options.results.result:
+            write_json(options.results.result, result.as_dict())
+    finally:  # each output is written even if the other one cannot be
+        if options.results.json:
+            render.emit_json(result.as_dict())
+        else:
+            render.emit(render.bench_result(result))
     for note in result.notes:
         render.note(note)
-    if options.results.result:
-        write_json(options.results.result, result.as_dict())
 
 
 add_command(_app, convert, ConvertOptions)

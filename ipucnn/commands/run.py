@@ -36,6 +36,12 @@ def run(given: Dict[str, Any]) -> int:
         from ipucnn.inference import bulk
 
     def show(result: Any) -> None:
+        try:
+            write(result)
+        finally:  # each output is written even if the other one cannot be
+            print_out(result)
+
+    def print_out(result: Any) -> None:
         if options.results.json:
             render.emit_json(result.as_dict())
         else:
@@ -47,6 +53,8 @@ def run(given: Dict[str, Any]) -> int:
         for note in [*result.notes, result.accuracy_note]:
             if note:
                 render.note(note)
+
+    def write(result: Any) -> None:
         if options.results.result and speaks():
             write_json(options.results.result, result.document())
         if options.results.report and speaks():

@@ -69,22 +69,23 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
     as_json = bool(given.get("json"))
 
     def show(result: Any) -> None:
-        if as_json:
-            render.emit_json(result.as_dict())
-        else:
-            render.emit(render.facts(result.facts()))
-            for line in _next_steps(result):
-                render.emit(line)
-        if given.get("result") and speaks():
-            from ipucnn.core.files import write_json
+        note = None
+        try:
+            if given.get("result") and speaks():
+                from ipucnn.core.files import write_json
 
-            write_json(given["result"], result.as_dict())
-        if not given.get("no_report") and result.log_dir and speaks():
-            from ipucnn.reports.job import of_training
+                write_json(given["result"], result.as_dict())
+            if not given.get("no_report") and result.log_dir and speaks():
+                from ipucnn.reports.job import of_training
 
-            note = of_training(result.log_dir)
-            if note:
-                render.note(note)
+                note = of_training(result.log_dir)
+        finally:  # each output is written even if the other one cannot be
+            if as_json:
+                render.emit_json(result.as_dict())
+            else:
+                render.emit("\n".join([render.facts(result.facts()), *_next_steps(result)]))
+        if note:
+            render.note(note)
 
     with _progress(given, as_json) as listener:
         try:
@@ -130,18 +131,20 @@ def validate(given: Dict[str, Any]) -> int:
     options = build(ValidateOptions, given)
 
     def show(found: Any) -> None:
-        if options.results.json:
-            render.emit_json(found.as_dict(options.results.per_class))
-        else:
-            render.emit(render.validations(found, options.results.per_class))
-        if options.results.result and speaks():
-            from ipucnn.core.files import write_json
+        try:
+            if options.results.result and speaks():
+                from ipucnn.core.files import write_json
 
-            write_json(options.results.result, found.document(options.results.per_class))
-        if options.results.report and speaks():
-            from ipucnn.reports.job import of_document
+                write_json(options.results.result, found.document(options.results.per_class))
+            if options.results.report and speaks():
+                from ipucnn.reports.job import of_document
 
-            of_document(found.document(), options.results.report)
+                of_document(found.document(), options.results.report)
+        finally:  # each output is written even if the other one cannot be
+            if options.results.json:
+                render.emit_json(found.as_dict(options.results.per_class))
+            else:
+                render.emit(render.validations(found, options.results.per_class))
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener:
         with signals.held():  # torch is imported

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Sequence, Tuple
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.data import ImageDataset
@@ -96,7 +97,8 @@ class GivenImages(ImageDataset):
 
     Labels are numbers or names. The names of numbered classes are those of the collection
     (`classes` or `class_names`), or the numbers themselves. The labels of a dataset that does not
-    list them (`targets`) are read from its items, each of which is loaded once for it.
+    list them (`targets`) are read from its items, each of which is loaded once for it. Items of a
+    list are read by several threads at a time, those of other collections by one.
 
     Args:
         items: images, or pairs of an image and its label.
@@ -107,11 +109,18 @@ class GivenImages(ImageDataset):
 
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
+        self._turn = Lock()
         self._paired = len(items) > 0 and _is_pair(items[0])
         self._labels: Optional[List[int]] = None
         self.labels_in_memory = True
         if self._paired:
             self._labels, self.class_names = _numbered(_labels(items), _class_names(items))
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        vars(self).update(state, _turn=Lock())
 
     def __len__(self) -> int:
         return len(self._items)
@@ -149,7 +158,11 @@ class GivenImages(ImageDataset):
         return None if self._labels is None else self._labels[index]
 
     def _image(self, index: int) -> Any:
-        item = self._items[index]
+        if isinstance(self._items, (list, tuple)):
+            item = self._items[index]
+        else:  # code of the user, such as a dataset that reads from one open file
+            with self._turn:
+                item = self._items[index]
         return item[0] if self._paired else item
 
 

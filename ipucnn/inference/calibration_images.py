@@ -10,10 +10,10 @@ import torch
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.calibration import Calibration
-from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.loader import HostLoader
 from ipucnn.inference.options import RunDataset
+from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch
 
 SAMPLES = 300
@@ -33,11 +33,13 @@ class CalibrationImages(Calibration):
         images: `(n, 3, size, size)`, uint8.
         labels: the correct output for each; None where it is not known.
         count: how many of them to calibrate with; if it is all, all are used for comparing, too.
+        card: of the model; None compares its outputs as they are.
     """
 
     images: torch.Tensor
     labels: List[Optional[int]]
     count: int
+    card: Optional[ModelCard] = None
 
     @property
     def calibrating(self) -> torch.Tensor:
@@ -65,6 +67,9 @@ class CalibrationImages(Calibration):
             `agreement`, per cent of equal top-1 classes; and where labels are known `top1_full`,
             `top1_int8` in per cent and `top1_difference`.
         """
+        if self.card is not None and full.shape[1] == 1:  # it distinguishes two classes
+            full, quantised = (torch.from_numpy(self.card.probabilities(logits))
+                               for logits in (full, quantised))
         best_full, best = full.argmax(1), quantised.argmax(1)
         report: Dict[str, Any] = {
             "calibration_images": self.count, "compared_images": len(full),
@@ -84,8 +89,8 @@ def _per_cent(equal: torch.Tensor) -> float:
     return 100.0 * float(equal.double().mean())
 
 
-def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,
-                   match: Optional[ClassMatch], options: RunDataset) -> CalibrationImages:
+def calibration_of(dataset: ImageDataset, card: ModelCard, match: Optional[ClassMatch],
+                   options: RunDataset) -> CalibrationImages:
     """Return images of a dataset for calibration, and others for comparison.
 
     They are drawn at random, because datasets are often sorted by class. The comparison uses the
@@ -94,7 +99,7 @@ def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,
 
     Args:
         dataset: where images come from.
-        preprocessing: of the model.
+        card: of the model.
         match: the model's class for each label; None where labels are unknown.
         options: number of calibration images (`SAMPLES` by default, at most the dataset's size),
             seed of the draw, and how images are read.
@@ -107,7 +112,7 @@ def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,
         len(dataset), generator=torch.Generator().manual_seed(options.seed)).tolist()
     images: List[torch.Tensor] = []
     labels: List[Optional[int]] = []
-    with HostLoader(dataset, preprocessing, FEWEST, order, workers=options.dataloader_worker,
+    with HostLoader(dataset, card.preprocessing, FEWEST, order, workers=options.dataloader_worker,
                     skip_bad=options.skip_bad_samples) as loader:
         for batch in loader:
             images.append(batch.images)
@@ -122,4 +127,4 @@ def calibration_of(dataset: ImageDataset, preprocessing: Preprocessing,
     if compared < FEWEST:
         compared = 0
     return CalibrationImages(torch.cat(images)[:there], labels[:there],
-                       min(samples, there - compared))
+                             min(samples, there - compared), card)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
@@ -63,8 +63,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         notes.append(note)
 
     def execute(job: Job) -> RunResult:
-        job.notes[:0] = notes
-        return _execute(job, progress)
+        return _execute(job, progress, notes)
 
     return attempted(options, registry, images, execute,
                      backend_choice.asked(options, registry, progress))
@@ -99,7 +98,8 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
                 raise
 
 
-def _execute(job: Job, progress: Progress) -> RunResult:
+def _execute(job: Job, progress: Progress, notes: Sequence[str]) -> RunResult:
+    job.notes[:0] = notes
     result = _empty_result(job)
     with ExitStack() as stack:
         session = stack.enter_context(session_of(job, result.notes))
@@ -118,7 +118,7 @@ def _execute(job: Job, progress: Progress) -> RunResult:
         if not limit and not job.options.execution.compile_only:
             _classify(job, session, result, progress, loader)
     if limit and job.again is not None:
-        return _execute(job.again(limit, progress), progress)
+        return _execute(job.again(limit, progress), progress, notes)
     return result
 
 

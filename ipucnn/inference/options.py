@@ -1,9 +1,10 @@
 """The options of `ipucnn run`."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
@@ -16,7 +17,7 @@ from ipucnn.core.options.parts import (
     ProfilePart,
     ResultPart,
 )
-from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.data.formats.recognition import scored_as
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.weights_options import settled_otherwise, with_card
@@ -183,9 +184,11 @@ class RunOptions(CommandOptions):
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with those of a weights file."""
         values = with_card(sources, others, registry)
-        weights, place = values.get("onnx") or values.get("weights"), values.get("data_dir")
-        if place and "data" not in values and not values.get("synthetic") \
-                and isinstance(weights, str) \
+        place = values.get("data_dir")
+        if not place or "data" in values or values.get("synthetic"):
+            return values
+        weights = _onnx_file(values, registry) if values.get("onnx") else values.get("weights")
+        if isinstance(weights, str) \
                 and (is_store(weights) or expanded_path(weights).is_file()):
             from ipucnn.onnx.any_card import card_in_file  # imports torch
 
@@ -250,3 +253,14 @@ class RunOptions(CommandOptions):
             normalisation=place, eight_bit_io=eight_bit, synthetic=synthetic,
             instances=instances, full_precision_norm=execution.full_precision_norm,
             seed=self.dataset.seed, compile_only=execution.compile_only)
+
+
+def _onnx_file(values: Mapping[str, Any], registry: "Registry") -> Optional[str]:
+    """Return the file that `--onnx` selects; None if there is none, which is reported later."""
+    from ipucnn.onnx.network import find_file
+
+    model = registry.get_typed(ModelSpec, values.get("model", RunNetwork.model))
+    with suppress(DataError):
+        return str(find_file(values["onnx"], model.name,
+                             values.get("batch_size", RunExecution.batch_size)))
+    return None

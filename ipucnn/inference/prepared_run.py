@@ -233,12 +233,10 @@ def model_of(options: RunOptions, network: NetworkPart, registry: Registry) -> B
         UsageError: an unknown name or an option that does not apply.
         WeightsError: the weights cannot be fetched or do not fit.
     """
-    import torch
+    from ipucnn.models.build import build_model, seeded
 
-    from ipucnn.models.build import build_model
-
-    torch.manual_seed(options.dataset.seed)
-    return build_model(network, options.plugins, registry)
+    with seeded(options.dataset.seed):
+        return build_model(network, options.plugins, registry)
 
 
 def session_of(job: Job, notes: List[str]) -> InferenceSession:
@@ -272,8 +270,8 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
             notes.append("the images of '--calibration-dir' are used without labels: "
                          + error.message)
         notes += [note for note in source.notes if note not in notes]
-    calibration = calibration_of(source, built.preprocessing,
-                                 matched(options, data, source, built.card), options.dataset)
+    calibration = calibration_of(source, built.card, matched(options, data, source, built.card),
+                                 options.dataset)
     return job.chosen.backend.quantised(built.module, job.executed, built.input_size, calibration)
 
 

@@ -105,7 +105,7 @@ class Scores:
         if self._match is not None:
             self._labels += sum(label is not None for label in labels)
             known = labels_of_batch(labels_by_output(self._match, labels, UNKNOWN),
-                                    outputs.shape[1])
+                                    len(self._class_names))
             self._count.add(ranked, known * finite[:, None] if known.ndim > 1 else numpy.where(
                 finite | (known == UNKNOWN), known, len(self._class_names)))
         if self.evidence is not None:

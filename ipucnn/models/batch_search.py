@@ -40,12 +40,14 @@ class Found:
         rates: images per second by micro-batch, of those that were measured.
         why: why no larger one was measured.
         remembered: whether the result is from an earlier run.
+        lasting: whether it is stored for later runs.
     """
 
     size: int
     rates: Mapping[int, float]
     why: str
     remembered: bool = False
+    lasting: bool = True
 
     @property
     def note(self) -> str:
@@ -65,13 +67,13 @@ Call = Tuple[Callable[[], Any], int]
 
 def search(caller: Callable[[int], Call], fewest: int, most: int,
            seconds: float = SECONDS) -> Found:
-    """Measure doubled micro-batches until one does not fit or is not faster.
+    """Measure doubled micro-batches until one fails or is not faster.
 
     Of sizes with about the same speed, the smaller one is selected.
 
     Args:
         caller: returns what computes micro-batches of a size, and the number of images; raises
-            `IpucnnError` if they do not fit.
+            `IpucnnError` if they cannot be computed.
         fewest: the first size, at least 1.
         most: the largest size.
         seconds: time after which no further size is measured.
@@ -89,9 +91,12 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
                 call, images = caller(size)
                 rates[size] = images / _shortest(call)
             del call  # its memory, before the next size takes some
-        except IpucnnError:
+        except IpucnnError as error:
             if not rates:
                 raise
+            if "memory" not in error.message:
+                return Found(best, rates, f"{size} is not possible: {error.message}",
+                             lasting=False)
             why = f"{size} does not fit into memory"
             break
         doublings = (size // best).bit_length() - 1
@@ -151,5 +156,7 @@ class Record:
         return None
 
     def write(self, found: Found) -> None:
-        """Store a result; errors of writing are ignored."""
-        keep_record(self.path, {"size": found.size, "rates": dict(found.rates), "why": found.why})
+        """Store a result if it lasts; errors of writing are ignored."""
+        if found.lasting:
+            keep_record(self.path, {"size": found.size, "rates": dict(found.rates),
+                                    "why": found.why})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from torch import nn
@@ -32,6 +32,14 @@ from ipucnn.models.weights_card import file_card, preprocessing_of
 from ipucnn.models.weights_source import published_weights
 
 DEFAULT_NORM_LAYER = "batch"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generator of random weights; afterwards, it continues as if it were not used."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # without those of devices, which are not forked
+        yield
 
 
 def create_model(name: str, *, registry: Optional[Registry] = None,

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, List
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Sequence, Set, Tuple
 
 import numpy
 
 if TYPE_CHECKING:
     import onnx
 
+_SINGLE_INPUTS: Dict[str, Sequence[int]] = {
+    "DequantizeLinear": (1,), "DynamicQuantizeLinear": (0,), "QuantizeLinear": (0, 1),
+    "Resize": (1, 2), "Upsample": (1,)}
+"""Inputs that are float32 in older operator sets, or must stay exact (scales), by operator."""
+
+_SINGLE_OUTPUTS = {"DequantizeLinear": 0, "DynamicQuantizeLinear": 1}
+"""The output of an operator that is float32, as its scale is."""
+
 
 def in_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Round float32 weights to values of bfloat16, to nearest even, stored as float32.
+
+    Scales of quantised values and of sizes stay exact.
 
     Args:
         model: modified in place.
     """
     from onnx import TensorProto, numpy_helper
 
+    exact = _exact(model)
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
+        if tensor.data_type != TensorProto.FLOAT or tensor.name in exact:
             continue
         value = numpy_helper.to_array(tensor)
         bits = value.view(numpy.uint32)
@@ -34,7 +45,8 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert a graph to float16 weights and computation.
 
     A float input and the logits are cast inside the graph, so that the model's interface is
-    unchanged. Weights beyond float16's range are clipped to it.
+    unchanged. Weights beyond float16's range are clipped to it. Values are cast to float32 for
+    quantisation, and scales stay exact.
 
     Args:
         model: a graph of float32, modified in place.
@@ -42,7 +54,13 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import TensorProto, numpy_helper
 
     largest = numpy.finfo(numpy.float16).max
-    for tensor in _floats(model):
+    _name_values(model)
+    exact = _exact(model)
+    single: Set[str] = set()
+    for name, tensor in _floats(model):
+        if name in exact:
+            single.add(name)
+            continue
         value = numpy_helper.to_array(tensor).clip(-largest, largest)
         tensor.CopyFrom(numpy_helper.from_array(
             numpy.asarray(value, dtype=numpy.float16), tensor.name))
@@ -51,8 +69,12 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
             if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", TensorProto.FLOAT):
                 attribute.i = TensorProto.FLOAT16
     del model.graph.value_info[:]
-    nodes = list(model.graph.node)
+    weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    nodes = list(_with_casts(model, single))
     for entry in _float_values(model.graph.input):
+        if entry.name in weights:  # listed among the inputs in old files
+            entry.type.tensor_type.elem_type = weights[entry.name]
+            continue
         inner = f"{entry.name}_float16"
         _rename(entry.name, inner, [node.input for node in nodes])
         nodes.insert(0, _cast(entry.name, inner, entry.name, TensorProto.FLOAT16))
@@ -88,13 +110,69 @@ def _cast(source: str, result: str, value: str, to: int) -> Any:
     return onnx.helper.make_node("Cast", [source], [result], name=f"cast_{value}", to=to)
 
 
-def _floats(model: onnx.ModelProto) -> Iterator[Any]:
+def _name_values(model: onnx.ModelProto) -> None:
+    """Replace numbers in constants by tensors."""
+    import onnx
+
+    for node in model.graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name in ("value_float", "value_floats"):
+                value = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+                attribute.CopyFrom(onnx.helper.make_attribute(
+                    "value", onnx.numpy_helper.from_array(numpy.asarray(value, numpy.float32))))
+
+
+def _floats(model: onnx.ModelProto) -> Iterator[Tuple[str, Any]]:
+    """Yield the names and tensors of float32 weights and constants."""
     from onnx import TensorProto
 
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            yield tensor
+            yield tensor.name, tensor
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
-                yield attribute.t
+                yield node.output[0], attribute.t
+
+
+def _exact(model: onnx.ModelProto) -> Set[str]:
+    """Return the names of values that must not be rounded."""
+    return {node.input[place] for node in model.graph.node for place in _single_places(node)}
+
+
+def _single_places(node: Any) -> Sequence[int]:
+    """Return the inputs of a node that are float32 or integers."""
+    if node.op_type.startswith("QLinear"):
+        return range(len(node.input))
+    return [place for place in _SINGLE_INPUTS.get(node.op_type, ()) if place < len(node.input)]
+
+
+def _with_casts(model: onnx.ModelProto, single: Set[str]) -> Iterator[Any]:
+    """Yield the nodes, with casts between float16 and the values that are float32.
+
+    Args:
+        model: its nodes are modified.
+        single: names of weights and constants that are float32.
+    """
+    from onnx import TensorProto
+
+    made: Set[str] = set()
+    for node in model.graph.node:
+        places = _single_places(node)
+        for place, name in enumerate(node.input):
+            if (name in single) == (place in places) or not name \
+                    or (place in places and node.op_type not in _SINGLE_INPUTS):
+                continue
+            to, kind = (TensorProto.FLOAT, "float32") if place in places else (
+                TensorProto.FLOAT16, "float16")
+            node.input[place] = f"{name}_{kind}"
+            if node.input[place] not in made:
+                made.add(node.input[place])
+                yield _cast(name, node.input[place], node.input[place], to)
+        yield node
+        place = _SINGLE_OUTPUTS.get(node.op_type, -1)
+        if place >= 0:
+            name = node.output[place]
+            node.output[place] = f"{name}_float32"
+            made.add(node.output[place])
+            yield _cast(node.output[place], name, name, TensorProto.FLOAT16)

@@ -142,7 +142,7 @@ def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
     spec = registry.get_typed(ModelSpec, network.model)
     values: Dict[str, Any] = {
         **asdict(network), "weights": _weights(network, spec),
-        "seed": options.get("seed") if network.source == "random" else None,
+        "seed": options.get("seed") if _some_random(network) else None,
         "model options": repr(options.plugins.of("model", spec.name)),
         "norm options": repr(options.plugins.of("norm-layer", network.normlayer)),
         "images": [plan.normalisation, plan.eight_bit_io],
@@ -154,6 +154,16 @@ def graph_of_run(chosen: Chosen, options: CommandOptions, network: NetworkPart,
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     name = f"{spec.name.replace('/', '-')}-{digest[:32]}.onnx"
     return StoredGraph(cache_dir() / "graphs" / name, network, backend)
+
+
+def _some_random(network: NetworkPart) -> bool:
+    """Return whether weights can be random: all, those that a file lacks, or those of a new head.
+
+    Without `--weights-partial`, only published weights may have another head.
+    """
+    published = network.source.partition(":")[0] == "pretrained"
+    return network.source == "random" or network.weights_partial \
+        or (published and network.num_classes is not None)
 
 
 def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:

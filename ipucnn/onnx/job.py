@@ -18,7 +18,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.data.example_images import random_images
-from ipucnn.models.build import build_model
+from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
 from ipucnn.onnx.comparison import TOLERANCE, compare
 from ipucnn.onnx.embedded_metadata import Metadata
@@ -167,8 +167,8 @@ def _model(options: ExportOptions, registry: Registry) -> BuiltModel:
     """Return the model to export."""
     registry.get_typed(ModelSpec, options.network.model)
     registry.get_typed(NormLayerSpec, options.network.normlayer)
-    torch.manual_seed(options.network.seed)
-    return build_model(options.network, options.plugins, registry)
+    with seeded(options.network.seed):
+        return build_model(options.network, options.plugins, registry)
 
 
 def _path(options: ExportOptions, model: str) -> Path:

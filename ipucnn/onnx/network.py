@@ -6,6 +6,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Iterator, Optional, Tuple
@@ -18,7 +19,7 @@ from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.onnx import graph_facts
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.graph_facts import GraphFacts
-from ipucnn.onnx.target import INSTALL, MOST_BYTES
+from ipucnn.onnx.target import INSTALL, MOST_BYTES, nodes, opset_of
 
 if TYPE_CHECKING:
     import onnx
@@ -189,7 +190,8 @@ def _outline(path: Path) -> Tuple[onnx.ModelProto, bool]:
 
     with _errors(path):
         proto = _parsed(path)
-        outside = [tensor for tensor in proto.graph.initializer
+        _check_version(proto, path)
+        outside = [tensor for tensor in _tensors(proto)
                    if tensor.data_location == onnx.TensorProto.EXTERNAL]
         if outside:
             for tensor in outside:
@@ -234,6 +236,40 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if size > MOST_BYTES:
         raise _too_large(path, size)
     return onnx.load_model_from_string(read_limited(path, MOST_BYTES))
+
+
+def _check_version(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise an error for a file that is newer than the onnx package, which cannot check it."""
+    import onnx
+
+    for what, version, newest in (
+            ("format version (IR)", proto.ir_version, int(onnx.IR_VERSION)),
+            ("operator set", opset_of(proto), onnx.defs.onnx_opset_version())):
+        if version > newest:
+            raise DataError(
+                f"'{path}' has {what} {version}, and onnx {onnx.__version__} reads up to {newest}",
+                "install a newer onnx package, or export it again with an older operator set")
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield all tensors of a model, those in attributes and subgraphs included."""
+    for graph in (proto.graph, *_subgraphs(proto.graph)):
+        yield from graph.initializer
+    for node in chain(nodes(proto.graph.node), *(
+            nodes(function.node) for function in proto.functions)):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield the branches and loop bodies of a graph."""
+    for node in nodes(graph.node):
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
 
 
 def _load_outside(proto: onnx.ModelProto, path: Path) -> None:

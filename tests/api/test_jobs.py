@@ -204,3 +204,19 @@ def test_the_tools_for_data_return_what_they_did(photos, tmp_path):
     found = ipucnn.verify(tmp_path / "parts" / "0", data="image_folder")
     assert not found.ok
     assert "is empty" in str(found)
+
+
+@pytest.mark.parametrize("job", ["run", "validate"])
+def test_a_report_that_fails_loses_neither_the_file_nor_the_result(job, photos, trained, tmp_path,
+                                                                   monkeypatch):
+    def failing(*_):
+        raise ipucnn.IpucnnError("the disk is full")
+
+    monkeypatch.setattr("ipucnn.reports.job.of_document", failing)
+    files = {"result": tmp_path / "r.json", "report": tmp_path / "r.html"}
+    place = {"weights": trained, "backend": "torch"} if job == "run" else {
+        "checkpoint_path": trained}
+    with pytest.raises(ipucnn.IpucnnError, match="the disk is full") as raised:
+        getattr(ipucnn, job)(**place, data_dir=photos, **files)
+    assert json.loads((tmp_path / "r.json").read_text())["format"] == f"ipucnn.{job}/1"
+    assert raised.value.partial.as_dict()["format"] == f"ipucnn.{job}/1"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import pickle
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy
@@ -15,6 +17,10 @@ import torchvision
 from PIL import Image
 
 import ipucnn
+from ipucnn.core.options.declaration import declared
+from ipucnn.data.given import GivenImages
+from ipucnn.data.loader import HostLoader
+from ipucnn.inference.options import RunResults
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 
 
@@ -194,6 +200,65 @@ def test_runs_take_images_of_this_process_and_score_their_labels(photos, trained
         ipucnn.run(**options, images=[(photo, "unheard of")])
     with pytest.raises(ipucnn.IpucnnError, match="'--instances 2' starts processes"):
         ipucnn.run(**options, images=photo, instances=2)
+
+
+class _OneFile:
+    """Images in one open file, as a dataset for a single thread reads them."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, index):
+        self._file.seek(index * 3072)
+        time.sleep(0.001)  # lets another thread seek
+        return numpy.frombuffer(self._file.read(3072), numpy.uint8).reshape(32, 32, 3)
+
+
+def test_the_items_of_a_dataset_are_read_one_at_a_time(model, tmp_path):
+    pixels = numpy.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), numpy.uint8)
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    sent = pickle.loads(pickle.dumps(GivenImages(list(pixels))))  # to a worker process
+    assert torch.equal(sent.image(3), torch.from_numpy(pixels[3]).permute(2, 0, 1))
+    with (tmp_path / "pixels").open("rb") as file:
+        dataset = GivenImages(_OneFile(file))
+        dataset.ready = True
+        with HostLoader(dataset, model.card.preprocessing, 4, range(32), workers=4) as loader:
+            found = torch.cat([batch.images for batch in loader])
+    assert torch.equal(found, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+
+def test_random_numbers_of_the_caller_continue(trained, photo, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    random = {"weights": "random", "num_classes": 3, "seed": 1}
+    networks = []
+    for backend in ("torch", "onnxruntime"):
+        torch.manual_seed(5)
+        with ipucnn.load("resnet8-cifar", backend=backend, precision="full", **random) as loaded:
+            networks.append(loaded.predict(photo).probabilities)
+            loaded.module  # noqa: B018 - builds it
+        ipucnn.run(model="resnet8-cifar", data="synthetic", iterations=1, backend=backend, **random)
+        ipucnn.export(model="resnet8-cifar", output=tmp_path / "net.onnx", **random)
+        assert torch.equal(torch.rand(3), expected)
+    assert networks[0] == pytest.approx(networks[1], abs=1e-4)
+
+
+def test_the_module_of_random_weights_is_the_one_that_predicts():
+    with ipucnn.load("resnet8-cifar", backend="torch", weights="random", num_classes=3, seed=2,
+                     precision="full") as loaded:
+        torch.manual_seed(2)
+        built = ipucnn.create_model("resnet8-cifar", weights="random", num_classes=3)
+        for name, value in loaded.module.state_dict().items():
+            assert torch.equal(value, built.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", [item.name for item in declared(RunResults)])
+def test_options_of_results_are_refused(name, trained):
+    with pytest.raises(ipucnn.IpucnnError, match=f"option '{name}' applies to runs"):
+        ipucnn.load(trained, **{name: "x"})
 
 
 def test_drawn_images_are_brought_to_the_input_of_the_model(model, trained):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -152,6 +153,34 @@ def test_a_contender_that_dies_is_left_out_with_its_last_words(monkeypatch):
             process.prepare(TINY)
     finally:
         process.close()
+
+
+HANGS_OR_DIES = """
+import os, sys, time
+from multiprocessing.connection import Connection
+sys.path[:] = sys.argv[3:]
+parent = Connection(int(sys.argv[1]))
+parent.recv()
+while True:
+    size = parent.recv().batch_size
+    if size == 32:
+        time.sleep(600)
+    if size == 64:
+        os._exit(9)
+    parent.send(("ready",))
+"""
+
+
+@pytest.mark.parametrize(("size", "reason"), [(32, "no response in"), (64, "exit code 9")])
+def test_a_contender_that_hangs_or_dies_is_replaced_for_the_next_case(size, reason, monkeypatch):
+    monkeypatch.setattr("ipucnn.benchmarking.contenders.START", HANGS_OR_DIES)
+    with closing(Process(Contender("peer", "torchvision"), PluginSettings())) as process:
+        process.prepare(TINY)
+        monkeypatch.setattr("ipucnn.benchmarking.contenders.PATIENCE", 0.1 if size == 32 else 60)
+        with pytest.raises(RefusedError, match=reason):
+            process.prepare(replace(TINY, batch_size=size))
+        monkeypatch.setattr("ipucnn.benchmarking.contenders.PATIENCE", 60)
+        process.prepare(TINY)
 
 
 def test_each_contender_follows_each_of_the_others():

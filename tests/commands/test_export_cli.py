@@ -120,6 +120,25 @@ def test_the_file_is_for_all_who_may_read_it(cli, tmp_path):
     assert (tmp_path / "a.onnx").stat().st_mode & 0o777 == 0o644
 
 
+def test_half_precision_in_an_operator_set_whose_files_list_their_weights(exported):
+    argv = [*TINY, "--target", "onnxruntime", "--opset", "8"]
+    full, half = (exported(*argv, "--precision", precision, "--output", f"{precision}.onnx")[1]
+                  .run(None, {"images": images(1)})[0] for precision in ("full", "half"))
+    assert 0 < numpy.abs(full - half).max() < 1e-2
+
+
+def test_a_file_in_a_folder_is_scored_as_the_file_itself(cli, exported, pictures, trained):
+    exported("--checkpoint-path", trained, "--dynamic-batch")
+    found = {}
+    for place in ("models/tiny/model.onnx", "models"):
+        code, out, err = cli("run", "--onnx", place, "--model", "tiny", "--data-dir",
+                             pictures / "validation", "--backend", "onnxruntime", "--precision",
+                             "full", "--json", "--progress", "off")
+        assert code == 0, err
+        found[place] = json.loads(out)["accuracy"]
+    assert found["models"] == found["models/tiny/model.onnx"] is not None
+
+
 def test_json_is_one_document(exported):
     result, session = exported(*TINY)
     assert result["format"] == "ipucnn.export/1"

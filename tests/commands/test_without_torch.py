@@ -6,20 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy
 import pytest
 from PIL import Image
 
 from ipucnn.__main__ import invoke
+from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
+from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.resize import native_resize
 from ipucnn.inference.measured import Measured, Rate, Record, source_of
 from ipucnn.inference.options import RunOptions
+from ipucnn.onnx.graph_cache import graph_of_run
 from ipucnn.plugins.backends._gpus import may_have_gpu
 
 pytest.importorskip("onnxruntime")
+from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
+
 pytestmark = pytest.mark.skipif(not native_resize(), reason="this torch resizes in float")
 
 PROGRAM = ("import sys\nfrom ipucnn.__main__ import invoke\ncode = invoke(sys.argv[1:])\n"
@@ -141,6 +147,24 @@ def test_a_model_of_the_registry_is_exported_once(photos, tmp_path, cache):
     assert len(stored.read_bytes()) == len(content)
     assert stored.stat().st_ctime_ns != written
     assert (tmp_path / "third.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+
+@pytest.mark.parametrize(("values", "random"), [
+    ({"weights": "random"}, True), ({"weights": "pretrained"}, False),
+    ({"weights": "pretrained", "num_classes": 10}, True),
+    ({"weights": "pretrained", "weights_partial": True}, True),
+    ({"weights": "file.pt", "num_classes": 10}, False),
+    ({"weights": "file.pt", "num_classes": 10, "weights_partial": True}, True)])
+def test_graphs_with_random_weights_are_stored_by_seed(values, random, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.pt").write_bytes(b"weights")
+    chosen = SimpleNamespace(backend=OnnxRuntimeBackend())
+    paths = set()
+    for seed in (1, 2):
+        options = build(RunOptions, {"seed": seed})
+        network = NetworkPart(**values)
+        paths.add(graph_of_run(chosen, options, network, ExecutionPlan(), registry()).path)
+    assert len(paths) == 1 + random
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "ncnn"])

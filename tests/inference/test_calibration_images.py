@@ -12,10 +12,12 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.normalisation import fed, normalise
 from ipucnn.inference.calibration_images import CalibrationImages, calibration_of
 from ipucnn.inference.options import RunDataset
+from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch
 
 CLASSES = ("a", "b", "c", "d")
 MATCH = ClassMatch((0, 1, 2, 3))
+CARD = ModelCard(model="m", num_outputs=4, preprocessing=Preprocessing(8))
 
 
 class Numbered(ImageDataset):
@@ -55,7 +57,7 @@ def indices(images: torch.Tensor) -> list:
     (49, 300, 49, 49),    # too few for others: the same ones
     (10, 10, 10, 10)])
 def test_some_images_are_kept_for_the_comparison(there, samples, calibrating, compared):
-    made = calibration_of(Numbered(there), Preprocessing(8), MATCH,
+    made = calibration_of(Numbered(there), CARD, MATCH,
                           RunDataset(calibration_samples=samples))
     assert (len(made.calibrating), len(made.compared)) == (calibrating, compared)
     first, second = indices(made.calibrating), indices(made.compared)
@@ -64,7 +66,7 @@ def test_some_images_are_kept_for_the_comparison(there, samples, calibrating, co
 
 
 def test_images_are_drawn_from_everywhere_and_by_the_seed():
-    made, again, other = (calibration_of(Numbered(200), Preprocessing(8), MATCH,
+    made, again, other = (calibration_of(Numbered(200), CARD, MATCH,
                                          RunDataset(calibration_samples=20, seed=seed))
                           for seed in (0, 0, 1))
     assert set(made.labels[:20]) == set(range(4))
@@ -73,26 +75,26 @@ def test_images_are_drawn_from_everywhere_and_by_the_seed():
 
 
 def test_labels_are_outputs_of_the_model():
-    made = calibration_of(Numbered(40), Preprocessing(8), ClassMatch((4, 3, 2, 1)), RunDataset())
+    made = calibration_of(Numbered(40), CARD, ClassMatch((4, 3, 2, 1)), RunDataset())
     for index, label in zip(indices(made.images), made.labels):
         assert label == 4 - index // 10
-    unknown = calibration_of(Numbered(40), Preprocessing(8), None, RunDataset())
+    unknown = calibration_of(Numbered(40), CARD, None, RunDataset())
     assert set(unknown.labels) == {None}
 
 
 def test_fewer_than_ten_images_are_refused():
     with pytest.raises(DataError, match="9 images are too few"):
-        calibration_of(Numbered(9), Preprocessing(8), MATCH, RunDataset())
+        calibration_of(Numbered(9), CARD, MATCH, RunDataset())
 
 
 def test_bad_images_are_refused_or_left_out():
     with pytest.raises(DataError, match="image 3 is bad"):
-        calibration_of(Numbered(20, bad=3), Preprocessing(8), MATCH, RunDataset())
-    made = calibration_of(Numbered(20, bad=3), Preprocessing(8), MATCH,
+        calibration_of(Numbered(20, bad=3), CARD, MATCH, RunDataset())
+    made = calibration_of(Numbered(20, bad=3), CARD, MATCH,
                           RunDataset(skip_bad_samples=True))
     assert sorted(indices(made.images)) == [i for i in range(20) if i != 3]
     with pytest.raises(DataError, match="9 images are too few"):
-        calibration_of(Numbered(10, bad=3), Preprocessing(8), MATCH,
+        calibration_of(Numbered(10, bad=3), CARD, MATCH,
                        RunDataset(skip_bad_samples=True))
 
 
@@ -107,6 +109,14 @@ def test_the_report_counts_answers():
         "top1_difference": pytest.approx(100 / 3)}
     assert CalibrationImages(images[:4], [None] * 4, 4).report(full, full) == {
         "calibration_images": 4, "compared_images": 4, "held_out": False, "agreement": 100.0}
+
+
+def test_one_output_distinguishes_two_classes():
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    full, quantised = torch.tensor([[[-2.0], [3.0], [-1.0], [4.0]], [[-2.0], [3.0], [1.0], [4.0]]])
+    card = ModelCard(model="m", num_outputs=1)
+    report = CalibrationImages(images, [0, 1, 0, 0], 4, card).report(full, quantised)
+    assert (report["agreement"], report["top1_full"], report["top1_int8"]) == (75.0, 75.0, 50.0)
 
 
 @pytest.mark.parametrize(("place", "eight_bit"), [

@@ -72,3 +72,12 @@ def test_counts_of_several_processes_add_up():
     together.together([counted([1.0, 0.0]), counted([float("nan"), 0.0])])
     assert together.accuracy()["top1"] == 50.0
     assert "for 1 images" in together.failure.message
+
+
+def test_images_of_several_classes_are_scored_by_one_output():
+    dataset = Classes("a", "b")
+    dataset.multi_label = True
+    card = ModelCard(model="m", num_outputs=1, class_names=("a", "b"))
+    scores = Scores(dataset, card, SAME, 1)
+    scores.add(_batch([0, 1, 2], [(0,), (0, 1), (0,)]), torch.tensor([[-1.0], [2.0], [2.0]]))
+    assert scores.accuracy()["top1"] == pytest.approx(200 / 3)

@@ -216,6 +216,17 @@ def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):
     assert taken(sprint(registry)) == ("hare", 2)  # it is remembered
 
 
+def test_a_measurement_during_a_run_keeps_the_notes_of_the_run(registry, tiny_images, monkeypatch):
+    monkeypatch.setattr(batch_of_inference, "MOST", 1)
+    monkeypatch.setattr(batch_search, "_FEWEST_SECONDS", 0.01)
+    monkeypatch.setattr(backend_choice, "MANY", 6)
+    monkeypatch.setattr(backend_choice, "SHARE", 200.0)
+    result = sprint(registry, data="real", data_dir=str(tiny_images), iterations=None,
+                    batch_size="auto")
+    assert taken(result) == ("hare", 2)
+    assert len([note for note in result.notes if note.startswith("micro-batch 1: ")]) == 1
+
+
 def test_what_there_was_no_time_for_is_not_remembered(registry, cache):
     options = build(RunOptions, SPRINT, registry=registry)
     found = tuning.measure(options, registry, limit=0.0)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.models import batch_search
 from ipucnn.models.batch_search import Found, Record, search
 
@@ -54,6 +54,22 @@ def test_a_size_that_does_not_fit_ends_the_search(clock):
     assert (found.size, found.why) == (4, "8 does not fit into memory")
     with pytest.raises(IpucnnError, match="out of memory"):
         search(calls(clock, lambda _: 0.01, fits=0), 1, 1024)
+
+
+def test_a_size_that_is_refused_ends_the_search_with_the_reason(clock, tmp_path):
+    fitting = calls(clock, lambda _: 0.01)
+
+    def caller(size):
+        if size > 2:
+            raise UsageError(f"'--images-per-call 3' does not divide a micro-batch of {size}")
+        return fitting(size)
+
+    found = search(caller, 1, 1024)
+    assert (found.size, found.why) == (2, "4 is not possible: '--images-per-call 3' does not "
+                                          "divide a micro-batch of 4")
+    record = Record(tmp_path / "batch.json")
+    record.write(found)
+    assert record.read() is None
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])

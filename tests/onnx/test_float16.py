@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy
 import onnx
+import pytest
 import torch
 from graphs import FLOAT, INT64, UINT8, classifier, constant, model, node, outputs
 from onnx import TensorProto, numpy_helper
@@ -79,3 +80,62 @@ def test_rounded_weights_are_those_of_torch_and_constants_stay_exact():
     assert types(after) == ([FLOAT], [FLOAT], {FLOAT, INT64})
     found = outputs(after, x=numpy.ones(64, dtype=numpy.float32))[0]
     assert torch.equal(torch.from_numpy(found), weight.bfloat16().float() + 0.1)
+
+
+def listed(proto):
+    """Return a model whose weights are among its inputs, as those of old files are."""
+    proto.graph.input.extend(onnx.helper.make_tensor_value_info(
+        tensor.name, tensor.data_type, tensor.dims) for tensor in proto.graph.initializer)
+    return proto
+
+
+@pytest.mark.parametrize("ir_version", [3, 6])
+def test_weights_among_the_inputs_are_halved_and_not_cast(ir_version):
+    before = listed(classifier(ir_version=ir_version, opset=8))
+    after = in_float16(copied(before))
+    onnx.checker.check_model(after, full_check=True)
+    assert [node.op_type for node in after.graph.node].count("Cast") == 2
+    wanted, found = (outputs(each, images=images())[0] for each in (before, after))
+    assert 0 < numpy.abs(wanted - found).max() < 2e-3
+
+
+def quantised():
+    """Return a graph that quantises values with a scale that float16 rounds, and adds it too."""
+    nodes = [node("Relu", "x", "a"), node("QuantizeLinear", "a scale zero", "q"),
+             node("DequantizeLinear", "q scale zero", "b"), node("Mul", "b w", "c"),
+             node("QuantizeLinear", "b scale zero", "r"),
+             node("DequantizeLinear", "r scale zero", "d"), node("Sum", "c d scale", "y")]
+    return model(nodes, [("x", FLOAT, [1, 4])], [("y", FLOAT, [1, 4])], {
+        "scale": numpy.float32(0.0123), "zero": numpy.uint8(3), "w": numpy.float32(3)}, opset=13)
+
+
+def resized():
+    nodes = [node("Relu", "x", "a"), node("Resize", "a roi scales", "y", mode="nearest")]
+    return model(nodes, [("x", FLOAT, [1, 1, 3, 3])], [("y", FLOAT, [1, 1, 4, 4])], {
+        "roi": numpy.zeros(0, numpy.float32),
+        "scales": numpy.array([1, 1, 1.3334, 1.3334], numpy.float32)}, opset=11)
+
+
+def numbers():
+    """Return a graph with constants that are numbers, not tensors."""
+    nodes = [onnx.helper.make_node("Constant", [], ["one"], value_float=0.5),
+             onnx.helper.make_node("Constant", [], ["two"], value_floats=[1.0, 2.0]),
+             node("Mul", "x one", "a"), node("Add", "a two", "y")]
+    return model(nodes, [("x", FLOAT, [1, 2])], [("y", FLOAT, [1, 2])], opset=13)
+
+
+@pytest.mark.parametrize("made", [quantised, resized, numbers])
+def test_scales_stay_exact_and_numbers_are_halved(made):
+    before = made()
+    shape = [dim.dim_value for dim in before.graph.input[0].type.tensor_type.shape.dim]
+    x = numpy.random.default_rng(1).standard_normal(shape).astype(numpy.float32)
+    wanted = outputs(before, x=x)[0]
+    for convert in (in_float16, in_bfloat16):
+        after = convert(copied(before))
+        onnx.checker.check_model(after, full_check=True)
+        kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.graph.initializer}
+        for name in ("scale", "scales"):
+            if name in kept:
+                assert kept[name].dtype == numpy.float32
+                assert kept[name].max() in (numpy.float32(0.0123), numpy.float32(1.3334))
+        numpy.testing.assert_allclose(outputs(after, x=x)[0], wanted, rtol=1e-2, atol=0.05)

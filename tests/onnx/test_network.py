@@ -7,7 +7,7 @@ import os
 import numpy
 import onnx
 import pytest
-from graphs import FLOAT, UINT8, classifier, model, node
+from graphs import FLOAT, UINT8, classifier, constant, model, node
 from onnx import TensorProto
 
 from ipucnn.core.errors import DataError, UsageError
@@ -203,6 +203,17 @@ def test_damaged_files(tmp_path, name):
     assert "is damaged or not an ONNX file" in refused(path)
 
 
+@pytest.mark.parametrize(("what", "change"), [
+    ("format version", {"ir_version": 99}), ("operator set", {"opset": 99})])
+def test_a_file_that_is_newer_than_the_package(tmp_path, what, change):
+    proto = classifier()
+    proto.ir_version = change.get("ir_version", proto.ir_version)
+    proto.opset_import[0].version = change.get("opset", 11)
+    message = refused(written(tmp_path, proto))
+    assert f"has {what}" in message
+    assert "damaged" not in message
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.txt", "model"])
 def test_the_name_of_a_file_does_not_matter(tmp_path, name):
     assert read_network(written(tmp_path, classifier(), name)).num_outputs == 5
@@ -223,6 +234,45 @@ def test_weights_in_a_file_beside_it(tmp_path):
     network = read_network(written(tmp_path, proto))
     assert network.whole().SerializeToString() == classifier().SerializeToString() or (
         network.whole().graph.initializer[0].raw_data == raw)
+
+
+def in_attributes():
+    """Return a classifier whose weight is in a constant and whose bias is within a branch."""
+    proto = classifier()
+    weight, bias = proto.graph.initializer
+    del proto.graph.initializer[:]
+    branches = [onnx.helper.make_graph([node("Identity", "inner", "out")], name, [],
+                                       [onnx.helper.make_tensor_value_info("out", FLOAT, [5])])
+                for name in ("then", "else")]
+    for graph in branches:
+        graph.initializer.add().CopyFrom(bias)
+        graph.initializer[0].name = "inner"
+    nodes = [onnx.helper.make_node("Constant", [], ["weight"], value=weight),
+             constant("always", True),
+             onnx.helper.make_node("If", ["always"], ["bias"], then_branch=branches[0],
+                                   else_branch=branches[1]), *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+@pytest.mark.parametrize("where", ["constant", "branch"])
+def test_weights_of_attributes_and_branches_in_a_file_beside_it(tmp_path, where):
+    proto = in_attributes()
+    tensor = proto.graph.node[0].attribute[0].t if where == "constant" else \
+        proto.graph.node[2].attribute[0].g.initializer[0]
+    raw = tensor.raw_data
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin", length=len(raw))
+    tensor.ClearField("raw_data")
+    path = written(tmp_path, proto)
+    refused(path)
+    (tmp_path / "weights.bin").write_bytes(raw)
+    network = read_network(path)
+    assert not network.one_file  # what is stored for the main file would be used after a change
+    assert raw in network.whole().SerializeToString()
+    tensor.external_data[0].value = "../weights.bin"
+    (tmp_path / "below").mkdir()
+    assert "outside of its folder" in refused(written(tmp_path / "below", proto))
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -6,6 +6,7 @@ import json
 from importlib.util import find_spec
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -132,6 +133,26 @@ def test_a_file_of_one_batch_size_is_not_divided(engine, capsys, tmp_path, small
     assert json.loads(capsys.readouterr().out)["session"]["images_per_call"] == 12
     assert invoke([*words, "--images-per-call", "4"]) == 2
     assert "have 12 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_a_file_of_one_image_within_is_computed_in_calls_of_one(engine, capsys, tmp_path, small):
+    onnx = pytest.importorskip("onnx")
+    helper, numbers = onnx.helper, onnx.numpy_helper
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+         helper.make_node("Reshape", ["mean", "one"], ["flat"]),
+         helper.make_node("Relu", ["flat"], ["logits"])], "graph",
+        [info("images", onnx.TensorProto.FLOAT, ["n", 3, 32, 32])],
+        [info("logits", onnx.TensorProto.FLOAT, ["n", 3])],
+        [numbers.from_array(numpy.array([1, 3]), "one")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+              str(tmp_path / "one.onnx"))
+    words = ["run", "--onnx", str(tmp_path / "one.onnx"), *RUN[7:], "--backend", engine]
+    assert invoke(words) == 1
+    assert "try '--images-per-call 1'" in capsys.readouterr().err
+    assert invoke([*words, "--images-per-call", "1"]) == 0
 
 
 def test_stages_in_several_processes_compute_whole_micro_batches():

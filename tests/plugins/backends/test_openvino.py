@@ -94,6 +94,21 @@ def test_micro_batches_of_a_host_call_are_in_flight_together(monkeypatch):
         assert made.facts["threads"] == 2
 
 
+def test_inputs_stay_until_calls_in_flight_have_ended():
+    ended = []
+    made = OpenVinoBackend().inference(model_of(SMALL), ExecutionPlan(precision="32.32"), SIZE)
+    with made:
+        made.compile()
+
+        class Request:
+            def wait(self):
+                ended.append(made._inputs[0] is not None)
+                raise RuntimeError("it failed")
+
+        made._requests = [Request(), Request()]
+    assert ended == [True, True]
+
+
 def test_a_caller_that_waits_for_each_result_has_one_request(monkeypatch):
     monkeypatch.setattr("ipucnn.plugins.backends._calls._SIDE", SIZE)
     plan = ExecutionPlan(micro_batch=16, precision="32.32")

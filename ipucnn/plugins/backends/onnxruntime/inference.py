@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Deque, Dict, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Optional, Sequence, Tuple
 
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
@@ -36,6 +36,10 @@ class OnnxRuntimeSession(ArraySession):
         self._plan = plan
         self._type = graph.input_type
         emulated = plan.half and kind == "cpu"
+        # what may help where the engine refuses the network
+        self._ways = [way for way, may_help in (
+            ("--precision full", plan.half and not emulated and not graph.half),
+            ("--images-per-call 1", graph.batch is None and plan.micro_batch > 1)) if may_help]
         if plan.half and not graph.half:
             graph.proto = (in_bfloat16 if emulated else in_float16)(graph.proto)
         self._provider: Tuple[str, Dict[str, Any]] = (
@@ -65,7 +69,7 @@ class OnnxRuntimeSession(ArraySession):
         try:
             self._session = self._loaded()
         except Exception as error:  # its exceptions have no other common base
-            raise _refused(error) from error
+            raise _refused(error, self._ways) from error
         if self._session.get_providers()[0] != self._provider[0]:
             raise IpucnnError(f"ONNX Runtime cannot use {self._provider[0]} here",
                               "check the driver and the CUDA libraries, or use '--device cpu'")
@@ -122,7 +126,7 @@ class OnnxRuntimeSession(ArraySession):
         try:
             logits = self._session.run([self._output], {self._graph.input_name: fed}, self._how)[0]
         except Exception as error:
-            raise _refused(error) from error
+            raise _refused(error, self._ways) from error
         return numpy.asarray(logits, numpy.float32)
 
 
@@ -136,13 +140,19 @@ def _check_device(options: OnnxRuntimeOptions, kind: str) -> None:
                              "leave it out, or use '--device cpu'")
 
 
-def _refused(error: Exception) -> Exception:
-    """Return the error to report for an exception of the engine."""
+def _refused(error: Exception, ways: Sequence[str]) -> Exception:
+    """Return the error to report for an exception of the engine.
+
+    Args:
+        error: the exception.
+        ways: options that may help.
+    """
     if not type(error).__module__.startswith("onnxruntime"):
         return error
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "alloc" in text.lower() or "memory" in text.lower():
         return IpucnnError(f"ONNX Runtime is out of memory: {text}", "use a smaller '--batch-size'")
+    hint = "".join(f"{way!r}, " for way in ways)
     return UnsupportedNetworkError(
         f"ONNX Runtime refuses the network: {text}",
-        "try another backend, or export it with another '--opset'", exit_code=1)
+        f"try {hint}another backend, or export it with another '--opset'", exit_code=1)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Tuple,
+)
 
 import numpy
 import openvino  # a backend's engine is loaded when it is used
@@ -82,7 +92,7 @@ class OpenVinoSession(ArraySession):
         started = time.perf_counter()
         graph, plan, calibration = self._graph, self._plan, self._calibration
         images = graph.example(plan)
-        with _errors(plan.micro_batch):
+        with self._errors():
             model, stored = self._model()
             _reshape(model, graph, plan.micro_batch)
             wanted = self._options.requests
@@ -125,11 +135,11 @@ class OpenVinoSession(ArraySession):
         request = self._requests[place]
         if images is not None:
             self._feed(place, images)
-        with _errors(self._plan.micro_batch):
+        with self._errors():
             request.start_async()
 
         def logits() -> Array:
-            with _errors(self._plan.micro_batch):
+            with self._errors():
                 request.wait()
             # a copy, because the next call writes to the same place
             output = numpy.array(request.get_output_tensor().data, numpy.float32)
@@ -138,7 +148,10 @@ class OpenVinoSession(ArraySession):
         return logits
 
     def close(self) -> None:
-        """Release the graph and the engine; wait for requests in flight."""
+        """Release the graph and the engine; wait for requests in flight, which read the inputs."""
+        for request in self._requests:
+            with suppress(RuntimeError):  # reported where its result is read
+                request.wait()
         self._requests = []
         self._inputs = []
 
@@ -156,6 +169,9 @@ class OpenVinoSession(ArraySession):
         self._inputs[place] = self._array(filled(images, self._plan.micro_batch))
         self._requests[place].set_input_tensor(
             openvino.Tensor(self._inputs[place], shared_memory=True))
+
+    def _errors(self) -> ContextManager[None]:
+        return _errors(self._plan.micro_batch, self._graph.batch is None)
 
     def _array(self, images: Array) -> Array:
         return numpy.ascontiguousarray(images, self._graph.input_type)
@@ -221,8 +237,13 @@ def _whole_batches(images: torch.Tensor, size: int, plan: ExecutionPlan) -> Iter
 
 
 @contextmanager
-def _errors(micro_batch: int) -> Iterator[None]:
-    """Turn the engine's errors into one line with a hint."""
+def _errors(micro_batch: int, any_batch: bool) -> Iterator[None]:
+    """Turn the engine's errors into one line with a hint.
+
+    Args:
+        micro_batch: images of a call.
+        any_batch: whether the network should accept any number of images.
+    """
     try:
         yield
     except MemoryError as error:
@@ -232,9 +253,11 @@ def _errors(micro_batch: int) -> Iterator[None]:
             raise _out_of_memory(micro_batch) from error
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
         reasons = [line for line in lines if not line.startswith(_FRAMES)] or lines or ["no reason"]
+        one = "'--images-per-call 1', " if any_batch and micro_batch > 1 else ""
         raise UnsupportedNetworkError(
             f"OpenVINO refuses the network: {reasons[0]}",
-            "try another backend, or export it with another '--opset'", exit_code=1) from error
+            f"try {one}another backend, or export it with another '--opset'",
+            exit_code=1) from error
 
 
 def _out_of_memory(micro_batch: int) -> IpucnnError:
