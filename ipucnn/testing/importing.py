@@ -29,7 +29,7 @@ import contextlib, json, logging, os, random, signal, sys, time
 target, place, heavy, report = json.loads(sys.argv[1])
 sys.path[:] = json.loads(sys.argv[2])
 import ipucnn
-from ipucnn.core.registry.loading import import_plugin
+from ipucnn.core.registry.plugin_files import import_plugin
 from ipucnn.core.registry.kinds import KINDS
 import ipucnn.plugin, ipucnn.core.options.declaration, ipucnn.core.execution.backend
 import ipucnn.data, ipucnn.core.loggers, ipucnn.core.execution.losses

@@ -13,14 +13,10 @@ import enum
 import importlib
 import importlib.util
 import logging
-import os
-import re
 import sys
 import time
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import (
     Any,
     Callable,
@@ -29,7 +25,6 @@ from typing import (
     Iterable,
     Iterator,
     List,
-    Sequence,
     Set,
     Tuple,
 )
@@ -38,22 +33,20 @@ import pluggy
 
 from ipucnn.core.collection import end_as_usual
 from ipucnn.core.errors import IpucnnError, PluginError
-from ipucnn.core.files import expanded_path
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
 from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.deprecations import announce
 from ipucnn.core.registry.discovery import (
     GROUP,
-    OWN_DISTRIBUTION,
     Found,
     PluginSettings,
     Provider,
     is_installed,
-    normal_name,
 )
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.registry.kinds import KINDS, Kind
+from ipucnn.core.registry.plugin_files import file_suffix, import_plugin
 
 log = logging.getLogger("ipucnn.plugins")
 
@@ -156,7 +149,7 @@ class Loader:
     def load_local(self, extra: str) -> Loaded:
         """Load a file or module that was named for this run; raises as `load` does."""
         name = Path(extra).stem if extra.endswith(".py") else extra
-        suffix = _suffix(extra, self.settings.extra)
+        suffix = file_suffix(extra, self.settings.extra)
         provider = Provider(name + suffix.replace("_", "-"), "", LOCAL, extra)
         if provider not in self.loaded:
             return self._load(provider, lambda: import_plugin(extra, True, suffix))
@@ -386,49 +379,3 @@ def remedy_for(provider: Provider) -> str:
     return printable(
         f"upgrade it, run with '--no-plugins={provider.distribution}', or remove it with "
         f"'pip uninstall {provider.distribution}'")
-
-
-def _suffix(extra: str, extras: Sequence[str]) -> str:
-    """Return what distinguishes a file from others of its name, and from ipucnn; usually empty.
-
-    It depends on the path alone, so that all processes of a run have the same modules.
-
-    Args:
-        extra: the file, or a module.
-        extras: all files and modules of the run.
-    """
-    def label(one: str) -> str:
-        return normal_name(re.sub(r"\W", "_", Path(one).stem if one.endswith(".py") else one))
-
-    path = os.path.abspath(extra)
-    same = [one for one in extras if label(one) == label(extra) and os.path.abspath(one) != path]
-    if not same and label(extra) != OWN_DISTRIBUTION:
-        return ""
-    return f"_{zlib.crc32(os.fsencode(path)):08x}"
-
-
-def import_plugin(extra: str, local: bool, suffix: str = "") -> ModuleType:
-    """Import a plugin module by its name.
-
-    Args:
-        extra: the name.
-        local: it may also be a file.
-        suffix: of the name of a file's module.
-    """
-    if not local or (not extra.endswith(".py") and os.sep not in extra):
-        return importlib.import_module(extra)
-    path = expanded_path(extra)
-    if not path.is_file():
-        raise PluginError("there is no such file")
-    name = "ipucnn_local_" + re.sub(r"\W", "_", path.stem) + suffix
-    spec = importlib.util.spec_from_file_location(name, str(path))
-    if spec is None or spec.loader is None:
-        raise PluginError("it is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that "module:attr" targets and pickling find it
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
