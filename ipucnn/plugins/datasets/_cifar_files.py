@@ -279,7 +279,8 @@ def _class_names(form: Form, folder: Path, binary: bool) -> Tuple[str, ...]:
     try:
         if binary:
             require_file(path)
-            return tuple(path.read_text(encoding="utf-8-sig").split())
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            return tuple(line.strip() for line in lines if line.strip())
         names = _unpickled(path).get(form.names)
         if isinstance(names, list):
             return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
