@@ -115,7 +115,7 @@ def _next_steps(result: Any) -> List[str]:
     """Return the lines that suggest commands for the model of a training."""
     if not result.checkpoint or not speaks():
         return []
-    folder = os.path.dirname(result.checkpoint)
+    folder = os.path.dirname(result.checkpoint) or "."
     steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
              "(classify new images)"]
     if result.stopped_by in ("SIGINT", "SIGTERM"):

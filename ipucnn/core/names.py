@@ -14,8 +14,10 @@ _BRIEF = 80
 
 GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
 GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
-RESERVED = frozenset({*GLOBAL_SWITCHES, *GLOBAL_OPTIONS, "--help", "-h", "--help-all"})
-"""Flags that mean the same before and after any command, so that no option can have them."""
+RESERVED = frozenset({*GLOBAL_SWITCHES, *GLOBAL_OPTIONS, "--help", "-h", "--help-all",
+                      "--launcher", "--images", "--callbacks"})
+"""Flags that mean the same with any command, and the names of arguments that only the functions of
+Python have: no option of a plugin can have them."""
 
 
 def key(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -142,8 +143,12 @@ def find_file(path: str, model: str, batch: int) -> Path:
     for candidate in wanted:
         if candidate.is_file():
             return candidate
-    raise DataError(f"there is no '{wanted[0]}' and no '{wanted[1]}'",
-                    f"'ipucnn export --model {model} --batch-size {batch}' writes it")
+    files = sorted(given.glob("*.onnx"))
+    raise DataError(
+        f"there is no '{wanted[0]}' and no '{wanted[1]}'",
+        f"name the file: '--onnx {shlex.quote(str(files[0]))}'" if files else
+        f"'ipucnn export --model {model} --batch-size {batch} --model-path "
+        f"{shlex.quote(path)}' writes it")
 
 
 def read_network(path: Path) -> OnnxNetwork:

@@ -109,9 +109,10 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
                               do_constant_folding=not graph.training, **how)
-    except torch.onnx.errors.UnsupportedOperatorError as error:
+    except _UNSUPPORTED as error:
+        reason = str(error).splitlines()[0].partition("  [Caused by")[0]
         raise UnsupportedNetworkError(
-            f"{what} cannot be exported to operator set {opset}: {str(error).splitlines()[0]}",
+            f"{what} cannot be exported to operator set {opset}: {reason}",
             "use another network or norm layer, or a newer '--opset'") from error
     _check_trace(warned, what)
     model = simplified(onnx.load_from_string(buffer.getvalue()))
@@ -119,6 +120,8 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     target.check(model, what)
     return model
 
+
+_UNSUPPORTED = (torch.onnx.errors.UnsupportedOperatorError, torch.onnx.errors.SymbolicValueError)
 
 _exporting = threading.Lock()
 """Held during an export, because torch's exporter and warning filters are global."""
@@ -143,7 +146,7 @@ def blamed(what: str) -> Iterator[None]:
     """Convert any exception in a network's own code into an error that names the network."""
     try:
         yield
-    except (IpucnnError, torch.onnx.errors.UnsupportedOperatorError, MemoryError):
+    except (IpucnnError, *_UNSUPPORTED, MemoryError):
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]

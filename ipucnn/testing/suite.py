@@ -11,7 +11,7 @@ from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.options.assignment import owned_by
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.declaration import Declared, declared
-from ipucnn.core.options.owners import check_names, owner_of
+from ipucnn.core.options.owners import check_names, owner_of, spellings_of
 from ipucnn.core.registry import registry as registries
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.kinds import KINDS
@@ -125,9 +125,10 @@ class Suite(Checks):
             require(bool(item.option.help.strip()), f"option '{item.flag}' has no help")
             self._check_default(item)
             for flag in item.flags:
-                require(flag.startswith("--") and flag not in spellings,
+                own = spellings_of(item, flag)
+                require(flag.startswith("--") and not set(own) & set(spellings),
                         f"{flag!r} of option '{item.flag}' is not a flag of its own")
-                spellings.append(flag)
+                spellings += own
         for command in _commands(self.kind):
             check_names(owner, command, self.used_registry)
 

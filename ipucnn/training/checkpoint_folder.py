@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import List, Tuple
 
@@ -63,5 +64,5 @@ def check_unused(folder: Path) -> None:
     if any(NAME.fullmatch(name) for name in names_in(folder)):
         place = shown_path(folder)
         raise UsageError(f"folder '{place}' contains the checkpoints of a training",
-                         f"continue it with 'ipucnn restore --checkpoint-path {place}', or "
-                         "choose another folder")
+                         f"continue it with 'ipucnn restore --checkpoint-path "
+                         f"{shlex.quote(place)}', or choose another folder")

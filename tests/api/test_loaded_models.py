@@ -179,6 +179,22 @@ def test_the_session_is_for_any_thread_and_closed_if_it_does_not_compile(trained
     assert seen == [True, "closed"]
 
 
+def test_a_thread_count_that_was_set_meanwhile_is_kept(trained, photo):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with ipucnn.load(trained, backend="torch") as loaded:
+            loaded.predict(photo)
+            assert torch.get_num_threads() != 3
+        assert torch.get_num_threads() == 3
+        with ipucnn.load(trained, backend="torch") as loaded:
+            loaded.predict(photo)
+            torch.set_num_threads(7)
+        assert torch.get_num_threads() == 7
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_runs_take_images_of_this_process_and_score_their_labels(photos, trained, photo):
     options = {"weights": trained, "backend": "torch", "progress": False}
     dataset = ipucnn.load_dataset("image_folder", photos, split="validation")

@@ -267,6 +267,8 @@ REFUSED = [
     ([*TINY, "--full-precision-norm"], "unknown option '--full-precision-norm'", 2),
     ([*TINY, "--model-path", "file"], "cannot write 'file/tiny/model_1.onnx': ", 1),
     (["--model", "odd-erfinv", "--weights", "random"], "operator 'aten::erfinv'", 2),
+    (["--model", "resnet8-cifar", "--weights", "random", "--opset", "8", "--target", "onnxruntime"],
+     "cannot be exported to operator set 8: step!=1 is currently not supported\n", 2),
     (["--model", "odd-gathers", "--weights", "random"],
      "model 'odd-gathers' of odd_models needs operators that PopART lacks: GatherElements", 2),
     (["--model", "odd-fails", "--weights", "random"],

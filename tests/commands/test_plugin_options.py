@@ -40,7 +40,8 @@ def test_choices_may_be_numbers(mine):
     assert "values: 18, 34, 50" in done.err
 
 
-@pytest.mark.parametrize("name", ["verbose", "quiet", "traceback", "plugin", "help", "help_all"])
+@pytest.mark.parametrize("name", ["verbose", "quiet", "traceback", "plugin", "help", "help_all",
+                                  "launcher", "images", "callbacks"])
 def test_a_global_switch_is_no_option_of_a_plugin(mine, name):
     further = f'{name}: int = ipucnn.option(1, "A number.")'
     done = mine("train", "--optimizer", "mine", further=further)

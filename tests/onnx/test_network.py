@@ -39,6 +39,16 @@ def test_a_file_of_any_batch(tmp_path):
     check_batch(network, 3)
 
 
+def test_the_hint_names_what_there_is_in_a_folder(tmp_path):
+    with pytest.raises(DataError) as caught:
+        find_file(str(tmp_path), "resnet18", 1)
+    assert f"--batch-size 1 --model-path {tmp_path}' writes it" in caught.value.hint
+    (tmp_path / "mine.onnx").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        find_file(str(tmp_path), "resnet18", 1)
+    assert f"'--onnx {tmp_path}/mine.onnx'" in caught.value.hint
+
+
 def test_a_file_of_one_batch(tmp_path):
     network = read_network(written(tmp_path, classifier(("in", FLOAT, [4, 3, 8, 8]),
                                                         ("out", FLOAT, [4, 5]))))

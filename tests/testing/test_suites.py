@@ -118,6 +118,17 @@ class Negated:
 
 
 @dataclass(frozen=True)
+class NegatedCommon:
+    report: bool = ipucnn.option(True, "Its negation is an option of trainings.")
+
+
+@dataclass(frozen=True)
+class NegatedOwn:
+    lazy: bool = ipucnn.option(True, "A switch.")
+    no_lazy: bool = ipucnn.option(False, "The same.")
+
+
+@dataclass(frozen=True)
 class OneDash:
     height: float = ipucnn.option(0.5, "Of the factor.", names=("-altitude",))
 
@@ -133,6 +144,8 @@ def flat(epoch, options):
     (Twice, "'--altitude' of option '--altitude' is not a flag of its own"),
     (Switch, "its option '--verbose' is a common one ('--verbose')"),
     (Negated, "its option '--plugins' is a common one ('--no-plugins')"),
+    (NegatedCommon, "its option '--report' is a common one ('--no-report')"),
+    (NegatedOwn, "'--no-lazy' of option '--no-lazy' is not a flag of its own"),
     (OneDash, "'-altitude' of option '--height' is not a flag of its own"),
 ])
 def test_options_are_checked(failures, options, message):

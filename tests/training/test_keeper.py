@@ -121,6 +121,10 @@ def test_folders_a_new_training_may_not_use(tmp_path):
     Keeper(tmp_path / "new").save(made(1))
     with pytest.raises(UsageError, match="contains the checkpoints of a training"):
         prepare(tmp_path / "new")
+    (tmp_path / "new").rename(tmp_path / "a name")
+    with pytest.raises(UsageError) as caught:
+        prepare(tmp_path / "a name")
+    assert f"restore --checkpoint-path '{tmp_path}/a name''" in caught.value.hint
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file"):
         prepare(tmp_path / "file")

@@ -145,6 +145,11 @@ def selected_owners(options_class: type, value_of: Callable[[str], Any], registr
     return chosen, candidates
 
 
+def spellings_of(item: Declared, flag: str) -> List[str]:
+    """Return how a flag of an option is given: a switch also has a negated form."""
+    return [flag, f"--no-{flag.lstrip('-')}"] if item.boolean else [flag]
+
+
 def check_names(owner: Owner, options_class: type, registry: Registry) -> None:
     """Reject a plugin with an option that has the name of a common one or of a global switch.
 
@@ -153,9 +158,10 @@ def check_names(owner: Owner, options_class: type, registry: Registry) -> None:
     """
     for item in declared(owner.options):
         for flag in item.flags:
-            common = common_option(options_class, flag)
-            negated = [f"--no-{flag.lstrip('-')}"] if item.boolean else []
-            reserved = RESERVED.intersection([flag, *negated])
+            spellings = spellings_of(item, flag)
+            found = (common_option(options_class, one) for one in spellings)
+            common = next((one for one in found if one is not None), None)
+            reserved = RESERVED.intersection(spellings)
             if common is not None or reserved:
                 taken = common.flag if common is not None else min(reserved)
                 provider = registry.provider_of(owner.spec)

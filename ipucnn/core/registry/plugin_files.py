@@ -10,11 +10,20 @@ import sys
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Sequence
+from typing import Dict, List, Sequence
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.registry.discovery import OWN_DISTRIBUTION, normal_name
+
+
+def distinct(extras: Sequence[str]) -> List[str]:
+    """Return files and modules without other spellings of the same file."""
+    found: Dict[str, str] = {}
+    for extra in extras:
+        place = os.path.realpath(str(expanded_path(extra))) if extra.endswith(".py") else extra
+        found.setdefault(place, extra)
+    return list(found.values())
 
 
 def file_suffix(extra: str, extras: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from ipucnn.core.registry.loading import (
     remedy_for,
 )
 from ipucnn.core.registry.not_found import not_found
+from ipucnn.core.registry.plugin_files import distinct
 from ipucnn.core.registry.states import (
     Record,
     Records,
@@ -246,7 +247,7 @@ class Registry:
 
     def _load_locals(self) -> List[Loaded]:
         loaded = []
-        for extra in self.settings.extra:
+        for extra in distinct(self.settings.extra):
             before = len(self._loader.loaded)
             loaded.append(self._loader.load_local(extra))
             if len(self._loader.loaded) > before:

@@ -30,7 +30,7 @@ COMPANIONS = {
 
 SPECIAL = {"train_preprocess_steps": ("Resize(256)",), "output": "net.onnx",
            "validation_preprocess_steps": ("CenterCrop(224)",), "offline_target_ipu_version": 21,
-           "lr_factors": (1.0, 0.1), "num_io_tiles": 64}
+           "lr_factors": (1.0, 0.1), "num_io_tiles": 64, "reestimate_batch_norm": 8}
 """Values of options that check more than they declare."""
 
 

@@ -542,7 +542,8 @@ def test_plugin_files_of_one_name_are_two_plugins(tmp_path):
     for number, provider in enumerate(providers):
         assert reg.get("model", f"{provider.distribution}:tinynet").target \
             == f"ipucnn_local_{number}:build"
-    alone = fresh(extra=(str(paths[0]),), disable_all=True)
+    again = f"{tmp_path}/a/../a/my-net.py"
+    alone = fresh(extra=(str(paths[0]), again), disable_all=True)
     spec = alone.get("model", "my-net:net0")
     assert spec.target == "ipucnn_local_my_net:build"
     assert alone.resolve(spec)(9) == 0

@@ -36,13 +36,16 @@ class ProcessSettings:
             else {_THREADS: thread_count()}
         with _lock:
             # all are read first: some follow others
-            self._before = {path: _get(path) for path in values}
+            self._values, self._before = values, {path: _get(path) for path in values}
             for path, value in values.items():
                 _set(path, value)
             _open.append(self)
 
     def restore(self) -> None:
-        """Restore the previous values, unless a newer session still needs others."""
+        """Restore the previous values, unless a newer session still needs others.
+
+        A setting that has been changed by others since is left as it is.
+        """
         with _lock:
             if self not in _open:
                 return
@@ -50,10 +53,10 @@ class ProcessSettings:
             _open.remove(self)
             for path, before in self._before.items():
                 heir = next((one for one in newer if path in one._before), None)
-                if heir is None:
-                    _set(path, before)
-                else:
+                if heir is not None:
                     heir._before[path] = before
+                elif _get(path) == self._values[path]:
+                    _set(path, before)
 
     @contextmanager
     def restored_on_error(self) -> Iterator[None]:
