@@ -54,6 +54,16 @@ def test_a_place_to_write_is_checked_before_the_work(argv, tmp_path, capfd):
         in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["x" * 300, "x" * 240, f"none/{'x' * 300}/r"])
+@pytest.mark.parametrize("option", ["--result", "--report", "--predictions"])
+def test_a_name_that_is_too_long_is_reported_before_the_work(option, place, capfd, monkeypatch):
+    monkeypatch.setattr("ipucnn.inference.job.session_of", None)
+    suffix = {"--result": ".json", "--report": ".html", "--predictions": ".csv"}[option]
+    assert invoke([*RUN, option, place + suffix]) == 2
+    assert " is too long for a file\n" in capfd.readouterr().err
+    assert os.listdir(".") == ["d"]
+
+
 def test_a_name_that_is_too_long_is_one_line(capfd):
     assert invoke(["validate", "--checkpoint-path", "x" * 300]) in (1, 2)
     said = capfd.readouterr().err

@@ -95,6 +95,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
                 show(error.partial)
             raise
     show(result)
+    listener.check_output()
     return exit_codes.of_signal(result.stopped_by)
 
 
@@ -160,6 +161,7 @@ def validate(given: Dict[str, Any]) -> int:
     if found.stopped_by:
         raise KeyboardInterrupt(found.stopped_by)
     show(found)
+    listener.check_output()
     return 0
 
 

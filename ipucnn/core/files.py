@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.staging import staged
+from ipucnn.core.staging import partial_name, staged
 
 LARGEST_JSON = 1 << 24
 """Largest small JSON file in bytes: a record of a checkpoint, or of a download."""
@@ -224,16 +224,39 @@ def require_writable(path: str) -> None:
 
     Raises:
         DataError: it names anything but a file, or its folder cannot be written or made.
+        UsageError: a name in it is too long.
     """
     require_replaceable(path)
-    parent = Path(path).absolute().parent
-    while not os.path.lexists(str(parent)):
+    place = Path(path).absolute()
+    parent = place.parent
+    while not _exists(parent):
         parent = parent.parent
+    # the system does not look at names within a folder that is missing
+    for name in (*place.relative_to(parent).parts, partial_name(place.name)):
+        _exists(parent / name)
     if not parent.is_dir():
         raise DataError(f"cannot write {path!r}: '{parent}' is not a folder", "name another place")
     if not os.access(str(parent), os.W_OK | os.X_OK):
         raise DataError(f"cannot write {path!r}: no permission to write in '{parent}'",
                         "name another place")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path names anything, be it a broken link.
+
+    Raises:
+        UsageError: its name is too long.
+    """
+    try:
+        os.lstat(str(path))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"the name {str(path)!r} is too long for a file",
+                             "name another file or folder") from error
+        return False
+    except ValueError:  # a NUL in the name
+        return False
+    return True
 
 
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a device"),

@@ -53,6 +53,11 @@ def lock(descriptor: int, shared: bool = False, wait: bool = False) -> Optional[
     return True
 
 
+def partial_name(name: str) -> str:
+    """Return a new name for the unfinished file that will have the name `name`."""
+    return f".{name}.{secrets.token_hex(4)}{SUFFIX}"
+
+
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Yield the path of a new file beside `target`, which it replaces at the end of the block.
@@ -64,7 +69,7 @@ def staged(target: Path) -> Iterator[Path]:
 
     def make() -> Tuple[int, str]:
         # not with `tempfile`, whose files only their owner can read
-        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}{SUFFIX}")
+        path = target.with_name(partial_name(target.name))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         return os.open(str(path), flags, 0o666), str(path)
 

@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Iterator
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import private_folder
+from ipucnn.core.files import private_folder, require_writable
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 
 log = logging.getLogger("ipucnn.delivery")
+
+
+def check_target(path: str) -> None:
+    """Raise an error for a local file of rows that cannot be written; nothing is created.
+
+    Raises:
+        DataError, UsageError: see `require_writable`.
+    """
+    if not is_store(path):
+        require_writable(path)
 
 
 def target_of(path: str) -> Path:

@@ -30,6 +30,7 @@ from ipucnn.data.opening import (
     with_classes,
 )
 from ipucnn.inference import backend_choice, predictions
+from ipucnn.inference.delivery import check_target
 from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunDataset, RunOptions
 from ipucnn.inference.tuning import measure
@@ -155,6 +156,7 @@ def prepare(options: RunOptions, registry: Registry,
     instances = chosen.join(executed)
     if options.results.predictions:
         predictions.writer_class(options.results.predictions)
+        check_target(options.results.predictions)
     length = None if data.finite else plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
     preprocessing = preprocessing_of_run(stored, options.network, registry)

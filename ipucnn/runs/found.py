@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.files import read_limited
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
 from ipucnn.training.live_status import FILE as STATUS
@@ -143,9 +144,7 @@ def changed(folder: Path) -> float:
 def read_json(path: Path) -> Dict[str, Any]:
     """Return the mapping in a JSON file; empty if there is none."""
     try:
-        if path.stat().st_size > LARGEST:
-            return {}
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        found = json.loads(read_limited(path, LARGEST).decode(errors="replace"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -235,9 +234,7 @@ def _options(path: Path) -> Dict[str, Any]:
     # libyaml reads a thousand runs ten times as fast
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        if path.stat().st_size > LARGEST:
-            return {}
-        found = yaml.load(path.read_text(encoding="utf-8", errors="replace"), loader)
+        found = yaml.load(read_limited(path, LARGEST).decode(errors="replace"), loader)
     except (OSError, yaml.YAMLError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

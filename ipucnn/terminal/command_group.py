@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, List
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ipucnn.core.errors import UnknownNameError
 from ipucnn.core.names import did_you_mean
+from ipucnn.terminal.spellings import require_values
 
 
 class CommandGroup(TyperGroup):
@@ -18,6 +19,7 @@ class CommandGroup(TyperGroup):
 
         Raises:
             UnknownNameError: there is no such command.
+            UsageError: an option of the command has no value.
         """
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
@@ -25,7 +27,15 @@ class CommandGroup(TyperGroup):
             suggestion = did_you_mean(name, known)
             raise UnknownNameError(f"unknown command {name!r}", (
                 suggestion + " " if suggestion else "") + "commands: " + ", ".join(known))
-        return super().resolve_command(ctx, args)
+        found, command, rest = super().resolve_command(ctx, args)
+        # a command with declared options, or with those of another program, checks its own
+        if type(command) is TyperCommand and not ctx.resilient_parsing:
+            options: List[Any] = [item for item in command.params
+                                  if item.param_type_name == "option"]
+            require_values(
+                rest, [flag for item in options if not item.is_flag for flag in item.opts],
+                [flag for item in options for flag in (*item.opts, *item.secondary_opts)])
+        return found, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands with their summaries, wrapped instead of cut off."""

@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import sys
-from typing import Callable, List, Sequence
+from typing import Any, Callable, List, Sequence
 
 import typer
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
+from ipucnn.core.names import did_you_mean
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import completing
@@ -65,19 +66,41 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
             return _unexpected(error)
         if show_traceback:
             render.say_traceback()
-        message = str(error.format_message())  # type: ignore[attr-defined]
-        if type(error).__name__ == "NoArgsIsHelpError":
-            render.say(message)
-            return exit_codes.USAGE
-        render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
-                                       "'--help' lists the options"))
-        return exit_codes.USAGE
+        return _wrong_usage(error)
 
 
 def _check_help(argv: Sequence[str]) -> None:
     """Raise an error if help cannot be written, which typer ignores."""
     if sys.stdout is None and _HELP & set(argv):
         raise IpucnnError("cannot write to standard output: it is closed")
+
+
+def _wrong_usage(error: Any) -> int:
+    """Report an error of click."""
+    kind, message = type(error).__name__, str(error.format_message())
+    if kind == "NoArgsIsHelpError":
+        render.say(message)
+    elif kind == "NoSuchOption":
+        render.report_error(_unknown_option(error))
+    else:
+        render.report_error(UsageError(message[:1].lower() + message[1:].rstrip("."),
+                                       "'--help' lists the options"))
+    return exit_codes.USAGE
+
+
+def _unknown_option(error: Any) -> UsageError:
+    """Return the error for an option that a command with typer's own options does not have."""
+    name, context = error.option_name, error.ctx
+    parameters = context.command.params
+    folder = any("DIR" in (item.metavar or "") for item in parameters
+                 if item.param_type_name == "argument")
+    if folder and name.endswith(("-dir", "-path")):
+        hint = f"the folder is an argument: '{context.command_path} DIR'"
+    else:
+        hint = did_you_mean(name, [spelling for item in parameters
+                                   if item.param_type_name == "option"
+                                   for spelling in (*item.opts, *item.secondary_opts)])
+    return UsageError(f"unknown option {name!r}", hint or "'--help' lists the options")
 
 
 def _unexpected(error: Exception) -> int:

@@ -20,7 +20,7 @@ from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, th
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.terminal.spellings import expanded
+from ipucnn.terminal.spellings import expanded, require_values
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,20 @@ class FlagTable:
     def by_spelling(self) -> Dict[str, Flag]:
         """Return the flags by every spelling."""
         return {spelling: flag for flag in self.flags for spelling in flag.spellings}
+
+    def require_values(self, arguments: Sequence[str]) -> None:
+        """Raise an error if an option takes the place of another one's value.
+
+        Args:
+            arguments: with lists expanded.
+
+        Raises:
+            UsageError: names the option without a value.
+        """
+        flags = self.by_spelling()
+        negated = [f"--no-{spelling[2:]}" for spelling, flag in flags.items() if flag.negatable]
+        require_values(arguments, [spelling for spelling, flag in flags.items()
+                                   if not flag.item.boolean], [*flags, *negated])
 
     def lists(self) -> List[str]:
         """Return the spellings of the flags that take several values."""
@@ -235,8 +249,10 @@ def parsed(options_class: type, arguments: Sequence[str], registry: Registry) ->
     """
     table = flag_table([options_class], arguments, registry)
     known = table.by_spelling()
+    arguments = expanded(arguments, table.lists())
+    table.require_values(arguments)
     given: Dict[str, Any] = {}
-    rest = iter(expanded(arguments, table.lists()))
+    rest = iter(arguments)
     for argument in rest:
         name, equals, value = argument.partition("=")
         positive = known.get(name.replace("--no-", "--", 1))

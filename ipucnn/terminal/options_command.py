@@ -46,8 +46,11 @@ class OptionsCommand(TyperCommand):
         table = self._table(ctx, args)
         ctx.meta[_OPEN] = open_list(args, table.lists())
         ctx.allow_extra_args = True  # reported below, with the option that they may belong to
+        words = expanded(args, table.lists())
+        if not ctx.resilient_parsing:
+            table.require_values(words)
         try:
-            rest: List[str] = super().parse_args(ctx, expanded(args, table.lists()))
+            rest: List[str] = super().parse_args(ctx, words)
         except Exception as error:
             unknown = getattr(error, "option_name", None)
             if type(error).__name__ != "NoSuchOption" or not unknown:

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
 
+from ipucnn.core.errors import IpucnnError
 from ipucnn.core.progress import Listener, Status
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
@@ -109,6 +110,7 @@ class TrainProgress(Listener):
         self._show = render.wants_bar(choice)
         self._lines = _Lines(choice)
         self._summary = summary
+        self._unwritten: Optional[Exception] = None
         self._bar: Any = None
         self._task: Any = None
         self._stopping = False
@@ -145,12 +147,23 @@ class TrainProgress(Listener):
                          total=status.total or None)
 
     def line(self, text: str) -> None:
-        """Write a line of results."""
+        """Write a line of results, unless an earlier one could not be written."""
         self._end_bar()
-        if self._summary:
-            render.emit(text)
-        else:
+        if not self._summary:
             render.info(text)
+        elif self._unwritten is None:
+            try:
+                render.emit(text)
+            except (BrokenPipeError, IpucnnError) as error:  # must not end the work
+                self._unwritten = error
+
+    def check_output(self) -> None:
+        """Raise the error of a line of results that could not be written.
+
+        Call it after the files of the results are written.
+        """
+        if self._unwritten is not None:
+            raise self._unwritten
 
     def note(self, text: str) -> None:
         """Print a note for the user."""

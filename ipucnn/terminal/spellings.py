@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Collection, List, Sequence, Tuple
 
-from ipucnn.core.names import GLOBAL_OPTIONS, GLOBAL_SWITCHES
+from ipucnn.core.errors import UsageError
+from ipucnn.core.names import GLOBAL_OPTIONS, GLOBAL_SWITCHES, RESERVED
 
 # one of the old applications used absl flags, which have no hyphen after `no`
 _ABSL = {"--nosynthetic": "--no-synthetic", "--nohide-output": "--no-hide-output",
@@ -98,6 +99,30 @@ def expanded(argv: Sequence[str], lists: Collection[str]) -> List[str]:
         else:
             result.append(argument)
     return result
+
+
+def require_values(argv: Sequence[str], valued: Collection[str],
+                   options: Collection[str]) -> None:
+    """Raise an error if an option is in the place of another one's value.
+
+    Such a value can still be given as `--option=VALUE`.
+
+    Args:
+        argv: the arguments of a command.
+        valued: the options that take a value.
+        options: all options of the command, but those of every command.
+
+    Raises:
+        UsageError: names the option without a value.
+    """
+    valued, options = set(valued), {*options, *RESERVED}
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--":
+            return
+        if argument in valued and next(arguments, "").partition("=")[0] in options:
+            raise UsageError(f"option {argument!r} requires an argument",
+                             "'--help' lists the options")
 
 
 def open_list(argv: Sequence[str], lists: Collection[str]) -> Tuple[str, List[str]]:

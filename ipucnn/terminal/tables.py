@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, TextIO, Tuple
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import own_name, speaks
@@ -43,12 +43,14 @@ def emit(text: str) -> None:
 
 
 def abandon_output() -> None:
-    """Discard the remaining standard output, because it cannot be written.
-
-    The interpreter flushes once more when it exits, and must not fail again.
-    """
+    """Discard the remaining standard output, because it cannot be written."""
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon(sys.stdout)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Discard what is written to a stream: the interpreter flushes it once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def emit_json(value: Any) -> None:
@@ -59,14 +61,20 @@ def emit_json(value: Any) -> None:
 def say(text: str) -> None:
     """Print a message to standard error; on a terminal, long lines are broken between words."""
     if sys.stderr is not None:  # `print` would use standard output instead
-        print(wrapped(printable_lines(text), terminal_width(sys.stderr)), file=sys.stderr,
-              flush=True)
+        _print_message(wrapped(printable_lines(text), terminal_width(sys.stderr)) + "\n")
 
 
 def say_traceback() -> None:
     """Print the traceback of the exception that is being handled to standard error."""
     if sys.stderr is not None:
-        print(printable_lines(traceback.format_exc()), end="", file=sys.stderr, flush=True)
+        _print_message(printable_lines(traceback.format_exc()))
+
+
+def _print_message(text: str) -> None:
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except OSError:  # a closed pipe or a full disk must not end the work
+        _abandon(sys.stderr)
 
 
 class LogFormatter(logging.Formatter):

@@ -15,7 +15,7 @@ from ipucnn.benchmarking.network_result import NetworkBench
 NETWORK = ["--model", "resnet8-cifar", "--backend", "torch", "--progress", "off"]
 TRAIN = ["train", *NETWORK, "--data", "image_folder", "--data-dir", "tiny-images",
          "--input-size", "32", "--epoch", "1", "--batch-size", "2", "--no-validation",
-         "--checkpoint-path", "ckpt", "--json"]  # without it, the training itself prints
+         "--checkpoint-path", "ckpt"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,13 @@ def test_results_and_reports_are_written_before_anything_is_printed(monkeypatch,
         assert json.loads(Path("r.json").read_text())["format"].startswith("ipucnn.")
         os.remove("r.json")
         assert all(map(os.path.exists, pages)), argv
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out, open(os.dup(writer), "w") as err, \
+            monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", out)
+        patch.setattr("sys.stderr", err)
+        assert invoke(["validate", "--checkpoint-path", "ckpt", "--validation-data-dir",
+                       "tiny-images", "--progress", "off", "--result", "r.json"]) == 141
+    assert json.loads(Path("r.json").read_text())["format"].startswith("ipucnn.")

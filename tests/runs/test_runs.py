@@ -228,6 +228,15 @@ class Terminal:
         return self.process.wait(60)
 
 
+@pytest.mark.timeout(60)
+def test_pipes_in_the_place_of_files_are_not_read(logs):
+    for name in ("status.json", "options.yaml", "classes.json"):
+        (logs / "a" / name).unlink()
+        os.mkfifo(str(logs / "a" / name))
+    assert read(logs / "a").options == {}
+    assert Watched(str(logs / "a")).view().classes == []
+
+
 @pytest.mark.parametrize("leave", ["end", "interrupt"])
 def test_watching_survives_the_end_and_leaves_the_terminal_clean(tmp_path, leave):
     folder = written(tmp_path / "a", state="running")
